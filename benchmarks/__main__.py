@@ -1,0 +1,45 @@
+"""``python -m benchmarks``: 0 is success, 1 means wrong or missing answers, 2 that it could not run."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from .machine import describe, pick_cores, require_javascript
+from .processes import BenchmarkError
+from .report import render, write_json
+from .runner import DEFAULT, QUICK, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="wsrpc beside its likes")
+    parser.add_argument("--quick", action="store_true", help="about 10 s: a smoke test, too short to quote")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")
+    parser.add_argument("--without-js", action="store_true", help="leave the JavaScript server out")
+    options = parser.parse_args()
+    # A terminated run must end its servers, which happens on the way out of their blocks.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    began = time.monotonic()
+    try:
+        server_core, load_core = pick_cores()
+        node = None if options.without_js else require_javascript()
+        facts = describe(server_core, load_core, node)
+        plan = QUICK if options.quick else DEFAULT
+        results = run(plan, server_core=server_core, load_core=load_core, node=node)
+    except BenchmarkError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    seconds = time.monotonic() - began
+    print(render(results, facts))
+    if options.json is not None:
+        write_json(options.json, results, facts, seconds)
+    return 1 if any(result.bad for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

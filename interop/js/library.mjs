@@ -1,0 +1,51 @@
+// The libraries under test, brought into one shape. Versions are loaded by path because the
+// packages' "exports" hide their package.json.
+
+import { existsSync, readFileSync } from "node:fs"
+import { createRequire } from "node:module"
+import path from "node:path"
+import { fileURLToPath, pathToFileURL } from "node:url"
+
+const modules = fileURLToPath(new URL("./node_modules", import.meta.url))
+
+function versionIn(folder) {
+  return JSON.parse(readFileSync(path.join(folder, "package.json"), "utf8")).version
+}
+
+/**
+ * {name, version, Wrapper, ServerWrapper, iterableHandler, cancels, anonymous}; Wrapper is null for the
+ * library that only serves, ServerWrapper for those that have none.
+ */
+export async function loadLibrary(name) {
+  const library = {
+    name,
+    Wrapper: null,
+    ServerWrapper: null,
+    iterableHandler: null,
+    cancels: false,
+    anonymous: false,
+  }
+  if (name === "ws-wrapper") {
+    const folder = path.join(modules, "ws-wrapper")
+    library.version = versionIn(folder)
+    library.Wrapper = (await import("ws-wrapper")).default
+  } else if (name === "ws-server-wrapper") {
+    const folder = path.join(modules, "ws-server-wrapper")
+    library.version = versionIn(folder)
+    library.ServerWrapper = createRequire(import.meta.url)("ws-server-wrapper")
+  } else if (name === "ws-wrapper-4") {
+    const folder = process.env.WS_WRAPPER_4 || path.join(modules, "ws-wrapper-4")
+    if (!existsSync(path.join(folder, "package.json"))) {
+      throw new Error(`no ws-wrapper 4 in ${folder}`)
+    }
+    library.version = versionIn(folder)
+    const exported = await import(pathToFileURL(path.join(folder, "index.mjs")).href)
+    library.Wrapper = exported.default
+    library.iterableHandler = exported.iterableHandler
+    library.cancels = true
+    library.anonymous = true
+  } else {
+    throw new Error(`unknown library '${name}'`)
+  }
+  return library
+}

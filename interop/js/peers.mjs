@@ -1,0 +1,172 @@
+// The connections of one agent, whichever side opened them, and their channels.
+
+import { WebSocket, WebSocketServer } from "ws"
+
+import { builtins, recorder } from "./handlers.mjs"
+import { describe } from "./values.mjs"
+
+const WIRE = { perMessageDeflate: false }
+
+export class Peers {
+  settings = { middleware: null, error_props: false }
+  #wrappers = []
+  #anonymous = [] // channels; the position is the key
+  #recorded = [] // {event, channel, anonymous}
+
+  constructor(library, journal) {
+    this.library = library
+    this.journal = journal
+    this.options = {
+      // The servers' own defaults would end requests and connections by the clock.
+      heartbeatInterval: 0,
+      requestTimeout: 0,
+      errorToJSON: (error) =>
+        JSON.stringify({ message: error.message, ...(this.settings.error_props ? error : {}) }),
+    }
+  }
+
+  get count() {
+    return this.#wrappers.length
+  }
+
+  async listen(port, path) {
+    const server = new WebSocketServer({ host: "127.0.0.1", port, path, ...WIRE })
+    await new Promise((resolve, reject) => {
+      server.once("listening", resolve)
+      server.once("error", reject)
+    })
+    const { Wrapper, ServerWrapper } = this.library
+    if (ServerWrapper) {
+      const wrapped = new ServerWrapper(server, this.options)
+      this.#attach(wrapped, null)
+      this.#attach(wrapped.of("math"), "math")
+      wrapped.on("connection", (wrapper) => this.#adopt(wrapper))
+    } else {
+      server.on("connection", (socket) => {
+        const wrapper = new Wrapper(socket, this.options)
+        this.#attach(wrapper, null)
+        this.#attach(wrapper.of("math"), "math")
+        this.#adopt(wrapper)
+      })
+    }
+    return server.address().port
+  }
+
+  /** Dials; with `peer`, an earlier connection's wrapper is bound to the new socket. */
+  async connect(url, { headers, protocols = [], peer }) {
+    const { Wrapper, name } = this.library
+    if (!Wrapper) throw new Error(`${name} only serves`)
+    const socket = new WebSocket(url, protocols, { headers, ...WIRE })
+    const opened = new Promise((resolve, reject) => {
+      socket.once("open", resolve)
+      socket.once("error", reject)
+    })
+    let wrapper
+    if (peer === undefined) {
+      wrapper = new Wrapper(socket, this.options)
+      this.#attach(wrapper, null)
+      this.#attach(wrapper.of("math"), "math")
+      this.#adopt(wrapper)
+    } else {
+      wrapper = this.get(peer).bind(socket)
+    }
+    await opened
+    return { peer: wrapper.get("index"), protocol: socket.protocol }
+  }
+
+  /** The wrapper with that index, or the newest. */
+  get(peer = this.count - 1) {
+    const wrapper = this.#wrappers[peer]
+    if (!wrapper) throw new Error(this.count ? `no peer ${peer}` : "no connection yet")
+    return wrapper
+  }
+
+  /** The main channel (null), a named one (text) or an anonymous one ({"$channel": key}). */
+  channel(peer, channel = null) {
+    if (channel !== null && typeof channel === "object") {
+      const found = this.#anonymous[channel.$channel]
+      if (!found) throw new Error(`no anonymous channel ${JSON.stringify(channel)}`)
+      return found
+    }
+    return this.get(peer).of(channel)
+  }
+
+  /** The key of an anonymous channel, or undefined if `value` is none. */
+  channelKey(value) {
+    const key = this.#anonymous.indexOf(value)
+    return key < 0 ? undefined : key
+  }
+
+  /** Gives an anonymous channel its key, its handlers and its place in the journal. */
+  adoptChannel(channel, peer) {
+    const key = this.#anonymous.push(channel) - 1
+    const label = { $channel: key }
+    this.journal.add({ kind: "channel", peer, channel: label })
+    this.#attach(channel, label, channel)
+    channel.use((...call) => this.#middleware(...call))
+    for (const { event, anonymous } of this.#recorded) {
+      if (anonymous) channel.on(event, recorder({ journal: this.journal, label, event }))
+    }
+    const { closeSignal } = channel
+    closeSignal.addEventListener("abort", () => {
+      const reason = describe(closeSignal.reason)
+      this.journal.add({ kind: "channel_closed", peer, channel: label, reason })
+    })
+    return key
+  }
+
+  /**
+   * What a request brought; a channel gets its handlers here, which is as early as any user of the library
+   * can do it, and yet too late for events that arrived in the same read as the channel.
+   */
+  adoptAnswer(value) {
+    if (value !== null && typeof value === "object" && value.isAnonymous === true && value.closeSignal) {
+      this.adoptChannel(value, value.get("index"))
+    }
+    return value
+  }
+
+  record(event, channel = null, anonymous = false) {
+    const wish = { event, channel, anonymous }
+    this.#recorded.push(wish)
+    if (!anonymous) for (const wrapper of this.#wrappers) this.#listenFor(wrapper, wish)
+  }
+
+  #adopt(wrapper) {
+    const { journal } = this
+    const peer = this.#wrappers.push(wrapper) - 1
+    wrapper.set("index", peer)
+    const opened = () => journal.add({ kind: "open", peer })
+    // An accepted socket is open before anyone can listen for it.
+    if (wrapper.isConnected) opened()
+    wrapper.on("open", opened)
+    wrapper.on("close", ({ code, reason, wasClean }) => {
+      journal.add({ kind: "close", peer, code, reason, clean: wasClean })
+    })
+    wrapper.on("error", (event) => journal.add({ kind: "error", peer, message: event.message }))
+    for (const channel of [wrapper, wrapper.of("math")]) {
+      channel.use((...call) => this.#middleware(...call))
+    }
+    for (const wish of this.#recorded) {
+      if (!wish.anonymous) this.#listenFor(wrapper, wish)
+    }
+  }
+
+  #listenFor(wrapper, { event, channel }) {
+    wrapper.of(channel).on(event, recorder({ journal: this.journal, label: channel, event }))
+  }
+
+  #attach(channel, label, back) {
+    const { library, journal } = this
+    const adoptChannel = (made, peer) => this.adoptChannel(made, peer)
+    const handlers = builtins({ library, journal, label, back, adoptChannel })
+    for (const [event, handler] of Object.entries(handlers)) channel.on(event, handler)
+  }
+
+  #middleware(event, args, next) {
+    const { middleware } = this.settings
+    if (middleware === "refuse") return next(new Error(`middleware refused '${event}'`))
+    if (middleware === "append") args.push("appended")
+    next()
+  }
+}

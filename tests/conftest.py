@@ -1,0 +1,26 @@
+"""Settings that hold for every test."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+UNIT = Path(__file__).parent / "unit"
+
+# No test may pass or fail by how fast the machine is, and Hypothesis's own deadline would do that.
+hypothesis.settings.register_profile("wsrpc", deadline=None)
+hypothesis.settings.load_profile("wsrpc")
+
+
+@pytest.fixture(autouse=True)
+async def asyncio_debug(request: pytest.FixtureRequest) -> None:
+    """Run unit tests in asyncio's debug mode, which notices calls from the wrong thread and forgotten tasks.
+
+    Not the others: debug mode would slow real traffic for no gain. The fixture is async to reach the test's
+    loop, which pytest-asyncio makes with debug mode off, whatever the environment says.
+    """
+    if UNIT in request.path.parents:
+        asyncio.get_running_loop().set_debug(True)

@@ -1,0 +1,46 @@
+"""The list of public names, compared with what ``wsrpc`` really has."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import isclass, isfunction
+from pkgutil import iter_modules
+from types import ModuleType
+
+import wsrpc
+
+
+def order(name: str) -> tuple[bool, bool, str]:
+    """Constants, then classes, then the rest: the order that the linter keeps `__all__` in."""
+    return (not name.isupper(), not name[:1].isupper(), name)
+
+
+def test_every_listed_name_exists() -> None:
+    assert [name for name in wsrpc.__all__ if not hasattr(wsrpc, name)] == []
+
+
+def test_the_list_is_sorted_and_names_nothing_twice() -> None:
+    assert list(wsrpc.__all__) == sorted(set(wsrpc.__all__), key=order)
+
+
+def test_every_public_name_of_the_package_is_listed() -> None:
+    public = {
+        name
+        for name, value in vars(wsrpc).items()
+        if not name.startswith("_") and name != "annotations" and not isinstance(value, ModuleType)
+    }
+    assert public - set(wsrpc.__all__) == set()
+
+
+def test_what_is_listed_is_our_own() -> None:
+    """A name of another library would become a promise about that library."""
+    values = {name: getattr(wsrpc, name) for name in wsrpc.__all__}
+    homes = {name: value.__module__ for name, value in values.items() if isclass(value) or isfunction(value)}
+    assert {name: home for name, home in homes.items() if home.partition(".")[0] != "wsrpc"} == {}
+
+
+def test_modules_list_only_what_they_have() -> None:
+    for found in iter_modules(wsrpc.__path__, "wsrpc."):
+        module = import_module(found.name)
+        listed = getattr(module, "__all__", ())
+        assert [name for name in listed if not hasattr(module, name)] == [], found.name

@@ -1,0 +1,95 @@
+"""A module of wsrpc imports only from lower floors; adapters import only what is public."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Lowest first. Inserting a floor moves those above it up by one.
+FLOORS: list[list[str]] = [
+    ["errors", "limits", "_close", "_convert", "_introspect", "_messages", "_types"],
+    ["transport", "_arguments", "_codec", "_outbox", "_rejections", "_requests"],
+    ["_session", "_signature"],
+    ["_context"],
+    ["_registry", "_waiting"],
+    ["router", "_calls"],
+    ["channel", "stream"],
+    ["peer"],
+    ["websocket", "_backoff"],
+    ["client", "rooms", "server", "service"],
+    ["schema", "testing"],
+    ["__init__"],
+]
+FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+
+
+def room_of(path: Path) -> str:
+    """The table's name for a file: a package inside wsrpc counts as one room."""
+    return path.relative_to(ROOT / "wsrpc").parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path, package_root: Path) -> Iterator[tuple[int, str]]:
+    """Each import of a file as (line, absolute dotted name), those inside functions and type-only blocks too.
+
+    ``from a import b`` gives ``a.b``, because ``b`` may be a module.
+    """
+    package = path.relative_to(package_root).parent.parts
+    for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = list(package[: len(package) - node.level + 1]) if node.level else []
+            base = ".".join(start + ([node.module] if node.module else []))
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def room_imported(name: str) -> str | None:
+    """The room of wsrpc that an imported name lies in, or None for a name from elsewhere."""
+    first, _, rest = name.partition(".")
+    room = rest.partition(".")[0]
+    if first != "wsrpc":
+        return None
+    folder = ROOT / "wsrpc"
+    is_module = room in FLOOR_OF or (folder / f"{room}.py").exists() or (folder / room).is_dir()
+    return room if room and is_module else "__init__"
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, f"no modules in {folder}"
+    return found
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", files("wsrpc"), ids=name_of)
+def test_a_module_imports_only_from_lower_floors(path: Path) -> None:
+    room = room_of(path)
+    assert room in FLOOR_OF, f"{name_of(path)} has no floor: give it one in this file and in the docs"
+    climbs = [
+        f"{name_of(path)}:{line} (floor {FLOOR_OF[room]}) imports {name} (floor {FLOOR_OF.get(target)})"
+        for line, name in imports_of(path, ROOT)
+        if (target := room_imported(name)) is not None
+        and not FLOOR_OF.get(target, len(FLOORS)) < FLOOR_OF[room]
+        and not (target == room and path.parent.name == room)
+    ]
+    assert not climbs, "\n".join(climbs)
+
+
+@pytest.mark.parametrize("path", files("wsrpc"), ids=name_of)
+def test_wsrpc_never_imports_an_adapter(path: Path) -> None:
+    assert not [name for _, name in imports_of(path, ROOT) if name.partition(".")[0] == "wsrpc_adapters"]
+
+
+@pytest.mark.parametrize("path", files("adapters"), ids=name_of)
+def test_an_adapter_imports_only_public_names(path: Path) -> None:
+    names = [name for _, name in imports_of(path, ROOT / "adapters") if name.partition(".")[0] == "wsrpc"]
+    private = [name for name in names if any(part.startswith("_") for part in name.split("."))]
+    assert not private, f"{name_of(path)} imports {', '.join(private)}"

@@ -1,0 +1,422 @@
+"""Inbound requests and events: starting their handlers, answering, cancelling, keeping within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Hashable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import UNSET, Struct
+
+from ._codec import Codec
+from ._context import CURRENT, Context, Message
+from ._messages import Inbound, Rejection, Resolution
+from ._rejections import BAD_ARGUMENTS, INTERNAL, OVERLOADED, UNKNOWN_EVENT, error_to_wire
+from ._scheduler import EAGER, Scheduler
+from ._signature import ArgumentsRefused, Handler
+from ._waiting import Waiting, WaitingRoom
+from .errors import BadArguments, HandlerFailed, Overloaded, RemoteError, RpcError, UnknownEvent
+
+if TYPE_CHECKING:
+    from ._registry import Middleware, Registry
+    from .limits import Limits
+
+__all__ = ["Call", "Calls", "Hold"]
+
+SLOW_HANDLER = 0.1  # seconds
+
+_PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
+"""Result types that are not awaitable, known without asking."""
+
+
+class Owner(Protocol):
+    """What calls need of the peer that they are for."""
+
+    ignored: Counter[str]
+
+    def log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None: ...
+
+
+class Hold(Enum):
+    """What waits while `open` handlers run."""
+
+    NONE = 0
+    EVENTS = 1
+    ALL = 2
+
+
+class Call(Struct, eq=False):
+    """One handler that runs in a task."""
+
+    ctx: Context
+    handler: Handler | None
+    task: asyncio.Task[None] | None = None
+    started: bool = False
+    cancelled: bool = False
+    orphaned: bool = False
+    """The connection that asked is gone: nobody may get the answer."""
+
+
+class Calls:
+    """All inbound calls of one peer.
+
+    ``running`` counts handlers that run in tasks until they exit, cancelled or not. What finds no place waits;
+    `pump` starts it.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        own: Registry,
+        shared: Registry | None,
+        *,
+        reply: Callable[[bytes], None],
+        codec: Codec,
+        limits: Limits,
+        loop: Scheduler,
+        expose_errors: bool | Callable[[BaseException], bool],
+    ) -> None:
+        self._owner = owner
+        self._own = own
+        self._shared = shared
+        self._reply = reply
+        self._encode = codec.encode
+        self._decode = codec.decode
+        self._limit = limits.running
+        self._loop = loop
+        self._expose_errors = expose_errors
+        self.active: dict[int, Call] = {}
+        self._started: set[Call] = set()
+        self.running = 0
+        self.room = WaitingRoom(limits.waiting, limits.waiting_bytes)
+        self.line_full = False
+        self.holding = Hold.NONE
+        self._unstarted = 0
+        self._lanes: dict[Hashable, asyncio.Lock] = {}
+        self._mark: float | None = None
+        self._pumping = False
+
+    # ------------------------------------------------------------ starting
+
+    def knows(self, i: int) -> bool:
+        """Whether request ``i`` is being worked on or waits for that."""
+        return i in self.active or self.room.has(i)
+
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks in which handlers run."""
+        return {call.task for call in self._started if call.task is not None}
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
+        """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
+        i = message.i
+        if i is not UNSET and (i in self.active or self.room.has(i)):
+            # A rejection would settle the first one, which is still being worked on.
+            self._owner.ignored["duplicate id"] += 1
+            _finish(view)
+        elif self._must_wait(i is UNSET):
+            if self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view)):
+                return
+            _finish(view)
+            if i is UNSET:
+                self._owner.ignored["event dropped, too many wait"] += 1
+            else:
+                self.reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later", OVERLOADED))
+        else:
+            self.dispatch(message, view)
+
+    def _must_wait(self, is_event: bool) -> bool:
+        if self.line_full or self.running >= self._limit:
+            return True
+        if self.holding is Hold.EVENTS:
+            return is_event
+        # Nobody overtakes those who wait already.
+        return self.holding is Hold.ALL or bool(self.room)
+
+    def dispatch(self, message: Inbound, view: Message | None = None) -> None:
+        """Run the handler now: inline if it can be, else in a task."""
+        a = message.a
+        own = self._own
+        shared = self._shared
+        handler = own.take(message.c, a[0])
+        if shared is not None:
+            if handler is None:
+                handler = shared.take(message.c, a[0])
+            layered = own.layered or shared.layered
+        else:
+            layered = own.layered
+        ctx = Context(self._owner, message, None, view)
+        if layered or handler is None or not handler.inline or self._unstarted:
+            if handler is None and not layered:
+                self._failed(ctx, None, self._unknown(ctx))
+                _finish(view)
+            else:
+                self._start(ctx, handler)
+            return
+        if self._mark is None:
+            self._mark = self._loop.time()
+        token = CURRENT.set(ctx)
+        try:
+            result = handler.call(ctx, a)
+            if result.__class__ in _PLAIN or not hasattr(result, "__await__"):
+                if message.i is not UNSET:
+                    self._reply(self._encode(Resolution(message.i, result)))
+            else:
+                self._start(ctx, handler, result)
+                return
+        except (Exception, asyncio.CancelledError) as exc:
+            self._failed(ctx, handler, exc)
+        finally:
+            CURRENT.reset(token)
+        if view is not None:
+            view._finish()
+        now = self._loop.time()
+        if now - self._mark > SLOW_HANDLER:
+            self._owner.log(
+                logging.WARNING,
+                "%s held the event loop for %.0f ms: make it async, or register it with thread=True",
+                handler.name,
+                (now - self._mark) * 1000,
+            )
+        self._mark = now
+
+    def read_ended(self) -> None:
+        """The next handler's time starts with the next read."""
+        self._mark = None
+
+    def pump(self) -> None:
+        """Start what waits, as far as there is room."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self.room and not (self.line_full or self.holding is not Hold.NONE or self.running >= self._limit):
+                waiting = self.room.pop()
+                self.dispatch(self._decode(waiting.payload), waiting.view)
+        finally:
+            self._pumping = False
+            self._mark = None
+
+    def _start(self, ctx: Context, handler: Handler | None, awaitable: Any = None) -> None:
+        call = Call(ctx, handler)
+        i = ctx.id
+        if i is not None:
+            self.active[i] = call
+        self._started.add(call)
+        self.running += 1
+        if not EAGER:
+            self._unstarted += 1
+        token = CURRENT.set(ctx)
+        try:
+            call.task = self._loop.spawn(self._run(call, awaitable))
+        finally:
+            CURRENT.reset(token)
+
+    # ------------------------------------------------------------ running
+
+    async def _run(self, call: Call, awaitable: Any) -> None:
+        call.started = True
+        if not EAGER:
+            # Until here, plain functions that came later had to queue up behind this first step.
+            self._unstarted -= 1
+        ctx = call.ctx
+        thread: asyncio.Future[Any] | None = None
+        try:
+            if call.cancelled:
+                if asyncio.iscoroutine(awaitable):
+                    awaitable.close()
+                raise asyncio.CancelledError(ctx.cancel_reason)
+            handler = call.handler
+            if awaitable is not None:
+                result = await awaitable
+            elif handler is None or self._own.layered or (self._shared is not None and self._shared.layered):
+                result = await self._layered(ctx, handler)
+            elif handler.thread:
+                thread = self._in_thread(ctx, handler)
+                result = await asyncio.shield(thread)
+            else:
+                result = await self._invoke(ctx, handler)
+            if ctx.id is not None and not call.orphaned:
+                self._reply(self._encode(Resolution(ctx.id, result)))
+        except asyncio.CancelledError as exc:
+            if call.cancelled:
+                if ctx.id is not None and not call.orphaned:
+                    # Whoever cancelled has stopped waiting; the rejection tells others on the line.
+                    self.reject(ctx.id, RpcError("Request aborted"))
+            elif call.task is not None and call.task.cancelling():
+                # Not our doing: the loop is being shut down.
+                raise
+            else:
+                self._failed(ctx, call.handler, exc, quiet=call.orphaned)
+        except Exception as exc:
+            self._failed(ctx, call.handler, exc, quiet=call.orphaned)
+        finally:
+            if thread is None or thread.done():
+                self._exited(call)
+            else:
+                thread.add_done_callback(lambda _: self._exited(call))
+
+    async def _invoke(self, ctx: Context, handler: Handler) -> Any:
+        if handler.ordered:
+            lane = self._lanes.get(handler.lane)
+            if lane is None:
+                lane = self._lanes[handler.lane] = asyncio.Lock()
+            async with lane:
+                return await self._invoke_now(ctx, handler)
+        return await self._invoke_now(ctx, handler)
+
+    async def _invoke_now(self, ctx: Context, handler: Handler) -> Any:
+        if handler.thread:
+            return await self._in_thread(ctx, handler)
+        result = handler.call(ctx, ctx._message.a)
+        return await result if hasattr(result, "__await__") else result
+
+    def _in_thread(self, ctx: Context, handler: Handler) -> asyncio.Future[Any]:
+        run = contextvars.copy_context().run
+        return asyncio.get_running_loop().run_in_executor(None, run, handler.call, ctx, ctx._message.a)
+
+    async def _layered(self, ctx: Context, handler: Handler | None) -> Any:
+        """Run the middleware, the server's before the peer's, then the handler within its context."""
+        chain: list[Middleware] = []
+        handler_context = None
+        for registry in (self._shared, self._own):
+            if registry is None:
+                continue
+            chain += registry.main.middleware
+            if ctx.channel_name is not None and ctx.channel_name in registry.named:
+                chain += registry.named[ctx.channel_name].middleware
+            handler_context = registry.handler_context or handler_context
+        position = iter(chain)
+
+        async def call_next(ctx: Context) -> Any:
+            middleware = next(position, None)
+            if middleware is not None:
+                return await middleware(ctx, call_next)
+            if handler is None:
+                raise self._unknown(ctx)
+            try:
+                if handler_context is None:
+                    return await self._invoke(ctx, handler)
+                async with handler_context(ctx):
+                    return await self._invoke(ctx, handler)
+            except ArgumentsRefused as refused:
+                # Middleware sees the error that the caller is going to get.
+                raise _bad_arguments(refused) from None
+
+        return await call_next(ctx)
+
+    def _unknown(self, ctx: Context) -> UnknownEvent:
+        # The texts are those of ws-wrapper 4.3.1, which its users match on.
+        channel = ctx.channel_name
+        known = channel is None or channel in self._own.named
+        if not known and self._shared is not None:
+            known = channel in self._shared.named
+        if not known:
+            text = f"Channel '{channel}' does not exist"
+        else:
+            text = f"No event listener for '{ctx.event}'"
+            if channel is not None:
+                text += f" on channel '{channel}'"
+        error = UnknownEvent(text, UNKNOWN_EVENT)
+        error.made_here = True
+        return error
+
+    # ------------------------------------------------------------ ending
+
+    def _exited(self, call: Call) -> None:
+        self._started.discard(call)
+        self.running -= 1
+        i = call.ctx.id
+        if i is not None and self.active.get(i) is call:
+            del self.active[i]
+        _finish(call.ctx.message)
+        if self.room:
+            self.pump()
+
+    def cancel(self, i: int, reason: object) -> bool:
+        """The other side no longer waits for request ``i``; False if nothing of that id is there."""
+        call = self.active.get(i)
+        if call is None:
+            waiting = self.room.remove(i)
+            if waiting is None:
+                return False
+            _finish(waiting.view)
+            self.reject(i, RpcError("Request aborted"))
+            return True
+        if not call.cancelled:
+            self._cancel(call, reason if reason is not None else RemoteError("Request aborted"))
+        return True
+
+    def _cancel(self, call: Call, reason: object) -> None:
+        call.cancelled = True
+        call.ctx.cancel_reason = reason
+        if call.started and call.task is not None:
+            # A task that has not begun would end without a word; it looks for itself when it begins.
+            call.task.cancel(reason)
+
+    def connection_lost(self, reason: Exception) -> None:
+        """Requests of the lost connection end: nobody can get their answer. Event handlers finish."""
+        for waiting in self.room.clear_requests():
+            _finish(waiting.view)
+        for call in list(self.active.values()):
+            call.orphaned = True
+            if not call.cancelled:
+                self._cancel(call, reason)
+        self.active.clear()
+        self.line_full = False
+        self.pump()
+
+    def reject(self, i: int, error: RpcError) -> None:
+        e, flag = error_to_wire(error)
+        try:
+            payload = self._encode(Rejection(i, e, flag))
+        except Exception as exc:
+            # The error's own data cannot be encoded: the request still gets an answer.
+            payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, None))))
+        self._reply(payload)
+
+    def _failed(self, ctx: Context, handler: Handler | None, exc: BaseException, quiet: bool = False) -> None:
+        """Log what is not meant for the caller, answer what is."""
+        if isinstance(exc, ArgumentsRefused):
+            error: RpcError = _bad_arguments(exc)
+        elif isinstance(exc, RpcError) and (exc.made_here or not isinstance(exc, RemoteError)):
+            error = exc
+        else:
+            error = self._internal(exc, handler)
+        if ctx.id is None:
+            if isinstance(error, BadArguments):
+                self._owner.log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
+            elif isinstance(exc, UnknownEvent) and exc.made_here:
+                self._owner.ignored["unknown event"] += 1
+            elif error is exc:
+                self._owner.log(logging.ERROR, "%s failed: %s", _name(handler), error)
+        elif not quiet:
+            self.reject(ctx.id, error)
+
+    def _internal(self, exc: BaseException, handler: Handler | None) -> RpcError:
+        error_id = secrets.token_hex(4)
+        self._owner.log(logging.ERROR, "%s failed [%s]", _name(handler), error_id, exc_info=exc)
+        expose = self._expose_errors
+        if expose is True or (callable(expose) and expose(exc)):
+            return RpcError(str(exc))
+        return HandlerFailed("internal error", INTERNAL, None, {"error_id": error_id})
+
+
+def _bad_arguments(refused: ArgumentsRefused) -> BadArguments:
+    error = refused.error
+    error.code = BAD_ARGUMENTS
+    error.made_here = True
+    return error
+
+
+def _name(handler: Handler | None) -> str:
+    return "a handler" if handler is None else handler.name
+
+
+def _finish(view: Message | None) -> None:
+    if view is not None:
+        view._finish()

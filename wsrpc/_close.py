@@ -1,0 +1,74 @@
+"""How a connection ends: close codes, which of them may be sent, what a `close` handler is told.
+
+Source: RFC 6455 section 7.4 and the IANA registry of close codes; 44xx are wsrpc's own.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+__all__ = ["CloseCode", "CloseInfo", "check_close"]
+
+MAX_REASON = 123
+"""Bytes: a control frame holds 125, two of which are the code."""
+
+
+class CloseCode(IntEnum):
+    """Close codes by name."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS = 1005
+    """No code was sent; never on the wire."""
+    ABNORMAL = 1006
+    """The connection dropped without a Close frame; never on the wire."""
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    TLS_HANDSHAKE = 1015
+    """Never on the wire."""
+    ACCOUNTING = 4400
+    SLOW_CONSUMER = 4408
+    FENCED = 4409
+
+
+_MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+
+
+class CloseInfo(msgspec.Struct, frozen=True):
+    """How a connection ended, as `close` handlers get it.
+
+    ``code`` 1005: the Close frame had no code; 1006: there was none, the connection dropped.
+    ``was_clean``: both sides said goodbye. ``user_closed``: `close()` was called on this side.
+    ``will_reconnect``: a client is going to dial again.
+    """
+
+    code: int
+    reason: str = ""
+    was_clean: bool = False
+    user_closed: bool = False
+    will_reconnect: bool = False
+
+
+def check_close(code: int, reason: str) -> None:
+    """Refuse locally what RFC 6455 does not let an endpoint send.
+
+    Raises:
+        ValueError: for a code that may not be sent, or a reason of more than 123 bytes of UTF-8.
+    """
+    if code not in _MAY_SEND and not 3000 <= code <= 4999:
+        raise ValueError(
+            f"close code {code} may not be sent: expected 1000-1003, 1007-1014 or 3000-4999 (1000 is a normal close)"
+        )
+    size = len(reason.encode())
+    if size > MAX_REASON:
+        raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, got {size}")

@@ -1,0 +1,140 @@
+"""Codecs: messages to bytes and back.
+
+A codec is shared by all connections of a server, so it keeps no state of a connection.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any, Protocol
+
+import msgspec
+
+from ._convert import EncHook, make_enc_hook
+from ._messages import Inbound
+
+__all__ = ["Codec", "JsonCodec", "MsgpackCodec"]
+
+
+class Codec(Protocol):
+    """What a peer needs of an encoding. `JsonCodec` is a good base for one of your own.
+
+    ``text`` says whether messages travel in text or in binary WebSocket messages; messages of the
+    other kind are foreign to the peer.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> bool: ...
+
+    def encode(self, message: Any, /) -> bytes:
+        """Encode a message: a struct of wsrpc, whose field names are the wire's keys.
+
+        Raises:
+            TypeError, ValueError, OverflowError, RecursionError: for a value that cannot be encoded;
+                it reaches whoever gave the value.
+        """
+        ...
+
+    def decode(self, payload: bytes, /) -> Inbound:
+        """Decode what arrived. Any exception means: not a message of this codec."""
+        ...
+
+    def claims(self, payload: bytes, /) -> bool:
+        """Whether a payload that did not decode was meant to be a message (else it is foreign and ignored)."""
+        ...
+
+    def rescue(self, payload: bytes, /) -> Inbound | None:
+        """What can be told of a payload that did not decode, so that whoever waits for an answer gets one."""
+        ...
+
+    def nests_deeper(self, payload: bytes, depth: int, /) -> bool:
+        """Whether a payload that decoded has arrays and objects nested more than ``depth`` deep."""
+        ...
+
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NOT_BRACKETS = bytes(set(range(256)) - set(_STEP))
+
+
+class JsonCodec:
+    """JSON in text messages, by msgspec.
+
+    NaN and infinities become ``null`` (JSON has none), bytes become base64 text, datetimes, UUIDs,
+    Decimals and enums become what msgspec makes of them; ``enc_hook`` turns other types into those.
+    """
+
+    name = "json"
+    text = True
+
+    def __init__(self, *, enc_hook: EncHook | None = None) -> None:
+        # Bound methods of C objects: nothing of Python's own stands between a peer and msgspec.
+        self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        self.decode: Callable[[bytes], Inbound] = msgspec.json.Decoder(Inbound).decode
+
+    def claims(self, payload: bytes, /) -> bool:
+        return payload.lstrip()[:1] == b"{"
+
+    def rescue(self, payload: bytes, /) -> Inbound | None:
+        # The standard library reads what msgspec refuses: lone surrogates, numbers out of range.
+        try:
+            fields = json.loads(payload, parse_int=_small_int, parse_float=_no_number)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(fields, dict):
+            return None
+        names = {"a", "i", "c", "h", "d", "e", "x"} & fields.keys()
+        return Inbound(**{name: fields[name] for name in names}, ours=fields.get("ws-wrapper"))
+
+    def nests_deeper(self, payload: bytes, depth: int, /) -> bool:
+        # Nearly every message has fewer brackets than that, and counting them is all it costs.
+        if payload.count(b"[") + payload.count(b"{") <= depth:
+            return False
+        brackets = _STRING.sub(b"", payload).translate(None, _NOT_BRACKETS)
+        return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
+
+
+def _small_int(digits: str) -> int | None:
+    return int(digits) if len(digits) <= 20 else None
+
+
+def _no_number(_digits: str) -> None:
+    return None
+
+
+class MsgpackCodec:
+    """MessagePack in binary messages, by msgspec; bytes stay bytes. Set it on both ends."""
+
+    name = "msgpack"
+    text = False
+
+    def __init__(self, *, enc_hook: EncHook | None = None) -> None:
+        self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        self.decode: Callable[[bytes], Inbound] = msgspec.msgpack.Decoder(Inbound).decode
+
+    def claims(self, payload: bytes, /) -> bool:
+        # A MessagePack map: fixmap, map 16, map 32.
+        return bool(payload) and (payload[0] & 0xF0 == 0x80 or payload[0] in (0xDE, 0xDF))
+
+    def rescue(self, payload: bytes, /) -> Inbound | None:
+        return None
+
+    def nests_deeper(self, payload: bytes, depth: int, /) -> bool:
+        # Lengths are part of the format, so only reading it tells; walk level by level.
+        level: list[Any] = [msgspec.msgpack.decode(payload)]
+        for _ in range(depth):
+            level = [
+                item
+                for container in level
+                for item in (container.values() if isinstance(container, dict) else container)
+                if isinstance(item, (list, dict))
+            ]
+            if not level:
+                return False
+        return True

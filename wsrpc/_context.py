@@ -1,0 +1,183 @@
+"""What a running handler can ask about its call, and what a `message` handler sees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import UNSET
+
+from ._messages import Inbound
+from ._signature import injectable
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+__all__ = ["CURRENT", "Context", "Message", "current_context", "current_peer"]
+
+
+class Message:
+    """One inbound message, as `message` handlers see it. Changing what it returns changes nothing.
+
+    ``payload`` is what arrived, ``text`` whether in a text message. ``event``, ``id``, ``channel_name`` and
+    ``args`` are None (``args`` empty) where the message has no such thing, or is foreign.
+    """
+
+    __slots__ = ("_done", "_fields", "_finished", "payload", "text")
+
+    def __init__(self, payload: bytes, text: bool, fields: Inbound | None) -> None:
+        self.payload = payload
+        self.text = text
+        self._fields = fields
+        self._finished = False
+        self._done: asyncio.Future[None] | None = None
+
+    @property
+    def event(self) -> str | None:
+        a = self._list()
+        return a[0] if a and isinstance(a[0], str) else None
+
+    @property
+    def id(self) -> int | None:
+        i = None if self._fields is None else self._fields.i
+        return i if i.__class__ is int else None
+
+    @property
+    def channel_name(self) -> str | None:
+        c = None if self._fields is None else self._fields.c
+        return c if isinstance(c, str) else None
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return tuple(self._list()[1:])
+
+    def _list(self) -> list[Any]:
+        a = UNSET if self._fields is None else self._fields.a
+        return a if a.__class__ is list else []
+
+    async def processed(self) -> None:
+        """Wait until the message has been dealt with: its handler, if it has one, is done.
+
+        Cancelling is safe.
+        """
+        if self._finished:
+            return
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._done)
+
+    def _finish(self) -> None:
+        self._finished = True
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def describe(self, *, limit: int = 200, redact: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None) -> str:
+        """One line for a log, with at most about ``limit`` characters of arguments.
+
+        ``redact(event, args)`` returns the arguments to show.
+        """
+        event = self.event
+        if event is None:
+            kind = "foreign message" if self._fields is None else "answer or notice"
+            which = "" if self.id is None else f" #{self.id}"
+            return f"{kind}{which}, {len(self.payload)} bytes"
+        args = self.args if redact is None else redact(event, self.args)
+        shown = ", ".join(_bounded(arg, limit) for arg in args)
+        if len(shown) > limit:
+            shown = shown[: limit - 1] + "…"
+        where = "" if self.channel_name is None else f"{self.channel_name}: "
+        kind = "event" if self.id is None else f"request #{self.id}"
+        return f"{kind} {where}{event}({shown})"
+
+    def __str__(self) -> str:
+        return self.describe()
+
+    def __repr__(self) -> str:
+        return f"<Message {self.describe(limit=60)}>"
+
+
+def _bounded(value: object, limit: int) -> str:
+    # A long string is cut before repr() makes a second long string of it.
+    text = repr(value[:limit]) if isinstance(value, (str, bytes)) else repr(value)
+    return text.replace("\n", "\\n")
+
+
+@injectable("ctx")
+class Context(msgspec.Struct, eq=False, weakref=True):
+    """One inbound event or request while its handler runs.
+
+    Annotate a parameter with it, or ask `current_context`. ``peer`` is who sent it; ``cancel_reason`` is
+    None until the other side cancels, then what it said.
+    """
+
+    peer: Any
+    _message: Inbound
+    cancel_reason: object = None
+    message: Message | None = None
+    """The message itself, only where a `message` handler observes."""
+
+    @property
+    def event(self) -> str:
+        """The event's name."""
+        name: str = self._message.a[0]
+        return name
+
+    @property
+    def id(self) -> int | None:
+        """The request's id; None for an event, which nobody waits for."""
+        i = self._message.i
+        return None if i is UNSET else i
+
+    @property
+    def channel_name(self) -> str | None:
+        """The named channel; None for the main one."""
+        name: str | None = self._message.c
+        return name
+
+    @property
+    def args(self) -> list[Any]:
+        """The arguments as they came; a middleware may assign a changed list."""
+        args: list[Any] = self._message.a[1:]
+        return args
+
+    @args.setter
+    def args(self, args: list[Any]) -> None:
+        self._message.a[1:] = args
+
+    @property
+    def state(self) -> MutableMapping[str, Any]:
+        """The peer's state."""
+        state: MutableMapping[str, Any] = self.peer.state
+        return state
+
+    def __repr__(self) -> str:
+        where = "" if self.channel_name is None else f"{self.channel_name}:"
+        which = "" if self.id is None else f" #{self.id}"
+        return f"<Context {where}{self.event}{which} of {self.peer!r}>"
+
+
+CURRENT: ContextVar[Context] = ContextVar("wsrpc_current")
+
+
+def current_context() -> Context:
+    """The context of the running handler, also in tasks that it started.
+
+    Raises:
+        RuntimeError: outside of a handler.
+    """
+    try:
+        return CURRENT.get()
+    except LookupError:
+        raise RuntimeError("no handler is running here: current_context() works inside handlers") from None
+
+
+def current_peer() -> Any:
+    """The peer whose message the running handler handles, also in tasks that it started.
+
+    Raises:
+        RuntimeError: outside of a handler.
+    """
+    return current_context().peer

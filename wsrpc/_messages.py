@@ -1,0 +1,103 @@
+"""The shapes that travel: one struct for each that we send, one tolerant struct for what arrives.
+
+Source: PROTOCOL.md of ws-wrapper 4.3.1, and what its JavaScript and Go implementations were seen to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+__all__ = [
+    "MAX_ID",
+    "Cancellation",
+    "ChannelAbort",
+    "Event",
+    "Inbound",
+    "Rejection",
+    "Request",
+    "Resolution",
+    "channel_id",
+    "is_id",
+]
+
+MAX_ID = 2**53 - 1
+"""Largest integer that JavaScript holds exactly."""
+
+
+class Inbound(Struct, gc=False):
+    """Whatever arrived. Each field has the type that JSON gave it: who reads one checks it.
+
+    A wrong type in a field that does not matter for the message must not make it unreadable, and a
+    second, lenient decoding would be a second truth. ``UNSET`` means absent, which is not ``null``:
+    ``{i}`` and ``{i, d: null}`` are both answers, ``{e: null}`` is a rejection.
+    """
+
+    a: Any = UNSET
+    i: Any = UNSET
+    c: Any = None
+    h: Any = None
+    d: Any = UNSET
+    e: Any = UNSET
+    x: Any = UNSET
+    flag: Any = field(default=UNSET, name="_")
+    ours: Any = field(default=UNSET, name="ws-wrapper")
+
+
+class Event(Struct, gc=False):
+    """``a[0]`` is the event's name, the rest its arguments; ``c`` names a channel."""
+
+    a: tuple[Any, ...]
+    c: str | UnsetType = UNSET
+
+
+class Request(Struct, gc=False):
+    """An event that wants an answer, under the id ``i``."""
+
+    i: int
+    a: tuple[Any, ...]
+    c: str | UnsetType = UNSET
+
+
+class Resolution(Struct, gc=False):
+    """The answer to request ``i``."""
+
+    i: int
+    d: Any
+
+
+class Rejection(Struct, gc=False):
+    """Request ``i`` failed with ``e``; the flag says that ``e`` is an error object with a ``message``."""
+
+    i: int
+    e: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+class Cancellation(Struct, gc=False):
+    """Whoever sent request ``i`` no longer waits, because of ``x``."""
+
+    i: int
+    x: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+class ChannelAbort(Struct, gc=False):
+    """Anonymous channel ``h`` is over, because of ``x``."""
+
+    h: int
+    x: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+def is_id(value: object) -> bool:
+    """Whether ``value`` can be a request's id: an integer (``True`` is not one) from 1 to 2^53-1."""
+    return value.__class__ is int and 0 < value <= MAX_ID  # type: ignore[operator]
+
+
+def channel_id(value: object) -> int | None:
+    """An anonymous channel's id: a number, or the digit string that old JavaScript clients send."""
+    if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:  # type: ignore[attr-defined]
+        value = int(value)  # type: ignore[call-overload]
+    return value if is_id(value) else None  # type: ignore[return-value]

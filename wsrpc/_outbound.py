@@ -1,0 +1,327 @@
+"""What leaves a peer: events, requests and their cancellations, answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ._close import CloseCode, CloseInfo
+from ._codec import Codec
+from ._context import CURRENT
+from ._convert import converter
+from ._lifecycle import State
+from ._line import Line
+from ._messages import Cancellation, ChannelAbort, Event, Inbound, Request
+from ._outbox import Outbox
+from ._registry import Registry
+from ._rejections import error_from_wire, reason_to_wire
+from ._requests import Pending, Requests
+from ._scheduler import Scheduler
+from ._session import Session
+from ._types import RESERVED_EVENTS
+from .errors import (
+    BadResult,
+    ConnectionLost,
+    QueueFull,
+    RequestTimeout,
+    ReservedEvent,
+    UnexpectedChannel,
+)
+from .limits import Limits
+
+__all__ = ["Outbound"]
+
+
+class Outbound:
+    """The sending half of a peer, which tells it of each connection with `move`.
+
+    ``clear`` is true while a message may go straight to the transport; the fast path asks nothing else.
+    ``keeps_offline``: what is sent without a connection waits for the next one. ``fail`` ends the connection with a code and a reason, ``warn`` writes a line into the log.
+    """
+
+    def __init__(
+        self,
+        peer: Any,
+        codec: Codec,
+        limits: Limits,
+        registry: Registry,
+        loop: Scheduler,
+        *,
+        odd: bool,
+        keeps_offline: bool,
+        ignored: Counter[str],
+        fail: Callable[[int, str], None],
+        warn: Callable[..., None],
+    ) -> None:
+        self._peer = peer
+        self._encode = codec.encode
+        self._text = codec.text
+        self._limits = limits
+        self._registry = registry
+        self.keeps_offline = keeps_offline
+        self._ignored = ignored
+        self._fail = fail
+        self._warn = warn
+        self._session: Session | None = None
+        self._condition = State.DISCONNECTED
+        self._thread = get_ident()
+        self._told: set[str] = set()
+        self._outbox = Outbox(limits.offline, limits.offline_bytes)
+        self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
+        self.line = Line(loop)
+        self.clear = False
+        self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
+        self.user_closed = False
+
+    # ------------------------------------------------------------ the connection, as the peer tells it
+
+    def move(self, condition: State, session: Session | None) -> None:
+        """The peer's state has changed."""
+        self._condition = condition
+        self._session = session
+        self._thread = get_ident()
+        self.update_clear()
+
+    def update_clear(self) -> None:
+        self.clear = self._condition is State.OPEN and not self.line.busy
+
+    def flush_offline(self) -> None:
+        """Send what was accepted while there was no connection, in order."""
+        session = self._session
+        assert session is not None
+        for payload in self._outbox.drain():
+            session.send(payload, self._text)
+        for pending in self.requests.all():
+            if pending.ticket is not None:
+                pending.ticket = None
+                pending.sent = True
+
+    def connection_lost(self, info: CloseInfo) -> None:
+        """End every request that was sent; what was not stays for the next connection, if there will be one."""
+        for pending in self.requests.all():
+            if pending.sent:
+                self.requests.fail(pending, ConnectionLost(info.code, info.reason, "unknown"))
+        if not info.will_reconnect:
+            self.discard(info)
+        self.line.reset()
+
+    def discard(self, info: CloseInfo) -> None:
+        """No connection will come: requests that wait for one fail, events are lost and the log says so."""
+        for pending in self.requests.all():
+            if pending.ticket is not None:
+                self._outbox.remove(pending.ticket)
+                self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
+        lost = self._outbox.clear()
+        if lost:
+            self._warn("%d events that waited for a connection were not sent", lost)
+
+    # ------------------------------------------------------------ answers and notices
+
+    def reply(self, payload: bytes, /) -> None:
+        """Send an answer or a notice: it never waits, and there is nobody to tell if it cannot go."""
+        session = self._session
+        if session is None:
+            self._ignored["answer without a connection"] += 1
+            return
+        if self.line.full and self._over_cap(session, len(payload)):
+            self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            return
+        try:
+            session.send(payload, self._text)
+        except ConnectionLost:
+            self._ignored["answer without a connection"] += 1
+
+    def abort_channel(self, h: int, error: Exception) -> None:
+        """Tell the other side that channel ``h`` is over."""
+        self.reply(self._encode(ChannelAbort(h, *reason_to_wire(error))))
+
+    def _over_cap(self, session: Session, size: int) -> bool:
+        unsent = session.transport.unsent
+        return unsent > 0 and unsent + size > self._limits.hard_cap
+
+    # ------------------------------------------------------------ events
+
+    def check(self, channel: str | None, event: str) -> None:
+        """Refuse a name that cannot travel, and a call from a thread that is not the event loop's."""
+        if event.__class__ is not str or not event:
+            raise TypeError(f"an event's name is a non-empty string, got {event!r}")
+        if channel is None and event in RESERVED_EVENTS:
+            raise ReservedEvent(event)
+        if get_ident() != self._thread:
+            raise RuntimeError(
+                "this peer belongs to an event loop in another thread: "
+                "use asyncio.run_coroutine_threadsafe(peer.request(...), loop)"
+            )
+
+    async def send_event(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
+        """See `Caller.emit`."""
+        self.check(channel, event)
+        message = Event((event, *args), UNSET if channel is None else channel)
+        if self.clear:
+            assert self._session is not None
+            self._session.send(self._encode(message), self._text)
+        else:
+            await self._send_in_turn(message, None)
+
+    def send_event_nowait(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
+        """See `Caller.emit_nowait`."""
+        self.check(channel, event)
+        self.send_nowait(self._encode(Event((event, *args), UNSET if channel is None else channel)))
+
+    def send_nowait(self, payload: bytes, /) -> None:
+        """Send an encoded message without waiting.
+
+        Raises:
+            QueueFull: at the hard cap, or if the offline queue is full.
+            ConnectionLost: ``"not_sent"``.
+        """
+        if self._must_queue():
+            self._outbox.put(payload)
+            return
+        assert self._session is not None
+        if self.line.full and self._over_cap(self._session, len(payload)):
+            raise QueueFull(
+                f"{self._session.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
+                "other side reads too slowly; `await emit()` waits instead"
+            )
+        self._session.send(payload, self._text)
+
+    async def _send_in_turn(self, message: Event | Request, pending: Pending | None) -> None:
+        """Send what cannot go at once: keep it for the next connection, or wait until the line has room."""
+        line = self.line
+        waited = False
+        while not self._must_queue():
+            if line.full or (line.busy and not waited):
+                await line.wait_turn(pending)
+                waited = True
+                if pending is not None and pending.future.done():  # it timed out in the queue
+                    line.pass_turn()
+                    self.update_clear()
+                    return
+                continue
+            assert self._session is not None
+            try:
+                self._session.send(self._encode(message), self._text)
+                if pending is not None:
+                    pending.sent = True
+            finally:
+                line.pass_turn()
+                self.update_clear()
+            return
+        ticket = self._outbox.put(self._encode(message))
+        if pending is not None:
+            pending.ticket = ticket
+
+    def _must_queue(self) -> bool:
+        """Whether a message has to wait for a connection; raises if there is none to wait for."""
+        condition = self._condition
+        if condition is State.OPEN:
+            return False
+        if condition is State.OPENING:
+            # What `open` handlers send goes first; a server's peer has nothing queued to be overtaken.
+            return self.keeps_offline and not self._in_open_handler()
+        if condition is State.DISCONNECTED and self.keeps_offline and not self.user_closed:
+            return True
+        raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
+
+    def _in_open_handler(self) -> bool:
+        ctx = CURRENT.get(None)
+        return ctx is not None and ctx.peer is self._peer and ctx.event in ("open", "connect") and ctx.channel_name is None
+
+    # ------------------------------------------------------------ requests
+
+    async def send_request(
+        self,
+        channel: str | None,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: float | None | UnsetType,
+        /,
+    ) -> Any:
+        """See `Caller.request`."""
+        self.check(channel, event)
+        pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout)
+        message = Request(pending.id, (event, *args), UNSET if channel is None else channel)
+        try:
+            if self.clear:
+                assert self._session is not None
+                self._session.send(self._encode(message), self._text)
+                pending.sent = True
+            else:
+                await self._send_in_turn(message, pending)
+            answer = await pending.future
+        except asyncio.CancelledError as exc:
+            self._give_up(pending, exc.args[0] if exc.args else None)
+            raise
+        except BaseException:
+            self.requests.drop(pending)
+            raise
+        if answer.__class__ is not Inbound:
+            assert isinstance(answer, Exception)
+            raise answer
+        if answer.e is not UNSET:
+            raise error_from_wire(answer.e, answer.flag)
+        if answer.h is not UNSET and answer.h is not None:
+            return self._unexpected_channel(event, returns)
+        value = None if answer.d is UNSET else answer.d
+        if returns is UNSET:
+            return value
+        try:
+            return self._converter(returns)(value)
+        except msgspec.ValidationError as exc:
+            raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
+
+    def _converter(self, returns: Any) -> Callable[[Any], Any]:
+        return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+
+    def _unexpected_channel(self, event: str, returns: Any) -> None:
+        """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
+        if returns is not UNSET:
+            try:
+                self._converter(returns)(None)
+            except msgspec.ValidationError:
+                raise UnexpectedChannel(
+                    f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted"
+                ) from None
+        if event not in self._told:
+            self._told.add(event)
+            self._warn(
+                "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
+                "answer null that way. If it was meant as a channel: this version cannot open one",
+                event,
+            )
+
+    def answered_by_channel(self, message: Inbound) -> None:
+        """An answer that is a channel: nobody will read it, so whoever would write into it is stopped."""
+        self.requests.was_given_up(message.i)
+        self.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
+
+    def _give_up(self, pending: Pending, reason: object) -> None:
+        """The caller was cancelled."""
+        if self.requests.drop(pending):
+            self._take_back(pending, reason)
+
+    def _expired(self, pending: Pending) -> None:
+        assert pending.timeout is not None
+        self.requests.fail(pending, RequestTimeout(pending.event, pending.timeout))
+        self._take_back(pending, None)
+
+    def _take_back(self, pending: Pending, reason: object) -> None:
+        """Take a request out of the queue if it still waits there, else tell the other side to stop."""
+        if pending.ticket is not None:
+            self._outbox.remove(pending.ticket)
+        elif pending.sent:
+            self.requests.give_up(pending.id)
+            try:
+                payload = self._encode(Cancellation(pending.id, *reason_to_wire(reason)))
+            except (TypeError, ValueError, RecursionError, OverflowError):
+                # The reason cannot be encoded; the cancellation matters more.
+                payload = self._encode(Cancellation(pending.id, *reason_to_wire(None)))
+            self.reply(payload)

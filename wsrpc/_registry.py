@@ -1,0 +1,177 @@
+"""Who handles what: (channel, event) → handler, and the middleware of each channel."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from ._context import Context
+from ._convert import DecHook
+from ._signature import Handler, compile_handler
+from ._types import RESERVED_EVENTS
+
+__all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope"]
+
+logger = logging.getLogger("wsrpc")
+
+CallNext = Callable[[Context], Awaitable[Any]]
+Middleware = Callable[[Context, CallNext], Awaitable[Any]]
+HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
+LifecycleHandler = Callable[..., Any]
+
+_LIFECYCLE_ARGUMENTS = {
+    "open": ("peer",),
+    "connect": ("peer",),
+    "close": ("peer", "info"),
+    "disconnect": ("peer", "info"),
+    "error": ("peer", "error"),
+    "message": ("peer", "message"),
+}
+
+
+class Scope:
+    """The handlers of one channel."""
+
+    __slots__ = ("handlers", "middleware", "once", "ordered")
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self.once: dict[str, Handler] = {}
+        self.middleware: list[Middleware] = []
+        self.ordered = False
+
+    def take(self, event: str) -> Handler | None:
+        """The handler for ``event``; one registered with `once` is removed by this."""
+        if self.once and event in self.once:
+            return self.once.pop(event)
+        return self.handlers.get(event)
+
+
+class Registry:
+    """All scopes of a peer, or of a server for its peers.
+
+    ``layered`` is true once there is anything to run around handlers: whoever dispatches looks at nothing
+    else on the fast path.
+    """
+
+    __slots__ = ("dec_hook", "_lifecycle", "_lifecycle_once", "handler_context", "lax", "layered", "main", "named", "observed")
+
+    def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False) -> None:
+        self.dec_hook = dec_hook
+        self.lax = lax
+        self.main = Scope()
+        self.named: dict[str, Scope] = {}
+        self.layered = False
+        self.observed = False
+        self.handler_context: HandlerContext | None = None
+        self._lifecycle: dict[str, tuple[LifecycleHandler, int]] = {}
+        self._lifecycle_once: dict[str, tuple[LifecycleHandler, int]] = {}
+
+    def scope(self, channel: str | None) -> Scope:
+        """The scope of ``channel`` (None: the main one), made if it is not there."""
+        if channel is None:
+            return self.main
+        found = self.named.get(channel)
+        if found is None:
+            found = self.named[channel] = Scope()
+        return found
+
+    def remove_scope(self, channel: str) -> None:
+        self.named.pop(channel, None)
+
+    def take(self, channel: str | None, event: str) -> Handler | None:
+        scope = self.main if channel is None else self.named.get(channel)
+        return None if scope is None else scope.take(event)
+
+    def add(
+        self,
+        channel: str | None,
+        event: str,
+        function: Callable[..., Any] | None,
+        *,
+        once: bool = False,
+        lax: bool | None = None,
+        thread: bool = False,
+        ordered: bool = False,
+    ) -> None:
+        """Register ``function``, replacing what was there; None removes.
+
+        Raises:
+            TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
+        """
+        if not isinstance(event, str) or not event:
+            raise TypeError(f"an event's name is a non-empty string, got {event!r}")
+        if channel is None and event in RESERVED_EVENTS:
+            self._add_lifecycle(event, function, once)
+            return
+        if function is None:
+            scope = self.main if channel is None else self.named.get(channel)
+            if scope is not None:
+                (scope.once if once else scope.handlers).pop(event, None)
+            return
+        handler = compile_handler(
+            function,
+            dec_hook=self.dec_hook,
+            lax=self.lax if lax is None else lax,
+            thread=thread,
+            ordered=ordered,
+        )
+        scope = self.scope(channel)
+        table = scope.once if once else scope.handlers
+        old = table.get(event)
+        if old is not None and old.where != handler.where:
+            named = event if channel is None else f"{channel}:{event}"
+            logger.warning("the handler of %r from %s is replaced by the one from %s", named, old.where, handler.where)
+        if scope.ordered:
+            handler.put_in_lane(scope)
+        table[event] = handler
+
+    def use(self, channel: str | None, middleware: Middleware) -> None:
+        if not callable(middleware):
+            raise TypeError(f"middleware is a callable (ctx, call_next), got {middleware!r}")
+        self.scope(channel).middleware.append(middleware)
+        self.layered = True
+
+    def set_handler_context(self, handler_context: HandlerContext | None) -> None:
+        self.handler_context = handler_context
+        self.layered = True
+
+    # Lifecycle events tell about the connection. They are called with positional arguments, not converted.
+
+    def _add_lifecycle(self, event: str, function: Callable[..., Any] | None, once: bool) -> None:
+        table = self._lifecycle_once if once else self._lifecycle
+        if function is None:
+            table.pop(event, None)
+        else:
+            table[event] = (function, _accepted(event, function))
+        self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
+
+    def take_lifecycle(self, event: str) -> tuple[LifecycleHandler, int] | None:
+        """The handler for a lifecycle event and how many positional arguments it takes."""
+        if event in self._lifecycle_once:
+            taken = self._lifecycle_once.pop(event)
+            self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
+            return taken
+        return self._lifecycle.get(event)
+
+
+def _accepted(event: str, function: Callable[..., Any]) -> int:
+    """How many of the event's arguments ``function`` takes: all, or fewer from the front."""
+    names = _LIFECYCLE_ARGUMENTS[event]
+    if not callable(function):
+        raise TypeError(f"a handler of {event!r} is a callable, got {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin without one
+        return len(names)
+    for count in range(len(names), -1, -1):
+        try:
+            signature.bind(*names[:count])
+        except TypeError:
+            continue
+        return count
+    expected = ", ".join(names)
+    raise TypeError(f"a handler of {event!r} is called with ({expected}), but {function!r} takes {signature}")

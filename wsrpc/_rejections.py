@@ -1,0 +1,101 @@
+"""Errors and reasons, to the wire and back.
+
+On the wire either is an error object (flagged, with at least ``message``) or a bare value. Fields of a
+remote error never become attributes and never choose a class by name: only wsrpc's own codes do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from .errors import (
+    BadArguments,
+    Draining,
+    HandlerFailed,
+    Overloaded,
+    RemoteError,
+    RpcError,
+    UnknownEvent,
+)
+
+__all__ = [
+    "BAD_ARGUMENTS",
+    "INTERNAL",
+    "OVERLOADED",
+    "UNKNOWN_EVENT",
+    "error_from_wire",
+    "error_to_wire",
+    "reason_from_wire",
+    "reason_to_wire",
+]
+
+BAD_ARGUMENTS = "wsrpc.bad_arguments"
+UNKNOWN_EVENT = "wsrpc.unknown_event"
+OVERLOADED = "wsrpc.overloaded"
+DRAINING = "wsrpc.draining"
+INTERNAL = "wsrpc.internal"
+
+_CLASSES: dict[str | int | None, type[RemoteError]] = {
+    BAD_ARGUMENTS: BadArguments,
+    UNKNOWN_EVENT: UnknownEvent,
+    OVERLOADED: Overloaded,
+    DRAINING: Draining,
+    INTERNAL: HandlerFailed,
+}
+
+_DEFAULT_REASON = "Request aborted"  # what ws-wrapper sends when no reason was given
+
+Flag = int | UnsetType
+
+
+def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
+    """The ``e`` and ``_`` of a rejection."""
+    if error.plain:
+        return error.data, UNSET
+    fields: dict[str, Any] = dict(error.fields) if isinstance(error, RemoteError) else {}
+    fields["message"] = error.message
+    if error.code is not None:
+        fields["code"] = error.code
+    if error.data is not None:
+        fields["data"] = error.data
+    return fields, 1
+
+
+def error_from_wire(e: Any, flag: Any) -> RemoteError:
+    """The exception that a rejection raises at the caller.
+
+    ``e: null`` rejects in JavaScript; here it becomes the default error. A flag on something that is no
+    object is ignored, so that no text is lost (JavaScript loses it).
+    """
+    if flag is not UNSET and flag and e.__class__ is dict:
+        fields = dict(e)
+        message = fields.pop("message", None)
+        code = fields.get("code")
+        if code.__class__ is str or code.__class__ is int:
+            del fields["code"]
+        else:
+            code = None
+        data = fields.pop("data", None)
+        text = message if message.__class__ is str else "Error"
+        return _CLASSES.get(code, RemoteError)(text, code, data, fields)
+    return RemoteError.of_value(e)
+
+
+def reason_to_wire(reason: object) -> tuple[Any, Flag]:
+    """The ``x`` and ``_`` of a cancellation or an abort; no reason becomes ws-wrapper's own default."""
+    if reason is None:
+        return {"message": _DEFAULT_REASON}, 1
+    if isinstance(reason, RpcError):
+        return error_to_wire(reason)
+    if isinstance(reason, BaseException):
+        return {"message": str(reason) or type(reason).__name__}, 1
+    return reason, UNSET
+
+
+def reason_from_wire(x: Any, flag: Any) -> object:
+    """A `RemoteError` for an error object, else the bare value."""
+    if flag is not UNSET and flag and x.__class__ is dict:
+        return error_from_wire(x, flag)
+    return x

@@ -1,0 +1,154 @@
+"""Requests that we sent and that await their answer: ids, futures, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from msgspec import UNSET, Struct
+
+from ._messages import Inbound
+from ._scheduler import Scheduler, Timer
+from .errors import TooManyRequests
+
+__all__ = ["Pending", "Requests"]
+
+FIRST_ID, LAST_ID = 2**30, 2**31 - 1
+MAX_REMEMBERED = 1024
+
+
+class Pending(Struct, eq=False):
+    """One request in the air. The future's result is the answer or an exception object.
+
+    It is never the future's *exception*: asyncio would complain about one that nobody retrieved, when
+    the caller was cancelled in the same turn.
+    """
+
+    id: int
+    event: str
+    future: asyncio.Future[object]
+    timeout: float | None
+    deadline: float | None
+    ticket: int | None = None
+    """Where it waits in the outbox; None once it was handed to the transport."""
+    turn: asyncio.Future[None] | None = None
+    """What it waits for while the line is full."""
+    sent: bool = False
+
+
+class Requests:
+    """The table of pending requests.
+
+    Ids start at a random point and never meet those of JavaScript and Go peers, which count up from 1:
+    JavaScript keeps one table for channels of both directions and would settle its own requests with our
+    cancellations (observed with ws-wrapper 4.3.1). Whoever dialed takes the odd ids, whoever accepted the
+    even ones.
+    """
+
+    def __init__(self, loop: Scheduler, *, odd: bool, limit: int, expired: Callable[[Pending], None]) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._expired = expired
+        self._pending: dict[int, Pending] = {}
+        self._first = FIRST_ID + (1 if odd else 0)
+        self._next = self._first + 2 * random.randrange((LAST_ID - FIRST_ID) // 4)
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self._given_up: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def open(self, event: str, timeout: float | None) -> Pending:
+        """A new entry with an id of its own.
+
+        Raises:
+            TooManyRequests: at the limit.
+        """
+        pending = self._pending
+        if len(pending) >= self._limit:
+            raise TooManyRequests(
+                f"{len(pending)} requests are pending already (Limits.pending={self._limit}): "
+                "await some of them before sending more"
+            )
+        number = self._next
+        while number in pending:
+            number = number + 2 if number + 2 <= LAST_ID else self._first
+        self._next = number + 2 if number + 2 <= LAST_ID else self._first
+        deadline = None
+        if timeout is not None:
+            deadline = self._loop.time() + timeout
+            if self._timer is None or deadline < self._timer_at:
+                self._set_timer(deadline)
+        entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline)
+        return entry
+
+    def settle(self, message: Inbound) -> Pending | None:
+        """Give an answer to whoever waits for it; None if nobody does."""
+        pending = self._pending.pop(message.i, None)
+        if pending is not None and not pending.future.done():
+            pending.future.set_result(message)
+        return pending
+
+    def fail(self, pending: Pending, error: Exception) -> None:
+        """End a request with ``error``."""
+        self._pending.pop(pending.id, None)
+        if not pending.future.done():
+            pending.future.set_result(error)
+        if pending.turn is not None and not pending.turn.done():
+            pending.turn.set_result(None)
+
+    def find(self, number: int) -> Pending | None:
+        return self._pending.get(number)
+
+    def drop(self, pending: Pending) -> bool:
+        """Forget a request whose caller left; False if it had been settled already."""
+        return self._pending.pop(pending.id, None) is not None
+
+    def all(self) -> list[Pending]:
+        return list(self._pending.values())
+
+    def give_up(self, number: int) -> None:
+        """Remember a cancelled id, so that a channel created too late is aborted instead of leaking there."""
+        self._given_up[number] = None
+        if len(self._given_up) > MAX_REMEMBERED:
+            del self._given_up[next(iter(self._given_up))]
+
+    def was_given_up(self, number: int) -> bool:
+        """Whether ``number`` was cancelled lately; asking forgets it."""
+        return self._given_up.pop(number, UNSET) is None
+
+    def stop(self) -> None:
+        """Let no timer outlive the peer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # One timer serves all requests. A timer for each would cost more than the rest of sending: nearly
+    # every request is answered long before its deadline, and looking through the table once in a while
+    # is cheap beside that.
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        earliest: float | None = None
+        late: list[Pending] = []
+        for pending in self._pending.values():
+            deadline = pending.deadline
+            if deadline is None:
+                continue
+            if deadline <= now:
+                late.append(pending)
+            elif earliest is None or deadline < earliest:
+                earliest = deadline
+        if earliest is not None:
+            self._set_timer(earliest)
+        for pending in late:
+            self._expired(pending)

@@ -1,0 +1,71 @@
+"""What of an event loop the core uses, so that it can be driven by something else."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer"]
+
+EAGER = sys.version_info >= (3, 12)
+"""Whether a coroutine's first step can run at once, inside its own task."""
+
+
+class Timer(Protocol):
+    """What `Scheduler.call_at` returns."""
+
+    def cancel(self) -> None: ...
+
+
+class Scheduler(Protocol):
+    """An event loop's services; `wsrpc.testing.Clock` is another one."""
+
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
+
+    def create_future(self) -> asyncio.Future[Any]: ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
+
+
+class LoopScheduler:
+    """The services of the running loop.
+
+    Made without a loop, because clients and their handlers are made before one runs. `renew` takes
+    them from the loop that runs now; the first use does so by itself.
+    """
+
+    def __init__(self) -> None:
+        self.time: Callable[[], float] = self._time
+        self.call_at: Callable[[float, Callable[[], object]], Timer] = self._call_at
+        self.create_future: Callable[[], asyncio.Future[Any]] = self._create_future
+        self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = self._spawn
+
+    def renew(self) -> None:
+        """Use the loop that runs now."""
+        loop = asyncio.get_running_loop()
+        self.time = loop.time
+        self.call_at = loop.call_at
+        self.create_future = loop.create_future
+        # An eager task takes its first step at once: what does not wait costs no turn of the loop.
+        self.spawn = partial(asyncio.Task, loop=loop, eager_start=True) if EAGER else loop.create_task
+
+    def _time(self) -> float:
+        self.renew()
+        return self.time()
+
+    def _call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        self.renew()
+        return self.call_at(when, callback)
+
+    def _create_future(self) -> asyncio.Future[Any]:
+        self.renew()
+        return self.create_future()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self.renew()
+        return self.spawn(coroutine)

@@ -1,0 +1,344 @@
+"""`Client`: dials a server, and comes back after a drop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+
+from ._backoff import Reconnect, attempts
+from ._close import CloseInfo, check_close
+from ._codec import Codec, JsonCodec
+from ._convert import DecHook, EncHook
+from ._registry import Registry
+from ._scheduler import LoopScheduler
+from ._types import F
+from .caller import Caller
+from .channel import Channel
+from .errors import ConnectFailed, ConnectionLost
+from .limits import Limits
+from .peer import Peer, Settings
+from .router import Registrar, Router
+from .transport import Transport
+from .websocket import dial
+
+__all__ = ["Client", "ClientState", "ReconnectInfo"]
+
+logger = logging.getLogger("wsrpc")
+
+T = TypeVar("T")
+PerAttempt = T | Callable[[], T] | Callable[[], Awaitable[T]]
+"""A value, or a function (sync or async) that is asked for it at each attempt to connect."""
+
+ClientState = Literal["idle", "connecting", "connected", "waiting", "closed"]
+
+
+class ReconnectInfo(msgspec.Struct, frozen=True):
+    """What `on_reconnect` handlers get. ``downtime`` is in seconds; ``attempts`` counts those that it took."""
+
+    resumed: bool
+    attempts: int
+    downtime: float
+
+
+class Client(Registrar, Caller):
+    """One end of a connection that this side dials, and dials again when it drops.
+
+    Handlers are registered first, then ``async with client:`` (or `connect` and `close`) dials. Handlers stay
+    for all connections. What is sent while there is none waits, within `Limits.offline`.
+
+    Args:
+        url: ``ws://`` or ``wss://``; it, ``headers`` and ``auth`` may be functions, sync or async, that are asked
+            at each attempt. Without a URL, `bind` connections of your own.
+        headers: for the opening handshake.
+        auth: a token, sent as ``Authorization: Bearer <token>``.
+        reconnect: how long to wait between attempts; None does not dial again after a drop.
+        connect_timeout: seconds for the first connection, all attempts; None tries for ever.
+        transport: a connection to begin with, instead of a URL.
+        codec: the encoding; the default is JSON with ``enc_hook``.
+        dec_hook, enc_hook: msgspec's hooks for types that it does not know.
+        lax: convert leniently, both arguments of handlers and ``returns=``.
+        expose_errors: send the text of unexpected exceptions to the other side (or ask a predicate for each).
+    """
+
+    def __init__(
+        self,
+        url: PerAttempt[str] | None = None,
+        *,
+        headers: PerAttempt[Mapping[str, str]] | None = None,
+        auth: PerAttempt[str] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | bool | None = True,
+        reconnect: Reconnect | None = Reconnect(),
+        connect_timeout: float | None = 30.0,
+        transport: Transport | None = None,
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        dec_hook: DecHook | None = None,
+        enc_hook: EncHook | None = None,
+        lax: bool = False,
+        expose_errors: bool | Callable[[BaseException], bool] = False,
+    ) -> None:
+        if url is not None and transport is not None:
+            raise ValueError("give a url or a transport, not both")
+        if codec is not None and enc_hook is not None:
+            raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
+        self._url = url
+        self._headers = headers
+        self._auth = auth
+        self._subprotocols = subprotocols
+        self._ssl = ssl
+        self._proxy = proxy
+        self._reconnect = reconnect
+        self._connect_timeout = connect_timeout
+        self._transport = transport
+        self._limits = limits or Limits()
+        settings = Settings(codec or JsonCodec(enc_hook=enc_hook), self._limits, expose_errors)
+        self._registry = Registry(dec_hook=dec_hook, lax=lax)
+        self._channel_name = None
+        self._scheduler = LoopScheduler()
+        self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
+        self._peer.on_lost = self._lost
+        self._sender = self._peer._sender
+        self._state: ClientState = "idle"
+        self._supervisor: asyncio.Task[None] | None = None
+        self._connected_event: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+        self._on_reconnect: list[Callable[[ReconnectInfo], Any]] = []
+        self._lost_at = 0.0
+
+    # ------------------------------------------------------------ what users see
+
+    @property
+    def peer(self) -> Peer:
+        """The peer; it stays the same over all connections."""
+        return self._peer
+
+    @property
+    def state(self) -> ClientState:
+        """``"waiting"`` is between two attempts; ``"closed"`` is after `close`, or after giving up."""
+        return "connected" if self._peer.connected else self._state
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._peer.connected
+
+    def of(self, name: str, *, ordered: bool = False) -> Channel:
+        """A named channel; see `Peer.of`."""
+        return self._peer.of(name, ordered=ordered)
+
+    def include(self, router: Router, *, channel: str | None = None) -> None:
+        """Take over the registrations of ``router``, those of its main channel under ``channel``."""
+        router._include_in(self._registry, channel)
+
+    def on_reconnect(self, function: F, /) -> F:
+        """Call ``function(info)``, sync or async, after each connection but the first; works as a decorator."""
+        self._on_reconnect.append(function)
+        return function
+
+    async def __aenter__(self) -> Self:
+        if self._url is not None or self._transport is not None:
+            await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def connect(self) -> None:
+        """Dial, and return when the connection is open and the `open` handlers are done.
+
+        Attempts that fail are repeated until ``connect_timeout``. Cancelling stops dialing.
+
+        Raises:
+            ConnectFailed: no attempt succeeded in time.
+            HandshakeRejected: the server refuses, in a way that another attempt would not change.
+        """
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            await self.bind(transport)
+            return
+        if self._url is None:
+            raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
+        if self._supervisor is None or self._supervisor.done():
+            self._begin()
+            self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
+        try:
+            await self.wait_connected()
+        except asyncio.CancelledError:
+            await self._stop_dialing()
+            raise
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection. Cancelling is safe.
+
+        Raises:
+            ConnectFailed, HandshakeRejected, ConnectionLost: there will be none.
+        """
+        if self._peer.connected:
+            await self._peer.wait_opened()
+            return
+        if self._failure is not None:
+            raise self._failure
+        if self._state == "closed":
+            raise ConnectionLost(1000, "the client was closed", "not_sent")
+        if self._connected_event is None:
+            self._connected_event = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._connected_event)
+        if self._failure is not None:
+            raise self._failure
+
+    async def bind(self, transport: Transport) -> None:
+        """Use a connection of your own, from now on; returns when the `open` handlers are done.
+
+        Handlers survive. A connection that is bound already is closed with 1001, what was pending on it fails.
+        Cancelling is safe; the connection stays bound.
+        """
+        self._begin()
+        self._peer.bind(transport)
+        await self._peer.wait_opened()
+        self._announce(None)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the connection and do not dial again. What was accepted is written before the Close frame.
+
+        Handlers that still run get `Limits.close_timeout` seconds to finish, then they are cancelled.
+
+        Raises:
+            ValueError: if the code may not be sent or the reason has more than 123 bytes.
+        """
+        check_close(code, reason)
+        self._state = "closed"
+        self._peer._out.user_closed = True
+        await self._stop_dialing()
+        await self._peer.close(code, reason)
+        await self._peer.join(self._limits.close_timeout)
+        if self._failure is None:
+            self._announce(ConnectionLost(code, reason or "the client was closed", "not_sent"))
+
+    def __repr__(self) -> str:
+        return f"<Client {self.state} {self._peer!r}>"
+
+    # ------------------------------------------------------------ dialing
+
+    def _begin(self) -> None:
+        self._scheduler.renew()
+        self._failure = None
+        self._state = "connecting"
+        self._peer._out.user_closed = False
+        self._peer._out.keeps_offline = True
+
+    async def _stop_dialing(self) -> None:
+        supervisor = self._supervisor
+        if supervisor is None or supervisor is asyncio.current_task():
+            return
+        supervisor.cancel()
+        await asyncio.wait([supervisor])
+
+    async def _supervise(self) -> None:
+        """Keep a connection until the client is closed or gives up."""
+        lost: ConnectionLost | None = None
+        try:
+            while True:
+                transport, count = await self._dial(lost)
+                self._peer.bind(transport)
+                await self._peer.wait_opened()
+                self._announce(None)
+                if lost is not None:
+                    self._tell_reconnected(ReconnectInfo(False, count, self._scheduler.time() - self._lost_at))
+                while self._peer.connected:  # somebody may bind another connection meanwhile
+                    await self._peer.wait_closed()
+                ending = self._peer._out.ending
+                if ending.user_closed or self._reconnect is None:
+                    break
+                lost = ConnectionLost(ending.code, ending.reason)
+            self._end(None)
+        except Exception as exc:
+            self._end(exc)
+
+    async def _dial(self, lost: ConnectionLost | None) -> tuple[Transport, int]:
+        """One connection, and how many attempts it took. A drop counts as a failed attempt."""
+        count = 0
+        last_error: BaseException | None = None
+
+        def failed(number: int, error: BaseException, delay: float) -> None:
+            nonlocal last_error
+            last_error = error
+            self._state = "waiting"
+            logger.warning(
+                "%s; next attempt in %.1f s",
+                error if error is lost else f"could not connect: {type(error).__name__}: {error}",
+                delay,
+                extra={"peer": self._peer.id},
+            )
+
+        try:
+            async with asyncio.timeout(self._connect_timeout if lost is None else None):
+                async for attempt in attempts(self._reconnect or Reconnect(), failed, asyncio.sleep):
+                    with attempt:
+                        if lost is not None and attempt.retry_state.attempt_number == 1:
+                            raise lost
+                        count += 1
+                        self._state = "connecting"
+                        return await self._attempt(), count
+        except TimeoutError as exc:
+            raise ConnectFailed(count, last_error or exc) from last_error
+        raise AssertionError("the series of attempts is endless")
+
+    async def _attempt(self) -> Transport:
+        url = await _evaluate(self._url)
+        headers = dict(await _evaluate(self._headers) or {})
+        token = await _evaluate(self._auth)
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        assert url is not None
+        return await dial(
+            url,
+            limits=self._limits,
+            headers=headers,
+            subprotocols=self._subprotocols,
+            ssl=self._ssl,
+            proxy=self._proxy,
+        )
+
+    def _lost(self, info: CloseInfo) -> CloseInfo:
+        """The connection is gone; says whether another one will be dialed."""
+        self._lost_at = self._scheduler.time()
+        dialing = self._supervisor is not None and not self._supervisor.done()
+        will = dialing and self._reconnect is not None and not info.user_closed
+        return msgspec.structs.replace(info, will_reconnect=will)
+
+    def _end(self, failure: Exception | None) -> None:
+        """No connection will come any more, unless somebody connects or binds."""
+        self._state = "closed"
+        out = self._peer._out
+        out.keeps_offline = False
+        out.discard(out.ending)
+        if failure is not None:
+            if self._lost_at:
+                logger.error("the client gives up: %s", failure, extra={"peer": self._peer.id})
+            self._announce(failure)
+
+    def _announce(self, failure: Exception | None) -> None:
+        self._failure = failure
+        event, self._connected_event = self._connected_event, None
+        if event is not None and not event.done():
+            event.set_result(None)
+
+    def _tell_reconnected(self, info: ReconnectInfo) -> None:
+        for function in self._on_reconnect:
+            self._peer.run_in_background("on_reconnect", function, info)
+
+
+async def _evaluate(given: Any) -> Any:
+    value = given() if callable(given) else given
+    return await value if inspect.isawaitable(value) else value

@@ -1,0 +1,330 @@
+"""Every exception that wsrpc raises, as a tree.
+
+::
+
+    WsrpcError
+    ├── ConnectionLost(code, reason, outcome)      also ConnectionError
+    │   └── SessionLost
+    ├── ConnectFailed(attempts, last_error)        also ConnectionError
+    ├── HandshakeRejected(status, body)            also ConnectionError
+    ├── RequestTimeout(event, timeout)             also TimeoutError
+    ├── RpcError(message, code, data)              raise it in a handler: the caller gets it
+    │   └── RemoteError                            what a caller gets; ``fields`` has the rest
+    │       ├── BadArguments
+    │       ├── UnknownEvent
+    │       ├── Overloaded
+    │       ├── Draining
+    │       └── HandlerFailed                      ``error_id`` finds the traceback in the remote log
+    ├── BadResult, MessageTooBig, ReservedEvent (also ValueError)
+    ├── ChannelClosed(channel, reason), ChannelNotReady, UnexpectedChannel, StreamOverflow
+    ├── QueueFull, TooManyRequests, PeerError(peer)
+    └── ProtocolError
+
+Something that you did wrong on this side (a reserved name, a full queue) has a class of its own;
+what the other side did or said is a `RemoteError` or a `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "BadArguments",
+    "BadResult",
+    "ChannelClosed",
+    "ChannelNotReady",
+    "ConnectFailed",
+    "ConnectionLost",
+    "Draining",
+    "HandlerFailed",
+    "HandshakeRejected",
+    "MessageTooBig",
+    "Outcome",
+    "Overloaded",
+    "PeerError",
+    "ProtocolError",
+    "QueueFull",
+    "RemoteError",
+    "RequestTimeout",
+    "ReservedEvent",
+    "RpcError",
+    "SessionLost",
+    "StreamOverflow",
+    "TooManyRequests",
+    "UnexpectedChannel",
+    "UnknownEvent",
+    "WsrpcError",
+]
+
+Outcome = Literal["not_sent", "unknown"]
+
+RESERVED_CODES = "wsrpc."
+"""Error codes with this prefix choose the class on the caller's side, so only wsrpc itself sends them."""
+
+
+def _restore(cls: type[WsrpcError], args: tuple[Any, ...], state: dict[str, Any]) -> WsrpcError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class WsrpcError(Exception):
+    """The root of the tree."""
+
+    def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
+        # The default would call the class with `args`, which are not its parameters: process pools and
+        # test runners pickle exceptions, and losing the real error there is a bad surprise.
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
+
+# ---------------------------------------------------------------- the connection
+
+
+class ConnectionLost(WsrpcError, ConnectionError):
+    """The connection ended before the call did.
+
+    ``outcome`` is ``"not_sent"`` if the message was still in wsrpc's own queue, so that asking again
+    is safe; ``"unknown"`` if it was handed to the transport, so that it may have run.
+    ``code`` and ``reason`` say how the connection ended (1006: without a Close frame).
+    """
+
+    def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.outcome: Outcome = outcome
+
+    def __str__(self) -> str:
+        because = f"{self.code} {self.reason}".rstrip()
+        if self.outcome == "not_sent":
+            return f"the connection ended ({because}); the message was not sent"
+        return f"the connection ended ({because}); the message had been sent, whether it ran is unknown"
+
+
+class SessionLost(ConnectionLost):
+    """The session could not be resumed."""
+
+
+class ConnectFailed(WsrpcError, ConnectionError):
+    """No connection came about: ``attempts`` were made, the last one failed with ``last_error``."""
+
+    def __init__(self, attempts: int, last_error: BaseException | None) -> None:
+        super().__init__(attempts)
+        self.attempts = attempts
+        self.last_error = last_error
+
+    def __str__(self) -> str:
+        times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        last = self.last_error
+        why = "" if last is None else f"; the last one: {type(last).__name__}: {last}"
+        return f"could not connect in {times}{why}"
+
+
+class HandshakeRejected(WsrpcError, ConnectionError):
+    """The server answered the opening handshake with an HTTP ``status`` other than 101."""
+
+    def __init__(self, status: int, body: str = "") -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+    def __str__(self) -> str:
+        text = f"the server refused the connection with HTTP {self.status}"
+        return f"{text}: {self.body.strip()[:200]}" if self.body.strip() else text
+
+
+# ---------------------------------------------------------------- a request
+
+
+class RequestTimeout(WsrpcError, TimeoutError):
+    """No answer within ``timeout`` seconds; the other side was told to stop (``event`` names the request)."""
+
+    def __init__(self, event: str, timeout: float) -> None:
+        super().__init__(event)
+        self.event = event
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"no answer to {self.event!r} within {self.timeout:g} s"
+
+
+class RpcError(WsrpcError):
+    """Raise it in a handler: the caller gets a `RemoteError` with the same message, code and data.
+
+    Any other exception reaches the caller only as "internal error" with an id, because its text was
+    not written for strangers.
+
+    Args:
+        message: for people.
+        code: for programs, a string or an integer; ``"wsrpc."`` prefixes are reserved.
+        data: any value that the codec can encode.
+    """
+
+    plain: bool = False
+    """Whether the rejection is (or becomes) a bare value on the wire instead of an error object."""
+
+    made_here: bool = False
+    """Whether this side made it for its caller; a `RemoteError` that came in is not passed on as it is."""
+
+    def __init__(self, message: str, code: str | int | None = None, data: Any = None) -> None:
+        super().__init__(message)
+        if isinstance(code, str) and code.startswith(RESERVED_CODES) and not isinstance(self, RemoteError):
+            raise ValueError(f"error codes that begin with {RESERVED_CODES!r} are reserved, got {code!r}")
+        self.message = message
+        self.code = code
+        self.data = data
+
+    @classmethod
+    def of_value(cls, value: Any) -> Self:
+        """An error that is ``value`` itself on the wire, as JavaScript's ``throw value``.
+
+        ``data`` holds the value. ``None`` cannot be rejected with (Go reads it as success) and becomes
+        the default error, as in JavaScript.
+        """
+        if value is None:
+            return cls("Error")
+        error = cls(value if isinstance(value, str) else f"rejected with {_short(value)}", data=value)
+        error.plain = True
+        return error
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _short(value: object, limit: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class RemoteError(RpcError):
+    """The other side rejected the request.
+
+    ``message``, ``code`` and ``data`` are what it said; ``fields`` is a read-only mapping with whatever
+    else its error had. A rejection with a bare value (``throw "text"`` in JavaScript) has ``plain`` true
+    and the value in ``data``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        code: str | int | None = None,
+        data: Any = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, code, data)
+        self._fields = dict(fields) if fields else {}
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        return MappingProxyType(self._fields)
+
+
+class BadArguments(RemoteError):
+    """The arguments do not fit the remote handler, which did not run."""
+
+
+class UnknownEvent(RemoteError):
+    """The other side has no handler of that name."""
+
+
+class Overloaded(RemoteError):
+    """The other side has no place left for a request; it did not run."""
+
+
+class Draining(RemoteError):
+    """The other side is closing and takes no new requests; it did not run."""
+
+
+class HandlerFailed(RemoteError):
+    """The remote handler raised something that was not meant for callers.
+
+    ``error_id`` stands in the remote log beside the traceback.
+    """
+
+    @property
+    def error_id(self) -> str | None:
+        value = self._fields.get("error_id")
+        return value if isinstance(value, str) else None
+
+
+class BadResult(WsrpcError):
+    """The answer came but is not what ``returns=`` asked for, or does not decode."""
+
+
+class MessageTooBig(WsrpcError):
+    """The message exceeds what the other side accepts; it was not sent."""
+
+
+class ReservedEvent(WsrpcError, ValueError):
+    """A name like ``open`` or ``close`` cannot be emitted or requested on the main channel."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__(event)
+        self.event = event
+
+    def __str__(self) -> str:
+        return (
+            f"{self.event!r} is reserved on the main channel (it reports what happens to the connection): "
+            "choose another name, or use it on a named channel"
+        )
+
+
+# ---------------------------------------------------------------- channels
+
+
+class ChannelClosed(WsrpcError):
+    """The channel was closed; ``reason`` is what it was closed with."""
+
+    def __init__(self, channel: str, reason: object = None) -> None:
+        super().__init__(channel)
+        self.channel = channel
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = f"channel {self.channel!r} is closed"
+        return text if self.reason is None else f"{text}: {_short(self.reason)}"
+
+
+class ChannelNotReady(WsrpcError):
+    """The anonymous channel has not been delivered to the requestor yet."""
+
+
+class UnexpectedChannel(WsrpcError):
+    """The answer is a channel that nobody asked for; it was aborted."""
+
+
+class StreamOverflow(WsrpcError):
+    """A producer without flow control sent more than may be kept."""
+
+
+# ---------------------------------------------------------------- local limits
+
+
+class QueueFull(WsrpcError):
+    """The queue of messages to send is at its bound; nothing was sent."""
+
+
+class TooManyRequests(WsrpcError):
+    """As many requests are pending as `Limits.pending` allows; this one was not sent."""
+
+
+class PeerError(WsrpcError):
+    """Emitting to many failed for ``peer``; ``__cause__`` says why."""
+
+    def __init__(self, peer: Any, message: str = "") -> None:
+        super().__init__(message)
+        self.peer = peer
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.peer!r}: {self.message}"
+
+
+class ProtocolError(WsrpcError):
+    """The other side sent what the protocol does not allow."""

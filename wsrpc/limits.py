@@ -1,0 +1,89 @@
+"""`Limits`: every bound that a peer keeps, with what speaks for its default."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import msgspec
+
+__all__ = ["Limits"]
+
+KiB = 1024
+MiB = 1024 * KiB
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one connection. Sizes are bytes, durations seconds.
+
+    Give one to `Server` or `Client`; `replace` makes a changed copy.
+    """
+
+    message: int = 4 * MiB
+    """Inbound message, decompressed. Past it the connection closes with 1009. (websockets: 1 MiB; Socket.IO: 1 MB.)"""
+
+    depth: int = 64
+    """Nesting of arrays and objects. Past it the connection closes with 1007. (Go's encoding/json: 10,000, which
+    Python's recursion would not survive.)"""
+
+    arguments: int = 64
+    """Arguments of one event or request; more are rejected."""
+
+    name: int = 256
+    """Bytes of an event or channel name; longer ones are rejected."""
+
+    running: int = 1024
+    """Handlers at once, counted until they exit; the next ones wait. (HTTP/2 peers commonly announce 100-250 streams;
+    a handler is cheaper than a stream.)"""
+
+    waiting: int = 10_000
+    """Messages that wait for a place; the next request is refused as `Overloaded`, the next event dropped."""
+
+    waiting_bytes: int = 4 * MiB
+    """Bytes of those messages, undecoded."""
+
+    pending: int = 10_000
+    """Outbound requests awaiting an answer; the next raises `TooManyRequests`."""
+
+    high_water: int = 64 * KiB
+    """Unsent bytes above which awaiting senders wait. (asyncio's own default.)"""
+
+    hard_cap: int = 16 * MiB
+    """Unsent bytes, or one message if that is larger: past it a reply closes the connection with 4408 and
+    `emit_nowait` raises `QueueFull`."""
+
+    offline: int = 256
+    """Messages that a client keeps while not connected; the next raises `QueueFull`."""
+
+    offline_bytes: int = 1 * MiB
+    """Bytes of those messages."""
+
+    undecodable: int = 10
+    """Messages a minute that begin with ``{`` and are not protocol; more close the connection with 1007."""
+
+    timeout: float | None = 60.0
+    """Default of ``request(timeout=)``."""
+
+    open_handlers: float = 10.0
+    """How long an `open` handler may hold back what arrives meanwhile."""
+
+    open_timeout: float = 10.0
+    """Opening handshake, one attempt. (websockets' default.)"""
+
+    close_timeout: float = 5.0
+    """Closing handshake; then the transport is dropped."""
+
+    ping_interval: float | None = 20.0
+    """Heartbeat; each connection shortens it by up to 10 % so that many do not beat together."""
+
+    ping_timeout: float | None = 20.0
+    """How long the answer to a ping may take; then the connection closes with 1011."""
+
+    def __post_init__(self) -> None:
+        for field in ("message", "depth", "arguments", "name", "running", "pending", "high_water", "hard_cap"):
+            value = getattr(self, field)
+            if value < 1:
+                raise ValueError(f"Limits.{field} must be at least 1, got {value!r}")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return msgspec.structs.replace(self, **changes)

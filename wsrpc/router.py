@@ -1,0 +1,196 @@
+"""Registering handlers: the methods that server, client, peer, channel and router have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from ._registry import Middleware, Registry
+from ._types import F
+
+__all__ = ["Registrar", "Router"]
+
+M = TypeVar("M", bound=Middleware)
+
+_MISSING: Any = object()
+
+
+class Registrar:
+    """`on`, `once` and `use`, for one channel of one registry."""
+
+    __slots__ = ()
+
+    _registry: Registry
+    _channel_name: str | None
+
+    @overload
+    def on(self, event: str, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, event: str, handler: F, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False) -> F: ...
+
+    @overload
+    def on(self, event: str, handler: None, /) -> None: ...
+
+    def on(
+        self,
+        event: str,
+        handler: Any = _MISSING,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        ordered: bool = False,
+    ) -> Any:
+        """Register the handler of an event, as a decorator or by a call; None removes it.
+
+        The last registration wins; replacing a handler from another place in the code logs a warning.
+        On the main channel the names open, connect, close, disconnect, error and message report on the
+        connection; several registries may each have one of those, and all run.
+
+        Args:
+            lax: let msgspec convert leniently (numeric strings to numbers, ...).
+            thread: run a plain function in a thread instead of inline in the event loop.
+            ordered: run it one call after another, in arrival order, instead of overlapping.
+
+        Raises:
+            TypeError: for a signature that cannot work; the text names the parameter.
+        """
+        return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered)
+
+    @overload
+    def once(self, event: str, /, *, lax: bool | None = None, thread: bool = False) -> Callable[[F], F]: ...
+
+    @overload
+    def once(self, event: str, handler: F, /, *, lax: bool | None = None, thread: bool = False) -> F: ...
+
+    @overload
+    def once(self, event: str, handler: None, /) -> None: ...
+
+    def once(
+        self, event: str, handler: Any = _MISSING, /, *, lax: bool | None = None, thread: bool = False
+    ) -> Any:
+        """Like `on`, for the next such event only; it goes before one registered with `on`."""
+        return self._register(event, handler, once=True, lax=lax, thread=thread)
+
+    def _register(self, event: str, handler: Any, **options: Any) -> Any:
+        self._check_open()
+        if handler is not _MISSING:
+            self._registry.add(self._channel_name, event, handler, **options)
+            return handler
+
+        def decorate(function: F) -> F:
+            self._registry.add(self._channel_name, event, function, **options)
+            return function
+
+        return decorate
+
+    def use(self, middleware: M, /) -> M:
+        """Run ``middleware(ctx, call_next)`` around the handlers; works as a decorator.
+
+        On a server, client, peer or router it sees every inbound event and request, on a channel those of
+        that channel. ``await call_next(ctx)`` runs what is inside and returns its result; raising instead
+        rejects. ``ctx.args`` may be assigned.
+        """
+        self._check_open()
+        self._registry.use(self._channel_name, middleware)
+        return middleware
+
+    def _check_open(self) -> None:
+        """Overridden by what can be closed."""
+
+
+class Router(Registrar):
+    """Registrations to be included by a `Server` or `Client`, so that an application can be several modules.
+
+    Everything is registered before it is included; later registrations are refused.
+    """
+
+    __slots__ = ("_calls", "_channel_name", "_included", "_registry")
+
+    def __init__(self, *, lax: bool = False) -> None:
+        # Introspected here, so that mistakes show where they are made; done again, with the hooks of
+        # whoever includes it, from the recorded calls.
+        self._registry = Registry(dec_hook=_any_type, lax=lax)
+        self._channel_name: str | None = None
+        self._calls: list[Callable[[Registry, str | None], None]] = []
+        self._included = False
+
+    def of(self, name: str) -> RouterChannel:
+        """Register on a named channel."""
+        check_channel_name(name)
+        return RouterChannel(self, name)
+
+    def _register(self, event: str, handler: Any, **options: Any) -> Any:
+        return self._record(None, event, handler, options)
+
+    def _record(self, channel: str | None, event: str, handler: Any, options: dict[str, Any]) -> Any:
+        self._check_open()
+
+        def register(function: Any) -> Any:
+            self._registry.add(channel, event, function, **options)
+            chosen = {**options, "lax": self._registry.lax if options.get("lax") is None else options["lax"]}
+            self._calls.append(lambda registry, main: registry.add(channel or main, event, function, **chosen))
+            return function
+
+        return register if handler is _MISSING else register(handler)
+
+    def use(self, middleware: M, /) -> M:
+        """Middleware that goes with the router: of the channel it is included under, or of everything."""
+        self._check_open()
+        self._registry.use(None, middleware)
+        self._calls.append(lambda registry, main: registry.use(main, middleware))
+        return middleware
+
+    def _use_on(self, channel: str, middleware: M) -> M:
+        self._check_open()
+        self._registry.use(channel, middleware)
+        self._calls.append(lambda registry, main: registry.use(channel, middleware))
+        return middleware
+
+    def _check_open(self) -> None:
+        if self._included:
+            raise RuntimeError("this router is included already: register before include(), later handlers would be lost")
+
+    def _include_in(self, registry: Registry, channel: str | None) -> None:
+        if channel is not None:
+            check_channel_name(channel)
+            if self._registry.named:
+                names = ", ".join(sorted(map(repr, self._registry.named)))
+                raise ValueError(f"a router with channels of its own ({names}) cannot be included under a channel")
+        self._included = True
+        for call in self._calls:
+            call(registry, channel)
+
+
+class RouterChannel(Registrar):
+    """A named channel of a router."""
+
+    __slots__ = ("_channel_name", "_registry", "_router")
+
+    def __init__(self, router: Router, name: str) -> None:
+        self._router = router
+        self._registry = router._registry
+        self._channel_name: str | None = name
+
+    def _register(self, event: str, handler: Any, **options: Any) -> Any:
+        return self._router._record(self._channel_name, event, handler, options)
+
+    def use(self, middleware: M, /) -> M:
+        assert self._channel_name is not None
+        return self._router._use_on(self._channel_name, middleware)
+
+
+def check_channel_name(name: str) -> None:
+    """Refuse what cannot name a channel.
+
+    Raises:
+        TypeError: for anything but a non-empty string (ws-wrapper refuses ``""`` too; Go reads it as the main
+            channel).
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"a channel's name is a non-empty string, got {name!r}")
+
+
+def _any_type(_type: type[Any], _value: Any) -> Any:  # pragma: no cover - only its presence matters
+    raise NotImplementedError

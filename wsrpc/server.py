@@ -1,0 +1,337 @@
+"""`Server`: accepts connections, gives each a peer, and speaks to all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl as ssl_module
+from collections.abc import Callable, Iterable
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from msgspec import UNSET
+
+from ._close import CloseCode, CloseInfo
+from ._codec import Codec, JsonCodec
+from ._convert import DecHook, EncHook
+from ._messages import Event
+from ._registry import HandlerContext, Registry
+from ._scheduler import LoopScheduler
+from .errors import ChannelClosed, ConnectionLost, PeerError, QueueFull
+from .limits import Limits
+from .peer import Peer, Settings
+from .router import Registrar, Router, check_channel_name
+from .transport import Transport
+from .websocket import Listener, WebSocketTransport, listen
+
+__all__ = ["EmitReport", "Server", "ServerChannel"]
+
+logger = logging.getLogger("wsrpc")
+
+PATIENCE = 0.1
+"""Seconds that emitting to many waits, in all, for peers whose line is full."""
+
+
+class EmitReport(msgspec.Struct, frozen=True):
+    """What became of emitting to many: how many peers it was sent to, and one error for each that failed."""
+
+    sent: int
+    errors: tuple[PeerError, ...] = ()
+
+
+class Server(Registrar):
+    """Accepts connections. Its handlers serve every peer that has none of its own for an event.
+
+    Args:
+        limits: bounds of each connection.
+        origins: further values of a browser's ``Origin`` that may connect; the server's own host always may.
+        codec, dec_hook, enc_hook, lax, expose_errors: as for `Client`.
+        handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
+            ``lambda ctx: asyncio.timeout(5)``.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        origins: Iterable[str] = (),
+        codec: Codec | None = None,
+        dec_hook: DecHook | None = None,
+        enc_hook: EncHook | None = None,
+        lax: bool = False,
+        expose_errors: bool | Callable[[BaseException], bool] = False,
+        handler_context: HandlerContext | None = None,
+    ) -> None:
+        if codec is not None and enc_hook is not None:
+            raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
+        self._limits = limits or Limits()
+        self._origins = tuple(origins)
+        self._settings = Settings(codec or JsonCodec(enc_hook=enc_hook), self._limits, expose_errors)
+        self._registry = Registry(dec_hook=dec_hook, lax=lax)
+        self._channel_name = None
+        self._channels: dict[str, ServerChannel] = {}
+        self._peers: dict[Peer, None] = {}
+        self._listeners: set[Listening] = set()
+        self._closed = False
+        self._stopped: asyncio.Event | None = None
+        self._thread: int | None = None
+        if handler_context is not None:
+            self.handler_context = handler_context
+
+    # ------------------------------------------------------------ registering
+
+    def of(self, name: str, *, ordered: bool = False) -> ServerChannel:
+        """A named channel, for all peers. ``ordered`` as in `Peer.of`."""
+        check_channel_name(name)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = ServerChannel(name, self)
+        scope = self._registry.scope(name)
+        scope.ordered = scope.ordered or ordered
+        return channel
+
+    def include(self, router: Router, *, channel: str | None = None) -> None:
+        """Take over the registrations of ``router``, those of its main channel under ``channel``."""
+        router._include_in(self._registry, channel)
+
+    @property
+    def handler_context(self) -> HandlerContext | None:
+        """Runs around each handler; assign to change it."""
+        return self._registry.handler_context
+
+    @handler_context.setter
+    def handler_context(self, handler_context: HandlerContext | None) -> None:
+        self._registry.set_handler_context(handler_context)
+
+    # ------------------------------------------------------------ serving
+
+    def listen(
+        self,
+        host: str | None = "127.0.0.1",
+        port: int | None = 0,
+        *,
+        path: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        sock: socket.socket | None = None,
+        unix: str | None = None,
+    ) -> Listening:
+        """Listen: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
+
+        Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
+        Leaving the block closes the server.
+        """
+        return Listening(self, {"host": host, "port": port, "path": path, "ssl": ssl, "sock": sock, "unix": unix})
+
+    async def serve_forever(self) -> None:
+        """Wait until the server is closed. Cancelling is safe."""
+        if self._stopped is None:
+            self._stopped = asyncio.Event()
+        if not self._closed:
+            await self._stopped.wait()
+
+    def run(
+        self,
+        host: str | None = "127.0.0.1",
+        port: int | None = 8080,
+        *,
+        path: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        unix: str | None = None,
+    ) -> None:
+        """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012."""
+
+        async def main() -> None:
+            async with self.listen(host, port, path=path, ssl=ssl, unix=unix) as listener:
+                logger.info("listening on %s", listener.url)
+                await self.serve_forever()
+
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            logger.info("stopped")
+
+    async def accept(self, transport: Transport) -> Peer:
+        """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
+
+        Raises:
+            ConnectionLost: the server is closed; the connection is closed, too.
+        """
+        if self._closed:
+            await transport.close(CloseCode.SERVICE_RESTART, "the server is closing")
+            raise ConnectionLost(CloseCode.SERVICE_RESTART, "the server is closing", "not_sent")
+        self._thread = get_ident()
+        scheduler = LoopScheduler()
+        scheduler.renew()
+        peer = Peer(self._settings, dialer=False, shared=self._registry, loop=scheduler)
+        self._peers[peer] = None
+
+        def lost(info: CloseInfo) -> CloseInfo:
+            self._peers.pop(peer, None)
+            logger.info("disconnected: %d %s", info.code, info.reason, extra={"peer": peer.id})
+            return info
+
+        peer.on_lost = lost
+        logger.info("connected: %s", transport.info.remote, extra={"peer": peer.id})
+        peer.bind(transport)
+        await peer.wait_opened()
+        return peer
+
+    async def close(self) -> None:
+        """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
+
+        Handlers that still run get `Limits.close_timeout` seconds to finish, then they are cancelled.
+        """
+        self._closed = True
+        for listening in self._listeners:
+            listening.stop()
+        peers = list(self._peers)
+        if peers:
+            await asyncio.gather(*(self._end(peer) for peer in peers))
+        for listening in list(self._listeners):
+            await listening.wait_closed()
+        self._listeners.clear()
+        if self._stopped is not None:
+            self._stopped.set()
+
+    async def _end(self, peer: Peer) -> None:
+        await peer.close(CloseCode.SERVICE_RESTART, "the server is closing")
+        await peer.join(self._limits.close_timeout)
+
+    # ------------------------------------------------------------ everybody
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The connected peers, in the order in which they came."""
+        return tuple(self._peers)
+
+    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None) -> EmitReport:
+        """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others.
+
+        Peers whose line is full get 100 ms in all to drain; then the message waits with what is unsent, and a
+        peer that is at its hard cap is closed with 4408.
+        """
+        return await self._emit(None, event, args, skip)
+
+    async def _emit(self, channel: str | None, event: str, args: tuple[Any, ...], skip: Peer | None) -> EmitReport:
+        peers = [peer for peer in self._peers if peer is not skip]
+        if not peers:
+            return EmitReport(0)
+        peers[0]._out.check(channel, event)
+        payload = self._settings.codec.encode(Event((event, *args), UNSET if channel is None else channel))
+        full = [asyncio.ensure_future(peer.transport.drain()) for peer in peers if peer._out.line.full and peer.transport]
+        if full:
+            _, late = await asyncio.wait(full, timeout=PATIENCE)
+            for task in late:
+                task.cancel()
+        errors = []
+        for peer in peers:
+            try:
+                peer.deliver(payload)
+            except (ConnectionLost, QueueFull) as exc:
+                error = PeerError(peer, str(exc))
+                error.__cause__ = exc
+                errors.append(error)
+        return EmitReport(len(peers) - len(errors), tuple(errors))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._peers)} peers"
+        return f"<Server {state}>"
+
+
+class ServerChannel(Registrar):
+    """A named channel of a server: handlers for all peers, and emitting to all."""
+
+    def __init__(self, name: str, server: Server) -> None:
+        self._channel_name: str = name
+        self._registry = server._registry
+        self._server = server
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._channel_name
+
+    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None) -> EmitReport:
+        """See `Server.emit`."""
+        self._check_open()
+        return await self._server._emit(self._channel_name, event, args, skip)
+
+    def close(self) -> None:
+        """Remove the channel's handlers and middleware. Local, idempotent, sends nothing."""
+        if not self._closed:
+            self._closed = True
+            self._registry.remove_scope(self._channel_name)
+            self._server._channels.pop(self._channel_name, None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ChannelClosed(self._channel_name)
+
+    def __repr__(self) -> str:
+        return f"<ServerChannel {self._channel_name!r}{' closed' if self._closed else ''}>"
+
+
+class Listening:
+    """``async with server.listen(...)``: listens inside the block; ``url`` and ``port`` say where."""
+
+    def __init__(self, server: Server, options: dict[str, Any]) -> None:
+        self._server = server
+        self._options = options
+        self._listener: Listener | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the server."""
+        return self._open().url
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        return self._open().port
+
+    def _open(self) -> Listener:
+        if self._listener is None:
+            raise RuntimeError("not listening: use `async with server.listen(...) as listener`")
+        return self._listener
+
+    async def __aenter__(self) -> Self:
+        server = self._server
+        if server._closed:
+            raise RuntimeError("this server is closed; make a new one")
+
+        async def accept(transport: WebSocketTransport) -> None:
+            await server.accept(transport)
+
+        options = self._options
+        self._listener = await listen(
+            accept,
+            options["host"],
+            options["port"],
+            limits=server._limits,
+            path=options["path"],
+            origins=server._origins,
+            ssl=options["ssl"],
+            sock=options["sock"],
+            unix=options["unix"],
+        )
+        server._listeners.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._server.close()
+
+    def stop(self) -> None:
+        """Accept nothing more."""
+        if self._listener is not None:
+            self._listener.stop()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connections that came here are over."""
+        if self._listener is not None:
+            await self._listener.wait_closed()

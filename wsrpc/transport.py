@@ -1,0 +1,86 @@
+"""The contract between a peer and whatever carries its messages.
+
+A *transport* is one open WebSocket (or something as good), messages in and messages out. It lives from
+its opening handshake to its end and is never reused. Everything happens in one event loop's thread.
+
+**In.** After ``start(receiver)`` the transport calls ``receiver.receive(payload, text)`` for each message,
+in order, complete, without a task or a queue in between; then ``receiver.read_ended()`` once for each read
+from the network, however many messages it brought. What arrived before ``start`` is kept and delivered in
+it. ``receive`` does not raise, and does not keep the buffer that it is given unless it is ``bytes``.
+
+**Out.** ``send(payload, text)`` is synchronous, never blocks and never drops: what one read caused, or one
+turn of the loop brought, is written together, in pieces of about 32 KiB. When more than the high-water mark
+is unsent, the transport calls ``receiver.pause_sending()``, and ``resume_sending()`` once it has drained;
+``drain()`` waits for that. ``unsent`` is the number of bytes not yet given to the operating system.
+When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``.
+That a ``send`` returned means only that the message left wsrpc; it may never arrive.
+
+**End.** ``receiver.connection_lost(info)`` is called exactly once, last, whoever ended the connection and
+however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before, performs
+the closing handshake and returns when the connection is over, dropping it if that takes too long.
+``abort()`` drops it now and may lose what was sent; ``connection_lost`` follows soon, not inside the call.
+Both may be called at any time, more than once. Cancelling ``close`` or ``drain`` is safe; the closing goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from ._close import CloseInfo
+
+__all__ = ["ConnectionInfo", "Receiver", "Transport"]
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a connection from its opening handshake.
+
+    ``path`` is without the query; header names are lower case; ``remote`` and ``local`` are host and port, or None where
+    there are none; ``underlying`` is the library's own connection object, for what the contract does not
+    cover.
+    """
+
+    path: str = "/"
+    query: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    origin: str | None = None
+    remote: tuple[str, int] | None = None
+    local: tuple[str, int] | None = None
+    subprotocol: str | None = None
+    underlying: Any = None
+
+
+class Receiver(Protocol):
+    """What a transport tells; a peer (its session) is one."""
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
+
+    def read_ended(self) -> None: ...
+
+    def pause_sending(self) -> None: ...
+
+    def resume_sending(self) -> None: ...
+
+    def connection_lost(self, info: CloseInfo, /) -> None: ...
+
+
+class Transport(Protocol):
+    """See the module's text for the contract."""
+
+    @property
+    def info(self) -> ConnectionInfo: ...
+
+    @property
+    def unsent(self) -> int: ...
+
+    def start(self, receiver: Receiver, /) -> None: ...
+
+    def send(self, payload: bytes, text: bool = True, /) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+    def abort(self) -> None: ...

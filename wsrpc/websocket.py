@@ -1,0 +1,438 @@
+"""The default transport, on the `websockets` library: dialing and listening.
+
+The library's own connection stays in charge of the opening handshake, keepalive, TLS, proxies, redirects and
+closing. A subclass, entered by the documented ``create_connection=``, takes messages as they are parsed,
+without the library's queue and the tasks around it, and writes at once what one read caused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket as socket_module
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.connection import Connection
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, Event
+from websockets.typing import Subprotocol
+
+from ._close import CloseCode, CloseInfo
+from ._frames import Framer
+from .errors import ConnectionLost, HandshakeRejected
+from .limits import Limits
+from .transport import ConnectionInfo, Receiver
+
+__all__ = ["Listener", "WebSocketTransport", "dial", "listen"]
+
+TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+
+WRITE_SIZE = 32 * 1024
+"""Gathered bytes are written in pieces of about this size: joining more costs more than another write."""
+
+
+class WebSocketTransport:
+    """One WebSocket connection of the `websockets` library as a `Transport`."""
+
+    def __init__(self, connection: Connection, *, masked: bool) -> None:
+        self._connection = connection
+        self._protocol = connection.protocol
+        self._loop = connection.loop
+        self._frame = Framer(masked=masked).frame
+        self._receiver: Receiver | None = None
+        self._early: list[tuple[bytes | bytearray, bool]] = []
+        self._parts: bytearray | None = None
+        self._parts_text = True
+        self._paused = False
+        self._reading = False
+        self._out: list[bytes] = []
+        self._gathered = 0
+        self._flush_scheduled = False
+        self._closing: asyncio.Task[None] | None = None
+        self._ended: CloseInfo | None = None
+        self._info: ConnectionInfo | None = None
+
+    # ------------------------------------------------------------ the contract
+
+    @property
+    def info(self) -> ConnectionInfo:
+        if self._info is None:
+            self._info = _describe(self._connection)
+        return self._info
+
+    @property
+    def unsent(self) -> int:
+        return self._gathered + self._connection.transport.get_write_buffer_size()
+
+    def start(self, receiver: Receiver, /) -> None:
+        self._receiver = receiver
+        if self._paused:
+            receiver.pause_sending()
+        early, self._early = self._early, []
+        self._reading = True
+        for payload, text in early:
+            receiver.receive(payload, text)
+        self._reading = False
+        receiver.read_ended()
+        self.flush()
+        if self._ended is not None:
+            # It ended before anybody listened: say so soon, not inside this call.
+            self._loop.call_soon(receiver.connection_lost, self._ended)
+        elif early:
+            self._connection.transport.resume_reading()
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        if self._protocol.state is not OPEN:
+            raise ConnectionLost(*self._close_code(), "not_sent")
+        if self._protocol.extensions:
+            # Compression and the like belong to the library: it builds the frame.
+            if text:
+                self._protocol.send_text(payload)
+            else:
+                self._protocol.send_binary(payload)
+        else:
+            self._frame(self._out, payload, text)
+        self._gathered += len(payload)
+        if self._gathered >= WRITE_SIZE:
+            self.flush()
+        elif not self._reading and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_turn)
+
+    async def drain(self) -> None:
+        self.flush()
+        await self._connection.drain()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(code, reason))
+        await asyncio.shield(self._closing)
+
+    def abort(self) -> None:
+        self._connection.transport.abort()
+
+    # ------------------------------------------------------------ writing
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._gathered:
+            self._gathered = 0
+            self._connection.send_data()
+
+    def _flush_turn(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def take_gathered(self) -> bytes:
+        """Hand the frames that were built here to the connection, which is about to write."""
+        out = self._out
+        if not out:
+            return b""
+        data = b"".join(out)
+        out.clear()
+        self._gathered = 0
+        return data
+
+    async def _close(self, code: int, reason: str) -> None:
+        connection = self._connection
+        self.flush()
+        try:
+            async with asyncio.timeout(connection.close_timeout):
+                # The library waits for the write buffer first, which need never drain.
+                await connection.close(code, reason)
+        except TimeoutError:
+            connection.transport.abort()
+        await connection.wait_closed()
+
+    def _close_code(self) -> tuple[int, str]:
+        protocol = self._protocol
+        rcvd, sent = protocol.close_rcvd, protocol.close_sent
+        first = sent if sent is not None and (rcvd is None or not protocol.close_rcvd_then_sent) else rcvd
+        if first is not None:
+            return int(first.code), first.reason
+        cause = self._connection.connection_exc or protocol.parser_exc
+        return CloseCode.ABNORMAL, "" if cause is None else str(cause)
+
+    # ------------------------------------------------------------ what the connection tells
+
+    def frame_received(self, frame: Frame) -> None:
+        """A data frame, in order; messages are put together here."""
+        if frame.opcode is CONT:
+            assert self._parts is not None
+            self._parts += frame.data
+            if frame.fin:
+                payload, self._parts = self._parts, None
+                self._deliver(payload, self._parts_text)
+        elif frame.fin:
+            self._deliver(bytes(frame.data), frame.opcode is TEXT)
+        else:
+            self._parts = bytearray(frame.data)
+            self._parts_text = frame.opcode is TEXT
+
+    def _deliver(self, payload: bytes | bytearray, text: bool) -> None:
+        if self._receiver is not None:
+            self._receiver.receive(payload, text)
+        else:
+            if not self._early:
+                self._connection.transport.pause_reading()
+            self._early.append((payload, text))
+
+    def read_started(self) -> None:
+        self._reading = True
+
+    def read_ended(self) -> None:
+        self._reading = False
+        if self._receiver is not None:
+            self._receiver.read_ended()
+        self.flush()
+
+    def pause_sending(self) -> None:
+        self._paused = True
+        if self._receiver is not None:
+            self._receiver.pause_sending()
+
+    def resume_sending(self) -> None:
+        self._paused = False
+        if self._receiver is not None:
+            self._receiver.resume_sending()
+
+    def connection_lost(self) -> None:
+        protocol = self._protocol
+        code, reason = self._close_code()
+        clean = protocol.close_rcvd is not None and protocol.close_sent is not None
+        self._ended = CloseInfo(code, reason, was_clean=clean)
+        self._out.clear()
+        self._gathered = 0
+        if self._receiver is not None:
+            self._receiver.connection_lost(self._ended)
+
+    def __repr__(self) -> str:
+        return f"<WebSocketTransport {self._protocol.state.name.lower()} {self.info.remote}>"
+
+
+class _Pushing(Connection):
+    """What both sides' connections do differently from the library's."""
+
+    wsrpc: WebSocketTransport
+
+    def process_event(self, event: Event) -> None:
+        if event.__class__ is Frame and (event.opcode is TEXT or event.opcode is BINARY or event.opcode is CONT):
+            self.wsrpc.frame_received(event)
+        else:
+            super().process_event(event)
+
+    def data_received(self, data: bytes) -> None:
+        self.wsrpc.read_started()
+        try:
+            super().data_received(data)
+        finally:
+            self.wsrpc.read_ended()
+
+    def send_data(self) -> None:
+        data = self.wsrpc.take_gathered()
+        if data:
+            self.transport.write(data)
+        super().send_data()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.wsrpc.pause_sending()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.wsrpc.resume_sending()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.wsrpc.connection_lost()
+
+    def _jitter_pings(self) -> None:
+        # Many clients that came back together must not beat together ever after.
+        if self.ping_interval is not None:
+            self.ping_interval *= random.uniform(0.9, 1.0)
+
+
+class _Client(_Pushing, ClientConnection):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._jitter_pings()
+        self.wsrpc = WebSocketTransport(self, masked=True)
+
+
+class _Server(_Pushing, ServerConnection):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._jitter_pings()
+        self.wsrpc = WebSocketTransport(self, masked=False)
+
+
+def _describe(connection: Connection) -> ConnectionInfo:
+    request = connection.request
+    assert request is not None, "the opening handshake is over"
+    url = urlsplit(request.path)
+    headers: dict[str, str] = {}
+    for name, value in request.headers.raw_items():
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    return ConnectionInfo(
+        path=url.path,
+        query=MappingProxyType(dict(parse_qsl(url.query, keep_blank_values=True))),
+        headers=MappingProxyType(headers),
+        origin=headers.get("origin"),
+        remote=_address(connection.remote_address),
+        local=_address(connection.local_address),
+        subprotocol=connection.subprotocol,
+        underlying=connection,
+    )
+
+
+def _address(address: Any) -> tuple[str, int] | None:
+    return (address[0], address[1]) if isinstance(address, tuple) and len(address) >= 2 else None
+
+
+# ---------------------------------------------------------------- dialing
+
+
+async def dial(
+    url: str,
+    *,
+    limits: Limits,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    proxy: str | bool | None = True,
+) -> WebSocketTransport:
+    """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
+
+    Raises:
+        HandshakeRejected: the server answered with another status than 101.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
+        ValueError: for a URL that is none.
+    """
+    options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
+    try:
+        connection = await connect(
+            url,
+            create_connection=_Client,
+            compression=None,
+            additional_headers=None if headers is None else dict(headers),
+            subprotocols=None if subprotocols is None else [Subprotocol(name) for name in subprotocols],
+            proxy=proxy if isinstance(proxy, str) else (True if proxy else None),
+            open_timeout=limits.open_timeout,
+            ping_interval=limits.ping_interval,
+            ping_timeout=limits.ping_timeout,
+            close_timeout=limits.close_timeout,
+            max_size=limits.message,
+            max_queue=None,
+            write_limit=limits.high_water,
+            **options,
+        )
+    except InvalidStatus as exc:
+        body = exc.response.body or b""
+        raise HandshakeRejected(exc.response.status_code, bytes(body).decode(errors="replace")) from exc
+    assert isinstance(connection, _Client)
+    return connection.wsrpc
+
+
+# ---------------------------------------------------------------- listening
+
+
+class Listener:
+    """A port that accepts connections. ``port`` and ``url`` say where, once it listens."""
+
+    def __init__(self, server: Server, path: str | None, secure: bool) -> None:
+        self._server = server
+        self._path = path or "/"
+        self._secure = secure
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        address = next(iter(self._server.sockets)).getsockname()
+        return address[1] if isinstance(address, tuple) else 0
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds it, for instance ``ws://127.0.0.1:41327/ws``."""
+        scheme = "wss" if self._secure else "ws"
+        listening = next(iter(self._server.sockets))
+        if listening.family not in (socket_module.AF_INET, socket_module.AF_INET6):
+            return f"{scheme}://localhost{self._path}"
+        host, port = listening.getsockname()[:2]
+        if host in ("0.0.0.0", "::"):
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{self._path}"
+
+    def stop(self) -> None:
+        """Accept no further connections; those that are open stay. Idempotent."""
+        self._server.close(close_connections=False)
+
+    async def wait_closed(self) -> None:
+        """Wait until every connection is over. Cancelling is safe."""
+        await self._server.wait_closed()
+
+
+async def listen(
+    accept: Callable[[WebSocketTransport], Awaitable[None]],
+    host: str | None,
+    port: int | None,
+    *,
+    limits: Limits,
+    path: str | None = None,
+    origins: Iterable[str] = (),
+    ssl: ssl_module.SSLContext | None = None,
+    sock: socket_module.socket | None = None,
+    unix: str | None = None,
+) -> Listener:
+    """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
+
+    Without ``path`` any path is accepted; other paths get 404. A browser's ``Origin`` must be the host's own or
+    one in ``origins``, else 403: otherwise any page that a user visits could speak with their cookies.
+    """
+    allowed = frozenset(origins)
+
+    def check(connection: ServerConnection, request: Request) -> Response | None:
+        if path is not None and urlsplit(request.path).path != path:
+            return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in allowed and urlsplit(origin).netloc != request.headers.get("Host"):
+            connection.logger.warning(
+                "refused the origin %r; to allow it: Server(origins=[%r])", origin, origin, extra={"origin": origin}
+            )
+            return connection.respond(403, "this origin is not allowed\n")
+        return None
+
+    async def handle(connection: ServerConnection) -> None:
+        assert isinstance(connection, _Server)
+        await accept(connection.wsrpc)
+        await connection.wait_closed()
+
+    options: dict[str, Any] = {
+        "create_connection": _Server,
+        "process_request": check,
+        "compression": None,
+        "open_timeout": limits.open_timeout,
+        "ping_interval": limits.ping_interval,
+        "ping_timeout": limits.ping_timeout,
+        "close_timeout": limits.close_timeout,
+        "max_size": limits.message,
+        "max_queue": None,
+        "write_limit": limits.high_water,
+        "ssl": ssl,
+    }
+    if unix is not None:
+        options |= {"unix": True, "path": unix}
+    elif sock is not None:
+        options["sock"] = sock
+    else:
+        options |= {"host": host, "port": port}
+    server = await serve(handle, **options)
+    return Listener(server, path, ssl is not None)
