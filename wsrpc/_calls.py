@@ -19,6 +19,7 @@ from ._messages import Inbound, Rejection, Resolution
 from ._rejections import BAD_ARGUMENTS, INTERNAL, OVERLOADED, UNKNOWN_EVENT, error_to_wire
 from ._scheduler import EAGER, Scheduler
 from ._signature import ArgumentsRefused, Handler
+from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
 from .errors import BadArguments, HandlerFailed, Overloaded, RemoteError, RpcError, UnknownEvent
 
@@ -65,15 +66,15 @@ class Call(Struct, eq=False):
 class Calls:
     """All inbound calls of one peer.
 
-    ``running`` counts handlers that run in tasks until they exit, cancelled or not. What finds no place waits;
-    `pump` starts it.
+    ``running`` counts handlers that run in tasks until they exit, cancelled or not. What finds no place waits.
+    While ``busy`` is false nothing is to be checked: a message may go straight to `dispatch`.
     """
 
     def __init__(
         self,
         owner: Owner,
         own: Registry,
-        shared: Registry | None,
+        shared: Registry,
         *,
         reply: Callable[[bytes], None],
         codec: Codec,
@@ -94,8 +95,9 @@ class Calls:
         self._started: set[Call] = set()
         self.running = 0
         self.room = WaitingRoom(limits.waiting, limits.waiting_bytes)
-        self.line_full = False
-        self.holding = Hold.NONE
+        self.busy = False
+        self._line_full = False
+        self._holding = Hold.NONE
         self._unstarted = 0
         self._lanes: dict[Hashable, asyncio.Lock] = {}
         self._mark: float | None = None
@@ -114,12 +116,13 @@ class Calls:
     def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
         """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
         i = message.i
-        if i is not UNSET and (i in self.active or self.room.has(i)):
+        if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._owner.ignored["duplicate id"] += 1
             _finish(view)
         elif self._must_wait(i is UNSET):
             if self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view)):
+                self._update_busy()
                 return
             _finish(view)
             if i is UNSET:
@@ -130,32 +133,41 @@ class Calls:
             self.dispatch(message, view)
 
     def _must_wait(self, is_event: bool) -> bool:
-        if self.line_full or self.running >= self._limit:
+        if self._line_full or self.running >= self._limit:
             return True
-        if self.holding is Hold.EVENTS:
+        if self._holding is Hold.EVENTS:
             return is_event
         # Nobody overtakes those who wait already.
-        return self.holding is Hold.ALL or bool(self.room)
+        return self._holding is Hold.ALL or bool(self.room)
+
+    def _update_busy(self) -> None:
+        self.busy = bool(
+            self.active or self.room or self._line_full or self._holding is not Hold.NONE or self.running >= self._limit
+        )
+
+    def hold(self, holding: Hold) -> None:
+        """Say what waits; what need not wait any more starts."""
+        self._holding = holding
+        self._update_busy()
+        self.pump()
+
+    def set_line_full(self, full: bool) -> None:
+        """Start nothing new while our answers could not leave."""
+        self._line_full = full
+        self._update_busy()
+        self.pump()
 
     def dispatch(self, message: Inbound, view: Message | None = None) -> None:
         """Run the handler now: inline if it can be, else in a task."""
         a = message.a
         own = self._own
         shared = self._shared
-        handler = own.take(message.c, a[0])
-        if shared is not None:
-            if handler is None:
-                handler = shared.take(message.c, a[0])
-            layered = own.layered or shared.layered
-        else:
-            layered = own.layered
+        handler = own.take(message.c, a[0]) if own.used else None
+        if handler is None:
+            handler = shared.take(message.c, a[0])
         ctx = Context(self._owner, message, None, view)
-        if layered or handler is None or not handler.inline or self._unstarted:
-            if handler is None and not layered:
-                self._failed(ctx, None, self._unknown(ctx))
-                _finish(view)
-            else:
-                self._start(ctx, handler)
+        if handler is None or not handler.inline or self._unstarted or own.layered or shared.layered:
+            self._dispatch_slowly(ctx, handler)
             return
         if self._mark is None:
             self._mark = self._loop.time()
@@ -184,22 +196,33 @@ class Calls:
             )
         self._mark = now
 
+    def _dispatch_slowly(self, ctx: Context, handler: Handler | None) -> None:
+        if ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
+            self._owner.ignored["reserved event"] += 1
+            _finish(ctx.message)
+        elif handler is None and not (self._own.layered or self._shared.layered):
+            self._failed(ctx, None, self._unknown(ctx))
+            _finish(ctx.message)
+        else:
+            self._start(ctx, handler)
+
     def read_ended(self) -> None:
         """The next handler's time starts with the next read."""
         self._mark = None
 
     def pump(self) -> None:
         """Start what waits, as far as there is room."""
-        if self._pumping:
+        if self._pumping or not self.room:
             return
         self._pumping = True
         try:
-            while self.room and not (self.line_full or self.holding is not Hold.NONE or self.running >= self._limit):
+            while self.room and not (self._line_full or self._holding is not Hold.NONE or self.running >= self._limit):
                 waiting = self.room.pop()
                 self.dispatch(self._decode(waiting.payload), waiting.view)
         finally:
             self._pumping = False
             self._mark = None
+            self._update_busy()
 
     def _start(self, ctx: Context, handler: Handler | None, awaitable: Any = None) -> None:
         call = Call(ctx, handler)
@@ -208,6 +231,7 @@ class Calls:
             self.active[i] = call
         self._started.add(call)
         self.running += 1
+        self._update_busy()
         if not EAGER:
             self._unstarted += 1
         token = CURRENT.set(ctx)
@@ -233,7 +257,7 @@ class Calls:
             handler = call.handler
             if awaitable is not None:
                 result = await awaitable
-            elif handler is None or self._own.layered or (self._shared is not None and self._shared.layered):
+            elif handler is None or self._own.layered or self._shared.layered:
                 result = await self._layered(ctx, handler)
             elif handler.thread:
                 thread = self._in_thread(ctx, handler)
@@ -284,8 +308,6 @@ class Calls:
         chain: list[Middleware] = []
         handler_context = None
         for registry in (self._shared, self._own):
-            if registry is None:
-                continue
             chain += registry.main.middleware
             if ctx.channel_name is not None and ctx.channel_name in registry.named:
                 chain += registry.named[ctx.channel_name].middleware
@@ -312,10 +334,7 @@ class Calls:
     def _unknown(self, ctx: Context) -> UnknownEvent:
         # The texts are those of ws-wrapper 4.3.1, which its users match on.
         channel = ctx.channel_name
-        known = channel is None or channel in self._own.named
-        if not known and self._shared is not None:
-            known = channel in self._shared.named
-        if not known:
+        if channel is not None and channel not in self._own.named and channel not in self._shared.named:
             text = f"Channel '{channel}' does not exist"
         else:
             text = f"No event listener for '{ctx.event}'"
@@ -334,8 +353,8 @@ class Calls:
         if i is not None and self.active.get(i) is call:
             del self.active[i]
         _finish(call.ctx.message)
-        if self.room:
-            self.pump()
+        self._update_busy()
+        self.pump()
 
     def cancel(self, i: int, reason: object) -> bool:
         """The other side no longer waits for request ``i``; False if nothing of that id is there."""
@@ -367,8 +386,8 @@ class Calls:
             if not call.cancelled:
                 self._cancel(call, reason)
         self.active.clear()
-        self.line_full = False
-        self.pump()
+        self._line_full = False
+        self.hold(Hold.NONE)
 
     def reject(self, i: int, error: RpcError) -> None:
         e, flag = error_to_wire(error)

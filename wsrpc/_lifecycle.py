@@ -48,7 +48,7 @@ Unfinished = tuple[str, str, Awaitable[Any]]
 Raised = Callable[[str, str, BaseException], None]
 
 
-def fire(registries: list[Registry], names: tuple[str, ...], args: tuple[object, ...], raised: Raised) -> list[Unfinished]:
+def fire(registries: tuple[Registry, ...], names: tuple[str, ...], args: tuple[object, ...], raised: Raised) -> list[Unfinished]:
     """Call the handlers of a lifecycle event and of its alias; return those that have more to do.
 
     Each registry may have one of each, and all are called, the server's first: a server's bookkeeping must not be

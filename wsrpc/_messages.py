@@ -30,8 +30,8 @@ class Inbound(Struct, gc=False):
     """Whatever arrived. Each field has the type that JSON gave it: who reads one checks it.
 
     A wrong type in a field that does not matter for the message must not make it unreadable, and a
-    second, lenient decoding would be a second truth. ``UNSET`` means absent, which is not ``null``:
-    ``{i}`` and ``{i, d: null}`` are both answers, ``{e: null}`` is a rejection.
+    second, lenient decoding would be a second truth. ``UNSET`` means absent where that is not the same as
+    ``null``: ``{i}`` is an answer, ``{i, e: null}`` a rejection. For ``c`` and ``h`` it is the same.
     """
 
     a: Any = UNSET
@@ -98,6 +98,6 @@ def is_id(value: object) -> bool:
 
 def channel_id(value: object) -> int | None:
     """An anonymous channel's id: a number, or the digit string that old JavaScript clients send."""
-    if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:  # type: ignore[attr-defined]
-        value = int(value)  # type: ignore[call-overload]
-    return value if is_id(value) else None  # type: ignore[return-value]
+    if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
+        value = int(value)
+    return value if is_id(value) else None

@@ -268,7 +268,7 @@ class Outbound:
             raise answer
         if answer.e is not UNSET:
             raise error_from_wire(answer.e, answer.flag)
-        if answer.h is not UNSET and answer.h is not None:
+        if answer.h is not None:
             return self._unexpected_channel(event, returns)
         value = None if answer.d is UNSET else answer.d
         if returns is UNSET:

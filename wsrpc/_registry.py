@@ -43,27 +43,22 @@ class Scope:
         self.middleware: list[Middleware] = []
         self.ordered = False
 
-    def take(self, event: str) -> Handler | None:
-        """The handler for ``event``; one registered with `once` is removed by this."""
-        if self.once and event in self.once:
-            return self.once.pop(event)
-        return self.handlers.get(event)
-
 
 class Registry:
     """All scopes of a peer, or of a server for its peers.
 
-    ``layered`` is true once there is anything to run around handlers: whoever dispatches looks at nothing
+    ``used`` is true once there is any handler, ``observed`` while there is one of `message`, ``layered`` once there is anything to run around handlers: whoever dispatches looks at nothing
     else on the fast path.
     """
 
-    __slots__ = ("dec_hook", "_lifecycle", "_lifecycle_once", "handler_context", "lax", "layered", "main", "named", "observed")
+    __slots__ = ("dec_hook", "_lifecycle", "_lifecycle_once", "handler_context", "lax", "layered", "main", "named", "observed", "used")
 
     def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False) -> None:
         self.dec_hook = dec_hook
         self.lax = lax
         self.main = Scope()
         self.named: dict[str, Scope] = {}
+        self.used = False
         self.layered = False
         self.observed = False
         self.handler_context: HandlerContext | None = None
@@ -83,8 +78,13 @@ class Registry:
         self.named.pop(channel, None)
 
     def take(self, channel: str | None, event: str) -> Handler | None:
+        """The handler for ``event``; one registered with `once` is removed by this."""
         scope = self.main if channel is None else self.named.get(channel)
-        return None if scope is None else scope.take(event)
+        if scope is None:
+            return None
+        if scope.once and event in scope.once:
+            return scope.once.pop(event)
+        return scope.handlers.get(event)
 
     def add(
         self,
@@ -128,6 +128,7 @@ class Registry:
         if scope.ordered:
             handler.put_in_lane(scope)
         table[event] = handler
+        self.used = True
 
     def use(self, channel: str | None, middleware: Middleware) -> None:
         if not callable(middleware):

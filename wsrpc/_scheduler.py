@@ -52,7 +52,10 @@ class LoopScheduler:
         self.call_at = loop.call_at
         self.create_future = loop.create_future
         # An eager task takes its first step at once: what does not wait costs no turn of the loop.
-        self.spawn = partial(asyncio.Task, loop=loop, eager_start=True) if EAGER else loop.create_task
+        if sys.version_info >= (3, 12):
+            self.spawn = partial(asyncio.Task, loop=loop, eager_start=True)
+        else:
+            self.spawn = loop.create_task
 
     def _time(self) -> float:
         self.renew()

@@ -8,7 +8,7 @@ import logging
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -33,7 +33,7 @@ __all__ = ["Client", "ClientState", "ReconnectInfo"]
 logger = logging.getLogger("wsrpc")
 
 T = TypeVar("T")
-PerAttempt = T | Callable[[], T] | Callable[[], Awaitable[T]]
+PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
 """A value, or a function (sync or async) that is asked for it at each attempt to connect."""
 
 ClientState = Literal["idle", "connecting", "connected", "waiting", "closed"]

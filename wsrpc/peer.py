@@ -23,7 +23,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
 from ._context import Context, Message
 from ._lifecycle import Opening, State, Unfinished, acting_in, call_handler, finish_all, fire, move
-from ._messages import Inbound, channel_id, is_id
+from ._messages import MAX_ID, Inbound, channel_id, is_id
 from ._outbound import Outbound
 from ._registry import Registry
 from ._rejections import BAD_ARGUMENTS, reason_from_wire
@@ -76,11 +76,14 @@ class Peer(Registrar, Caller):
         self.ignored: Counter[str] = Counter()
         self._limits = limits = settings.limits
         self._codec = codec = settings.codec
+        # Four bytes are the most that a character takes, so that nearly no name needs encoding to be measured.
+        self._short_name = limits.name // 4
+        self._most_arguments = limits.arguments + 1
         self._decode: Callable[[Any], Inbound] = codec.decode
         self._text = codec.text
         self._dialer = dialer
         self._registry = Registry() if registry is None else registry
-        self._registries = [self._registry] if shared is None else [shared, self._registry]
+        self._shared = Registry() if shared is None else shared
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
         self._loop = loop
@@ -107,7 +110,7 @@ class Peer(Registrar, Caller):
         self._calls = Calls(
             self,
             self._registry,
-            shared,
+            self._shared,
             reply=self._out.reply,
             codec=codec,
             limits=limits,
@@ -132,6 +135,11 @@ class Peer(Registrar, Caller):
         if self._session is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         return self._session.transport.info
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the connection; None if there is none."""
+        return None if self._session is None else self._session.transport
 
     @property
     def pending(self) -> int:
@@ -216,7 +224,7 @@ class Peer(Registrar, Caller):
         self._session = session = Session(transport, self)
         self._become(State.OPENING)
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
-        self._calls.holding = Hold.EVENTS if self._dialer else Hold.ALL
+        self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
         with acting_in(Context(self, Inbound(a=["open"]))):
             unfinished = self._fire(("open", "connect"))
             if unfinished:
@@ -244,8 +252,7 @@ class Peer(Registrar, Caller):
         if self._condition is State.OPENING:
             self._out.flush_offline()
             self._become(State.OPEN)
-            self._calls.holding = Hold.NONE
-            self._calls.pump()
+            self._calls.hold(Hold.NONE)
 
     def _open_overdue(self, handlers: str) -> None:
         self.log(
@@ -261,13 +268,14 @@ class Peer(Registrar, Caller):
 
     def pause_sending(self) -> None:
         """The transport holds more unsent bytes than its high-water mark."""
-        self._out.line.full = self._calls.line_full = True
+        self._out.line.full = True
         self._out.update_clear()
+        self._calls.set_line_full(True)
 
     def resume_sending(self) -> None:
         """The transport has drained."""
-        self._out.line.full = self._calls.line_full = False
-        self._calls.pump()
+        self._out.line.full = False
+        self._calls.set_line_full(False)
         self._out.line.pass_turn()
         self._out.update_clear()
 
@@ -289,7 +297,6 @@ class Peer(Registrar, Caller):
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
-        self._calls.holding = Hold.NONE
         self._out.connection_lost(info)
         self._calls.connection_lost(ConnectionLost(info.code, info.reason))
         self._aborted.clear()
@@ -329,12 +336,26 @@ class Peer(Registrar, Caller):
         if message.ours is False:
             self._foreign(payload, text)
             return
-        view = self._observe(payload, text, message)
+        observed = self._registry.observed or self._shared.observed
+        view = self._observe(payload, text, message) if observed else None
         a = message.a
-        if a.__class__ is list and a:
-            self._call_arrived(message, payload, view)
-            return
         i = message.i
+        if a.__class__ is list and a:
+            if (
+                (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
+                and message.c is None
+                and message.h is None
+                and a[0].__class__ is str
+                and len(a[0]) <= self._short_name
+                and len(a) <= self._most_arguments
+            ):
+                if self._calls.busy:
+                    self._calls.arrived(message, payload, view)
+                else:
+                    self._calls.dispatch(message, view)
+            else:
+                self._examine(message, payload, view)
+            return
         if i.__class__ is int and i > 0 and message.x is UNSET:
             self._answered(message)
         else:
@@ -342,25 +363,25 @@ class Peer(Registrar, Caller):
         if view is not None:
             view._finish()
 
-    def _call_arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
-        """An event or a request: check what must hold before a handler is looked for."""
+    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
+        """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
         i = message.i
         a = message.a
         name = a[0]
         channel = message.c
         if i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
-        elif message.h is not UNSET and message.h is not None:
+        elif message.h is not None:
             self._on_unknown_channel(message)
         elif name.__class__ is not str:
             self._refuse(message, f"an event's name is text, got {type(name).__name__}")
         elif channel is not None and channel.__class__ is not str:
             self._refuse(message, f"Channel '{channel}' does not exist")
-        elif len(a) > self._limits.arguments + 1:
+        elif len(a) > self._most_arguments:
             self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
         elif self._too_long(name) or (channel is not None and self._too_long(channel)):
             self._refuse(message, f"a name of more than {self._limits.name} bytes")
-        elif not channel and name in RESERVED_EVENTS:
+        elif channel == "" and name in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
         else:
             self._calls.arrived(message, payload, view)
@@ -369,8 +390,7 @@ class Peer(Registrar, Caller):
             view._finish()
 
     def _too_long(self, name: str) -> bool:
-        # Four bytes are the most that a character takes, so that nearly all names need no encoding.
-        return len(name) * 4 > self._limits.name and len(name.encode()) > self._limits.name
+        return len(name) > self._short_name and len(name.encode()) > self._limits.name
 
     def _refuse(self, message: Inbound, why: str) -> None:
         if message.i is UNSET:
@@ -392,7 +412,7 @@ class Peer(Registrar, Caller):
 
     def _answered(self, message: Inbound) -> None:
         known = self._out.requests.settle(message) is not None
-        if message.h is not UNSET and message.h is not None and message.e is UNSET:
+        if message.h is not None and message.e is UNSET:
             if known or self._out.requests.was_given_up(message.i):
                 self._out.answered_by_channel(message)
                 return
@@ -404,17 +424,14 @@ class Peer(Registrar, Caller):
         x = message.x
         if x is UNSET:
             self._malformed("an object that is no message")
-        elif message.h is not UNSET and message.h is not None:
+        elif message.h is not None:
             self.ignored["abort of no channel"] += 1
         elif not is_id(message.i) or not self._calls.cancel(message.i, reason_from_wire(x, message.flag)):
             self.ignored["cancellation of no request"] += 1
 
     def _observe(self, payload: bytes | bytearray, text: bool, message: Inbound | None) -> Message | None:
         """Show a message to the `message` handlers, where there are any."""
-        for registry in self._registries:
-            if registry.observed:
-                break
-        else:
+        if not (self._registry.observed or self._shared.observed):
             return None
         view = Message(bytes(payload), text, message)
         self._run_on(self._fire(("message",), view))
@@ -503,7 +520,7 @@ class Peer(Registrar, Caller):
         self._out.move(condition, self._session)
 
     def _fire(self, names: tuple[str, ...], *args: object) -> list[Unfinished]:
-        return fire(self._registries, names, (self, *args), self._handler_raised)
+        return fire((self._shared, self._registry), names, (self, *args), self._handler_raised)
 
     def _run_on(self, unfinished: list[Unfinished]) -> None:
         if unfinished:

@@ -47,7 +47,8 @@ class WebSocketTransport:
         self._protocol = connection.protocol
         self._loop = connection.loop
         self._frame = Framer(masked=masked).frame
-        self._receiver: Receiver | None = None
+        self.receiver: Receiver | None = None
+        """Who gets the messages, after `start`."""
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._parts: bytearray | None = None
         self._parts_text = True
@@ -73,7 +74,7 @@ class WebSocketTransport:
         return self._gathered + self._connection.transport.get_write_buffer_size()
 
     def start(self, receiver: Receiver, /) -> None:
-        self._receiver = receiver
+        self.receiver = receiver
         if self._paused:
             receiver.pause_sending()
         early, self._early = self._early, []
@@ -178,8 +179,8 @@ class WebSocketTransport:
             self._parts_text = frame.opcode is TEXT
 
     def _deliver(self, payload: bytes | bytearray, text: bool) -> None:
-        if self._receiver is not None:
-            self._receiver.receive(payload, text)
+        if self.receiver is not None:
+            self.receiver.receive(payload, text)
         else:
             if not self._early:
                 self._connection.transport.pause_reading()
@@ -190,19 +191,19 @@ class WebSocketTransport:
 
     def read_ended(self) -> None:
         self._reading = False
-        if self._receiver is not None:
-            self._receiver.read_ended()
+        if self.receiver is not None:
+            self.receiver.read_ended()
         self.flush()
 
     def pause_sending(self) -> None:
         self._paused = True
-        if self._receiver is not None:
-            self._receiver.pause_sending()
+        if self.receiver is not None:
+            self.receiver.pause_sending()
 
     def resume_sending(self) -> None:
         self._paused = False
-        if self._receiver is not None:
-            self._receiver.resume_sending()
+        if self.receiver is not None:
+            self.receiver.resume_sending()
 
     def connection_lost(self) -> None:
         protocol = self._protocol
@@ -211,8 +212,8 @@ class WebSocketTransport:
         self._ended = CloseInfo(code, reason, was_clean=clean)
         self._out.clear()
         self._gathered = 0
-        if self._receiver is not None:
-            self._receiver.connection_lost(self._ended)
+        if self.receiver is not None:
+            self.receiver.connection_lost(self._ended)
 
     def __repr__(self) -> str:
         return f"<WebSocketTransport {self._protocol.state.name.lower()} {self.info.remote}>"
@@ -224,7 +225,13 @@ class _Pushing(Connection):
     wsrpc: WebSocketTransport
 
     def process_event(self, event: Event) -> None:
-        if event.__class__ is Frame and (event.opcode is TEXT or event.opcode is BINARY or event.opcode is CONT):
+        if not isinstance(event, Frame):
+            super().process_event(event)  # the opening handshake
+            return
+        receiver = self.wsrpc.receiver
+        if event.opcode is TEXT and event.fin and receiver is not None:
+            receiver.receive(event.data, True)
+        elif event.opcode is TEXT or event.opcode is BINARY or event.opcode is CONT:
             self.wsrpc.frame_received(event)
         else:
             super().process_event(event)
