@@ -9,7 +9,7 @@ from the network, however many messages it brought. What arrived before ``start`
 it. ``receive`` does not raise, and does not keep the buffer that it is given unless it is ``bytes``.
 
 **Out.** ``send(payload, text)`` is synchronous, never blocks and never drops: what one read caused, or one
-turn of the loop brought, is written together, in pieces of about 32 KiB. When more than the high-water mark
+turn of the loop brought, is written together, in pieces that grow to about 32 KiB. When more than the high-water mark
 is unsent, the transport calls ``receiver.pause_sending()``, and ``resume_sending()`` once it has drained;
 ``drain()`` waits for that. ``unsent`` is the number of bytes not yet given to the operating system.
 When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``.
