@@ -56,14 +56,10 @@ class Explainer:
         self._required = sum(p.required for p in self._parameters)
         self._rest = next((p for p in parameters if p.source == "rest"), None)
 
-    def refused(
-        self, exc: msgspec.ValidationError | None, a: list[Any], in_rest: bool = False
-    ) -> ArgumentsRefused:
+    def refused(self, exc: msgspec.ValidationError | None, a: list[Any], in_rest: bool = False) -> ArgumentsRefused:
         return ArgumentsRefused(self.explain(exc, a, in_rest))
 
-    def explain(
-        self, exc: msgspec.ValidationError | None, a: list[Any], in_rest: bool = False
-    ) -> BadArguments:
+    def explain(self, exc: msgspec.ValidationError | None, a: list[Any], in_rest: bool = False) -> BadArguments:
         """What is wrong with ``a`` (the event's name and the arguments), which ``exc`` was raised for.
 
         ``exc`` is None where only the number of arguments can be wrong. ``in_rest`` says that it comes from

@@ -37,7 +37,9 @@ def is_transient(error: BaseException) -> bool:
 
 
 def attempts(
-    reconnect: Reconnect, failed: Callable[[int, BaseException, float], None], sleep: Callable[[float], Awaitable[None]]
+    reconnect: Reconnect,
+    failed: Callable[[int, BaseException, float], None],
+    sleep: Callable[[float], Awaitable[None]],
 ) -> AsyncRetrying:
     """An endless series of attempts: ``async for attempt in ...: with attempt: ...``.
 

@@ -61,6 +61,8 @@ class Call(Struct, eq=False):
     cancelled: bool = False
     orphaned: bool = False
     """The connection that asked is gone: nobody may get the answer."""
+    thread: asyncio.Future[Any] | None = None
+    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
 
 
 class Calls:
@@ -188,13 +190,16 @@ class Calls:
             view._finish()
         now = self._loop.time()
         if now - self._mark > SLOW_HANDLER:
-            self._owner.log(
-                logging.WARNING,
-                "%s held the event loop for %.0f ms: make it async, or register it with thread=True",
-                handler.name,
-                (now - self._mark) * 1000,
-            )
+            self._warn_slow(handler, now - self._mark)
         self._mark = now
+
+    def _warn_slow(self, handler: Handler, seconds: float) -> None:
+        self._owner.log(
+            logging.WARNING,
+            "%s held the event loop for %.0f ms: make it async, or register it with thread=True",
+            handler.name,
+            seconds * 1000,
+        )
 
     def _dispatch_slowly(self, ctx: Context, handler: Handler | None) -> None:
         if ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
@@ -248,22 +253,17 @@ class Calls:
             # Until here, plain functions that came later had to queue up behind this first step.
             self._unstarted -= 1
         ctx = call.ctx
-        thread: asyncio.Future[Any] | None = None
         try:
             if call.cancelled:
                 if asyncio.iscoroutine(awaitable):
                     awaitable.close()
                 raise asyncio.CancelledError(ctx.cancel_reason)
-            handler = call.handler
             if awaitable is not None:
                 result = await awaitable
-            elif handler is None or self._own.layered or self._shared.layered:
-                result = await self._layered(ctx, handler)
-            elif handler.thread:
-                thread = self._in_thread(ctx, handler)
-                result = await asyncio.shield(thread)
+            elif call.handler is None or self._own.layered or self._shared.layered:
+                result = await self._layered(call)
             else:
-                result = await self._invoke(ctx, handler)
+                result = await self._invoke(call, call.handler)
             if ctx.id is not None and not call.orphaned:
                 self._reply(self._encode(Resolution(ctx.id, result)))
         except asyncio.CancelledError as exc:
@@ -279,32 +279,39 @@ class Calls:
         except Exception as exc:
             self._failed(ctx, call.handler, exc, quiet=call.orphaned)
         finally:
-            if thread is None or thread.done():
-                self._exited(call)
-            else:
-                thread.add_done_callback(lambda _: self._exited(call))
+            _when_over(call.thread, lambda: self._exited(call))
 
-    async def _invoke(self, ctx: Context, handler: Handler) -> Any:
-        if handler.ordered:
-            lane = self._lanes.get(handler.lane)
-            if lane is None:
-                lane = self._lanes[handler.lane] = asyncio.Lock()
-            async with lane:
-                return await self._invoke_now(ctx, handler)
-        return await self._invoke_now(ctx, handler)
+    async def _invoke(self, call: Call, handler: Handler) -> Any:
+        if not handler.ordered:
+            return await self._invoke_now(call, handler)
+        lane = self._lanes.get(handler.lane)
+        if lane is None:
+            lane = self._lanes[handler.lane] = asyncio.Lock()
+        await lane.acquire()
+        try:
+            return await self._invoke_now(call, handler)
+        finally:
+            _when_over(call.thread, lane.release)
 
-    async def _invoke_now(self, ctx: Context, handler: Handler) -> Any:
+    async def _invoke_now(self, call: Call, handler: Handler) -> Any:
+        ctx = call.ctx
         if handler.thread:
-            return await self._in_thread(ctx, handler)
+            context, a = contextvars.copy_context(), ctx._message.a
+            loop = asyncio.get_running_loop()
+            call.thread = loop.run_in_executor(None, lambda: context.run(handler.call, ctx, a))
+            return await asyncio.shield(call.thread)
+        began = self._loop.time()
         result = handler.call(ctx, ctx._message.a)
-        return await result if hasattr(result, "__await__") else result
+        if hasattr(result, "__await__"):
+            return await result
+        if self._loop.time() - began > SLOW_HANDLER:
+            self._warn_slow(handler, self._loop.time() - began)
+        return result
 
-    def _in_thread(self, ctx: Context, handler: Handler) -> asyncio.Future[Any]:
-        run = contextvars.copy_context().run
-        return asyncio.get_running_loop().run_in_executor(None, run, handler.call, ctx, ctx._message.a)
-
-    async def _layered(self, ctx: Context, handler: Handler | None) -> Any:
+    async def _layered(self, call: Call) -> Any:
         """Run the middleware, the server's before the peer's, then the handler within its context."""
+        ctx = call.ctx
+        handler = call.handler
         chain: list[Middleware] = []
         handler_context = None
         for registry in (self._shared, self._own):
@@ -322,9 +329,9 @@ class Calls:
                 raise self._unknown(ctx)
             try:
                 if handler_context is None:
-                    return await self._invoke(ctx, handler)
+                    return await self._invoke(call, handler)
                 async with handler_context(ctx):
-                    return await self._invoke(ctx, handler)
+                    return await self._invoke(call, handler)
             except ArgumentsRefused as refused:
                 # Middleware sees the error that the caller is going to get.
                 raise _bad_arguments(refused) from None
@@ -390,11 +397,10 @@ class Calls:
         self.hold(Hold.NONE)
 
     def reject(self, i: int, error: RpcError) -> None:
-        e, flag = error_to_wire(error)
         try:
-            payload = self._encode(Rejection(i, e, flag))
+            payload = self._encode(Rejection(i, *error_to_wire(error)))
         except Exception as exc:
-            # The error's own data cannot be encoded: the request still gets an answer.
+            # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
             payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, None))))
         self._reply(payload)
 
@@ -420,8 +426,12 @@ class Calls:
         error_id = secrets.token_hex(4)
         self._owner.log(logging.ERROR, "%s failed [%s]", _name(handler), error_id, exc_info=exc)
         expose = self._expose_errors
-        if expose is True or (callable(expose) and expose(exc)):
-            return RpcError(str(exc))
+        try:
+            if expose is True or (callable(expose) and expose(exc)):
+                return RpcError(str(exc))
+        except Exception as problem:
+            # The predicate or the exception's own text failed: the caller still gets an answer.
+            self._owner.log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
         return HandlerFailed("internal error", INTERNAL, None, {"error_id": error_id})
 
 
@@ -434,6 +444,14 @@ def _bad_arguments(refused: ArgumentsRefused) -> BadArguments:
 
 def _name(handler: Handler | None) -> str:
     return "a handler" if handler is None else handler.name
+
+
+def _when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
+    """Call ``then`` once the thread has ended: a cancelled call's thread goes on."""
+    if thread is None or thread.done():
+        then()
+    else:
+        thread.add_done_callback(lambda _: then())
 
 
 def _finish(view: Message | None) -> None:

@@ -84,10 +84,10 @@ class JsonCodec:
     def rescue(self, payload: bytes, /) -> Inbound | None:
         # The standard library reads what msgspec refuses: lone surrogates, numbers out of range.
         try:
-            fields = json.loads(payload, parse_int=_small_int, parse_float=_no_number)
+            fields: Any = json.loads(payload, parse_int=_small_int, parse_float=_no_number)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(fields, dict):
+        if fields.__class__ is not dict:
             return None
         names = {"a", "i", "c", "h", "d", "e", "x"} & fields.keys()
         return Inbound(**{name: fields[name] for name in names}, ours=fields.get("ws-wrapper"))
@@ -129,12 +129,10 @@ class MsgpackCodec:
         # Lengths are part of the format, so only reading it tells; walk level by level.
         level: list[Any] = [msgspec.msgpack.decode(payload)]
         for _ in range(depth):
-            level = [
-                item
-                for container in level
-                for item in (container.values() if isinstance(container, dict) else container)
-                if isinstance(item, (list, dict))
-            ]
+            inside: list[Any] = []
+            for container in level:
+                inside.extend(container.values() if container.__class__ is dict else container)
+            level = [item for item in inside if item.__class__ is list or item.__class__ is dict]
             if not level:
                 return False
         return True

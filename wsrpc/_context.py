@@ -55,7 +55,7 @@ class Message:
         return tuple(self._list()[1:])
 
     def _list(self) -> list[Any]:
-        a = UNSET if self._fields is None else self._fields.a
+        a: Any = None if self._fields is None else self._fields.a
         return a if a.__class__ is list else []
 
     async def processed(self) -> None:
@@ -74,7 +74,9 @@ class Message:
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    def describe(self, *, limit: int = 200, redact: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None) -> str:
+    def describe(
+        self, *, limit: int = 200, redact: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None
+    ) -> str:
         """One line for a log, with at most about ``limit`` characters of arguments.
 
         ``redact(event, args)`` returns the arguments to show.

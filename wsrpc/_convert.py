@@ -68,9 +68,7 @@ def _summary(exc: ValueError) -> str:
     """What pydantic found, in one line and without the values: they may be large, or somebody's secret."""
     if not hasattr(exc, "errors"):
         return str(exc)
-    found: list[dict[str, Any]] = cast(Any, exc).errors(
-        include_url=False, include_context=False, include_input=False
-    )
+    found: list[dict[str, Any]] = cast(Any, exc).errors(include_url=False, include_context=False, include_input=False)
     parts = [": ".join([*filter(None, [".".join(map(str, e["loc"]))]), str(e["msg"])]) for e in found[:3]]
     if len(found) > len(parts):
         parts.append(f"and {len(found) - len(parts)} more")

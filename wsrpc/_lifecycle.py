@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -13,7 +13,17 @@ from ._context import CURRENT, Context
 from ._registry import Registry
 from ._scheduler import Scheduler, Timer
 
-__all__ = ["TRANSITIONS", "Opening", "State", "Unfinished", "acting_in", "call_handler", "finish_all", "fire", "move"]
+__all__ = [
+    "TRANSITIONS",
+    "Opening",
+    "State",
+    "Unfinished",
+    "acting_in",
+    "call_handler",
+    "finish_all",
+    "fire",
+    "move",
+]
 
 
 class State(Enum):
@@ -48,7 +58,9 @@ Unfinished = tuple[str, str, Awaitable[Any]]
 Raised = Callable[[str, str, BaseException], None]
 
 
-def fire(registries: tuple[Registry, ...], names: tuple[str, ...], args: tuple[object, ...], raised: Raised) -> list[Unfinished]:
+def fire(
+    registries: tuple[Registry, ...], names: tuple[str, ...], args: tuple[object, ...], raised: Raised
+) -> list[Unfinished]:
     """Call the handlers of a lifecycle event and of its alias; return those that have more to do.
 
     Each registry may have one of each, and all are called, the server's first: a server's bookkeeping must not be
@@ -99,7 +111,7 @@ def abandon(unfinished: list[Unfinished]) -> None:
 
 
 @contextmanager
-def acting_in(ctx: Context) -> Iterator[None]:
+def acting_in(ctx: Context) -> Generator[None, None, None]:
     """Make ``ctx`` the current context."""
     token = CURRENT.set(ctx)
     try:

@@ -14,33 +14,40 @@ __all__ = ["Line"]
 class Line:
     """While the transport is above its high-water mark, awaiting senders queue here and go one by one.
 
-    ``full`` follows the transport; ``busy`` is also true while somebody queues, so that nobody overtakes.
+    ``full`` follows the transport. ``busy`` is also true while somebody queues, or has been woken and is about to
+    send, so that nobody overtakes.
     """
 
-    __slots__ = ("_loop", "_turns", "full")
+    __slots__ = ("_loop", "_taken", "_turns", "full")
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
-        self._turns: deque[asyncio.Future[object]] = deque()
+        self._turns: deque[asyncio.Future[bool]] = deque()
+        self._taken = False
         self.full = False
 
     @property
     def busy(self) -> bool:
-        return self.full or bool(self._turns)
+        return self.full or self._taken or bool(self._turns)
 
-    async def wait_turn(self, pending: Pending | None) -> None:
-        """Wait until woken by `pass_turn` or `reset`; whoever was woken passes the turn on when it has sent.
+    async def wait_turn(self, pending: Pending | None, *, first: bool) -> bool:
+        """Wait in the queue, or at its head if ``first``; True if it is the caller's turn now.
 
-        A request that times out meanwhile is woken, too. Cancelling is safe.
+        Whoever has the turn calls `pass_turn` when it has sent. A request that times out meanwhile is woken without
+        having it, and so is everybody by `reset`. Cancelling is safe.
         """
-        turn = self._loop.create_future()
-        self._turns.append(turn)
+        turn: asyncio.Future[bool] = self._loop.create_future()
+        if first:
+            self._taken = False
+            self._turns.appendleft(turn)
+        else:
+            self._turns.append(turn)
         if pending is not None:
             pending.turn = turn
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.result():
                 self.pass_turn()
             raise
         finally:
@@ -49,18 +56,23 @@ class Line:
             if pending is not None:
                 pending.turn = None
 
-    def pass_turn(self) -> None:
-        """Wake the next one in the queue, if the line has room."""
-        while self._turns and not self.full:
+    def wake(self) -> None:
+        """Let the next one send, if the line has room and nobody is at it."""
+        while self._turns and not self.full and not self._taken:
             turn = self._turns.popleft()
             if not turn.done():
-                turn.set_result(None)
-                return
+                self._taken = True
+                turn.set_result(True)
+
+    def pass_turn(self) -> None:
+        """Whoever had the turn has sent, or will not."""
+        self._taken = False
+        self.wake()
 
     def reset(self) -> None:
         """The connection is gone: wake everybody, in order, to look for themselves."""
-        self.full = False
+        self.full = self._taken = False
         while self._turns:
             turn = self._turns.popleft()
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(False)

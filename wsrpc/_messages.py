@@ -91,12 +91,12 @@ class ChannelAbort(Struct, gc=False):
     flag: int | UnsetType = field(default=UNSET, name="_")
 
 
-def is_id(value: object) -> bool:
+def is_id(value: Any) -> bool:
     """Whether ``value`` can be a request's id: an integer (``True`` is not one) from 1 to 2^53-1."""
-    return value.__class__ is int and 0 < value <= MAX_ID  # type: ignore[operator]
+    return value.__class__ is int and 0 < value <= MAX_ID
 
 
-def channel_id(value: object) -> int | None:
+def channel_id(value: Any) -> int | None:
     """An anonymous channel's id: a number, or the digit string that old JavaScript clients send."""
     if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
         value = int(value)

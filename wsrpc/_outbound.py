@@ -24,7 +24,7 @@ from ._rejections import error_from_wire, reason_to_wire
 from ._requests import Pending, Requests
 from ._scheduler import Scheduler
 from ._session import Session
-from ._types import RESERVED_EVENTS
+from ._types import RESERVED_EVENTS, check_name
 from .errors import (
     BadResult,
     ConnectionLost,
@@ -41,8 +41,9 @@ __all__ = ["Outbound"]
 class Outbound:
     """The sending half of a peer, which tells it of each connection with `move`.
 
-    ``clear`` is true while a message may go straight to the transport; the fast path asks nothing else.
-    ``keeps_offline``: what is sent without a connection waits for the next one. ``fail`` ends the connection with a code and a reason, ``warn`` writes a line into the log.
+    ``clear`` is true while a message may go straight to the transport: the fast path asks nothing else.
+    ``keeps_offline``: what is sent without a connection waits for the next one. ``fail`` ends the connection with a
+    code and a reason, ``warn`` writes a line into the log.
     """
 
     def __init__(
@@ -93,14 +94,9 @@ class Outbound:
 
     def flush_offline(self) -> None:
         """Send what was accepted while there was no connection, in order."""
-        session = self._session
-        assert session is not None
-        for payload in self._outbox.drain():
-            session.send(payload, self._text)
-        for pending in self.requests.all():
-            if pending.ticket is not None:
-                pending.ticket = None
-                pending.sent = True
+        assert self._session is not None
+        session, text = self._session, self._text
+        self._outbox.flush(lambda payload: session.send(payload, text))
 
     def connection_lost(self, info: CloseInfo) -> None:
         """End every request that was sent; what was not stays for the next connection, if there will be one."""
@@ -150,7 +146,7 @@ class Outbound:
     def check(self, channel: str | None, event: str) -> None:
         """Refuse a name that cannot travel, and a call from a thread that is not the event loop's."""
         if event.__class__ is not str or not event:
-            raise TypeError(f"an event's name is a non-empty string, got {event!r}")
+            check_name("an event's name", event)
         if channel is None and event in RESERVED_EVENTS:
             raise ReservedEvent(event)
         if get_ident() != self._thread:
@@ -195,28 +191,28 @@ class Outbound:
     async def _send_in_turn(self, message: Event | Request, pending: Pending | None) -> None:
         """Send what cannot go at once: keep it for the next connection, or wait until the line has room."""
         line = self.line
-        waited = False
-        while not self._must_queue():
-            if line.full or (line.busy and not waited):
-                await line.wait_turn(pending)
-                waited = True
-                if pending is not None and pending.future.done():  # it timed out in the queue
-                    line.pass_turn()
-                    self.update_clear()
-                    return
-                continue
-            assert self._session is not None
-            try:
+        my_turn = False
+        try:
+            while not self._must_queue():
+                if line.full or (line.busy and not my_turn):
+                    my_turn = await line.wait_turn(pending, first=my_turn)
+                    if pending is not None and pending.future.done():  # it timed out in the queue
+                        return
+                    continue
+                assert self._session is not None
                 self._session.send(self._encode(message), self._text)
                 if pending is not None:
                     pending.sent = True
-            finally:
+                return
+        finally:
+            if my_turn:
                 line.pass_turn()
-                self.update_clear()
-            return
-        ticket = self._outbox.put(self._encode(message))
-        if pending is not None:
-            pending.ticket = ticket
+            self.update_clear()
+        payload = self._encode(message)
+        if pending is None:
+            self._outbox.put(payload)
+        else:
+            pending.ticket = self._outbox.put(payload, pending.was_sent)
 
     def _must_queue(self) -> bool:
         """Whether a message has to wait for a connection; raises if there is none to wait for."""
@@ -232,7 +228,9 @@ class Outbound:
 
     def _in_open_handler(self) -> bool:
         ctx = CURRENT.get(None)
-        return ctx is not None and ctx.peer is self._peer and ctx.event in ("open", "connect") and ctx.channel_name is None
+        return (
+            ctx is not None and ctx.peer is self._peer and ctx.event in ("open", "connect") and ctx.channel_name is None
+        )
 
     # ------------------------------------------------------------ requests
 
@@ -242,7 +240,7 @@ class Outbound:
         event: str,
         args: tuple[Any, ...],
         returns: Any,
-        timeout: float | None | UnsetType,
+        timeout: float | UnsetType | None,
         /,
     ) -> Any:
         """See `Caller.request`."""
@@ -263,14 +261,13 @@ class Outbound:
         except BaseException:
             self.requests.drop(pending)
             raise
-        if answer.__class__ is not Inbound:
-            assert isinstance(answer, Exception)
+        if isinstance(answer, Exception):
             raise answer
         if answer.e is not UNSET:
             raise error_from_wire(answer.e, answer.flag)
-        if answer.h is not None:
+        if answer.h:
             return self._unexpected_channel(event, returns)
-        value = None if answer.d is UNSET else answer.d
+        value: Any = None if answer.d is UNSET else answer.d
         if returns is UNSET:
             return value
         try:
@@ -321,7 +318,8 @@ class Outbound:
             self.requests.give_up(pending.id)
             try:
                 payload = self._encode(Cancellation(pending.id, *reason_to_wire(reason)))
-            except (TypeError, ValueError, RecursionError, OverflowError):
-                # The reason cannot be encoded; the cancellation matters more.
+            except Exception:
+                # The reason cannot be encoded, for which a user's enc_hook may raise anything; the cancellation
+                # matters more.
                 payload = self._encode(Cancellation(pending.id, *reason_to_wire(None)))
             self.reply(payload)

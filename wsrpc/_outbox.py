@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from .errors import QueueFull
 
@@ -16,7 +16,7 @@ class Outbox:
     __slots__ = ("_bytes", "_max_bytes", "_max_messages", "_messages", "_next")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
-        self._messages: OrderedDict[int, bytes] = OrderedDict()
+        self._messages: OrderedDict[int, tuple[bytes, Callable[[], None] | None]] = OrderedDict()
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -25,8 +25,8 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, payload: bytes) -> int:
-        """Keep ``payload`` and return its ticket.
+    def put(self, payload: bytes, sent: Callable[[], None] | None = None) -> int:
+        """Keep ``payload`` and return its ticket; ``sent`` is called when it leaves.
 
         Raises:
             QueueFull: if that would go over a bound.
@@ -37,24 +37,27 @@ class Outbox:
                 f"(Limits.offline={self._max_messages}, Limits.offline_bytes={self._max_bytes})"
             )
         self._next += 1
-        self._messages[self._next] = payload
+        self._messages[self._next] = (payload, sent)
         self._bytes += len(payload)
         return self._next
 
     def remove(self, ticket: int) -> bool:
         """Take a message back; False if it has left."""
-        payload = self._messages.pop(ticket, None)
-        if payload is None:
+        entry = self._messages.pop(ticket, None)
+        if entry is None:
             return False
-        self._bytes -= len(payload)
+        self._bytes -= len(entry[0])
         return True
 
-    def drain(self) -> Iterator[bytes]:
-        """Hand out everything, oldest first; what is handed out is gone, the rest stays if the taker fails."""
+    def flush(self, send: Callable[[bytes], None]) -> None:
+        """Send everything, oldest first. What ``send`` raises goes on to the caller; that message and those
+        behind it stay."""
         while self._messages:
-            _, payload = self._messages.popitem(last=False)
-            self._bytes -= len(payload)
-            yield payload
+            ticket, (payload, sent) = next(iter(self._messages.items()))
+            send(payload)
+            self.remove(ticket)
+            if sent is not None:
+                sent()
 
     def clear(self) -> int:
         """Throw everything away; says how many messages that were."""

@@ -11,7 +11,7 @@ from typing import Any
 from ._context import Context
 from ._convert import DecHook
 from ._signature import Handler, compile_handler
-from ._types import RESERVED_EVENTS
+from ._types import RESERVED_EVENTS, check_name
 
 __all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope"]
 
@@ -47,11 +47,22 @@ class Scope:
 class Registry:
     """All scopes of a peer, or of a server for its peers.
 
-    ``used`` is true once there is any handler, ``observed`` while there is one of `message`, ``layered`` once there is anything to run around handlers: whoever dispatches looks at nothing
-    else on the fast path.
+    Three flags spare the fast path from looking: ``used`` once there is any handler, ``observed`` while there is one
+    of `message`, ``layered`` once there is anything to run around handlers.
     """
 
-    __slots__ = ("dec_hook", "_lifecycle", "_lifecycle_once", "handler_context", "lax", "layered", "main", "named", "observed", "used")
+    __slots__ = (
+        "_lifecycle",
+        "_lifecycle_once",
+        "dec_hook",
+        "handler_context",
+        "lax",
+        "layered",
+        "main",
+        "named",
+        "observed",
+        "used",
+    )
 
     def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False) -> None:
         self.dec_hook = dec_hook
@@ -102,8 +113,7 @@ class Registry:
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
         """
-        if not isinstance(event, str) or not event:
-            raise TypeError(f"an event's name is a non-empty string, got {event!r}")
+        check_name("an event's name", event)
         if channel is None and event in RESERVED_EVENTS:
             self._add_lifecycle(event, function, once)
             return

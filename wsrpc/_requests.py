@@ -27,14 +27,19 @@ class Pending(Struct, eq=False):
 
     id: int
     event: str
-    future: asyncio.Future[object]
+    future: asyncio.Future[Inbound | Exception]
     timeout: float | None
     deadline: float | None
     ticket: int | None = None
     """Where it waits in the outbox; None once it was handed to the transport."""
-    turn: asyncio.Future[None] | None = None
+    turn: asyncio.Future[bool] | None = None
     """What it waits for while the line is full."""
     sent: bool = False
+
+    def was_sent(self) -> None:
+        """It left the outbox, for the transport."""
+        self.ticket = None
+        self.sent = True
 
 
 class Requests:
@@ -97,7 +102,7 @@ class Requests:
         if not pending.future.done():
             pending.future.set_result(error)
         if pending.turn is not None and not pending.turn.done():
-            pending.turn.set_result(None)
+            pending.turn.set_result(False)
 
     def find(self, number: int) -> Pending | None:
         return self._pending.get(number)

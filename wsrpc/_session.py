@@ -8,6 +8,7 @@ into it once, so that no message pays for the layer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from ._close import CloseInfo
 from .transport import Receiver, Transport
@@ -21,7 +22,15 @@ class Session:
     It is the transport's receiver: after `detach` what a fenced connection still delivers reaches nobody.
     """
 
-    __slots__ = ("connection_lost", "pause_sending", "read_ended", "receive", "resume_sending", "send", "transport")
+    __slots__ = (
+        "connection_lost",
+        "pause_sending",
+        "read_ended",
+        "receive",
+        "resume_sending",
+        "send",
+        "transport",
+    )
 
     def __init__(self, transport: Transport, peer: Receiver) -> None:
         self.transport = transport
@@ -34,7 +43,7 @@ class Session:
 
     def start(self) -> None:
         """Let messages in; what arrived before is delivered inside this call."""
-        self.transport.start(self)
+        self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
     def stop_receiving(self) -> None:
         """Look at no further message; signals and the end of the connection still reach the peer."""

@@ -139,9 +139,7 @@ def _struct(wire: tuple[Any, ...], required: int, exact: bool, scalar: bool) -> 
 
 
 def _keywords(options: dict[str, Any]) -> str:
-    return "".join(
-        f", {key}={key}" if callable(value) else f", {key}={value}" for key, value in options.items()
-    )
+    return "".join(f", {key}={key}" if callable(value) else f", {key}={value}" for key, value in options.items())
 
 
 def _generate(

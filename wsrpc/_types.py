@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["RESERVED_EVENTS", "F"]
+__all__ = ["RESERVED_EVENTS", "F", "OnChannel", "check_name"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
 
 RESERVED_EVENTS = frozenset({"open", "connect", "message", "error", "close", "disconnect"})
 """Names that report on the connection; on the main channel they never travel (API.md of ws-wrapper)."""
+
+
+class OnChannel:
+    """Something that stands for one channel; None is the main one."""
+
+    __slots__ = ()
+
+    _channel_name: str | None
+
+
+def check_name(what: str, name: Any) -> None:
+    """Refuse what cannot name an event or a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
+
+    Raises:
+        TypeError: for anything but a non-empty string.
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"{what} is a non-empty string, got {name!r}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Never, Protocol, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
+from ._types import OnChannel
+
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
@@ -28,17 +30,16 @@ class Sender(Protocol):
         event: str,
         args: tuple[Any, ...],
         returns: Any,
-        timeout: float | None | UnsetType,
+        timeout: float | UnsetType | None,
         /,
     ) -> Coroutine[Any, Any, Any]: ...
 
 
-class Caller:
+class Caller(OnChannel):
     """`emit`, `emit_nowait` and `request`, on one channel of one peer."""
 
     __slots__ = ()
 
-    _channel_name: str | None
     _sender: Sender
 
     def emit(self, event: str, /, *args: Any, **unsupported: Never) -> Coroutine[Any, Any, None]:
@@ -70,7 +71,7 @@ class Caller:
 
     @overload
     def request(
-        self, event: str, /, *args: Any, timeout: float | None | UnsetType = UNSET, **unsupported: Never
+        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Never
     ) -> Coroutine[Any, Any, Any]: ...
 
     @overload
@@ -80,7 +81,7 @@ class Caller:
         /,
         *args: Any,
         returns: TypeForm[T],
-        timeout: float | None | UnsetType = UNSET,
+        timeout: float | UnsetType | None = UNSET,
         **unsupported: Never,
     ) -> Coroutine[Any, Any, T]: ...
 
@@ -90,7 +91,7 @@ class Caller:
         /,
         *args: Any,
         returns: Any = UNSET,
-        timeout: float | None | UnsetType = UNSET,
+        timeout: float | UnsetType | None = UNSET,
         **unsupported: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Send a request and return its answer.

@@ -21,10 +21,10 @@ class Channel(Registrar, Caller):
     Nothing travels to open or close it: a channel is a name on the messages.
     """
 
-    __slots__ = ("_channel_name", "_closed", "_on_close", "_peer", "_reason", "_registry", "_sender")
+    __slots__ = ("_channel_name", "_closed", "_name", "_on_close", "_peer", "_reason", "_registry", "_sender")
 
     def __init__(self, name: str, sender: Sender, registry: Registry, on_close: Callable[[str], None]) -> None:
-        self._channel_name: str = name
+        self._channel_name = self._name = name
         self._peer = sender
         self._sender: Sender = self
         self._registry = registry
@@ -35,7 +35,7 @@ class Channel(Registrar, Caller):
     @property
     def name(self) -> str:
         """The channel's name."""
-        return self._channel_name
+        return self._name
 
     @property
     def closed(self) -> bool:
@@ -56,11 +56,11 @@ class Channel(Registrar, Caller):
             return
         self._closed = True
         self._reason = reason
-        self._on_close(self._channel_name)
+        self._on_close(self._name)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ChannelClosed(self._channel_name, self._reason)
+            raise ChannelClosed(self._name, self._reason)
 
     # The channel stands between its own methods and the peer's, to refuse what comes after its end.
 
@@ -78,11 +78,11 @@ class Channel(Registrar, Caller):
         event: str,
         args: tuple[Any, ...],
         returns: Any,
-        timeout: float | None | UnsetType,
+        timeout: float | UnsetType | None,
         /,
     ) -> Coroutine[Any, Any, Any]:
         self._check_open()
         return self._peer.send_request(channel, event, args, returns, timeout)
 
     def __repr__(self) -> str:
-        return f"<Channel {self._channel_name!r}{' closed' if self._closed else ''} of {self._peer!r}>"
+        return f"<Channel {self._name!r}{' closed' if self._closed else ''} of {self._peer!r}>"

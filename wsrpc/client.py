@@ -39,6 +39,9 @@ PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
 ClientState = Literal["idle", "connecting", "connected", "waiting", "closed"]
 
 
+DEFAULT_RECONNECT = Reconnect()
+
+
 class ReconnectInfo(msgspec.Struct, frozen=True):
     """What `on_reconnect` handlers get. ``downtime`` is in seconds; ``attempts`` counts those that it took."""
 
@@ -76,7 +79,7 @@ class Client(Registrar, Caller):
         subprotocols: Sequence[str] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
-        reconnect: Reconnect | None = Reconnect(),
+        reconnect: Reconnect | None = DEFAULT_RECONNECT,
         connect_timeout: float | None = 30.0,
         transport: Transport | None = None,
         limits: Limits | None = None,

@@ -166,6 +166,11 @@ class RpcError(WsrpcError):
         data: any value that the codec can encode.
     """
 
+    # Defaults for subclasses whose __init__ does not call this one: a rejection must not fail on them.
+    message: str = ""
+    code: str | int | None = None
+    data: Any = None
+
     plain: bool = False
     """Whether the rejection is (or becomes) a bare value on the wire instead of an error object."""
 
@@ -194,7 +199,7 @@ class RpcError(WsrpcError):
         return error
 
     def __str__(self) -> str:
-        return self.message
+        return self.message or super().__str__()
 
 
 def _short(value: object, limit: int = 200) -> str:

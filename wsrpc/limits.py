@@ -79,7 +79,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long the answer to a ping may take; then the connection closes with 1011."""
 
     def __post_init__(self) -> None:
-        for field in ("message", "depth", "arguments", "name", "running", "pending", "high_water", "hard_cap"):
+        for field in (
+            "message",
+            "depth",
+            "arguments",
+            "name",
+            "running",
+            "pending",
+            "high_water",
+            "hard_cap",
+        ):
             value = getattr(self, field)
             if value < 1:
                 raise ValueError(f"Limits.{field} must be at least 1, got {value!r}")

@@ -30,12 +30,12 @@ from ._rejections import BAD_ARGUMENTS, reason_from_wire
 from ._scheduler import Scheduler
 from ._session import Session
 from ._signature import injectable
-from ._types import RESERVED_EVENTS
+from ._types import RESERVED_EVENTS, check_name
 from .caller import Caller
 from .channel import Channel
 from .errors import BadArguments, BadResult, ConnectionLost, ProtocolError, QueueFull, RemoteError
 from .limits import Limits
-from .router import Registrar, check_channel_name
+from .router import Registrar
 from .transport import ConnectionInfo, Transport
 
 __all__ = ["Peer", "Settings"]
@@ -164,7 +164,7 @@ class Peer(Registrar, Caller):
 
         ``ordered``: handlers registered on it from now on run one after another.
         """
-        check_channel_name(name)
+        check_name("a channel's name", name)
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel(name, self._out, self._registry, self._forget_channel)
@@ -249,10 +249,14 @@ class Peer(Registrar, Caller):
 
     def _opened(self) -> None:
         self._opening = None
-        if self._condition is State.OPENING:
+        if self._condition is not State.OPENING:
+            return
+        try:
             self._out.flush_offline()
-            self._become(State.OPEN)
-            self._calls.hold(Hold.NONE)
+        except ConnectionLost:
+            return  # it has ended, and `connection_lost` is about to come; what was not sent stays queued
+        self._become(State.OPEN)
+        self._calls.hold(Hold.NONE)
 
     def _open_overdue(self, handlers: str) -> None:
         self.log(
@@ -276,7 +280,7 @@ class Peer(Registrar, Caller):
         """The transport has drained."""
         self._out.line.full = False
         self._calls.set_line_full(False)
-        self._out.line.pass_turn()
+        self._out.line.wake()
         self._out.update_clear()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
@@ -308,7 +312,7 @@ class Peer(Registrar, Caller):
     async def join(self, patience: float) -> None:
         """Wait for handlers and whatever else this peer started; after ``patience`` seconds cancel it."""
         tasks = self._calls.tasks() | self._background
-        tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+        tasks.discard(asyncio.current_task())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=patience)
             for task in late:
@@ -329,6 +333,9 @@ class Peer(Registrar, Caller):
         except Exception as exc:
             # A codec may be a user's; whatever it raises means that this is no message.
             self._not_decoded(bytes(payload), text, exc)
+            return
+        if text and not payload.isascii() and not _is_utf8(payload):
+            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
             return
         if len(payload) > self._limits.depth and self._codec.nests_deeper(bytes(payload), self._limits.depth):
             self._fail(CloseCode.INVALID_DATA, f"nested more than {self._limits.depth} deep")
@@ -356,7 +363,7 @@ class Peer(Registrar, Caller):
             else:
                 self._examine(message, payload, view)
             return
-        if i.__class__ is int and i > 0 and message.x is UNSET:
+        if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
             self._answered(message)
         else:
             self._notice(message)
@@ -371,12 +378,15 @@ class Peer(Registrar, Caller):
         channel = message.c
         if i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
+        elif i is not UNSET and self._calls.knows(i):
+            # A rejection would settle the first one, which is still being worked on.
+            self.ignored["duplicate id"] += 1
         elif message.h is not None:
             self._on_unknown_channel(message)
         elif name.__class__ is not str:
             self._refuse(message, f"an event's name is text, got {type(name).__name__}")
         elif channel is not None and channel.__class__ is not str:
-            self._refuse(message, f"Channel '{channel}' does not exist")
+            self._refuse(message, f"Channel '{_short(channel)}' does not exist")
         elif len(a) > self._most_arguments:
             self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
         elif self._too_long(name) or (channel is not None and self._too_long(channel)):
@@ -401,7 +411,7 @@ class Peer(Registrar, Caller):
     def _on_unknown_channel(self, message: Inbound) -> None:
         """Answer what is said on an anonymous channel that is not there, so that the other side stops."""
         h = channel_id(message.h)
-        error = RemoteError(f"Anonymous channel '{message.h if h is None else h}' does not exist")
+        error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None and h not in self._aborted:
             self._aborted[h] = None
             if len(self._aborted) > self._limits.pending:
@@ -412,17 +422,18 @@ class Peer(Registrar, Caller):
 
     def _answered(self, message: Inbound) -> None:
         known = self._out.requests.settle(message) is not None
-        if message.h is not None and message.e is UNSET:
-            if known or self._out.requests.was_given_up(message.i):
-                self._out.answered_by_channel(message)
-                return
-        if not known:
+        if message.h and message.e is UNSET and (known or self._out.requests.was_given_up(message.i)):
+            self._out.answered_by_channel(message)
+        elif not known:
             self.ignored["answer to no request"] += 1
 
     def _notice(self, message: Inbound) -> None:
         """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
         x = message.x
-        if x is UNSET:
+        if message.i.__class__ is int and message.a is UNSET and x is UNSET:
+            # Ids of 0 and below are nobody's: JavaScript answers an event with -1 when its handler returns null.
+            self.ignored["answer to no request"] += 1
+        elif x is UNSET or message.a is not UNSET:
             self._malformed("an object that is no message")
         elif message.h is not None:
             self.ignored["abort of no channel"] += 1
@@ -433,7 +444,8 @@ class Peer(Registrar, Caller):
         """Show a message to the `message` handlers, where there are any."""
         if not (self._registry.observed or self._shared.observed):
             return None
-        view = Message(bytes(payload), text, message)
+        # Decoded once more, so that a handler of `message` cannot change what the event's own handler gets.
+        view = Message(bytes(payload), text, None if message is None else self._decode(payload))
         self._run_on(self._fire(("message",), view))
         return view
 
@@ -447,13 +459,9 @@ class Peer(Registrar, Caller):
         if isinstance(exc, RecursionError):
             self._fail(CloseCode.INVALID_DATA, f"nested more than {self._limits.depth} deep")
             return
-        if text:
-            try:
-                payload.decode()
-            except UnicodeDecodeError:
-                # RFC 6455, section 8.1: fail the connection.
-                self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
-                return
+        if text and not _is_utf8(payload):
+            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
+            return
         claimed = self._codec.claims(payload)
         saved = self._codec.rescue(payload) if claimed else None
         if not claimed or (saved is not None and saved.ours is False):
@@ -540,3 +548,16 @@ class Peer(Registrar, Caller):
     def log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         """A line in the log ``wsrpc``, with this peer's id in ``extra``."""
         logger.log(level, text, *args, exc_info=exc_info, extra={"peer": self.id})
+
+
+def _is_utf8(payload: bytes | bytearray) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"

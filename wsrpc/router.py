@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from ._registry import Middleware, Registry
-from ._types import F
+from ._types import F, OnChannel, check_name
 
 __all__ = ["Registrar", "Router"]
 
@@ -15,19 +15,29 @@ M = TypeVar("M", bound=Middleware)
 _MISSING: Any = object()
 
 
-class Registrar:
+class Registrar(OnChannel):
     """`on`, `once` and `use`, for one channel of one registry."""
 
     __slots__ = ()
 
     _registry: Registry
-    _channel_name: str | None
 
     @overload
-    def on(self, event: str, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False) -> Callable[[F], F]: ...
+    def on(
+        self, event: str, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False
+    ) -> Callable[[F], F]: ...
 
     @overload
-    def on(self, event: str, handler: F, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False) -> F: ...
+    def on(
+        self,
+        event: str,
+        handler: F,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        ordered: bool = False,
+    ) -> F: ...
 
     @overload
     def on(self, event: str, handler: None, /) -> None: ...
@@ -67,9 +77,7 @@ class Registrar:
     @overload
     def once(self, event: str, handler: None, /) -> None: ...
 
-    def once(
-        self, event: str, handler: Any = _MISSING, /, *, lax: bool | None = None, thread: bool = False
-    ) -> Any:
+    def once(self, event: str, handler: Any = _MISSING, /, *, lax: bool | None = None, thread: bool = False) -> Any:
         """Like `on`, for the next such event only; it goes before one registered with `on`."""
         return self._register(event, handler, once=True, lax=lax, thread=thread)
 
@@ -112,13 +120,13 @@ class Router(Registrar):
         # Introspected here, so that mistakes show where they are made; done again, with the hooks of
         # whoever includes it, from the recorded calls.
         self._registry = Registry(dec_hook=_any_type, lax=lax)
-        self._channel_name: str | None = None
+        self._channel_name = None
         self._calls: list[Callable[[Registry, str | None], None]] = []
         self._included = False
 
     def of(self, name: str) -> RouterChannel:
         """Register on a named channel."""
-        check_channel_name(name)
+        check_name("a channel's name", name)
         return RouterChannel(self, name)
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
@@ -150,11 +158,13 @@ class Router(Registrar):
 
     def _check_open(self) -> None:
         if self._included:
-            raise RuntimeError("this router is included already: register before include(), later handlers would be lost")
+            raise RuntimeError(
+                "this router is included already: register before include(), later handlers would be lost"
+            )
 
     def _include_in(self, registry: Registry, channel: str | None) -> None:
         if channel is not None:
-            check_channel_name(channel)
+            check_name("a channel's name", channel)
             if self._registry.named:
                 names = ", ".join(sorted(map(repr, self._registry.named)))
                 raise ValueError(f"a router with channels of its own ({names}) cannot be included under a channel")
@@ -171,7 +181,7 @@ class RouterChannel(Registrar):
     def __init__(self, router: Router, name: str) -> None:
         self._router = router
         self._registry = router._registry
-        self._channel_name: str | None = name
+        self._channel_name = name
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         return self._router._record(self._channel_name, event, handler, options)
@@ -179,17 +189,6 @@ class RouterChannel(Registrar):
     def use(self, middleware: M, /) -> M:
         assert self._channel_name is not None
         return self._router._use_on(self._channel_name, middleware)
-
-
-def check_channel_name(name: str) -> None:
-    """Refuse what cannot name a channel.
-
-    Raises:
-        TypeError: for anything but a non-empty string (ws-wrapper refuses ``""`` too; Go reads it as the main
-            channel).
-    """
-    if not isinstance(name, str) or not name:
-        raise TypeError(f"a channel's name is a non-empty string, got {name!r}")
 
 
 def _any_type(_type: type[Any], _value: Any) -> Any:  # pragma: no cover - only its presence matters

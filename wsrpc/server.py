@@ -20,10 +20,11 @@ from ._convert import DecHook, EncHook
 from ._messages import Event
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
+from ._types import check_name
 from .errors import ChannelClosed, ConnectionLost, PeerError, QueueFull
 from .limits import Limits
 from .peer import Peer, Settings
-from .router import Registrar, Router, check_channel_name
+from .router import Registrar, Router
 from .transport import Transport
 from .websocket import Listener, WebSocketTransport, listen
 
@@ -85,7 +86,7 @@ class Server(Registrar):
 
     def of(self, name: str, *, ordered: bool = False) -> ServerChannel:
         """A named channel, for all peers. ``ordered`` as in `Peer.of`."""
-        check_channel_name(name)
+        check_name("a channel's name", name)
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = ServerChannel(name, self)
@@ -221,12 +222,14 @@ class Server(Registrar):
             return EmitReport(0)
         peers[0]._out.check(channel, event)
         payload = self._settings.codec.encode(Event((event, *args), UNSET if channel is None else channel))
-        full = [asyncio.ensure_future(peer.transport.drain()) for peer in peers if peer._out.line.full and peer.transport]
+        full = [
+            asyncio.ensure_future(peer.transport.drain()) for peer in peers if peer._out.line.full and peer.transport
+        ]
         if full:
             _, late = await asyncio.wait(full, timeout=PATIENCE)
             for task in late:
                 task.cancel()
-        errors = []
+        errors: list[PeerError] = []
         for peer in peers:
             try:
                 peer.deliver(payload)
@@ -245,7 +248,7 @@ class ServerChannel(Registrar):
     """A named channel of a server: handlers for all peers, and emitting to all."""
 
     def __init__(self, name: str, server: Server) -> None:
-        self._channel_name: str = name
+        self._channel_name = self._name = name
         self._registry = server._registry
         self._server = server
         self._closed = False
@@ -253,7 +256,7 @@ class ServerChannel(Registrar):
     @property
     def name(self) -> str:
         """The channel's name."""
-        return self._channel_name
+        return self._name
 
     async def emit(self, event: str, /, *args: Any, skip: Peer | None = None) -> EmitReport:
         """See `Server.emit`."""
@@ -264,15 +267,15 @@ class ServerChannel(Registrar):
         """Remove the channel's handlers and middleware. Local, idempotent, sends nothing."""
         if not self._closed:
             self._closed = True
-            self._registry.remove_scope(self._channel_name)
-            self._server._channels.pop(self._channel_name, None)
+            self._registry.remove_scope(self._name)
+            self._server._channels.pop(self._name, None)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ChannelClosed(self._channel_name)
+            raise ChannelClosed(self._name)
 
     def __repr__(self) -> str:
-        return f"<ServerChannel {self._channel_name!r}{' closed' if self._closed else ''}>"
+        return f"<ServerChannel {self._name!r}{' closed' if self._closed else ''}>"
 
 
 class Listening:

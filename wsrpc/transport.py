@@ -16,8 +16,8 @@ When the connection is closing or over, ``send`` raises `ConnectionLost` with ``
 That a ``send`` returned means only that the message left wsrpc; it may never arrive.
 
 **End.** ``receiver.connection_lost(info)`` is called exactly once, last, whoever ended the connection and
-however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before, performs
-the closing handshake and returns when the connection is over, dropping it if that takes too long.
+however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before,
+performs the closing handshake and returns when the connection is over, dropping it if that takes too long.
 ``abort()`` drops it now and may lose what was sent; ``connection_lost`` follows soon, not inside the call.
 Both may be called at any time, more than once. Cancelling ``close`` or ``drain`` is safe; the closing goes on.
 """
@@ -37,9 +37,8 @@ __all__ = ["ConnectionInfo", "Receiver", "Transport"]
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a connection from its opening handshake.
 
-    ``path`` is without the query; header names are lower case; ``remote`` and ``local`` are host and port, or None where
-    there are none; ``underlying`` is the library's own connection object, for what the contract does not
-    cover.
+    ``path`` is without the query; header names are lower case; ``remote`` and ``local`` are host and port, or None
+    where there are none; ``underlying`` is the library's own connection object, for what the contract does not cover.
     """
 
     path: str = "/"

@@ -236,7 +236,8 @@ class _Pushing(Connection):
             return
         receiver = self.wsrpc.receiver
         if event.opcode is TEXT and event.fin and receiver is not None:
-            receiver.receive(event.data, True)
+            data: Any = event.data
+            receiver.receive(data, True)
         elif event.opcode is TEXT or event.opcode is BINARY or event.opcode is CONT:
             self.wsrpc.frame_received(event)
         else:
@@ -308,7 +309,7 @@ def _describe(connection: Connection) -> ConnectionInfo:
 
 
 def _address(address: Any) -> tuple[str, int] | None:
-    return (address[0], address[1]) if isinstance(address, tuple) and len(address) >= 2 else None
+    return (address[0], address[1]) if address.__class__ is tuple and len(address) >= 2 else None
 
 
 # ---------------------------------------------------------------- dialing
@@ -369,8 +370,8 @@ class Listener:
     @property
     def port(self) -> int:
         """The TCP port; 0 for a Unix socket."""
-        address = next(iter(self._server.sockets)).getsockname()
-        return address[1] if isinstance(address, tuple) else 0
+        address = _address(next(iter(self._server.sockets)).getsockname())
+        return 0 if address is None else address[1]
 
     @property
     def url(self) -> str:
@@ -418,7 +419,10 @@ async def listen(
         origin = request.headers.get("Origin")
         if origin is not None and origin not in allowed and urlsplit(origin).netloc != request.headers.get("Host"):
             connection.logger.warning(
-                "refused the origin %r; to allow it: Server(origins=[%r])", origin, origin, extra={"origin": origin}
+                "refused the origin %r; to allow it: Server(origins=[%r])",
+                origin,
+                origin,
+                extra={"origin": origin},
             )
             return connection.respond(403, "this origin is not allowed\n")
         return None
