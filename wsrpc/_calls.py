@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from ._codec import Codec
 from ._context import CURRENT, Context, Message
+from ._invoke import SLOW_HANDLER, Call, Invoker, Log, bad_arguments, when_over
 from ._messages import Inbound, Rejection, Resolution
-from ._rejections import BAD_ARGUMENTS, INTERNAL, OVERLOADED, UNKNOWN_EVENT, error_to_wire
+from ._registry import Registry
+from ._rejections import INTERNAL, OVERLOADED, error_to_wire
 from ._scheduler import EAGER, Scheduler
 from ._signature import ArgumentsRefused, Handler
 from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
 from .errors import BadArguments, HandlerFailed, Overloaded, RemoteError, RpcError, UnknownEvent
+from .limits import Limits
 
-if TYPE_CHECKING:
-    from ._registry import Middleware, Registry
-    from .limits import Limits
-
-__all__ = ["Call", "Calls", "Hold"]
-
-SLOW_HANDLER = 0.1  # seconds
+__all__ = ["Calls", "Hold"]
 
 _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Result types that are not awaitable, known without asking."""
@@ -40,7 +36,8 @@ class Owner(Protocol):
 
     ignored: Counter[str]
 
-    def log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None: ...
+    @property
+    def log(self) -> Log: ...
 
 
 class Hold(Enum):
@@ -49,20 +46,6 @@ class Hold(Enum):
     NONE = 0
     EVENTS = 1
     ALL = 2
-
-
-class Call(Struct, eq=False):
-    """One handler that runs in a task."""
-
-    ctx: Context
-    handler: Handler | None
-    task: asyncio.Task[None] | None = None
-    started: bool = False
-    cancelled: bool = False
-    orphaned: bool = False
-    """The connection that asked is gone: nobody may get the answer."""
-    thread: asyncio.Future[Any] | None = None
-    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
 
 
 class Calls:
@@ -93,6 +76,7 @@ class Calls:
         self._limit = limits.running
         self._loop = loop
         self._expose_errors = expose_errors
+        self._invoker = Invoker(own, shared, loop, owner.log)
         self.active: dict[int, Call] = {}
         self._started: set[Call] = set()
         self.running = 0
@@ -101,7 +85,6 @@ class Calls:
         self._line_full = False
         self._holding = Hold.NONE
         self._unstarted = 0
-        self._lanes: dict[Hashable, asyncio.Lock] = {}
         self._mark: float | None = None
         self._pumping = False
 
@@ -190,23 +173,15 @@ class Calls:
             view._finish()
         now = self._loop.time()
         if now - self._mark > SLOW_HANDLER:
-            self._warn_slow(handler, now - self._mark)
+            self._invoker.check_duration(handler, now - self._mark)
         self._mark = now
-
-    def _warn_slow(self, handler: Handler, seconds: float) -> None:
-        self._owner.log(
-            logging.WARNING,
-            "%s held the event loop for %.0f ms: make it async, or register it with thread=True",
-            handler.name,
-            seconds * 1000,
-        )
 
     def _dispatch_slowly(self, ctx: Context, handler: Handler | None) -> None:
         if ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self._owner.ignored["reserved event"] += 1
             _finish(ctx.message)
-        elif handler is None and not (self._own.layered or self._shared.layered):
-            self._failed(ctx, None, self._unknown(ctx))
+        elif handler is None and not self._invoker.layered:
+            self._failed(ctx, None, self._invoker.unknown(ctx))
             _finish(ctx.message)
         else:
             self._start(ctx, handler)
@@ -260,10 +235,8 @@ class Calls:
                 raise asyncio.CancelledError(ctx.cancel_reason)
             if awaitable is not None:
                 result = await awaitable
-            elif call.handler is None or self._own.layered or self._shared.layered:
-                result = await self._layered(call)
             else:
-                result = await self._invoke(call, call.handler)
+                result = await self._invoker.run(call)
             if ctx.id is not None and not call.orphaned:
                 self._reply(self._encode(Resolution(ctx.id, result)))
         except asyncio.CancelledError as exc:
@@ -279,77 +252,7 @@ class Calls:
         except Exception as exc:
             self._failed(ctx, call.handler, exc, quiet=call.orphaned)
         finally:
-            _when_over(call.thread, lambda: self._exited(call))
-
-    async def _invoke(self, call: Call, handler: Handler) -> Any:
-        if not handler.ordered:
-            return await self._invoke_now(call, handler)
-        lane = self._lanes.get(handler.lane)
-        if lane is None:
-            lane = self._lanes[handler.lane] = asyncio.Lock()
-        await lane.acquire()
-        try:
-            return await self._invoke_now(call, handler)
-        finally:
-            _when_over(call.thread, lane.release)
-
-    async def _invoke_now(self, call: Call, handler: Handler) -> Any:
-        ctx = call.ctx
-        if handler.thread:
-            context, a = contextvars.copy_context(), ctx._message.a
-            loop = asyncio.get_running_loop()
-            call.thread = loop.run_in_executor(None, lambda: context.run(handler.call, ctx, a))
-            return await asyncio.shield(call.thread)
-        began = self._loop.time()
-        result = handler.call(ctx, ctx._message.a)
-        if hasattr(result, "__await__"):
-            return await result
-        if self._loop.time() - began > SLOW_HANDLER:
-            self._warn_slow(handler, self._loop.time() - began)
-        return result
-
-    async def _layered(self, call: Call) -> Any:
-        """Run the middleware, the server's before the peer's, then the handler within its context."""
-        ctx = call.ctx
-        handler = call.handler
-        chain: list[Middleware] = []
-        handler_context = None
-        for registry in (self._shared, self._own):
-            chain += registry.main.middleware
-            if ctx.channel_name is not None and ctx.channel_name in registry.named:
-                chain += registry.named[ctx.channel_name].middleware
-            handler_context = registry.handler_context or handler_context
-        position = iter(chain)
-
-        async def call_next(ctx: Context) -> Any:
-            middleware = next(position, None)
-            if middleware is not None:
-                return await middleware(ctx, call_next)
-            if handler is None:
-                raise self._unknown(ctx)
-            try:
-                if handler_context is None:
-                    return await self._invoke(call, handler)
-                async with handler_context(ctx):
-                    return await self._invoke(call, handler)
-            except ArgumentsRefused as refused:
-                # Middleware sees the error that the caller is going to get.
-                raise _bad_arguments(refused) from None
-
-        return await call_next(ctx)
-
-    def _unknown(self, ctx: Context) -> UnknownEvent:
-        # The texts are those of ws-wrapper 4.3.1, which its users match on.
-        channel = ctx.channel_name
-        if channel is not None and channel not in self._own.named and channel not in self._shared.named:
-            text = f"Channel '{channel}' does not exist"
-        else:
-            text = f"No event listener for '{ctx.event}'"
-            if channel is not None:
-                text += f" on channel '{channel}'"
-        error = UnknownEvent(text, UNKNOWN_EVENT)
-        error.made_here = True
-        return error
+            when_over(call.thread, lambda: self._exited(call))
 
     # ------------------------------------------------------------ ending
 
@@ -407,7 +310,7 @@ class Calls:
     def _failed(self, ctx: Context, handler: Handler | None, exc: BaseException, quiet: bool = False) -> None:
         """Log what is not meant for the caller, answer what is."""
         if isinstance(exc, ArgumentsRefused):
-            error: RpcError = _bad_arguments(exc)
+            error: RpcError = bad_arguments(exc)
         elif isinstance(exc, RpcError) and (exc.made_here or not isinstance(exc, RemoteError)):
             error = exc
         else:
@@ -435,23 +338,8 @@ class Calls:
         return HandlerFailed("internal error", INTERNAL, None, {"error_id": error_id})
 
 
-def _bad_arguments(refused: ArgumentsRefused) -> BadArguments:
-    error = refused.error
-    error.code = BAD_ARGUMENTS
-    error.made_here = True
-    return error
-
-
 def _name(handler: Handler | None) -> str:
     return "a handler" if handler is None else handler.name
-
-
-def _when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
-    """Call ``then`` once the thread has ended: a cancelled call's thread goes on."""
-    if thread is None or thread.done():
-        then()
-    else:
-        thread.add_done_callback(lambda _: then())
 
 
 def _finish(view: Message | None) -> None:

@@ -159,10 +159,7 @@ class Outbound:
         """See `Caller.emit`."""
         self.check(channel, event)
         message = Event((event, *args), UNSET if channel is None else channel)
-        if self.clear:
-            assert self._session is not None
-            self._session.send(self._encode(message), self._text)
-        else:
+        if not (self.clear and self._send(self._encode(message))):
             await self._send_in_turn(message, None)
 
     def send_event_nowait(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
@@ -186,7 +183,23 @@ class Outbound:
                 f"{self._session.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
-        self._session.send(payload, self._text)
+        if not self._send(payload):
+            self._outbox.put(payload)
+
+    def _send(self, payload: bytes) -> bool:
+        """Hand a message to the transport; False if its connection has just ended and another one will come.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, if none will.
+        """
+        assert self._session is not None
+        try:
+            self._session.send(payload, self._text)
+        except ConnectionLost:
+            if self.keeps_offline and not self.user_closed:
+                return False
+            raise
+        return True
 
     async def _send_in_turn(self, message: Event | Request, pending: Pending | None) -> None:
         """Send what cannot go at once: keep it for the next connection, or wait until the line has room."""
@@ -199,8 +212,8 @@ class Outbound:
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return
                     continue
-                assert self._session is not None
-                self._session.send(self._encode(message), self._text)
+                if not self._send(self._encode(message)):
+                    break
                 if pending is not None:
                     pending.sent = True
                 return
@@ -222,7 +235,7 @@ class Outbound:
         if condition is State.OPENING:
             # What `open` handlers send goes first; a server's peer has nothing queued to be overtaken.
             return self.keeps_offline and not self._in_open_handler()
-        if condition is State.DISCONNECTED and self.keeps_offline and not self.user_closed:
+        if self.keeps_offline and not self.user_closed:
             return True
         raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
 
@@ -248,9 +261,7 @@ class Outbound:
         pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout)
         message = Request(pending.id, (event, *args), UNSET if channel is None else channel)
         try:
-            if self.clear:
-                assert self._session is not None
-                self._session.send(self._encode(message), self._text)
+            if self.clear and self._send(self._encode(message)):
                 pending.sent = True
             else:
                 await self._send_in_turn(message, pending)

@@ -78,7 +78,7 @@ def error_from_wire(e: Any, flag: Any) -> RemoteError:
         else:
             code = None
         data = fields.pop("data", None)
-        text = message if message.__class__ is str else "Error"
+        text = message if message.__class__ is str else ""
         return _CLASSES.get(code, RemoteError)(text, code, data, fields)
     return RemoteError.of_value(e)
 

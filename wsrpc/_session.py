@@ -8,12 +8,24 @@ into it once, so that no message pays for the layer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from ._close import CloseInfo
 from .transport import Receiver, Transport
 
 __all__ = ["Session"]
+
+
+class Signals(Protocol):
+    """What a peer is told of its connection, messages aside."""
+
+    def read_ended(self) -> None: ...
+
+    def pause_sending(self) -> None: ...
+
+    def resume_sending(self) -> None: ...
+
+    def connection_lost(self, info: CloseInfo, /) -> None: ...
 
 
 class Session:
@@ -32,10 +44,10 @@ class Session:
         "transport",
     )
 
-    def __init__(self, transport: Transport, peer: Receiver) -> None:
+    def __init__(self, transport: Transport, receive: Callable[[bytes | bytearray, bool], None], peer: Signals) -> None:
         self.transport = transport
         self.send: Callable[[bytes, bool], None] = transport.send
-        self.receive: Callable[[bytes | bytearray, bool], None] = peer.receive
+        self.receive = receive
         self.read_ended: Callable[[], None] = peer.read_ended
         self.pause_sending: Callable[[], None] = peer.pause_sending
         self.resume_sending: Callable[[], None] = peer.resume_sending

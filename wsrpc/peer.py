@@ -1,8 +1,9 @@
 """The symmetric core: one end of a connection, whichever side dialed.
 
-Synchronous inside: text in → handlers started, futures settled, text out. There is no socket, no await on
-the network and no clock of its own here; the event loop's services come in from outside. So a peer can be
-driven by a transcript, and a message that needs no task gets none.
+Here the halves are joined: `Intake` for what arrives, `Calls` for the handlers that it starts, `Outbound` for what
+leaves. Synchronous inside: text in → handlers started, futures settled, text out. There is no socket, no await on
+the network and no clock of its own; the event loop's services come in from outside. So a peer can be driven by a
+transcript, and a message that needs no task gets none.
 """
 
 from __future__ import annotations
@@ -10,30 +11,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
 from ._calls import Calls, Hold
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
-from ._context import Context, Message
+from ._context import Context
+from ._intake import Intake
 from ._lifecycle import Opening, State, Unfinished, acting_in, call_handler, finish_all, fire, move
-from ._messages import MAX_ID, Inbound, channel_id, is_id
+from ._messages import Inbound
 from ._outbound import Outbound
 from ._registry import Registry
-from ._rejections import BAD_ARGUMENTS, reason_from_wire
 from ._scheduler import Scheduler
 from ._session import Session
 from ._signature import injectable
-from ._types import RESERVED_EVENTS, check_name
+from ._types import check_name
 from .caller import Caller
 from .channel import Channel
-from .errors import BadArguments, BadResult, ConnectionLost, ProtocolError, QueueFull, RemoteError
+from .errors import ConnectionLost, ProtocolError, QueueFull
 from .limits import Limits
 from .router import Registrar
 from .transport import ConnectionInfo, Transport
@@ -41,8 +41,6 @@ from .transport import ConnectionInfo, Transport
 __all__ = ["Peer", "Settings"]
 
 logger = logging.getLogger("wsrpc")
-
-MINUTE = 60.0
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -75,12 +73,7 @@ class Peer(Registrar, Caller):
         self.state: dict[str, Any] = {}
         self.ignored: Counter[str] = Counter()
         self._limits = limits = settings.limits
-        self._codec = codec = settings.codec
-        # Four bytes are the most that a character takes, so that nearly no name needs encoding to be measured.
-        self._short_name = limits.name // 4
-        self._most_arguments = limits.arguments + 1
-        self._decode: Callable[[Any], Inbound] = codec.decode
-        self._text = codec.text
+        codec = settings.codec
         self._dialer = dialer
         self._registry = Registry() if registry is None else registry
         self._shared = Registry() if shared is None else shared
@@ -91,8 +84,6 @@ class Peer(Registrar, Caller):
         self._condition = State.DISCONNECTED
         self._opening: Opening | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._malformed_at: deque[float] = deque(maxlen=limits.undecodable + 1)
-        self._aborted: dict[int, None] = {}
         self._ended: asyncio.Future[None] | None = None
         self.on_lost: Callable[[CloseInfo], CloseInfo] | None = None
         self._out = self._sender = Outbound(
@@ -116,6 +107,18 @@ class Peer(Registrar, Caller):
             limits=limits,
             loop=loop,
             expose_errors=settings.expose_errors,
+        )
+        self._intake = Intake(
+            codec,
+            limits,
+            self._registry,
+            self._shared,
+            loop,
+            calls=self._calls,
+            out=self._out,
+            ignored=self.ignored,
+            fail=self._fail,
+            fire=self._tell,
         )
 
     # ------------------------------------------------------------ what users see
@@ -216,12 +219,16 @@ class Peer(Registrar, Caller):
 
         `open` handlers are called here; those that are coroutines run on, see `wait_opened`.
         """
+        try:
+            session = Session(transport, self._intake.receive, self)
+        except AttributeError as exc:
+            raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
         if self._session is not None:
             old, why = self._session.transport, "another connection was bound"
             self._lose(CloseInfo(CloseCode.GOING_AWAY, why))
             self._in_background(old.close(CloseCode.GOING_AWAY, why))
         self._out.user_closed = False
-        self._session = session = Session(transport, self)
+        self._session = session
         self._become(State.OPENING)
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
@@ -303,7 +310,7 @@ class Peer(Registrar, Caller):
             self._opening = None
         self._out.connection_lost(info)
         self._calls.connection_lost(ConnectionLost(info.code, info.reason))
-        self._aborted.clear()
+        self._intake.connection_lost()
         self._run_on(self._fire(("close", "disconnect"), info))
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
@@ -321,177 +328,6 @@ class Peer(Registrar, Caller):
                 await asyncio.wait(late)
         self._out.requests.stop()
 
-    # ------------------------------------------------------------ inbound
-
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        """One message, from the transport. Nothing is raised, whatever it is."""
-        if text is not self._text:
-            self._foreign(payload, text)
-            return
-        try:
-            message = self._decode(payload)
-        except Exception as exc:
-            # A codec may be a user's; whatever it raises means that this is no message.
-            self._not_decoded(bytes(payload), text, exc)
-            return
-        if text and not payload.isascii() and not _is_utf8(payload):
-            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
-            return
-        if len(payload) > self._limits.depth and self._codec.nests_deeper(bytes(payload), self._limits.depth):
-            self._fail(CloseCode.INVALID_DATA, f"nested more than {self._limits.depth} deep")
-            return
-        if message.ours is False:
-            self._foreign(payload, text)
-            return
-        observed = self._registry.observed or self._shared.observed
-        view = self._observe(payload, text, message) if observed else None
-        a = message.a
-        i = message.i
-        if a.__class__ is list and a:
-            if (
-                (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
-                and message.c is None
-                and message.h is None
-                and a[0].__class__ is str
-                and len(a[0]) <= self._short_name
-                and len(a) <= self._most_arguments
-            ):
-                if self._calls.busy:
-                    self._calls.arrived(message, payload, view)
-                else:
-                    self._calls.dispatch(message, view)
-            else:
-                self._examine(message, payload, view)
-            return
-        if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
-            self._answered(message)
-        else:
-            self._notice(message)
-        if view is not None:
-            view._finish()
-
-    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
-        """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
-        i = message.i
-        a = message.a
-        name = a[0]
-        channel = message.c
-        if i is not UNSET and not is_id(i):
-            self._malformed("a request whose id is not an integer from 1 to 2^53-1")
-        elif i is not UNSET and self._calls.knows(i):
-            # A rejection would settle the first one, which is still being worked on.
-            self.ignored["duplicate id"] += 1
-        elif message.h is not None:
-            self._on_unknown_channel(message)
-        elif name.__class__ is not str:
-            self._refuse(message, f"an event's name is text, got {type(name).__name__}")
-        elif channel is not None and channel.__class__ is not str:
-            self._refuse(message, f"Channel '{_short(channel)}' does not exist")
-        elif len(a) > self._most_arguments:
-            self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
-        elif self._too_long(name) or (channel is not None and self._too_long(channel)):
-            self._refuse(message, f"a name of more than {self._limits.name} bytes")
-        elif channel == "" and name in RESERVED_EVENTS:
-            self.ignored["reserved event"] += 1
-        else:
-            self._calls.arrived(message, payload, view)
-            return
-        if view is not None:
-            view._finish()
-
-    def _too_long(self, name: str) -> bool:
-        return len(name) > self._short_name and len(name.encode()) > self._limits.name
-
-    def _refuse(self, message: Inbound, why: str) -> None:
-        if message.i is UNSET:
-            self._malformed(why)
-        else:
-            self._calls.reject(message.i, BadArguments(why, BAD_ARGUMENTS))
-
-    def _on_unknown_channel(self, message: Inbound) -> None:
-        """Answer what is said on an anonymous channel that is not there, so that the other side stops."""
-        h = channel_id(message.h)
-        error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
-        if h is not None and h not in self._aborted:
-            self._aborted[h] = None
-            if len(self._aborted) > self._limits.pending:
-                del self._aborted[next(iter(self._aborted))]
-            self._out.abort_channel(h, error)
-        if message.i is not UNSET:
-            self._calls.reject(message.i, error)
-
-    def _answered(self, message: Inbound) -> None:
-        known = self._out.requests.settle(message) is not None
-        if message.h and message.e is UNSET and (known or self._out.requests.was_given_up(message.i)):
-            self._out.answered_by_channel(message)
-        elif not known:
-            self.ignored["answer to no request"] += 1
-
-    def _notice(self, message: Inbound) -> None:
-        """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
-        x = message.x
-        if message.i.__class__ is int and message.a is UNSET and x is UNSET:
-            # Ids of 0 and below are nobody's: JavaScript answers an event with -1 when its handler returns null.
-            self.ignored["answer to no request"] += 1
-        elif x is UNSET or message.a is not UNSET:
-            self._malformed("an object that is no message")
-        elif message.h is not None:
-            self.ignored["abort of no channel"] += 1
-        elif not is_id(message.i) or not self._calls.cancel(message.i, reason_from_wire(x, message.flag)):
-            self.ignored["cancellation of no request"] += 1
-
-    def _observe(self, payload: bytes | bytearray, text: bool, message: Inbound | None) -> Message | None:
-        """Show a message to the `message` handlers, where there are any."""
-        if not (self._registry.observed or self._shared.observed):
-            return None
-        # Decoded once more, so that a handler of `message` cannot change what the event's own handler gets.
-        view = Message(bytes(payload), text, None if message is None else self._decode(payload))
-        self._run_on(self._fire(("message",), view))
-        return view
-
-    def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
-        self.ignored["foreign"] += 1
-        view = self._observe(payload, text, None)
-        if view is not None:
-            view._finish()
-
-    def _not_decoded(self, payload: bytes, text: bool, exc: Exception) -> None:
-        if isinstance(exc, RecursionError):
-            self._fail(CloseCode.INVALID_DATA, f"nested more than {self._limits.depth} deep")
-            return
-        if text and not _is_utf8(payload):
-            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
-            return
-        claimed = self._codec.claims(payload)
-        saved = self._codec.rescue(payload) if claimed else None
-        if not claimed or (saved is not None and saved.ours is False):
-            self._foreign(payload, text)
-            return
-        view = self._observe(payload, text, None)
-        if view is not None:
-            view._finish()
-        self._malformed(f"a message that does not decode: {exc}")
-        if saved is None or not is_id(saved.i) or saved.x is not UNSET:
-            return
-        # Somebody may be waiting: for an answer from here, or for the answer that this was.
-        if isinstance(saved.a, list):
-            if not self._calls.knows(saved.i):
-                self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}", BAD_ARGUMENTS))
-        else:
-            pending = self._out.requests.find(saved.i)
-            if pending is not None and pending.sent:
-                self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} does not decode: {exc}"))
-
-    def _malformed(self, why: str) -> None:
-        """Count what looks like a message and is none; too many in a minute end the connection."""
-        self.ignored["malformed"] += 1
-        self._run_on(self._fire(("error",), ProtocolError(f"ignored {why}")))
-        times = self._malformed_at
-        now = self._loop.time()
-        times.append(now)
-        if len(times) == times.maxlen and now - times[0] < MINUTE:
-            self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
-
     def _fail(self, code: int, reason: str) -> None:
         """End the connection because of what the other side did; what it still sends is not looked at."""
         session = self._session
@@ -501,7 +337,7 @@ class Peer(Registrar, Caller):
         self._out.ending = CloseInfo(code, reason)
         self._become(State.CLOSING)
         session.stop_receiving()
-        self._run_on(self._fire(("error",), ProtocolError(reason)))
+        self._tell("error", ProtocolError(reason))
         self._in_background(session.transport.close(code, reason))
 
     def deliver(self, payload: bytes) -> None:
@@ -530,6 +366,9 @@ class Peer(Registrar, Caller):
     def _fire(self, names: tuple[str, ...], *args: object) -> list[Unfinished]:
         return fire((self._shared, self._registry), names, (self, *args), self._handler_raised)
 
+    def _tell(self, event: str, argument: object) -> None:
+        self._run_on(self._fire((event,), argument))
+
     def _run_on(self, unfinished: list[Unfinished]) -> None:
         if unfinished:
             self._in_background(finish_all(unfinished, self._handler_raised))
@@ -548,16 +387,3 @@ class Peer(Registrar, Caller):
     def log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         """A line in the log ``wsrpc``, with this peer's id in ``extra``."""
         logger.log(level, text, *args, exc_info=exc_info, extra={"peer": self.id})
-
-
-def _is_utf8(payload: bytes | bytearray) -> bool:
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:99]}…"

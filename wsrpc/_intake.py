@@ -1,0 +1,253 @@
+"""What arrives at a peer: told apart, checked and handed to who deals with it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET
+
+from ._calls import Calls
+from ._close import CloseCode
+from ._codec import Codec
+from ._context import Message
+from ._messages import MAX_ID, Inbound, channel_id, is_id
+from ._outbound import Outbound
+from ._registry import Registry
+from ._rejections import BAD_ARGUMENTS, reason_from_wire
+from ._scheduler import Scheduler
+from ._types import RESERVED_EVENTS
+from .errors import BadArguments, BadResult, ProtocolError, RemoteError
+from .limits import Limits
+
+__all__ = ["Intake"]
+
+MINUTE = 60.0
+
+
+class Intake:
+    """The receiving half of a peer. `receive` never raises, whatever comes.
+
+    What the protocol says to ignore is counted in ``ignored``. ``fail`` ends the connection with a code and a reason;
+    ``fire`` calls the lifecycle handlers of an event, which may be coroutines, with one argument.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        limits: Limits,
+        own: Registry,
+        shared: Registry,
+        loop: Scheduler,
+        *,
+        calls: Calls,
+        out: Outbound,
+        ignored: Counter[str],
+        fail: Callable[[int, str], None],
+        fire: Callable[[str, object], None],
+    ) -> None:
+        self._codec = codec
+        self._decode: Callable[[Any], Inbound] = codec.decode
+        self._text = codec.text
+        self._limits = limits
+        self._depth = limits.depth
+        # Four bytes are the most that a character takes, so that nearly no name needs encoding to be measured.
+        self._short_name = limits.name // 4
+        self._most_arguments = limits.arguments + 1
+        self._own = own
+        self._shared = shared
+        self._loop = loop
+        self._calls = calls
+        self._out = out
+        self._ignored = ignored
+        self._fail = fail
+        self._fire = fire
+        self._malformed_at: deque[float] = deque(maxlen=limits.undecodable + 1)
+        self._aborted: dict[int, None] = {}
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        """One message, from the transport. Nothing is raised, whatever it is."""
+        if text is not self._text:
+            self._foreign(payload, text)
+            return
+        try:
+            message = self._decode(payload)
+        except Exception as exc:
+            # A codec may be a user's; whatever it raises means that this is no message.
+            self._not_decoded(bytes(payload), text, exc)
+            return
+        if text and not payload.isascii() and not _is_utf8(payload):
+            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
+            return
+        if len(payload) > self._depth and self._codec.nests_deeper(bytes(payload), self._depth):
+            self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
+            return
+        if message.ours is False:
+            self._foreign(payload, text)
+            return
+        observed = self._own.observed or self._shared.observed
+        view = self._observe(payload, text, message) if observed else None
+        a = message.a
+        i = message.i
+        if a.__class__ is list and a:
+            if (
+                (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
+                and message.c is None
+                and message.h is None
+                and a[0].__class__ is str
+                and len(a[0]) <= self._short_name
+                and len(a) <= self._most_arguments
+            ):
+                if self._calls.busy:
+                    self._calls.arrived(message, payload, view)
+                else:
+                    self._calls.dispatch(message, view)
+            else:
+                self._examine(message, payload, view)
+            return
+        if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
+            self._answered(message)
+        else:
+            self._notice(message)
+        if view is not None:
+            view._finish()
+
+    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
+        """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
+        i = message.i
+        a = message.a
+        name = a[0]
+        channel = message.c
+        if i is not UNSET and not is_id(i):
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1")
+        elif i is not UNSET and self._calls.knows(i):
+            # A rejection would settle the first one, which is still being worked on.
+            self._ignored["duplicate id"] += 1
+        elif message.h is not None:
+            self._on_unknown_channel(message)
+        elif name.__class__ is not str:
+            self._refuse(message, f"an event's name is text, got {type(name).__name__}")
+        elif channel is not None and channel.__class__ is not str:
+            self._refuse(message, f"Channel '{_short(channel)}' does not exist")
+        elif len(a) > self._most_arguments:
+            self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
+        elif self._too_long(name) or (channel is not None and self._too_long(channel)):
+            self._refuse(message, f"a name of more than {self._limits.name} bytes")
+        elif channel == "" and name in RESERVED_EVENTS:
+            self._ignored["reserved event"] += 1
+        else:
+            self._calls.arrived(message, payload, view)
+            return
+        if view is not None:
+            view._finish()
+
+    def _too_long(self, name: str) -> bool:
+        return len(name) > self._short_name and len(name.encode()) > self._limits.name
+
+    def _refuse(self, message: Inbound, why: str) -> None:
+        if message.i is UNSET:
+            self._malformed(why)
+        else:
+            self._calls.reject(message.i, BadArguments(why, BAD_ARGUMENTS))
+
+    def _on_unknown_channel(self, message: Inbound) -> None:
+        """Answer what is said on an anonymous channel that is not there, so that the other side stops."""
+        h = channel_id(message.h)
+        error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
+        if h is not None and h not in self._aborted:
+            self._aborted[h] = None
+            if len(self._aborted) > self._limits.pending:
+                del self._aborted[next(iter(self._aborted))]
+            self._out.abort_channel(h, error)
+        if message.i is not UNSET:
+            self._calls.reject(message.i, error)
+
+    def _answered(self, message: Inbound) -> None:
+        known = self._out.requests.settle(message) is not None
+        if message.h and message.e is UNSET and (known or self._out.requests.was_given_up(message.i)):
+            self._out.answered_by_channel(message)
+        elif not known:
+            self._ignored["answer to no request"] += 1
+
+    def _notice(self, message: Inbound) -> None:
+        """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
+        x = message.x
+        if message.i.__class__ is int and message.a is UNSET and x is UNSET:
+            # Ids of 0 and below are nobody's: JavaScript answers an event with -1 when its handler returns null.
+            self._ignored["answer to no request"] += 1
+        elif x is UNSET or message.a is not UNSET:
+            self._malformed("an object that is no message")
+        elif message.h is not None:
+            self._ignored["abort of no channel"] += 1
+        elif not is_id(message.i) or not self._calls.cancel(message.i, reason_from_wire(x, message.flag)):
+            self._ignored["cancellation of no request"] += 1
+
+    def _observe(self, payload: bytes | bytearray, text: bool, message: Inbound | None) -> Message | None:
+        """Show a message to the `message` handlers, where there are any."""
+        if not (self._own.observed or self._shared.observed):
+            return None
+        # Decoded once more, so that a handler of `message` cannot change what the event's own handler gets.
+        view = Message(bytes(payload), text, None if message is None else self._decode(payload))
+        self._fire("message", view)
+        return view
+
+    def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
+        self._ignored["foreign"] += 1
+        view = self._observe(payload, text, None)
+        if view is not None:
+            view._finish()
+
+    def _not_decoded(self, payload: bytes, text: bool, exc: Exception) -> None:
+        if isinstance(exc, RecursionError):
+            self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
+            return
+        if text and not _is_utf8(payload):
+            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
+            return
+        claimed = self._codec.claims(payload)
+        saved = self._codec.rescue(payload) if claimed else None
+        if not claimed or (saved is not None and saved.ours is False):
+            self._foreign(payload, text)
+            return
+        view = self._observe(payload, text, None)
+        if view is not None:
+            view._finish()
+        self._malformed(f"a message that does not decode: {exc}")
+        if saved is None or not is_id(saved.i) or saved.x is not UNSET:
+            return
+        # Somebody may be waiting: for an answer from here, or for the answer that this was.
+        if isinstance(saved.a, list):
+            if not self._calls.knows(saved.i):
+                self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}", BAD_ARGUMENTS))
+        else:
+            pending = self._out.requests.find(saved.i)
+            if pending is not None and pending.sent:
+                self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} does not decode: {exc}"))
+
+    def _malformed(self, why: str) -> None:
+        """Count what looks like a message and is none; too many in a minute end the connection."""
+        self._ignored["malformed"] += 1
+        self._fire("error", ProtocolError(f"ignored {why}"))
+        times = self._malformed_at
+        now = self._loop.time()
+        times.append(now)
+        if len(times) == times.maxlen and now - times[0] < MINUTE:
+            self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
+
+    def connection_lost(self) -> None:
+        """The next connection's channel ids are others."""
+        self._aborted.clear()
+
+
+def _is_utf8(payload: bytes | bytearray) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"

@@ -1,0 +1,171 @@
+"""Running one handler: within its middleware and context, in its lane, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from ._context import Context
+from ._registry import Middleware, Registry
+from ._rejections import BAD_ARGUMENTS, UNKNOWN_EVENT
+from ._scheduler import Scheduler
+from ._signature import ArgumentsRefused, Handler
+from .errors import BadArguments, UnknownEvent
+
+__all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "when_over"]
+
+SLOW_HANDLER = 0.1
+"""Seconds for which a plain function may hold the event loop before a warning names it."""
+
+
+class Log(Protocol):
+    """Writes a line that names the peer."""
+
+    def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None: ...
+
+
+class Call(Struct, eq=False):
+    """One handler that runs in a task."""
+
+    ctx: Context
+    handler: Handler | None
+    task: asyncio.Task[None] | None = None
+    started: bool = False
+    cancelled: bool = False
+    orphaned: bool = False
+    """The connection that asked is gone: nobody may get the answer."""
+    thread: asyncio.Future[Any] | None = None
+    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
+
+
+class Invoker:
+    """Runs handlers that are not simply called inline: ``own`` are the peer's, ``shared`` the server's."""
+
+    def __init__(self, own: Registry, shared: Registry, loop: Scheduler, log: Log) -> None:
+        self._own = own
+        self._shared = shared
+        self._loop = loop
+        self._log = log
+        self._lanes: dict[Hashable, asyncio.Lock] = {}
+
+    @property
+    def layered(self) -> bool:
+        """Whether anything runs around handlers."""
+        return self._own.layered or self._shared.layered
+
+    async def run(self, call: Call) -> Any:
+        """The handler's result, or what it or its middleware raises."""
+        if call.handler is None or self.layered:
+            return await self._within_layers(call)
+        return await self._in_lane(call, call.handler)
+
+    async def _within_layers(self, call: Call) -> Any:
+        """Middleware, the server's before the peer's, then the handler within its context."""
+        channel = call.ctx.channel_name
+        chain: list[Middleware] = []
+        handler_context = None
+        for registry in (self._shared, self._own):
+            chain += registry.main.middleware
+            if channel is not None and channel in registry.named:
+                chain += registry.named[channel].middleware
+            handler_context = registry.handler_context or handler_context
+        handler = call.handler
+
+        async def innermost(ctx: Context) -> Any:
+            if handler is None:
+                raise self.unknown(ctx)
+            try:
+                if handler_context is None:
+                    return await self._in_lane(call, handler)
+                async with handler_context(ctx):
+                    return await self._in_lane(call, handler)
+            except ArgumentsRefused as refused:
+                # Middleware sees the error that the caller is going to get.
+                raise bad_arguments(refused) from None
+
+        def after(position: int) -> Callable[[Context], Any]:
+            if position == len(chain):
+                return innermost
+            called = False
+
+            async def call_next(ctx: Context) -> Any:
+                nonlocal called
+                if called:
+                    raise RuntimeError("this middleware called call_next twice: a handler runs once for each message")
+                called = True
+                return await chain[position](ctx, after(position + 1))
+
+            return call_next
+
+        return await after(0)(call.ctx)
+
+    async def _in_lane(self, call: Call, handler: Handler) -> Any:
+        if not handler.ordered:
+            return await self._call(call, handler)
+        lane = self._lanes.get(handler.lane)
+        if lane is None:
+            lane = self._lanes[handler.lane] = asyncio.Lock()
+        await lane.acquire()
+        try:
+            return await self._call(call, handler)
+        finally:
+            when_over(call.thread, lane.release)
+
+    async def _call(self, call: Call, handler: Handler) -> Any:
+        ctx = call.ctx
+        a = ctx._message.a
+        if handler.thread:
+            context = contextvars.copy_context()
+            loop = asyncio.get_running_loop()
+            call.thread = loop.run_in_executor(None, lambda: context.run(handler.call, ctx, a))
+            return await asyncio.shield(call.thread)
+        began = self._loop.time()
+        result = handler.call(ctx, a)
+        if hasattr(result, "__await__"):
+            return await result
+        self.check_duration(handler, self._loop.time() - began)
+        return result
+
+    def check_duration(self, handler: Handler, seconds: float) -> None:
+        """Warn of a plain function that held the event loop for long."""
+        if seconds > SLOW_HANDLER:
+            self._log(
+                logging.WARNING,
+                "%s held the event loop for %.0f ms: make it async, or register it with thread=True",
+                handler.name,
+                seconds * 1000,
+            )
+
+    def unknown(self, ctx: Context) -> UnknownEvent:
+        """The error for an event that nobody handles, in the words of ws-wrapper 4.3.1, which its users match on."""
+        channel = ctx.channel_name
+        if channel is not None and channel not in self._own.named and channel not in self._shared.named:
+            text = f"Channel '{channel}' does not exist"
+        else:
+            text = f"No event listener for '{ctx.event}'"
+            if channel is not None:
+                text += f" on channel '{channel}'"
+        error = UnknownEvent(text, UNKNOWN_EVENT)
+        error.made_here = True
+        return error
+
+
+def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
+    """The error for the caller."""
+    error = refused.error
+    error.code = BAD_ARGUMENTS
+    error.made_here = True
+    return error
+
+
+def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
+    """Call ``then`` once the thread has ended: a cancelled call's thread goes on."""
+    if thread is None or thread.done():
+        then()
+    else:
+        thread.add_done_callback(lambda _: then())
