@@ -64,7 +64,6 @@ class Intake:
         self._fail = fail
         self._fire = fire
         self._malformed_at: deque[float] = deque(maxlen=limits.undecodable + 1)
-        self._aborted: dict[int, None] = {}
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, from the transport. Nothing is raised, whatever it is."""
@@ -155,10 +154,7 @@ class Intake:
         """Answer what is said on an anonymous channel that is not there, so that the other side stops."""
         h = channel_id(message.h)
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
-        if h is not None and h not in self._aborted:
-            self._aborted[h] = None
-            if len(self._aborted) > self._limits.pending:
-                del self._aborted[next(iter(self._aborted))]
+        if h is not None:
             self._out.abort_channel(h, error)
         if message.i is not UNSET:
             self._calls.reject(message.i, error)
@@ -234,10 +230,6 @@ class Intake:
         times.append(now)
         if len(times) == times.maxlen and now - times[0] < MINUTE:
             self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
-
-    def connection_lost(self) -> None:
-        """The next connection's channel ids are others."""
-        self._aborted.clear()
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:

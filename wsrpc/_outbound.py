@@ -21,7 +21,7 @@ from ._messages import Cancellation, ChannelAbort, Event, Inbound, Request
 from ._outbox import Outbox
 from ._registry import Registry
 from ._rejections import error_from_wire, reason_to_wire
-from ._requests import Pending, Requests
+from ._requests import MAX_REMEMBERED, Pending, Requests
 from ._scheduler import Scheduler
 from ._session import Session
 from ._types import RESERVED_EVENTS, check_name
@@ -76,6 +76,7 @@ class Outbound:
         self._outbox = Outbox(limits.offline, limits.offline_bytes)
         self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
         self.line = Line(loop)
+        self._aborted: dict[int, None] = {}
         self.clear = False
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
@@ -105,7 +106,10 @@ class Outbound:
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "unknown"))
         if not info.will_reconnect:
             self.discard(info)
+        self._aborted.clear()
         self.line.reset()
+        if not self.requests:
+            self.requests.stop()
 
     def discard(self, info: CloseInfo) -> None:
         """No connection will come: requests that wait for one fail, events are lost and the log says so."""
@@ -134,7 +138,12 @@ class Outbound:
             self._ignored["answer without a connection"] += 1
 
     def abort_channel(self, h: int, error: Exception) -> None:
-        """Tell the other side that channel ``h`` is over."""
+        """Tell the other side that channel ``h`` is over, once: an abort is never answered, but events may follow."""
+        if h in self._aborted:
+            return
+        self._aborted[h] = None
+        if len(self._aborted) > MAX_REMEMBERED:
+            del self._aborted[next(iter(self._aborted))]
         self.reply(self._encode(ChannelAbort(h, *reason_to_wire(error))))
 
     def _over_cap(self, session: Session, size: int) -> bool:

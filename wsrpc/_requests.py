@@ -12,10 +12,11 @@ from ._messages import Inbound
 from ._scheduler import Scheduler, Timer
 from .errors import TooManyRequests
 
-__all__ = ["Pending", "Requests"]
+__all__ = ["MAX_REMEMBERED", "Pending", "Requests"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
+"""Ids of what has ended that are kept, to tell latecomers from what never was."""
 
 
 class Pending(Struct, eq=False):

@@ -310,7 +310,6 @@ class Peer(Registrar, Caller):
             self._opening = None
         self._out.connection_lost(info)
         self._calls.connection_lost(ConnectionLost(info.code, info.reason))
-        self._intake.connection_lost()
         self._run_on(self._fire(("close", "disconnect"), info))
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)

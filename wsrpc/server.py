@@ -23,10 +23,11 @@ from ._scheduler import LoopScheduler
 from ._types import check_name
 from .errors import ChannelClosed, ConnectionLost, PeerError, QueueFull
 from .limits import Limits
+from .listener import Listener, listen
 from .peer import Peer, Settings
 from .router import Registrar, Router
 from .transport import Transport
-from .websocket import Listener, WebSocketTransport, listen
+from .websocket import WebSocketTransport
 
 __all__ = ["EmitReport", "Server", "ServerChannel"]
 

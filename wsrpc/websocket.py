@@ -1,4 +1,4 @@
-"""The default transport, on the `websockets` library: dialing and listening.
+"""The default transport, on the `websockets` library, and dialing with it.
 
 The library's own connection stays in charge of the opening handshake, keepalive, TLS, proxies, redirects and
 closing. A subclass, entered by the documented ``create_connection=``, takes messages as they are parsed,
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket as socket_module
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, Event
 from websockets.typing import Subprotocol
 
@@ -31,7 +29,7 @@ from .errors import ConnectionLost, HandshakeRejected
 from .limits import Limits
 from .transport import ConnectionInfo, Receiver
 
-__all__ = ["Listener", "WebSocketTransport", "dial", "listen"]
+__all__ = ["WebSocketServerConnection", "WebSocketTransport", "dial"]
 
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
@@ -274,14 +272,14 @@ class _Pushing(Connection):
             self.ping_interval *= random.uniform(0.9, 1.0)
 
 
-class _Client(_Pushing, ClientConnection):
+class WebSocketClientConnection(_Pushing, ClientConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._jitter_pings()
         self.wsrpc = WebSocketTransport(self, masked=True)
 
 
-class _Server(_Pushing, ServerConnection):
+class WebSocketServerConnection(_Pushing, ServerConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._jitter_pings()
@@ -335,7 +333,7 @@ async def dial(
     try:
         connection = await connect(
             url,
-            create_connection=_Client,
+            create_connection=WebSocketClientConnection,
             compression=None,
             additional_headers=None if headers is None else dict(headers),
             subprotocols=None if subprotocols is None else [Subprotocol(name) for name in subprotocols],
@@ -352,104 +350,5 @@ async def dial(
     except InvalidStatus as exc:
         body = exc.response.body or b""
         raise HandshakeRejected(exc.response.status_code, bytes(body).decode(errors="replace")) from exc
-    assert isinstance(connection, _Client)
+    assert isinstance(connection, WebSocketClientConnection)
     return connection.wsrpc
-
-
-# ---------------------------------------------------------------- listening
-
-
-class Listener:
-    """A port that accepts connections. ``port`` and ``url`` say where, once it listens."""
-
-    def __init__(self, server: Server, path: str | None, secure: bool) -> None:
-        self._server = server
-        self._path = path or "/"
-        self._secure = secure
-
-    @property
-    def port(self) -> int:
-        """The TCP port; 0 for a Unix socket."""
-        address = _address(next(iter(self._server.sockets)).getsockname())
-        return 0 if address is None else address[1]
-
-    @property
-    def url(self) -> str:
-        """Where a client on this machine finds it, for instance ``ws://127.0.0.1:41327/ws``."""
-        scheme = "wss" if self._secure else "ws"
-        listening = next(iter(self._server.sockets))
-        if listening.family not in (socket_module.AF_INET, socket_module.AF_INET6):
-            return f"{scheme}://localhost{self._path}"
-        host, port = listening.getsockname()[:2]
-        if host in ("0.0.0.0", "::"):
-            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{self._path}"
-
-    def stop(self) -> None:
-        """Accept no further connections; those that are open stay. Idempotent."""
-        self._server.close(close_connections=False)
-
-    async def wait_closed(self) -> None:
-        """Wait until every connection is over. Cancelling is safe."""
-        await self._server.wait_closed()
-
-
-async def listen(
-    accept: Callable[[WebSocketTransport], Awaitable[None]],
-    host: str | None,
-    port: int | None,
-    *,
-    limits: Limits,
-    path: str | None = None,
-    origins: Iterable[str] = (),
-    ssl: ssl_module.SSLContext | None = None,
-    sock: socket_module.socket | None = None,
-    unix: str | None = None,
-) -> Listener:
-    """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
-
-    Without ``path`` any path is accepted; other paths get 404. A browser's ``Origin`` must be the host's own or
-    one in ``origins``, else 403: otherwise any page that a user visits could speak with their cookies.
-    """
-    allowed = frozenset(origins)
-
-    def check(connection: ServerConnection, request: Request) -> Response | None:
-        if path is not None and urlsplit(request.path).path != path:
-            return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in allowed and urlsplit(origin).netloc != request.headers.get("Host"):
-            connection.logger.warning(
-                "refused the origin %r; to allow it: Server(origins=[%r])",
-                origin,
-                origin,
-                extra={"origin": origin},
-            )
-            return connection.respond(403, "this origin is not allowed\n")
-        return None
-
-    async def handle(connection: ServerConnection) -> None:
-        assert isinstance(connection, _Server)
-        await accept(connection.wsrpc)
-        await connection.wait_closed()
-
-    options: dict[str, Any] = {
-        "create_connection": _Server,
-        "process_request": check,
-        "compression": None,
-        "open_timeout": limits.open_timeout,
-        "ping_interval": limits.ping_interval,
-        "ping_timeout": limits.ping_timeout,
-        "close_timeout": limits.close_timeout,
-        "max_size": limits.message,
-        "max_queue": None,
-        "write_limit": limits.high_water,
-        "ssl": ssl,
-    }
-    if unix is not None:
-        options |= {"unix": True, "path": unix}
-    elif sock is not None:
-        options["sock"] = sock
-    else:
-        options |= {"host": host, "port": port}
-    server = await serve(handle, **options)
-    return Listener(server, path, ssl is not None)

@@ -1,0 +1,200 @@
+"""The transports that the contract suite tests.
+
+To add one: a subclass of `Dials` (how it opens a connection) or of `Accepts` (how it listens), with an entry in `FLAVOURS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from urllib.parse import urlsplit
+
+from raw_websocket import RawPeer, build_frame, raw_client, raw_server
+
+from wsrpc import Limits, Transport, dial
+from wsrpc.testing import memory_transports
+from wsrpc.listener import listen
+
+PATIENCE = 15.0
+
+Early = list[tuple[int, bytes]]
+"""Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
+
+
+class Flavour(ABC):
+    """One way to get a transport."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @abstractmethod
+    def pair(self, limits: Limits, other: Limits | None = None) -> AbstractAsyncContextManager[tuple[Transport, Transport]]:
+        """The transport under test and the transport at its other end."""
+
+    @abstractmethod
+    def stalled(self, limits: Limits) -> AbstractAsyncContextManager[tuple[Transport, Callable[[], None]]]:
+        """The transport under test, whose other end does not read until the function is called."""
+
+
+class OverSockets(Flavour):
+    """A flavour that speaks RFC 6455, so that its other end can misbehave."""
+
+    @abstractmethod
+    def raw(
+        self, limits: Limits, *, early: Early = [], receive_buffer: int | None = None
+    ) -> AbstractAsyncContextManager[tuple[Transport, RawPeer]]:
+        """The transport under test and a raw peer."""
+
+    @asynccontextmanager
+    async def stalled(self, limits: Limits) -> AsyncGenerator[tuple[Transport, Callable[[], None]]]:
+        reading: list[asyncio.Task[bytes]] = []
+        async with self.raw(limits, receive_buffer=4096) as (transport, raw):
+
+            def go_on() -> None:
+                reading.append(asyncio.create_task(raw.read_to_end()))
+
+            yield transport, go_on
+            transport.abort()
+            for task in reading:
+                await task
+
+
+class Dials(OverSockets):
+    """A flavour that is the dialing side."""
+
+    @abstractmethod
+    async def dial(self, url: str, limits: Limits) -> Transport:
+        """Open a connection."""
+
+    @asynccontextmanager
+    async def raw(
+        self, limits: Limits, *, early: Early = [], receive_buffer: int | None = None
+    ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
+        frames = b"".join(build_frame(opcode, payload, masked=False) for opcode, payload in early)
+        async with raw_server(receive_buffer=receive_buffer) as server:
+            dialing = asyncio.create_task(self.dial(server.url, limits))
+            raw = await server.accept(early=lambda _: frames)
+            transport = await dialing
+            try:
+                yield transport, raw
+            finally:
+                transport.abort()
+
+    @asynccontextmanager
+    async def pair(self, limits: Limits, other: Limits | None = None) -> AsyncGenerator[tuple[Transport, Transport]]:
+        async with WebsocketsAccepts().serving(other or limits) as (url, accepted):
+            transport = await self.dial(url, limits)
+            try:
+                yield transport, await accepted
+            finally:
+                transport.abort()
+
+
+class Accepts(OverSockets):
+    """A flavour that is the accepting side."""
+
+    @abstractmethod
+    def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AbstractAsyncContextManager[str]:
+        """Listen, pass each transport to ``accept``, and give the URL; afterwards nothing is left."""
+
+    @asynccontextmanager
+    async def serving(self, limits: Limits) -> AsyncGenerator[tuple[str, asyncio.Future[Transport]]]:
+        accepted: asyncio.Future[Transport] = asyncio.get_running_loop().create_future()
+        async with self.serve(limits, accepted.set_result) as url:
+            try:
+                yield url, accepted
+            finally:
+                if accepted.done():
+                    accepted.result().abort()
+
+    @asynccontextmanager
+    async def raw(
+        self, limits: Limits, *, early: Early = [], receive_buffer: int | None = None
+    ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
+        frames = b"".join(build_frame(opcode, payload, masked=True) for opcode, payload in early)
+        async with self.serving(limits) as (url, accepted):
+            port = urlsplit(url).port
+            assert port is not None
+            async with raw_client(port, urlsplit(url).path, early=frames, receive_buffer=receive_buffer) as raw:
+                async with asyncio.timeout(PATIENCE):
+                    transport = await accepted
+                yield transport, raw
+
+    @asynccontextmanager
+    async def pair(self, limits: Limits, other: Limits | None = None) -> AsyncGenerator[tuple[Transport, Transport]]:
+        async with self.serving(limits) as (url, accepted):
+            theirs = await dial(url, limits=other or limits)
+            try:
+                yield await accepted, theirs
+            finally:
+                theirs.abort()
+
+
+class WebsocketsDials(Dials):
+    """The default transport, as the dialing side."""
+
+    name = "websockets-dials"
+
+    async def dial(self, url: str, limits: Limits) -> Transport:
+        return await dial(url, limits=limits)
+
+
+class WebsocketsAccepts(Accepts):
+    """The default transport, as the accepting side."""
+
+    name = "websockets-accepts"
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async def accepted(transport: Transport) -> None:
+            accept(transport)
+
+        listener = await listen(accepted, "127.0.0.1", 0, limits=limits)
+        try:
+            yield listener.url
+        finally:
+            listener.stop()
+            await listener.wait_closed()
+
+
+class Memory(Flavour):
+    """The transport of `wsrpc.testing`."""
+
+    name = "memory"
+
+    @asynccontextmanager
+    async def pair(self, limits: Limits, other: Limits | None = None) -> AsyncGenerator[tuple[Transport, Transport]]:
+        ours, theirs = memory_transports(limits=limits)
+        yield ours, theirs
+        ours.abort()
+
+    @asynccontextmanager
+    async def stalled(self, limits: Limits) -> AsyncGenerator[tuple[Transport, Callable[[], None]]]:
+        ours, theirs = memory_transports(limits=limits)
+        ours.hold()
+        theirs.start(Discard())
+        yield ours, ours.release
+        ours.abort()
+
+
+class Discard:
+    """A receiver that looks at nothing."""
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
+
+    def read_ended(self) -> None: ...
+
+    def pause_sending(self) -> None: ...
+
+    def resume_sending(self) -> None: ...
+
+    def connection_lost(self, info: object, /) -> None: ...
+
+
+FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), Memory()]
+
+OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]

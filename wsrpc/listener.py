@@ -1,0 +1,122 @@
+"""Listening for connections, with the `websockets` library."""
+
+from __future__ import annotations
+
+import logging
+import socket as socket_module
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from .limits import Limits
+from .websocket import WebSocketServerConnection, WebSocketTransport
+
+__all__ = ["Listener", "listen"]
+
+logger = logging.getLogger("wsrpc")
+
+
+class Listener:
+    """A port that accepts connections. ``port`` and ``url`` say where, once it listens."""
+
+    def __init__(self, server: Server, path: str | None, secure: bool) -> None:
+        self._server = server
+        self._path = path or "/"
+        self._secure = secure
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        return self._address()[1]
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds it, for instance ``ws://127.0.0.1:41327/ws``."""
+        scheme = "wss" if self._secure else "ws"
+        host, port = self._address()
+        if not port:
+            return f"{scheme}://localhost{self._path}"
+        # What listens everywhere is reached here.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{self._path}"
+
+    def _address(self) -> tuple[str, int]:
+        listening = next(iter(self._server.sockets))
+        if listening.family not in (socket_module.AF_INET, socket_module.AF_INET6):
+            return "", 0
+        host, port = listening.getsockname()[:2]
+        return host, port
+
+    def stop(self) -> None:
+        """Accept no further connections; those that are open stay. Idempotent."""
+        self._server.close(close_connections=False)
+
+    async def wait_closed(self) -> None:
+        """Wait until every connection is over. Cancelling is safe."""
+        await self._server.wait_closed()
+
+
+async def listen(
+    accept: Callable[[WebSocketTransport], Awaitable[None]],
+    host: str | None,
+    port: int | None,
+    *,
+    limits: Limits,
+    path: str | None = None,
+    origins: Iterable[str] = (),
+    ssl: ssl_module.SSLContext | None = None,
+    sock: socket_module.socket | None = None,
+    unix: str | None = None,
+) -> Listener:
+    """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
+
+    Without ``path`` any path is accepted; other paths get 404. A browser's ``Origin`` must be the host's own or
+    one in ``origins``, else 403: otherwise any page that a user visits could speak with their cookies.
+    """
+    allowed = frozenset(origins)
+
+    def check(connection: ServerConnection, request: Request) -> Response | None:
+        if path is not None and urlsplit(request.path).path != path:
+            return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
+        origin = request.headers.get("Origin")
+        host = request.headers.get("Host", "")
+        if origin is not None and origin not in allowed and urlsplit(origin).netloc.lower() != host.lower():
+            logger.warning(
+                "refused the origin %r; to allow it: Server(origins=[%r])",
+                origin,
+                origin,
+                extra={"origin": origin},
+            )
+            return connection.respond(403, "this origin is not allowed\n")
+        return None
+
+    async def handle(connection: ServerConnection) -> None:
+        assert isinstance(connection, WebSocketServerConnection)
+        await accept(connection.wsrpc)
+        await connection.wait_closed()
+
+    options: dict[str, Any] = {
+        "create_connection": WebSocketServerConnection,
+        "process_request": check,
+        "compression": None,
+        "open_timeout": limits.open_timeout,
+        "ping_interval": limits.ping_interval,
+        "ping_timeout": limits.ping_timeout,
+        "close_timeout": limits.close_timeout,
+        "max_size": limits.message,
+        "max_queue": None,
+        "write_limit": limits.high_water,
+        "ssl": ssl,
+    }
+    if unix is not None:
+        options |= {"unix": True, "path": unix}
+    elif sock is not None:
+        options["sock"] = sock
+    else:
+        options |= {"host": host, "port": port}
+    server = await serve(handle, **options)
+    return Listener(server, path, ssl is not None)
