@@ -231,6 +231,10 @@ class Intake:
         if len(times) == times.maxlen and now - times[0] < MINUTE:
             self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
 
+    def connection_lost(self) -> None:
+        """What the next connection brings counts anew."""
+        self._malformed_at.clear()
+
 
 def _is_utf8(payload: bytes | bytearray) -> bool:
     try:

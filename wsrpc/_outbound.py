@@ -114,8 +114,9 @@ class Outbound:
     def discard(self, info: CloseInfo) -> None:
         """No connection will come: requests that wait for one fail, events are lost and the log says so."""
         for pending in self.requests.all():
-            if pending.ticket is not None:
-                self._outbox.remove(pending.ticket)
+            if not pending.sent:
+                if pending.ticket is not None:
+                    self._outbox.remove(pending.ticket)
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
         lost = self._outbox.clear()
         if lost:

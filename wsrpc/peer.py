@@ -308,6 +308,7 @@ class Peer(Registrar, Caller):
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
+        self._intake.connection_lost()
         self._out.connection_lost(info)
         self._calls.connection_lost(ConnectionLost(info.code, info.reason))
         self._run_on(self._fire(("close", "disconnect"), info))
