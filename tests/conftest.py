@@ -15,6 +15,11 @@ hypothesis.settings.register_profile("wsrpc", deadline=None)
 hypothesis.settings.load_profile("wsrpc")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not beside the tests that read it: only a conftest that pytest finds at the start may add options.
+    parser.addoption("--vectors", metavar="DIR", help="replay the recordings in DIR, not those in tests/vectors/data")
+
+
 @pytest.fixture(autouse=True)
 async def asyncio_debug(request: pytest.FixtureRequest) -> None:
     """Run unit tests in asyncio's debug mode, which notices calls from the wrong thread and forgotten tasks.

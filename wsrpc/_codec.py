@@ -84,7 +84,7 @@ class JsonCodec:
     def rescue(self, payload: bytes, /) -> Inbound | None:
         # The standard library reads what msgspec refuses: lone surrogates, numbers out of range.
         try:
-            fields: Any = json.loads(payload, parse_int=_small_int, parse_float=_no_number)
+            fields: Any = json.loads(payload.decode(), parse_int=_small_int, parse_float=_no_number)
         except (ValueError, RecursionError):
             return None
         if fields.__class__ is not dict:

@@ -11,6 +11,7 @@ import asyncio
 import random
 import ssl as ssl_module
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -23,7 +24,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 from websockets.typing import Subprotocol
 
-from ._close import CloseCode, CloseInfo
+from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
 from .errors import ConnectionLost, HandshakeRejected
 from .limits import Limits
@@ -59,6 +60,7 @@ class WebSocketTransport:
         self._piece = FIRST_PIECE
         self._flush_scheduled = False
         self._closing: asyncio.Task[None] | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
         self._ended: CloseInfo | None = None
         self._info: ConnectionInfo | None = None
 
@@ -102,7 +104,7 @@ class WebSocketTransport:
                 self._protocol.send_binary(payload)
         else:
             self._frame(self._out, payload, text)
-        self._gathered += len(payload)
+        self._gathered += len(payload) + 2  # no frame is shorter, so that an empty message counts, too
         if self._gathered >= self._piece:
             self._piece = min(2 * self._piece, LARGEST_PIECE)
             self.flush()
@@ -112,9 +114,11 @@ class WebSocketTransport:
 
     async def drain(self) -> None:
         self.flush()
-        await self._connection.drain()
+        with suppress(OSError):  # that the connection broke is told to the receiver, not to whoever waits for room
+            await self._connection.drain()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
+        check_close(code, reason)
         if self._closing is None:
             self._closing = self._loop.create_task(self._close(code, reason))
         await asyncio.shield(self._closing)
@@ -198,6 +202,10 @@ class WebSocketTransport:
             self.receiver.read_ended()
         self._piece = FIRST_PIECE
         self.flush()
+        if self._protocol.state is not OPEN and self._protocol.close_expected() and self._close_timer is None:
+            # The other side said goodbye, or broke the rules and was told so, and now owes the end of the TCP
+            # connection, for which the library waits only where it is itself called.
+            self._close_timer = self._loop.call_later(self._connection.close_timeout or 0.0, self.abort)
 
     def pause_sending(self) -> None:
         self._paused = True
@@ -214,6 +222,8 @@ class WebSocketTransport:
         code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
         self._ended = CloseInfo(code, reason, was_clean=clean)
+        if self._close_timer is not None:
+            self._close_timer.cancel()
         self._out.clear()
         self._gathered = 0
         if self.receiver is not None:

@@ -1,0 +1,219 @@
+"""Playing a scenario to a mirror, and comparing."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from .mirror import Mirror, idle
+from .scenario import Scenario, Step, Stimulus, parsed
+from .values import recorded, recorded_misuse, same
+
+
+class Mismatch(AssertionError):
+    """The peer did not do what the recording says."""
+
+
+class Ids:
+    """JavaScript's ids of our requests, which count from 1, and wsrpc's, in the order of the requests sent."""
+
+    def __init__(self) -> None:
+        self.ours: dict[int, int] = {}
+        self.theirs: dict[int, int] = {}
+        self._inbound: set[Any] = set()
+        self._channels: set[int] = set()
+
+    def learn(self, expected: list[Any], actual: list[Any]) -> None:
+        """Pair the requests among the frames."""
+        for recorded_frame, frame in zip(filter(_is_request, expected), filter(_is_request, actual), strict=False):
+            self.ours[recorded_frame["i"]] = frame["i"]
+            self.theirs[frame["i"]] = recorded_frame["i"]
+
+    def to_feed(self, text: str) -> str:
+        """The frame with our ids where it speaks of our requests."""
+        frame = parsed(text)
+        if not isinstance(frame, dict):
+            return text
+        key = self._key(frame)
+        if key is None or type(frame[key]) is not int or frame[key] not in self.ours:
+            return text
+        if key == "i" and "h" in frame:
+            self._channels.add(frame["i"])
+        changed = {**frame, key: self.ours[frame[key]]}
+        prefix = text[: text.find("{")]
+        return prefix + json.dumps(changed)
+
+    def _key(self, frame: dict[str, Any]) -> str | None:
+        """Which key of an arriving frame has an id of ours, if any."""
+        i = frame.get("i")
+        if frame.get("a"):
+            if isinstance(i, (int, str)):
+                self._inbound.add(i)
+            return "h" if frame.get("h") in self._channels else None
+        if "h" in frame and "i" not in frame:
+            return "h" if frame["h"] in self._channels else None
+        # A cancellation speaks of their request; where that was answered, JavaScript mistakes it for an answer to ours.
+        return "i" if "i" in frame and not ("x" in frame and i in self._inbound) else None
+
+    def from_sent(self, frame: Any) -> Any:
+        """A frame that we sent, with JavaScript's ids."""
+        if not isinstance(frame, dict):
+            return frame
+        if ("a" in frame or "x" in frame) and frame.get("i") in self.theirs:
+            return {**frame, "i": self.theirs[frame["i"]]}
+        if frame.get("h") in self.theirs:
+            return {**frame, "h": self.theirs[frame["h"]]}
+        if "i" in frame and "a" not in frame and type(frame["i"]) is int:
+            self._inbound.discard(frame["i"])
+        return frame
+
+
+def _is_request(frame: Any) -> bool:
+    return isinstance(frame, dict) and "a" in frame and "i" in frame
+
+
+_RUNTIMES_REASON = {"message": "This operation was aborted"}
+"""JavaScript's own, where none was given; every implementation has its own."""
+
+
+def expected_frames(reactions: tuple[Step, ...], raw: set[str]) -> list[tuple[str, Any]]:
+    """Socket and content of each frame; ``raw`` are messages that cannot be sent yet."""
+    found: list[tuple[str, Any]] = []
+    for step in reactions:
+        if "sent" in step and not (isinstance(step["sent"], str) and step["sent"] in raw):
+            content = _content(step["sent"])
+            if isinstance(content, dict) and content.get("x") == _RUNTIMES_REASON:
+                content["x"] = {"message": "Request aborted"}
+            found.append((step.get("socket") or "s1", content))
+    return found
+
+
+def _content(sent: Any) -> Any:
+    frame = sent if isinstance(sent, dict) else parsed(sent)
+    if not isinstance(frame, dict):
+        return sent
+    prefix = "" if isinstance(sent, dict) else sent[: sent.find("{")]
+    frame = dict(frame)
+    if prefix:
+        frame["(prefix)"] = prefix
+    if "i" in frame and not {"a", "e", "h", "x"} & frame.keys() and frame.get("d") is None:
+        frame["d"] = None  # absent means null
+    for key in ("e", "x"):
+        error = frame.get(key)
+        if frame.get("_") and isinstance(error, dict) and str(error.get("code")).startswith("wsrpc."):
+            # Errors that wsrpc itself makes say so.
+            frame[key] = {name: value for name, value in error.items() if name != "code"}
+    return frame
+
+
+def expected_outcomes(reactions: tuple[Step, ...]) -> list[Any]:
+    """Outcomes in the form in which the mirror tells them."""
+    found: list[Any] = []
+    for step in reactions:
+        if "outcome" not in step:
+            continue
+        content = step["outcome"]
+        match content["type"]:
+            case "threw":
+                found.append({"type": "threw", "op": content["op"], "error": recorded_misuse(content["error"])})
+            case "state":
+                found.append({key: value for key, value in content.items() if key != "is_connecting"})
+            case "local_event":
+                found.append({"type": "local_event", "event": content["event"]})
+            case _:
+                found.append({key: recorded(value) for key, value in content.items()})
+    return found
+
+
+def compare_outcomes(expected: list[Any], actual: list[Any], where: str) -> None:
+    """As sets: how they are ordered within a step is the runtime's affair."""
+    left = list(actual)
+    missing = []
+    for wanted in expected:
+        for position, got in enumerate(left):
+            if same(wanted, got):
+                del left[position]
+                break
+        else:
+            missing.append(wanted)
+    if missing or left:
+        raise Mismatch(f"{where}: outcomes missing: {missing!r}; not expected: {left!r}")
+
+
+def compare_frames(expected: list[tuple[str, Any]], actual: list[tuple[str, Any]], where: str) -> None:
+    """In order, for each socket, as JSON."""
+    if len(expected) == len(actual) and all(
+        one == other and same(wanted, got) for (one, wanted), (other, got) in zip(expected, actual, strict=True)
+    ):
+        return
+    raise Mismatch(f"{where}: frames expected: {expected!r}; sent: {actual!r}")
+
+
+class Replay:
+    """One scenario on one mirror."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._ids = Ids()
+        self._raw: set[str] = set()
+        self.compared = 0
+        """Frames and outcomes that were expected and came."""
+
+    async def run(self) -> None:
+        """Play it.
+
+        Raises:
+            Mismatch: at the first step after which the peer has done something else.
+        """
+        create, *stimuli = self._scenario.stimuli
+        assert create.op == "create"
+        mirror = Mirror(create.value)
+        try:
+            await self._step(mirror, create, 0, not stimuli)
+            for number, stimulus in enumerate(stimuli, 1):
+                self._apply(mirror, stimulus)
+                await self._step(mirror, stimulus, number, number == len(stimuli))
+        finally:
+            await mirror.finish()
+
+    def _apply(self, mirror: Mirror, stimulus: Stimulus) -> None:
+        value = stimulus.value
+        match stimulus.kind:
+            case "do":
+                if value["op"] == "send_raw" and not hasattr(mirror.peer, "send_raw"):
+                    self._raw.add(value["data"])
+                mirror.do(value)
+            case "feed":
+                mirror.feed(stimulus.socket, self._ids.to_feed(value))
+            case "feed_burst":
+                mirror.feed(stimulus.socket, *map(self._ids.to_feed, value))
+            case _:
+                mirror.feed(stimulus.socket, base64.b64decode(value))
+
+    async def _step(self, mirror: Mirror, stimulus: Stimulus, number: int, last: bool) -> None:
+        await idle()
+        if last:
+            mirror.log_pending()
+        frames, mirror.sent = mirror.sent, []
+        outcomes, mirror.outcomes = mirror.outcomes, []
+        where = f"{self._scenario.name}, stimulus {number}, {_short(stimulus)}"
+        expected = expected_frames(stimulus.reactions, self._raw)
+        actual = [(socket, _content(text)) for socket, text in frames]
+        self._ids.learn([content for _, content in expected], [content for _, content in actual])
+        actual = [(socket, self._ids.from_sent(content)) for socket, content in actual]
+        compare_frames(expected, actual, where)
+        wanted = expected_outcomes(stimulus.reactions)
+        compare_outcomes(wanted, outcomes, where)
+        self.compared += len(expected) + len(wanted)
+
+
+def _short(stimulus: Stimulus) -> str:
+    return f"{stimulus.kind} {str(stimulus.value)[:120]}"
+
+
+async def replay(scenario: Scenario) -> int:
+    """Play ``scenario`` and return how many frames and outcomes were compared."""
+    playing = Replay(scenario)
+    await playing.run()
+    return playing.compared
