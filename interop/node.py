@@ -24,12 +24,12 @@ iterate        ``event, args=[], take=, channel=``: for-await over the channel t
                ``{"items", "rejected"?}``; after ``take`` items the channel is aborted (4.x)
 abort_channel  ``channel, reason=``: closes an anonymous channel and tells the other side
 close_channel  ``channel``: closes it and tells nobody
-send_raw       ``data``: a text message that is not the library's
+send_raw       ``data, binary=False``: a message that is not the library's, text or its UTF-8 in binary
 close          ``code=, reason=``: the closing handshake begins
 terminate      the socket is destroyed
 state          → ``{"peers", "connected", "pending", "active"}``; counts are None where the library has none
-events         ``kind=, at_least=0`` → takes the journal's entries (of that kind), oldest first, waiting
-               until there are that many
+events         ``kind=, peer=, at_least=0`` → takes the journal's entries (of that kind, of that peer; by
+               default of any), oldest first, waiting until there are that many
 record         ``event, channel=, anonymous=False``: has an event that is not one of the handlers below put
                into the journal, by later peers too; ``anonymous``: on anonymous channels made from now on
 set            ``middleware="refuse" | "append" | None`` (rejects every event and request; adds the argument

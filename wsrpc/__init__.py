@@ -7,6 +7,7 @@ from ._backoff import Reconnect
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context, current_peer
+from ._registry import CallNext, HandlerContext, Middleware
 from .channel import Channel
 from .client import Client, ReconnectInfo
 from .errors import (
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BadArguments",
     "BadResult",
+    "CallNext",
     "Channel",
     "ChannelClosed",
     "ChannelNotReady",
@@ -60,12 +62,14 @@ __all__ = [
     "Context",
     "Draining",
     "EmitReport",
+    "HandlerContext",
     "HandlerFailed",
     "HandshakeRejected",
     "JsonCodec",
     "Limits",
     "Message",
     "MessageTooBig",
+    "Middleware",
     "MsgpackCodec",
     "Overloaded",
     "Peer",

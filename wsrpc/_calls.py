@@ -211,7 +211,7 @@ class Calls:
             self.active[i] = call
         self._started.add(call)
         self.running += 1
-        self._update_busy()
+        self.busy = True
         if not EAGER:
             self._unstarted += 1
         token = CURRENT.set(ctx)
@@ -233,8 +233,11 @@ class Calls:
                 if asyncio.iscoroutine(awaitable):
                     awaitable.close()
                 raise asyncio.CancelledError(ctx.cancel_reason)
+            handler = call.handler
             if awaitable is not None:
                 result = await awaitable
+            elif handler is not None and handler.is_coroutine and not handler.ordered and not self._invoker.layered:
+                result = await handler.call(ctx, ctx._message.a)
             else:
                 result = await self._invoker.run(call)
             if ctx.id is not None and not call.orphaned:
@@ -252,7 +255,10 @@ class Calls:
         except Exception as exc:
             self._failed(ctx, call.handler, exc, quiet=call.orphaned)
         finally:
-            when_over(call.thread, lambda: self._exited(call))
+            if call.thread is None:
+                self._exited(call)
+            else:
+                when_over(call.thread, lambda: self._exited(call))
 
     # ------------------------------------------------------------ ending
 
@@ -263,8 +269,10 @@ class Calls:
         if i is not None and self.active.get(i) is call:
             del self.active[i]
         _finish(call.ctx.message)
-        self._update_busy()
-        self.pump()
+        if not self.active:
+            self._update_busy()
+        if self.room:
+            self.pump()
 
     def cancel(self, i: int, reason: object) -> bool:
         """The other side no longer waits for request ``i``; False if nothing of that id is there."""

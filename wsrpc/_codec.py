@@ -78,7 +78,8 @@ class JsonCodec:
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
         self.decode: Callable[[bytes], Inbound] = msgspec.json.Decoder(Inbound).decode
 
-    def claims(self, payload: bytes, /) -> bool:
+    @staticmethod
+    def claims(payload: bytes, /) -> bool:
         return payload.lstrip()[:1] == b"{"
 
     def rescue(self, payload: bytes, /) -> Inbound | None:
@@ -118,7 +119,8 @@ class MsgpackCodec:
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
         self.decode: Callable[[bytes], Inbound] = msgspec.msgpack.Decoder(Inbound).decode
 
-    def claims(self, payload: bytes, /) -> bool:
+    @staticmethod
+    def claims(payload: bytes, /) -> bool:
         # A MessagePack map: fixmap, map 16, map 32.
         return bool(payload) and (payload[0] & 0xF0 == 0x80 or payload[0] in (0xDE, 0xDF))
 

@@ -117,7 +117,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     peer: Any
     _message: Inbound
-    cancel_reason: object = None
+    cancel_reason: Any = None
     message: Message | None = None
     """The message itself, only where a `message` handler observes."""
 

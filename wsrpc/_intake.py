@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from ._calls import Calls
 from ._close import CloseCode
-from ._codec import Codec
+from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Message
 from ._messages import MAX_ID, Inbound, channel_id, is_id
 from ._outbound import Outbound
@@ -30,7 +30,7 @@ class Intake:
     """The receiving half of a peer. `receive` never raises, whatever comes.
 
     What the protocol says to ignore is counted in ``ignored``. ``fail`` ends the connection with a code and a reason;
-    ``fire`` calls the lifecycle handlers of an event, which may be coroutines, with one argument.
+    ``fire`` calls the lifecycle handlers of an event, which may be coroutines, with one argument; ``warn`` logs.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Intake:
         ignored: Counter[str],
         fail: Callable[[int, str], None],
         fire: Callable[[str, object], None],
+        warn: Callable[..., None],
     ) -> None:
         self._codec = codec
         self._decode: Callable[[Any], Inbound] = codec.decode
@@ -63,11 +64,14 @@ class Intake:
         self._ignored = ignored
         self._fail = fail
         self._fire = fire
+        self._warn = warn
+        self._suspected = False
         self._malformed_at: deque[float] = deque(maxlen=limits.undecodable + 1)
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, from the transport. Nothing is raised, whatever it is."""
         if text is not self._text:
+            self._suspect_codec(payload)
             self._foreign(payload, text)
             return
         try:
@@ -194,6 +198,17 @@ class Intake:
         if view is not None:
             view._finish()
 
+    def _suspect_codec(self, payload: bytes | bytearray) -> None:
+        """Text where this side speaks binary or the reverse: perhaps the two ends have different codecs."""
+        other = MsgpackCodec if self._text else JsonCodec
+        if not self._suspected and other.claims(bytes(payload[:32])):
+            self._suspected = True
+            self._warn(
+                "ignored what looks like a message in %s, this side speaks %s: both ends need the same codec=",
+                other.name,
+                self._codec.name,
+            )
+
     def _not_decoded(self, payload: bytes, text: bool, exc: Exception) -> None:
         if isinstance(exc, RecursionError):
             self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
@@ -234,6 +249,7 @@ class Intake:
     def connection_lost(self) -> None:
         """What the next connection brings counts anew."""
         self._malformed_at.clear()
+        self._suspected = False
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:

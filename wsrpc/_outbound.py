@@ -77,6 +77,8 @@ class Outbound:
         self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
         self.line = Line(loop)
         self._aborted: dict[int, None] = {}
+        self.on_queued: Callable[[], None] | None = None
+        """Told of each message that has to wait for a connection."""
         self.clear = False
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
@@ -185,7 +187,7 @@ class Outbound:
             ConnectionLost: ``"not_sent"``.
         """
         if self._must_queue():
-            self._outbox.put(payload)
+            self._queue(payload)
             return
         assert self._session is not None
         if self.line.full and self._over_cap(self._session, len(payload)):
@@ -194,7 +196,13 @@ class Outbound:
                 "other side reads too slowly; `await emit()` waits instead"
             )
         if not self._send(payload):
-            self._outbox.put(payload)
+            self._queue(payload)
+
+    def _queue(self, payload: bytes, sent: Callable[[], None] | None = None) -> int:
+        ticket = self._outbox.put(payload, sent)
+        if self.on_queued is not None:
+            self.on_queued()
+        return ticket
 
     def _send(self, payload: bytes) -> bool:
         """Hand a message to the transport; False if its connection has just ended and another one will come.
@@ -233,9 +241,9 @@ class Outbound:
             self.update_clear()
         payload = self._encode(message)
         if pending is None:
-            self._outbox.put(payload)
+            self._queue(payload)
         else:
-            pending.ticket = self._outbox.put(payload, pending.was_sent)
+            pending.ticket = self._queue(payload, pending.was_sent)
 
     def _must_queue(self) -> bool:
         """Whether a message has to wait for a connection; raises if there is none to wait for."""

@@ -55,7 +55,7 @@ def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
     if error.plain:
         return error.data, UNSET
     fields: dict[str, Any] = dict(error.fields) if isinstance(error, RemoteError) else {}
-    fields["message"] = str(error)
+    fields["message"] = error.message or str(error)
     if error.code is not None:
         fields["code"] = error.code
     if error.data is not None:

@@ -43,7 +43,7 @@ class Channel(Registrar, Caller):
         return self._closed
 
     @property
-    def close_reason(self) -> object:
+    def close_reason(self) -> Any:
         """What `close` was called with."""
         return self._reason
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from ._backoff import Reconnect, attempts
+from ._backoff import Reconnect, attempts, check_url
 from ._close import CloseInfo, check_close
 from ._codec import Codec, JsonCodec
 from ._convert import DecHook, EncHook
@@ -89,6 +89,10 @@ class Client(Registrar, Caller):
         lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
     ) -> None:
+        if isinstance(url, str):
+            check_url(url)
+        elif url is not None and not callable(url):
+            raise TypeError(f"a url is text, or a function that returns it, got {url!r}")
         if url is not None and transport is not None:
             raise ValueError("give a url or a transport, not both")
         if codec is not None and enc_hook is not None:
@@ -109,6 +113,7 @@ class Client(Registrar, Caller):
         self._scheduler = LoopScheduler()
         self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
         self._peer.on_lost = self._lost
+        self._peer._out.on_queued = self._queued
         self._sender = self._peer._sender
         self._state: ClientState = "idle"
         self._supervisor: asyncio.Task[None] | None = None
@@ -116,6 +121,7 @@ class Client(Registrar, Caller):
         self._failure: Exception | None = None
         self._on_reconnect: list[Callable[[ReconnectInfo], Any]] = []
         self._lost_at = 0.0
+        self._connecting = 0
 
     # ------------------------------------------------------------ what users see
 
@@ -175,11 +181,16 @@ class Client(Registrar, Caller):
         if self._supervisor is None or self._supervisor.done():
             self._begin()
             self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
+        self._connecting += 1
         try:
             await self.wait_connected()
         except asyncio.CancelledError:
-            await self._stop_dialing()
+            if self._connecting == 1 and not self._peer.connected:  # nobody else waits for it
+                await self._stop_dialing()
+                self._state = "idle"
             raise
+        finally:
+            self._connecting -= 1
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection. Cancelling is safe.
@@ -214,7 +225,8 @@ class Client(Registrar, Caller):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End the connection and do not dial again. What was accepted is written before the Close frame.
 
-        Handlers that still run get `Limits.close_timeout` seconds to finish, then they are cancelled.
+        Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
+        `Limits.close_timeout` seconds to finish.
 
         Raises:
             ValueError: if the code may not be sent or the reason has more than 123 bytes.
@@ -304,6 +316,7 @@ class Client(Registrar, Caller):
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         assert url is not None
+        check_url(url)
         return await dial(
             url,
             limits=self._limits,
@@ -312,6 +325,15 @@ class Client(Registrar, Caller):
             ssl=self._ssl,
             proxy=self._proxy,
         )
+
+    def _queued(self) -> None:
+        if self._state == "idle":
+            logger.warning(
+                "a message waits for a connection, but this client is not connecting: "
+                "use `async with client`, connect() or bind()",
+                extra={"peer": self._peer.id},
+            )
+            self._peer._out.on_queued = None
 
     def _lost(self, info: CloseInfo) -> CloseInfo:
         """The connection is gone; says whether another one will be dialed."""

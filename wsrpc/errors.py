@@ -257,6 +257,9 @@ class HandlerFailed(RemoteError):
         value = self._fields.get("error_id")
         return value if isinstance(value, str) else None
 
+    def __str__(self) -> str:
+        return self.message if self.error_id is None else f"{self.message} [{self.error_id}]"
+
 
 class BadResult(WsrpcError):
     """The answer came but is not what ``returns=`` asked for, or does not decode."""
@@ -286,7 +289,7 @@ class ReservedEvent(WsrpcError, ValueError):
 class ChannelClosed(WsrpcError):
     """The channel was closed; ``reason`` is what it was closed with."""
 
-    def __init__(self, channel: str, reason: object = None) -> None:
+    def __init__(self, channel: str, reason: Any = None) -> None:
         super().__init__(channel)
         self.channel = channel
         self.reason = reason

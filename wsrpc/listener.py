@@ -13,7 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from .limits import Limits
-from .websocket import WebSocketServerConnection, WebSocketTransport
+from .websocket import LIBRARY_LOGGER, WebSocketServerConnection, WebSocketTransport
 
 __all__ = ["Listener", "listen"]
 
@@ -110,6 +110,7 @@ async def listen(
         "max_size": limits.message,
         "max_queue": None,
         "write_limit": limits.high_water,
+        "logger": LIBRARY_LOGGER,
         "ssl": ssl,
     }
     if unix is not None:

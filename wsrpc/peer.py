@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -86,6 +87,7 @@ class Peer(Registrar, Caller):
         self._background: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] | None = None
         self.on_lost: Callable[[CloseInfo], CloseInfo] | None = None
+        warn = partial(self.log, logging.WARNING)
         self._out = self._sender = Outbound(
             self,
             codec,
@@ -96,7 +98,7 @@ class Peer(Registrar, Caller):
             keeps_offline=keeps_offline,
             ignored=self.ignored,
             fail=self._fail,
-            warn=partial(self.log, logging.WARNING),
+            warn=warn,
         )
         self._calls = Calls(
             self,
@@ -119,6 +121,7 @@ class Peer(Registrar, Caller):
             ignored=self.ignored,
             fail=self._fail,
             fire=self._tell,
+            warn=warn,
         )
 
     # ------------------------------------------------------------ what users see
@@ -194,6 +197,9 @@ class Peer(Registrar, Caller):
             self._out.ending = CloseInfo(code, reason, user_closed=True)
             self._out.discard(self._out.ending)
             return
+        if self._condition is State.OPENING:
+            with suppress(ConnectionLost):
+                self._out.flush_offline()
         if self._condition is not State.CLOSING:
             self._out.ending = CloseInfo(code, reason, user_closed=True)
             self._become(State.CLOSING)

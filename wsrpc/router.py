@@ -83,6 +83,7 @@ class Registrar(OnChannel):
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         self._check_open()
+        _check_event(event)
         if handler is not _MISSING:
             self._registry.add(self._channel_name, event, handler, **options)
             return handler
@@ -134,6 +135,7 @@ class Router(Registrar):
 
     def _record(self, channel: str | None, event: str, handler: Any, options: dict[str, Any]) -> Any:
         self._check_open()
+        _check_event(event)
 
         def register(function: Any) -> Any:
             self._registry.add(channel, event, function, **options)
@@ -189,6 +191,11 @@ class RouterChannel(Registrar):
     def use(self, middleware: M, /) -> M:
         assert self._channel_name is not None
         return self._router._use_on(self._channel_name, middleware)
+
+
+def _check_event(event: object) -> None:
+    if callable(event):
+        raise TypeError('the event\'s name comes first: @server.on("add"), not @server.on')
 
 
 def _any_type(_type: type[Any], _value: Any) -> Any:  # pragma: no cover - only its presence matters

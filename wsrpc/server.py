@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
+import sys
 from collections.abc import Callable, Iterable
 from threading import get_ident
 from types import TracebackType
@@ -143,12 +144,24 @@ class Server(Registrar):
         ssl: ssl_module.SSLContext | None = None,
         unix: str | None = None,
     ) -> None:
-        """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012."""
+        """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
+
+        Says on stderr where it listens, unless logging is set up.
+
+        Raises:
+            RuntimeError: inside a running event loop.
+        """
 
         async def main() -> None:
             async with self.listen(host, port, path=path, ssl=ssl, unix=unix) as listener:
-                logger.info("listening on %s", listener.url)
+                if logger.hasHandlers():
+                    logger.info("listening on %s", listener.url)
+                else:
+                    sys.stderr.write(f"listening on {listener.url}, Ctrl-C ends it\n")
                 await self.serve_forever()
+
+        if _inside_a_loop():
+            raise RuntimeError("run() starts an event loop of its own: inside one, `async with server.listen(...)`")
 
         try:
             asyncio.run(main())
@@ -184,7 +197,8 @@ class Server(Registrar):
     async def close(self) -> None:
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
 
-        Handlers that still run get `Limits.close_timeout` seconds to finish, then they are cancelled.
+        Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
+        `Limits.close_timeout` seconds to finish.
         """
         self._closed = True
         for listening in self._listeners:
@@ -339,3 +353,11 @@ class Listening:
         """Wait until the connections that came here are over."""
         if self._listener is not None:
             await self._listener.wait_closed()
+
+
+def _inside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -8,6 +8,7 @@ without the library's queue and the tasks around it, and writes at once what one
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl as ssl_module
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 from websockets.typing import Subprotocol
@@ -30,7 +31,11 @@ from .errors import ConnectionLost, HandshakeRejected
 from .limits import Limits
 from .transport import ConnectionInfo, Receiver
 
-__all__ = ["WebSocketServerConnection", "WebSocketTransport", "dial"]
+__all__ = ["LIBRARY_LOGGER", "WebSocketServerConnection", "WebSocketTransport", "dial"]
+
+LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
+"""The library's own log: what it says at INFO, wsrpc says too, with the peer's id."""
+LIBRARY_LOGGER.setLevel(logging.WARNING)
 
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
@@ -326,7 +331,7 @@ def _address(address: Any) -> tuple[str, int] | None:
 async def dial(
     url: str,
     *,
-    limits: Limits,
+    limits: Limits | None = None,
     headers: Mapping[str, str] | None = None,
     subprotocols: Sequence[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
@@ -339,6 +344,7 @@ async def dial(
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
         ValueError: for a URL that is none.
     """
+    limits = limits or Limits()
     options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
     try:
         connection = await connect(
@@ -355,8 +361,11 @@ async def dial(
             max_size=limits.message,
             max_queue=None,
             write_limit=limits.high_water,
+            logger=LIBRARY_LOGGER,
             **options,
         )
+    except InvalidURI as exc:
+        raise ValueError(f"a URL begins with ws:// or wss:// and names a host, got {url!r}") from exc
     except InvalidStatus as exc:
         body = exc.response.body or b""
         raise HandshakeRejected(exc.response.status_code, bytes(body).decode(errors="replace")) from exc

@@ -112,8 +112,8 @@ const commands = {
     peers.channel(peer, channel).close()
   },
 
-  send_raw({ peer, data }) {
-    peers.get(peer).send(data)
+  send_raw({ peer, data, binary = false }) {
+    peers.get(peer).send(binary ? Buffer.from(data) : data)
   },
 
   close({ peer, code, reason }) {
@@ -135,7 +135,7 @@ const commands = {
     }
   },
 
-  events: ({ kind, at_least }) => journal.take(kind, at_least),
+  events: ({ kind, peer, at_least }) => journal.take({ kind, peer, atLeast: at_least }),
 
   record({ event, channel, anonymous }) {
     peers.record(event, channel, anonymous)

@@ -9,9 +9,10 @@ export class Journal {
     for (const wake of [...this.#waiting]) wake()
   }
 
-  /** Removes and returns the entries (of one kind, if given), once there are `atLeast` of them. */
-  async take(kind, atLeast = 0) {
-    const wanted = (entry) => kind === undefined || entry.kind === kind
+  /** Removes and returns the entries (of one kind and one peer, if given), once there are `atLeast` of them. */
+  async take({ kind, peer, atLeast = 0 }) {
+    const wanted = (entry) =>
+      (kind === undefined || entry.kind === kind) && (peer === undefined || entry.peer === peer)
     while (this.#entries.filter(wanted).length < atLeast) {
       await new Promise((resolve) => {
         const wake = () => {

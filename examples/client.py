@@ -1,0 +1,35 @@
+"""The other side of server.py: `python examples/client.py`, or with the server's URL as argument."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import datetime
+
+from wsrpc import Client, CloseInfo, Peer, RemoteError
+
+
+async def main(url: str) -> None:
+    client = Client(url)  # not connected yet: handlers first
+
+    @client.on("shouted")
+    def shouted(text: str) -> None:
+        print(f"somebody shouted {text!r}")
+
+    @client.on("close")
+    def closed(peer: Peer, info: CloseInfo) -> None:
+        print("the connection dropped, dialing again" if info.will_reconnect else "bye")
+
+    async with client:
+        now = await client.request("time", returns=datetime)
+        print(f"the server's clock says {now:%H:%M:%S} UTC")
+        try:
+            await client.request("time", 48, returns=datetime)
+        except RemoteError as error:
+            print(f"{error} [{error.code}]")
+        others = await client.request("shout", "hello", returns=int, timeout=5)
+        print(f"{others} others heard it")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8080"))

@@ -1,0 +1,136 @@
+"""What wsrpc does, in one run: a server and a client on this machine, calling each other.
+
+Each line that is printed was checked: the program ends with status 0 only if all of it came out right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from wsrpc import BadArguments, Client, Peer, RemoteError, RpcError, Server
+
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+
+# ---------------------------------------------------------------- the server's handlers
+
+server = Server()
+stopped_because: asyncio.Queue[object] = asyncio.Queue()
+chat: asyncio.Queue[str] = asyncio.Queue()
+
+
+@server.on("add")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@server.on("middle")
+def middle(a: Point, b: Point) -> Point:
+    return Point((a.x + b.x) / 2, (a.y + b.y) / 2)
+
+
+@server.on("greet")
+async def greet(peer: Peer) -> str:  # `peer` is not an argument: it is whoever is calling
+    name = await peer.request("name", returns=str)
+    return f"Hello, {name}!"
+
+
+@server.on("nap")
+async def nap(peer: Peer) -> None:
+    try:
+        await peer.emit("napping")
+        await asyncio.Event().wait()
+    except asyncio.CancelledError as cancelled:
+        stopped_because.put_nowait(cancelled.args[0])
+        raise
+
+
+@server.on("withdraw")
+def withdraw(amount: int) -> int:
+    raise RpcError("not enough money", code="balance_too_low", data={"balance": 20, "wanted": amount})
+
+
+@server.on("say")
+def say(text: str) -> None:
+    chat.put_nowait(text)
+
+
+# ---------------------------------------------------------------- one run
+
+
+def show(line: str, got: object, expected: object) -> None:
+    """Print what happened, or end the program if it is not what should have happened."""
+    if got != expected:
+        raise SystemExit(f"{line}\ndemo failed: expected {expected!r}, got {got!r}")
+    print(line)
+
+
+async def main() -> None:
+    async with server.listen("127.0.0.1", 0) as listener:  # port 0: any that is free
+        client = Client(listener.url)
+        napping = asyncio.Event()
+
+        @client.on("double")  # a client has handlers, too
+        def double(number: int) -> int:
+            return number * 2
+
+        client.on("name", lambda: "Ada")
+        client.on("napping", napping.set)
+
+        async with client:
+            total = await client.request("add", 2, 3, returns=int)
+            show(f"client → server  add(2, 3) = {total}", total, 5)
+
+            point = await client.request("middle", Point(0, 0), Point(4, 2), returns=Point)
+            show(f"client → server  middle((0, 0), (4, 2)) = {point}", point, Point(2, 1))
+
+            [peer] = server.peers
+            doubled = await peer.request("double", 21)
+            show(f"server → client  double(21) = {doubled}", doubled, 42)
+
+            greeting = await client.request("greet", returns=str)
+            show(
+                f"both ways        greet() asks the client for its name() = {greeting!r}",
+                greeting,
+                "Hello, Ada!",
+            )
+
+            request = asyncio.create_task(client.request("nap"))
+            await napping.wait()
+            request.cancel("the alarm rang")
+            await asyncio.wait([request])
+            reason = await stopped_because.get()
+            show(
+                f"client ✗ server  nap() was cancelled, and its handler saw why: {reason!r}",
+                reason,
+                "the alarm rang",
+            )
+
+            refusal: object = None
+            try:
+                await client.request("withdraw", 50)
+            except RemoteError as error:
+                refusal = (error.message, error.code, error.data)
+            expected = ("not enough money", "balance_too_low", {"balance": 20, "wanted": 50})
+            show(f"client ✗ server  withdraw(50) was rejected: {refusal}", refusal, expected)
+
+            complaint = None
+            try:
+                await client.request("add", 2, "three")
+            except BadArguments as error:
+                complaint = error.message
+            wanted = "add(): argument 'b' (2nd): expected int, got str"
+            show(f"client ✗ server  add(2, 'three') never ran: {complaint}", complaint, wanted)
+
+            await client.emit("say", "good night")
+            heard = await chat.get()
+            show(f"client ⇢ server  event say({heard!r}), which nobody answers", heard, "good night")
+
+
+if __name__ == "__main__":
+    asyncio.run(asyncio.wait_for(main(), 20))  # seconds: a demo that hangs has failed, too

@@ -1,0 +1,36 @@
+"""A server that is a whole program: `python examples/server.py`, and client.py in another terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import datetime, timedelta, timezone
+
+from wsrpc import Peer, RpcError, Server
+
+server = Server()
+
+
+@server.on("time")
+def time(hours_east: int = 0) -> datetime:
+    try:
+        return datetime.now(timezone(timedelta(hours=hours_east)))
+    except ValueError:
+        raise RpcError(f"nowhere is {hours_east} hours east", code="unknown_zone") from None
+
+
+@server.on("shout")
+async def shout(peer: Peer, text: str) -> int:
+    """Pass a text on to everybody else; returns how many that are."""
+    report = await server.emit("shouted", text, skip=peer)
+    return report.sent
+
+
+@server.on("open")
+async def welcome(peer: Peer) -> None:
+    await peer.emit("shouted", f"welcome, {len(server.peers)} of you are here")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")  # says where it listens, and who comes and goes
+    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

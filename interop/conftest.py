@@ -1,0 +1,41 @@
+"""Fixtures of the tests against JavaScript. One event loop serves a whole run, because the agents live in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+from interop.node import Agent
+from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents, Link, named
+
+# Nothing to run there without 4.x, which is not on every machine.
+collect_ignore = [] if COMBINATIONS_4 else ["test_js_cancel.py"]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def agents() -> AsyncGenerator[Agents]:
+    async with AsyncExitStack() as stack:
+
+        async def start(library: str) -> Agent:
+            return await stack.enter_async_context(Agent.start(library))
+
+        yield Agents(start)
+
+
+@pytest_asyncio.fixture(loop_scope="session", params=COMBINATIONS, ids=named(COMBINATIONS))
+async def link(request: pytest.FixtureRequest, agents: Agents) -> AsyncGenerator[Link]:
+    """A connection to each library in each role."""
+    library, role = request.param
+    async with agents.link(library, role) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session", params=COMBINATIONS_4, ids=named(COMBINATIONS_4))
+async def link_4(request: pytest.FixtureRequest, agents: Agents) -> AsyncGenerator[Link]:
+    """A connection to ws-wrapper 4.x, which alone can cancel and open channels, in each role."""
+    library, role = request.param
+    async with agents.link(library, role) as made:
+        yield made

@@ -1,0 +1,115 @@
+"""Rejections between Python and JavaScript."""
+
+from __future__ import annotations
+
+import pytest
+
+from interop.peers import COMBINATIONS, Agents, Link, Role, named, text_of
+from wsrpc import HandlerFailed, RemoteError
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def failing(link: Link, kind: str) -> RemoteError:
+    with pytest.raises(RemoteError) as raised:
+        await link.peer.request("fail", kind)
+    assert type(raised.value) is RemoteError
+    return raised.value
+
+
+async def test_errors_of_javascript(link: Link) -> None:
+    for kind, text in [("error", "it failed"), ("type", "wrong type"), ("async", "failed later")]:
+        error = await failing(link, kind)
+        assert (str(error), error.message, error.code, error.data) == (text, text, None, None)
+        assert (dict(error.fields), error.plain) == ({}, False)
+
+
+async def test_further_fields_of_errors_of_javascript(link: Link) -> None:
+    await link.agent.call("set", error_props=True)
+    error = await failing(link, "error")
+    assert (error.message, error.code, error.data) == ("it failed", "E_FAIL", None)
+    assert dict(error.fields) == {"detail": {"attempt": 1}}
+    with pytest.raises(TypeError):
+        error.fields["detail"] = None  # type: ignore[index]
+    assert not hasattr(error, "detail")
+
+
+async def test_values_thrown_in_javascript(link: Link) -> None:
+    error = await failing(link, "string")
+    assert (str(error), error.data, error.plain) == ("just text", "just text", True)
+    error = await failing(link, "object")
+    assert (error.data, error.plain) == ({"reason": "because", "attempt": 1}, True)
+    assert "because" in str(error)
+    error = await failing(link, "null")
+    assert (str(error), error.data) == ("Error", None)
+
+
+async def test_undefined_thrown_in_javascript(link: Link) -> None:
+    if link.agent.library == "ws-wrapper-4":
+        assert str(await failing(link, "undefined")) == "Error"
+    else:
+        # What these send for it is the same as for a result of undefined.
+        assert await link.peer.request("fail", "undefined") is None
+
+
+async def test_rpc_errors_in_javascript(link: Link) -> None:
+    for channel in (None, "math"):
+        thrown = await link.ask_in_vain("fail", "rpc", channel=channel)
+        assert (thrown["is_error"], thrown["message"]) == (True, "it failed")
+        assert thrown["props"] == {"code": "E_FAIL", "data": {"attempt": 1}}
+    thrown = await link.ask_in_vain("fail", "number")
+    assert (thrown["message"], thrown["props"]) == ("it failed", {"code": 42})
+
+
+async def test_plain_values_in_javascript(link: Link) -> None:
+    thrown = await link.ask_in_vain("fail", "string")
+    assert text_of(thrown) == "just text"
+    thrown = await link.ask_in_vain("fail", "object")
+    assert (thrown["is_error"], thrown["value"]) == (False, {"reason": "because", "attempt": 1})
+    thrown = await link.ask_in_vain("fail", "null")
+    assert (thrown["is_error"], thrown["message"]) == (True, "Error")
+
+
+async def test_internal_errors_are_hidden(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    thrown = await link.ask_in_vain("fail", "internal")
+    assert (thrown["is_error"], thrown["message"]) == (True, "internal error")
+    assert thrown["props"]["code"] == "wsrpc.internal"
+    error_id = thrown["props"]["error_id"]
+    assert "secret" not in str(thrown)
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert error_id in record.getMessage()
+    assert "the password is secret" in caplog.text
+
+
+async def test_an_error_of_javascript_is_not_passed_on_to_it(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    """Python's handler asks JavaScript back and lets its error through: not meant for the caller."""
+    thrown = await link.ask_in_vain("ask", "fail", "error")
+    assert thrown["message"] == "internal error"
+    assert "it failed" in caplog.text
+    # The other way round JavaScript passes the text on, and the code if it is told to.
+    await link.agent.call("set", error_props=True)
+    with pytest.raises(RemoteError, match=r"^it failed$") as raised:
+        await link.peer.request("ask", "fail", "rpc")
+    assert (raised.value.code, raised.value.data) == ("E_FAIL", {"attempt": 1})
+
+
+async def test_codes_of_wsrpc_survive_the_way_through_javascript(link: Link) -> None:
+    await link.agent.call("set", error_props=True)
+    with pytest.raises(HandlerFailed, match=r"^internal error$") as raised:
+        await link.peer.request("ask", "fail", "internal")
+    assert raised.value.error_id is not None
+
+
+async def test_results_that_cannot_be_encoded(link: Link, caplog: pytest.LogCaptureFixture) -> None:
+    link.app.on("object", lambda: object())
+    assert (await link.ask_in_vain("object"))["message"] == "internal error"
+    link.app.on("surrogate", lambda: "\ud800")
+    assert (await link.ask_in_vain("surrogate"))["message"] == "internal error"
+    assert await link.ask("add", 1, 2) == 3
+
+
+@pytest.mark.parametrize(("library", "role"), COMBINATIONS, ids=named(COMBINATIONS))
+async def test_exposed_errors(agents: Agents, library: str, role: Role) -> None:
+    async with agents.link(library, role, expose_errors=True) as link:
+        thrown = await link.ask_in_vain("fail", "internal")
+        assert (thrown["message"], thrown["props"]) == ("the password is secret", {})

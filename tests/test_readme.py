@@ -1,0 +1,257 @@
+"""What README.md and docs/ show is run as it stands there, and what they link to exists.
+
+In README.md a block that begins with ``# name.py`` or ``// name.mjs`` is a whole program and runs as a process; the
+port it names is replaced by a free one. Every other Python block is run here, those of one page one after another
+in one namespace, with ``await`` allowed at the top, as in ``python -m asyncio``; then the page's ``test_…`` functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import signal
+import sys
+import types
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+
+from interop.node import JS, available_libraries, find_node
+from wsrpc import Limits
+from wsrpc._lifecycle import TRANSITIONS, State
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PORT = "8080"
+LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"]
+
+# Run a program as its user would, with the log on, where `Server.run` says which port it got.
+WITH_LOG = (
+    "import logging, runpy, sys; logging.basicConfig(level=logging.INFO); "
+    "runpy.run_path(sys.argv[1], run_name='__main__')"
+)
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int  # of its first line
+
+    @property
+    def program(self) -> str | None:
+        """The file's name, if the block is a whole program."""
+        found = re.match(r"(?:#|//) ([\w-]+\.(?:py|mjs))\b", self.text)
+        return found[1] if found else None
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1)
+
+
+def readme_program(name: str) -> str:
+    [block] = [block for block in blocks_of(README) if block.program == name]
+    return block.text
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# ---------------------------------------------------------------- blocks that run here
+
+
+class MustRaise(ast.NodeTransformer):
+    """Where a page shows an exception being caught, not raising any is wrong."""
+
+    def visit_Try(self, node: ast.Try) -> ast.Try:
+        self.generic_visit(node)
+        if node.handlers and not node.orelse:
+            [otherwise] = ast.parse("raise AssertionError('nothing was raised')").body
+            node.orelse = [ast.copy_location(otherwise, node)]
+        return node
+
+
+@contextmanager
+def namespace(page: Path) -> Iterator[dict[str, object]]:
+    """A module of its own, which dataclasses and their like look up by its name."""
+    module = types.ModuleType(f"page_{page.stem.lower()}")
+    sys.modules[module.__name__] = module
+    try:
+        yield module.__dict__
+    finally:
+        del sys.modules[module.__name__]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+async def test_the_python_blocks_of_a_page_run(page: Path) -> None:
+    with namespace(page) as names:
+        for block in blocks_of(page):
+            if block.language != "python" or block.program is not None:
+                continue
+            # Empty lines before it, so that a traceback shows the line of the page.
+            source = "\n" * (block.line - 1) + block.text
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            tree = compile(source, str(page), "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+            tree = ast.fix_missing_locations(MustRaise().visit(tree))
+            code = compile(tree, str(page), "exec", flags=flags, dont_inherit=True)
+            result = eval(code, names)
+            if inspect.iscoroutine(result):
+                await result
+        for name, value in list(names.items()):
+            if name.startswith("test_") and inspect.isfunction(value):
+                result = value()
+                if inspect.iscoroutine(result):
+                    await result
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """A block in a language that no test looks at would rot unseen."""
+    assert {block.language for block in blocks_of(page)} <= {"python", "js", "text"}
+
+
+# ---------------------------------------------------------------- whole programs
+
+
+@asynccontextmanager
+async def running_server(folder: Path) -> AsyncGenerator[str]:
+    """README's server as a process, its URL; it must end well when interrupted."""
+    text = readme_program("server.py")
+    assert PORT in text
+    (folder / "server.py").write_text(text.replace(PORT, "0"), "utf-8")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", WITH_LOG, "server.py"),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = ""
+    try:
+        while (found := re.search(r"INFO:wsrpc:listening on (\S+)\n", said)) is None:
+            line = await process.stderr.readline()
+            assert line, f"the server ended without listening:\n{said}"
+            said += line.decode()
+        yield found[1].rstrip("/")
+        process.send_signal(signal.SIGINT)
+        said += (await process.stderr.read()).decode()
+        assert await process.wait() == 0, said
+        assert "Traceback" not in said
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def output_of(*command: str, folder: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, err.decode()
+    assert err == b""
+    return out.decode()
+
+
+def promised_by(program: str) -> list[str]:
+    """What the comments beside printing lines say that they print."""
+    printing = re.findall(r"(?:print|console\.log)\(.*\)\s+(?:#|//) (.+)", program)
+    assert printing
+    return [comment.partition(", an ")[0] for comment in printing]
+
+
+async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
+    program = readme_program("client.py")
+    async with running_server(tmp_path) as url:
+        assert f"ws://127.0.0.1:{PORT}" in program
+        (tmp_path / "client.py").write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
+        printed = await output_of(sys.executable, "-W", "error", "client.py", folder=tmp_path)
+    assert printed.splitlines() == promised_by(program)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_the_javascript_program_runs_as_shown(library: str, tmp_path: Path) -> None:
+    program = readme_program("client.mjs")
+    folder = JS / "node_modules" / library
+    if library == "ws-wrapper-4":
+        folder = Path(os.environ.get("WS_WRAPPER_4") or folder)
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "ws").symlink_to(JS / "node_modules" / "ws")
+    (tmp_path / "node_modules" / "ws-wrapper").symlink_to(folder)
+    async with running_server(tmp_path) as url:
+        assert f"ws://127.0.0.1:{PORT}" in program
+        (tmp_path / "client.mjs").write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
+        printed = await output_of(find_node(), "client.mjs", folder=tmp_path)
+    assert printed.splitlines() == promised_by(program)
+
+
+# ---------------------------------------------------------------- what pages refer to
+
+
+def heading_anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if target.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), f"{page_name(page)}: {target} does not exist"
+        if anchor:
+            assert anchor in heading_anchors(linked.read_text("utf-8")), f"{page_name(page)}: {target}"
+
+
+def test_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+)", README.read_text("utf-8")))
+    assert linked == {page_name(page) for page in PAGES if page != README}
+
+
+SIZES = {"KiB": 1024, "MiB": 1024 * 1024}
+
+
+def default_in_words(text: str) -> int | float | None:
+    """``64 KiB``, ``10,000``, ``20 s`` and ``none`` as the values that they stand for."""
+    if text == "none":
+        return None
+    number, _, unit = text.replace(",", "").partition(" ")
+    return int(number) * SIZES[unit] if unit in SIZES else float(number)
+
+
+def test_the_table_of_states_is_true() -> None:
+    page = (ROOT / "docs" / "connection.md").read_text("utf-8")
+    page = page.partition("## States")[2].partition("##")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
+    shown = {State(state): {State(name) for name in re.findall(r"\w+", names)} for state, names in rows}
+    assert shown == TRANSITIONS
+
+
+def test_the_table_of_limits_is_true() -> None:
+    page = (ROOT / "docs" / "connection.md").read_text("utf-8")
+    page = page.partition("## Limits")[2]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", page, re.MULTILINE)
+    shown = {name: default_in_words(default) for name, default in rows}
+    assert shown == msgspec.structs.asdict(Limits())

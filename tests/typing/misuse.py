@@ -1,0 +1,107 @@
+"""Mistakes that a type checker must find: on each line marked ``# error``, and on no other. It is never run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsrpc import Client, CloseInfo, ConnectionInfo, ConnectionLost, Context, Limits, Peer, RpcError, Server
+
+server = Server()
+client = Client("ws://127.0.0.1:8080")
+
+
+@server.on("add")
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@client.on("name")
+async def name() -> str:
+    return "Ada"
+
+
+async def handlers_keep_their_signatures() -> None:
+    add("1", 2)  # error
+    add(1, c=2)  # error
+    text: str = add(1, 2)  # error
+    number: int = await name()  # error
+    forgotten: str = name()  # error
+    print(text, number, forgotten)
+
+
+async def results_have_the_type_that_was_asked_for(peer: Peer) -> None:
+    text: str = await client.request("add", 1, 2, returns=int)  # error
+    sure: int = await peer.request("find", returns=int | None)  # error
+    items: list[int] = await client.of("shop").request("items", returns=list[str])  # error
+    forgotten: int = client.request("add", 1, 2, returns=int)  # error
+    print(text, sure, items, forgotten)
+
+
+async def arguments_travel_by_position(peer: Peer) -> None:
+    await client.request("add", a=1, b=2)  # error
+    await peer.emit("log", level="high")  # error
+    peer.emit_nowait("log", timeout=1)  # error
+    await client.request("add", timeout="soon")  # error
+    await client.request(5)  # error
+    await client.request("add", returns=5)  # error
+
+
+def options_exist_or_do_not() -> None:
+    Server(orgins=["https://example.com"])  # error
+    Client("ws://127.0.0.1", reconnect=True)  # error
+    Client(8080)  # error
+    Client("ws://127.0.0.1", auth=lambda: 5)  # error
+    Limits(mesage=1024)  # error
+    Limits(message="4 MiB")  # error
+    server.on("add", add, threaded=True)  # error
+    server.on("add", "add")  # error
+    server.on(add)  # error
+    server.of("shop").on("add", add, thread="yes")  # error
+
+
+async def what_is_not_there(ctx: Context, info: CloseInfo) -> None:
+    await server.request("add", 1, 2)  # error
+    server.of("shop").of("more")  # error
+    print(info.kode, ctx.request)  # error
+    info.code = 1000  # error
+    await server.emit("news", skip="me")  # error
+    raise RpcError("no", kode="x")  # error
+
+
+async def middleware_takes_two_arguments(ctx: Context) -> Any: ...
+
+
+async def middleware_asks_a_context(ctx: str, call_next: object) -> Any: ...
+
+
+server.use(middleware_takes_two_arguments)  # error
+server.use(middleware_asks_a_context)  # error
+server.handler_context = lambda ctx: 5  # error
+
+
+class HalfATransport:
+    info = ConnectionInfo()
+    unsent = 0
+
+    def send(self, payload: bytes, text: bool = True, /) -> None: ...
+
+
+class HalfACodec:
+    name = "half"
+    text = True
+
+    def encode(self, message: Any, /) -> bytes:
+        return b""
+
+
+async def halves() -> None:
+    await server.accept(HalfATransport())  # error
+    await client.bind(HalfATransport())  # error
+    Server(codec=HalfACodec())  # error
+
+
+def states(lost: ConnectionLost) -> None:
+    if client.state == "online":  # error
+        print("never")
+    if lost.outcome == "perhaps":  # error
+        print("never")

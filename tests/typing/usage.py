@@ -1,0 +1,376 @@
+"""Code as users write it, which must type-check under mypy --strict and pyright strict. It is never run.
+
+``assert_type`` says what a checker must make of an expression.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypedDict, assert_type
+from uuid import UUID
+
+import msgspec
+
+import wsrpc
+from wsrpc import (
+    Channel,
+    Client,
+    CloseCode,
+    CloseInfo,
+    Codec,
+    ConnectionInfo,
+    ConnectionLost,
+    Context,
+    EmitReport,
+    HandlerFailed,
+    JsonCodec,
+    Limits,
+    Message,
+    MsgpackCodec,
+    Peer,
+    PeerError,
+    Receiver,
+    Reconnect,
+    ReconnectInfo,
+    RemoteError,
+    Router,
+    RpcError,
+    Server,
+    ServerChannel,
+    Transport,
+    current_context,
+    current_peer,
+)
+from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
+
+
+@dataclass
+class Item:
+    name: str
+    price: float = 0.0
+
+
+class Box(msgspec.Struct):
+    items: list[Item]
+
+
+class Where(TypedDict):
+    street: str
+    city: str
+
+
+# ---------------------------------------------------------------- handlers keep their signatures
+
+server = Server(limits=Limits(message=1024, timeout=None), origins=["https://example.com"], lax=True)
+client = Client("ws://127.0.0.1:8080/ws")
+router = Router()
+
+
+@server.on("add")
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@server.on("whoami")
+async def whoami(peer: Peer, ctx: Context) -> str:
+    assert_type(peer.state, dict[str, Any])
+    assert_type(ctx.event, str)
+    return str(ctx.state["user"])
+
+
+@server.on("slow", thread=True)
+def slow(path: str) -> bytes:
+    return path.encode()
+
+
+@server.once("hello", lax=False)
+async def hello(*names: str) -> None: ...
+
+
+@server.of("shop").on("order", ordered=True)
+async def order(box: Box, where: Where, at: datetime | None = None) -> UUID:
+    print(box.items[0].price, where["city"], at)
+    return UUID(int=0)
+
+
+@client.on("ask")
+def ask(question: str, answers: list[Literal["yes", "no"]]) -> str:
+    return answers[0]
+
+
+@router.on("ping")
+def ping() -> Literal["pong"]:
+    return "pong"
+
+
+@router.of("shop").on("count")
+async def count(peer: Peer) -> int:
+    return peer.active
+
+
+async def handlers_are_still_functions(peer: Peer, ctx: Context) -> None:
+    assert_type(add(1, b=2), int)
+    assert_type(await whoami(peer, ctx), str)
+    assert_type(slow("a"), bytes)
+    assert_type(ask("?", ["yes"]), str)
+    assert_type(ping(), Literal["pong"])
+    assert_type(await order(Box([Item("tea")]), {"street": "a", "city": "b"}), UUID)
+
+
+class Shop:
+    def __init__(self) -> None:
+        self.stock: dict[str, int] = {}
+
+    def take(self, item: str, amount: int) -> int:
+        return self.stock.setdefault(item, 0) - amount
+
+
+def registering_by_calls(channel: Channel, everywhere: ServerChannel, peer: Peer) -> None:
+    assert_type(server.on("add", add)(1, 2), int)
+    assert_type(client.on("take", Shop().take)("tea", 1), int)
+    server.on("add", None)
+    server.once("add", None)
+    server.on("max", max)
+    channel.on("name", lambda: "Ada")
+    everywhere.once("add", add, lax=True)
+    peer.on("add", add, ordered=True)
+    server.include(router)
+    client.include(router, channel="more")
+
+
+# ---------------------------------------------------------------- calling
+
+
+async def calling(peer: Peer, channel: Channel) -> None:
+    for caller in (client, peer, channel, client.of("shop"), peer.of("shop", ordered=True)):
+        assert_type(await caller.request("add", 1, 2), Any)
+        assert_type(await caller.request("add", 1, 2, returns=int), int)
+        await caller.emit("log", "text", 1, None, {"a": [1]})
+        caller.emit_nowait("log")
+    assert_type(await client.request("find", "tea", returns=int | None), int | None)
+    assert_type(await client.request("items", returns=list[Item]), list[Item])
+    assert_type(await client.request("box", returns=Box), Box)
+    assert_type(await client.request("where", returns=Where), Where)
+    assert_type(await peer.request("when", returns=datetime, timeout=None), datetime)
+    assert_type(await channel.request("pair", returns=tuple[int, str], timeout=0.5), tuple[int, str])
+    assert_type(await client.request("nothing", returns=None), None)
+
+    task = asyncio.create_task(client.request("add", 1, returns=int))
+    task.cancel("no longer needed")
+    first, second = await asyncio.gather(client.request("a", returns=int), client.request("b", returns=str))
+    assert_type(first, int)
+    assert_type(second, str)
+
+
+async def errors() -> None:
+    try:
+        await client.request("add")
+    except HandlerFailed as error:
+        assert_type(error.error_id, str | None)
+    except RemoteError as error:
+        assert_type(error.message, str)
+        assert_type(error.code, str | int | None)
+        assert_type(error.data, Any)
+        print(error.fields["stack"])
+    except ConnectionLost as error:
+        assert_type(error.outcome, Literal["not_sent", "unknown"])
+    except (TimeoutError, ConnectionError, wsrpc.WsrpcError):
+        pass
+    raise RpcError("sold out", code="sold_out", data={"left": 0})
+
+
+# ---------------------------------------------------------------- around handlers
+
+
+@server.use
+async def timing(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+    ctx.args = [*ctx.args, "more"]
+    return await call_next(ctx)
+
+
+@server.of("shop").use
+async def members(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+    assert_type(ctx.channel_name, str | None)
+    assert_type(ctx.id, int | None)
+    if ctx.cancel_reason is None and isinstance(ctx.peer, Peer):
+        return await call_next(ctx)
+    raise RpcError("members only")
+
+
+router.use(timing)
+client.use(timing)
+server.handler_context = lambda ctx: asyncio.timeout(5)
+
+
+@asynccontextmanager
+async def traced(ctx: Context) -> AsyncGenerator[None]:
+    yield
+
+
+traced_server = Server(handler_context=traced, expose_errors=lambda error: isinstance(error, ValueError))
+
+
+def inside_a_handler() -> None:
+    assert_type(current_context(), Context)
+    print(current_context().event, current_peer())
+
+
+# ---------------------------------------------------------------- lifecycle
+
+
+@server.on("open")
+async def opened(peer: Peer) -> None:
+    assert_type(peer.info, ConnectionInfo)
+    print(peer.info.path, peer.info.query.get("token"), peer.info.headers["user-agent"], peer.id)
+    peer.set("user", "Ada")
+    print(peer.get("user"), peer.connected, peer.pending, peer.ignored["foreign"])
+    await peer.close(CloseCode.POLICY_VIOLATION, "no")
+    await peer.wait_closed()
+
+
+@client.on("close")
+def closed(peer: Peer, info: CloseInfo) -> None:
+    assert_type(info.code, int)
+    print(info.reason, info.was_clean, info.user_closed, info.will_reconnect)
+
+
+@server.on("error")
+def failed(peer: Peer, error: Exception) -> None: ...
+
+
+@server.on("message")
+async def seen(peer: Peer, message: Message) -> None:
+    print(message.describe(redact=lambda event, args: ("…",) if event == "login" else args))
+    await message.processed()
+
+
+@client.on_reconnect
+async def again(info: ReconnectInfo) -> None:
+    assert_type(info.downtime, float)
+    assert_type(info.attempts, int)
+
+
+# ---------------------------------------------------------------- serving and dialing
+
+
+def whole_program() -> None:
+    server.run("0.0.0.0", 8080, path="/ws", ssl=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+
+
+async def serving(peer: Peer) -> None:
+    async with server.listen("127.0.0.1", 0, path="/ws") as listener:
+        assert_type(listener.url, str)
+        assert_type(listener.port, int)
+        report = await server.emit("news", "text", skip=peer)
+        assert_type(report, EmitReport)
+        assert_type(report.errors, tuple[PeerError, ...])
+        await server.of("shop").emit("closing", 5)
+        assert_type(server.peers, tuple[Peer, ...])
+        await server.serve_forever()
+    await server.close()
+
+
+async def fetch_token() -> str:
+    return "token"
+
+
+async def dialing() -> None:
+    plain = Client(
+        lambda: "wss://example.com/ws",
+        headers={"X-Trace": "1"},
+        auth=fetch_token,
+        subprotocols=["json"],
+        ssl=ssl.create_default_context(),
+        proxy=None,
+        reconnect=Reconnect(initial=1, max=10),
+        connect_timeout=None,
+        limits=Limits().replace(message=1024),
+    )
+    async with plain as same:
+        assert_type(same, Client)
+        assert_type(plain.peer, Peer)
+        assert_type(plain.state, Literal["idle", "connecting", "connected", "waiting", "closed"])
+    await plain.connect()
+    await plain.wait_connected()
+    await plain.close(1000, "bye")
+    by_hand = Client(reconnect=None)
+    await by_hand.bind(await wsrpc.dial("ws://127.0.0.1", limits=Limits()))
+
+
+# ---------------------------------------------------------------- bring your own
+
+
+class Prefixed(JsonCodec):
+    """Every message begins with the name of a tenant."""
+
+    name = "prefixed"
+
+    def __init__(self) -> None:
+        super().__init__(enc_hook=str)
+        plain_encode, plain_decode = self.encode, self.decode
+        self.encode = lambda message: b"acme:" + plain_encode(message)
+        self.decode = lambda payload: plain_decode(payload.removeprefix(b"acme:"))
+
+
+codecs: list[Codec] = [JsonCodec(), MsgpackCodec(enc_hook=str), Prefixed()]
+
+
+class Tube:
+    """A transport of one's own, without wsrpc as a base class."""
+
+    def __init__(self) -> None:
+        self.info = ConnectionInfo(path="/tube", remote=("::1", 1))
+        self.unsent = 0
+        self.receiver: Receiver | None = None
+
+    def start(self, receiver: Receiver, /) -> None:
+        receiver.receive(b"{}", True)
+        receiver.read_ended()
+        self.receiver = receiver
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        if self.receiver is None:
+            raise ConnectionLost(1006, "not started", "not_sent")
+
+    async def drain(self) -> None: ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        if self.receiver is not None:
+            self.receiver.connection_lost(CloseInfo(code, reason, was_clean=True))
+
+    def abort(self) -> None: ...
+
+
+async def own_transports() -> None:
+    tube: Transport = Tube()
+    assert_type(await server.accept(tube), Peer)
+    async with Client(transport=Tube(), codec=codecs[0]) as over_tube:
+        await over_tube.emit("x")
+
+
+# ---------------------------------------------------------------- testing
+
+
+async def testing() -> None:
+    async with connect(server, path="/ws?token=x", headers={"Origin": "null"}) as in_memory:
+        assert_type(in_memory, Client)
+    async with connect(server, client=client):
+        pass
+    clock = Clock()
+    async with pair(clock=clock, limits=Limits(timeout=1)) as (left, right):
+        assert_type(left, Peer)
+        right.on("add", add)
+        clock.advance(1)
+    dialed, accepted = memory_transports(path="/ws")
+    dialed.hold()
+    accepted.release()
+    scripted = ScriptedTransport()
+    await Client().bind(scripted)
+    scripted.feed({"a": ["log"]}, "text", b"binary")
+    scripted.expect({"i": 1, "d": None})
+    assert_type(scripted.take(), list[Any])
