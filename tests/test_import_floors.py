@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 # Lowest first. Inserting a floor moves those above it up by one.
 FLOORS: list[list[str]] = [
-    ["errors", "limits", "_close", "_convert", "_frames", "_introspect", "_messages", "_scheduler", "_types"],
+    ["errors", "limits", "_close", "_convert", "_frames", "_introspect", "_messages", "_scheduler", "_types", "_url"],
     ["transport", "_arguments", "_codec", "_outbox", "_rejections", "_requests"],
     ["_line", "_session", "_signature"],
     ["_context"],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import logging
 import os
 import re
 import signal
@@ -38,6 +39,15 @@ WITH_LOG = (
     "import logging, runpy, sys; logging.basicConfig(level=logging.INFO); "
     "runpy.run_path(sys.argv[1], run_name='__main__')"
 )
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A page may change the log's level; the tests that come after it read the log."""
+    logger = logging.getLogger("wsrpc")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 class Block(NamedTuple):

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
+from ._url import BadURL
 from .errors import HandshakeRejected
 
-__all__ = ["BadURL", "Reconnect", "attempts", "check_url", "is_transient"]
+__all__ = ["Reconnect", "attempts", "is_transient"]
 
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 
@@ -24,20 +25,6 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
 
     initial: float = 2.0
     max: float = 30.0
-
-
-class BadURL(ValueError):
-    """A URL to which no attempt can succeed."""
-
-
-def check_url(url: str) -> None:
-    """Refuse what cannot be dialed.
-
-    Raises:
-        BadURL: a ValueError that says what a URL looks like.
-    """
-    if not url.startswith(("ws://", "wss://")):
-        raise BadURL(f"a URL begins with ws:// or wss://, got {url!r}")
 
 
 def is_transient(error: BaseException) -> bool:

@@ -60,6 +60,7 @@ class Codec(Protocol):
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_CONTAINERS = (list, dict, tuple)  # arrays that are keys of a map become tuples
 _NOT_BRACKETS = bytes(set(range(256)) - set(_STEP))
 
 
@@ -133,8 +134,10 @@ class MsgpackCodec:
         for _ in range(depth):
             inside: list[Any] = []
             for container in level:
-                inside.extend(container.values() if container.__class__ is dict else container)
-            level = [item for item in inside if item.__class__ is list or item.__class__ is dict]
+                inside.extend(container)
+                if container.__class__ is dict:
+                    inside.extend(container.values())
+            level = [item for item in inside if item.__class__ in _CONTAINERS]
             if not level:
                 return False
         return True

@@ -90,9 +90,9 @@ class Message:
         shown = ", ".join(_bounded(arg, limit) for arg in args)
         if len(shown) > limit:
             shown = shown[: limit - 1] + "…"
-        where = "" if self.channel_name is None else f"{self.channel_name}: "
+        where = "" if self.channel_name is None else f"{_bounded(self.channel_name, limit)[1:-1]}: "
         kind = "event" if self.id is None else f"request #{self.id}"
-        return f"{kind} {where}{event}({shown})"
+        return f"{kind} {where}{_bounded(event, limit)[1:-1]}({shown})"
 
     def __str__(self) -> str:
         return self.describe()
@@ -102,9 +102,8 @@ class Message:
 
 
 def _bounded(value: object, limit: int) -> str:
-    # A long string is cut before repr() makes a second long string of it.
-    text = repr(value[:limit]) if isinstance(value, (str, bytes)) else repr(value)
-    return text.replace("\n", "\\n")
+    # A long string is cut before repr() makes a second long string of it; repr() keeps it on one line.
+    return repr(value[:limit]) if isinstance(value, (str, bytes)) else repr(value)
 
 
 @injectable("ctx")

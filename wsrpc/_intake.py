@@ -225,10 +225,12 @@ class Intake:
         if view is not None:
             view._finish()
         self._malformed(f"a message that does not decode: {exc}")
-        if saved is None or not is_id(saved.i) or saved.x is not UNSET:
+        if saved is None or not is_id(saved.i):
             return
         # Somebody may be waiting: for an answer from here, or for the answer that this was.
-        if isinstance(saved.a, list):
+        if saved.x is not UNSET:
+            self._calls.cancel(saved.i, None)
+        elif isinstance(saved.a, list):
             if not self._calls.knows(saved.i):
                 self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}", BAD_ARGUMENTS))
         else:

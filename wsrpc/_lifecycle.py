@@ -145,10 +145,14 @@ class Opening:
     def task(self) -> asyncio.Task[None]:
         return self._task
 
-    def cancel(self) -> None:
-        """The connection is gone: stop the handlers and let whoever waits go on."""
+    def connection_lost(self, *, user_closed: bool) -> None:
+        """The connection is gone: stop the handlers and let whoever waits go on.
+
+        Where this side closed it, a handler may be the one that did, so they are left to finish.
+        """
         self._timer.cancel()
-        self._task.cancel("the connection ended")
+        if not user_closed:
+            self._task.cancel("the connection ended")
         self._end()
 
     async def wait(self) -> None:

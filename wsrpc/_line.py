@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 
 from ._requests import Pending
 from ._scheduler import Scheduler
@@ -22,7 +22,7 @@ class Line:
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
-        self._turns: deque[asyncio.Future[bool]] = deque()
+        self._turns: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
         self._taken = False
         self.full = False
 
@@ -37,11 +37,10 @@ class Line:
         having it, and so is everybody by `reset`. Cancelling is safe.
         """
         turn: asyncio.Future[bool] = self._loop.create_future()
+        self._turns[turn] = None
         if first:
             self._taken = False
-            self._turns.appendleft(turn)
-        else:
-            self._turns.append(turn)
+            self._turns.move_to_end(turn, last=False)
         if pending is not None:
             pending.turn = turn
         try:
@@ -51,15 +50,14 @@ class Line:
                 self.pass_turn()
             raise
         finally:
-            if turn in self._turns:
-                self._turns.remove(turn)
+            self._turns.pop(turn, None)
             if pending is not None:
                 pending.turn = None
 
     def wake(self) -> None:
         """Let the next one send, if the line has room and nobody is at it."""
         while self._turns and not self.full and not self._taken:
-            turn = self._turns.popleft()
+            turn, _ = self._turns.popitem(last=False)
             if not turn.done():
                 self._taken = True
                 turn.set_result(True)
@@ -73,6 +71,6 @@ class Line:
         """The connection is gone: wake everybody, in order, to look for themselves."""
         self.full = self._taken = False
         while self._turns:
-            turn = self._turns.popleft()
+            turn, _ = self._turns.popitem(last=False)
             if not turn.done():
                 turn.set_result(False)

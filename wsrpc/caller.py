@@ -69,13 +69,15 @@ class Caller(OnChannel):
             raise _keywords("emit_nowait", event, unsupported)
         self._sender.send_event_nowait(self._channel_name, event, args)
 
-    @overload
-    def request(
-        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Never
-    ) -> Coroutine[Any, Any, Any]: ...
+    # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 
     @overload
-    def request(
+    async def request(
+        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Never
+    ) -> Any: ...
+
+    @overload
+    async def request(
         self,
         event: str,
         /,
@@ -83,7 +85,7 @@ class Caller(OnChannel):
         returns: TypeForm[T],
         timeout: float | UnsetType | None = UNSET,
         **unsupported: Never,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> T: ...
 
     def request(
         self,

@@ -12,13 +12,14 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from ._backoff import Reconnect, attempts, check_url
+from ._backoff import Reconnect, attempts
 from ._close import CloseInfo, check_close
 from ._codec import Codec, JsonCodec
 from ._convert import DecHook, EncHook
 from ._registry import Registry
 from ._scheduler import LoopScheduler
 from ._types import F
+from ._url import check_url
 from .caller import Caller
 from .channel import Channel
 from .errors import ConnectFailed, ConnectionLost
@@ -235,10 +236,10 @@ class Client(Registrar, Caller):
         self._state = "closed"
         self._peer._out.user_closed = True
         await self._stop_dialing()
-        await self._peer.close(code, reason)
-        await self._peer.join(self._limits.close_timeout)
         if self._failure is None:
             self._announce(ConnectionLost(code, reason or "the client was closed", "not_sent"))
+        await self._peer.close(code, reason)
+        await self._peer.join(self._limits.close_timeout)
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self._peer!r}>"
@@ -251,6 +252,9 @@ class Client(Registrar, Caller):
         self._state = "connecting"
         self._peer._out.user_closed = False
         self._peer._out.keeps_offline = True
+        event = self._connected_event
+        if event is not None and event.get_loop() is not asyncio.get_running_loop():
+            self._connected_event = None  # of a loop that was left in the middle; nobody waits there any more
 
     async def _stop_dialing(self) -> None:
         supervisor = self._supervisor
@@ -316,7 +320,6 @@ class Client(Registrar, Caller):
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         assert url is not None
-        check_url(url)
         return await dial(
             url,
             limits=self._limits,

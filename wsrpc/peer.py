@@ -312,7 +312,7 @@ class Peer(Registrar, Caller):
             info = self.on_lost(info)
         self._out.ending = info
         if self._opening is not None:
-            self._opening.cancel()
+            self._opening.connection_lost(user_closed=info.user_closed)
             self._opening = None
         self._intake.connection_lost()
         self._out.connection_lost(info)

@@ -27,6 +27,7 @@ from websockets.typing import Subprotocol
 
 from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
+from ._url import BadURL
 from .errors import ConnectionLost, HandshakeRejected
 from .limits import Limits
 from .transport import ConnectionInfo, Receiver
@@ -365,7 +366,7 @@ async def dial(
             **options,
         )
     except InvalidURI as exc:
-        raise ValueError(f"a URL begins with ws:// or wss:// and names a host, got {url!r}") from exc
+        raise BadURL(url) from exc
     except InvalidStatus as exc:
         body = exc.response.body or b""
         raise HandshakeRejected(exc.response.status_code, bytes(body).decode(errors="replace")) from exc
