@@ -35,7 +35,7 @@ from .errors import (
 )
 from .limits import Limits
 
-__all__ = ["Outbound"]
+__all__ = ["Outbound", "check_sending"]
 
 
 class Outbound:
@@ -155,28 +155,16 @@ class Outbound:
 
     # ------------------------------------------------------------ events
 
-    def check(self, channel: str | None, event: str) -> None:
-        """Refuse a name that cannot travel, and a call from a thread that is not the event loop's."""
-        if event.__class__ is not str or not event:
-            check_name("an event's name", event)
-        if channel is None and event in RESERVED_EVENTS:
-            raise ReservedEvent(event)
-        if get_ident() != self._thread:
-            raise RuntimeError(
-                "this peer belongs to an event loop in another thread: "
-                "use asyncio.run_coroutine_threadsafe(peer.request(...), loop)"
-            )
-
     async def send_event(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
         """See `Caller.emit`."""
-        self.check(channel, event)
+        check_sending(channel, event, self._thread)
         message = Event((event, *args), UNSET if channel is None else channel)
         if not (self.clear and self._send(self._encode(message))):
             await self._send_in_turn(message, None)
 
     def send_event_nowait(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
         """See `Caller.emit_nowait`."""
-        self.check(channel, event)
+        check_sending(channel, event, self._thread)
         self.send_nowait(self._encode(Event((event, *args), UNSET if channel is None else channel)))
 
     def send_nowait(self, payload: bytes, /) -> None:
@@ -275,7 +263,7 @@ class Outbound:
         /,
     ) -> Any:
         """See `Caller.request`."""
-        self.check(channel, event)
+        check_sending(channel, event, self._thread)
         pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout)
         message = Request(pending.id, (event, *args), UNSET if channel is None else channel)
         try:
@@ -352,3 +340,20 @@ class Outbound:
                 # matters more.
                 payload = self._encode(Cancellation(pending.id, *reason_to_wire(None)))
             self.reply(payload)
+
+
+def check_sending(channel: str | None, event: str, thread: int | None) -> None:
+    """Refuse a name that cannot travel, and a call from another thread than ``thread``.
+
+    Raises:
+        TypeError, ReservedEvent, RuntimeError: say why and what to do.
+    """
+    if event.__class__ is not str or not event:
+        check_name("an event's name", event)
+    if channel is None and event in RESERVED_EVENTS:
+        raise ReservedEvent(event)
+    if thread is not None and get_ident() != thread:
+        raise RuntimeError(
+            "this peer belongs to an event loop in another thread: "
+            "use asyncio.run_coroutine_threadsafe(peer.request(...), loop)"
+        )

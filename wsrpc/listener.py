@@ -7,10 +7,11 @@ import socket as socket_module
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from .limits import Limits
 from .websocket import LIBRARY_LOGGER, WebSocketServerConnection, WebSocketTransport
@@ -21,39 +22,34 @@ logger = logging.getLogger("wsrpc")
 
 
 class Listener:
-    """A port that accepts connections. ``port`` and ``url`` say where, once it listens."""
+    """A port that accepts connections. ``url`` and ``port`` say where, also after the end."""
 
-    def __init__(self, server: Server, path: str | None, secure: bool) -> None:
+    def __init__(
+        self, server: Server, opening: WeakSet[WebSocketServerConnection], path: str | None, *, secure: bool
+    ) -> None:
         self._server = server
-        self._path = path or "/"
-        self._secure = secure
-
-    @property
-    def port(self) -> int:
+        self._opening = opening
+        scheme = "wss" if secure else "ws"
+        listening = next(iter(server.sockets))
+        if listening.family in (socket_module.AF_INET, socket_module.AF_INET6):
+            host, port = str(listening.getsockname()[0]), int(listening.getsockname()[1])
+            # What listens everywhere is reached here.
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            host = f"[{host}]" if ":" in host else host
+        else:
+            host, port = "localhost", 0
+        self.port: int = port
         """The TCP port; 0 for a Unix socket."""
-        return self._address()[1]
-
-    @property
-    def url(self) -> str:
+        self.url = f"{scheme}://{host}{f':{port}' if port else ''}{path or '/'}"
         """Where a client on this machine finds it, for instance ``ws://127.0.0.1:41327/ws``."""
-        scheme = "wss" if self._secure else "ws"
-        host, port = self._address()
-        if not port:
-            return f"{scheme}://localhost{self._path}"
-        # What listens everywhere is reached here.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{self._path}"
-
-    def _address(self) -> tuple[str, int]:
-        listening = next(iter(self._server.sockets))
-        if listening.family not in (socket_module.AF_INET, socket_module.AF_INET6):
-            return "", 0
-        host, port = listening.getsockname()[:2]
-        return host, port
 
     def stop(self) -> None:
-        """Accept no further connections; those that are open stay. Idempotent."""
+        """Accept no further connections; those that are open stay, handshakes that go on end. Idempotent."""
         self._server.close(close_connections=False)
+        for connection in self._opening:
+            # Whoever connects and says nothing would hold up the end until the handshake's timeout.
+            if connection.state is State.CONNECTING and hasattr(connection, "transport"):  # TLS is done, if any
+                connection.wsrpc.abort()
 
     async def wait_closed(self) -> None:
         """Wait until every connection is over. Cancelling is safe."""
@@ -80,11 +76,11 @@ async def listen(
     allowed = frozenset(origins)
 
     def check(connection: ServerConnection, request: Request) -> Response | None:
-        if path is not None and urlsplit(request.path).path != path:
+        if path is not None and request.path.partition("?")[0] != path:
             return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
         origin = request.headers.get("Origin")
         host = request.headers.get("Host", "")
-        if origin is not None and origin not in allowed and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin not in allowed and origin.partition("://")[2].lower() != host.lower():
             logger.warning(
                 "refused the origin %r; to allow it: Server(origins=[%r])",
                 origin,
@@ -96,11 +92,19 @@ async def listen(
 
     async def handle(connection: ServerConnection) -> None:
         assert isinstance(connection, WebSocketServerConnection)
+        opening.discard(connection)
         await accept(connection.wsrpc)
         await connection.wait_closed()
 
+    opening: WeakSet[WebSocketServerConnection] = WeakSet()
+
+    def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
+        connection = WebSocketServerConnection(*args, **kwargs)
+        opening.add(connection)
+        return connection
+
     options: dict[str, Any] = {
-        "create_connection": WebSocketServerConnection,
+        "create_connection": create,
         "process_request": check,
         "compression": None,
         "open_timeout": limits.open_timeout,
@@ -120,4 +124,4 @@ async def listen(
     else:
         options |= {"host": host, "port": port}
     server = await serve(handle, **options)
-    return Listener(server, path, ssl is not None)
+    return Listener(server, opening, path, secure=ssl is not None)

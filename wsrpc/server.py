@@ -19,6 +19,7 @@ from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec
 from ._convert import DecHook, EncHook
 from ._messages import Event
+from ._outbound import check_sending
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
 from ._types import check_name
@@ -232,10 +233,8 @@ class Server(Registrar):
         return await self._emit(None, event, args, skip)
 
     async def _emit(self, channel: str | None, event: str, args: tuple[Any, ...], skip: Peer | None) -> EmitReport:
+        check_sending(channel, event, self._thread)
         peers = [peer for peer in self._peers if peer is not skip]
-        if not peers:
-            return EmitReport(0)
-        peers[0]._out.check(channel, event)
         payload = self._settings.codec.encode(Event((event, *args), UNSET if channel is None else channel))
         full = [
             asyncio.ensure_future(peer.transport.drain()) for peer in peers if peer._out.line.full and peer.transport

@@ -41,10 +41,11 @@ class MemoryTransport:
     messages. `hold` and `release` make the other side stop reading and go on.
     """
 
-    def __init__(self, info: ConnectionInfo, high_water: int) -> None:
+    def __init__(self, info: ConnectionInfo, limits: Limits) -> None:
         self.info = info
         self.sent = 0
-        self._high_water = high_water
+        self._high_water = limits.high_water
+        self._largest = limits.message
         self._other: MemoryTransport
         self._receiver: Receiver | None = None
         self._loop = asyncio.get_running_loop()
@@ -64,9 +65,11 @@ class MemoryTransport:
 
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
+        if self._paused:
+            receiver.pause_sending()
+        self._other._deliver()
         if self._ended is not None:
             self._loop.call_soon(receiver.connection_lost, self._ended)
-        self._other._schedule()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if self._closing or self._ended is not None:
@@ -89,10 +92,14 @@ class MemoryTransport:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         check_close(code, reason)
+        self.close_soon(code, reason)
+        await asyncio.shield(self._over)
+
+    def close_soon(self, code: int, reason: str) -> None:
+        """Begin to close, without waiting for the end."""
         if not self._closing and self._ended is None:
             self._closing = True
             self._loop.call_soon(self._finish, CloseInfo(code, reason, was_clean=True))
-        await asyncio.shield(self._over)
 
     def abort(self) -> None:
         if self._ended is None:
@@ -116,11 +123,14 @@ class MemoryTransport:
     def _deliver(self) -> None:
         self._scheduled = False
         receiver = self._other._receiver
-        if self._held or receiver is None or self._other._ended is not None:
+        if self._held or receiver is None or not self._out:
             return
         batch, self._out = self._out, deque()
         self._unsent = 0
         for payload, text in batch:
+            if len(payload) > self._largest:
+                self._other.close_soon(CloseCode.MESSAGE_TOO_BIG, f"more than {self._largest} bytes")
+                break
             receiver.receive(payload, text)
         receiver.read_ended()
         if self._paused and self._unsent <= self._high_water // 4:
@@ -145,8 +155,9 @@ class MemoryTransport:
         if self._ended is not None:
             return
         self._ended = info
-        self._out.clear()
-        self._unsent = 0
+        if not info.was_clean:
+            self._out.clear()
+            self._unsent = 0
         for waiter in self._drained:
             if not waiter.done():
                 waiter.set_result(None)
@@ -169,8 +180,7 @@ def memory_transports(
         headers=MappingProxyType(lower),
         origin=lower.get("origin"),
     )
-    high_water = (limits or Limits()).high_water
-    left, right = MemoryTransport(info, high_water), MemoryTransport(info, high_water)
+    left, right = (MemoryTransport(info, limits or Limits()) for _ in range(2))
     left._other, right._other = right, left
     return left, right
 

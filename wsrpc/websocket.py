@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection
@@ -305,14 +305,14 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
 def _describe(connection: Connection) -> ConnectionInfo:
     request = connection.request
     assert request is not None, "the opening handshake is over"
-    url = urlsplit(request.path)
+    path, _, query = request.path.partition("?")
     headers: dict[str, str] = {}
     for name, value in request.headers.raw_items():
         key = name.lower()
         headers[key] = f"{headers[key]}, {value}" if key in headers else value
     return ConnectionInfo(
-        path=url.path,
-        query=MappingProxyType(dict(parse_qsl(url.query, keep_blank_values=True))),
+        path=path,
+        query=MappingProxyType(dict(parse_qsl(query, keep_blank_values=True))),
         headers=MappingProxyType(headers),
         origin=headers.get("origin"),
         remote=_address(connection.remote_address),
