@@ -35,9 +35,7 @@ class Child:
         line = self._stdout.readline().decode() if readable else ""
         if line.endswith("\n"):
             return line.strip()
-        problem = (
-            f"ended with status {self._process.wait(5)}" if readable else f"said nothing for {timeout:g} s"
-        )
+        problem = f"ended with status {self._process.wait(5)}" if readable else f"said nothing for {timeout:g} s"
         self._errors.seek(0)
         errors = self._errors.read().decode(errors="replace").strip()
         raise BenchmarkError(f"{self.name}: {problem}\n{errors[-3000:] or '(nothing on stderr)'}")

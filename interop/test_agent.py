@@ -115,9 +115,7 @@ async def test_errors(pair: Pair) -> None:
         assert (text["message"] or text["value"]) == "just text"
         missing = (await ask(caller, "no such event"))["rejected"]
         assert missing["message"] == "No event listener for 'no such event'"
-        assert (await ask(caller, "fail", "null"))["rejected"]["is_error"] is (
-            caller.library == "ws-wrapper-4"
-        )
+        assert (await ask(caller, "fail", "null"))["rejected"]["is_error"] is (caller.library == "ws-wrapper-4")
 
 
 async def test_events_reach_the_journal_in_order(pair: Pair) -> None:

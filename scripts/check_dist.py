@@ -109,9 +109,7 @@ def check_sdist(sdist: Path, problems: Problems) -> None:
     files += [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")]
     missing = sorted(set(files) - names)
     problems.expect(not missing, f"sdist: lacks {missing}")
-    unwanted = sorted(
-        name for name in names if re.search(r"(^|/)(node_modules|__pycache__|\.venv)(/|$)", name)
-    )
+    unwanted = sorted(name for name in names if re.search(r"(^|/)(node_modules|__pycache__|\.venv)(/|$)", name))
     problems.expect(not unwanted, f"sdist: must not hold {unwanted[:5]}")
 
 
@@ -120,12 +118,8 @@ def try_out(wheel: Path, problems: Problems) -> None:
     with tempfile.TemporaryDirectory(prefix="wsrpc-dist-") as folder:
         venv.create(folder, with_pip=True, symlinks=True)
         python = Path(folder) / "bin" / "python"
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel], check=True
-        )
-        used = subprocess.run(
-            [python, "-I", "-W", "error", "-c", TRY_OUT], cwd=folder, capture_output=True, text=True
-        )
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel], check=True)
+        used = subprocess.run([python, "-I", "-W", "error", "-c", TRY_OUT], cwd=folder, capture_output=True, text=True)
     problems.expect(used.returncode == 0, f"the installed wheel does not work:\n{used.stderr}")
     version = wheel.name.split("-")[1]
     if used.returncode == 0:

@@ -1,25 +1,27 @@
 """The transports that the contract suite tests.
 
-To add one: a subclass of `Dials` (how it opens a connection) or of `Accepts` (how it listens), with an entry in `FLAVOURS`.
+To add one: a subclass of `Dials` (how it opens a connection) or of `Accepts` (how it listens), and an entry in
+`FLAVOURS`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager as Context
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 
 from wsrpc import Limits, Transport, dial
-from wsrpc.testing import memory_transports
 from wsrpc.listener import listen
+from wsrpc.testing import memory_transports
 
-PATIENCE = 15.0
+PATIENCE = 8.0
 
-Early = list[tuple[int, bytes]]
+Early = Sequence[tuple[int, bytes]]
 """Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
 
 
@@ -32,11 +34,11 @@ class Flavour(ABC):
         return self.name
 
     @abstractmethod
-    def pair(self, limits: Limits, other: Limits | None = None) -> AbstractAsyncContextManager[tuple[Transport, Transport]]:
+    def pair(self, limits: Limits, other: Limits | None = None) -> Context[tuple[Transport, Transport]]:
         """The transport under test and the transport at its other end."""
 
     @abstractmethod
-    def stalled(self, limits: Limits) -> AbstractAsyncContextManager[tuple[Transport, Callable[[], None]]]:
+    def stalled(self, limits: Limits) -> Context[tuple[Transport, Callable[[], None]]]:
         """The transport under test, whose other end does not read until the function is called."""
 
 
@@ -45,8 +47,8 @@ class OverSockets(Flavour):
 
     @abstractmethod
     def raw(
-        self, limits: Limits, *, early: Early = [], receive_buffer: int | None = None
-    ) -> AbstractAsyncContextManager[tuple[Transport, RawPeer]]:
+        self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None
+    ) -> Context[tuple[Transport, RawPeer]]:
         """The transport under test and a raw peer."""
 
     @asynccontextmanager
@@ -72,7 +74,7 @@ class Dials(OverSockets):
 
     @asynccontextmanager
     async def raw(
-        self, limits: Limits, *, early: Early = [], receive_buffer: int | None = None
+        self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None
     ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
         frames = b"".join(build_frame(opcode, payload, masked=False) for opcode, payload in early)
         async with raw_server(receive_buffer=receive_buffer) as server:
@@ -98,7 +100,7 @@ class Accepts(OverSockets):
     """A flavour that is the accepting side."""
 
     @abstractmethod
-    def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AbstractAsyncContextManager[str]:
+    def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> Context[str]:
         """Listen, pass each transport to ``accept``, and give the URL; afterwards nothing is left."""
 
     @asynccontextmanager
@@ -113,7 +115,7 @@ class Accepts(OverSockets):
 
     @asynccontextmanager
     async def raw(
-        self, limits: Limits, *, early: Early = [], receive_buffer: int | None = None
+        self, limits: Limits, *, early: Early = (), receive_buffer: int | None = None
     ) -> AsyncGenerator[tuple[Transport, RawPeer]]:
         frames = b"".join(build_frame(opcode, payload, masked=True) for opcode, payload in early)
         async with self.serving(limits) as (url, accepted):

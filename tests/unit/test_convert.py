@@ -255,8 +255,6 @@ def test_the_users_enc_hook_encodes_the_rest_also_inside_models() -> None:
 
 
 def test_pydantic_is_not_imported() -> None:
-    code = (
-        "import sys, wsrpc._convert as c; c.converter(list[int])([1]); assert 'pydantic' not in sys.modules"
-    )
+    code = "import sys, wsrpc._convert as c; c.converter(list[int])([1]); assert 'pydantic' not in sys.modules"
     root = Path(__file__).parent.parent.parent
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20, cwd=root)

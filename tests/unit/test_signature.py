@@ -506,9 +506,7 @@ def test_a_function_that_is_given_a_signature() -> None:
     def anything(*args: Any) -> Any:
         return args
 
-    parameter = inspect.Parameter(
-        "n", inspect.Parameter.POSITIONAL_ONLY, annotation="Annotated[int, Meta(ge=1)]"
-    )
+    parameter = inspect.Parameter("n", inspect.Parameter.POSITIONAL_ONLY, annotation="Annotated[int, Meta(ge=1)]")
     anything.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
     assert run(anything, 1) == (1,)
     assert refused(anything, 0).message == "event(): argument 'n' (1st): expected int >= 1"
@@ -715,8 +713,7 @@ def test_pydantic_errors_name_the_field_and_not_the_value() -> None:
 
     error = refused(handler, {"id": "secret"})
     assert error.message == (
-        "event(): argument 'model' (1st): id: Input should be a valid integer, "
-        "unable to parse string as an integer"
+        "event(): argument 'model' (1st): id: Input should be a valid integer, unable to parse string as an integer"
     )
 
 

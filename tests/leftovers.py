@@ -1,0 +1,65 @@
+"""A fixture for tests with real connections: afterwards nothing is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+
+NOT_OURS = ("SSL handshake failed", "Error on transport creation for incoming connection")
+"""What asyncio itself says, in debug mode, of a TLS handshake that the other side refused."""
+
+
+def open_sockets() -> set[str]:
+    """The sockets of this process, by inode. Empty where the system does not tell; ResourceWarnings remain."""
+    found = set()
+    try:
+        numbers = os.listdir("/proc/self/fd")
+    except FileNotFoundError:
+        return found
+    for number in numbers:
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+def other_tasks() -> set[asyncio.Task[Any]]:
+    """All tasks but the one that asks."""
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+async def turns_until(condition: Callable[[], object], patience: float = 8.0) -> None:
+    """Let the event loop turn until ``condition`` holds, for what nobody tells of."""
+    async with asyncio.timeout(patience):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def nothing_left() -> AsyncGenerator[None]:
+    """No task, no socket, and no complaint of the event loop (an exception never retrieved, for instance)."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    tasks_before = other_tasks()
+    sockets_before = open_sockets()
+    yield
+    tasks = other_tasks() - tasks_before
+    if tasks:
+        await asyncio.wait(tasks, timeout=2)
+    for _ in range(20):  # closing a socket takes a turn or two
+        await asyncio.sleep(0)
+    left = other_tasks() - tasks_before
+    assert not left, f"tasks are left: {left}"
+    gc.collect(1)  # what a test made is young; a full collection would be most of the time that the tests take
+    await asyncio.sleep(0)
+    complaints = [context for context in complaints if context["message"] not in NOT_OURS]
+    assert not complaints, f"the event loop complained: {complaints}"
+    assert not open_sockets() - sockets_before, "sockets are left open"

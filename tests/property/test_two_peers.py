@@ -1,0 +1,294 @@
+"""Two real peers, everything that users and networks do to them, in any order, and a model that counts.
+
+Whatever happens: every request ends exactly once, with what its handler did or with a reason that fits; events
+arrive at most once and in order; and when it is over, nothing is left in either peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from wsrpc import (
+    ConnectionLost,
+    Context,
+    HandlerFailed,
+    JsonCodec,
+    Limits,
+    Overloaded,
+    Peer,
+    QueueFull,
+    RemoteError,
+    RequestTimeout,
+    TooManyRequests,
+    UnknownEvent,
+)
+from wsrpc.peer import Settings
+from wsrpc.testing import Clock, MemoryTransport, memory_transports
+
+SMALL = Limits(high_water=300, hard_cap=100_000, running=3, waiting=4, pending=8, offline=3, open_handlers=2)
+
+sides = st.sampled_from([0, 1])
+kinds = st.sampled_from(["echo", "later", "held", "stubborn", "back", "fails", "nobody", "ordered"])
+timeouts = st.sampled_from([None, None, 1.0, 5.0])
+
+ENDS: dict[str, tuple[type[BaseException], ...]] = {"fails": (HandlerFailed,), "nobody": (UnknownEvent,)}
+ALWAYS = (ConnectionLost, RequestTimeout, TooManyRequests, QueueFull, Overloaded, asyncio.CancelledError)
+
+
+class Asked:
+    """One request of the model."""
+
+    def __init__(self, kind: str, number: int, task: asyncio.Task[Any]) -> None:
+        self.kind = kind
+        self.number = number
+        self.task = task
+        self.cancelled = False
+        self.ended = 0
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self.ended += 1
+        if task.cancelled():
+            # Only who cancelled it sees it cancelled.
+            assert self.cancelled
+            return
+        error = task.exception()
+        if error is None:
+            assert task.result() == [self.kind, self.number]
+            assert self.kind not in ENDS
+        else:
+            # A `back` whose inner request failed is an internal error to whoever asked for it.
+            inner = (HandlerFailed,) if self.kind == "back" else ()
+            assert isinstance(error, ALWAYS + ENDS.get(self.kind, ()) + inner), error
+            if isinstance(error, RemoteError):
+                assert self.kind in ENDS or isinstance(error, (Overloaded, *inner)), error
+
+
+class TwoPeers(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.complaints: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        self.asked: list[Asked] = []
+        self.emitted: list[asyncio.Task[None]] = []
+        self.number = 0
+        self.closed = 0
+
+    # ------------------------------------------------------------ running the loop
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    async def turns(self, count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    @initialize(offline=st.booleans(), opens=st.booleans())
+    def begin(self, offline: bool, opens: bool) -> None:
+        async def main() -> None:
+            self.clock = Clock()
+            self.gate = asyncio.Event()
+            shared = Settings(JsonCodec(), SMALL)
+            self.peers = [
+                Peer(shared, dialer=True, loop=self.clock, keeps_offline=offline),
+                Peer(shared, dialer=False, loop=self.clock),
+            ]
+            self.seen: list[list[int]] = [[], []]
+            self.starts: Counter[tuple[int, int]] = Counter()
+            self.ends: list[MemoryTransport] = []
+            for side, peer in enumerate(self.peers):
+                self.register(side, peer, opens)
+
+        self.run(main())
+        self.connect()
+
+    def register(self, side: int, peer: Peer, opens: bool) -> None:
+        def started(kind: str, number: int) -> list[Any]:
+            self.starts[1 - side, number] += 1
+            return [kind, number]
+
+        async def later(number: int) -> list[Any]:
+            result = started("later", number)
+            await asyncio.sleep(0)
+            return result
+
+        async def held(ctx: Context, number: int) -> list[Any]:
+            result = started(ctx.event, number)
+            await self.gate.wait()
+            return result
+
+        async def stubborn(number: int) -> list[Any]:
+            result = started("stubborn", number)
+            gate = self.gate
+            while not gate.is_set():
+                try:
+                    await gate.wait()
+                except asyncio.CancelledError:
+                    continue
+            return result
+
+        async def back(peer: Peer, number: int) -> list[Any]:
+            result = started("back", number)
+            assert await peer.request("ping", timeout=3) == "pong"
+            return result
+
+        def fails(number: int) -> None:
+            started("fails", number)
+            raise ValueError(number)
+
+        async def open_handler(peer: Peer) -> None:
+            try:
+                assert await peer.request("ping", timeout=3) == "pong"
+            except (ConnectionLost, RequestTimeout, TooManyRequests, Overloaded, QueueFull):
+                return
+
+        peer.on("ping", lambda: "pong")
+        peer.on("echo", lambda number: started("echo", number))
+        peer.on("later", later)
+        peer.on("held", held)
+        peer.on("ordered", held, ordered=True)
+        peer.on("stubborn", stubborn)
+        peer.on("back", back)
+        peer.on("fails", fails)
+        peer.on("note", lambda number, _: self.seen[side].append(number))
+        if opens and side == 0:
+            peer.on("open", open_handler)
+
+    # ------------------------------------------------------------ what happens
+
+    @rule(side=sides, kind=kinds, timeout=timeouts)
+    def request(self, side: int, kind: str, timeout: float | None) -> None:
+        self.number += 1
+        task = self.loop.create_task(self.peers[side].request(kind, self.number, timeout=timeout))
+        self.asked.append(Asked(kind, self.number, task))
+
+    @rule(side=sides, size=st.sampled_from([1, 100]))
+    def emit(self, side: int, size: int) -> None:
+        self.number += 1
+        self.emitted.append(self.loop.create_task(self.peers[side].emit("note", self.number, "x" * size)))
+
+    @rule(which=st.integers(0, 30), reason=st.sampled_from([None, "bored", ValueError("x")]))
+    def cancel(self, which: int, reason: object) -> None:
+        running = [asked for asked in self.asked if not asked.task.done()]
+        if running:
+            asked = running[which % len(running)]
+            asked.cancelled = True
+            asked.task.cancel(reason)
+
+    @rule(which=st.integers(0, 30))
+    def cancel_an_emit(self, which: int) -> None:
+        running = [task for task in self.emitted if not task.done()]
+        if running:
+            running[which % len(running)].cancel()
+
+    @rule(count=st.integers(1, 4))
+    def turn(self, count: int) -> None:
+        self.run(self.turns(count))
+
+    @rule()
+    def settle(self) -> None:
+        self.run(self.turns(30))
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 4.0]))
+    def time_passes(self, seconds: float) -> None:
+        async def main() -> None:
+            self.clock.advance(seconds)
+
+        self.run(main())
+
+    @rule()
+    def release_handlers(self) -> None:
+        async def main() -> None:
+            gate, self.gate = self.gate, asyncio.Event()
+            gate.set()
+
+        self.run(main())
+
+    @rule(side=sides)
+    def hold_line(self, side: int) -> None:
+        if self.ends:
+            self.ends[side].hold()
+
+    @rule(side=sides)
+    def release_line(self, side: int) -> None:
+        async def main() -> None:
+            if self.ends:
+                self.ends[side].release()
+
+        self.run(main())
+
+    @rule(side=sides)
+    def drop(self, side: int) -> None:
+        async def main() -> None:
+            if self.ends:
+                self.ends[side].abort()
+
+        self.run(main())
+
+    @rule(side=sides)
+    def close(self, side: int) -> None:
+        self.closed += 1
+        self.emitted.append(self.loop.create_task(self.peers[side].close(4000, "rule")))
+
+    @rule()
+    @precondition(lambda self: self.closed < 20)
+    def connect(self) -> None:
+        """Bind both to a new connection, whether there is an old one or not."""
+
+        async def main() -> None:
+            self.ends = list(memory_transports(limits=SMALL))
+            for peer, end in zip(self.peers, self.ends, strict=True):
+                peer.bind(end)
+
+        self.run(main())
+
+    # ------------------------------------------------------------ what must hold
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "peers"):
+                self.run(self.finish())
+        finally:
+            self.loop.close()
+
+    async def finish(self) -> None:
+        for end in self.ends:
+            end.release()
+        gate, self.gate = self.gate, asyncio.Event()
+        self.gate.set()
+        gate.set()
+        await self.turns(50)
+        for peer in self.peers:
+            await peer.close()
+        await self.turns(50)
+        for asked in self.asked:
+            assert asked.task.done(), f"{asked.kind} never ended"
+            assert asked.ended == 1
+        assert all(task.done() for task in self.emitted)
+        for task in self.emitted:
+            if not task.cancelled() and task.exception() is not None:
+                assert isinstance(task.exception(), (ConnectionLost, QueueFull)), task.exception()
+        assert max(self.starts.values(), default=0) <= 1, "a request ran twice"
+        for seen in self.seen:
+            assert seen == sorted(set(seen)), "events arrived twice or out of order"
+        for peer in self.peers:
+            await peer.join(0)
+            assert (peer.pending, peer.active) == (0, 0), peer
+            assert peer._calls.active == {} and len(peer._calls.room) == 0
+            assert not peer._out.line.busy and peer._background == set()
+        assert self.clock.next_deadline is None, "a timer is left"
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert left == set(), left
+        assert self.complaints == []
+
+
+TestTwoPeers = TwoPeers.TestCase
+TestTwoPeers.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,164 @@
+"""Driving one peer from a script, for the tests of the symmetric core."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from wsrpc import Codec, JsonCodec, Limits, Peer
+from wsrpc._registry import Registry
+from wsrpc.peer import Settings
+from wsrpc.testing import Clock, ScriptedTransport
+
+ABORTED = {"message": "Request aborted"}
+
+
+async def turns(count: int = 10) -> None:
+    """Let the event loop run what is ready, ``count`` times over. No time passes, so nothing depends on speed."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def start(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    return asyncio.get_running_loop().create_task(coroutine)
+
+
+class Driven:
+    """A peer on a scripted transport, with a clock that stands still. The test plays the other side."""
+
+    def __init__(
+        self,
+        *,
+        dialer: bool = False,
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        expose_errors: bool | Callable[[BaseException], bool] = False,
+        shared: Registry | None = None,
+        keeps_offline: bool = False,
+        bind: bool = True,
+    ) -> None:
+        self.clock = Clock()
+        self.transport = ScriptedTransport()
+        settings = Settings(codec or JsonCodec(), limits or Limits(), expose_errors)
+        self.peer = Peer(settings, dialer=dialer, shared=shared, loop=self.clock, keeps_offline=keeps_offline)
+        if bind:
+            self.peer.bind(self.transport)
+
+    def feed(self, *messages: Any) -> None:
+        """One read that brings ``messages``."""
+        self.transport.feed(*messages)
+
+    def raw(self, payload: bytes, text: bool = True) -> None:
+        """One read that brings exactly these bytes."""
+        assert self.transport._receiver is not None
+        self.transport._receiver.receive(payload, text)
+        self.transport._receiver.read_ended()
+
+    def take(self) -> list[Any]:
+        return self.transport.take()
+
+    def expect(self, *messages: Any) -> None:
+        self.transport.expect(*messages)
+
+    async def fed(self, *messages: Any) -> list[Any]:
+        """Feed, let everything happen, and return what was sent."""
+        self.feed(*messages)
+        await turns()
+        return self.take()
+
+    async def asks(self, event: str, *args: Any, **options: Any) -> tuple[asyncio.Task[Any], int]:
+        """Let the peer make a request; returns its task and its id; what was sent before is dropped."""
+        task = start(self.peer.request(event, *args, **options))
+        await turns(2)
+        sent = self.take()[-1]
+        assert sent["a"] == [event, *args]
+        return task, sent["i"]
+
+    def rebind(self) -> ScriptedTransport:
+        """Bind a fresh transport, which is the one that is fed from then on."""
+        self.transport = ScriptedTransport()
+        self.peer.bind(self.transport)
+        return self.transport
+
+    def assert_empty(self) -> None:
+        """Nothing of any call is left in the peer."""
+        peer = self.peer
+        assert peer.pending == 0
+        assert peer.active == 0
+        assert peer._calls.active == {}
+        assert len(peer._calls.room) == 0
+        assert peer._calls.tasks() == set()
+        assert not peer._out.line.busy
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        return dict(self.peer.ignored)
+
+    @property
+    def close_code(self) -> int | None:
+        return None if self.transport.closed is None else self.transport.closed.code
+
+
+async def idle(driven: Driven) -> None:
+    """Until no handler runs any more, not even one in a thread."""
+    while driven.peer.active:
+        await turns(1)
+
+
+async def closes_with(driven: Driven, code: int) -> None:
+    """Assert that the peer ends the connection with ``code``."""
+    await turns()
+    assert driven.close_code == code
+    assert not driven.peer.connected
+
+
+def messages(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+    """The texts that were logged at ``level`` or above."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= level]
+
+
+def rejection(sent: list[Any], i: int) -> dict[str, Any]:
+    """The error object of the rejection of request ``i``, which must be the only answer to it."""
+    [answer] = [message for message in sent if message.get("i") == i]
+    assert set(answer) == {"i", "e", "_"} and answer["_"] == 1, answer
+    error: dict[str, Any] = answer["e"]
+    assert isinstance(error["message"], str)
+    return error
+
+
+class Blocked:
+    """A handler that waits until the test lets it go, and remembers what happened to it."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[Any, ...]] = []
+        self.finished: list[tuple[Any, ...]] = []
+        self.cancelled: list[object] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, *args: Any) -> Any:
+        self.started.append(args)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError as exc:
+            self.cancelled.append(exc.args[0] if exc.args else None)
+            raise
+        self.finished.append(args)
+        return list(args)
+
+
+class Stubborn(Blocked):
+    """One that does not stop when it is cancelled."""
+
+    async def __call__(self, *args: Any) -> Any:
+        self.started.append(args)
+        while not self.go.is_set():
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError as exc:
+                self.cancelled.append(exc.args[0] if exc.args else None)
+        self.finished.append(args)
+        return list(args)

@@ -1,0 +1,216 @@
+"""`Client.bind` and `Client(transport=...)`: connections that somebody else made."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, dial
+from wsrpc.testing import memory_transports
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+
+
+def echo_server() -> Server:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    return server
+
+
+async def test_made_without_a_connection_handlers_first_then_bound() -> None:
+    server = echo_server()
+    client = Client(limits=LIMITS)
+    client.on("name", lambda: "Ada")
+    assert client.state == "idle" and not client.connected
+    async with server.listen() as listener:
+        await client.bind(await dial(listener.url, limits=LIMITS))
+        assert client.state == "connected" and client.connected
+        assert await client.request("echo", 1) == 1
+        (peer,) = server.peers
+        assert await peer.request("name") == "Ada"
+        await client.close()
+    assert client.state == "closed" and not client.connected
+
+
+async def test_made_with_a_connection() -> None:
+    async with echo_server().listen() as listener:
+        async with Client(transport=await dial(listener.url, limits=LIMITS), limits=LIMITS) as client:
+            assert await client.request("echo", "x") == "x"
+
+
+async def test_made_with_a_connection_in_memory() -> None:
+    server = echo_server()
+    ours, theirs = memory_transports()
+    accepting = asyncio.create_task(server.accept(theirs))
+    async with Client(transport=ours, limits=LIMITS) as client:
+        await accepting
+        assert await client.request("echo", 2) == 2
+    await server.close()
+
+
+async def test_bound_again_after_a_drop_with_handlers_kept() -> None:
+    server = echo_server()
+    lost: asyncio.Queue[CloseInfo] = asyncio.Queue()
+    opened: list[Peer] = []
+    client = Client(limits=LIMITS)
+    client.on("name", lambda: "Ada")
+    client.of("side").on("name", lambda: "Bert")
+    client.on("open", opened.append)
+    client.on("close", lambda peer, info: lost.put_nowait(info))
+    async with server.listen() as listener:
+        for number in range(1, 4):
+            transport = await dial(listener.url, limits=LIMITS)
+            await client.bind(transport)
+            assert len(opened) == number
+            await client.emit("nobody listens")
+            assert await client.request("echo", number) == number
+            (peer,) = server.peers
+            assert await peer.request("name") == "Ada"
+            assert await peer.of("side").request("name") == "Bert"
+            transport.abort()
+            info = await lost.get()
+            assert (info.code, info.user_closed, info.will_reconnect) == (1006, False, False)
+            assert not client.connected
+            await peer.wait_closed()
+        await client.close()
+
+
+async def test_over_a_live_connection_the_old_one_gets_1001_and_its_pending_requests_fail() -> None:
+    first, second = Server(limits=LIMITS), echo_server()
+    started, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
+    first.on("close", lambda peer, info: ended.set_result(info))
+
+    @first.on("wait")
+    async def wait() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    infos: list[CloseInfo] = []
+    client = Client(limits=LIMITS)
+    client.on("close", lambda peer, info: infos.append(info))
+    async with first.listen() as one, second.listen() as two:
+        await client.bind(await dial(one.url, limits=LIMITS))
+        pending = asyncio.create_task(client.request("wait"))
+        await started.wait()
+        await client.bind(await dial(two.url, limits=LIMITS))
+        with pytest.raises(ConnectionLost) as caught:
+            await pending
+        assert (caught.value.code, caught.value.outcome) == (1001, "unknown")
+        info = await ended
+        assert (info.code, info.was_clean) == (1001, True)
+        assert [(info.code, info.user_closed) for info in infos] == [(1001, False)]
+        assert await client.request("echo", "on the second") == "on the second"
+        await client.close()
+
+
+async def test_a_request_made_inside_open() -> None:
+    answers = []
+    client = Client(limits=LIMITS)
+
+    @client.on("open")
+    async def opened(peer: Peer) -> None:
+        answers.append(await peer.request("echo", "peer"))
+        answers.append(await client.request("echo", "client"))
+
+    async with echo_server().listen() as listener:
+        await client.bind(await dial(listener.url, limits=LIMITS))
+        assert answers == ["peer", "client"]
+        await client.close()
+
+
+async def test_both_sides_request_inside_open() -> None:
+    answers: asyncio.Queue[str] = asyncio.Queue()
+    server = echo_server()
+    client = Client(limits=LIMITS)
+    client.on("name", lambda: "Ada")
+
+    @server.on("open")
+    async def accepted(peer: Peer) -> None:
+        answers.put_nowait(await peer.request("name", returns=str))
+
+    @client.on("open")
+    async def opened(peer: Peer) -> None:
+        answers.put_nowait(await peer.request("echo", "x", returns=str))
+
+    async with server.listen() as listener:
+        await client.bind(await dial(listener.url, limits=LIMITS))
+        assert {await answers.get(), await answers.get()} == {"Ada", "x"}
+        await client.close()
+
+
+async def test_what_was_sent_before_bind_leaves_after_open_in_order() -> None:
+    server = Server(limits=LIMITS)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    server.on("say", heard.put_nowait)
+    client = Client(limits=LIMITS)
+
+    @client.on("open")
+    async def opened(peer: Peer) -> None:
+        await peer.emit("say", "in open")
+
+    await client.emit("say", "1")
+    client.emit_nowait("say", "2")
+    await client.emit("say", "3")
+    async with server.listen() as listener:
+        await client.bind(await dial(listener.url, limits=LIMITS))
+        await client.emit("say", "4")
+        assert [await heard.get() for _ in range(5)] == ["in open", "1", "2", "3", "4"]
+        await client.close()
+
+
+async def test_bind_after_close_opens_it_again() -> None:
+    client = Client(limits=LIMITS)
+    async with echo_server().listen() as listener:
+        for _ in range(2):
+            await client.bind(await dial(listener.url, limits=LIMITS))
+            assert await client.request("echo", 1) == 1
+            await client.close()
+            with pytest.raises(ConnectionLost) as caught:
+                await client.emit("too late")
+            assert caught.value.outcome == "not_sent"
+
+
+async def test_bind_of_a_connection_that_is_over_already() -> None:
+    lost: asyncio.Queue[CloseInfo] = asyncio.Queue()
+    client = Client(limits=LIMITS)
+    client.on("close", lambda peer, info: lost.put_nowait(info))
+    async with echo_server().listen() as listener:
+        transport = await dial(listener.url, limits=LIMITS)
+        transport.abort()
+        await transport.close()
+        await client.bind(transport)
+        assert (await lost.get()).code == 1006
+        await client.close()
+
+
+async def test_bind_from_within_close_brings_it_back() -> None:
+    client = Client(limits=LIMITS)
+    back = asyncio.Event()
+    async with echo_server().listen() as listener:
+
+        @client.on("close")
+        async def closed(peer: Peer, info: CloseInfo) -> None:
+            if not info.user_closed:
+                await client.bind(await dial(listener.url, limits=LIMITS))
+                back.set()
+
+        first = await dial(listener.url, limits=LIMITS)
+        await client.bind(first)
+        first.abort()
+        await back.wait()
+        assert await client.request("echo", 1) == 1
+        await client.close()
+
+
+def test_a_url_and_a_transport_are_refused() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        Client("ws://127.0.0.1:1/", transport=object())  # type: ignore[arg-type]
+
+
+async def test_connect_without_a_url_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="bind"):
+        await Client().connect()

@@ -1,0 +1,164 @@
+"""The codecs, alone."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from wsrpc import Codec, JsonCodec, MsgpackCodec
+from wsrpc._messages import Event, Inbound, Request
+from wsrpc.testing import pair
+
+CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_there_and_back(codec: Codec) -> None:
+    message = Request(7, ("e", 1, "ü", None, [True, {"k": 1.5}]), "room")
+    back = codec.decode(codec.encode(message))
+    assert back == Inbound(a=["e", 1, "ü", None, [True, {"k": 1.5}]], i=7, c="room")
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+async def test_two_peers_speak_it(codec: Codec) -> None:
+    async with pair(codec=codec) as (a, b):
+        b.on("add", lambda x, y: x + y)
+        assert await a.request("add", 1, 2) == 3
+        with pytest.raises(Exception, match="No event listener for 'nobody'"):
+            await a.request("nobody")
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "on_wire"),
+    [
+        (float("nan"), None),
+        (float("inf"), None),
+        (b"\x00\xff", "AP8="),
+        (datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), "2024-01-02T03:04:05Z"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Decimal("1.50"), "1.50"),
+        (Colour.RED, "red"),
+        (
+            {
+                1,
+            },
+            [1],
+        ),
+        (2**64 - 1, 2**64 - 1),
+    ],
+)
+def test_what_json_makes_of_rich_values(value: Any, on_wire: Any) -> None:
+    assert json.loads(JsonCodec().encode(Event(("e", value)))) == {"a": ["e", on_wire]}
+
+
+def test_enc_hook_turns_other_types_into_those() -> None:
+    def hook(value: object) -> Any:
+        if isinstance(value, complex):
+            return [value.real, value.imag]
+        raise NotImplementedError
+
+    for codec in (JsonCodec(enc_hook=hook), MsgpackCodec(enc_hook=hook)):
+        assert codec.decode(codec.encode(Event(("e", 1 + 2j)))).a == ["e", [1.0, 2.0]]
+        with pytest.raises(NotImplementedError):
+            codec.encode(Event(("e", object())))
+    for plain in CODECS:
+        with pytest.raises(TypeError):
+            plain.encode(Event(("e", object())))
+
+
+def test_messagepack_keeps_bytes() -> None:
+    codec = MsgpackCodec()
+    assert codec.decode(codec.encode(Event(("e", b"\x00\xff")))).a == ["e", b"\x00\xff"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "claimed"),
+    [(b"{", True), (b" \r\n\t{x", True), (b"", False), (b"[{", False), (b'"{', False), (b"x{", False), (b"   ", False)],
+)
+def test_what_json_claims(payload: bytes, claimed: bool) -> None:
+    assert JsonCodec().claims(payload) is claimed
+
+
+def test_what_messagepack_claims() -> None:
+    codec = MsgpackCodec()
+    assert all(codec.claims(payload) for payload in (b"\x80", b"\x8f", b"\xde\x00", b"\xdf"))
+    assert not any(codec.claims(payload) for payload in (b"", b"\x90", b"\xc0", b"\x01", b"\xa1a", b"{"))
+    assert codec.rescue(b"\x81") is None
+
+
+def test_what_is_rescued() -> None:
+    codec = JsonCodec()
+    saved = codec.rescue(rb'{"i":3,"a":["e","\ud800"],"other":1}')
+    assert saved is not None and saved.i == 3 and saved.a == ["e", "\ud800"]
+    assert saved.d is UNSET and saved.x is UNSET
+    saved = codec.rescue(b'{"i":3,"d":NaN,"ws-wrapper":false}')
+    assert saved is not None and saved.ours is False and saved.d is not UNSET
+    saved = codec.rescue(b'{"i":' + b"9" * 10_000 + b"}")
+    assert saved is not None and saved.i is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[1]", b"5", b"null", b'{"i":1,}', b"[" * 100_000, b'{"a":' * 100_000])
+def test_what_cannot_be_rescued(payload: bytes) -> None:
+    assert JsonCodec().rescue(payload) is None
+
+
+def at_depth(depth: int, codec: Codec) -> bytes:
+    value: Any = "[{" * 200
+    for level in range(depth - 2):
+        value = [value] if level % 2 else {"k": value}
+    return codec.encode(Event(("e", value)))
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+@pytest.mark.parametrize("depth", [2, 3, 10, 64, 65, 300])
+def test_depth_is_counted_exactly(codec: Codec, depth: int) -> None:
+    payload = at_depth(depth, codec)
+    assert not codec.nests_deeper(payload, depth)
+    assert codec.nests_deeper(payload, depth - 1)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_breadth_is_not_depth(codec: Codec) -> None:
+    assert not codec.nests_deeper(codec.encode(Event(("e", [[], {}] * 5000))), 4)
+
+
+def test_messagepack_depth_counts_keys() -> None:
+    """MessagePack allows arrays as keys, which become tuples."""
+    codec = MsgpackCodec()
+    payload = b"\x81\xa1a\x92\xa1e\x81" + b"\x91" * 100 + b"\x01\x01"
+    try:
+        codec.decode(payload)
+    except msgspec.DecodeError:
+        return  # refusing such keys altogether is as good
+    assert codec.nests_deeper(payload, 64)
+
+
+@pytest.mark.parametrize("payload", [b'["\\"]"]', rb'["\\[[["]', b'["[[[[[[[["]', '["ü[[[[[[\\u005b"]'.encode()])
+def test_brackets_in_text_are_no_depth(payload: bytes) -> None:
+    assert not JsonCodec().nests_deeper(payload, 1)
+
+
+def test_looking_at_depth_takes_time_in_proportion() -> None:
+    """Texts that would make a careless regular expression try everything twice, and twice again."""
+    for piece in (rb"\\", rb"\"", b"[", b'"",', rb'"\\",'):
+        JsonCodec().nests_deeper(b'["' + piece * 200_000 + b'"]' + b"[" * 70, 64)
+
+
+def test_a_codec_of_ones_own_can_stand_on_json() -> None:
+    class Shouting(JsonCodec):
+        name = "shouting"
+
+    codec: Codec = Shouting()
+    assert codec.decode(codec.encode(Event(("e",)))).a == ["e"]

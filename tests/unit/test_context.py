@@ -1,0 +1,118 @@
+"""`Context` and `Message`: what a handler, and what an observer, can ask."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from core_driver import Driven, turns
+
+from wsrpc import Context, Message, Peer
+from wsrpc._messages import Inbound
+
+
+async def test_a_context_tells_about_its_call() -> None:
+    d = Driven()
+    d.peer.set("user", "ada")
+    seen: list[Context] = []
+
+    def handler(ctx: Context, peer: Peer, x: int) -> None:
+        assert peer is ctx.peer is d.peer
+        seen.append(ctx)
+
+    d.peer.of("room").on("e", handler)
+    d.peer.on("e", handler)
+    await d.fed({"i": 7, "c": "room", "a": ["e", 5]}, {"a": ["e", 6]})
+    first, second = seen
+    assert (first.event, first.id, first.channel_name, first.args) == ("e", 7, "room", [5])
+    assert (second.event, second.id, second.channel_name, second.args) == ("e", None, None, [6])
+    assert first.cancel_reason is None and first.message is None
+    assert first.state["user"] == "ada" and d.peer.get("user") == "ada" and d.peer.get("x", 1) == 1
+    assert repr(first) == f"<Context room:e #7 of {d.peer!r}>"
+    assert repr(second) == f"<Context e of {d.peer!r}>"
+
+
+async def test_arguments_may_be_assigned_and_conversion_sees_the_new_ones() -> None:
+    d = Driven()
+
+    def strict(n: int) -> int:
+        return n
+
+    @d.peer.use
+    async def middleware(ctx: Context, call_next: Any) -> Any:
+        ctx.args = [*ctx.args, 41] if not ctx.args else ["x"]
+        return await call_next(ctx)
+
+    d.peer.on("strict", strict)
+    sent = await d.fed({"i": 1, "a": ["strict"]}, {"i": 2, "a": ["strict", 5]})
+    assert sent[0] == {"i": 1, "d": 41}
+    assert sent[1]["e"]["code"] == "wsrpc.bad_arguments"
+
+
+async def test_the_context_has_the_message_where_one_observes() -> None:
+    d = Driven()
+    seen: list[Message | None] = []
+
+    def handler(ctx: Context) -> None:
+        seen.append(ctx.message)
+
+    d.peer.on("e", handler)
+    d.feed({"a": ["e"]})
+    d.peer.on("message", lambda peer, message: seen.append(message))
+    d.feed({"a": ["e"]})
+    assert seen[0] is None and seen[1] is seen[2] is not None
+
+
+async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
+    message = Message(b"x", True, None)
+    first, second = (asyncio.ensure_future(message.processed()) for _ in range(2))
+    await turns(2)
+    first.cancel()
+    await turns(2)
+    message._finish()
+    message._finish()
+    await second
+    assert first.cancelled()
+
+
+def described(a: list[Any], **fields: Any) -> Message:
+    return Message(b"{}", True, Inbound(a=a, **fields))
+
+
+def test_a_message_in_words() -> None:
+    assert str(described(["say", 1, "x"])) == "event say(1, 'x')"
+    assert str(described(["say"], i=7, c="room")) == "request #7 room: say()"
+    assert str(Message(b"hello", True, None)) == "foreign message, 5 bytes"
+    assert str(Message(b"{}", True, Inbound(i=7))) == "answer or notice #7, 2 bytes"
+    assert str(Message(b"{}", True, Inbound(a=[5]))) == "answer or notice, 2 bytes"
+    assert repr(described(["say", "x"])) == "<Message event say('x')>"
+
+
+def test_a_message_in_the_log_is_one_line() -> None:
+    hostile = "x\n2024-01-01 ERROR forged\r\x1b[31m"
+    for message in (
+        described(["say", hostile]),
+        described([hostile]),
+        described(["say"], c=hostile),
+        described(["e", [hostile]]),
+    ):
+        text = str(message)
+        assert text.isprintable(), text
+        assert repr(message).isprintable()
+
+
+def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
+    message = described(["login", "ada", "x" * 1_000_000, ["y" * 1000]])
+    assert len(str(message)) < 300 and str(message).endswith("…)")
+    assert len(message.describe(limit=20)) < 60
+    assert message.describe(redact=lambda event, args: (*args[:1], "***")) == "event login('ada', '***')"
+    assert message.args[1] == "x" * 1_000_000
+
+
+@pytest.mark.parametrize("a", [[], None, 5, [5], [None, 1]])
+def test_a_message_that_is_no_event_has_no_name(a: Any) -> None:
+    message = Message(b"", True, Inbound(a=a, i=True, c=5))
+    assert message.event is None and message.id is None and message.channel_name is None
+    assert isinstance(message.args, tuple)
+    str(message)

@@ -1,0 +1,134 @@
+"""The exception tree: what is what, what it says, and that it can travel between processes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+import wsrpc
+from wsrpc import errors
+
+PARENTS: dict[str, tuple[type[BaseException], ...]] = {
+    "ConnectionLost": (errors.WsrpcError, ConnectionError),
+    "SessionLost": (errors.ConnectionLost,),
+    "ConnectFailed": (errors.WsrpcError, ConnectionError),
+    "HandshakeRejected": (errors.WsrpcError, ConnectionError),
+    "RequestTimeout": (errors.WsrpcError, TimeoutError),
+    "RpcError": (errors.WsrpcError,),
+    "RemoteError": (errors.RpcError,),
+    "BadArguments": (errors.RemoteError,),
+    "UnknownEvent": (errors.RemoteError,),
+    "Overloaded": (errors.RemoteError,),
+    "Draining": (errors.RemoteError,),
+    "HandlerFailed": (errors.RemoteError,),
+    "ReservedEvent": (errors.WsrpcError, ValueError),
+}
+
+
+def all_errors() -> list[type[Any]]:
+    return [value for name in errors.__all__ if isinstance(value := getattr(errors, name), type)]
+
+
+def test_the_tree() -> None:
+    for cls in all_errors():
+        assert issubclass(cls, errors.WsrpcError)
+        expected = PARENTS.get(cls.__name__, (errors.WsrpcError,))
+        if cls is not errors.WsrpcError:
+            assert cls.__bases__ == expected, cls
+        assert getattr(wsrpc, cls.__name__) is cls
+        assert cls.__doc__
+
+
+def test_the_drawing_names_them_all() -> None:
+    assert errors.__doc__ is not None
+    drawn = set(re.findall(r"\b[A-Z][A-Za-z]+\b", errors.__doc__.partition("::")[2]))
+    assert {cls.__name__ for cls in all_errors()} <= drawn
+
+
+EXAMPLES: list[errors.WsrpcError] = [
+    errors.ConnectionLost(1001, "away", "not_sent"),
+    errors.ConnectionLost(),
+    errors.SessionLost(4409, "fenced"),
+    errors.ConnectFailed(3, OSError("refused")),
+    errors.HandshakeRejected(401, "bad token"),
+    errors.RequestTimeout("add", 1.5),
+    errors.RpcError("no", "code", {"k": [1]}),
+    errors.RpcError.of_value([1, 2]),
+    errors.RemoteError("no", 5, None, {"name": "TypeError"}),
+    errors.BadArguments("no", "wsrpc.bad_arguments"),
+    errors.HandlerFailed("internal error", "wsrpc.internal", None, {"error_id": "ab12"}),
+    errors.BadResult("odd"),
+    errors.MessageTooBig("big"),
+    errors.ReservedEvent("open"),
+    errors.ChannelClosed("room", "bored"),
+    errors.QueueFull("full"),
+    errors.PeerError("peer", "lost"),
+    errors.ProtocolError("odd"),
+]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_they_can_be_pickled_and_copied(error: errors.WsrpcError) -> None:
+    for back in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(back) is type(error)
+        assert str(back) == str(error)
+        state = {k: v for k, v in vars(error).items() if k != "last_error"}
+        assert {k: v for k, v in vars(back).items() if k != "last_error"} == state
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_they_say_something_in_one_short_line(error: errors.WsrpcError) -> None:
+    assert str(error) and "\n" not in str(error) and len(str(error)) < 300
+    assert type(error).__name__ in repr(error)
+
+
+def test_what_they_say() -> None:
+    lost = errors.ConnectionLost(1001, "away", "not_sent")
+    assert str(lost) == "the connection ended (1001 away); the message was not sent"
+    assert str(errors.ConnectionLost(1006)) == (
+        "the connection ended (1006); the message had been sent, whether it ran is unknown"
+    )
+    assert str(errors.ConnectFailed(1, None)) == "could not connect in 1 attempt"
+    assert str(errors.ConnectFailed(2, OSError("refused"))) == (
+        "could not connect in 2 attempts; the last one: OSError: refused"
+    )
+    assert str(errors.HandshakeRejected(401)) == "the server refused the connection with HTTP 401"
+    assert str(errors.RequestTimeout("add", 60.0)) == "no answer to 'add' within 60 s"
+    assert str(errors.ChannelClosed("room")) == "channel 'room' is closed"
+    assert str(errors.ChannelClosed("room", "x" * 1000)).endswith("…")
+
+
+def test_a_value_that_was_thrown() -> None:
+    assert str(errors.RpcError.of_value("text")) == "text"
+    assert str(errors.RemoteError.of_value({"k": 1})) == "rejected with {'k': 1}"
+    assert len(str(errors.RemoteError.of_value(["x"] * 1000))) < 300
+    default = errors.RemoteError.of_value(None)
+    assert (default.message, default.plain, default.data) == ("Error", False, None)
+    assert type(errors.RemoteError.of_value(5)) is errors.RemoteError
+
+
+@pytest.mark.parametrize("code", ["wsrpc.", "wsrpc.bad_arguments", "wsrpc.anything"])
+def test_wsrpcs_own_codes_are_refused(code: str) -> None:
+    with pytest.raises(ValueError, match="are reserved"):
+        errors.RpcError("x", code)
+    assert errors.RpcError("x", "wsrpc").code == "wsrpc"
+    assert errors.RpcError("x", 0).code == 0
+
+
+def test_fields_are_read_only_and_a_copy() -> None:
+    given = {"k": 1}
+    error = errors.RemoteError("no", fields=given)
+    given["k"] = 2
+    assert error.fields == {"k": 1}
+    with pytest.raises(TypeError):
+        error.fields["k"] = 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("value", "expected"), [("ab", "ab"), (5, None), (None, None), ([], None)])
+def test_an_error_id_is_text_or_none(value: Any, expected: str | None) -> None:
+    assert errors.HandlerFailed("x", "wsrpc.internal", None, {"error_id": value}).error_id == expected
+    assert errors.HandlerFailed("x").error_id is None

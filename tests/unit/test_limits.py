@@ -1,0 +1,72 @@
+"""`Limits`: the documented defaults, and changed copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsrpc import Limits
+
+DEFAULTS = {
+    "message": 4 * 1024 * 1024,
+    "depth": 64,
+    "arguments": 64,
+    "name": 256,
+    "running": 1024,
+    "waiting": 10_000,
+    "waiting_bytes": 4 * 1024 * 1024,
+    "pending": 10_000,
+    "high_water": 64 * 1024,
+    "hard_cap": 16 * 1024 * 1024,
+    "offline": 256,
+    "offline_bytes": 1024 * 1024,
+    "undecodable": 10,
+    "timeout": 60.0,
+    "open_handlers": 10.0,
+    "open_timeout": 10.0,
+    "close_timeout": 5.0,
+    "ping_interval": 20.0,
+    "ping_timeout": 20.0,
+}
+
+
+@pytest.mark.parametrize(("field", "value"), DEFAULTS.items())
+def test_defaults(field: str, value: float) -> None:
+    assert getattr(Limits(), field) == value
+
+
+def test_replace_makes_a_changed_copy() -> None:
+    limits = Limits(depth=5)
+    other = limits.replace(name=10, timeout=None)
+    assert (limits.depth, limits.name, limits.timeout) == (5, 256, 60.0)
+    assert (other.depth, other.name, other.timeout) == (5, 10, None)
+    assert limits == Limits(depth=5) and hash(limits) == hash(Limits(depth=5))
+
+
+def test_limits_cannot_be_changed_in_place_or_misspelt() -> None:
+    limits = Limits()
+    with pytest.raises(AttributeError):
+        limits.depth = 5  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Limits(dpeth=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        limits.replace(dpeth=5)
+    with pytest.raises(TypeError):
+        Limits(5)  # type: ignore[call-arg]
+
+
+def test_a_copy_is_checked_like_the_original() -> None:
+    with pytest.raises(ValueError, match=r"Limits\.depth must be at least 1, got 0"):
+        Limits().replace(depth=0)
+    with pytest.raises(ValueError, match=r"Limits\.hard_cap"):
+        Limits(hard_cap=-5)
+
+
+def test_each_bound_says_what_it_is() -> None:
+    import wsrpc.limits as module
+
+    source = Path(module.__file__).read_text()
+    for field in Limits.__struct_fields__:
+        _, _, after = source.partition(f"\n    {field}: ")
+        assert after.splitlines()[1].strip().startswith('"""'), field

@@ -1,0 +1,108 @@
+"""The queue of those who wait while the line is full."""
+
+from __future__ import annotations
+
+import asyncio
+
+from core_driver import start, turns
+
+from wsrpc._line import Line
+from wsrpc._scheduler import LoopScheduler
+
+
+class Queue:
+    """A full line and senders that note when it is their turn."""
+
+    def __init__(self) -> None:
+        self.line = Line(LoopScheduler())
+        self.line.full = True
+        self.sent: list[int] = []
+        self.fill_again = False
+
+    async def send(self, n: int) -> None:
+        if await self.line.wait_turn(None, first=False):
+            self.sent.append(n)
+            if self.fill_again:
+                self.line.full = True
+            self.line.pass_turn()
+
+    async def senders(self, count: int) -> list[asyncio.Task[None]]:
+        tasks = [start(self.send(n)) for n in range(count)]
+        await turns(2)
+        return tasks
+
+    def clear(self) -> None:
+        self.line.full = False
+        self.line.wake()
+
+
+async def test_they_go_one_after_another_in_the_order_in_which_they_came() -> None:
+    queue = Queue()
+    await queue.senders(5)
+    assert queue.sent == [] and queue.line.busy
+    queue.clear()
+    assert queue.line.busy  # somebody has the turn and has not sent yet
+    await turns()
+    assert queue.sent == [0, 1, 2, 3, 4]
+    assert not queue.line.busy
+
+
+async def test_one_at_a_time_if_each_fills_the_line() -> None:
+    queue = Queue()
+    queue.fill_again = True
+    await queue.senders(3)
+    for count in (1, 2, 3):
+        queue.clear()
+        queue.clear()  # saying it twice wakes nobody twice
+        await turns()
+        assert queue.sent == list(range(count))
+
+
+async def test_who_leaves_before_its_turn_is_skipped() -> None:
+    queue = Queue()
+    tasks = await queue.senders(4)
+    tasks[0].cancel()
+    tasks[2].cancel()
+    queue.clear()
+    await turns()
+    assert queue.sent == [1, 3] and not queue.line.busy
+
+
+async def test_who_leaves_with_the_turn_passes_it_on() -> None:
+    queue = Queue()
+    tasks = await queue.senders(3)
+    queue.clear()
+    tasks[0].cancel()
+    tasks[1].cancel()
+    await turns()
+    assert queue.sent == [2] and not queue.line.busy
+
+
+async def test_when_all_leave_the_line_is_free() -> None:
+    queue = Queue()
+    tasks = await queue.senders(3)
+    queue.clear()
+    for task in tasks:
+        task.cancel()
+    await turns()
+    assert queue.sent == [] and not queue.line.busy
+
+
+async def test_reset_wakes_everybody_without_giving_anybody_the_turn() -> None:
+    queue = Queue()
+    tasks = await queue.senders(3)
+    queue.line.reset()
+    await turns()
+    assert all(task.done() for task in tasks)
+    assert queue.sent == [] and not queue.line.busy
+
+
+async def test_very_many_that_leave_in_any_order_leave_nothing() -> None:
+    queue = Queue()
+    tasks = await queue.senders(1000)
+    for task in (*tasks[::-2], *tasks[::2], *tasks):
+        task.cancel()
+    await turns(3)
+    assert all(task.done() for task in tasks)
+    queue.clear()
+    assert not queue.line.busy

@@ -1,0 +1,79 @@
+"""The shapes that travel: what is written, and how what arrives is told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from wsrpc._messages import (
+    MAX_ID,
+    Cancellation,
+    ChannelAbort,
+    Event,
+    Inbound,
+    Rejection,
+    Request,
+    Resolution,
+    channel_id,
+    is_id,
+)
+
+FIELDS = ("a", "i", "d", "e", "x", "flag", "ours")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (Event(("hi",)), '{"a":["hi"]}'),
+        (Event(("hi", 1, None), "room"), '{"a":["hi",1,null],"c":"room"}'),
+        (Request(1, ("add", 1, 2)), '{"i":1,"a":["add",1,2]}'),
+        (Request(MAX_ID, ("add",), "room"), '{"i":9007199254740991,"a":["add"],"c":"room"}'),
+        (Resolution(1, None), '{"i":1,"d":null}'),
+        (Resolution(1, [0]), '{"i":1,"d":[0]}'),
+        (Rejection(1, {"message": "no"}, 1), '{"i":1,"e":{"message":"no"},"_":1}'),
+        (Rejection(1, "no"), '{"i":1,"e":"no"}'),
+        (Cancellation(1, "no"), '{"i":1,"x":"no"}'),
+        (Cancellation(1, {"message": "no"}, 1), '{"i":1,"x":{"message":"no"},"_":1}'),
+        (ChannelAbort(1, "no"), '{"h":1,"x":"no"}'),
+    ],
+)
+def test_what_is_written(message: Any, text: str) -> None:
+    assert msgspec.json.encode(message).decode() == text
+
+
+def test_absent_is_not_null() -> None:
+    nothing = msgspec.json.decode(b"{}", type=Inbound)
+    assert all(getattr(nothing, name) is UNSET for name in FIELDS)
+    nulls = msgspec.json.decode(
+        b'{"a":null,"i":null,"d":null,"e":null,"x":null,"_":null,"ws-wrapper":null,"c":null,"h":null}', type=Inbound
+    )
+    assert all(getattr(nulls, name) is None for name in FIELDS)
+    # For these two absent and null mean the same: the main channel.
+    assert nothing.c is None and nulls.c is None and nothing.h is None and nulls.h is None
+
+
+def test_a_wrong_type_in_any_key_does_not_make_a_message_unreadable() -> None:
+    values: list[Any] = [1, "x", [], {}, True, 1.5, None]
+    for value in values:
+        for key in ("a", "i", "c", "h", "d", "e", "x", "_", "ws-wrapper", "unknown"):
+            msgspec.json.decode(msgspec.json.encode({key: value}), type=Inbound)
+
+
+@pytest.mark.parametrize("value", [1, 2, 2**31, MAX_ID])
+def test_ids(value: int) -> None:
+    assert is_id(value) and channel_id(value) == value and channel_id(str(value)) == value
+
+
+@pytest.mark.parametrize("value", [0, -1, MAX_ID + 1, True, False, 1.0, None, UNSET, [], {}, b"1", float("nan")])
+def test_what_is_no_id(value: object) -> None:
+    assert not is_id(value) and channel_id(value) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.0", "1e3", " 1", "1 ", "+1", "x", "٣", "²", "9" * 17, "9" * 100_000, "1_0"]
+)
+def test_text_that_is_no_channel_id(text: str) -> None:
+    assert not is_id(text) and channel_id(text) is None

@@ -1,0 +1,285 @@
+"""Promise 4: what happens when the connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from core_driver import Blocked, Driven, Stubborn, idle, start, turns
+
+from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, current_context
+from wsrpc.testing import pair
+
+
+async def test_all_pending_requests_fail_at_once() -> None:
+    d = Driven(dialer=True)
+    asked = [await d.asks("q", timeout=None) for _ in range(20)]
+    d.transport.lose(CloseInfo(4001, "gone", was_clean=True))
+    assert d.peer.pending == 0  # inside the call already
+    results = await asyncio.gather(*(task for task, _ in asked), return_exceptions=True)
+    for error in results:
+        assert isinstance(error, ConnectionLost)
+        assert (error.code, error.reason, error.outcome) == (4001, "gone", "unknown")
+    assert len(set(map(id, results))) == 20  # each has a traceback of its own
+
+
+async def test_running_request_handlers_are_cancelled_with_the_reason_and_events_finish() -> None:
+    d = Driven()
+    request, event = Blocked(), Blocked()
+    d.peer.on("request", request)
+    d.peer.on("event", event)
+    await d.fed({"i": 1, "a": ["request"]}, {"a": ["event"]})
+    d.transport.lose(CloseInfo(1006, "dropped"))
+    await turns()
+    [reason] = request.cancelled
+    assert isinstance(reason, ConnectionLost)
+    assert (reason.code, reason.reason) == (1006, "dropped")
+    assert event.cancelled == [] and d.peer.active == 1
+    event.go.set()
+    await turns()
+    assert event.finished == [()]
+    d.expect()
+    d.assert_empty()
+
+
+async def test_the_reason_stands_in_the_context_too() -> None:
+    d = Driven()
+    seen: list[object] = []
+
+    async def handler(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append(ctx.cancel_reason)
+            assert current_context() is ctx
+
+    d.peer.on("h", handler)
+    await d.fed({"i": 1, "a": ["h"]})
+    d.transport.lose()
+    await turns()
+    assert isinstance(seen[0], ConnectionLost)
+
+
+async def test_a_request_whose_handler_has_not_begun_never_runs() -> None:
+    d = Driven()
+    blocked = Blocked()
+    d.peer.on("h", blocked)
+    d.feed({"i": 1, "a": ["h"]})
+    d.transport.lose()
+    await turns()
+    assert blocked.started == []
+    d.assert_empty()
+
+
+async def test_requests_that_wait_for_a_place_are_forgotten_and_events_still_run() -> None:
+    d = Driven(limits=Limits(running=1))
+    blocked, ran = Blocked(), list[str]()
+    d.peer.on("h", blocked)
+    d.peer.on("note", ran.append)
+    await d.fed({"a": ["h"]}, {"i": 1, "a": ["note", "request"]}, {"a": ["note", "event"]})
+    assert ran == []
+    d.transport.lose()
+    blocked.go.set()
+    await turns()
+    assert ran == ["event"]
+    d.assert_empty()
+
+
+async def test_a_handler_that_will_not_stop_counts_until_it_exits_and_answers_nobody() -> None:
+    d = Driven()
+    stubborn = Stubborn()
+    d.peer.on("h", stubborn)
+    await d.fed({"i": 1, "a": ["h"]})
+    d.transport.lose()
+    await turns()
+    assert len(stubborn.cancelled) == 1 and d.peer.active == 1
+    new = d.rebind()
+    stubborn.go.set()
+    await turns()
+    assert new.take() == []  # an answer of the old connection would settle a stranger's request here
+    d.assert_empty()
+
+
+async def test_a_handler_that_fails_while_it_is_stopped_answers_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+
+    async def handler() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("while cleaning up") from None
+
+    d.peer.on("h", handler)
+    await d.fed({"i": 1, "a": ["h"]})
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    d.expect()
+    assert len(caplog.records) == 1  # but the log has it
+    d.assert_empty()
+
+
+async def test_the_same_id_works_on_the_next_connection_while_the_old_handler_still_runs() -> None:
+    d = Driven()
+    stubborn = Stubborn()
+    d.peer.on("h", stubborn)
+    d.peer.on("quick", lambda: "new")
+    await d.fed({"i": 1, "a": ["h"]})
+    d.transport.lose()
+    d.rebind()
+    assert await d.fed({"i": 1, "a": ["quick"]}) == [{"i": 1, "d": "new"}]
+    assert await d.fed({"i": 1, "a": ["h", 2]}) == []
+    assert await d.fed({"i": 1, "x": "stop"}) == []
+    assert stubborn.cancelled[-1] == "stop"
+    stubborn.go.set()
+    await turns()
+    assert [m["i"] for m in d.take()] == [1]
+    d.assert_empty()
+
+
+async def test_a_thread_goes_on_counting_after_a_drop_until_it_ends() -> None:
+    d = Driven()
+    entered, gate = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(entered.set)
+        gate.wait(10)
+
+    d.peer.on("work", work, thread=True)
+    d.feed({"i": 1, "a": ["work"]})
+    await entered.wait()
+    d.transport.lose()
+    await turns()
+    assert d.peer.active == 1
+    gate.set()
+    await idle(d)
+    d.assert_empty()
+
+
+async def test_both_sides_are_empty_after_a_drop() -> None:
+    async with pair() as (a, b):
+        handlers = Blocked(), Blocked()
+        a.on("h", handlers[0])
+        b.on("h", handlers[1])
+        tasks = [start(peer.request("h", n, timeout=None)) for peer in (a, b) for n in range(10)]
+        await turns()
+        assert (a.pending, a.active, b.pending, b.active) == (10, 10, 10, 10)
+        assert a._session is not None
+        a._session.transport.abort()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(error, ConnectionLost) and error.outcome == "unknown" for error in results)
+        await turns()
+        assert (a.pending, a.active, b.pending, b.active) == (0, 0, 0, 0)
+        assert [len(h.cancelled) for h in handlers] == [10, 10]
+
+
+async def test_close_is_told_once_with_code_reason_and_who_closed() -> None:
+    d = Driven()
+    told: list[tuple[str, CloseInfo]] = []
+    d.peer.on("close", lambda peer, info: told.append(("close", info)))
+    d.peer.on("disconnect", lambda peer, info: told.append(("disconnect", info)))
+    d.transport.lose(CloseInfo(1001, "away", was_clean=True))
+    d.transport.lose()
+    assert told == [(name, CloseInfo(1001, "away", was_clean=True)) for name in ("close", "disconnect")]
+    told.clear()
+    d.rebind()
+    await d.peer.close(4000, "enough")
+    assert [(info.code, info.reason, info.user_closed) for _, info in told] == [(4000, "enough", True)] * 2
+
+
+async def test_nothing_of_an_old_connection_reaches_the_peer() -> None:
+    d = Driven()
+    ran: list[int] = []
+    d.peer.on("n", ran.append)
+    old = d.transport
+    d.rebind()
+    old.feed({"a": ["n", 1]})
+    old.pause()
+    old.lose()
+    await turns()
+    assert ran == [] and d.peer.connected
+    await d.peer.emit("still", "clear")
+    d.expect({"a": ["still", "clear"]})
+
+
+async def test_a_close_handler_may_bind_the_next_connection_at_once() -> None:
+    d = Driven(dialer=True)
+    d.peer.on("close", lambda: d.rebind())
+    task, _ = await d.asks("q")
+    d.transport.lose()
+    with pytest.raises(ConnectionLost):
+        await task
+    assert d.peer.connected
+    task, i = await d.asks("q")
+    d.feed({"i": i, "d": 1})
+    assert await task == 1
+
+
+async def test_wait_closed_returns_for_everybody_and_at_once_when_there_is_no_connection() -> None:
+    d = Driven()
+    waiting = [start(d.peer.wait_closed()) for _ in range(3)]
+    await turns()
+    waiting[0].cancel()
+    d.transport.lose()
+    await turns()
+    assert [task.done() for task in waiting] == [True] * 3
+    assert waiting[0].cancelled() and not waiting[1].cancelled()
+    await d.peer.wait_closed()
+
+
+async def test_closing_with_what_may_not_be_sent_is_refused_and_nothing_happens() -> None:
+    d = Driven()
+    for code, reason in ((1005, ""), (1006, ""), (999, ""), (5000, ""), (1000, "é" * 62)):
+        with pytest.raises(ValueError):
+            await d.peer.close(code, reason)
+    assert d.peer.connected and d.transport.closed is None
+    await d.peer.close(4999, "x" * 123)
+    assert d.close_code == 4999
+    await d.peer.close()  # again: nothing
+
+
+async def test_a_handler_that_closes_its_own_connection_gets_through() -> None:
+    d = Driven()
+    done: list[str] = []
+
+    async def leave(peer: Peer) -> None:
+        try:
+            await peer.close(4000, "left")
+        except asyncio.CancelledError:
+            done.append("cancelled")
+            raise
+
+    d.peer.on("leave", leave)
+    await d.fed({"i": 1, "a": ["leave"]})
+    assert d.close_code == 4000
+    d.assert_empty()
+
+
+async def test_join_waits_for_handlers_and_cancels_those_that_are_late() -> None:
+    d = Driven()
+    blocked = Blocked()
+    d.peer.on("event", blocked)
+    await d.fed({"a": ["event"]})
+    d.transport.lose()
+    await d.peer.join(0)
+    assert len(blocked.cancelled) == 1
+    await turns()
+    d.assert_empty()
+
+
+async def test_the_peer_says_what_it_is_like() -> None:
+    d = Driven()
+    blocked = Blocked()
+    d.peer.on("h", blocked)
+    await d.fed({"i": 1, "a": ["h"]})
+    task, _ = await d.asks("q")
+    assert repr(d.peer) == f"<Peer {d.peer.id} open pending=1 active=1>"
+    d.transport.lose()
+    with pytest.raises(ConnectionLost):
+        await task
+    await turns()
+    assert repr(d.peer) == f"<Peer {d.peer.id} disconnected pending=0 active=0>"
+    with pytest.raises(ConnectionLost):
+        _ = d.peer.info

@@ -1,0 +1,229 @@
+"""What a peer does while its line to the other side is full."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from core_driver import Blocked, Driven, closes_with, start, turns
+
+from wsrpc import ConnectionLost, Limits, Peer, QueueFull
+from wsrpc.testing import pair
+
+
+async def test_awaiting_senders_wait_in_turn_and_encode_only_then() -> None:
+    d = Driven(dialer=True)
+    d.transport.pause()
+    value = [0]
+    first = start(d.peer.emit("first", value))
+    second = start(d.peer.request("second", value, timeout=None))
+    third = start(d.peer.of("room").emit("third", value))
+    await turns()
+    d.expect()
+    assert not first.done() and not third.done()
+    value[0] = 1  # had it been encoded already, this would come too late
+    d.transport.resume()
+    await first
+    await third
+    sent = d.take()
+    assert [m["a"] for m in sent] == [["first", [1]], ["second", [1]], ["third", [1]]]
+    d.feed({"i": sent[1]["i"]})
+    await second
+
+
+async def test_a_line_that_fills_again_stops_those_behind() -> None:
+    d = Driven(dialer=True)
+    d.transport.pause()
+    tasks = [start(d.peer.emit("n", n)) for n in range(4)]
+    await turns()
+    send = d.transport.send
+
+    def send_and_fill(payload: bytes, text: bool = True, /) -> None:
+        send(payload, text)
+        d.transport.pause()
+
+    assert d.peer._session is not None
+    d.peer._session.send = send_and_fill  # each message fills the line at once
+    for n in range(4):
+        d.transport.resume()
+        await turns()
+        assert [m["a"][1] for m in d.take()] == [n]
+        assert [task.done() for task in tasks] == [m <= n for m in range(4)]
+
+
+async def test_one_that_leaves_the_queue_lets_the_next_one_go() -> None:
+    d = Driven(dialer=True)
+    d.transport.pause()
+    tasks = [start(d.peer.emit("n", n)) for n in range(5)]
+    await turns()
+    tasks[1].cancel()
+    await turns()
+    d.transport.resume()
+    tasks[0].cancel()  # it was woken and leaves before it has sent
+    tasks[2].cancel()
+    await turns()
+    assert [m["a"][1] for m in d.take()] == [3, 4]
+    await d.peer.emit("n", 5)
+    d.expect({"a": ["n", 5]})
+    d.assert_empty()
+
+
+async def test_a_timeout_in_the_queue_lets_the_next_one_go() -> None:
+    d = Driven(dialer=True)
+    d.transport.pause()
+    late = start(d.peer.request("late", timeout=1))
+    fine = start(d.peer.emit("fine"))
+    await turns()
+    d.transport.resume()
+    d.clock.advance(1)
+    await turns()
+    assert isinstance(late.exception(), TimeoutError)
+    await fine
+    d.expect({"a": ["fine"]})
+    d.assert_empty()
+
+
+async def test_new_requests_are_not_started_but_answers_and_cancels_are_processed() -> None:
+    d = Driven(dialer=True)
+    blocked = Blocked()
+    ran: list[str] = []
+    d.peer.on("slow", blocked)
+    d.peer.on("quick", lambda name: ran.append(name))
+    await d.fed({"i": 1, "a": ["slow"]})
+    task, i = await d.asks("q")
+    d.transport.pause()
+    d.feed(
+        {"i": 2, "a": ["quick", "request"]},
+        {"a": ["quick", "event"]},
+        {"i": 3, "a": ["quick", "cancelled"]},
+        {"i": i, "d": "answer"},
+        {"i": 1, "x": "stop"},
+        {"i": 3, "x": "never mind"},
+    )
+    assert await task == "answer"
+    await turns()
+    assert blocked.cancelled == ["stop"]
+    assert ran == []
+    assert sorted(m["i"] for m in d.take()) == [1, 3]  # rejections of what was cancelled
+    d.transport.resume()
+    assert ran == ["request", "event"]
+    d.expect({"i": 2, "d": None})
+    d.assert_empty()
+
+
+async def test_replies_go_on_to_the_hard_cap_then_the_connection_closes_with_4408() -> None:
+    d = Driven(limits=Limits(hard_cap=1000))
+    blocked = Blocked()
+    d.peer.on("h", blocked)
+    await d.fed(*({"i": n, "a": ["h", "x" * 100]} for n in range(1, 4)))
+    d.transport.pause()
+    d.transport.unsent = 900 - 200
+    blocked.go.set()
+    await turns(2)
+    assert len(d.take()) == 3
+    d.transport.unsent = 990
+    blocked.go.clear()
+    d.transport.resume()
+    await d.fed({"i": 4, "a": ["h"]})
+    d.transport.pause()
+    blocked.go.set()
+    await closes_with(d, 4408)
+    d.expect()
+
+
+async def test_one_message_larger_than_the_cap_goes_when_nothing_else_is_unsent() -> None:
+    d = Driven(limits=Limits(hard_cap=100))
+    blocked = Blocked()
+    d.peer.on("h", blocked)
+    await d.fed({"i": 1, "a": ["h", "x" * 500]})
+    d.transport.pause()
+    d.transport.unsent = 0
+    blocked.go.set()
+    await turns()
+    assert [m["i"] for m in d.take()] == [1]
+    d.peer.emit_nowait("big", "x" * 500)
+    assert len(d.take()) == 1
+    assert d.peer.connected
+
+
+async def test_emit_nowait_goes_on_to_the_hard_cap_then_raises() -> None:
+    d = Driven(limits=Limits(hard_cap=1000))
+    d.transport.pause()
+    d.transport.unsent = 500
+    d.peer.emit_nowait("e", "x" * 100)
+    assert len(d.take()) == 1
+    d.transport.unsent = 950
+    with pytest.raises(QueueFull, match=r"950 bytes are unsent \(Limits.hard_cap=1000\).*await emit"):
+        d.peer.emit_nowait("e", "x" * 100)
+    with pytest.raises(QueueFull):
+        d.peer.of("room").emit_nowait("e", "x" * 100)
+    d.expect()
+    assert d.peer.connected
+
+
+async def test_a_full_line_of_the_old_connection_does_not_stop_the_new_one() -> None:
+    d = Driven(dialer=True)
+    d.transport.pause()
+    waiting = start(d.peer.emit("waits"))
+    await turns()
+    d.rebind()
+    await turns()
+    await d.peer.emit("clear")
+    assert [m["a"][0] for m in d.take()][-1] == "clear"
+    assert waiting.done() and (waiting.exception() is None or isinstance(waiting.exception(), ConnectionLost))
+    d.assert_empty()
+
+
+async def test_senders_wait_while_the_other_side_does_not_read() -> None:
+    async with pair(limits=Limits(high_water=1000)) as (a, b):
+        arrived: list[int] = []
+        b.on("n", lambda n, _: arrived.append(n))
+        assert a._session is not None
+        line: Any = a._session.transport
+        line.hold()
+        tasks = [start(a.emit("n", n, "x" * 100)) for n in range(50)]
+        await turns(20)
+        done = sum(task.done() for task in tasks)
+        assert 5 < done < 15 and arrived == []
+        assert line.unsent < 1500
+        line.release()
+        await asyncio.gather(*tasks)
+        await turns()
+    assert arrived == list(range(50))
+
+
+async def test_two_peers_that_flood_each_other_do_not_block() -> None:
+    """Both lines are full of requests most of the time, and every answer still gets through."""
+    async with pair(limits=Limits(high_water=500)) as (a, b):
+
+        async def echo(peer: Peer, text: str) -> str:
+            return text
+
+        for peer in (a, b):
+            peer.on("echo", echo)
+            peer.on("inline", lambda text: text)
+
+        async def flood(peer: Peer, name: str) -> int:
+            calls = (peer.request("echo" if n % 2 else "inline", f"{name}{n}" * 20, timeout=None) for n in range(300))
+            answers = await asyncio.gather(*calls)
+            return sum(answer == f"{name}{n}" * 20 for n, answer in enumerate(answers))
+
+        of_a, of_b = await asyncio.gather(flood(a, "a"), flood(b, "b"))
+        assert (of_a, of_b) == (300, 300)
+        assert (a.pending, a.active, b.pending, b.active) == (0, 0, 0, 0)
+
+
+async def test_peers_that_answer_by_asking_back_do_not_block() -> None:
+    # One place more than the outer requests take: a bound of 4 would let them wait for each other's places.
+    async with pair(limits=Limits(high_water=300, running=5)) as (a, b):
+
+        async def ping(peer: Peer, depth: int, text: str) -> int:
+            return depth if depth == 0 else await peer.request("ping", depth - 1, text)
+
+        a.on("ping", ping)
+        b.on("ping", ping)
+        results = await asyncio.gather(
+            *(p.request("ping", 1, "x" * 50, timeout=None) for p in (a, b) for _ in range(4))
+        )
+        assert results == [0] * 8

@@ -1,0 +1,316 @@
+"""Lifecycle events, and what is held back while `open` handlers run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from core_driver import Driven, messages, start, turns
+
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ProtocolError, Server, current_peer
+from wsrpc._registry import Registry
+from wsrpc.testing import Clock, connect, memory_transports, pair
+
+
+class Gate:
+    """An async `open` handler that the test lets through."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.go = asyncio.Event()
+        self.cancelled = False
+
+    async def __call__(self, peer: Peer) -> None:
+        self.entered += 1
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+def held(*, dialer: bool, **options: Any) -> tuple[Driven, Gate, list[Any]]:
+    """A peer whose open handler waits, and what its handlers saw."""
+    d = Driven(dialer=dialer, bind=False, **options)
+    gate, ran = Gate(), list[Any]()
+    d.peer.on("open", gate)
+    d.peer.on("n", ran.append)
+    d.peer.of("room").on("n", ran.append)
+    d.peer.bind(d.transport)
+    return d, gate, ran
+
+
+async def test_the_accepting_side_holds_events_and_requests_in_order() -> None:
+    d, gate, ran = held(dialer=False)
+    sent = await d.fed({"a": ["n", 1]}, {"i": 1, "a": ["n", 2]}, {"c": "room", "a": ["n", 3]}, {"a": ["nobody"]})
+    assert (sent, ran) == ([], [])
+    gate.go.set()
+    await turns()
+    assert ran == [1, 2, 3]
+    d.expect({"i": 1, "d": None})
+    d.assert_empty()
+
+
+async def test_the_dialing_side_holds_events_only() -> None:
+    d, gate, ran = held(dialer=True)
+    sent = await d.fed({"a": ["n", 1]}, {"i": 2, "a": ["n", 2]}, {"c": "room", "a": ["n", 3]})
+    assert ran == [2] and sent == [{"i": 2, "d": None}]
+    gate.go.set()
+    await turns()
+    assert ran == [2, 1, 3]
+
+
+async def test_cancelling_what_is_held_takes_it_out() -> None:
+    d, gate, ran = held(dialer=False)
+    sent = await d.fed({"i": 1, "a": ["n", 1]}, {"i": 1, "x": "no"})
+    assert [m["i"] for m in sent] == [1]
+    gate.go.set()
+    await turns()
+    assert ran == []
+    d.expect()
+
+
+@pytest.mark.parametrize("dialer", [False, True])
+async def test_a_request_made_inside_open_gets_its_answer(dialer: bool) -> None:
+    d = Driven(dialer=dialer, bind=False)
+    answers: list[Any] = []
+
+    async def greet(peer: Peer) -> None:
+        answers.append(await peer.request("name"))
+        assert current_peer() is peer
+        answers.append(await asyncio.create_task(peer.of("room").request("age")))
+
+    d.peer.on("open", greet)
+    d.peer.bind(d.transport)
+    await turns()
+    [sent] = d.take()
+    assert sent["a"] == ["name"]
+    d.feed({"i": sent["i"], "d": "Ada"})
+    await turns()
+    [sent] = d.take()
+    assert (sent["a"], sent["c"]) == (["age"], "room")
+    d.feed({"i": sent["i"], "d": 36})
+    await d.peer.wait_opened()
+    assert answers == ["Ada", 36]
+
+
+async def test_two_peers_that_ask_each_other_inside_open_do_not_wait_for_ever() -> None:
+    limits = Limits()
+    server, client = Server(limits=limits), Client()
+    answers: list[str] = []
+
+    async def ask(peer: Peer) -> None:
+        answers.append(await peer.request("name"))
+
+    for end, name in ((server, "server"), (client, "client")):
+        end.on("open", ask)
+        end.on("name", lambda name=name: name)
+    # The accepting side holds the client's question until its own was answered.
+    async with connect(server, client=client):
+        pass
+    assert sorted(answers) == ["client", "server"]
+
+
+async def test_after_ten_seconds_it_is_let_through_with_a_warning_that_names_the_handler(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    d = Driven(bind=False)
+    gate, ran = asyncio.Event(), list[int]()
+
+    async def sleepy(peer: Peer) -> None:
+        await gate.wait()
+
+    d.peer.on("open", sleepy)
+    d.peer.on("n", ran.append)
+    d.peer.bind(d.transport)
+    opened = start(d.peer.wait_opened())
+    await d.fed({"a": ["n", 1]}, {"i": 1, "a": ["n", 2]})
+    d.clock.advance(9.9)
+    await turns()
+    assert ran == [] and not opened.done()
+    d.clock.advance(0.1)
+    await turns()
+    assert ran == [1, 2] and opened.done()
+    [text] = messages(caplog)
+    assert "sleepy" in text and "10 s" in text
+    gate.set()
+    await turns()
+    d.feed({"a": ["n", 3]})
+    assert ran == [1, 2, 3] and len(messages(caplog)) == 1
+
+
+async def test_an_open_handler_that_fails_is_in_the_log_and_the_connection_opens(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    d = Driven(bind=False)
+
+    def fail(peer: Peer) -> None:
+        raise ValueError("sync")
+
+    async def fail_later(peer: Peer) -> None:
+        raise ValueError("async")
+
+    d.peer.on("open", fail)
+    d.peer.on("connect", fail_later)
+    d.peer.on("e", lambda: 1)
+    d.peer.bind(d.transport)
+    assert await d.fed({"i": 1, "a": ["e"]}) == [{"i": 1, "d": 1}]
+    assert len(messages(caplog, logging.ERROR)) == 2
+
+
+async def test_the_offline_queue_leaves_after_open_and_what_open_sends_goes_first() -> None:
+    d = Driven(dialer=True, keeps_offline=True, bind=False)
+    gate = asyncio.Event()
+
+    async def greet(peer: Peer) -> None:
+        await peer.emit("login")
+        await gate.wait()
+        await peer.emit("ready")
+
+    d.peer.on("open", greet)
+    await d.peer.emit("queued", 1)
+    task = start(d.peer.request("queued", 2, timeout=None))
+    await turns()
+    d.peer.bind(d.transport)
+    await turns()
+    d.expect({"a": ["login"]})
+    d.peer.emit_nowait("queued", 3)  # another task, while open runs
+    await d.peer.emit("queued", 4)
+    d.expect()
+    gate.set()
+    await turns()
+    sent = d.take()
+    assert [m["a"] for m in sent] == [["ready"], ["queued", 1], ["queued", 2], ["queued", 3], ["queued", 4]]
+    d.feed({"i": sent[2]["i"], "d": 5})
+    assert await task == 5
+    d.assert_empty()
+
+
+async def test_a_drop_while_open_runs_stops_its_handler_and_lets_waiters_go() -> None:
+    d, gate, ran = held(dialer=False)
+    opened = start(d.peer.wait_opened())
+    await d.fed({"i": 1, "a": ["n", 1]}, {"a": ["n", 2]})
+    d.transport.lose()
+    await opened
+    await turns()
+    assert gate.cancelled and d.clock.next_deadline is None
+    assert ran == [2]  # the event runs, nobody waits for the request's answer
+    d.assert_empty()
+
+
+async def test_a_request_of_an_open_handler_fails_when_the_connection_drops() -> None:
+    d = Driven(dialer=True, bind=False)
+    seen: list[Exception] = []
+
+    async def greet(peer: Peer) -> None:
+        try:
+            await peer.request("name")
+        except ConnectionLost as exc:
+            seen.append(exc)
+
+    d.peer.on("open", greet)
+    d.peer.bind(d.transport)
+    await turns()
+    d.transport.lose()
+    await turns()
+    assert d.peer.pending == 0
+    assert all(isinstance(exc, ConnectionLost) for exc in seen)
+
+
+async def test_an_open_handler_may_close_or_refuse_the_connection() -> None:
+    d = Driven(bind=False)
+    ran: list[int] = []
+
+    async def refuse(peer: Peer) -> None:
+        await peer.close(4001, "not you")
+
+    d.peer.on("open", refuse)
+    d.peer.on("n", ran.append)
+    d.peer.bind(d.transport)
+    d.feed({"i": 1, "a": ["n", 1]})
+    await turns()
+    assert d.close_code == 4001 and ran == []
+    d.assert_empty()
+
+
+async def test_open_is_fired_on_each_bind_with_its_alias_the_servers_first() -> None:
+    shared = Registry()
+    d = Driven(shared=shared, bind=False)
+    log: list[str] = []
+    d.peer.on("connect", lambda: log.append("peer connect"))
+    d.peer.on("open", lambda peer: log.append("peer open"))
+    d.peer.once("open", lambda peer: log.append("peer open once"))
+    shared.add(None, "connect", lambda peer: log.append("server connect"))
+    shared.add(None, "open", lambda: log.append("server open"))
+    d.peer.bind(d.transport)
+    assert log == ["server open", "peer open once", "server connect", "peer connect"]
+    log.clear()
+    d.transport.lose()
+    d.rebind()
+    assert log == ["server open", "peer open", "server connect", "peer connect"]
+    d.peer.on("open", None)
+    log.clear()
+    d.rebind()
+    assert log == ["server open", "server connect", "peer connect"]
+
+
+async def test_the_error_event_tells_what_goes_wrong_outside_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    errors: list[Exception] = []
+
+    def note(peer: Peer, error: Exception) -> None:
+        assert peer is d.peer
+        errors.append(error)
+        raise ValueError("an error handler that fails")
+
+    d.peer.on("error", note)
+    d.feed("{broken", {"nothing": 1})
+    assert len(errors) == 2 and all(isinstance(error, ProtocolError) for error in errors)
+    d.feed('{"a":' + "[" * 1000)
+    await turns()
+    assert "64 deep" in str(errors[2]) and d.close_code == 1007
+    assert len(messages(caplog, logging.ERROR)) == 3
+
+
+async def test_a_lifecycle_handler_takes_as_many_arguments_as_it_likes() -> None:
+    d = Driven()
+    seen: list[tuple[Any, ...]] = []
+    for handler in (lambda: seen.append(()), lambda peer: seen.append((peer,)), lambda *args: seen.append(args)):
+        d.peer.once("close", handler)
+        d.transport.lose()
+        d.rebind()
+    info = CloseInfo(1006, "dropped")
+    assert seen == [(), (d.peer,), (d.peer, info)]
+    with pytest.raises(TypeError, match=r"a handler of 'close' is called with \(peer, info\)"):
+        d.peer.on("close", lambda a, b, c: None)
+    with pytest.raises(TypeError, match="is a callable"):
+        d.peer.on("open", 5)  # type: ignore[call-overload]
+
+
+async def test_pair_takes_a_clock() -> None:
+    clock = Clock()
+    async with pair(clock=clock) as (a, b):
+        b.on("never", asyncio.Event().wait)
+        task = start(a.request("never", timeout=3))
+        await turns()
+        assert b.active == 1
+        clock.advance(3)
+        with pytest.raises(TimeoutError):
+            await task
+        await turns()
+        assert b.active == 0
+
+
+async def test_a_client_is_open_when_bind_returns() -> None:
+    client = Client()
+    gate = Gate()
+    client.on("open", gate)
+    ours, _ = memory_transports()
+    binding = start(client.bind(ours))
+    await turns()
+    assert gate.entered == 1 and not binding.done() and client.connected
+    gate.go.set()
+    await binding
+    await client.close()

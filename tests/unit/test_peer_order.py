@@ -1,0 +1,261 @@
+"""Promise 1: messages leave in order, handlers start in arrival order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from core_driver import Blocked, Driven, start, turns
+
+from wsrpc import Context, Limits, Peer
+from wsrpc.testing import pair
+
+
+async def test_messages_leave_in_the_order_in_which_they_were_accepted() -> None:
+    d = Driven(dialer=True)
+    await d.peer.emit("one")
+    request = start(d.peer.request("two", timeout=None))
+    await turns(1)
+    d.peer.emit_nowait("three")
+    await d.peer.of("room").emit("four")
+    sent = d.take()
+    assert [message["a"][0] for message in sent] == ["one", "two", "three", "four"]
+    d.feed({"i": sent[1]["i"]})
+    assert await request is None
+
+
+async def test_many_tasks_that_emit_keep_the_order_in_which_they_ran() -> None:
+    async with pair() as (a, b):
+        seen: list[int] = []
+        done = asyncio.Event()
+
+        def on_number(n: int) -> None:
+            seen.append(n)
+            if len(seen) == 500:
+                done.set()
+
+        b.on("n", on_number)
+        await asyncio.gather(*(a.emit("n", n) for n in range(500)))
+        await done.wait()
+    assert seen == list(range(500))
+
+
+async def test_order_holds_over_a_full_line() -> None:
+    async with pair(limits=Limits(high_water=200)) as (a, b):
+        seen: list[int] = []
+        done = asyncio.Event()
+
+        def on_number(n: int) -> None:
+            seen.append(n)
+            if len(seen) == 300:
+                done.set()
+
+        b.on("n", on_number)
+        await asyncio.gather(*(a.emit("n", n) for n in range(300)))
+        await done.wait()
+    assert seen == list(range(300))
+
+
+async def test_handlers_of_one_read_start_in_arrival_order_sync_behind_async() -> None:
+    d = Driven()
+    started: list[str] = []
+
+    async def slow(name: str) -> None:
+        started.append(name)
+        await turns(3)
+
+    def quick(name: str) -> None:
+        started.append(name)
+
+    d.peer.on("slow", slow)
+    d.peer.on("quick", quick)
+    d.feed(
+        {"a": ["quick", "1"]},
+        {"a": ["slow", "2"]},
+        {"i": 1, "a": ["quick", "3"]},
+        {"i": 2, "a": ["slow", "4"]},
+        {"a": ["quick", "5"]},
+    )
+    await turns()
+    assert started == ["1", "2", "3", "4", "5"]
+
+
+async def test_handlers_start_in_order_over_several_reads_in_one_turn() -> None:
+    d = Driven()
+    started: list[int] = []
+
+    async def slow(n: int) -> None:
+        started.append(n)
+
+    d.peer.on("slow", slow)
+    d.peer.on("quick", lambda n: started.append(n))
+    d.feed({"a": ["slow", 1]})
+    d.feed({"a": ["quick", 2]})
+    d.feed({"a": ["slow", 3]}, {"a": ["quick", 4]})
+    await turns()
+    assert started == [1, 2, 3, 4]
+
+
+async def test_handlers_start_in_order_under_middleware() -> None:
+    d = Driven()
+    started: list[int] = []
+
+    async def slow(n: int) -> None:
+        started.append(n)
+
+    d.peer.on("slow", slow)
+    d.peer.on("quick", lambda n: started.append(n))
+
+    async def pass_on(ctx: Context, call_next: Any) -> Any:
+        return await call_next(ctx)
+
+    d.peer.use(pass_on)
+    d.feed({"a": ["slow", 1]}, {"a": ["quick", 2]}, {"a": ["nobody"]}, {"a": ["slow", 3]})
+    await turns()
+    assert started == [1, 2, 3]
+
+
+async def test_async_handlers_overlap_and_answer_as_they_finish() -> None:
+    d = Driven()
+    gates = {1: asyncio.Event(), 2: asyncio.Event()}
+
+    async def wait(n: int) -> int:
+        await gates[n].wait()
+        return n
+
+    d.peer.on("wait", wait)
+    d.feed({"i": 1, "a": ["wait", 1]}, {"i": 2, "a": ["wait", 2]})
+    await turns()
+    assert d.peer.active == 2
+    gates[2].set()
+    await turns()
+    d.expect({"i": 2, "d": 2})
+    gates[1].set()
+    await turns()
+    d.expect({"i": 1, "d": 1})
+
+
+async def test_sync_answers_leave_in_arrival_order() -> None:
+    d = Driven()
+    d.peer.on("echo", lambda n: n)
+    d.feed(*({"i": n, "a": ["echo", n]} for n in range(1, 50)))
+    d.expect(*({"i": n, "d": n} for n in range(1, 50)))
+
+
+async def test_an_ordered_handler_runs_one_call_after_another() -> None:
+    d = Driven()
+    log: list[str] = []
+
+    async def step(n: int) -> None:
+        log.append(f"begin {n}")
+        await turns(5 - n)
+        log.append(f"end {n}")
+
+    d.peer.on("step", step, ordered=True)
+    await d.fed(*({"i": n, "a": ["step", n]} for n in (1, 2, 3)))
+    await turns(20)
+    assert log == ["begin 1", "end 1", "begin 2", "end 2", "begin 3", "end 3"]
+
+
+async def test_two_ordered_handlers_do_not_wait_for_each_other() -> None:
+    d = Driven()
+    first, second = Blocked(), Blocked()
+    d.peer.on("first", first, ordered=True)
+    d.peer.on("second", second, ordered=True)
+    await d.fed({"a": ["first", 1]}, {"a": ["second", 1]}, {"a": ["first", 2]})
+    assert first.started == [(1,)] and second.started == [(1,)]
+    first.go.set()
+    second.go.set()
+    await turns()
+    assert first.finished == [(1,), (2,)]
+    d.assert_empty()
+
+
+async def test_an_ordered_channel_orders_all_its_handlers_sync_ones_too() -> None:
+    d = Driven()
+    log: list[str] = []
+    gate = asyncio.Event()
+    channel = d.peer.of("room", ordered=True)
+
+    async def slow(n: int) -> None:
+        log.append(f"begin {n}")
+        await gate.wait()
+        log.append(f"end {n}")
+
+    channel.on("slow", slow)
+    channel.on("quick", lambda n: log.append(f"quick {n}"))
+    d.peer.on("quick", lambda n: log.append(f"main {n}"))
+    await d.fed({"c": "room", "a": ["slow", 1]}, {"c": "room", "a": ["quick", 2]}, {"a": ["quick", 3]})
+    assert log == ["begin 1", "main 3"]
+    gate.set()
+    await turns()
+    assert log == ["begin 1", "main 3", "end 1", "quick 2"]
+    d.assert_empty()
+
+
+async def test_ordered_goes_on_after_one_fails_and_after_one_is_cancelled() -> None:
+    d = Driven()
+    blocked = Blocked()
+    d.peer.on("b", blocked, ordered=True)
+    await d.fed({"i": 1, "a": ["b", 1]}, {"i": 2, "a": ["b", 2]}, {"i": 3, "a": ["b", 3]})
+    assert blocked.started == [(1,)]
+    # The one in the middle leaves while it waits in line, then the first while it runs.
+    assert [m["i"] for m in await d.fed({"i": 2, "x": "no"})] == [2]
+    assert [m["i"] for m in await d.fed({"i": 1, "x": "no"})] == [1]
+    assert blocked.started == [(1,), (3,)]
+    blocked.go.set()
+    await turns()
+    d.expect({"i": 3, "d": [3]})
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+async def test_ordered_holds_for_handlers_in_threads(by_channel: bool) -> None:
+    d = Driven()
+    log: list[str] = []
+    entered = {1: threading.Event(), 2: threading.Event()}
+    gate = threading.Event()
+
+    def work(n: int) -> int:
+        log.append(f"begin {n}")
+        entered[n].set()
+        if n == 1:
+            # If the second call comes in while this one runs, that is seen here at once.
+            entered[2].wait(0.1)
+            gate.wait(5)
+        log.append(f"end {n}")
+        return n
+
+    where: Any = d.peer.of("room", ordered=True) if by_channel else d.peer
+    where.on("work", work, thread=True, ordered=not by_channel)
+    extra = {"c": "room"} if by_channel else {}
+    d.feed({"i": 1, "a": ["work", 1], **extra}, {"i": 2, "a": ["work", 2], **extra})
+    tasks = d.peer._calls.tasks()
+    gate.set()
+    await asyncio.wait(tasks)
+    assert log == ["begin 1", "end 1", "begin 2", "end 2"]
+    assert sorted(m["i"] for m in d.take()) == [1, 2]
+
+
+async def test_a_sender_that_comes_when_the_line_clears_does_not_overtake_those_who_waited() -> None:
+    d = Driven(dialer=True)
+    d.transport.pause()
+    first = start(d.peer.emit("first"))
+    await turns()
+    d.transport.resume()
+    await d.peer.emit("second")  # in the same turn: the first one has not run yet
+    await first
+    assert [m["a"][0] for m in d.take()] == ["first", "second"]
+
+
+async def test_a_request_inside_a_handler_is_answered_while_the_handler_waits() -> None:
+    async with pair() as (a, b):
+
+        async def outer(peer: Peer, n: int) -> int:
+            return await peer.request("inner", n, returns=int) + 1
+
+        b.on("outer", outer)
+        a.on("inner", lambda n: n * 2)
+        assert await a.request("outer", 20) == 41

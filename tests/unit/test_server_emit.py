@@ -1,0 +1,261 @@
+"""`Server.emit` and the channels of a server: speaking to everybody, also to those who read slowly or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import CLOSE, RawPeer, raw_client
+
+from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, Peer, PeerError, QueueFull, ReservedEvent, Server
+from wsrpc.testing import MemoryTransport, memory_transports
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=1.0)
+TIGHT = Limits(high_water=1024, hard_cap=4 * 1024 * 1024, close_timeout=0.2, ping_interval=None)
+
+
+class Ear:
+    """A client that writes down the events that it gets."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self.heard: asyncio.Queue[str] = asyncio.Queue()
+        self.transport = transport
+        self.client = Client(transport=transport, limits=LIMITS)
+        self.client.on("say", self.heard.put_nowait)
+        self.client.of("side").on("say", lambda text: self.heard.put_nowait(f"side {text}"))
+
+
+@asynccontextmanager
+async def audience(server: Server, size: int, limits: Limits = LIMITS) -> AsyncGenerator[list[tuple[Ear, Peer]]]:
+    """So many connected clients, each with its peer and in memory."""
+    async with AsyncExitStack() as stack:
+        pairs = []
+        for _ in range(size):
+            ours, theirs = memory_transports(limits=limits)
+            ear = Ear(ours)
+            accepting = asyncio.create_task(server.accept(theirs))
+            await stack.enter_async_context(ear.client)
+            pairs.append((ear, await accepting))
+        yield pairs
+    await server.close()
+
+
+def line_of(peer: Peer) -> MemoryTransport:
+    """The server's end of a connection in memory."""
+    transport = peer.transport  # type: ignore[attr-defined]
+    assert isinstance(transport, MemoryTransport)
+    return transport
+
+
+async def test_everybody_gets_it() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 3) as pairs:
+        report = await server.emit("say", "hello")
+        assert (report.sent, report.errors) == (3, ())
+        assert [await ear.heard.get() for ear, _ in pairs] == ["hello"] * 3
+        assert [peer for _, peer in pairs] == list(server.peers)
+
+
+async def test_nobody_is_there() -> None:
+    report = await Server().emit("say", "hello")
+    assert (report.sent, report.errors) == (0, ())
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_what_cannot_be_sent_is_refused_whoever_is_there(size: int) -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, size):
+        with pytest.raises(ReservedEvent):
+            await server.emit("open")
+        with pytest.raises(TypeError):
+            await server.emit("")
+        with pytest.raises(TypeError):
+            await server.emit("say", object())
+
+
+async def test_skip() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 3) as pairs:
+        report = await server.emit("say", "not you", skip=pairs[1][1])
+        assert report.sent == 2
+        await server.emit("say", "all")
+        heard = [ear.heard for ear, _ in pairs]
+        assert [await queue.get() for queue in heard] == ["not you", "all", "not you"]
+
+
+async def test_on_a_channel() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 2) as pairs:
+        report = await server.of("side").emit("say", "hello", skip=pairs[0][1])
+        assert report.sent == 1
+        await server.of("side").emit("say", "again")
+        await server.of("side").emit("open")  # an ordinary name there
+        assert await pairs[0][0].heard.get() == "side again"
+        assert [await pairs[1][0].heard.get() for _ in range(2)] == ["side hello", "side again"]
+
+
+async def test_a_closed_channel_says_so() -> None:
+    server = Server(limits=LIMITS)
+    channel = server.of("side")
+    channel.on("x", lambda: 1)
+    channel.close()
+    channel.close()
+    with pytest.raises(ChannelClosed, match="side"):
+        await channel.emit("x")
+    with pytest.raises(ChannelClosed):
+        channel.on("x", lambda: 1)
+    assert server.of("side") is not channel
+
+
+async def test_the_report_has_one_error_for_each_that_failed() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 2) as pairs, server.listen() as listener:
+        async with raw_client(listener.port) as mute:
+            await turns_until(lambda: len(server.peers) == 3)
+            gone = server.peers[2]
+            closing = asyncio.create_task(gone.close())
+            assert (await mute.next_of(CLOSE)).code == 1000  # and it does not answer, so the closing goes on
+            report = await server.emit("say", "hello")
+            assert report.sent == 2
+            (error,) = report.errors
+            assert isinstance(error, PeerError)
+            assert error.peer is gone
+            assert isinstance(error.__cause__, ConnectionLost)
+            assert error.__cause__.outcome == "not_sent"
+            assert gone.id in str(error)
+            assert [await ear.heard.get() for ear, _ in pairs] == ["hello"] * 2
+            await answer(mute, 1000)
+            await closing
+
+
+async def test_a_peer_in_its_open_handler_gets_it() -> None:
+    server = Server(limits=LIMITS)
+    running, go_on = asyncio.Event(), asyncio.Event()
+
+    @server.on("open")
+    async def opened(peer: Peer) -> None:
+        running.set()
+        await go_on.wait()
+
+    ours, theirs = memory_transports()
+    ear = Ear(ours)
+    accepting = asyncio.create_task(server.accept(theirs))
+    async with ear.client:
+        await running.wait()
+        report = await server.emit("say", "hello")
+        assert report.sent == 1
+        assert await ear.heard.get() == "hello"
+        go_on.set()
+        await accepting
+    await server.close()
+
+
+async def test_slow_readers_are_waited_for_100_ms_in_all() -> None:
+    server = Server(limits=TIGHT)
+    async with audience(server, 40, TIGHT) as pairs:
+        for _, peer in pairs[:-1]:
+            line_of(peer).hold()
+        for _ in range(3):
+            await server.emit("say", "x" * 1000)
+        started = asyncio.get_running_loop().time()
+        report = await server.emit("say", "hello")
+        # One after another they would take four seconds.
+        assert asyncio.get_running_loop().time() - started < 2.0
+        assert (report.sent, report.errors) == (40, ())
+        while await pairs[-1][0].heard.get() != "hello":
+            pass
+        # What they missed waits for them.
+        for ear, peer in pairs[:-1]:
+            line_of(peer).release()
+            while await ear.heard.get() != "hello":
+                pass
+
+
+async def test_a_reader_that_recovers_in_time_lets_it_go_on_at_once() -> None:
+    server = Server(limits=TIGHT)
+    async with audience(server, 2, TIGHT) as pairs:
+        line_of(pairs[0][1]).hold()
+        await server.emit("say", "x" * 5000)
+        emitting = asyncio.create_task(server.emit("say", "hello"))
+        await asyncio.sleep(0)
+        line_of(pairs[0][1]).release()
+        assert (await emitting).sent == 2
+
+
+async def test_at_the_hard_cap_a_slow_reader_is_closed_with_4408_while_others_get_everything() -> None:
+    server = Server(limits=TIGHT)
+    ended: asyncio.Queue[int] = asyncio.Queue()
+    server.on("close", lambda peer, info: ended.put_nowait(info.code))
+    heard = 0
+    all_heard = asyncio.Event()
+
+    def listen(number: int, filling: str) -> None:
+        nonlocal heard
+        assert number == heard
+        heard += 1
+        if not filling:
+            all_heard.set()
+
+    async with server.listen() as listener:
+        async with (
+            Client(listener.url, limits=LIMITS) as client,
+            raw_client(listener.port, receive_buffer=4096) as deaf,
+        ):
+            client.on("n", listen)
+            await turns_until(lambda: len(server.peers) == 2)
+            slow = next(peer for peer in server.peers if peer.info.remote == deaf.sock.getsockname())
+            count = 0
+            while True:
+                report = await server.emit("n", count, "x" * 500_000)
+                count += 1
+                assert count < 100
+                if report.errors:
+                    break
+            (error,) = report.errors
+            assert error.peer is slow
+            assert isinstance(error.__cause__, QueueFull)
+            assert report.sent == 1
+            await server.emit("n", count, "")
+            await all_heard.wait()
+            assert heard == count + 1
+            assert await ended.get() == 4408
+            assert len(server.peers) == 1
+
+
+async def test_a_slow_reader_whose_connection_breaks_while_it_is_waited_for() -> None:
+    # Whatever waited for its line must not complain that nobody looked at its error.
+    server = Server(limits=TIGHT)
+    async with server.listen() as listener:
+        async with raw_client(listener.port, receive_buffer=4096) as deaf:
+            await turns_until(lambda: server.peers)
+            (peer,) = server.peers
+            while peer.transport.unsent <= TIGHT.high_water:  # type: ignore[attr-defined]
+                await server.emit("n", "x" * 100_000)
+            emitting = asyncio.create_task(server.emit("n", "last"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            deaf.reset()
+            await emitting
+
+
+async def test_a_slow_reader_that_reads_after_all_sees_4408() -> None:
+    server = Server(limits=TIGHT.replace(close_timeout=5.0))
+    async with server.listen() as listener:
+        async with raw_client(listener.port, receive_buffer=4096) as deaf:
+            await turns_until(lambda: server.peers)
+            while not (await server.emit("n", "x" * 500_000)).errors:
+                pass
+            frame = await deaf.next_of(CLOSE)
+            assert (frame.code, frame.reason) == (4408, "slow consumer")
+            await answer(deaf, frame.code)
+
+
+async def answer(raw: RawPeer, code: int) -> None:
+    await raw.send(raw.close_frame(code))
+    raw.drop()

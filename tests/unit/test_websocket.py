@@ -1,0 +1,210 @@
+"""`wsrpc.websocket`: dialing, and what is the default transport's own. The contract is in ``tests/adapters``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from raw_websocket import CLOSE, TEXT, raw_client, raw_server
+from websockets.exceptions import InvalidHandshake
+
+from wsrpc import Client, CloseInfo, HandshakeRejected, Limits, Server, WebSocketTransport, dial
+from wsrpc.listener import listen
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0, ping_interval=None)
+
+
+class Inbox:
+    """A receiver with a queue."""
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[bytes] = asyncio.Queue()
+        self.ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        self.messages.put_nowait(bytes(payload))
+
+    def read_ended(self) -> None: ...
+
+    def pause_sending(self) -> None: ...
+
+    def resume_sending(self) -> None: ...
+
+    def connection_lost(self, info: CloseInfo, /) -> None:
+        self.ended.set_result(info)
+
+
+async def test_limits_have_a_default() -> None:
+    async with raw_server() as server:
+        dialing = asyncio.create_task(dial(server.url))
+        await server.accept()
+        transport = await dialing
+        assert "open" in repr(transport)
+        transport.abort()
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 500, 503])
+async def test_a_refusal_has_status_and_body(status: int) -> None:
+    async with raw_server() as server:
+        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
+        await server.refuse(f"{status} Whatever", "because\n")
+        with pytest.raises(HandshakeRejected) as caught:
+            await dialing
+        assert (caught.value.status, caught.value.body) == (status, "because\n")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "ws://", "ws:///x", ""])
+async def test_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(ValueError):
+        await dial(url, limits=LIMITS)
+
+
+async def test_open_timeout() -> None:
+    async with raw_server() as server:
+        with pytest.raises(TimeoutError):
+            await dial(server.url, limits=LIMITS.replace(open_timeout=0.02))
+
+
+async def test_cancelling_dial_leaves_nothing() -> None:
+    async with raw_server() as server:
+        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
+        await server.accept_tcp()
+        dialing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialing
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"",
+    ],
+    ids=["wrong key", "no upgrade", "garbage", "nothing"],
+)
+async def test_an_answer_that_is_no_handshake(answer: bytes) -> None:
+    async with raw_server() as server:
+        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
+        sock = await server.accept_tcp()
+        await asyncio.get_running_loop().sock_recv(sock, 10_000)
+        await asyncio.get_running_loop().sock_sendall(sock, answer)
+        sock.close()
+        with pytest.raises((InvalidHandshake, OSError, EOFError)):
+            await dialing
+
+
+async def test_what_it_asks_for() -> None:
+    async with raw_server() as server:
+        dialing = asyncio.create_task(
+            dial(server.url + "a?b=c", limits=LIMITS, headers={"X-One": "1"}, subprotocols=["p", "q"])
+        )
+        peer = await server.accept("Sec-WebSocket-Protocol: q")
+        transport = await dialing
+        lines = peer.request.decode().split("\r\n")
+        assert lines[0] == "GET /a?b=c HTTP/1.1"
+        assert "X-One: 1" in lines
+        assert "Sec-WebSocket-Protocol: p, q" in lines
+        assert not any(line.lower().startswith(("origin:", "sec-websocket-extensions:")) for line in lines)
+        assert transport.info.subprotocol == "q"
+        assert (transport.info.path, transport.info.query) == ("/a", {"b": "c"})
+        transport.abort()
+
+
+async def test_what_the_accepting_side_knows() -> None:
+    accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
+    listener = await listen(accepted.put, "127.0.0.1", 0, limits=LIMITS)
+    headers = ("X-Two: a", "X-Two: b", f"Origin: http://127.0.0.1:{listener.port}", "Sec-WebSocket-Protocol: p")
+    headers = (*headers, "Sec-WebSocket-Extensions: permessage-deflate")
+    async with raw_client(listener.port, "/a%20b/c?x=1&y=%C3%A4&x=2&z=&w#f", *headers) as raw:
+        transport = await accepted.get()
+        info = transport.info
+        assert info.path in ("/a%20b/c", "/a b/c")
+        assert info.query["y"] == "ä"
+        assert info.query["z"] == ""
+        assert info.query["x"] in ("1", "2")
+        assert info.headers["x-two"] == "a, b"
+        assert info.origin == f"http://127.0.0.1:{listener.port}"
+        assert info.remote == raw.sock.getsockname()
+        assert info.subprotocol is None
+        assert not transport.info.underlying.protocol.extensions, "compression is off by default"
+        inbox = Inbox()
+        transport.start(inbox)
+        await raw.send(raw.frame(TEXT, "hello"))
+        assert await inbox.messages.get() == b"hello"
+    assert (await inbox.ended).code == 1006
+    listener.stop()
+    await listener.wait_closed()
+
+
+async def test_a_compressed_frame_that_nobody_agreed_on_is_a_violation() -> None:
+    server = Server(limits=LIMITS.replace(close_timeout=0.1))
+    async with server.listen() as listener:
+        async with raw_client(listener.port, "/", "Sec-WebSocket-Extensions: permessage-deflate") as raw:
+            await raw.send(raw.frame(TEXT, "\xca", rsv=4))
+            assert (await raw.next_of(CLOSE)).code == 1002
+
+
+async def test_pings_of_many_connections_do_not_beat_together() -> None:
+    intervals = set()
+    async with Server().listen() as listener:
+        for _ in range(5):
+            transport = await dial(listener.url, limits=Limits(ping_interval=10.0))
+            interval = transport.info.underlying.ping_interval
+            assert 9.0 <= interval <= 10.0
+            intervals.add(interval)
+            await transport.close()
+    assert len(intervals) == 5
+
+
+async def test_a_handler_that_sends_as_it_opens_is_not_too_early() -> None:
+    server = Server(limits=LIMITS)
+    server.on("open", lambda peer: peer.emit("hello", "x" * 100_000))
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    async with server.listen() as listener:
+        for _ in range(5):
+            client = Client(listener.url, limits=LIMITS)
+            client.on("hello", lambda text: heard.put_nowait(len(text)))
+            async with client:
+                assert await heard.get() == 100_000
+
+
+async def test_what_arrives_with_the_handshake_and_a_close_right_behind() -> None:
+    async with raw_server() as server:
+        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
+        peer = await server.accept(
+            early=lambda raw: raw.frame(TEXT, "1") + raw.frame(TEXT, "2") + raw.close_frame(4000, "bye")
+        )
+        transport = await dialing
+        peer.drop()
+        inbox = Inbox()
+        transport.start(inbox)
+        info = await inbox.ended
+        assert inbox.messages.qsize() == 2
+        assert (info.code, info.reason, info.was_clean) == (4000, "bye", True)
+
+
+async def test_a_large_message_is_on_its_way_before_the_turn_ends() -> None:
+    async with raw_server() as server:
+        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
+        peer = await server.accept()
+        transport = await dialing
+        transport.start(Inbox())
+        for _ in range(10):
+            transport.send(b"x" * 20_000)
+        # No turn of the loop since: what fills a piece does not wait for it.
+        assert len(peer.sock.recv(1 << 20)) > 60_000
+        transport.abort()
+
+
+async def test_the_library_s_own_log_is_below_ours(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with Server(limits=LIMITS).listen() as listener:
+        async with Client(listener.url, limits=LIMITS) as client:
+            await client.emit("x")
+    assert all(record.name.split(".")[0] in ("wsrpc", "asyncio") for record in caplog.records)
