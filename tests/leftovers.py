@@ -16,7 +16,7 @@ NOT_OURS = ("SSL handshake failed", "Error on transport creation for incoming co
 
 def open_sockets() -> set[str]:
     """The sockets of this process, by inode. Empty where the system does not tell; ResourceWarnings remain."""
-    found = set()
+    found: set[str] = set()
     try:
         numbers = os.listdir("/proc/self/fd")
     except FileNotFoundError:

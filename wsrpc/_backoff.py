@@ -31,7 +31,9 @@ def is_transient(error: BaseException) -> bool:
     """Whether another attempt may go better."""
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
-    if isinstance(error, (BadURL, ssl.SSLCertVerificationError)):
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)):
+        return True  # the connection broke in the TLS handshake
+    if isinstance(error, (BadURL, ssl.SSLError)):
         return False
     return isinstance(error, Exception)
 

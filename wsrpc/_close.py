@@ -47,7 +47,8 @@ _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 101
 class CloseInfo(msgspec.Struct, frozen=True):
     """How a connection ended, as `close` handlers get it.
 
-    ``code`` 1005: the Close frame had no code; 1006: there was none, the connection dropped.
+    ``code`` is that of whichever side closed first. 1005: its Close frame had none; 1006: there was no Close frame, the
+    connection dropped.
     ``was_clean``: both sides said goodbye. ``user_closed``: `close()` was called on this side.
     ``will_reconnect``: a client is going to dial again.
     """

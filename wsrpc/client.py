@@ -44,7 +44,10 @@ DEFAULT_RECONNECT = Reconnect()
 
 
 class ReconnectInfo(msgspec.Struct, frozen=True):
-    """What `on_reconnect` handlers get. ``downtime`` is in seconds; ``attempts`` counts those that it took."""
+    """What `on_reconnect` handlers get.
+
+    ``downtime`` is in seconds; ``attempts`` counts those that it took to dial, 0 after `Client.bind`.
+    """
 
     resumed: bool
     attempts: int
@@ -123,6 +126,7 @@ class Client(Registrar, Caller):
         self._on_reconnect: list[Callable[[ReconnectInfo], Any]] = []
         self._lost_at = 0.0
         self._connecting = 0
+        self._bound = False
 
     # ------------------------------------------------------------ what users see
 
@@ -171,7 +175,8 @@ class Client(Registrar, Caller):
 
         Raises:
             ConnectFailed: no attempt succeeded in time.
-            HandshakeRejected: the server refuses, in a way that another attempt would not change.
+            HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is none, in a way that
+                another attempt would not change.
         """
         if self._transport is not None:
             transport, self._transport = self._transport, None
@@ -219,9 +224,14 @@ class Client(Registrar, Caller):
         Cancelling is safe; the connection stays bound.
         """
         self._begin()
-        self._peer.bind(transport)
+        now = self._scheduler.time()
+        again = self._bound
+        downtime = 0.0 if self._peer.connected else now - self._lost_at
+        self._bind(transport)
         await self._peer.wait_opened()
         self._announce(None)
+        if again:
+            self._tell_reconnected(ReconnectInfo(False, 0, downtime))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End the connection and do not dial again. What was accepted is written before the Close frame.
@@ -246,6 +256,10 @@ class Client(Registrar, Caller):
 
     # ------------------------------------------------------------ dialing
 
+    def _bind(self, transport: Transport) -> None:
+        self._peer.bind(transport)
+        self._bound = True
+
     def _begin(self) -> None:
         self._scheduler.renew()
         self._failure = None
@@ -269,7 +283,7 @@ class Client(Registrar, Caller):
         try:
             while True:
                 transport, count = await self._dial(lost)
-                self._peer.bind(transport)
+                self._bind(transport)
                 await self._peer.wait_opened()
                 self._announce(None)
                 if lost is not None:

@@ -33,7 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     running: int = 1024
     """Handlers at once, counted until they exit; the next ones wait. (HTTP/2 peers commonly announce 100-250 streams;
-    a handler is cheaper than a stream.)"""
+    a handler is cheaper than a stream.) Handlers that ask the other side count, too: where both sides fill all places
+    with handlers that wait for the other, only timeouts end it."""
 
     waiting: int = 10_000
     """Messages that wait for a place; the next request is refused as `Overloaded`, the next event dropped."""

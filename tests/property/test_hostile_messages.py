@@ -243,6 +243,7 @@ TIGHT = Limits(undecodable=3, running=2, waiting=2, arguments=1, name=16, depth=
 @example([{"i": "own 0", "a": []}, {"i": "own 1", "a": None}, {"i": "own 2", "a": {}}], True, False)
 @example([{"i": 1, "a": ["held"]}, "turn", {"i": 1, "a": [5]}, {"i": 1, "h": 3, "a": ["now"]}], True, False)
 @example([{"i": 1, "a": ["held"]}, {"i": 1, "x": 1}, {"i": 1, "a": ["now"]}, "release"], False, True)
+@example([{"i": "own 0", "a": {"": float("inf")}}], False, False)
 @example([{"i": 1, "a": ["later"]}, "turn", {"i": 1, "a": ["now"]}], False, True)
 @example(["pause", {"i": 1, "a": ["now"]}, {"i": 1, "x": 1}, {"i": 1, "a": ["now"]}, "resume"], False, True)
 @example(

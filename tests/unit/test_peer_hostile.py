@@ -168,6 +168,20 @@ async def test_an_answer_of_nan_ends_the_request(literal: str) -> None:
     await works(d)
 
 
+@pytest.mark.parametrize(
+    "fields", ['"a":{"k":NaN}', '"a":5,"d":NaN', r'"a":null,"z":"\ud800"', '"a":["q",NaN]', '"x":NaN']
+)
+async def test_only_answers_are_rescued_as_answers(fields: str) -> None:
+    """What does not decode and is no answer must not settle a request of ours that has the same id."""
+    d, _ = echoing(dialer=True)
+    task, i = await d.asks("q", timeout=None)
+    await d.fed(f'{{"i":{i},{fields}}}')
+    assert not task.done()
+    d.feed({"i": i, "d": "the answer"})
+    assert await task == "the answer"
+    await works(d)
+
+
 WRONG: dict[str, list[Any]] = {
     "a": [5, "echo", {"0": "echo"}, None, True, [], [5], [None], [["echo"]], [{}], [True]],
     "c": [5, [], {}, True, 1.5, ["room"]],
