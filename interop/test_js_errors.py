@@ -95,7 +95,7 @@ async def test_an_error_of_javascript_is_not_passed_on_to_it(link: Link, caplog:
 
 async def test_codes_of_wsrpc_survive_the_way_through_javascript(link: Link) -> None:
     await link.agent.call("set", error_props=True)
-    with pytest.raises(HandlerFailed, match=r"^internal error$") as raised:
+    with pytest.raises(HandlerFailed, match=r"^internal error \[[0-9a-f]{8}\]$") as raised:
         await link.peer.request("ask", "fail", "internal")
     assert raised.value.error_id is not None
 

@@ -233,7 +233,7 @@ class Intake:
         elif isinstance(saved.a, list):
             if not self._calls.knows(saved.i):
                 self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}", BAD_ARGUMENTS))
-        else:
+        elif saved.a is UNSET:
             pending = self._out.requests.find(saved.i)
             if pending is not None and pending.sent:
                 self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} does not decode: {exc}"))
