@@ -165,7 +165,9 @@ class Calls:
             else:
                 self._start(ctx, handler, result)
                 return
-        except (Exception, asyncio.CancelledError) as exc:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
             self._failed(ctx, handler, exc)
         finally:
             CURRENT.reset(token)
@@ -252,7 +254,9 @@ class Calls:
                 raise
             else:
                 self._failed(ctx, call.handler, exc, quiet=call.orphaned)
-        except Exception as exc:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:
             self._failed(ctx, call.handler, exc, quiet=call.orphaned)
         finally:
             if call.thread is None:
@@ -306,6 +310,13 @@ class Calls:
         self.active.clear()
         self._line_full = False
         self.hold(Hold.NONE)
+
+    def discard_waiting(self) -> None:
+        """Start nothing more of what waits: nobody is left to whom it would matter."""
+        while self.room:
+            _finish(self.room.pop().view)
+            self._owner.ignored["dropped at the end"] += 1
+        self._update_busy()
 
     def reject(self, i: int, error: RpcError) -> None:
         try:

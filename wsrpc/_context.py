@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -139,13 +139,12 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         return name
 
     @property
-    def args(self) -> list[Any]:
-        """The arguments as they came; a middleware may assign a changed list."""
-        args: list[Any] = self._message.a[1:]
-        return args
+    def args(self) -> tuple[Any, ...]:
+        """The arguments as they came; a middleware may assign others."""
+        return tuple(self._message.a[1:])
 
     @args.setter
-    def args(self, args: list[Any]) -> None:
+    def args(self, args: Sequence[Any]) -> None:
         self._message.a[1:] = args
 
     @property

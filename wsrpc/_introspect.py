@@ -127,6 +127,11 @@ def _where(layers: list[Any], name: str) -> str:
     return name
 
 
+def location(function: Any) -> str:
+    """``file:line`` of a callable, as far as it has one, else its name."""
+    return _where(_layers(function), _name(function))
+
+
 # ---------------------------------------------------------------- annotations
 
 

@@ -121,9 +121,20 @@ class Invoker:
         a = ctx._message.a
         if handler.thread:
             context = contextvars.copy_context()
-            loop = asyncio.get_running_loop()
-            call.thread = loop.run_in_executor(None, lambda: context.run(handler.call, ctx, a))
-            return await asyncio.shield(call.thread)
+
+            def work() -> tuple[Any, BaseException | None]:
+                # A future must not get the exception itself: not StopIteration, which it refuses, and none at all
+                # when the call was cancelled meanwhile and nobody would retrieve it.
+                try:
+                    return context.run(handler.call, ctx, a), None
+                except BaseException as exc:
+                    return None, exc
+
+            call.thread = asyncio.get_running_loop().run_in_executor(None, work)
+            result, error = await asyncio.shield(call.thread)
+            if error is not None:
+                raise error
+            return await result if hasattr(result, "__await__") else result
         began = self._loop.time()
         result = handler.call(ctx, a)
         if hasattr(result, "__await__"):

@@ -72,8 +72,7 @@ def fire(
             taken = registry.take_lifecycle(name)
             if taken is None:
                 continue
-            handler, count = taken
-            unfinished += call_handler(name, handler, args[:count], raised)
+            unfinished += call_handler(name, taken.function, args[: taken.accepted], raised)
     return unfinished
 
 

@@ -83,6 +83,9 @@ class Outbound:
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
 
+    def __repr__(self) -> str:
+        return repr(self._peer)
+
     # ------------------------------------------------------------ the connection, as the peer tells it
 
     def move(self, condition: State, session: Session | None) -> None:
@@ -264,6 +267,7 @@ class Outbound:
     ) -> Any:
         """See `Caller.request`."""
         check_sending(channel, event, self._thread)
+        convert = None if returns is UNSET else self._converter(returns)
         pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout)
         message = Request(pending.id, (event, *args), UNSET if channel is None else channel)
         try:
@@ -283,23 +287,23 @@ class Outbound:
         if answer.e is not UNSET:
             raise error_from_wire(answer.e, answer.flag)
         if answer.h:
-            return self._unexpected_channel(event, returns)
+            return self._unexpected_channel(event, convert)
         value: Any = None if answer.d is UNSET else answer.d
-        if returns is UNSET:
+        if convert is None:
             return value
         try:
-            return self._converter(returns)(value)
+            return convert(value)
         except msgspec.ValidationError as exc:
             raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
 
     def _converter(self, returns: Any) -> Callable[[Any], Any]:
         return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
 
-    def _unexpected_channel(self, event: str, returns: Any) -> None:
+    def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
-        if returns is not UNSET:
+        if convert is not None:
             try:
-                self._converter(returns)(None)
+                convert(None)
             except msgspec.ValidationError:
                 raise UnexpectedChannel(
                     f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted"

@@ -6,10 +6,11 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from ._context import Context
 from ._convert import DecHook
+from ._introspect import location
 from ._signature import Handler, compile_handler
 from ._types import RESERVED_EVENTS, check_name
 
@@ -20,7 +21,6 @@ logger = logging.getLogger("wsrpc")
 CallNext = Callable[[Context], Awaitable[Any]]
 Middleware = Callable[[Context, CallNext], Awaitable[Any]]
 HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
-LifecycleHandler = Callable[..., Any]
 
 _LIFECYCLE_ARGUMENTS = {
     "open": ("peer",),
@@ -30,6 +30,21 @@ _LIFECYCLE_ARGUMENTS = {
     "error": ("peer", "error"),
     "message": ("peer", "message"),
 }
+
+
+class Located(Protocol):
+    """Something that is registered at a place in the code."""
+
+    @property
+    def where(self) -> str: ...
+
+
+class LifecycleHandler(NamedTuple):
+    """A handler of `open`, `close` and the like, called with as many of the event's arguments as it ``accepted``."""
+
+    function: Callable[..., Any]
+    accepted: int
+    where: str
 
 
 class Scope:
@@ -73,8 +88,8 @@ class Registry:
         self.layered = False
         self.observed = False
         self.handler_context: HandlerContext | None = None
-        self._lifecycle: dict[str, tuple[LifecycleHandler, int]] = {}
-        self._lifecycle_once: dict[str, tuple[LifecycleHandler, int]] = {}
+        self._lifecycle: dict[str, LifecycleHandler] = {}
+        self._lifecycle_once: dict[str, LifecycleHandler] = {}
 
     def scope(self, channel: str | None) -> Scope:
         """The scope of ``channel`` (None: the main one), made if it is not there."""
@@ -115,6 +130,8 @@ class Registry:
         """
         check_name("an event's name", event)
         if channel is None and event in RESERVED_EVENTS:
+            if lax is not None or thread or ordered:
+                raise TypeError(f"{event!r} reports on the connection: lax=, thread= and ordered= do not apply")
             self._add_lifecycle(event, function, once)
             return
         if function is None:
@@ -131,10 +148,7 @@ class Registry:
         )
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
-        old = table.get(event)
-        if old is not None and old.where != handler.where:
-            named = event if channel is None else f"{channel}:{event}"
-            logger.warning("the handler of %r from %s is replaced by the one from %s", named, old.where, handler.where)
+        _warn_of_replacement(event if channel is None else f"{channel}:{event}", table.get(event), handler)
         if scope.ordered:
             handler.put_in_lane(scope)
         table[event] = handler
@@ -157,16 +171,26 @@ class Registry:
         if function is None:
             table.pop(event, None)
         else:
-            table[event] = (function, _accepted(event, function))
+            handler = LifecycleHandler(function, _accepted(event, function), location(function))
+            _warn_of_replacement(event, table.get(event), handler)
+            table[event] = handler
+        self._look_for_observers()
+
+    def take_lifecycle(self, event: str) -> LifecycleHandler | None:
+        """The handler for a lifecycle event; one registered with `once` is removed by this."""
+        taken = self._lifecycle_once.pop(event, None)
+        if taken is None:
+            return self._lifecycle.get(event)
+        self._look_for_observers()
+        return taken
+
+    def _look_for_observers(self) -> None:
         self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
 
-    def take_lifecycle(self, event: str) -> tuple[LifecycleHandler, int] | None:
-        """The handler for a lifecycle event and how many positional arguments it takes."""
-        if event in self._lifecycle_once:
-            taken = self._lifecycle_once.pop(event)
-            self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
-            return taken
-        return self._lifecycle.get(event)
+
+def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
+    if old is not None and old.where != new.where:
+        logger.warning("the handler of %r from %s is replaced by the one from %s", event, old.where, new.where)
 
 
 def _accepted(event: str, function: Callable[..., Any]) -> int:

@@ -40,14 +40,18 @@ class LoopScheduler:
     """
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.time: Callable[[], float] = self._time
         self.call_at: Callable[[float, Callable[[], object]], Timer] = self._call_at
         self.create_future: Callable[[], asyncio.Future[Any]] = self._create_future
         self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = self._spawn
 
-    def renew(self) -> None:
-        """Use the loop that runs now."""
+    def renew(self) -> bool:
+        """Use the loop that runs now; says whether it is another one."""
         loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return False
+        self._loop = loop
         self.time = loop.time
         self.call_at = loop.call_at
         self.create_future = loop.create_future
@@ -56,6 +60,7 @@ class LoopScheduler:
             self.spawn = partial(asyncio.Task, loop=loop, eager_start=True)
         else:
             self.spawn = loop.create_task
+        return True
 
     def _time(self) -> float:
         self.renew()

@@ -94,7 +94,7 @@ class Client(Registrar, Caller):
         expose_errors: bool | Callable[[BaseException], bool] = False,
     ) -> None:
         if isinstance(url, str):
-            check_url(url)
+            check_url(url, tls=ssl is not None)
         elif url is not None and not callable(url):
             raise TypeError(f"a url is text, or a function that returns it, got {url!r}")
         if url is not None and transport is not None:
@@ -117,6 +117,7 @@ class Client(Registrar, Caller):
         self._scheduler = LoopScheduler()
         self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
         self._peer.on_lost = self._lost
+        self._peer.on_opened = lambda: self._announce(None)
         self._peer._out.on_queued = self._queued
         self._sender = self._peer._sender
         self._state: ClientState = "idle"
@@ -127,6 +128,8 @@ class Client(Registrar, Caller):
         self._lost_at = 0.0
         self._connecting = 0
         self._bound = False
+        self._closing: asyncio.Task[None] | None = None
+        self._closers: set[asyncio.Task[Any] | None] = set()
 
     # ------------------------------------------------------------ what users see
 
@@ -221,7 +224,7 @@ class Client(Registrar, Caller):
         """Use a connection of your own, from now on; returns when the `open` handlers are done.
 
         Handlers survive. A connection that is bound already is closed with 1001, what was pending on it fails.
-        Cancelling is safe; the connection stays bound.
+        A client with a URL dials again when this one has dropped. Cancelling is safe; the connection stays bound.
         """
         self._begin()
         now = self._scheduler.time()
@@ -229,7 +232,6 @@ class Client(Registrar, Caller):
         downtime = 0.0 if self._peer.connected else now - self._lost_at
         self._bind(transport)
         await self._peer.wait_opened()
-        self._announce(None)
         if again:
             self._tell_reconnected(ReconnectInfo(False, 0, downtime))
 
@@ -237,7 +239,7 @@ class Client(Registrar, Caller):
         """End the connection and do not dial again. What was accepted is written before the Close frame.
 
         Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
-        `Limits.close_timeout` seconds to finish.
+        `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
 
         Raises:
             ValueError: if the code may not be sent or the reason has more than 123 bytes.
@@ -245,11 +247,19 @@ class Client(Registrar, Caller):
         check_close(code, reason)
         self._state = "closed"
         self._peer._out.user_closed = True
-        await self._stop_dialing()
         if self._failure is None:
             self._announce(ConnectionLost(code, reason or "the client was closed", "not_sent"))
+        # In a task of its own, because a handler may be the one that calls this, and ends by it.
+        self._closers.add(asyncio.current_task())
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.get_running_loop().create_task(self._close(code, reason))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, code: int, reason: str) -> None:
+        await self._stop_dialing()
         await self._peer.close(code, reason)
-        await self._peer.join(self._limits.close_timeout)
+        await self._peer.join(self._limits.close_timeout, self._closers)
+        self._closers.clear()
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self._peer!r}>"
@@ -261,7 +271,12 @@ class Client(Registrar, Caller):
         self._bound = True
 
     def _begin(self) -> None:
-        self._scheduler.renew()
+        if self._scheduler.renew():  # another event loop than before
+            if self._peer.transport is not None:
+                raise RuntimeError(
+                    "this client was connected when its event loop ended: close() it there, or make a new Client"
+                )
+            self._peer._out.requests.stop()
         self._failure = None
         self._state = "connecting"
         self._peer._out.user_closed = False
@@ -283,19 +298,21 @@ class Client(Registrar, Caller):
         try:
             while True:
                 transport, count = await self._dial(lost)
-                self._bind(transport)
-                await self._peer.wait_opened()
-                self._announce(None)
-                if lost is not None:
-                    self._tell_reconnected(ReconnectInfo(False, count, self._scheduler.time() - self._lost_at))
+                if self._peer.connected:
+                    await transport.close(1000, "another connection was bound meanwhile")
+                else:
+                    self._bind(transport)
+                    await self._peer.wait_opened()
+                    if lost is not None:
+                        self._tell_reconnected(ReconnectInfo(False, count, self._scheduler.time() - self._lost_at))
                 while self._peer.connected:  # somebody may bind another connection meanwhile
                     await self._peer.wait_closed()
+                if self._supervisor is not asyncio.current_task():
+                    return  # `_lost` has seen that this was the last connection
                 ending = self._peer._out.ending
-                if ending.user_closed or self._reconnect is None:
-                    break
                 lost = ConnectionLost(ending.code, ending.reason)
-            self._end(None)
         except Exception as exc:
+            self._peer._out.discard(self._peer._out.ending)
             self._end(exc)
 
     async def _dial(self, lost: ConnectionLost | None) -> tuple[Transport, int]:
@@ -309,7 +326,9 @@ class Client(Registrar, Caller):
             self._state = "waiting"
             logger.warning(
                 "%s; next attempt in %.1f s",
-                error if error is lost else f"could not connect: {type(error).__name__}: {error}",
+                f"the connection ended ({lost.code} {lost.reason})"
+                if lost is not None and error is lost
+                else f"could not connect: {type(error).__name__}: {error}",
                 delay,
                 extra={"peer": self._peer.id},
             )
@@ -324,13 +343,13 @@ class Client(Registrar, Caller):
                         self._state = "connecting"
                         return await self._attempt(), count
         except TimeoutError as exc:
-            raise ConnectFailed(count, last_error or exc) from last_error
+            late = TimeoutError(f"no connection within connect_timeout={self._connect_timeout} s")
+            raise ConnectFailed(count, last_error or late) from last_error or exc
         raise AssertionError("the series of attempts is endless")
 
     async def _attempt(self) -> Transport:
-        url = await _evaluate(self._url)
-        headers = dict(await _evaluate(self._headers) or {})
-        token = await _evaluate(self._auth)
+        url, given, token = [await _evaluate(option) for option in (self._url, self._headers, self._auth)]
+        headers = dict(given or {})
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         assert url is not None
@@ -357,18 +376,21 @@ class Client(Registrar, Caller):
         self._lost_at = self._scheduler.time()
         dialing = self._supervisor is not None and not self._supervisor.done()
         will = dialing and self._reconnect is not None and not info.user_closed
+        if not dialing:
+            self._state = "closed" if info.user_closed else "idle"
+        elif not will:
+            # Here and not in the supervisor, a turn later: a `close` handler may connect again at once.
+            self._supervisor = None
+            self._end(ConnectionLost(info.code, info.reason, "not_sent"))
         return msgspec.structs.replace(info, will_reconnect=will)
 
-    def _end(self, failure: Exception | None) -> None:
+    def _end(self, failure: Exception) -> None:
         """No connection will come any more, unless somebody connects or binds."""
         self._state = "closed"
-        out = self._peer._out
-        out.keeps_offline = False
-        out.discard(out.ending)
-        if failure is not None:
-            if self._lost_at:
-                logger.error("the client gives up: %s", failure, extra={"peer": self._peer.id})
-            self._announce(failure)
+        self._peer._out.keeps_offline = False
+        if self._lost_at and not isinstance(failure, ConnectionLost):
+            logger.error("the client gives up: %s", failure, extra={"peer": self._peer.id})
+        self._announce(failure)
 
     def _announce(self, failure: Exception | None) -> None:
         self._failure = failure
@@ -383,4 +405,11 @@ class Client(Registrar, Caller):
 
 async def _evaluate(given: Any) -> Any:
     value = given() if callable(given) else given
-    return await value if inspect.isawaitable(value) else value
+    try:
+        return await value if inspect.isawaitable(value) else value
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Something inside was cancelled, not the dialing: an attempt that failed.
+        raise RuntimeError(f"{given!r} was cancelled") from exc

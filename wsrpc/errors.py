@@ -90,8 +90,8 @@ class ConnectionLost(WsrpcError, ConnectionError):
     """The connection ended before the call did.
 
     ``outcome`` is ``"not_sent"`` if the message was still in wsrpc's own queue, so that asking again
-    is safe; ``"unknown"`` if it was handed to the transport, so that it may have run.
-    ``code`` and ``reason`` say how the connection ended (1006: without a Close frame).
+    is safe; ``"unknown"`` if it was handed to the transport, so that it may have run. ``code`` and ``reason`` say how
+    the connection ended (1006: without a Close frame).
     """
 
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
@@ -101,10 +101,10 @@ class ConnectionLost(WsrpcError, ConnectionError):
         self.outcome: Outcome = outcome
 
     def __str__(self) -> str:
-        because = f"{self.code} {self.reason}".rstrip()
+        text = f"the connection ended ({f'{self.code} {self.reason}'.rstrip()})"
         if self.outcome == "not_sent":
-            return f"the connection ended ({because}); the message was not sent"
-        return f"the connection ended ({because}); the message had been sent, whether it ran is unknown"
+            return f"{text}; the message was not sent"
+        return f"{text}; the message had been sent, whether it ran is unknown"
 
 
 class SessionLost(ConnectionLost):

@@ -12,6 +12,10 @@ KiB = 1024
 MiB = 1024 * KiB
 
 
+MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"})
+"""Bounds of what is kept: none at all is a choice."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one connection. Sizes are bytes, durations seconds.
 
@@ -80,19 +84,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long the answer to a ping may take; then the connection closes with 1011."""
 
     def __post_init__(self) -> None:
-        for field in (
-            "message",
-            "depth",
-            "arguments",
-            "name",
-            "running",
-            "pending",
-            "high_water",
-            "hard_cap",
-        ):
-            value = getattr(self, field)
-            if value < 1:
-                raise ValueError(f"Limits.{field} must be at least 1, got {value!r}")
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            least = 0 if name in MAY_BE_ZERO or isinstance(value, float) else 1
+            if value is not None and (value < least or (value == 0.0 and isinstance(value, float))):
+                what = "more than 0" if isinstance(value, float) else f"at least {least}"
+                raise ValueError(f"Limits.{name} must be {what}, got {value!r}")
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -87,6 +87,9 @@ class Peer(Registrar, Caller):
         self._background: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] | None = None
         self.on_lost: Callable[[CloseInfo], CloseInfo] | None = None
+        """The owner's: told first of a connection's end, it may add what it knows."""
+        self.on_opened: Callable[[], None] | None = None
+        """The owner's: told when a connection is open and the `open` handlers are done."""
         warn = partial(self.log, logging.WARNING)
         self._out = self._sender = Outbound(
             self,
@@ -270,6 +273,8 @@ class Peer(Registrar, Caller):
             return  # it has ended, and `connection_lost` is about to come; what was not sent stays queued
         self._become(State.OPEN)
         self._calls.hold(Hold.NONE)
+        if self.on_opened is not None:
+            self.on_opened()
 
     def _open_overdue(self, handlers: str) -> None:
         self.log(
@@ -322,15 +327,19 @@ class Peer(Registrar, Caller):
             self._ended.set_result(None)
         self._ended = None
 
-    async def join(self, patience: float) -> None:
-        """Wait for handlers and whatever else this peer started; after ``patience`` seconds cancel it."""
-        tasks = self._calls.tasks() | self._background
-        tasks.discard(asyncio.current_task())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=patience)
-            for task in late:
-                task.cancel()
+    async def join(self, patience: float | None, besides: Collection[asyncio.Task[Any] | None] = ()) -> None:
+        """Wait for handlers and whatever else this peer started, ``besides`` some tasks.
+
+        After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running.
+        """
+        deadline = None if patience is None else self._loop.time() + patience
+        while tasks := (self._calls.tasks() | self._background).difference(besides):  # what ends makes room for others
+            left = None if deadline is None else max(0.0, deadline - self._loop.time())
+            _, late = await asyncio.wait(tasks, timeout=left)
             if late:
+                self._calls.discard_waiting()
+                for task in late:
+                    task.cancel()
                 await asyncio.wait(late)
         self._out.requests.stop()
 

@@ -8,6 +8,7 @@ import socket
 import ssl as ssl_module
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
@@ -78,8 +79,11 @@ class Server(Registrar):
         self._channel_name = None
         self._channels: dict[str, ServerChannel] = {}
         self._peers: dict[Peer, None] = {}
+        self._leaving: dict[asyncio.Task[None], Peer] = {}
         self._listeners: set[Listening] = set()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._closers: set[asyncio.Task[Any] | None] = set()
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
         if handler_context is not None:
@@ -126,7 +130,12 @@ class Server(Registrar):
 
         Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
         Leaving the block closes the server.
+
+        Raises:
+            ValueError: if the path does not begin with a slash.
         """
+        if path is not None and not path.startswith("/"):
+            raise ValueError(f"a path begins with a slash, got {path!r}")
         return Listening(self, {"host": host, "port": port, "path": path, "ssl": ssl, "sock": sock, "unix": unix})
 
     async def serve_forever(self) -> None:
@@ -147,7 +156,7 @@ class Server(Registrar):
     ) -> None:
         """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
 
-        Says on stderr where it listens, unless logging is set up.
+        Says on stderr where it listens, unless the log does. (SIGTERM ends it as it ends any program, without closing.)
 
         Raises:
             RuntimeError: inside a running event loop.
@@ -155,7 +164,7 @@ class Server(Registrar):
 
         async def main() -> None:
             async with self.listen(host, port, path=path, ssl=ssl, unix=unix) as listener:
-                if logger.hasHandlers():
+                if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
                     logger.info("listening on %s", listener.url)
                 else:
                     sys.stderr.write(f"listening on {listener.url}, Ctrl-C ends it\n")
@@ -187,11 +196,19 @@ class Server(Registrar):
         def lost(info: CloseInfo) -> CloseInfo:
             self._peers.pop(peer, None)
             logger.info("disconnected: %d %s", info.code, info.reason, extra={"peer": peer.id})
+            # What still runs for it must not outlive the server.
+            leaving = asyncio.get_running_loop().create_task(peer.join(None))
+            self._leaving[leaving] = peer
+            leaving.add_done_callback(lambda task: self._leaving.pop(task, None))
             return info
 
         peer.on_lost = lost
+        try:
+            peer.bind(transport)
+        except BaseException:
+            self._peers.pop(peer, None)
+            raise
         logger.info("connected: %s", transport.info.remote, extra={"peer": peer.id})
-        peer.bind(transport)
         await peer.wait_opened()
         return peer
 
@@ -199,23 +216,27 @@ class Server(Registrar):
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
 
         Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
-        `Limits.close_timeout` seconds to finish.
+        `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
         """
+        # In a task of its own, because a handler may be the one that calls this, and ends by it.
+        self._closers.add(asyncio.current_task())
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._closed = True
         for listening in self._listeners:
             listening.stop()
         peers = list(self._peers)
-        if peers:
-            await asyncio.gather(*(self._end(peer) for peer in peers))
-        for listening in list(self._listeners):
+        await asyncio.gather(*(peer.close(CloseCode.SERVICE_RESTART, "the server is closing") for peer in peers))
+        everybody = {*peers, *self._leaving.values()}
+        await asyncio.gather(*(peer.join(self._limits.close_timeout, self._closers) for peer in everybody))
+        for listening in self._listeners:
             await listening.wait_closed()
         self._listeners.clear()
         if self._stopped is not None:
             self._stopped.set()
-
-    async def _end(self, peer: Peer) -> None:
-        await peer.close(CloseCode.SERVICE_RESTART, "the server is closing")
-        await peer.join(self._limits.close_timeout)
 
     # ------------------------------------------------------------ everybody
 
@@ -228,7 +249,7 @@ class Server(Registrar):
         """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others.
 
         Peers whose line is full get 100 ms in all to drain; then the message waits with what is unsent, and a
-        peer that is at its hard cap is closed with 4408.
+        peer that is at its hard cap is closed with 4408. Cancelling is safe: then nothing was sent.
         """
         return await self._emit(None, event, args, skip)
 
@@ -236,13 +257,11 @@ class Server(Registrar):
         check_sending(channel, event, self._thread)
         peers = [peer for peer in self._peers if peer is not skip]
         payload = self._settings.codec.encode(Event((event, *args), UNSET if channel is None else channel))
-        full = [
-            asyncio.ensure_future(peer.transport.drain()) for peer in peers if peer._out.line.full and peer.transport
-        ]
+        full = [peer.transport.drain() for peer in peers if peer._out.line.full and peer.transport]
         if full:
-            _, late = await asyncio.wait(full, timeout=PATIENCE)
-            for task in late:
-                task.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.gather(*full)
         errors: list[PeerError] = []
         for peer in peers:
             try:

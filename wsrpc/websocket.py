@@ -27,7 +27,7 @@ from websockets.typing import Subprotocol
 
 from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
-from ._url import BadURL
+from ._url import BadURL, check_url
 from .errors import ConnectionLost, HandshakeRejected
 from .limits import Limits
 from .transport import ConnectionInfo, Receiver
@@ -345,6 +345,7 @@ async def dial(
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
         ValueError: for a URL that is none.
     """
+    check_url(url, tls=ssl is not None)
     limits = limits or Limits()
     options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
     try:
@@ -366,7 +367,7 @@ async def dial(
             **options,
         )
     except InvalidURI as exc:
-        raise BadURL(url) from exc
+        raise BadURL(f"a URL names a host, got {url!r}") from exc
     except InvalidStatus as exc:
         body = exc.response.body or b""
         raise HandshakeRejected(exc.response.status_code, bytes(body).decode(errors="replace")) from exc

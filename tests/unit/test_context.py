@@ -25,8 +25,8 @@ async def test_a_context_tells_about_its_call() -> None:
     d.peer.on("e", handler)
     await d.fed({"i": 7, "c": "room", "a": ["e", 5]}, {"a": ["e", 6]})
     first, second = seen
-    assert (first.event, first.id, first.channel_name, first.args) == ("e", 7, "room", [5])
-    assert (second.event, second.id, second.channel_name, second.args) == ("e", None, None, [6])
+    assert (first.event, first.id, first.channel_name, first.args) == ("e", 7, "room", (5,))
+    assert (second.event, second.id, second.channel_name, second.args) == ("e", None, None, (6,))
     assert first.cancel_reason is None and first.message is None
     assert first.state["user"] == "ada" and d.peer.get("user") == "ada" and d.peer.get("x", 1) == 1
     assert repr(first) == f"<Context room:e #7 of {d.peer!r}>"
