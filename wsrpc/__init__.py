@@ -6,7 +6,7 @@ A `Server` accepts, a `Client` dials, and then either side calls the other, with
 from ._backoff import Reconnect
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
-from ._context import Context, Message, current_context, current_peer
+from ._context import Context, Message, current_context
 from ._registry import CallNext, HandlerContext, Middleware
 from .channel import Channel
 from .client import Client, ReconnectInfo
@@ -37,7 +37,7 @@ from .errors import (
     WsrpcError,
 )
 from .limits import Limits
-from .peer import Peer
+from .peer import Peer, current_peer
 from .router import Router
 from .server import EmitReport, Server, ServerChannel
 from .transport import ConnectionInfo, Receiver, Transport

@@ -17,7 +17,7 @@ from ._context import CURRENT, Context, Message
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, bad_arguments, when_over
 from ._messages import Inbound, Rejection, Resolution
 from ._registry import Registry
-from ._rejections import INTERNAL, OVERLOADED, error_to_wire
+from ._rejections import ABORTED, error_to_wire
 from ._scheduler import EAGER, Scheduler
 from ._signature import ArgumentsRefused, Handler
 from ._types import RESERVED_EVENTS
@@ -37,7 +37,7 @@ class Owner(Protocol):
     ignored: Counter[str]
 
     @property
-    def log(self) -> Log: ...
+    def _log(self) -> Log: ...
 
 
 class Hold(Enum):
@@ -68,6 +68,7 @@ class Calls:
         expose_errors: bool | Callable[[BaseException], bool],
     ) -> None:
         self._owner = owner
+        self._peer: Any = owner  # for contexts, which name its class
         self._own = own
         self._shared = shared
         self._reply = reply
@@ -76,7 +77,7 @@ class Calls:
         self._limit = limits.running
         self._loop = loop
         self._expose_errors = expose_errors
-        self._invoker = Invoker(own, shared, loop, owner.log)
+        self._invoker = Invoker(own, shared, loop, owner._log)
         self.active: dict[int, Call] = {}
         self._started: set[Call] = set()
         self.running = 0
@@ -111,9 +112,11 @@ class Calls:
                 return
             _finish(view)
             if i is UNSET:
-                self._owner.ignored["event dropped, too many wait"] += 1
+                self._drop(
+                    "event dropped, too many wait", f"an event was dropped: {len(self.room)} messages wait already"
+                )
             else:
-                self.reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later", OVERLOADED))
+                self.reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
         else:
             self.dispatch(message, view)
 
@@ -150,7 +153,7 @@ class Calls:
         handler = own.take(message.c, a[0]) if own.used else None
         if handler is None:
             handler = shared.take(message.c, a[0])
-        ctx = Context(self._owner, message, None, view)
+        ctx = Context(self._peer, message, None, view)
         if handler is None or not handler.inline or self._unstarted or own.layered or shared.layered:
             self._dispatch_slowly(ctx, handler)
             return
@@ -168,7 +171,7 @@ class Calls:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
-            self._failed(ctx, handler, exc)
+            self._failed(ctx, exc)
         finally:
             CURRENT.reset(token)
         if view is not None:
@@ -183,7 +186,7 @@ class Calls:
             self._owner.ignored["reserved event"] += 1
             _finish(ctx.message)
         elif handler is None and not self._invoker.layered:
-            self._failed(ctx, None, self._invoker.unknown(ctx))
+            self._failed(ctx, self._invoker.unknown(ctx))
             _finish(ctx.message)
         else:
             self._start(ctx, handler)
@@ -248,16 +251,16 @@ class Calls:
             if call.cancelled:
                 if ctx.id is not None and not call.orphaned:
                     # Whoever cancelled has stopped waiting; the rejection tells others on the line.
-                    self.reject(ctx.id, RpcError("Request aborted"))
+                    self.reject(ctx.id, RpcError(ABORTED))
             elif call.task is not None and call.task.cancelling():
                 # Not our doing: the loop is being shut down.
                 raise
             else:
-                self._failed(ctx, call.handler, exc, quiet=call.orphaned)
+                self._failed(ctx, exc, quiet=call.orphaned)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:
-            self._failed(ctx, call.handler, exc, quiet=call.orphaned)
+            self._failed(ctx, exc, quiet=call.orphaned)
         finally:
             if call.thread is None:
                 self._exited(call)
@@ -286,10 +289,10 @@ class Calls:
             if waiting is None:
                 return False
             _finish(waiting.view)
-            self.reject(i, RpcError("Request aborted"))
+            self.reject(i, RpcError(ABORTED))
             return True
         if not call.cancelled:
-            self._cancel(call, reason if reason is not None else RemoteError("Request aborted"))
+            self._cancel(call, reason if reason is not None else RemoteError(ABORTED))
         return True
 
     def _cancel(self, call: Call, reason: object) -> None:
@@ -323,42 +326,44 @@ class Calls:
             payload = self._encode(Rejection(i, *error_to_wire(error)))
         except Exception as exc:
             # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
-            payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, None))))
+            payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, f"request #{i}"))))
         self._reply(payload)
 
-    def _failed(self, ctx: Context, handler: Handler | None, exc: BaseException, quiet: bool = False) -> None:
+    def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False) -> None:
         """Log what is not meant for the caller, answer what is."""
         if isinstance(exc, ArgumentsRefused):
             error: RpcError = bad_arguments(exc)
-        elif isinstance(exc, RpcError) and (exc.made_here or not isinstance(exc, RemoteError)):
+        elif isinstance(exc, RpcError) and (exc._made_here or not isinstance(exc, RemoteError)):
             error = exc
         else:
-            error = self._internal(exc, handler)
+            error = self._internal(exc, ctx.label)
         if ctx.id is None:
             if isinstance(error, BadArguments):
-                self._owner.log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
-            elif isinstance(exc, UnknownEvent) and exc.made_here:
-                self._owner.ignored["unknown event"] += 1
+                self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
+            elif isinstance(exc, UnknownEvent) and exc._made_here:
+                self._drop("unknown event", f"{error} (further ones are only counted in peer.ignored)")
             elif error is exc:
-                self._owner.log(logging.ERROR, "%s failed: %s", _name(handler), error)
+                self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif not quiet:
             self.reject(ctx.id, error)
 
-    def _internal(self, exc: BaseException, handler: Handler | None) -> RpcError:
+    def _drop(self, kind: str, text: str) -> None:
+        """Count an event that reaches no handler; the first of a kind is worth a line."""
+        if not self._owner.ignored[kind]:
+            self._owner._log(logging.WARNING, "%s", text)
+        self._owner.ignored[kind] += 1
+
+    def _internal(self, exc: BaseException, label: str) -> RpcError:
         error_id = secrets.token_hex(4)
-        self._owner.log(logging.ERROR, "%s failed [%s]", _name(handler), error_id, exc_info=exc)
+        self._owner._log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc)
         expose = self._expose_errors
         try:
             if expose is True or (callable(expose) and expose(exc)):
                 return RpcError(str(exc))
         except Exception as problem:
             # The predicate or the exception's own text failed: the caller still gets an answer.
-            self._owner.log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
-        return HandlerFailed("internal error", INTERNAL, None, {"error_id": error_id})
-
-
-def _name(handler: Handler | None) -> str:
-    return "a handler" if handler is None else handler.name
+            self._owner._log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
+        return HandlerFailed("internal error", fields={"error_id": error_id})
 
 
 def _finish(view: Message | None) -> None:

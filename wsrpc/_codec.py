@@ -41,19 +41,19 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, payload: bytes, /) -> Inbound:
+    def decode(self, payload: bytes | bytearray, /) -> Inbound:
         """Decode what arrived. Any exception means: not a message of this codec."""
         ...
 
-    def claims(self, payload: bytes, /) -> bool:
+    def claims(self, payload: bytes | bytearray, /) -> bool:
         """Whether a payload that did not decode was meant to be a message (else it is foreign and ignored)."""
         ...
 
-    def rescue(self, payload: bytes, /) -> Inbound | None:
+    def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
         """What can be told of a payload that did not decode, so that whoever waits for an answer gets one."""
         ...
 
-    def nests_deeper(self, payload: bytes, depth: int, /) -> bool:
+    def nests_deeper(self, payload: bytes | bytearray, depth: int, /) -> bool:
         """Whether a payload that decoded has arrays and objects nested more than ``depth`` deep."""
         ...
 
@@ -77,13 +77,13 @@ class JsonCodec:
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
         # Bound methods of C objects: nothing of Python's own stands between a peer and msgspec.
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
-        self.decode: Callable[[bytes], Inbound] = msgspec.json.Decoder(Inbound).decode
+        self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.json.Decoder(Inbound).decode
 
     @staticmethod
-    def claims(payload: bytes, /) -> bool:
+    def claims(payload: bytes | bytearray, /) -> bool:
         return payload.lstrip()[:1] == b"{"
 
-    def rescue(self, payload: bytes, /) -> Inbound | None:
+    def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
         # The standard library reads what msgspec refuses: lone surrogates, numbers out of range.
         try:
             fields: Any = json.loads(payload.decode(), parse_int=_small_int, parse_float=_no_number)
@@ -94,7 +94,7 @@ class JsonCodec:
         names = {"a", "i", "c", "h", "d", "e", "x"} & fields.keys()
         return Inbound(**{name: fields[name] for name in names}, ours=fields.get("ws-wrapper"))
 
-    def nests_deeper(self, payload: bytes, depth: int, /) -> bool:
+    def nests_deeper(self, payload: bytes | bytearray, depth: int, /) -> bool:
         # Nearly every message has fewer brackets than that, and counting them is all it costs.
         if payload.count(b"[") + payload.count(b"{") <= depth:
             return False
@@ -118,17 +118,17 @@ class MsgpackCodec:
 
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
-        self.decode: Callable[[bytes], Inbound] = msgspec.msgpack.Decoder(Inbound).decode
+        self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.msgpack.Decoder(Inbound).decode
 
     @staticmethod
-    def claims(payload: bytes, /) -> bool:
+    def claims(payload: bytes | bytearray, /) -> bool:
         # A MessagePack map: fixmap, map 16, map 32.
         return bool(payload) and (payload[0] & 0xF0 == 0x80 or payload[0] in (0xDE, 0xDF))
 
-    def rescue(self, payload: bytes, /) -> Inbound | None:
+    def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
         return None
 
-    def nests_deeper(self, payload: bytes, depth: int, /) -> bool:
+    def nests_deeper(self, payload: bytes | bytearray, depth: int, /) -> bool:
         # Lengths are part of the format, so only reading it tells; walk level by level.
         level: list[Any] = [msgspec.msgpack.decode(payload)]
         for _ in range(depth):

@@ -16,7 +16,9 @@ from ._signature import injectable
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["CURRENT", "Context", "Message", "current_context", "current_peer"]
+    from .peer import Peer
+
+__all__ = ["CURRENT", "Context", "Message", "current_context"]
 
 
 class Message:
@@ -114,7 +116,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     None until the other side cancels, then what it said.
     """
 
-    peer: Any
+    peer: Peer
     _message: Inbound
     cancel_reason: Any = None
     message: Message | None = None
@@ -153,10 +155,15 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         state: MutableMapping[str, Any] = self.peer.state
         return state
 
-    def __repr__(self) -> str:
+    @property
+    def label(self) -> str:
+        """What is handled, for a log: ``chat:say #7``."""
         where = "" if self.channel_name is None else f"{self.channel_name}:"
         which = "" if self.id is None else f" #{self.id}"
-        return f"<Context {where}{self.event}{which} of {self.peer!r}>"
+        return repr(f"{where}{self.event}{which}")[1:-1]
+
+    def __repr__(self) -> str:
+        return f"<Context {self.label} of {self.peer!r}>"
 
 
 CURRENT: ContextVar[Context] = ContextVar("wsrpc_current")
@@ -172,12 +179,3 @@ def current_context() -> Context:
         return CURRENT.get()
     except LookupError:
         raise RuntimeError("no handler is running here: current_context() works inside handlers") from None
-
-
-def current_peer() -> Any:
-    """The peer whose message the running handler handles, also in tasks that it started.
-
-    Raises:
-        RuntimeError: outside of a handler.
-    """
-    return current_context().peer

@@ -15,7 +15,7 @@ from ._context import Message
 from ._messages import MAX_ID, Inbound, channel_id, is_id
 from ._outbound import Outbound
 from ._registry import Registry
-from ._rejections import BAD_ARGUMENTS, reason_from_wire
+from ._rejections import reason_from_wire
 from ._scheduler import Scheduler
 from ._types import RESERVED_EVENTS
 from .errors import BadArguments, BadResult, ProtocolError, RemoteError
@@ -139,8 +139,11 @@ class Intake:
             self._refuse(message, f"a name of more than {self._limits.name} bytes")
         elif channel == "" and name in RESERVED_EVENTS:
             self._ignored["reserved event"] += 1
-        else:
+        elif self._calls.busy:
             self._calls.arrived(message, payload, view)
+            return
+        else:
+            self._calls.dispatch(message, view)
             return
         if view is not None:
             view._finish()
@@ -152,7 +155,7 @@ class Intake:
         if message.i is UNSET:
             self._malformed(why)
         else:
-            self._calls.reject(message.i, BadArguments(why, BAD_ARGUMENTS))
+            self._calls.reject(message.i, BadArguments(why))
 
     def _on_unknown_channel(self, message: Inbound) -> None:
         """Answer what is said on an anonymous channel that is not there, so that the other side stops."""
@@ -232,7 +235,7 @@ class Intake:
             self._calls.cancel(saved.i, None)
         elif isinstance(saved.a, list):
             if not self._calls.knows(saved.i):
-                self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}", BAD_ARGUMENTS))
+                self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}"))
         elif saved.a is UNSET:
             pending = self._out.requests.find(saved.i)
             if pending is not None and pending.sent:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
 from ._context import Context
 from ._registry import Middleware, Registry
-from ._rejections import BAD_ARGUMENTS, UNKNOWN_EVENT
 from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
 from .errors import BadArguments, UnknownEvent
@@ -51,7 +51,8 @@ class Invoker:
         self._shared = shared
         self._loop = loop
         self._log = log
-        self._lanes: dict[Hashable, asyncio.Lock] = {}
+        # A lane goes when its handler or channel does.
+        self._lanes: WeakKeyDictionary[object, asyncio.Lock] = WeakKeyDictionary()
 
     @property
     def layered(self) -> bool:
@@ -161,16 +162,15 @@ class Invoker:
             text = f"No event listener for '{ctx.event}'"
             if channel is not None:
                 text += f" on channel '{channel}'"
-        error = UnknownEvent(text, UNKNOWN_EVENT)
-        error.made_here = True
+        error = UnknownEvent(text)
+        error._made_here = True
         return error
 
 
 def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
     """The error for the caller."""
     error = refused.error
-    error.code = BAD_ARGUMENTS
-    error.made_here = True
+    error._made_here = True
     return error
 
 

@@ -83,9 +83,6 @@ class Outbound:
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
 
-    def __repr__(self) -> str:
-        return repr(self._peer)
-
     # ------------------------------------------------------------ the connection, as the peer tells it
 
     def move(self, condition: State, session: Session | None) -> None:

@@ -22,15 +22,6 @@ CallNext = Callable[[Context], Awaitable[Any]]
 Middleware = Callable[[Context, CallNext], Awaitable[Any]]
 HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
 
-_LIFECYCLE_ARGUMENTS = {
-    "open": ("peer",),
-    "connect": ("peer",),
-    "close": ("peer", "info"),
-    "disconnect": ("peer", "info"),
-    "error": ("peer", "error"),
-    "message": ("peer", "message"),
-}
-
 
 class Located(Protocol):
     """Something that is registered at a place in the code."""
@@ -50,7 +41,7 @@ class LifecycleHandler(NamedTuple):
 class Scope:
     """The handlers of one channel."""
 
-    __slots__ = ("handlers", "middleware", "once", "ordered")
+    __slots__ = ("__weakref__", "handlers", "middleware", "once", "ordered")
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
@@ -102,6 +93,11 @@ class Registry:
 
     def remove_scope(self, channel: str) -> None:
         self.named.pop(channel, None)
+        self._look_for_layers()
+
+    def _look_for_layers(self) -> None:
+        scopes = (self.main, *self.named.values())
+        self.layered = self.handler_context is not None or any(scope.middleware for scope in scopes)
 
     def take(self, channel: str | None, event: str) -> Handler | None:
         """The handler for ``event``; one registered with `once` is removed by this."""
@@ -162,7 +158,7 @@ class Registry:
 
     def set_handler_context(self, handler_context: HandlerContext | None) -> None:
         self.handler_context = handler_context
-        self.layered = True
+        self._look_for_layers()
 
     # Lifecycle events tell about the connection. They are called with positional arguments, not converted.
 
@@ -195,7 +191,7 @@ def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
 
 def _accepted(event: str, function: Callable[..., Any]) -> int:
     """How many of the event's arguments ``function`` takes: all, or fewer from the front."""
-    names = _LIFECYCLE_ARGUMENTS[event]
+    names = RESERVED_EVENTS[event]
     if not callable(function):
         raise TypeError(f"a handler of {event!r} is a callable, got {function!r}")
     try:

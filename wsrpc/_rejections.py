@@ -21,31 +21,19 @@ from .errors import (
 )
 
 __all__ = [
-    "BAD_ARGUMENTS",
-    "INTERNAL",
-    "OVERLOADED",
-    "UNKNOWN_EVENT",
+    "ABORTED",
     "error_from_wire",
     "error_to_wire",
     "reason_from_wire",
     "reason_to_wire",
 ]
 
-BAD_ARGUMENTS = "wsrpc.bad_arguments"
-UNKNOWN_EVENT = "wsrpc.unknown_event"
-OVERLOADED = "wsrpc.overloaded"
-DRAINING = "wsrpc.draining"
-INTERNAL = "wsrpc.internal"
-
-_CLASSES: dict[str | int | None, type[RemoteError]] = {
-    BAD_ARGUMENTS: BadArguments,
-    UNKNOWN_EVENT: UnknownEvent,
-    OVERLOADED: Overloaded,
-    DRAINING: Draining,
-    INTERNAL: HandlerFailed,
+_CLASSES: dict[Any, type[RemoteError]] = {
+    cls.code: cls for cls in (BadArguments, UnknownEvent, Overloaded, Draining, HandlerFailed)
 }
 
-_DEFAULT_REASON = "Request aborted"  # what ws-wrapper sends when no reason was given
+ABORTED = "Request aborted"
+"""What ws-wrapper says when no reason was given."""
 
 Flag = int | UnsetType
 
@@ -86,7 +74,7 @@ def error_from_wire(e: Any, flag: Any) -> RemoteError:
 def reason_to_wire(reason: object) -> tuple[Any, Flag]:
     """The ``x`` and ``_`` of a cancellation or an abort; no reason becomes ws-wrapper's own default."""
     if reason is None:
-        return {"message": _DEFAULT_REASON}, 1
+        return {"message": ABORTED}, 1
     if isinstance(reason, RpcError):
         return error_to_wire(reason)
     if isinstance(reason, BaseException):

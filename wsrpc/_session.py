@@ -8,24 +8,12 @@ into it once, so that no message pays for the layer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from ._close import CloseInfo
 from .transport import Receiver, Transport
 
 __all__ = ["Session"]
-
-
-class Signals(Protocol):
-    """What a peer is told of its connection, messages aside."""
-
-    def read_ended(self) -> None: ...
-
-    def pause_sending(self) -> None: ...
-
-    def resume_sending(self) -> None: ...
-
-    def connection_lost(self, info: CloseInfo, /) -> None: ...
 
 
 class Session:
@@ -44,14 +32,23 @@ class Session:
         "transport",
     )
 
-    def __init__(self, transport: Transport, receive: Callable[[bytes | bytearray, bool], None], peer: Signals) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        receive: Callable[[bytes | bytearray, bool], None],
+        read_ended: Callable[[], None],
+        pause_sending: Callable[[], None],
+        resume_sending: Callable[[], None],
+        connection_lost: Callable[[CloseInfo], None],
+    ) -> None:
         self.transport = transport
         self.send: Callable[[bytes, bool], None] = transport.send
         self.receive = receive
-        self.read_ended: Callable[[], None] = peer.read_ended
-        self.pause_sending: Callable[[], None] = peer.pause_sending
-        self.resume_sending: Callable[[], None] = peer.resume_sending
-        self.connection_lost: Callable[[CloseInfo], None] = peer.connection_lost
+        self.read_ended = read_ended
+        self.pause_sending = pause_sending
+        self.resume_sending = resume_sending
+        self.connection_lost = connection_lost
 
     def start(self) -> None:
         """Let messages in; what arrived before is delivered inside this call."""

@@ -200,6 +200,7 @@ class Handler:
     """What a peer keeps for a registered function."""
 
     __slots__ = (
+        "__weakref__",
         "_explainer",
         "call",
         "function",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 __all__ = ["RESERVED_EVENTS", "F", "OnChannel", "check_name"]
@@ -10,8 +10,16 @@ __all__ = ["RESERVED_EVENTS", "F", "OnChannel", "check_name"]
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
 
-RESERVED_EVENTS = frozenset({"open", "connect", "message", "error", "close", "disconnect"})
-"""Names that report on the connection; on the main channel they never travel (API.md of ws-wrapper)."""
+RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
+    "open": ("peer",),
+    "connect": ("peer",),
+    "close": ("peer", "info"),
+    "disconnect": ("peer", "info"),
+    "error": ("peer", "error"),
+    "message": ("peer", "message"),
+}
+"""Names that report on the connection, with what their handlers are called with. On the main channel they never
+travel (API.md of ws-wrapper)."""
 
 
 class OnChannel:

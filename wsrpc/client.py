@@ -13,18 +13,18 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 import msgspec
 
 from ._backoff import Reconnect, attempts
+from ._caller import Caller
 from ._close import CloseInfo, check_close
-from ._codec import Codec, JsonCodec
+from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._registry import Registry
 from ._scheduler import LoopScheduler
 from ._types import F
 from ._url import check_url
-from .caller import Caller
 from .channel import Channel
 from .errors import ConnectFailed, ConnectionLost
 from .limits import Limits
-from .peer import Peer, Settings
+from .peer import Peer, make_settings
 from .router import Registrar, Router
 from .transport import Transport
 from .websocket import dial
@@ -99,8 +99,6 @@ class Client(Registrar, Caller):
             raise TypeError(f"a url is text, or a function that returns it, got {url!r}")
         if url is not None and transport is not None:
             raise ValueError("give a url or a transport, not both")
-        if codec is not None and enc_hook is not None:
-            raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
         self._url = url
         self._headers = headers
         self._auth = auth
@@ -110,14 +108,17 @@ class Client(Registrar, Caller):
         self._reconnect = reconnect
         self._connect_timeout = connect_timeout
         self._transport = transport
-        self._limits = limits or Limits()
-        settings = Settings(codec or JsonCodec(enc_hook=enc_hook), self._limits, expose_errors)
+        policy: Any = reconnect
+        if policy is not None and not isinstance(policy, Reconnect):
+            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
+        settings = make_settings(limits, codec, enc_hook, expose_errors)
+        self._limits = settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
         self._scheduler = LoopScheduler()
         self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
-        self._peer.on_lost = self._lost
-        self._peer.on_opened = lambda: self._announce(None)
+        self._peer._on_lost = self._lost
+        self._peer._on_opened = lambda: self._announce(None)
         self._peer._out.on_queued = self._queued
         self._sender = self._peer._sender
         self._state: ClientState = "idle"
@@ -258,7 +259,7 @@ class Client(Registrar, Caller):
     async def _close(self, code: int, reason: str) -> None:
         await self._stop_dialing()
         await self._peer.close(code, reason)
-        await self._peer.join(self._limits.close_timeout, self._closers)
+        await self._peer._join(self._limits.close_timeout, self._closers)
         self._closers.clear()
 
     def __repr__(self) -> str:
@@ -400,7 +401,7 @@ class Client(Registrar, Caller):
 
     def _tell_reconnected(self, info: ReconnectInfo) -> None:
         for function in self._on_reconnect:
-            self._peer.run_in_background("on_reconnect", function, info)
+            self._peer._run_in_background("on_reconnect", function, info)
 
 
 async def _evaluate(given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Every exception that wsrpc raises, as a tree.
+"""Every exception of wsrpc, as a tree.
 
 ::
 
@@ -19,6 +19,8 @@
     ├── ChannelClosed(channel, reason), ChannelNotReady, UnexpectedChannel, StreamOverflow
     ├── QueueFull, TooManyRequests, PeerError(peer)
     └── ProtocolError
+
+SessionLost, Draining, MessageTooBig, ChannelNotReady and StreamOverflow have their place but nothing raises them yet.
 
 Something that you did wrong on this side (a reserved name, a full queue) has a class of its own;
 what the other side did or said is a `RemoteError` or a `ProtocolError`.
@@ -174,15 +176,16 @@ class RpcError(WsrpcError):
     plain: bool = False
     """Whether the rejection is (or becomes) a bare value on the wire instead of an error object."""
 
-    made_here: bool = False
-    """Whether this side made it for its caller; a `RemoteError` that came in is not passed on as it is."""
+    # Whether this side made it for its caller; a `RemoteError` that came in is not passed on as it is.
+    _made_here: bool = False
 
     def __init__(self, message: str, code: str | int | None = None, data: Any = None) -> None:
         super().__init__(message)
         if isinstance(code, str) and code.startswith(RESERVED_CODES) and not isinstance(self, RemoteError):
             raise ValueError(f"error codes that begin with {RESERVED_CODES!r} are reserved, got {code!r}")
         self.message = message
-        self.code = code
+        if code is not None:
+            self.code = code
         self.data = data
 
     @classmethod
@@ -233,17 +236,25 @@ class RemoteError(RpcError):
 class BadArguments(RemoteError):
     """The arguments do not fit the remote handler, which did not run."""
 
+    code = "wsrpc.bad_arguments"
+
 
 class UnknownEvent(RemoteError):
     """The other side has no handler of that name."""
+
+    code = "wsrpc.unknown_event"
 
 
 class Overloaded(RemoteError):
     """The other side has no place left for a request; it did not run."""
 
+    code = "wsrpc.overloaded"
+
 
 class Draining(RemoteError):
     """The other side is closing and takes no new requests; it did not run."""
+
+    code = "wsrpc.draining"
 
 
 class HandlerFailed(RemoteError):
@@ -251,6 +262,8 @@ class HandlerFailed(RemoteError):
 
     ``error_id`` stands in the remote log beside the traceback.
     """
+
+    code = "wsrpc.internal"
 
     @property
     def error_id(self) -> str | None:

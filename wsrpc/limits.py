@@ -84,12 +84,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long the answer to a ping may take; then the connection closes with 1011."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            least = 0 if name in MAY_BE_ZERO or isinstance(value, float) else 1
-            if value is not None and (value < least or (value == 0.0 and isinstance(value, float))):
-                what = "more than 0" if isinstance(value, float) else f"at least {least}"
-                raise ValueError(f"Limits.{name} must be {what}, got {value!r}")
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if value is None:
+                continue
+            if isinstance(field.default, float):
+                if not value > 0:
+                    raise ValueError(f"Limits.{field.name} is a duration of more than 0 seconds, got {value!r}")
+            elif value < (least := 0 if field.name in MAY_BE_ZERO else 1):
+                raise ValueError(f"Limits.{field.name} must be at least {least}, got {value!r}")
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""

@@ -13,16 +13,18 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from ._caller import Caller
 from ._calls import Calls, Hold
 from ._close import CloseCode, CloseInfo, check_close
-from ._codec import Codec
-from ._context import Context
+from ._codec import Codec, JsonCodec
+from ._context import Context, current_context
+from ._convert import EncHook
 from ._intake import Intake
 from ._lifecycle import Opening, State, Unfinished, acting_in, call_handler, finish_all, fire, move
 from ._messages import Inbound
@@ -32,14 +34,13 @@ from ._scheduler import Scheduler
 from ._session import Session
 from ._signature import injectable
 from ._types import check_name
-from .caller import Caller
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
 from .limits import Limits
 from .router import Registrar
 from .transport import ConnectionInfo, Transport
 
-__all__ = ["Peer", "Settings"]
+__all__ = ["Peer", "Settings", "current_peer", "make_settings"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -50,6 +51,27 @@ class Settings(msgspec.Struct, frozen=True):
     codec: Codec
     limits: Limits
     expose_errors: bool | Callable[[BaseException], bool] = False
+
+
+def make_settings(
+    limits: Limits | None,
+    codec: Codec | None,
+    enc_hook: EncHook | None,
+    expose_errors: bool | Callable[[BaseException], bool],
+) -> Settings:
+    """The settings of a client or a server.
+
+    Raises:
+        TypeError, ValueError: an option is of another kind, or two do not go together.
+    """
+    given: Any = limits
+    if given is not None and not isinstance(given, Limits):
+        raise TypeError(f"limits= takes a wsrpc.Limits, got {given!r}")
+    if codec is not None and not callable(getattr(codec, "decode", None)):
+        raise TypeError(f"codec= takes a codec such as wsrpc.JsonCodec(), got {codec!r}")
+    if codec is not None and enc_hook is not None:
+        raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
+    return Settings(codec or JsonCodec(enc_hook=enc_hook), limits or Limits(), expose_errors)
 
 
 @injectable("ctx.peer")
@@ -86,11 +108,11 @@ class Peer(Registrar, Caller):
         self._opening: Opening | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] | None = None
-        self.on_lost: Callable[[CloseInfo], CloseInfo] | None = None
+        self._on_lost: Callable[[CloseInfo], CloseInfo] | None = None
         """The owner's: told first of a connection's end, it may add what it knows."""
-        self.on_opened: Callable[[], None] | None = None
+        self._on_opened: Callable[[], None] | None = None
         """The owner's: told when a connection is open and the `open` handlers are done."""
-        warn = partial(self.log, logging.WARNING)
+        warn = partial(self._log, logging.WARNING)
         self._out = self._sender = Outbound(
             self,
             codec,
@@ -229,7 +251,14 @@ class Peer(Registrar, Caller):
         `open` handlers are called here; those that are coroutines run on, see `wait_opened`.
         """
         try:
-            session = Session(transport, self._intake.receive, self)
+            session = Session(
+                transport,
+                receive=self._intake.receive,
+                read_ended=self._calls.read_ended,
+                pause_sending=self._pause_sending,
+                resume_sending=self._resume_sending,
+                connection_lost=self._lose,
+            )
         except AttributeError as exc:
             raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
         if self._session is not None:
@@ -239,11 +268,12 @@ class Peer(Registrar, Caller):
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)
+        self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
-        with acting_in(Context(self, Inbound(a=["open"]))):
-            unfinished = self._fire(("open", "connect"))
-            if unfinished:
+        unfinished = self._fire(("open", "connect"))
+        if unfinished:
+            with self._reporting("open"):
                 self._opening = Opening(
                     unfinished,
                     loop=self._loop,
@@ -252,7 +282,7 @@ class Peer(Registrar, Caller):
                     overdue=self._open_overdue,
                     raised=self._handler_raised,
                 )
-                self._keep(self._opening.task)
+            self._keep(self._opening.task)
         if self._session is session:  # a handler may have closed or bound again
             session.start()
             if self._opening is None:
@@ -273,39 +303,32 @@ class Peer(Registrar, Caller):
             return  # it has ended, and `connection_lost` is about to come; what was not sent stays queued
         self._become(State.OPEN)
         self._calls.hold(Hold.NONE)
-        if self.on_opened is not None:
-            self.on_opened()
+        if self._on_opened is not None:
+            self._on_opened()
 
     def _open_overdue(self, handlers: str) -> None:
-        self.log(
+        self._log(
             logging.WARNING,
             "the handler of 'open' %s has not finished within %g s: what waited for it is let through",
             handlers,
             self._limits.open_handlers,
         )
 
-    def read_ended(self) -> None:
-        """The read from the network that brought these messages is over."""
-        self._calls.read_ended()
-
-    def pause_sending(self) -> None:
+    def _pause_sending(self) -> None:
         """The transport holds more unsent bytes than its high-water mark."""
         self._out.line.full = True
         self._out.update_clear()
         self._calls.set_line_full(True)
 
-    def resume_sending(self) -> None:
+    def _resume_sending(self) -> None:
         """The transport has drained."""
         self._out.line.full = False
         self._calls.set_line_full(False)
         self._out.line.wake()
         self._out.update_clear()
 
-    def connection_lost(self, info: CloseInfo, /) -> None:
-        """The connection is over."""
-        self._lose(info)
-
     def _lose(self, info: CloseInfo) -> None:
+        """The connection is over."""
         session = self._session
         if session is None:
             return
@@ -313,9 +336,10 @@ class Peer(Registrar, Caller):
         self._session = None
         self._become(State.DISCONNECTED)
         info = msgspec.structs.replace(info, user_closed=self._out.user_closed)
-        if self.on_lost is not None:
-            info = self.on_lost(info)
+        if self._on_lost is not None:
+            info = self._on_lost(info)
         self._out.ending = info
+        self._log(logging.INFO, "disconnected: %d %s", info.code, info.reason)
         if self._opening is not None:
             self._opening.connection_lost(user_closed=info.user_closed)
             self._opening = None
@@ -327,7 +351,7 @@ class Peer(Registrar, Caller):
             self._ended.set_result(None)
         self._ended = None
 
-    async def join(self, patience: float | None, besides: Collection[asyncio.Task[Any] | None] = ()) -> None:
+    async def _join(self, patience: float | None, besides: Collection[asyncio.Task[Any] | None] = ()) -> None:
         """Wait for handlers and whatever else this peer started, ``besides`` some tasks.
 
         After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running.
@@ -348,14 +372,14 @@ class Peer(Registrar, Caller):
         session = self._session
         if session is None or self._condition is State.CLOSING:
             return
-        self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
+        self._log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._out.ending = CloseInfo(code, reason)
         self._become(State.CLOSING)
         session.stop_receiving()
         self._tell("error", ProtocolError(reason))
         self._in_background(session.transport.close(code, reason))
 
-    def deliver(self, payload: bytes) -> None:
+    def _deliver(self, payload: bytes) -> None:
         """Send a message that was encoded for many peers; a peer that reads too slowly is closed with 4408.
 
         Raises:
@@ -368,7 +392,7 @@ class Peer(Registrar, Caller):
             self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             raise
 
-    def run_in_background(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
+    def _run_in_background(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async; what it raises goes to the log."""
         self._run_on(call_handler(event, function, args, self._handler_raised))
 
@@ -379,17 +403,23 @@ class Peer(Registrar, Caller):
         self._out.move(condition, self._session)
 
     def _fire(self, names: tuple[str, ...], *args: object) -> list[Unfinished]:
-        return fire((self._shared, self._registry), names, (self, *args), self._handler_raised)
+        with self._reporting(names[0]):
+            return fire((self._shared, self._registry), names, (self, *args), self._handler_raised)
+
+    def _reporting(self, event: str) -> AbstractContextManager[None]:
+        """Make a lifecycle event the current context, for `current_peer` in its handlers."""
+        return acting_in(Context(self, Inbound(a=[event])))
 
     def _tell(self, event: str, argument: object) -> None:
         self._run_on(self._fire((event,), argument))
 
     def _run_on(self, unfinished: list[Unfinished]) -> None:
         if unfinished:
-            self._in_background(finish_all(unfinished, self._handler_raised))
+            with self._reporting(unfinished[0][0]):
+                self._in_background(finish_all(unfinished, self._handler_raised))
 
     def _handler_raised(self, event: str, name: str, exc: BaseException) -> None:
-        self.log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
+        self._log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
 
     def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._keep(self._loop.spawn(coroutine))
@@ -399,6 +429,15 @@ class Peer(Registrar, Caller):
             self._background.add(task)
             task.add_done_callback(self._background.discard)
 
-    def log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+    def _log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         """A line in the log ``wsrpc``, with this peer's id in ``extra``."""
         logger.log(level, text, *args, exc_info=exc_info, extra={"peer": self.id})
+
+
+def current_peer() -> Peer:
+    """The peer whose message the running handler handles, also in tasks that it started.
+
+    Raises:
+        RuntimeError: outside of a handler.
+    """
+    return current_context().peer

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Never, Self
+from weakref import WeakSet
 
 import msgspec
 from msgspec import UNSET
 
+from ._caller import no_keywords
 from ._close import CloseCode, CloseInfo
-from ._codec import Codec, JsonCodec
+from ._codec import Codec
 from ._convert import DecHook, EncHook
+from ._listener import Listener, listen
 from ._messages import Event
 from ._outbound import check_sending
 from ._registry import HandlerContext, Registry
@@ -26,8 +29,7 @@ from ._scheduler import LoopScheduler
 from ._types import check_name
 from .errors import ChannelClosed, ConnectionLost, PeerError, QueueFull
 from .limits import Limits
-from .listener import Listener, listen
-from .peer import Peer, Settings
+from .peer import Peer, make_settings
 from .router import Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport
@@ -70,16 +72,17 @@ class Server(Registrar):
         expose_errors: bool | Callable[[BaseException], bool] = False,
         handler_context: HandlerContext | None = None,
     ) -> None:
-        if codec is not None and enc_hook is not None:
-            raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
-        self._limits = limits or Limits()
+        if isinstance(origins, str):
+            raise TypeError(f"origins is a list of origins, got text: origins=[{origins!r}]")
         self._origins = tuple(origins)
-        self._settings = Settings(codec or JsonCodec(enc_hook=enc_hook), self._limits, expose_errors)
+        self._settings = make_settings(limits, codec, enc_hook, expose_errors)
+        self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
+        self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
         self._peers: dict[Peer, None] = {}
-        self._leaving: dict[asyncio.Task[None], Peer] = {}
+        self._leaving: WeakSet[Peer] = WeakSet()
         self._listeners: set[Listening] = set()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
@@ -132,8 +135,10 @@ class Server(Registrar):
         Leaving the block closes the server.
 
         Raises:
-            ValueError: if the path does not begin with a slash.
+            ValueError: if the path does not begin with a slash, or both ``sock`` and ``unix`` are given.
         """
+        if sock is not None and unix is not None:
+            raise ValueError("give sock= or unix=, not both")
         if path is not None and not path.startswith("/"):
             raise ValueError(f"a path begins with a slash, got {path!r}")
         return Listening(self, {"host": host, "port": port, "path": path, "ssl": ssl, "sock": sock, "unix": unix})
@@ -181,34 +186,32 @@ class Server(Registrar):
     async def accept(self, transport: Transport) -> Peer:
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
 
+        Cancelling leaves the connection with its peer.
+
         Raises:
             ConnectionLost: the server is closed; the connection is closed, too.
+            TypeError: this is no transport.
         """
         if self._closed:
             await transport.close(CloseCode.SERVICE_RESTART, "the server is closing")
             raise ConnectionLost(CloseCode.SERVICE_RESTART, "the server is closing", "not_sent")
         self._thread = get_ident()
-        scheduler = LoopScheduler()
-        scheduler.renew()
-        peer = Peer(self._settings, dialer=False, shared=self._registry, loop=scheduler)
+        self._scheduler.renew()
+        peer = Peer(self._settings, dialer=False, shared=self._registry, loop=self._scheduler)
         self._peers[peer] = None
 
         def lost(info: CloseInfo) -> CloseInfo:
             self._peers.pop(peer, None)
-            logger.info("disconnected: %d %s", info.code, info.reason, extra={"peer": peer.id})
-            # What still runs for it must not outlive the server.
-            leaving = asyncio.get_running_loop().create_task(peer.join(None))
-            self._leaving[leaving] = peer
-            leaving.add_done_callback(lambda task: self._leaving.pop(task, None))
+            # What still runs for it must not outlive the server; it also keeps the peer in this set.
+            self._leaving.add(peer)
             return info
 
-        peer.on_lost = lost
+        peer._on_lost = lost
         try:
             peer.bind(transport)
         except BaseException:
             self._peers.pop(peer, None)
             raise
-        logger.info("connected: %s", transport.info.remote, extra={"peer": peer.id})
         await peer.wait_opened()
         return peer
 
@@ -230,8 +233,8 @@ class Server(Registrar):
             listening.stop()
         peers = list(self._peers)
         await asyncio.gather(*(peer.close(CloseCode.SERVICE_RESTART, "the server is closing") for peer in peers))
-        everybody = {*peers, *self._leaving.values()}
-        await asyncio.gather(*(peer.join(self._limits.close_timeout, self._closers) for peer in everybody))
+        everybody = {*peers, *self._leaving}
+        await asyncio.gather(*(peer._join(self._limits.close_timeout, self._closers) for peer in everybody))
         for listening in self._listeners:
             await listening.wait_closed()
         self._listeners.clear()
@@ -245,12 +248,18 @@ class Server(Registrar):
         """The connected peers, in the order in which they came."""
         return tuple(self._peers)
 
-    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None) -> EmitReport:
+    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
         """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others.
 
         Peers whose line is full get 100 ms in all to drain; then the message waits with what is unsent, and a
         peer that is at its hard cap is closed with 4408. Cancelling is safe: then nothing was sent.
+
+        Raises:
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
+            RuntimeError: in another thread than the event loop's.
         """
+        if unsupported:
+            raise no_keywords("emit", event, unsupported)
         return await self._emit(None, event, args, skip)
 
     async def _emit(self, channel: str | None, event: str, args: tuple[Any, ...], skip: Peer | None) -> EmitReport:
@@ -261,11 +270,11 @@ class Server(Registrar):
         if full:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
-                    await asyncio.gather(*full)
+                    await asyncio.gather(*full, return_exceptions=True)
         errors: list[PeerError] = []
         for peer in peers:
             try:
-                peer.deliver(payload)
+                peer._deliver(payload)
             except (ConnectionLost, QueueFull) as exc:
                 error = PeerError(peer, str(exc))
                 error.__cause__ = exc
@@ -285,27 +294,41 @@ class ServerChannel(Registrar):
         self._registry = server._registry
         self._server = server
         self._closed = False
+        self._reason: object = None
 
     @property
     def name(self) -> str:
         """The channel's name."""
         return self._name
 
-    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None) -> EmitReport:
+    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
         """See `Server.emit`."""
+        if unsupported:
+            raise no_keywords("emit", event, unsupported)
         self._check_open()
         return await self._server._emit(self._channel_name, event, args, skip)
 
-    def close(self) -> None:
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def close_reason(self) -> Any:
+        """What `close` was called with."""
+        return self._reason
+
+    def close(self, reason: object = None) -> None:
         """Remove the channel's handlers and middleware. Local, idempotent, sends nothing."""
         if not self._closed:
             self._closed = True
+            self._reason = reason
             self._registry.remove_scope(self._name)
             self._server._channels.pop(self._name, None)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ChannelClosed(self._name)
+            raise ChannelClosed(self._name, self._reason)
 
     def __repr__(self) -> str:
         return f"<ServerChannel {self._name!r}{' closed' if self._closed else ''}>"

@@ -205,7 +205,7 @@ async def pair(
     finally:
         await left.close()
         for peer in (left, right):
-            await peer.join(settings.limits.close_timeout)
+            await peer._join(settings.limits.close_timeout)
 
 
 @asynccontextmanager
@@ -214,7 +214,8 @@ async def connect(
 ) -> AsyncGenerator[Client]:
     """A client that is connected to ``server`` in memory; leaving the block closes it.
 
-    Pass a ``client`` that has handlers already, or register them on what you get.
+    Pass a ``client`` that has handlers already, or register them on what you get. One with a URL would dial that
+    after a drop, so pass one without.
     """
     ours, theirs = memory_transports(path=path, headers=headers, limits=server._limits)
     if client is None:
@@ -227,7 +228,7 @@ async def connect(
             yield client
         finally:
             await client.close()
-            await peer.join(server._limits.close_timeout)
+            await peer._join(server._limits.close_timeout)
     finally:
         if not accepting.done():
             accepting.cancel()
@@ -253,6 +254,8 @@ class ScriptedTransport:
 
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
+        if self.closed is not None:
+            receiver.connection_lost(self.closed)
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if self.closed is not None:

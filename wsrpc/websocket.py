@@ -92,7 +92,7 @@ class WebSocketTransport:
             receiver.receive(payload, text)
         self._reading = False
         receiver.read_ended()
-        self.flush()
+        self._flush()
         if self._ended is not None:
             # It ended before anybody listened: say so soon, not inside this call.
             self._loop.call_soon(receiver.connection_lost, self._ended)
@@ -113,13 +113,13 @@ class WebSocketTransport:
         self._gathered += len(payload) + 2  # no frame is shorter, so that an empty message counts, too
         if self._gathered >= self._piece:
             self._piece = min(2 * self._piece, LARGEST_PIECE)
-            self.flush()
+            self._flush()
         elif not self._reading and not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._turn_ended)
 
     async def drain(self) -> None:
-        self.flush()
+        self._flush()
         with suppress(OSError):  # that the connection broke is told to the receiver, not to whoever waits for room
             await self._connection.drain()
 
@@ -134,7 +134,7 @@ class WebSocketTransport:
 
     # ------------------------------------------------------------ writing
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Write what was gathered."""
         if self._gathered:
             self._gathered = 0
@@ -143,9 +143,9 @@ class WebSocketTransport:
     def _turn_ended(self) -> None:
         self._flush_scheduled = False
         self._piece = FIRST_PIECE
-        self.flush()
+        self._flush()
 
-    def take_gathered(self) -> bytes:
+    def _take_gathered(self) -> bytes:
         """Hand the frames that were built here to the connection, which is about to write."""
         out = self._out
         if not out:
@@ -157,7 +157,7 @@ class WebSocketTransport:
 
     async def _close(self, code: int, reason: str) -> None:
         connection = self._connection
-        self.flush()
+        self._flush()
         try:
             async with asyncio.timeout(connection.close_timeout):
                 # The library waits for the write buffer first, which need never drain.
@@ -177,7 +177,7 @@ class WebSocketTransport:
 
     # ------------------------------------------------------------ what the connection tells
 
-    def frame_received(self, frame: Frame) -> None:
+    def _frame_received(self, frame: Frame) -> None:
         """A data frame, in order; messages are put together here."""
         if frame.opcode is CONT:
             assert self._parts is not None
@@ -199,31 +199,31 @@ class WebSocketTransport:
                 self._connection.transport.pause_reading()
             self._early.append((payload, text))
 
-    def read_started(self) -> None:
+    def _read_started(self) -> None:
         self._reading = True
 
-    def read_ended(self) -> None:
+    def _read_ended(self) -> None:
         self._reading = False
         if self.receiver is not None:
             self.receiver.read_ended()
         self._piece = FIRST_PIECE
-        self.flush()
+        self._flush()
         if self._protocol.state is not OPEN and self._protocol.close_expected() and self._close_timer is None:
             # The other side said goodbye, or broke the rules and was told so, and now owes the end of the TCP
             # connection, for which the library waits only where it is itself called.
             self._close_timer = self._loop.call_later(self._connection.close_timeout or 0.0, self.abort)
 
-    def pause_sending(self) -> None:
+    def _pause_sending(self) -> None:
         self._paused = True
         if self.receiver is not None:
             self.receiver.pause_sending()
 
-    def resume_sending(self) -> None:
+    def _resume_sending(self) -> None:
         self._paused = False
         if self.receiver is not None:
             self.receiver.resume_sending()
 
-    def connection_lost(self) -> None:
+    def _connection_lost(self) -> None:
         protocol = self._protocol
         code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
@@ -253,34 +253,34 @@ class _Pushing(Connection):
             data: Any = event.data
             receiver.receive(data, True)
         elif event.opcode is TEXT or event.opcode is BINARY or event.opcode is CONT:
-            self.wsrpc.frame_received(event)
+            self.wsrpc._frame_received(event)
         else:
             super().process_event(event)
 
     def data_received(self, data: bytes) -> None:
-        self.wsrpc.read_started()
+        self.wsrpc._read_started()
         try:
             super().data_received(data)
         finally:
-            self.wsrpc.read_ended()
+            self.wsrpc._read_ended()
 
     def send_data(self) -> None:
-        data = self.wsrpc.take_gathered()
+        data = self.wsrpc._take_gathered()
         if data:
             self.transport.write(data)
         super().send_data()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.wsrpc.pause_sending()
+        self.wsrpc._pause_sending()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.wsrpc.resume_sending()
+        self.wsrpc._resume_sending()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.wsrpc.connection_lost()
+        self.wsrpc._connection_lost()
 
     def _jitter_pings(self) -> None:
         # Many clients that came back together must not beat together ever after.
@@ -355,7 +355,7 @@ async def dial(
             compression=None,
             additional_headers=None if headers is None else dict(headers),
             subprotocols=None if subprotocols is None else [Subprotocol(name) for name in subprotocols],
-            proxy=proxy if isinstance(proxy, str) else (True if proxy else None),
+            proxy=proxy or None,
             open_timeout=limits.open_timeout,
             ping_interval=limits.ping_interval,
             ping_timeout=limits.ping_timeout,

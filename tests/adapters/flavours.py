@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 
 from wsrpc import Limits, Transport, dial
-from wsrpc.listener import listen
+from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
 
 PATIENCE = 8.0

@@ -280,7 +280,7 @@ class TwoPeers(RuleBasedStateMachine):
         for seen in self.seen:
             assert seen == sorted(set(seen)), "events arrived twice or out of order"
         for peer in self.peers:
-            await peer.join(0)
+            await peer._join(0)
             assert (peer.pending, peer.active) == (0, 0), peer
             assert peer._calls.active == {} and len(peer._calls.room) == 0
             assert not peer._out.line.busy and peer._background == set()

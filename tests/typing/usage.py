@@ -197,7 +197,8 @@ async def timing(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -
 async def members(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
     assert_type(ctx.channel_name, str | None)
     assert_type(ctx.id, int | None)
-    if ctx.cancel_reason is None and isinstance(ctx.peer, Peer):
+    assert_type(ctx.peer, Peer)
+    if ctx.cancel_reason is None:
         return await call_next(ctx)
     raise RpcError("members only")
 

@@ -61,14 +61,19 @@ async def test_the_reason_stands_in_the_context_too() -> None:
     assert isinstance(seen[0], ConnectionLost)
 
 
-async def test_a_request_whose_handler_has_not_begun_never_runs() -> None:
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_request_whose_handler_has_not_begun_never_runs(ordered: bool) -> None:
     d = Driven()
     blocked = Blocked()
-    d.peer.on("h", blocked)
-    d.feed({"i": 1, "a": ["h"]})
+    d.peer.on("h", blocked, ordered=ordered)
+    d.feed({"i": 1, "a": ["h", 1]}, {"i": 2, "a": ["h", 2]})
+    # Where a coroutine's first step is taken at once, both have begun, or the first of an ordered handler.
+    begun = list(blocked.started)
     d.transport.lose()
     await turns()
-    assert blocked.started == []
+    assert blocked.started == begun and blocked.finished == []
+    assert [type(reason) for reason in blocked.cancelled] == [ConnectionLost] * len(begun)
+    d.expect()
     d.assert_empty()
 
 
@@ -263,7 +268,7 @@ async def test_join_waits_for_handlers_and_cancels_those_that_are_late() -> None
     d.peer.on("event", blocked)
     await d.fed({"a": ["event"]})
     d.transport.lose()
-    await d.peer.join(0)
+    await d.peer._join(0)
     assert len(blocked.cancelled) == 1
     await turns()
     d.assert_empty()

@@ -526,13 +526,17 @@ async def test_an_error_as_the_reason_is_a_remote_error() -> None:
     assert isinstance(second, RemoteError) and str(second) == "Request aborted"
 
 
-async def test_cancelled_in_the_read_that_brought_it_never_runs_and_is_answered_once() -> None:
+async def test_cancelled_in_the_read_that_brought_it_goes_no_further_and_is_answered_once() -> None:
     d = Driven()
     blocked = Blocked()
     d.peer.on("h", blocked)
-    sent = await d.fed({"i": 1, "a": ["h"]}, {"i": 1, "x": "no"}, {"i": 1, "x": "again"})
-    assert blocked.started == []
-    rejection(sent, 1)
+    d.feed({"i": 1, "a": ["h"]}, {"i": 1, "x": "no"}, {"i": 1, "x": "again"})
+    # It has begun where a coroutine's first step is taken at once; elsewhere it never begins.
+    begun = list(blocked.started)
+    await turns()
+    assert blocked.started == begun and blocked.finished == []
+    assert blocked.cancelled == ["no"] * len(begun)
+    assert rejection(d.take(), 1) == ABORTED
     d.assert_empty()
 
 

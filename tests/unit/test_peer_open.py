@@ -268,7 +268,7 @@ async def test_the_error_event_tells_what_goes_wrong_outside_handlers(caplog: py
     d.peer.on("error", note)
     d.feed("{broken", {"nothing": 1})
     assert len(errors) == 2 and all(isinstance(error, ProtocolError) for error in errors)
-    d.feed('{"a":' + "[" * 1000)
+    d.feed('{"a":' + "[" * 1000 + "]" * 1000 + "}")
     await turns()
     assert "64 deep" in str(errors[2]) and d.close_code == 1007
     assert len(messages(caplog, logging.ERROR)) == 3

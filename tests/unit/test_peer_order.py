@@ -10,6 +10,7 @@ import pytest
 from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import Context, Limits, Peer
+from wsrpc._scheduler import EAGER
 from wsrpc.testing import pair
 
 
@@ -80,6 +81,39 @@ async def test_handlers_of_one_read_start_in_arrival_order_sync_behind_async() -
     )
     await turns()
     assert started == ["1", "2", "3", "4", "5"]
+
+
+async def test_a_coroutine_takes_its_first_step_in_the_read_where_python_can_do_that() -> None:
+    d = Driven()
+    gate = asyncio.Event()
+    started: list[str] = []
+
+    async def slow() -> str:
+        started.append("slow")
+        await gate.wait()
+        return "late"
+
+    async def brief() -> str:
+        started.append("brief")
+        return "done"
+
+    def quick() -> str:
+        started.append("quick")
+        return "at once"
+
+    for handler in (slow, brief, quick):
+        d.peer.on(handler.__name__, handler)
+    d.feed({"i": 1, "a": ["slow"]}, {"i": 2, "a": ["brief"]}, {"i": 3, "a": ["quick"]})
+    answers = [{"i": 2, "d": "done"}, {"i": 3, "d": "at once"}]
+    assert started == (["slow", "brief", "quick"] if EAGER else [])
+    d.expect(*(answers if EAGER else []))
+    await turns()
+    assert started == ["slow", "brief", "quick"]
+    d.expect(*([] if EAGER else answers))
+    gate.set()
+    await turns()
+    d.expect({"i": 1, "d": "late"})
+    d.assert_empty()
 
 
 async def test_handlers_start_in_order_over_several_reads_in_one_turn() -> None:

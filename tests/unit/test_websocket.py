@@ -11,7 +11,7 @@ from raw_websocket import CLOSE, TEXT, raw_client, raw_server
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, CloseInfo, HandshakeRejected, Limits, Server, WebSocketTransport, dial
-from wsrpc.listener import listen
+from wsrpc._listener import listen
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

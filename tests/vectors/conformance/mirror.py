@@ -46,7 +46,7 @@ class Mirror:
         limits = Limits(timeout=None if timeout is None else timeout / 1000, undecodable=1000)
         settings = Settings(codec, limits, expose_errors=True)
         self.peer = Peer(settings, dialer=dialer, loop=self.clock, keeps_offline=True)
-        self.peer.on_lost = self._stay
+        self.peer._on_lost = self._stay
         self._connect: OpenSocket = connect or self._open_socket
         self._socket_count = 0
         self._channels: dict[str, Channel] = {}
@@ -298,4 +298,4 @@ class Mirror:
             task.cancel()
         await self.peer.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.peer.join(1.0)
+        await self.peer._join(1.0)

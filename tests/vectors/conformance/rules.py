@@ -303,12 +303,17 @@ class Rules:
 
 
 def has_lone_surrogate(value: Any) -> bool:
-    if isinstance(value, str):
-        return any(0xD800 <= ord(character) < 0xE000 for character in value)
-    if isinstance(value, list):
-        return any(map(has_lone_surrogate, value))
-    if isinstance(value, dict):
-        return any(has_lone_surrogate(key) or has_lone_surrogate(item) for key, item in value.items())
+    left = [value]  # a list instead of recursion, because recordings nest deeper than Python calls
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            if any(0xD800 <= ord(character) < 0xE000 for character in part):
+                return True
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, dict):
+            left += part
+            left += part.values()
     return False
 
 

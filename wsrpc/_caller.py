@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Never, Protocol, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
@@ -12,7 +12,7 @@ from ._types import OnChannel
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["Caller", "Sender"]
+__all__ = ["Caller", "Sender", "no_keywords"]
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Caller(OnChannel):
             TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
-            raise _keywords("emit", event, unsupported)
+            raise no_keywords("emit", event, unsupported)
         return self._sender.send_event(self._channel_name, event, args)
 
     def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
@@ -66,7 +66,7 @@ class Caller(OnChannel):
             QueueFull: at the hard cap of unsent bytes; nothing is sent.
         """
         if unsupported:
-            raise _keywords("emit_nowait", event, unsupported)
+            raise no_keywords("emit_nowait", event, unsupported)
         self._sender.send_event_nowait(self._channel_name, event, args)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
@@ -115,13 +115,17 @@ class Caller(OnChannel):
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused here, nothing was sent.
         """
         if unsupported:
-            raise _keywords("request", event, unsupported)
+            raise no_keywords("request", event, unsupported)
         return self._sender.send_request(self._channel_name, event, args, returns, timeout)
 
 
-def _keywords(method: str, event: str, unsupported: dict[str, Any]) -> TypeError:
+_OPTIONS = {"emit": "skip=, on a server", "emit_nowait": "none", "request": "returns= and timeout="}
+
+
+def no_keywords(method: str, event: str, unsupported: Mapping[str, object]) -> TypeError:
+    """The error for keyword arguments that were meant for the handler, or are misspelled options."""
     names = ", ".join(unsupported)
     return TypeError(
-        f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, and keywords "
-        f"are options of {method}() itself; pass the value of {next(iter(unsupported))} without its name"
+        f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
+        f"keywords are options of {method}() itself ({_OPTIONS[method]})"
     )

@@ -52,7 +52,11 @@ class Listener:
                 connection.wsrpc.abort()
 
     async def wait_closed(self) -> None:
-        """Wait until every connection is over. Cancelling is safe."""
+        """Drop what is left and wait until every connection is over. Cancelling is safe."""
+        # What is still in its TLS handshake is no connection yet, but Python 3.12 and later wait for it.
+        abort_clients = getattr(self._server.server, "abort_clients", None)
+        if abort_clients is not None:
+            abort_clients()
         await self._server.wait_closed()
 
 
@@ -117,6 +121,8 @@ async def listen(
         "logger": LIBRARY_LOGGER,
         "ssl": ssl,
     }
+    if ssl is not None:
+        options["ssl_handshake_timeout"] = limits.open_timeout
     if unix is not None:
         options |= {"unix": True, "path": unix}
     elif sock is not None:
