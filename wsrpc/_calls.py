@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import secrets
 from collections import Counter
@@ -78,6 +79,9 @@ class Calls:
         self._loop = loop
         self._expose_errors = expose_errors
         self._invoker = Invoker(own, shared, loop, owner._log)
+        # Each handler runs in a copy of this context: what it sets is seen by nobody else.
+        self._context = contextvars.copy_context()
+        self._generation = 0
         self.active: dict[int, Call] = {}
         self._started: set[Call] = set()
         self.running = 0
@@ -133,6 +137,10 @@ class Calls:
             self.active or self.room or self._line_full or self._holding is not Hold.NONE or self.running >= self._limit
         )
 
+    def use_context(self, context: contextvars.Context) -> None:
+        """Run handlers in copies of ``context``."""
+        self._context = context
+
     def hold(self, holding: Hold) -> None:
         """Say what waits; what need not wait any more starts."""
         self._holding = holding
@@ -159,11 +167,12 @@ class Calls:
             return
         if self._mark is None:
             self._mark = self._loop.time()
-        token = CURRENT.set(ctx)
+        generation = self._generation
+        self._context.run(CURRENT.set, ctx)
         try:
-            result = handler.call(ctx, a)
+            result = self._context.copy().run(handler.call, ctx, a)
             if result.__class__ in _PLAIN or not hasattr(result, "__await__"):
-                if message.i is not UNSET:
+                if message.i is not UNSET and generation == self._generation:
                     self._reply(self._encode(Resolution(message.i, result)))
             else:
                 self._start(ctx, handler, result)
@@ -171,9 +180,8 @@ class Calls:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
-            self._failed(ctx, exc)
-        finally:
-            CURRENT.reset(token)
+            # The handler may have ended the connection itself: the next one has nothing to do with its answer.
+            self._failed(ctx, exc, quiet=generation != self._generation)
         if view is not None:
             view._finish()
         now = self._loop.time()
@@ -219,11 +227,10 @@ class Calls:
         self.busy = True
         if not EAGER:
             self._unstarted += 1
-        token = CURRENT.set(ctx)
-        try:
-            call.task = self._loop.spawn(self._run(call, awaitable))
-        finally:
-            CURRENT.reset(token)
+        self._context.run(CURRENT.set, ctx)
+        call.task = self._context.copy().run(self._loop.spawn, self._run(call, awaitable))
+        if call.cancelled and not call.task.done():  # in its first step, where that runs at once
+            call.task.cancel(ctx.cancel_reason)
 
     # ------------------------------------------------------------ running
 
@@ -304,6 +311,7 @@ class Calls:
 
     def connection_lost(self, reason: Exception) -> None:
         """Requests of the lost connection end: nobody can get their answer. Event handlers finish."""
+        self._generation += 1
         for waiting in self.room.clear_requests():
             _finish(waiting.view)
         for call in list(self.active.values()):

@@ -238,7 +238,6 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
     return msgspec.ValidationError(f"{text}`${path}")
 
 
-@memoized
 def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], Any]:
     if tp is Any:
         return lambda value: value
@@ -266,10 +265,16 @@ def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) ->
     """A function that converts decoded JSON or MessagePack to ``tp``.
 
     It raises `msgspec.ValidationError` for what does not fit, with msgspec's path (``$`` is the value).
-    Whatever else a ``dec_hook`` or the type itself raises comes through as it is. The function is kept
-    and given out again for the same arguments.
+    Whatever else a ``dec_hook`` or the type itself raises comes through as it is. Without a hook the
+    function is kept and given out again for the same arguments.
 
     Raises:
         TypeError: ``tp`` is a type that cannot be converted to.
     """
-    return _converter(tp, dec_hook, lax)
+    # A hook may be the method of an object that is not to be kept alive by a cache.
+    return _plain_converter(tp, lax) if dec_hook is None else _converter(tp, dec_hook, lax)
+
+
+@memoized
+def _plain_converter(tp: Any, lax: bool) -> Callable[[Any], Any]:
+    return _converter(tp, None, lax)

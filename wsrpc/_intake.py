@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from ._calls import Calls
 from ._close import CloseCode
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Message
+from ._invoke import Log
 from ._messages import MAX_ID, Inbound, channel_id, is_id
 from ._outbound import Outbound
 from ._registry import Registry
@@ -30,7 +32,7 @@ class Intake:
     """The receiving half of a peer. `receive` never raises, whatever comes.
 
     What the protocol says to ignore is counted in ``ignored``. ``fail`` ends the connection with a code and a reason;
-    ``fire`` calls the lifecycle handlers of an event, which may be coroutines, with one argument; ``warn`` logs.
+    ``fire`` calls the lifecycle handlers of an event, which may be coroutines, with one argument.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Intake:
         ignored: Counter[str],
         fail: Callable[[int, str], None],
         fire: Callable[[str, object], None],
-        warn: Callable[..., None],
+        log: Log,
     ) -> None:
         self._codec = codec
         self._decode: Callable[[Any], Inbound] = codec.decode
@@ -64,57 +66,62 @@ class Intake:
         self._ignored = ignored
         self._fail = fail
         self._fire = fire
-        self._warn = warn
+        self._log = log
         self._suspected = False
         self._malformed_at: deque[float] = deque(maxlen=limits.undecodable + 1)
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, from the transport. Nothing is raised, whatever it is."""
-        if text is not self._text:
-            self._suspect_codec(payload)
-            self._foreign(payload, text)
-            return
         try:
-            message = self._decode(payload)
-        except Exception as exc:
-            # A codec may be a user's; whatever it raises means that this is no message.
-            self._not_decoded(bytes(payload), text, exc)
-            return
-        if text and not payload.isascii() and not _is_utf8(payload):
-            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
-            return
-        if len(payload) > self._depth and self._codec.nests_deeper(bytes(payload), self._depth):
-            self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
-            return
-        if message.ours is False:
-            self._foreign(payload, text)
-            return
-        observed = self._own.observed or self._shared.observed
-        view = self._observe(payload, text, message) if observed else None
-        a = message.a
-        i = message.i
-        if a.__class__ is list and a:
-            if (
-                (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
-                and message.c is None
-                and message.h is None
-                and a[0].__class__ is str
-                and len(a[0]) <= self._short_name
-                and len(a) <= self._most_arguments
-            ):
-                if self._calls.busy:
-                    self._calls.arrived(message, payload, view)
+            if text is not self._text:
+                self._suspect_codec(payload)
+                self._foreign(payload, text)
+                return
+            try:
+                message = self._decode(payload)
+            except Exception as exc:
+                # A codec may be a user's; whatever it raises means that this is no message.
+                self._not_decoded(bytes(payload), text, exc)
+                return
+            if text and not payload.isascii() and not _is_utf8(payload):
+                self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
+                return
+            if len(payload) > self._depth and self._codec.nests_deeper(bytes(payload), self._depth):
+                self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
+                return
+            if message.ours is False:
+                self._foreign(payload, text)
+                return
+            observed = self._own.observed or self._shared.observed
+            view = self._observe(payload, text, message) if observed else None
+            a = message.a
+            i = message.i
+            if a.__class__ is list and a:
+                if (
+                    (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
+                    and message.c is None
+                    and message.h is None
+                    and a[0].__class__ is str
+                    and len(a[0]) <= self._short_name
+                    and len(a) <= self._most_arguments
+                ):
+                    if self._calls.busy:
+                        self._calls.arrived(message, payload, view)
+                    else:
+                        self._calls.dispatch(message, view)
                 else:
-                    self._calls.dispatch(message, view)
+                    self._examine(message, payload, view)
+                return
+            if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
+                self._answered(message)
             else:
-                self._examine(message, payload, view)
-            return
-        if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
-            self._answered(message)
-        else:
-            self._notice(message)
-        if view is not None:
-            view._finish()
+                self._notice(message)
+            if view is not None:
+                view._finish()
+        except Exception as exc:
+            # Ours would be a bug; a user's codec may do anything. Either way it is this connection's matter only.
+            self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+            self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
     def _examine(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
         """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
@@ -206,7 +213,8 @@ class Intake:
         other = MsgpackCodec if self._text else JsonCodec
         if not self._suspected and other.claims(bytes(payload[:32])):
             self._suspected = True
-            self._warn(
+            self._log(
+                logging.WARNING,
                 "ignored what looks like a message in %s, this side speaks %s: both ends need the same codec=",
                 other.name,
                 self._codec.name,

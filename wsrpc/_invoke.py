@@ -90,15 +90,15 @@ class Invoker:
                 raise bad_arguments(refused) from None
 
         def after(position: int) -> Callable[[Context], Any]:
-            if position == len(chain):
-                return innermost
             called = False
 
             async def call_next(ctx: Context) -> Any:
                 nonlocal called
                 if called:
-                    raise RuntimeError("this middleware called call_next twice: a handler runs once for each message")
+                    raise RuntimeError("a middleware called call_next twice: a handler runs once for each message")
                 called = True
+                if position == len(chain):
+                    return await innermost(ctx)
                 return await chain[position](ctx, after(position + 1))
 
             return call_next

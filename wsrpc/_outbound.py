@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec
-from ._context import CURRENT
+from ._context import CURRENT, Context
 from ._convert import converter
 from ._lifecycle import State
 from ._line import Line
@@ -73,12 +73,15 @@ class Outbound:
         self._condition = State.DISCONNECTED
         self._thread = get_ident()
         self._told: set[str] = set()
+        self._converters: dict[Any, Callable[[Any], Any]] = {}
         self._outbox = Outbox(limits.offline, limits.offline_bytes)
         self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
         self.line = Line(loop)
         self._aborted: dict[int, None] = {}
         self.on_queued: Callable[[], None] | None = None
         """Told of each message that has to wait for a connection."""
+        self.opening: Context | None = None
+        """The context of the `open` handlers, while they run."""
         self.clear = False
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
@@ -240,16 +243,14 @@ class Outbound:
             return False
         if condition is State.OPENING:
             # What `open` handlers send goes first; a server's peer has nothing queued to be overtaken.
-            return self.keeps_offline and not self._in_open_handler()
+            return self.keeps_offline and not self.in_open_handler()
         if self.keeps_offline and not self.user_closed:
             return True
         raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
 
-    def _in_open_handler(self) -> bool:
-        ctx = CURRENT.get(None)
-        return (
-            ctx is not None and ctx.peer is self._peer and ctx.event in ("open", "connect") and ctx.channel_name is None
-        )
+    def in_open_handler(self) -> bool:
+        """Whether an `open` handler of the present connection, or a task that it started, is at work."""
+        return self.opening is not None and CURRENT.get(None) is self.opening
 
     # ------------------------------------------------------------ requests
 
@@ -265,6 +266,8 @@ class Outbound:
         """See `Caller.request`."""
         check_sending(channel, event, self._thread)
         convert = None if returns is UNSET else self._converter(returns)
+        if timeout is not UNSET and timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
         pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout)
         message = Request(pending.id, (event, *args), UNSET if channel is None else channel)
         try:
@@ -294,7 +297,15 @@ class Outbound:
             raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
 
     def _converter(self, returns: Any) -> Callable[[Any], Any]:
-        return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+        try:
+            known = self._converters.get(returns)
+        except TypeError:  # an unhashable type, Annotated[int, []] for instance
+            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+        if known is None:
+            known = converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+            if len(self._converters) < MAX_REMEMBERED:
+                self._converters[returns] = known
+        return known
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""

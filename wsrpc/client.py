@@ -164,7 +164,11 @@ class Client(Registrar, Caller):
 
     async def __aenter__(self) -> Self:
         if self._url is not None or self._transport is not None:
-            await self.connect()
+            try:
+                await self.connect()
+            except BaseException:
+                await self.close()  # `async with` does not, when entering fails
+                raise
         return self
 
     async def __aexit__(
@@ -209,7 +213,8 @@ class Client(Registrar, Caller):
             ConnectFailed, HandshakeRejected, ConnectionLost: there will be none.
         """
         if self._peer.connected:
-            await self._peer.wait_opened()
+            if not self._peer._out.in_open_handler():  # which would wait for itself
+                await self._peer.wait_opened()
             return
         if self._failure is not None:
             raise self._failure
@@ -400,7 +405,7 @@ class Client(Registrar, Caller):
             event.set_result(None)
 
     def _tell_reconnected(self, info: ReconnectInfo) -> None:
-        for function in self._on_reconnect:
+        for function in list(self._on_reconnect):  # one may register another
             self._peer._run_in_background("on_reconnect", function, info)
 
 

@@ -14,6 +14,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import AbstractContextManager, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -100,6 +101,7 @@ class Peer(Registrar, Caller):
         self._dialer = dialer
         self._registry = Registry() if registry is None else registry
         self._shared = Registry() if shared is None else shared
+        self._registries = (self._shared, self._registry)
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
         self._loop = loop
@@ -146,7 +148,7 @@ class Peer(Registrar, Caller):
             ignored=self.ignored,
             fail=self._fail,
             fire=self._tell,
-            warn=warn,
+            log=self._log,
         )
 
     # ------------------------------------------------------------ what users see
@@ -271,9 +273,11 @@ class Peer(Registrar, Caller):
         self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
-        unfinished = self._fire(("open", "connect"))
-        if unfinished:
-            with self._reporting("open"):
+        self._calls.use_context(copy_context())
+        self._out.opening = opening = Context(self, Inbound(a=["open"]))
+        with acting_in(opening):
+            unfinished = fire(self._registries, ("open", "connect"), (self,), self._handler_raised)
+            if unfinished:
                 self._opening = Opening(
                     unfinished,
                     loop=self._loop,
@@ -282,7 +286,7 @@ class Peer(Registrar, Caller):
                     overdue=self._open_overdue,
                     raised=self._handler_raised,
                 )
-            self._keep(self._opening.task)
+                self._keep(self._opening.task)
         if self._session is session:  # a handler may have closed or bound again
             session.start()
             if self._opening is None:
@@ -301,6 +305,7 @@ class Peer(Registrar, Caller):
             self._out.flush_offline()
         except ConnectionLost:
             return  # it has ended, and `connection_lost` is about to come; what was not sent stays queued
+        self._out.opening = None
         self._become(State.OPEN)
         self._calls.hold(Hold.NONE)
         if self._on_opened is not None:
@@ -364,7 +369,10 @@ class Peer(Registrar, Caller):
                 self._calls.discard_waiting()
                 for task in late:
                     task.cancel()
-                await asyncio.wait(late)
+                _, stubborn = await asyncio.wait(late, timeout=patience)
+                if stubborn:
+                    self._log(logging.WARNING, "%d handlers do not end although they were cancelled", len(stubborn))
+                    break
         self._out.requests.stop()
 
     def _fail(self, code: int, reason: str) -> None:
@@ -404,7 +412,7 @@ class Peer(Registrar, Caller):
 
     def _fire(self, names: tuple[str, ...], *args: object) -> list[Unfinished]:
         with self._reporting(names[0]):
-            return fire((self._shared, self._registry), names, (self, *args), self._handler_raised)
+            return fire(self._registries, names, (self, *args), self._handler_raised)
 
     def _reporting(self, event: str) -> AbstractContextManager[None]:
         """Make a lifecycle event the current context, for `current_peer` in its handlers."""
