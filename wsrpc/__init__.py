@@ -7,9 +7,11 @@ from ._backoff import Reconnect
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
+from ._convert import DecHook, EncHook
+from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
 from .channel import Channel
-from .client import Client, ReconnectInfo
+from .client import Client, ClientState, ReconnectInfo
 from .errors import (
     BadArguments,
     BadResult,
@@ -21,6 +23,7 @@ from .errors import (
     HandlerFailed,
     HandshakeRejected,
     MessageTooBig,
+    Outcome,
     Overloaded,
     PeerError,
     ProtocolError,
@@ -38,8 +41,8 @@ from .errors import (
 )
 from .limits import Limits
 from .peer import Peer, current_peer
-from .router import Router
-from .server import EmitReport, Server, ServerChannel
+from .router import Router, RouterChannel
+from .server import EmitReport, Listening, Server, ServerChannel
 from .transport import ConnectionInfo, Receiver, Transport
 from .websocket import WebSocketTransport, dial
 
@@ -53,6 +56,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelNotReady",
     "Client",
+    "ClientState",
     "CloseCode",
     "CloseInfo",
     "Codec",
@@ -60,17 +64,22 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "Context",
+    "DecHook",
     "Draining",
     "EmitReport",
+    "EncHook",
     "HandlerContext",
     "HandlerFailed",
     "HandshakeRejected",
+    "Inbound",
     "JsonCodec",
     "Limits",
+    "Listening",
     "Message",
     "MessageTooBig",
     "Middleware",
     "MsgpackCodec",
+    "Outcome",
     "Overloaded",
     "Peer",
     "PeerError",
@@ -83,6 +92,7 @@ __all__ = [
     "RequestTimeout",
     "ReservedEvent",
     "Router",
+    "RouterChannel",
     "RpcError",
     "Server",
     "ServerChannel",

@@ -91,6 +91,10 @@ class Registry:
             found = self.named[channel] = Scope()
         return found
 
+    def order(self, channel: str) -> None:
+        """Let handlers that are registered on ``channel`` from now on run one after another."""
+        self.scope(channel).ordered = True
+
     def remove_scope(self, channel: str) -> None:
         self.named.pop(channel, None)
         self._look_for_layers()

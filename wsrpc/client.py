@@ -65,6 +65,10 @@ class Client(Registrar, Caller):
             at each attempt. Without a URL, `bind` connections of your own.
         headers: for the opening handshake.
         auth: a token, sent as ``Authorization: Bearer <token>``.
+        subprotocols: offered to the server, best first.
+        ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
+        proxy: a proxy's URL, True for the one that the environment names, None for none.
+        limits: bounds of the connection and of the queue while there is none.
         reconnect: how long to wait between attempts; None does not dial again after a drop.
         connect_timeout: seconds for the first connection, all attempts; None tries for ever.
         transport: a connection to begin with, instead of a URL.
@@ -154,7 +158,11 @@ class Client(Registrar, Caller):
         return self._peer.of(name, ordered=ordered)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Take over the registrations of ``router``, those of its main channel under ``channel``."""
+        """Take over the registrations of ``router``, those of its main channel under ``channel``; see `Router`.
+
+        Raises:
+            ValueError: a router that has channels of its own cannot be put under one.
+        """
         router._include_in(self._registry, channel)
 
     def on_reconnect(self, function: F, /) -> F:

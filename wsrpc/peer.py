@@ -201,8 +201,9 @@ class Peer(Registrar, Caller):
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel(name, self._out, self._registry, self._forget_channel)
-        scope = self._registry.scope(name)
-        scope.ordered = scope.ordered or ordered
+        self._registry.scope(name)
+        if ordered:
+            self._registry.order(name)
         return channel
 
     def _forget_channel(self, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from ._registry import Middleware, Registry
 from ._types import F, OnChannel, check_name
 
-__all__ = ["Registrar", "Router"]
+__all__ = ["Registrar", "Router", "RouterChannel"]
 
 M = TypeVar("M", bound=Middleware)
 
@@ -125,9 +125,12 @@ class Router(Registrar):
         self._calls: list[Callable[[Registry, str | None], None]] = []
         self._included = False
 
-    def of(self, name: str) -> RouterChannel:
-        """Register on a named channel."""
+    def of(self, name: str, *, ordered: bool = False) -> RouterChannel:
+        """Register on a named channel. ``ordered`` as in `Peer.of`."""
         check_name("a channel's name", name)
+        if ordered:
+            self._check_open()
+            self._calls.append(lambda registry, main: registry.order(name))
         return RouterChannel(self, name)
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:

@@ -7,8 +7,9 @@ import logging
 import socket
 import ssl as ssl_module
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Never, Self
@@ -34,7 +35,7 @@ from .router import Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport
 
-__all__ = ["EmitReport", "Server", "ServerChannel"]
+__all__ = ["EmitReport", "Listening", "Server", "ServerChannel"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -83,7 +84,7 @@ class Server(Registrar):
         self._channels: dict[str, ServerChannel] = {}
         self._peers: dict[Peer, None] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
-        self._listeners: set[Listening] = set()
+        self._listeners: set[Listener] = set()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._closers: set[asyncio.Task[Any] | None] = set()
@@ -100,12 +101,17 @@ class Server(Registrar):
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = ServerChannel(name, self)
-        scope = self._registry.scope(name)
-        scope.ordered = scope.ordered or ordered
+        self._registry.scope(name)
+        if ordered:
+            self._registry.order(name)
         return channel
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Take over the registrations of ``router``, those of its main channel under ``channel``."""
+        """Take over the registrations of ``router``, those of its main channel under ``channel``; see `Router`.
+
+        Raises:
+            ValueError: a router that has channels of its own cannot be put under one.
+        """
         router._include_in(self._registry, channel)
 
     @property
@@ -141,7 +147,23 @@ class Server(Registrar):
             raise ValueError("give sock= or unix=, not both")
         if path is not None and not path.startswith("/"):
             raise ValueError(f"a path begins with a slash, got {path!r}")
-        return Listening(self, {"host": host, "port": port, "path": path, "ssl": ssl, "sock": sock, "unix": unix})
+
+        async def accept(transport: WebSocketTransport) -> None:
+            await self.accept(transport)
+
+        begin = partial(
+            listen,
+            accept,
+            host,
+            port,
+            limits=self._limits,
+            path=path,
+            origins=self._origins,
+            ssl=ssl,
+            sock=sock,
+            unix=unix,
+        )
+        return Listening(self, begin)
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed. Cancelling is safe."""
@@ -229,14 +251,14 @@ class Server(Registrar):
 
     async def _close(self) -> None:
         self._closed = True
-        for listening in self._listeners:
-            listening.stop()
+        for listener in self._listeners:
+            listener.stop()
         peers = list(self._peers)
         await asyncio.gather(*(peer.close(CloseCode.SERVICE_RESTART, "the server is closing") for peer in peers))
         everybody = {*peers, *self._leaving}
         await asyncio.gather(*(peer._join(self._limits.close_timeout, self._closers) for peer in everybody))
-        for listening in self._listeners:
-            await listening.wait_closed()
+        for listener in self._listeners:
+            await listener.wait_closed()
         self._listeners.clear()
         if self._stopped is not None:
             self._stopped.set()
@@ -337,47 +359,31 @@ class ServerChannel(Registrar):
 class Listening:
     """``async with server.listen(...)``: listens inside the block; ``url`` and ``port`` say where."""
 
-    def __init__(self, server: Server, options: dict[str, Any]) -> None:
+    def __init__(self, server: Server, begin: Callable[[], Awaitable[Listener]]) -> None:
         self._server = server
-        self._options = options
+        self._begin = begin
         self._listener: Listener | None = None
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds the server."""
-        return self._open().url
+        """Where a client on this machine finds the server; of a Unix socket only the path counts."""
+        return self._begun().url
 
     @property
     def port(self) -> int:
         """The TCP port; 0 for a Unix socket."""
-        return self._open().port
+        return self._begun().port
 
-    def _open(self) -> Listener:
+    def _begun(self) -> Listener:
         if self._listener is None:
             raise RuntimeError("not listening: use `async with server.listen(...) as listener`")
         return self._listener
 
     async def __aenter__(self) -> Self:
-        server = self._server
-        if server._closed:
+        if self._server._closed:
             raise RuntimeError("this server is closed; make a new one")
-
-        async def accept(transport: WebSocketTransport) -> None:
-            await server.accept(transport)
-
-        options = self._options
-        self._listener = await listen(
-            accept,
-            options["host"],
-            options["port"],
-            limits=server._limits,
-            path=options["path"],
-            origins=server._origins,
-            ssl=options["ssl"],
-            sock=options["sock"],
-            unix=options["unix"],
-        )
-        server._listeners.add(self)
+        self._listener = await self._begin()
+        self._server._listeners.add(self._listener)
         return self
 
     async def __aexit__(
@@ -385,15 +391,8 @@ class Listening:
     ) -> None:
         await self._server.close()
 
-    def stop(self) -> None:
-        """Accept nothing more."""
-        if self._listener is not None:
-            self._listener.stop()
-
-    async def wait_closed(self) -> None:
-        """Wait until the connections that came here are over."""
-        if self._listener is not None:
-            await self._listener.wait_closed()
+    def __repr__(self) -> str:
+        return f"<Listening {'not yet' if self._listener is None else f'at {self._listener.url}'}>"
 
 
 def _inside_a_loop() -> bool:
