@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 
 import hypothesis
@@ -28,4 +29,6 @@ async def asyncio_debug(request: pytest.FixtureRequest) -> None:
     loop, which pytest-asyncio makes with debug mode off, whatever the environment says.
     """
     if UNIT in request.path.parents:
-        asyncio.get_running_loop().set_debug(True)
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)
+        loop.slow_callback_duration = math.inf  # its warnings of slow turns tell of the machine, and tests read the log

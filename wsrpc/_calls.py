@@ -13,9 +13,11 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
+from ._close import CloseCode
 from ._codec import Codec
 from ._context import CURRENT, Context, Message
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, bad_arguments, when_over
+from ._lifecycle import Closers
 from ._messages import Inbound, Rejection, Resolution
 from ._registry import Registry
 from ._rejections import ABORTED, error_to_wire
@@ -67,6 +69,7 @@ class Calls:
         limits: Limits,
         loop: Scheduler,
         expose_errors: bool | Callable[[BaseException], bool],
+        fail: Callable[[int, str], None],
     ) -> None:
         self._owner = owner
         self._peer: Any = owner  # for contexts, which name its class
@@ -78,6 +81,7 @@ class Calls:
         self._limit = limits.running
         self._loop = loop
         self._expose_errors = expose_errors
+        self._fail = fail
         self._invoker = Invoker(own, shared, loop, owner._log)
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
         self._context = contextvars.copy_context()
@@ -99,9 +103,10 @@ class Calls:
         """Whether request ``i`` is being worked on or waits for that."""
         return i in self.active or self.room.has(i)
 
-    def tasks(self) -> set[asyncio.Task[None]]:
-        """The tasks in which handlers run."""
-        return {call.task for call in self._started if call.task is not None}
+    def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
+        """The tasks in which handlers run, besides those of ``closers``."""
+        tasks = ((call.task, call.ctx) for call in self._started if call.task is not None)
+        return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
 
     def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
         """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
@@ -168,9 +173,10 @@ class Calls:
         if self._mark is None:
             self._mark = self._loop.time()
         generation = self._generation
-        self._context.run(CURRENT.set, ctx)
+        context = self._context.copy()
+        context.run(CURRENT.set, ctx)
         try:
-            result = self._context.copy().run(handler.call, ctx, a)
+            result = context.run(handler.call, ctx, a)
             if result.__class__ in _PLAIN or not hasattr(result, "__await__"):
                 if message.i is not UNSET and generation == self._generation:
                     self._reply(self._encode(Resolution(message.i, result)))
@@ -211,7 +217,12 @@ class Calls:
         try:
             while self.room and not (self._line_full or self._holding is not Hold.NONE or self.running >= self._limit):
                 waiting = self.room.pop()
-                self.dispatch(self._decode(waiting.payload), waiting.view)
+                try:
+                    self.dispatch(self._decode(waiting.payload), waiting.view)
+                except Exception as exc:
+                    # It decoded when it came, so a codec is at fault: that is this connection's matter only.
+                    self._owner._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+                    self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
             self._mark = None
@@ -227,8 +238,10 @@ class Calls:
         self.busy = True
         if not EAGER:
             self._unstarted += 1
-        self._context.run(CURRENT.set, ctx)
-        call.task = self._context.copy().run(self._loop.spawn, self._run(call, awaitable))
+        context = self._context.copy()
+        context.run(CURRENT.set, ctx)
+        call.task = context.run(self._loop.spawn, self._run(call, awaitable))
+        self._mark = None  # the first step may have run, and is nobody else's time
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
             call.task.cancel(ctx.cancel_reason)
 
@@ -264,9 +277,11 @@ class Calls:
                 raise
             else:
                 self._failed(ctx, exc, quiet=call.orphaned)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and not _runs(call):
+                raise  # the coroutine is thrown away, with its event loop
             self._failed(ctx, exc, quiet=call.orphaned)
         finally:
             if call.thread is None:
@@ -334,7 +349,11 @@ class Calls:
             payload = self._encode(Rejection(i, *error_to_wire(error)))
         except Exception as exc:
             # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
-            payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, f"request #{i}"))))
+            try:
+                payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, f"request #{i}"))))
+            except Exception:
+                self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
+                return
         self._reply(payload)
 
     def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False) -> None:
@@ -372,6 +391,14 @@ class Calls:
             # The predicate or the exception's own text failed: the caller still gets an answer.
             self._owner._log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
         return HandlerFailed("internal error", fields={"error_id": error_id})
+
+
+def _runs(call: Call) -> bool:
+    """Whether the call's task is the one that runs now."""
+    try:
+        return asyncio.current_task() is call.task
+    except RuntimeError:
+        return False
 
 
 def _finish(view: Message | None) -> None:

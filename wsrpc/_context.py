@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from .peer import Peer
 
-__all__ = ["CURRENT", "Context", "Message", "current_context"]
+__all__ = ["CURRENT", "Context", "Message", "current_context", "in_context"]
 
 
 class Message:
@@ -167,6 +168,13 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
 
 CURRENT: ContextVar[Context] = ContextVar("wsrpc_current")
+
+
+def in_context(ctx: Context) -> contextvars.Context:
+    """A copy of the present context in which ``ctx`` is the current one."""
+    context = contextvars.copy_context()
+    context.run(CURRENT.set, ctx)
+    return context
 
 
 def current_context() -> Context:

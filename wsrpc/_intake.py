@@ -241,7 +241,7 @@ class Intake:
         # Somebody may be waiting: for an answer from here, or for the answer that this was.
         if saved.x is not UNSET:
             self._calls.cancel(saved.i, None)
-        elif isinstance(saved.a, list) and saved.a:
+        elif saved.a.__class__ is list and saved.a:
             if not self._calls.knows(saved.i):
                 self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}"))
         elif saved.a is UNSET:

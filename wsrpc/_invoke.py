@@ -126,6 +126,8 @@ class Invoker:
             def work() -> tuple[Any, BaseException | None]:
                 # A future must not get the exception itself: not StopIteration, which it refuses, and none at all
                 # when the call was cancelled meanwhile and nobody would retrieve it.
+                if call.cancelled:  # while it waited for a thread
+                    return None, asyncio.CancelledError(ctx.cancel_reason)
                 try:
                     return context.run(handler.call, ctx, a), None
                 except BaseException as exc:

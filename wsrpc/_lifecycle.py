@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
@@ -15,10 +15,10 @@ from ._scheduler import Scheduler, Timer
 
 __all__ = [
     "TRANSITIONS",
+    "Closers",
     "Opening",
     "State",
     "Unfinished",
-    "acting_in",
     "call_handler",
     "finish_all",
     "fire",
@@ -59,9 +59,13 @@ Raised = Callable[[str, str, BaseException], None]
 
 
 def fire(
-    registries: tuple[Registry, ...], names: tuple[str, ...], args: tuple[object, ...], raised: Raised
+    registries: tuple[Registry, ...],
+    names: tuple[str, ...],
+    args: tuple[object, ...],
+    raised: Raised,
+    context: contextvars.Context,
 ) -> list[Unfinished]:
-    """Call the handlers of a lifecycle event and of its alias; return those that have more to do.
+    """Call the handlers of a lifecycle event and of its alias, in ``context``; return those that have more to do.
 
     Each registry may have one of each, and all are called, the server's first: a server's bookkeeping must not be
     bypassed because a peer has a handler of its own.
@@ -70,18 +74,25 @@ def fire(
     for name in names:
         for registry in registries:
             taken = registry.take_lifecycle(name)
-            if taken is None:
-                continue
-            unfinished += call_handler(name, taken.function, args[: taken.accepted], raised)
+            if taken is not None:
+                unfinished += call_handler(name, taken.function, args[: taken.accepted], raised, context)
     return unfinished
 
 
-def call_handler(event: str, handler: Callable[..., Any], args: tuple[object, ...], raised: Raised) -> list[Unfinished]:
+def call_handler(
+    event: str,
+    handler: Callable[..., Any],
+    args: tuple[object, ...],
+    raised: Raised,
+    context: contextvars.Context,
+) -> list[Unfinished]:
     """Call one handler; the list is empty if that was all, else what is to be awaited."""
     label = getattr(handler, "__qualname__", repr(handler))
     try:
-        result = handler(*args)
-    except Exception as exc:
+        result = context.run(handler, *args)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:
         raised(event, label, exc)
         return []
     return [(event, label, result)] if inspect.isawaitable(result) else []
@@ -94,7 +105,12 @@ async def finish_all(unfinished: list[Unfinished], raised: Raised) -> None:
             name, label, awaitable = unfinished[0]
             try:
                 await awaitable
-            except Exception as exc:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as exc:
+                task = asyncio.current_task()
+                if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
                 raised(name, label, exc)
             unfinished.pop(0)
     finally:
@@ -109,14 +125,37 @@ def abandon(unfinished: list[Unfinished]) -> None:
     unfinished.clear()
 
 
-@contextmanager
-def acting_in(ctx: Context) -> Generator[None, None, None]:
-    """Make ``ctx`` the current context."""
-    token = CURRENT.set(ctx)
-    try:
-        yield
-    finally:
-        CURRENT.reset(token)
+class Closers:
+    """The tasks that wait for a close. Nothing waits for them: a handler may be one, and ends by the close."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any] | None] = set()
+        self._contexts: set[Context | None] = set()
+        self._added: asyncio.Future[None] | None = None
+
+    def add_current(self) -> None:
+        """The current task is one from now on, with the handler that started it; `wait_besides` looks again."""
+        self._tasks.add(asyncio.current_task())
+        # asyncio.wait_for, for one, may put a task between the handler and its close.
+        self._contexts.add(CURRENT.get(None))
+        if self._added is not None and not self._added.done():
+            self._added.set_result(None)
+
+    def cover(self, task: asyncio.Task[Any], ctx: Context | None) -> bool:
+        """Whether ``task``, which handles ``ctx``, waits for a close."""
+        return task in self._tasks or (ctx is not None and ctx in self._contexts)
+
+    async def wait_besides(self, tasks: set[asyncio.Task[Any]], timeout: float | None) -> set[asyncio.Task[Any]]:
+        """Wait for ``tasks``, until one more closer comes, or ``timeout`` seconds; returns those that are late."""
+        self._added = asyncio.get_running_loop().create_future()
+        everything = asyncio.ensure_future(asyncio.wait(tasks, timeout=timeout))
+        try:
+            either: set[asyncio.Future[Any]] = {everything, self._added}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return everything.result()[1] if everything.done() else set()
+        finally:
+            everything.cancel()
+            self._added.cancel()
 
 
 class Opening:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket as socket_module
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -20,13 +21,14 @@ __all__ = ["Listener", "listen"]
 
 logger = logging.getLogger("wsrpc")
 
+Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]
+"""Connections that are not open yet, with the event loop's task that accepts them, which does the TLS handshake."""
+
 
 class Listener:
     """A port that accepts connections. ``url`` and ``port`` say where, also after the end."""
 
-    def __init__(
-        self, server: Server, opening: WeakSet[WebSocketServerConnection], path: str | None, *, secure: bool
-    ) -> None:
+    def __init__(self, server: Server, opening: Opening, path: str | None, *, secure: bool) -> None:
         self._server = server
         self._opening = opening
         scheme = "wss" if secure else "ws"
@@ -46,17 +48,17 @@ class Listener:
     def stop(self) -> None:
         """Accept no further connections; those that are open stay, handshakes that go on end. Idempotent."""
         self._server.close(close_connections=False)
-        for connection in self._opening:
+        for connection, accepting in list(self._opening.items()):
             # Whoever connects and says nothing would hold up the end until the handshake's timeout.
-            if connection.state is State.CONNECTING and hasattr(connection, "transport"):  # TLS is done, if any
+            if not hasattr(connection, "transport"):
+                # Still in its TLS handshake, which Python 3.12 and later wait for.
+                if accepting is not None:
+                    accepting.cancel()
+            elif connection.state is State.CONNECTING:
                 connection.wsrpc.abort()
 
     async def wait_closed(self) -> None:
         """Drop what is left and wait until every connection is over. Cancelling is safe."""
-        # What is still in its TLS handshake is no connection yet, but Python 3.12 and later wait for it.
-        abort_clients = getattr(self._server.server, "abort_clients", None)
-        if abort_clients is not None:
-            abort_clients()
         await self._server.wait_closed()
 
 
@@ -96,15 +98,17 @@ async def listen(
 
     async def handle(connection: ServerConnection) -> None:
         assert isinstance(connection, WebSocketServerConnection)
-        opening.discard(connection)
+        opening.pop(connection, None)
         await accept(connection.wsrpc)
         await connection.wait_closed()
 
-    opening: WeakSet[WebSocketServerConnection] = WeakSet()
+    opening = Opening()
 
     def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
         connection = WebSocketServerConnection(*args, **kwargs)
-        opening.add(connection)
+        connection.wsrpc.stall = limits.stall
+        # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
+        opening[connection] = asyncio.current_task()
         return connection
 
     options: dict[str, Any] = {

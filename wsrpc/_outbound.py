@@ -35,7 +35,7 @@ from .errors import (
 )
 from .limits import Limits
 
-__all__ = ["Outbound", "check_sending"]
+__all__ = ["Outbound", "check_sending", "check_thread"]
 
 
 class Outbound:
@@ -71,7 +71,7 @@ class Outbound:
         self._warn = warn
         self._session: Session | None = None
         self._condition = State.DISCONNECTED
-        self._thread = get_ident()
+        self.thread = get_ident()
         self._told: set[str] = set()
         self._converters: dict[Any, Callable[[Any], Any]] = {}
         self._outbox = Outbox(limits.offline, limits.offline_bytes)
@@ -92,7 +92,7 @@ class Outbound:
         """The peer's state has changed."""
         self._condition = condition
         self._session = session
-        self._thread = get_ident()
+        self.thread = get_ident()
         self.update_clear()
 
     def update_clear(self) -> None:
@@ -160,14 +160,14 @@ class Outbound:
 
     async def send_event(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
         """See `Caller.emit`."""
-        check_sending(channel, event, self._thread)
+        check_sending(channel, event, self.thread)
         message = Event((event, *args), UNSET if channel is None else channel)
         if not (self.clear and self._send(self._encode(message))):
             await self._send_in_turn(message, None)
 
     def send_event_nowait(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
         """See `Caller.emit_nowait`."""
-        check_sending(channel, event, self._thread)
+        check_sending(channel, event, self.thread)
         self.send_nowait(self._encode(Event((event, *args), UNSET if channel is None else channel)))
 
     def send_nowait(self, payload: bytes, /) -> None:
@@ -264,7 +264,7 @@ class Outbound:
         /,
     ) -> Any:
         """See `Caller.request`."""
-        check_sending(channel, event, self._thread)
+        check_sending(channel, event, self.thread)
         convert = None if returns is UNSET else self._converter(returns)
         if timeout is not UNSET and timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
@@ -365,7 +365,16 @@ def check_sending(channel: str | None, event: str, thread: int | None) -> None:
     if channel is None and event in RESERVED_EVENTS:
         raise ReservedEvent(event)
     if thread is not None and get_ident() != thread:
+        check_thread(thread, "peer.request(...)")
+
+
+def check_thread(thread: int | None, call: str) -> None:
+    """Refuse a call from another thread than ``thread``.
+
+    Raises:
+        RuntimeError: names what works.
+    """
+    if thread is not None and get_ident() != thread:
         raise RuntimeError(
-            "this peer belongs to an event loop in another thread: "
-            "use asyncio.run_coroutine_threadsafe(peer.request(...), loop)"
+            f"this belongs to an event loop in another thread: use asyncio.run_coroutine_threadsafe({call}, loop)"
         )

@@ -7,6 +7,7 @@ import inspect
 import logging
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
@@ -17,6 +18,8 @@ from ._caller import Caller
 from ._close import CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
+from ._lifecycle import Closers
+from ._outbound import check_thread
 from ._registry import Registry
 from ._scheduler import LoopScheduler
 from ._types import F
@@ -134,7 +137,7 @@ class Client(Registrar, Caller):
         self._connecting = 0
         self._bound = False
         self._closing: asyncio.Task[None] | None = None
-        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._closers = Closers()
 
     # ------------------------------------------------------------ what users see
 
@@ -259,12 +262,14 @@ class Client(Registrar, Caller):
             ValueError: if the code may not be sent or the reason has more than 123 bytes.
         """
         check_close(code, reason)
+        if self._peer.connected:
+            check_thread(self._peer._out.thread, "client.close()")
         self._state = "closed"
         self._peer._out.user_closed = True
         if self._failure is None:
             self._announce(ConnectionLost(code, reason or "the client was closed", "not_sent"))
         # In a task of its own, because a handler may be the one that calls this, and ends by it.
-        self._closers.add(asyncio.current_task())
+        self._closers.add_current()
         if self._closing is None or self._closing.done():
             self._closing = asyncio.get_running_loop().create_task(self._close(code, reason))
         await asyncio.shield(self._closing)
@@ -273,7 +278,7 @@ class Client(Registrar, Caller):
         await self._stop_dialing()
         await self._peer.close(code, reason)
         await self._peer._join(self._limits.close_timeout, self._closers)
-        self._closers.clear()
+        self._closers = Closers()
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self._peer!r}>"
@@ -291,6 +296,7 @@ class Client(Registrar, Caller):
                     "this client was connected when its event loop ended: close() it there, or make a new Client"
                 )
             self._peer._out.requests.stop()
+            self._peer._out.thread = get_ident()
         self._failure = None
         self._state = "connecting"
         self._peer._out.user_closed = False

@@ -104,9 +104,9 @@ class ConnectionLost(WsrpcError, ConnectionError):
 
     def __str__(self) -> str:
         text = f"the connection ended ({f'{self.code} {self.reason}'.rstrip()})"
-        if self.outcome == "not_sent":
-            return f"{text}; the message was not sent"
-        return f"{text}; the message had been sent, whether it ran is unknown"
+        return (
+            f"{text}; nothing was sent" if self.outcome == "not_sent" else f"{text}; what was in the air may have run"
+        )
 
 
 class SessionLost(ConnectionLost):

@@ -56,6 +56,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Unsent bytes, or one message if that is larger: past it a reply closes the connection with 4408 and
     `emit_nowait` raises `QueueFull`."""
 
+    stall: float = 10.0
+    """How long a write may make no progress; then the connection is dropped, since nobody reads it."""
+
     offline: int = 256
     """Messages that a client keeps while not connected; the next raises `QueueFull`."""
 

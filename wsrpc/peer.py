@@ -9,11 +9,12 @@ transcript, and a message that needs no task gets none.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -24,10 +25,10 @@ from ._caller import Caller
 from ._calls import Calls, Hold
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec, JsonCodec
-from ._context import Context, current_context
+from ._context import CURRENT, Context, current_context, in_context
 from ._convert import EncHook
 from ._intake import Intake
-from ._lifecycle import Opening, State, Unfinished, acting_in, call_handler, finish_all, fire, move
+from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
 from ._messages import Inbound
 from ._outbound import Outbound
 from ._registry import Registry
@@ -108,7 +109,7 @@ class Peer(Registrar, Caller):
         self._session: Session | None = None
         self._condition = State.DISCONNECTED
         self._opening: Opening | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: dict[asyncio.Task[None], Context | None] = {}
         self._ended: asyncio.Future[None] | None = None
         self._on_lost: Callable[[CloseInfo], CloseInfo] | None = None
         """The owner's: told first of a connection's end, it may add what it knows."""
@@ -136,6 +137,7 @@ class Peer(Registrar, Caller):
             limits=limits,
             loop=loop,
             expose_errors=settings.expose_errors,
+            fail=self._fail,
         )
         self._intake = Intake(
             codec,
@@ -264,6 +266,8 @@ class Peer(Registrar, Caller):
             )
         except AttributeError as exc:
             raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
+        if self._session is not None and self._session.transport is transport:
+            raise ValueError("this transport is bound already")
         if self._session is not None:
             old, why = self._session.transport, "another connection was bound"
             self._lose(CloseInfo(CloseCode.GOING_AWAY, why))
@@ -275,19 +279,20 @@ class Peer(Registrar, Caller):
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
         self._calls.use_context(copy_context())
-        self._out.opening = opening = Context(self, Inbound(a=["open"]))
-        with acting_in(opening):
-            unfinished = fire(self._registries, ("open", "connect"), (self,), self._handler_raised)
-            if unfinished:
-                self._opening = Opening(
-                    unfinished,
-                    loop=self._loop,
-                    patience=self._limits.open_handlers,
-                    done=self._opened,
-                    overdue=self._open_overdue,
-                    raised=self._handler_raised,
-                )
-                self._keep(self._opening.task)
+        self._out.opening = Context(self, Inbound(a=["open"]))
+        context = in_context(self._out.opening)
+        unfinished = fire(self._registries, ("open", "connect"), (self,), self._handler_raised, context)
+        if unfinished:
+            self._opening = context.run(
+                Opening,
+                unfinished,
+                loop=self._loop,
+                patience=self._limits.open_handlers,
+                done=self._opened,
+                overdue=self._open_overdue,
+                raised=self._handler_raised,
+            )
+            context.run(self._keep, self._opening.task)
         if self._session is session:  # a handler may have closed or bound again
             session.start()
             if self._opening is None:
@@ -352,26 +357,29 @@ class Peer(Registrar, Caller):
         self._intake.connection_lost()
         self._out.connection_lost(info)
         self._calls.connection_lost(ConnectionLost(info.code, info.reason))
-        self._run_on(self._fire(("close", "disconnect"), info))
+        self._tell("close", info, "disconnect")
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         self._ended = None
 
-    async def _join(self, patience: float | None, besides: Collection[asyncio.Task[Any] | None] = ()) -> None:
-        """Wait for handlers and whatever else this peer started, ``besides`` some tasks.
+    async def _join(self, patience: float, closers: Closers) -> None:
+        """Wait for handlers and whatever else this peer started, besides those that wait for this themselves.
 
         After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running.
         """
-        deadline = None if patience is None else self._loop.time() + patience
-        while tasks := (self._calls.tasks() | self._background).difference(besides):  # what ends makes room for others
-            left = None if deadline is None else max(0.0, deadline - self._loop.time())
-            _, late = await asyncio.wait(tasks, timeout=left)
+        deadline = self._loop.time() + patience
+        while True:
+            tasks = {task for task, ctx in self._background.items() if not closers.cover(task, ctx)}
+            tasks |= self._calls.tasks(closers)
+            if not tasks:
+                break
+            # What ends makes room for others, so look again.
+            late = await closers.wait_besides(tasks, max(0.0, deadline - self._loop.time()))
             if late:
                 self._calls.discard_waiting()
                 for task in late:
                     task.cancel()
-                _, stubborn = await asyncio.wait(late, timeout=patience)
-                if stubborn:
+                if stubborn := await closers.wait_besides(late, patience):
                     self._log(logging.WARNING, "%d handlers do not end although they were cancelled", len(stubborn))
                     break
         self._out.requests.stop()
@@ -403,7 +411,8 @@ class Peer(Registrar, Caller):
 
     def _run_in_background(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async; what it raises goes to the log."""
-        self._run_on(call_handler(event, function, args, self._handler_raised))
+        context = self._reporting(event)
+        self._finish(call_handler(event, function, args, self._handler_raised, context), context)
 
     # ------------------------------------------------------------ housekeeping
 
@@ -411,21 +420,19 @@ class Peer(Registrar, Caller):
         self._condition = move(self._condition, condition)
         self._out.move(condition, self._session)
 
-    def _fire(self, names: tuple[str, ...], *args: object) -> list[Unfinished]:
-        with self._reporting(names[0]):
-            return fire(self._registries, names, (self, *args), self._handler_raised)
+    def _tell(self, event: str, argument: object, alias: str | None = None) -> None:
+        """Call the handlers of a lifecycle event; those that are coroutines go on in the background."""
+        names = (event,) if alias is None else (event, alias)
+        context = self._reporting(event)
+        self._finish(fire(self._registries, names, (self, argument), self._handler_raised, context), context)
 
-    def _reporting(self, event: str) -> AbstractContextManager[None]:
-        """Make a lifecycle event the current context, for `current_peer` in its handlers."""
-        return acting_in(Context(self, Inbound(a=[event])))
+    def _reporting(self, event: str) -> contextvars.Context:
+        """A context of its own for the handlers of a lifecycle event."""
+        return in_context(Context(self, Inbound(a=[event])))
 
-    def _tell(self, event: str, argument: object) -> None:
-        self._run_on(self._fire((event,), argument))
-
-    def _run_on(self, unfinished: list[Unfinished]) -> None:
+    def _finish(self, unfinished: list[Unfinished], context: contextvars.Context) -> None:
         if unfinished:
-            with self._reporting(unfinished[0][0]):
-                self._in_background(finish_all(unfinished, self._handler_raised))
+            context.run(self._in_background, finish_all(unfinished, self._handler_raised))
 
     def _handler_raised(self, event: str, name: str, exc: BaseException) -> None:
         self._log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
@@ -435,8 +442,8 @@ class Peer(Registrar, Caller):
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         if not task.done():
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._background[task] = CURRENT.get(None)
+            task.add_done_callback(lambda task: self._background.pop(task, None))
 
     def _log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         """A line in the log ``wsrpc``, with this peer's id in ``extra``."""

@@ -22,9 +22,10 @@ from ._caller import no_keywords
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec
 from ._convert import DecHook, EncHook
+from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._messages import Event
-from ._outbound import check_sending
+from ._outbound import check_sending, check_thread
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
 from ._types import check_name
@@ -87,7 +88,7 @@ class Server(Registrar):
         self._listeners: set[Listener] = set()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
-        self._closers: set[asyncio.Task[Any] | None] = set()
+        self._closers = Closers()
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
         if handler_context is not None:
@@ -243,8 +244,10 @@ class Server(Registrar):
         Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
         `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
         """
+        if self._peers:
+            check_thread(self._thread, "server.close()")
         # In a task of its own, because a handler may be the one that calls this, and ends by it.
-        self._closers.add(asyncio.current_task())
+        self._closers.add_current()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
@@ -254,7 +257,10 @@ class Server(Registrar):
         for listener in self._listeners:
             listener.stop()
         peers = list(self._peers)
-        await asyncio.gather(*(peer.close(CloseCode.SERVICE_RESTART, "the server is closing") for peer in peers))
+        endings = [peer.close(CloseCode.SERVICE_RESTART, "the server is closing") for peer in peers]
+        for error in await asyncio.gather(*endings, return_exceptions=True):
+            if isinstance(error, Exception):  # of a transport that is not ours
+                logger.error("closing a connection failed", exc_info=error)
         everybody = {*peers, *self._leaving}
         await asyncio.gather(*(peer._join(self._limits.close_timeout, self._closers) for peer in everybody))
         for listener in self._listeners:

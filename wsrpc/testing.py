@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec, JsonCodec
+from ._lifecycle import Closers
 from ._scheduler import LoopScheduler, Scheduler, Timer
 from .client import Client
 from .errors import ConnectionLost
@@ -205,7 +206,7 @@ async def pair(
     finally:
         await left.close()
         for peer in (left, right):
-            await peer._join(settings.limits.close_timeout)
+            await peer._join(settings.limits.close_timeout, Closers())
 
 
 @asynccontextmanager
@@ -228,7 +229,7 @@ async def connect(
             yield client
         finally:
             await client.close()
-            await peer._join(server._limits.close_timeout)
+            await peer._join(server._limits.close_timeout, Closers())
     finally:
         if not accepting.done():
             accepting.cancel()

@@ -22,7 +22,7 @@ from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, Event
+from websockets.protocol import CLOSED, OPEN, Event
 from websockets.typing import Subprotocol
 
 from ._close import CloseCode, CloseInfo, check_close
@@ -67,6 +67,11 @@ class WebSocketTransport:
         self._flush_scheduled = False
         self._closing: asyncio.Task[None] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._written = 0
+        self._dropped = ""
+        self.stall = Limits().stall
+        """Seconds for which a write may make no progress."""
         self._ended: CloseInfo | None = None
         self._info: ConnectionInfo | None = None
 
@@ -172,7 +177,9 @@ class WebSocketTransport:
         first = sent if sent is not None and (rcvd is None or not protocol.close_rcvd_then_sent) else rcvd
         if first is not None:
             return int(first.code), first.reason
-        cause = self._connection.connection_exc or protocol.parser_exc
+        if self._dropped:
+            return CloseCode.ABNORMAL, self._dropped
+        cause = self._connection.close_exc.__cause__ if protocol.state is CLOSED else None
         return CloseCode.ABNORMAL, "" if cause is None else str(cause)
 
     # ------------------------------------------------------------ what the connection tells
@@ -215,11 +222,26 @@ class WebSocketTransport:
 
     def _pause_sending(self) -> None:
         self._paused = True
+        self._watch_progress(-1)
         if self.receiver is not None:
             self.receiver.pause_sending()
 
+    def _watch_progress(self, before: int) -> None:
+        """While writing is paused: drop the connection if nothing has left since ``before`` bytes had.
+
+        The library's own ping does not see this: it waits for the write buffer first.
+        """
+        progress = self._written - self._connection.transport.get_write_buffer_size()
+        if progress == before:
+            self._dropped = f"nothing could be written for {self.stall:g} s"
+            self.abort()
+        else:
+            self._stall_timer = self._loop.call_later(self.stall, self._watch_progress, progress)
+
     def _resume_sending(self) -> None:
         self._paused = False
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
         if self.receiver is not None:
             self.receiver.resume_sending()
 
@@ -228,8 +250,9 @@ class WebSocketTransport:
         code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
         self._ended = CloseInfo(code, reason, was_clean=clean)
-        if self._close_timer is not None:
-            self._close_timer.cancel()
+        for timer in (self._close_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
         self._out.clear()
         self._gathered = 0
         if self.receiver is not None:
@@ -267,6 +290,7 @@ class _Pushing(Connection):
     def send_data(self) -> None:
         data = self.wsrpc._take_gathered()
         if data:
+            self.wsrpc._written += len(data)
             self.transport.write(data)
         super().send_data()
 
@@ -372,4 +396,5 @@ async def dial(
         body = exc.response.body or b""
         raise HandshakeRejected(exc.response.status_code, bytes(body).decode(errors="replace")) from exc
     assert isinstance(connection, WebSocketClientConnection)
+    connection.wsrpc.stall = limits.stall
     return connection.wsrpc

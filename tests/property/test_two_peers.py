@@ -29,6 +29,7 @@ from wsrpc import (
     TooManyRequests,
     UnknownEvent,
 )
+from wsrpc._lifecycle import Closers
 from wsrpc.peer import Settings
 from wsrpc.testing import Clock, MemoryTransport, memory_transports
 
@@ -280,10 +281,10 @@ class TwoPeers(RuleBasedStateMachine):
         for seen in self.seen:
             assert seen == sorted(set(seen)), "events arrived twice or out of order"
         for peer in self.peers:
-            await peer._join(0)
+            await peer._join(0, Closers())
             assert (peer.pending, peer.active) == (0, 0), peer
             assert peer._calls.active == {} and len(peer._calls.room) == 0
-            assert not peer._out.line.busy and peer._background == set()
+            assert not peer._out.line.busy and peer._background == {}
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert left == set(), left

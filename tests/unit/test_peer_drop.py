@@ -9,6 +9,7 @@ import pytest
 from core_driver import Blocked, Driven, Stubborn, idle, start, turns
 
 from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, current_context
+from wsrpc._lifecycle import Closers
 from wsrpc.testing import pair
 
 
@@ -268,7 +269,7 @@ async def test_join_waits_for_handlers_and_cancels_those_that_are_late() -> None
     d.peer.on("event", blocked)
     await d.fed({"a": ["event"]})
     d.transport.lose()
-    await d.peer._join(0)
+    await d.peer._join(0, Closers())
     assert len(blocked.cancelled) == 1
     await turns()
     d.assert_empty()

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from wsrpc import Channel, CloseInfo, JsonCodec, Limits, Peer, Transport
+from wsrpc._lifecycle import Closers
 from wsrpc.peer import Settings
 from wsrpc.testing import Clock
 
@@ -298,4 +299,4 @@ class Mirror:
             task.cancel()
         await self.peer.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.peer._join(1.0)
+        await self.peer._join(1.0, Closers())

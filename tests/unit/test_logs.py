@@ -1,0 +1,273 @@
+"""What stands in the log: each line is true, says which peer and what was handled, and does not repeat itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_driver import Blocked, Driven, messages, turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, ConnectionLost, Context, Limits, Reconnect, RemoteError, Server
+from wsrpc.testing import connect
+
+clean = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+AT_ONCE = Reconnect(initial=0.001, max=0.001)
+PATIENCE = 8
+
+
+PROGRAM = """
+import logging, wsrpc
+logging.basicConfig({level})
+wsrpc.Server().run(port=0)
+"""
+
+# ---------------------------------------------------------------- where it listens
+
+
+@clean
+@pytest.mark.parametrize("level", ["", "level=logging.INFO"])
+async def test_a_program_says_once_where_it_listens(level: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM.format(level=level)), stderr=asyncio.subprocess.PIPE, env=environment
+    )
+    try:
+        assert process.stderr is not None
+        line = await process.stderr.readline()
+        assert b"listening on ws://127.0.0.1:" in line
+        process.send_signal(signal.SIGINT)
+        _, rest = await process.communicate()
+        assert b"listening" not in rest
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+# ---------------------------------------------------------------- connections
+
+
+@clean
+async def test_both_sides_say_when_a_connection_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    server = Server(limits=LIMITS)
+    async with asyncio.timeout(PATIENCE):
+        async with server.listen() as listener:
+            async with Client(listener.url, limits=LIMITS) as client:
+                await turns_until(lambda: server.peers)
+                (peer,) = server.peers
+                await client.close(4001, "that was all")
+                await peer.wait_closed()
+    for id_ in (client.peer.id, peer.id):
+        lines = [
+            (record.levelno, record.getMessage())
+            for record in caplog.records
+            if record.name == "wsrpc" and getattr(record, "peer", None) == id_
+        ]
+        assert lines == [(logging.INFO, "connected"), (logging.INFO, "disconnected: 4001 that was all")]
+    assert messages(caplog) == []
+
+
+@clean
+async def test_a_drop_says_what_happened_and_nothing_about_messages(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    server = Server(limits=LIMITS)
+    again = asyncio.Event()
+    async with asyncio.timeout(PATIENCE):
+        async with server.listen() as listener:
+            async with Client(listener.url, limits=LIMITS, reconnect=AT_ONCE) as client:
+                client.on_reconnect(lambda info: again.set())
+                client.peer.info.underlying.transport.abort()
+                await again.wait()
+    [warning] = messages(caplog)
+    assert warning.startswith("the connection ended (1006")
+    assert "next attempt in" in warning
+    everything = "\n".join(messages(caplog, logging.DEBUG))
+    for words in ("been sent", "was sent", "may have run"):
+        assert words not in everything
+
+
+@clean
+async def test_the_outcome_is_told_to_those_whom_it_concerns() -> None:
+    server = Server(limits=LIMITS)
+    started = asyncio.Event()
+
+    @server.on("slow")
+    async def slow() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(PATIENCE):
+        async with server.listen() as listener:
+            async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
+                asking = asyncio.create_task(client.request("slow"))
+                await started.wait()
+                client.peer.info.underlying.transport.abort()
+                with pytest.raises(ConnectionLost, match="may have run"):
+                    await asking
+                with pytest.raises(ConnectionLost, match="nothing was sent"):
+                    await client.request("slow")
+
+
+@clean
+async def test_texts_about_a_connection_say_nothing_of_messages() -> None:
+    d = Driven()
+    reasons: list[object] = []
+
+    @d.peer.on("work")
+    async def work(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            reasons.append(ctx.cancel_reason)
+
+    d.feed({"i": 1, "a": ["work"]})
+    await turns()
+    d.transport.lose()
+    await turns()
+    with pytest.raises(ConnectionLost) as no_info:
+        _ = d.peer.info
+    client = Client()
+    await client.close()
+    with pytest.raises(ConnectionLost) as no_connection:
+        await client.wait_connected()
+    for text in (str(reasons[0]), str(no_info.value), str(no_connection.value)):
+        assert text.startswith("the connection ended (")
+        assert "message" not in text
+
+
+# ---------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize("way", ["inline", "async", "thread", "ordered"])
+@pytest.mark.parametrize("channel", [None, "chat"])
+async def test_a_failure_names_event_channel_and_request(
+    way: str, channel: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    d = Driven()
+    target = d.peer if channel is None else d.peer.of(channel)
+
+    def work() -> None:
+        raise ValueError("mine")
+
+    async def work_async() -> None:
+        raise ValueError("mine")
+
+    target.on("work", work_async if way == "async" else work, thread=way == "thread", ordered=way == "ordered")
+    where = {} if channel is None else {"c": channel}
+    d.feed({"i": 7, "a": ["work"], **where}, {"a": ["work"], **where})
+    async with asyncio.timeout(PATIENCE):
+        await turns_until(lambda: len(messages(caplog, logging.ERROR)) == 2 and not d.peer.active)
+    [answer] = d.take()
+    name = "work" if channel is None else "chat:work"
+    request, event = sorted((record for record in caplog.records if record.levelno == logging.ERROR), key=len_of)[::-1]
+    assert request.getMessage().startswith(f"handling {name} #7 failed [")
+    assert event.getMessage().startswith(f"handling {name} failed [")
+    for record in (request, event):
+        assert record.exc_info is not None and "mine" in str(record.exc_info[1])
+        assert record.peer == d.peer.id  # type: ignore[attr-defined]
+    # The caller has the number that the line has.
+    number = request.getMessage().partition("[")[2].rstrip("]")
+    assert number in str(answer["e"])
+
+
+def len_of(record: logging.LogRecord) -> int:
+    return len(record.getMessage())
+
+
+async def test_a_failing_middleware_is_not_told_as_the_handlers_failure(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+
+    @d.peer.use
+    async def fail(ctx: Context, call_next: Any) -> Any:
+        raise ValueError("mine")
+
+    def innocent() -> None:
+        pytest.fail("it ran")
+
+    d.peer.on("work", innocent)
+    await d.fed({"i": 7, "a": ["work"]}, {"a": ["nobody handles this"]})
+    [request, event] = messages(caplog, logging.ERROR)
+    assert request.startswith("handling work #7 failed") and "innocent" not in request
+    assert event.startswith("handling nobody handles this failed")
+
+
+# ---------------------------------------------------------------- events that reach nobody
+
+
+async def test_the_first_unknown_event_is_a_warning_and_further_ones_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    d = Driven()
+    d.feed({"a": ["mistyped"]})
+    [text] = messages(caplog)
+    assert "mistyped" in text and "peer.ignored" in text
+    assert caplog.records[-1].peer == d.peer.id  # type: ignore[attr-defined]
+    for _ in range(3):
+        d.feed({"a": ["mistyped"]}, {"a": ["another"]}, {"c": "nowhere", "a": ["mistyped"]})
+    await turns()
+    assert len(messages(caplog)) == 1
+    assert d.ignored == {"unknown event": 10}
+    # The request for one is answered, and nobody else's matter.
+    sent = await d.fed({"i": 1, "a": ["mistyped"]})
+    assert sent[0]["e"]["code"] == "wsrpc.unknown_event"
+    assert len(messages(caplog)) == 1
+    assert d.ignored == {"unknown event": 10}
+
+
+async def test_the_first_event_that_is_dropped_because_too_many_wait_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    d = Driven(limits=Limits(running=1, waiting=1))
+    blocked = Blocked()
+    d.peer.on("work", blocked)
+    d.feed({"a": ["work", 1]}, {"a": ["work", 2]})
+    await turns()
+    assert messages(caplog) == []
+    for n in range(3):
+        d.feed({"a": ["work", 3 + n]})
+    [text] = messages(caplog)
+    assert "dropped" in text and "wait" in text
+    assert d.ignored == {"event dropped, too many wait": 3}
+    blocked.go.set()
+    await turns()
+    assert blocked.finished == [(1,), (2,)]
+    d.assert_empty()
+
+
+async def test_each_kind_and_each_connection_has_its_own_first_one(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(2):
+            async with connect(server) as client:
+                await client.emit("mistyped")
+                with pytest.raises(RemoteError):
+                    await client.request("mistyped")
+        await server.close()
+    lines = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(lines) == 2
+    assert len({record.peer for record in lines}) == 2  # type: ignore[attr-defined]
+
+
+async def test_nothing_is_logged_where_nothing_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.on("echo", lambda value: value)
+    async with asyncio.timeout(PATIENCE):
+        async with connect(server) as client:
+            await client.emit("echo", 1)
+            assert await client.request("echo", 1) == 1
+            with pytest.raises(RemoteError):
+                await client.request("mistyped")
+        await server.close()
+    assert messages(caplog) == []
