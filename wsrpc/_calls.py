@@ -394,9 +394,9 @@ class Calls:
 
 
 def _runs(call: Call) -> bool:
-    """Whether the call's task is the one that runs now."""
+    """Whether the call's task is the one that runs now; in an eager first step it is not known yet."""
     try:
-        return asyncio.current_task() is call.task
+        return call.task is None or asyncio.current_task() is call.task
     except RuntimeError:
         return False
 
