@@ -99,4 +99,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        return msgspec.structs.replace(self, **changes)
+        return type(self)(**{**msgspec.structs.asdict(self), **changes})  # checked like any other

@@ -22,7 +22,7 @@ from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
-from websockets.protocol import CLOSED, OPEN, Event
+from websockets.protocol import OPEN, Event
 from websockets.typing import Subprotocol
 
 from ._close import CloseCode, CloseInfo, check_close
@@ -177,10 +177,7 @@ class WebSocketTransport:
         first = sent if sent is not None and (rcvd is None or not protocol.close_rcvd_then_sent) else rcvd
         if first is not None:
             return int(first.code), first.reason
-        if self._dropped:
-            return CloseCode.ABNORMAL, self._dropped
-        cause = self._connection.close_exc.__cause__ if protocol.state is CLOSED else None
-        return CloseCode.ABNORMAL, "" if cause is None else str(cause)
+        return CloseCode.ABNORMAL, self._dropped
 
     # ------------------------------------------------------------ what the connection tells
 
@@ -245,8 +242,11 @@ class WebSocketTransport:
         if self.receiver is not None:
             self.receiver.resume_sending()
 
-    def _connection_lost(self) -> None:
+    def _connection_lost(self, exc: Exception | None) -> None:
         protocol = self._protocol
+        cause = exc or protocol.close_exc.__cause__
+        if cause is not None and not self._dropped:
+            self._dropped = str(cause)
         code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
         self._ended = CloseInfo(code, reason, was_clean=clean)
@@ -304,7 +304,7 @@ class _Pushing(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.wsrpc._connection_lost()
+        self.wsrpc._connection_lost(exc)
 
     def _jitter_pings(self) -> None:
         # Many clients that came back together must not beat together ever after.
