@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -78,11 +77,18 @@ def check_wheel(wheel: Path, problems: Problems) -> None:
     check_metadata(metadata, problems)
 
 
+def version() -> str:
+    """What the package says of itself; pyproject.toml takes it from there, too."""
+    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "wsrpc/__init__.py").read_text("utf-8"), re.MULTILINE)
+    if found is None:
+        raise SystemExit("wsrpc/__init__.py has no __version__")
+    return found[1]
+
+
 def check_metadata(metadata: email.message.Message, problems: Problems) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     expected = {
         "Name": "python-wsrpc",
-        "Version": project["version"],
+        "Version": version(),
         "Requires-Python": ">=3.11",
         "License-Expression": "MIT",
         "Description-Content-Type": "text/markdown",
