@@ -7,9 +7,10 @@
 #   make dist    sdist and wheel, checked and tried out in a fresh environment
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks
+#   make soak    the long form of the stress test: 100,000 requests, half of them cancelled
 #   make clean   remove all that the other targets made
 #
-# Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k stream"
+# Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
 # (and for the benchmarks: make bench ARGS=--quick).
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ JS := interop/js
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check dist fmt bench clean node
+.PHONY: demo test check dist fmt bench soak clean node
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -49,6 +50,9 @@ dist: $(STAMPS)/dev
 fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+soak: $(STAMPS)/dev
+	WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=300 tests/property/test_soak.py $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/npm
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)

@@ -237,6 +237,25 @@ RULES: list[tuple[str, Scenario]] = [
         ),
     ),
     (
+        "late throws",
+        scenario_of(
+            CREATE,
+            (
+                {"do": {"op": "use", "channel": None, "middleware": {"id": "m1", "kind": "next_then_throw"}}},
+                [],
+            ),
+            ({"do": ON}, []),
+            (
+                {"feed": '{"a":["e",1],"i":7}'},
+                [
+                    {"outcome": {"type": "middleware_called", "middleware": "m1", "event": "e", "args": [1]}},
+                    CALLED,
+                    ANSWER,
+                ],
+            ),
+        ),
+    ),
+    (
         "reserved names",
         scenario_of(
             CREATE,

@@ -80,6 +80,9 @@ def make_handler(spec: dict[str, Any], stage: Stage) -> Callable[..., Any]:
     return promised if kind.startswith("async_") or spec.get("do") else plain
 
 
+THROWN_LATE = "thrown after next()"
+
+
 def make_middleware(spec: dict[str, Any], stage: Stage) -> Callable[[Context, CallNext], Awaitable[Any]]:
     """The middleware that ``spec`` describes."""
     kind, only = spec["kind"], spec.get("only_event")
@@ -100,10 +103,15 @@ def make_middleware(spec: dict[str, Any], stage: Stage) -> Callable[[Context, Ca
             case "append_args":
                 ctx.args = [*ctx.args, *to_python(spec["value"])]
             case "next_twice":
-                await call_next(ctx)
+                result = await call_next(ctx)
+                try:
+                    await call_next(ctx)
+                except RuntimeError:
+                    return result
+                raise AssertionError("a second call_next() was not refused")
             case "next_then_throw":
                 await call_next(ctx)
-                raise JsError("thrown after next()")
+                raise JsError(THROWN_LATE)
             case "next":
                 pass
             case _:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from .handlers import THROWN_LATE
 from .scenario import Scenario, Step, Stimulus, parsed
 
 RESERVED = frozenset({"open", "connect", "error", "message", "close", "disconnect"})
@@ -63,6 +64,10 @@ class Rules:
         """What JavaScript's queue had no room for."""
         self._connected = False
         self._ending: list[int] = []
+        self._late_throwers: set[str] = set()
+        """Middleware that throws after it has let the message pass."""
+        self._spoiled: set[int] = set()
+        """Requests that such a middleware has seen."""
 
     def adapt(self, stimulus: Stimulus) -> Stimulus:
         reactions = list(stimulus.reactions)
@@ -78,7 +83,11 @@ class Rules:
             else:
                 self._handlers(value)
         elif stimulus.kind == "feed":
-            reactions = self._fed(parsed(value), reactions)
+            message = parsed(value)
+            seen_by = {step.get("outcome", {}).get("middleware") for step in reactions}
+            if isinstance(message, dict) and is_id(message.get("i")) and seen_by & self._late_throwers:
+                self._spoiled.add(message["i"])
+            reactions = self._fed(message, reactions)
         reactions = [step for old in reactions for step in self._reaction(old, stimulus)]
         if stimulus.kind == "do":
             reactions = self._sockets(value, reactions)
@@ -103,6 +112,8 @@ class Rules:
         return replace(stimulus, reactions=(outcome("threw", op=stimulus.op, error="ReservedEvent"),))
 
     def _handlers(self, operation: dict[str, Any]) -> None:
+        if operation["op"] == "use" and operation["middleware"]["kind"] == "next_then_throw":
+            self._late_throwers.add(operation["middleware"]["id"])
         handler = operation.get("handler")
         if isinstance(handler, dict) and handler["kind"] == "deferred":
             self._deferred[handler["ref"]] = handler["id"]
@@ -279,6 +290,10 @@ class Rules:
             self.applied.add("drops")
             return []
         self._active.pop(i or 0, None)
+        if i in self._spoiled and "e" not in sent:
+            # In Python middleware is around the handler: what it raises afterwards is the answer.
+            self.applied.add("late throws")
+            return [frame({"i": i, "e": {"message": THROWN_LATE}, "_": 1})]
         return [step]
 
     def _sent_request(self, i: int, stimulus: Stimulus) -> None:
