@@ -325,7 +325,7 @@ class Client(Registrar, Caller):
                     await self._peer.wait_opened()
                     if lost is not None:
                         self._tell_reconnected(ReconnectInfo(False, count, self._scheduler.time() - self._lost_at))
-                while self._peer.connected:  # somebody may bind another connection meanwhile
+                while self._peer.transport is not None:  # somebody may bind another connection meanwhile
                     await self._peer.wait_closed()
                 if self._supervisor is not asyncio.current_task():
                     return  # `_lost` has seen that this was the last connection
