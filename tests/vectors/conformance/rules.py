@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from .handlers import THROWN_LATE
+from .listeners import Listeners
 from .scenario import Scenario, Step, Stimulus, parsed
 
 RESERVED = frozenset({"open", "connect", "error", "message", "close", "disconnect"})
@@ -64,6 +65,9 @@ class Rules:
         """What JavaScript's queue had no room for."""
         self._connected = False
         self._ending: list[int] = []
+        self._listeners = Listeners()
+        self._falsy_throwers: dict[str, dict[str, Any]] = {}
+        """Middleware that throws what JavaScript takes for nothing, by its name."""
         self._late_throwers: set[str] = set()
         """Middleware that throws after it has let the message pass."""
         self._spoiled: set[int] = set()
@@ -87,7 +91,8 @@ class Rules:
             seen_by = {step.get("outcome", {}).get("middleware") for step in reactions}
             if isinstance(message, dict) and is_id(message.get("i")) and seen_by & self._late_throwers:
                 self._spoiled.add(message["i"])
-            reactions = self._fed(message, reactions)
+            reactions = self._fed(message, self._stopped_by_nothing(message, reactions))
+            reactions = self._rejected_with_nothing(message, reactions)
         reactions = [step for old in reactions for step in self._reaction(old, stimulus)]
         if stimulus.kind == "do":
             reactions = self._sockets(value, reactions)
@@ -112,8 +117,13 @@ class Rules:
         return replace(stimulus, reactions=(outcome("threw", op=stimulus.op, error="ReservedEvent"),))
 
     def _handlers(self, operation: dict[str, Any]) -> None:
-        if operation["op"] == "use" and operation["middleware"]["kind"] == "next_then_throw":
-            self._late_throwers.add(operation["middleware"]["id"])
+        if operation["op"] == "use":
+            middleware = operation["middleware"]
+            if middleware["kind"] == "next_then_throw":
+                self._late_throwers.add(middleware["id"])
+            elif middleware["kind"] in ("throw", "next_err") and not middleware["value"]:
+                self._falsy_throwers[middleware["id"]] = middleware
+        self._listeners.registered(operation)
         handler = operation.get("handler")
         if isinstance(handler, dict) and handler["kind"] == "deferred":
             self._deferred[handler["ref"]] = handler["id"]
@@ -191,9 +201,42 @@ class Rules:
         if has_lone_surrogate(message) and "i" not in message:
             self._apply_if(runs_something, "lone surrogates")
             return []
+        if (heard := self._listeners.heard(message, reactions)) is not None:
+            self.applied.add("listeners")
+            reactions = heard
         if "i" in message and (message.get("c") or a[0] not in RESERVED):
             self._active[message["i"]] = None
         return reactions
+
+    def _stopped_by_nothing(self, message: Any, reactions: list[Step]) -> list[Step]:
+        """Middleware that throws ``null`` or ``0`` lets the message pass in JavaScript."""
+        for position, step in enumerate(reactions):
+            content = step.get("outcome", {})
+            middleware = self._falsy_throwers.get(content.get("middleware", ""))
+            if middleware is None or middleware.get("only_event", content["event"]) != content["event"]:
+                continue
+            self.applied.add("throwing nothing")
+            kept = reactions[: position + 1]
+            if is_id(message.get("i")):
+                value = middleware["value"]
+                e = {"e": {"message": "Error"}, "_": 1} if value is None else {"e": value}
+                kept.append(frame({"i": message["i"], **e}))
+            return kept
+        return reactions
+
+    def _rejected_with_nothing(self, message: Any, reactions: list[Step]) -> list[Step]:
+        """``e: null`` is the default error, and a flag on what is no object is ignored."""
+        if not isinstance(message, dict) or "e" not in message or isinstance(message.get("a"), list):
+            return reactions
+        e, flagged = message["e"], bool(message.get("_"))
+        changed: list[Step] = []
+        for step in reactions:
+            content = step.get("outcome", {})
+            if content.get("type") == "rejected" and (e is None or (flagged and not isinstance(e, dict))):
+                self._apply_if(e is None or isinstance(e, (str, list)), "odd rejections")
+                step = outcome("rejected", ref=content["ref"], error=_error("Error", "Error") if e is None else e)
+            changed.append(step)
+        return changed
 
     def _taken_for_an_answer(self, i: Any, reactions: list[Step]) -> list[Step]:
         """A cancellation, or a request that nobody answers, settles no request of our own."""
