@@ -66,6 +66,7 @@ class Rules:
         self._connected = False
         self._ending: list[int] = []
         self._listeners = Listeners()
+        self._main_middleware: list[dict[str, Any]] = []
         self._falsy_throwers: dict[str, dict[str, Any]] = {}
         """Middleware that throws what JavaScript takes for nothing, by its name."""
         self._late_throwers: set[str] = set()
@@ -91,6 +92,7 @@ class Rules:
             seen_by = {step.get("outcome", {}).get("middleware") for step in reactions}
             if isinstance(message, dict) and is_id(message.get("i")) and seen_by & self._late_throwers:
                 self._spoiled.add(message["i"])
+            reactions = self._seen_on_main(message, reactions)
             reactions = self._fed(message, self._stopped_by_nothing(message, reactions))
             reactions = self._rejected_with_nothing(message, reactions)
         reactions = [step for old in reactions for step in self._reaction(old, stimulus)]
@@ -119,6 +121,8 @@ class Rules:
     def _handlers(self, operation: dict[str, Any]) -> None:
         if operation["op"] == "use":
             middleware = operation["middleware"]
+            if operation["channel"] is None:
+                self._main_middleware.append(middleware)
             if middleware["kind"] == "next_then_throw":
                 self._late_throwers.add(middleware["id"])
             elif middleware["kind"] in ("throw", "next_err") and not middleware["value"]:
@@ -207,6 +211,22 @@ class Rules:
         if "i" in message and (message.get("c") or a[0] not in RESERVED):
             self._active[message["i"]] = None
         return reactions
+
+    def _seen_on_main(self, message: Any, reactions: list[Step]) -> list[Step]:
+        """Middleware of the main channel sees the messages of named ones, too."""
+        if not isinstance(message, dict) or not isinstance(message.get("c"), str) or "h" in message:
+            return reactions
+        a = message.get("a")
+        if not (isinstance(a, list) and a and isinstance(a[0], str)) or message.get("ws-wrapper") is False:
+            return reactions
+        seen = [
+            outcome("middleware_called", middleware=middleware["id"], event=a[0], args=a[1:])
+            for middleware in self._main_middleware
+            if middleware["kind"] == "next"
+        ]
+        if seen:
+            self.applied.add("named channels")
+        return [*seen, *reactions]
 
     def _stopped_by_nothing(self, message: Any, reactions: list[Step]) -> list[Step]:
         """Middleware that throws ``null`` or ``0`` lets the message pass in JavaScript."""
