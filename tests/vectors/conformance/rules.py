@@ -42,6 +42,13 @@ def _error(name: str, message: str) -> dict[str, Any]:
     return {"$error": {"class": name, "message": message}}
 
 
+def _message(operation: dict[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {"a": [operation["event"], *operation["args"]]}
+    if operation.get("channel") is not None:
+        message["c"] = operation["channel"]
+    return message
+
+
 class Rules:
     """The state that the rules need, over one scenario. ``applied`` has the names of those that changed something."""
 
@@ -63,6 +70,10 @@ class Rules:
         """The handler of each deferred result."""
         self._kept: list[Step] = []
         """What JavaScript's queue had no room for."""
+        self._queued: list[Step] = []
+        """Events that wait for a connection."""
+        self._kept_first: list[Step] = []
+        """Those of them that JavaScript has thrown away."""
         self._connected = False
         self._ending: list[int] = []
         self._listeners = Listeners()
@@ -85,7 +96,11 @@ class Rules:
                 reactions = [outcome("threw", op=value["op"], error="NotEncodable")]
             elif value["op"] == "request":
                 self._open[value["ref"]] = False
+            elif value["op"] == "abort":
+                reactions = self._abort(value.get("error"), reactions)
             else:
+                if value["op"] == "emit" and not self._connected and not reactions:
+                    self._queued.append(frame(_message(value)))
                 self._handlers(value)
         elif stimulus.kind == "feed":
             message = parsed(value)
@@ -106,6 +121,28 @@ class Rules:
         return [outcome("pending", ref=ref) for ref in self._stolen.values()]
 
     # ------------------------------------------------------------ what is done
+
+    def _abort(self, reason: Any, reactions: list[Step]) -> list[Step]:
+        """There is no `abort`: whoever waits is cancelled, which cancels remotely; accepted events are still sent."""
+        self.applied.add("aborting")
+        self._kept_first += self._queued
+        self._queued.clear()
+        ids = {ref: i for i, ref in self._requests.items()}
+        changed: list[Step] = []
+        for step in reactions:
+            content = step.get("outcome", {})
+            if content.get("type") == "rejected":
+                ref = content["ref"]
+                if self._open.get(ref):
+                    is_error = isinstance(reason, dict) and "$error" in reason
+                    text = reason["$error"]["message"] if is_error else "Request aborted"
+                    x = {"x": {"message": text}, "_": 1} if is_error or reason is None else {"x": reason}
+                    changed.append(frame({"i": ids[ref], **x}))
+                if reason is not None:
+                    aborted = {**_error("RequestAbortedError", "Request aborted")["$error"], "reason": reason}
+                    step = outcome("rejected", ref=ref, error={"$error": aborted})
+            changed.append(step)
+        return changed
 
     def _reserved(self, stimulus: Stimulus) -> Stimulus:
         """Reserved names are refused here, because nobody would ever answer them."""
@@ -157,8 +194,10 @@ class Rules:
         if op == "socket_open" or operation.get("socket") == "open":
             self._connected = not operation.get("fail_sends")
             socket = next((step["socket"] for step in reactions if "socket" in step), None)
-            reactions += [step if socket is None else {**step, "socket": socket} for step in self._kept]
-            self._kept.clear()
+            for kept, position in ((self._kept, len(reactions)), (self._kept_first, 0)):
+                reactions[position:position] = [step if socket is None else {**step, "socket": socket} for step in kept]
+                kept.clear()
+            self._queued.clear()
         return reactions
 
     def _connection_lost(self) -> list[Step]:
@@ -301,9 +340,7 @@ class Rules:
     def _queue_full(self, operation: dict[str, Any]) -> list[Step]:
         """Ten messages fill JavaScript's queue, wsrpc's is longer."""
         self.applied.add("offline queue")
-        message: dict[str, Any] = {"a": [operation["event"], *operation["args"]]}
-        if operation.get("channel") is not None:
-            message["c"] = operation["channel"]
+        message = _message(operation)
         if operation["op"] == "request":
             message["i"] = number = 1_000_000 + len(self._kept)
             self._requests[number] = self._stolen[number] = operation["ref"]
