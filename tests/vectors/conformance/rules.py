@@ -64,6 +64,8 @@ class Rules:
         """Their requests without an answer, and the handler."""
         self._aborted: set[int] = set()
         self._orphans: set[int] = set()
+        self._given_up: set[int] = set()
+        """Our requests that were cancelled."""
         self._stolen: dict[int, str] = {}
         """Our requests that JavaScript took something else for the answer to."""
         self._deferred: dict[str, str] = {}
@@ -224,6 +226,10 @@ class Rules:
             return reactions
         a = message.get("a")
         i = message.get("i")
+        if is_id(i) and message.get("h") and i in self._given_up and not {"a", "e", "x"} & message.keys():
+            self._given_up.discard(i)
+            self.applied.add("late channels")
+            return [*reactions, frame({"h": i, "x": {"message": "nobody asked for a channel"}, "_": 1})]
         if not (isinstance(a, list) and a):
             ref = self._stolen.pop(i or 0, None) if is_id(i) and "x" not in message else None
             if ref is None:
@@ -383,6 +389,7 @@ class Rules:
             self._apply_if(again, "unknown channels")
             return [] if again else [step]
         if "x" in sent:
+            self._given_up.add(i or 0)
             ref = self._requests.get(i or 0)
             return [] if ref in self._refused else [step]
         if i in self._orphans:
