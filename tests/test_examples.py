@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 
 import pytest
+from programs import listening, printed_by
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -27,16 +27,7 @@ async def start(name: str, *arguments: str) -> asyncio.subprocess.Process:
 
 
 async def run(name: str, *arguments: str) -> str:
-    """What the program prints; it must end with status 0 and complain about nothing."""
-    process = await start(name, *arguments)
-    try:
-        out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert (process.returncode, err.decode()) == (0, ""), out.decode()
-    return out.decode()
+    return await printed_by(await start(name, *arguments))
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -61,23 +52,8 @@ async def test_the_demo_fails_when_something_is_not_as_it_should_be(tmp_path: Pa
 
 
 async def test_server_and_client_talk_to_each_other() -> None:
-    server = await start("server.py", "0")
-    assert server.stderr is not None
-    log = ""
-    try:
-        while (found := re.search(r"INFO:wsrpc:listening on (\S+)\n", log)) is None:
-            line = await server.stderr.readline()
-            assert line, f"the server ended without listening:\n{log}"
-            log += line.decode()
-        printed = (await run("client.py", found[1])).splitlines()
-        server.send_signal(signal.SIGINT)
-        log += (await server.stderr.read()).decode()
-        assert await server.wait() == 0, log
-        assert "Traceback" not in log
-    finally:
-        if server.returncode is None:
-            server.kill()
-            await server.wait()
+    async with listening(await start("server.py", "0")) as url:
+        printed = (await run("client.py", url)).splitlines()
     assert printed[0] == "somebody shouted 'welcome, 1 of you are here'"
     assert re.fullmatch(r"the server's clock says \d\d:\d\d:\d\d UTC", printed[1])
     assert printed[2:] == ["nowhere is 48 hours east [unknown_zone]", "0 others heard it", "bye"]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: list[list[str]] = [
     ["errors", "limits", "_close", "_convert", "_frames", "_introspect", "_messages", "_scheduler", "_types", "_url"],
     ["transport", "_arguments", "_codec", "_outbox", "_rejections", "_requests"],
-    ["_line", "_session", "_signature"],
+    ["_line", "_session", "_settings", "_signature"],
     ["_context"],
     ["_registry", "_waiting"],
     ["_caller", "router", "_invoke", "_lifecycle"],

@@ -13,7 +13,6 @@ import inspect
 import logging
 import os
 import re
-import signal
 import sys
 import types
 from collections.abc import AsyncGenerator, Iterator
@@ -23,6 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+from programs import listening, printed_by
 
 from interop.node import JS, available_libraries, find_node
 from wsrpc import Limits
@@ -145,22 +145,8 @@ async def running_server(folder: Path) -> AsyncGenerator[str]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=asyncio.subprocess.PIPE,
     )
-    assert process.stderr is not None
-    said = ""
-    try:
-        while (found := re.search(r"INFO:wsrpc:listening on (\S+)\n", said)) is None:
-            line = await process.stderr.readline()
-            assert line, f"the server ended without listening:\n{said}"
-            said += line.decode()
-        yield found[1].rstrip("/")
-        process.send_signal(signal.SIGINT)
-        said += (await process.stderr.read()).decode()
-        assert await process.wait() == 0, said
-        assert "Traceback" not in said
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with listening(process) as url:
+        yield url.rstrip("/")
 
 
 async def output_of(*command: str, folder: Path) -> str:
@@ -171,15 +157,7 @@ async def output_of(*command: str, folder: Path) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
-        out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, err.decode()
-    assert err == b""
-    return out.decode()
+    return await printed_by(process)
 
 
 def promised_by(program: str) -> list[str]:

@@ -352,6 +352,7 @@ class Calls:
             try:
                 payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, f"request #{i}"))))
             except Exception:
+                # A codec that cannot encode even that can answer nobody: the caller must not wait for ever.
                 self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
                 return
         self._reply(payload)

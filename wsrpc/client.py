@@ -22,12 +22,13 @@ from ._lifecycle import Closers
 from ._outbound import check_thread
 from ._registry import Registry
 from ._scheduler import LoopScheduler
+from ._settings import make_settings
 from ._types import F
 from ._url import check_url
 from .channel import Channel
 from .errors import ConnectFailed, ConnectionLost
 from .limits import Limits
-from .peer import Peer, make_settings
+from .peer import Peer
 from .router import Registrar, Router
 from .transport import Transport
 from .websocket import dial

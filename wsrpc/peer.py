@@ -15,7 +15,6 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -24,9 +23,7 @@ import msgspec
 from ._caller import Caller
 from ._calls import Calls, Hold
 from ._close import CloseCode, CloseInfo, check_close
-from ._codec import Codec, JsonCodec
 from ._context import CURRENT, Context, current_context, in_context
-from ._convert import EncHook
 from ._intake import Intake
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
 from ._messages import Inbound
@@ -34,46 +31,17 @@ from ._outbound import Outbound
 from ._registry import Registry
 from ._scheduler import Scheduler
 from ._session import Session
+from ._settings import Settings
 from ._signature import injectable
 from ._types import check_name
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
-from .limits import Limits
 from .router import Registrar
 from .transport import ConnectionInfo, Transport
 
-__all__ = ["Peer", "Settings", "current_peer", "make_settings"]
+__all__ = ["Peer", "current_peer"]
 
 logger = logging.getLogger("wsrpc")
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What all peers of a server, or all connections of a client, have in common."""
-
-    codec: Codec
-    limits: Limits
-    expose_errors: bool | Callable[[BaseException], bool] = False
-
-
-def make_settings(
-    limits: Limits | None,
-    codec: Codec | None,
-    enc_hook: EncHook | None,
-    expose_errors: bool | Callable[[BaseException], bool],
-) -> Settings:
-    """The settings of a client or a server.
-
-    Raises:
-        TypeError, ValueError: an option is of another kind, or two do not go together.
-    """
-    given: Any = limits
-    if given is not None and not isinstance(given, Limits):
-        raise TypeError(f"limits= takes a wsrpc.Limits, got {given!r}")
-    if codec is not None and not callable(getattr(codec, "decode", None)):
-        raise TypeError(f"codec= takes a codec such as wsrpc.JsonCodec(), got {codec!r}")
-    if codec is not None and enc_hook is not None:
-        raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
-    return Settings(codec or JsonCodec(enc_hook=enc_hook), limits or Limits(), expose_errors)
 
 
 @injectable("ctx.peer")
@@ -278,7 +246,7 @@ class Peer(Registrar, Caller):
         self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
-        self._calls.use_context(copy_context())
+        self._calls.use_context(contextvars.copy_context())
         self._out.opening = Context(self, Inbound(a=["open"]))
         context = in_context(self._out.opening)
         unfinished = fire(self._registries, ("open", "connect"), (self,), self._handler_raised, context)

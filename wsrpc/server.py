@@ -28,10 +28,11 @@ from ._messages import Event
 from ._outbound import check_sending, check_thread
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
+from ._settings import make_settings
 from ._types import check_name
 from .errors import ChannelClosed, ConnectionLost, PeerError, QueueFull
 from .limits import Limits
-from .peer import Peer, make_settings
+from .peer import Peer
 from .router import Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport

@@ -22,10 +22,11 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec, JsonCodec
 from ._lifecycle import Closers
 from ._scheduler import LoopScheduler, Scheduler, Timer
+from ._settings import Settings
 from .client import Client
 from .errors import ConnectionLost
 from .limits import Limits
-from .peer import Peer, Settings
+from .peer import Peer
 from .server import Server
 from .transport import ConnectionInfo, Receiver
 

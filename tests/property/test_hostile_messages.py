@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 from hypothesis import example, given, settings
 
 from wsrpc import ConnectionLost, Context, JsonCodec, Limits, MsgpackCodec, Peer, WsrpcError
-from wsrpc.peer import Settings
+from wsrpc._settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport
 
 MAX_ID = 2**53 - 1

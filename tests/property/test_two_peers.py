@@ -30,7 +30,7 @@ from wsrpc import (
     UnknownEvent,
 )
 from wsrpc._lifecycle import Closers
-from wsrpc.peer import Settings
+from wsrpc._settings import Settings
 from wsrpc.testing import Clock, MemoryTransport, memory_transports
 
 SMALL = Limits(high_water=300, hard_cap=100_000, running=3, waiting=4, pending=8, offline=3, open_handlers=2)

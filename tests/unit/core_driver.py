@@ -11,7 +11,7 @@ import pytest
 
 from wsrpc import Codec, JsonCodec, Limits, Peer
 from wsrpc._registry import Registry
-from wsrpc.peer import Settings
+from wsrpc._settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport
 
 ABORTED = {"message": "Request aborted"}

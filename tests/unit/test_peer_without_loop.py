@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from wsrpc import CloseInfo, ConnectionLost, JsonCodec, Limits
-from wsrpc.peer import Peer, Settings
+from wsrpc._settings import Settings
+from wsrpc.peer import Peer
 from wsrpc.testing import Clock, ScriptedTransport
 
 

@@ -9,7 +9,7 @@ from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, CloseInfo, ConnectionLost, JsonCodec, Limits, MsgpackCodec, Peer, RequestTimeout, Server
 from wsrpc._scheduler import LoopScheduler
-from wsrpc.peer import Settings
+from wsrpc._settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

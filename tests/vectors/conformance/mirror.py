@@ -11,7 +11,7 @@ import msgspec
 
 from wsrpc import Channel, CloseInfo, JsonCodec, Limits, Peer, Transport
 from wsrpc._lifecycle import Closers
-from wsrpc.peer import Settings
+from wsrpc._settings import Settings
 from wsrpc.testing import Clock
 
 from .handlers import make_handler, make_middleware
