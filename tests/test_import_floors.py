@@ -14,12 +14,17 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. Inserting a floor moves those above it up by one.
 FLOORS: list[list[str]] = [
     ["errors", "limits", "_close", "_convert", "_frames", "_introspect", "_messages", "_scheduler", "_types", "_url"],
-    ["transport", "_arguments", "_codec", "_outbox", "_rejections", "_requests"],
-    ["_line", "_session", "_settings", "_signature"],
-    ["_context"],
+    ["transport", "_arguments", "_codec", "_extension", "_inbox", "_outbox", "_rejections", "_requests"],
+    ["_line", "_reading", "_session", "_settings", "_signature"],
+    ["stream"],
+    ["_caller", "_context"],
     ["_registry", "_waiting"],
-    ["_caller", "router", "_invoke", "_lifecycle"],
-    ["channel", "_calls", "_outbound"],
+    ["router", "_lifecycle"],
+    ["anonymous", "channel", "_outbound"],
+    ["_channels", "_producer"],
+    ["_agreement", "_invoke", "_opening"],
+    ["_serving"],
+    ["_calls"],
     ["_intake"],
     ["peer"],
     ["websocket", "_backoff"],
@@ -32,7 +37,11 @@ FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in 
 
 
 # What users read off `ctx.peer` must have the peer's type; nothing of it is there at run time.
-FOR_TYPES_ONLY = {("_context", "wsrpc.peer.Peer")}
+FOR_TYPES_ONLY = {
+    ("_context", "wsrpc.peer.Peer"),
+    ("_context", "wsrpc.anonymous.AnonymousChannel"),
+    ("_caller", "wsrpc.anonymous.AnonymousChannel"),
+}
 
 
 def room_of(path: Path) -> str:

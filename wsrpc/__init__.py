@@ -10,6 +10,7 @@ from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
+from .anonymous import AnonymousChannel
 from .channel import Channel
 from .client import Client, ClientState, ReconnectInfo
 from .errors import (
@@ -43,12 +44,14 @@ from .limits import Limits
 from .peer import Peer, current_peer
 from .router import Router, RouterChannel
 from .server import EmitReport, Listening, Server, ServerChannel
+from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Transport
 from .websocket import WebSocketTransport, dial
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnonymousChannel",
     "BadArguments",
     "BadResult",
     "CallNext",
@@ -97,6 +100,7 @@ __all__ = [
     "Server",
     "ServerChannel",
     "SessionLost",
+    "Stream",
     "StreamOverflow",
     "TooManyRequests",
     "Transport",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Never, Protocol, TypeVar, overload
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
-from ._types import OnChannel
+from ._reading import Reading
+from ._types import ChannelRef, OnChannel
+from .stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["Caller", "Sender", "no_keywords"]
+    from .anonymous import AnonymousChannel
+
+__all__ = ["Caller", "Sender", "Source", "StreamCaller", "no_keywords"]
 
 T = TypeVar("T")
 
@@ -20,13 +24,13 @@ T = TypeVar("T")
 class Sender(Protocol):
     """What a channel needs of its peer."""
 
-    def send_event(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> Coroutine[Any, Any, None]: ...
+    def send_event(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> Coroutine[Any, Any, None]: ...
 
-    def send_event_nowait(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None: ...
+    def send_event_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> None: ...
 
     def send_request(
         self,
-        channel: str | None,
+        channel: ChannelRef,
         event: str,
         args: tuple[Any, ...],
         returns: Any,
@@ -34,9 +38,40 @@ class Sender(Protocol):
         /,
     ) -> Coroutine[Any, Any, Any]: ...
 
+    def upload(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: float | UnsetType | None,
+        send: Source,
+        /,
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def open_channel(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: float | UnsetType | None, /
+    ) -> Coroutine[Any, Any, AnonymousChannel]: ...
+
+    def open_stream(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        timeout: float | UnsetType | None,
+        send: Source | None,
+        /,
+    ) -> Coroutine[Any, Any, Reading]: ...
+
+    def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
+
+
+Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
+"""What ``send=`` takes: its items are sent one by one, as the other side reads them."""
+
 
 class Caller(OnChannel):
-    """`emit`, `emit_nowait` and `request`, on one channel of one peer."""
+    """`emit`, `emit_nowait`, `request` and `open_channel`, on one channel of one peer."""
 
     __slots__ = ()
 
@@ -73,7 +108,13 @@ class Caller(OnChannel):
 
     @overload
     async def request(
-        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Never
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        **unsupported: Never,
     ) -> Any: ...
 
     @overload
@@ -84,6 +125,7 @@ class Caller(OnChannel):
         *args: Any,
         returns: TypeForm[T],
         timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
         **unsupported: Never,
     ) -> T: ...
 
@@ -94,6 +136,7 @@ class Caller(OnChannel):
         *args: Any,
         returns: Any = UNSET,
         timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
         **unsupported: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Send a request and return its answer.
@@ -101,7 +144,11 @@ class Caller(OnChannel):
         Args:
             returns: the type to check and convert the answer to; without it, what JSON gives.
             timeout: seconds until the answer, also while offline or while the line is full; None for ever.
-                The default is `Limits.timeout`.
+                The default is `Limits.timeout`. With ``send``, seconds until the handler is ready for the first item,
+                and again, after the last one, until its answer; the items in between have no timeout.
+            send: an iterable or async iterable whose items the handler reads (its parameter is annotated
+                ``AsyncIterator[...]``), no faster than it reads them. A generator is closed at the end, also when the
+                handler wants no more of it. What it raises is raised here, and ends the handler.
 
         Cancelling is safe and cancels remotely: the other side's handler is told, with the reason given to
         ``task.cancel(reason)``.
@@ -116,10 +163,91 @@ class Caller(OnChannel):
         """
         if unsupported:
             raise no_keywords("request", event, unsupported)
+        if send is not None:
+            return self._sender.upload(self._channel_name, event, args, returns, timeout, send)
         return self._sender.send_request(self._channel_name, event, args, returns, timeout)
 
+    async def open_channel(
+        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
+    ) -> AnonymousChannel:
+        """Send a request whose answer is a channel, for a conversation with its handler, and return it.
 
-_OPTIONS = {"emit": "skip=, on a server", "emit_nowait": "none", "request": "returns= and timeout="}
+        ``timeout`` as in `request`, until the channel is open. Cancelling is safe and cancels remotely.
+
+        Raises:
+            BadResult: the answer is not a channel.
+            RemoteError, RequestTimeout, ConnectionLost and the others of `request`.
+        """
+        if unsupported:
+            raise no_keywords("open_channel", event, unsupported)
+        return await self._sender.open_channel(self._channel_name, event, args, timeout)
+
+
+class StreamCaller(Caller):
+    """Also `stream`, which an anonymous channel has with another meaning."""
+
+    __slots__ = ()
+
+    @overload
+    def stream(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        **unsupported: Never,
+    ) -> Stream[Any]: ...
+
+    @overload
+    def stream(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: TypeForm[T],
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        **unsupported: Never,
+    ) -> Stream[T]: ...
+
+    def stream(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: Any = UNSET,
+        timeout: float | UnsetType | None = UNSET,
+        send: Source | None = None,
+        **unsupported: Any,
+    ) -> Stream[Any]:
+        """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
+
+        Nothing is sent until the block is entered or the first item is read. See `Stream` for how it ends and what it
+        raises.
+
+        Args:
+            returns: the type to check and convert each item to.
+            timeout: seconds until the stream is open; items have none. The default is `Limits.timeout`.
+            send: what the handler reads meanwhile; see `request`. What it raises is raised by the stream.
+
+        Raises:
+            TypeError: ``returns`` is no type that can be converted to.
+        """
+        if unsupported:
+            raise no_keywords("stream", event, unsupported)
+        sender, channel = self._sender, self._channel_name
+        convert = None if returns is UNSET else sender.converter(returns)
+        return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, timeout, send))
+
+
+_OPTIONS = {
+    "emit": "skip=, on a server",
+    "emit_nowait": "none",
+    "request": "returns=, timeout= and send=",
+    "open_channel": "timeout=",
+    "stream": "returns=, timeout= and send=",
+}
 
 
 def no_keywords(method: str, event: str, unsupported: Mapping[str, object]) -> TypeError:

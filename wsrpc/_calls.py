@@ -13,19 +13,31 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
+from ._channels import Channels
 from ._close import CloseCode
-from ._codec import Codec
 from ._context import CURRENT, Context, Message
+from ._inbox import Decode
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, bad_arguments, when_over
 from ._lifecycle import Closers
-from ._messages import Inbound, Rejection, Resolution
+from ._messages import Inbound, Rejection, Resolution, channel_id
+from ._outbound import Outbound
+from ._producer import as_source
 from ._registry import Registry
 from ._rejections import ABORTED, error_to_wire
 from ._scheduler import EAGER, Scheduler
+from ._serving import Serving
 from ._signature import ArgumentsRefused, Handler
 from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
-from .errors import BadArguments, HandlerFailed, Overloaded, RemoteError, RpcError, UnknownEvent
+from .errors import (
+    BadArguments,
+    HandlerFailed,
+    MessageTooBig,
+    Overloaded,
+    RemoteError,
+    RpcError,
+    UnknownEvent,
+)
 from .limits import Limits
 
 __all__ = ["Calls", "Hold"]
@@ -64,25 +76,27 @@ class Calls:
         own: Registry,
         shared: Registry,
         *,
-        reply: Callable[[bytes], None],
-        codec: Codec,
         limits: Limits,
         loop: Scheduler,
         expose_errors: bool | Callable[[BaseException], bool],
         fail: Callable[[int, str], None],
+        channels: Channels,
+        out: Outbound,
     ) -> None:
         self._owner = owner
         self._peer: Any = owner  # for contexts, which name its class
         self._own = own
         self._shared = shared
-        self._reply = reply
-        self._encode = codec.encode
-        self._decode = codec.decode
+        self._reply = out.reply
+        self._out = out
+        self._channels = channels
         self._limit = limits.running
         self._loop = loop
         self._expose_errors = expose_errors
         self._fail = fail
         self._invoker = Invoker(own, shared, loop, owner._log)
+        self._serving = Serving(channels, out, self)
+        self._invoker.serve = self._serving.run
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
         self._context = contextvars.copy_context()
         self._generation = 0
@@ -94,6 +108,7 @@ class Calls:
         self._line_full = False
         self._holding = Hold.NONE
         self._unstarted = 0
+        self._on_channels = 0
         self._mark: float | None = None
         self._pumping = False
 
@@ -103,12 +118,17 @@ class Calls:
         """Whether request ``i`` is being worked on or waits for that."""
         return i in self.active or self.room.has(i)
 
+    @property
+    def unfinished(self) -> int:
+        """Handlers that run in tasks, whatever their request was answered with."""
+        return len(self._started)
+
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """The tasks in which handlers run, besides those of ``closers``."""
         tasks = ((call.task, call.ctx) for call in self._started if call.task is not None)
         return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
+    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
         i = message.i
         if i is not UNSET and self.knows(i):
@@ -116,7 +136,7 @@ class Calls:
             self._owner.ignored["duplicate id"] += 1
             _finish(view)
         elif self._must_wait(i is UNSET):
-            if self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view)):
+            if self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode)):
                 self._update_busy()
                 return
             _finish(view)
@@ -163,12 +183,21 @@ class Calls:
         a = message.a
         own = self._own
         shared = self._shared
-        handler = own.take(message.c, a[0]) if own.used else None
-        if handler is None:
-            handler = shared.take(message.c, a[0])
+        local = None
+        if message.h is None:
+            handler = own.take(message.c, a[0]) if own.used else None
+            if handler is None:
+                handler = shared.take(message.c, a[0])
+        elif (channel := self._channels.find(message.h)) is None:
+            self._channel_gone(message, view)
+            return
+        else:
+            local = channel._registry
+            handler = local.take(message.h, a[0])
         ctx = Context(self._peer, message, None, view)
-        if handler is None or not handler.inline or self._unstarted or own.layered or shared.layered:
-            self._dispatch_slowly(ctx, handler)
+        layered = own.layered or shared.layered or (local is not None and local.layered)
+        if handler is None or not handler.inline or self._unstarted or layered:
+            self._dispatch_slowly(ctx, handler, local)
             return
         if self._mark is None:
             self._mark = self._loop.time()
@@ -177,9 +206,9 @@ class Calls:
         context.run(CURRENT.set, ctx)
         try:
             result = context.run(handler.call, ctx, a)
-            if result.__class__ in _PLAIN or not hasattr(result, "__await__"):
+            if result.__class__ in _PLAIN or not _goes_on(result):
                 if message.i is not UNSET and generation == self._generation:
-                    self._reply(self._encode(Resolution(message.i, result)))
+                    self._answer(ctx, result)
             else:
                 self._start(ctx, handler, result)
                 return
@@ -195,15 +224,31 @@ class Calls:
             self._invoker.check_duration(handler, now - self._mark)
         self._mark = now
 
-    def _dispatch_slowly(self, ctx: Context, handler: Handler | None) -> None:
-        if ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
+    def _dispatch_slowly(self, ctx: Context, handler: Handler | None, local: Registry | None) -> None:
+        if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self._owner.ignored["reserved event"] += 1
             _finish(ctx.message)
-        elif handler is None and not self._invoker.layered:
+        elif handler is None and not self._invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self._invoker.unknown(ctx))
             _finish(ctx.message)
         else:
-            self._start(ctx, handler)
+            self._start(ctx, handler, None, local)
+
+    def _channel_gone(self, message: Inbound, view: Message | None) -> None:
+        """Its channel was over before its turn came."""
+        if message.i is not UNSET:
+            self.reject(message.i, RemoteError(f"Anonymous channel '{message.h}' does not exist"))
+        _finish(view)
+
+    def _answer(self, ctx: Context, result: Any) -> None:
+        channel = ctx._anonymous
+        if channel is None:
+            self._reply(self._out.encode(Resolution(ctx._message.i, result)))
+        elif result is channel:
+            self._channels.deliver(channel)
+        else:
+            channel.close()  # the requestor never hears of it
+            self._reply(self._out.encode(Resolution(ctx._message.i, result)))
 
     def read_ended(self) -> None:
         """The next handler's time starts with the next read."""
@@ -218,7 +263,10 @@ class Calls:
             while self.room and not (self._line_full or self._holding is not Hold.NONE or self.running >= self._limit):
                 waiting = self.room.pop()
                 try:
-                    self.dispatch(self._decode(waiting.payload), waiting.view)
+                    message = waiting.decode(waiting.payload)
+                    if message.h is not None:
+                        message.h = channel_id(message.h)
+                    self.dispatch(message, waiting.view)
                 except Exception as exc:
                     # It decoded when it came, so a codec is at fault: that is this connection's matter only.
                     self._owner._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
@@ -228,11 +276,12 @@ class Calls:
             self._mark = None
             self._update_busy()
 
-    def _start(self, ctx: Context, handler: Handler | None, awaitable: Any = None) -> None:
+    def _start(self, ctx: Context, handler: Handler | None, result: Any = None, local: Registry | None = None) -> None:
         call = Call(ctx, handler)
         i = ctx.id
         if i is not None:
             self.active[i] = call
+            self._on_channels += ctx._message.h is not None
         self._started.add(call)
         self.running += 1
         self.busy = True
@@ -240,14 +289,15 @@ class Calls:
             self._unstarted += 1
         context = self._context.copy()
         context.run(CURRENT.set, ctx)
-        call.task = context.run(self._loop.spawn, self._run(call, awaitable))
+        call.task = context.run(self._loop.spawn, self._run(call, result, local))
         self._mark = None  # the first step may have run, and is nobody else's time
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
             call.task.cancel(ctx.cancel_reason)
 
     # ------------------------------------------------------------ running
 
-    async def _run(self, call: Call, awaitable: Any) -> None:
+    async def _run(self, call: Call, result: Any, local: Registry | None) -> None:
+        """``result``: what the handler gave when it was called, if it was and there is more to do."""
         call.started = True
         if not EAGER:
             # Until here, plain functions that came later had to queue up behind this first step.
@@ -255,34 +305,42 @@ class Calls:
         ctx = call.ctx
         try:
             if call.cancelled:
-                if asyncio.iscoroutine(awaitable):
-                    awaitable.close()
+                if asyncio.iscoroutine(result):
+                    result.close()
                 raise asyncio.CancelledError(ctx.cancel_reason)
             handler = call.handler
-            if awaitable is not None:
-                result = await awaitable
-            elif handler is not None and handler.is_coroutine and not handler.ordered and not self._invoker.layered:
+            if result is not None:
+                result = await self._invoker.finish(call, result)
+            elif (
+                handler is not None
+                and handler.is_coroutine
+                and not (handler.ordered or handler.opens or local is not None or self._invoker.layered)
+            ):
                 result = await handler.call(ctx, ctx._message.a)
             else:
-                result = await self._invoker.run(call)
-            if ctx.id is not None and not call.orphaned:
-                self._reply(self._encode(Resolution(ctx.id, result)))
+                result = await self._invoker.run(call, local)
+            if result.__class__ not in _PLAIN and call.channel is None and as_source(result) is not None:
+                result = await self._invoker.finish(call, result)
+            if call.channel is not None:
+                self._serving.conclude(call, result)
+            elif ctx.id is not None and not call.orphaned:
+                self._answer(ctx, result)
         except asyncio.CancelledError as exc:
             if call.cancelled:
-                if ctx.id is not None and not call.orphaned:
+                if ctx.id is not None and not call.orphaned and call.channel is None:
                     # Whoever cancelled has stopped waiting; the rejection tells others on the line.
                     self.reject(ctx.id, RpcError(ABORTED))
             elif call.task is not None and call.task.cancelling():
                 # Not our doing: the loop is being shut down.
                 raise
             else:
-                self._failed(ctx, exc, quiet=call.orphaned)
+                self._failed(ctx, exc, quiet=call.orphaned, call=call)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
             if isinstance(exc, GeneratorExit) and not _runs(call):
                 raise  # the coroutine is thrown away, with its event loop
-            self._failed(ctx, exc, quiet=call.orphaned)
+            self._failed(ctx, exc, quiet=call.orphaned, call=call)
         finally:
             if call.thread is None:
                 self._exited(call)
@@ -293,15 +351,45 @@ class Calls:
 
     def _exited(self, call: Call) -> None:
         self._started.discard(call)
-        self.running -= 1
+        if call.channel is None:
+            self.running -= 1
+        self._serving.exited(call)
+        if call.ctx._anonymous is not None and call.ctx._anonymous._state == "new":
+            call.ctx._anonymous.close()
         i = call.ctx.id
         if i is not None and self.active.get(i) is call:
             del self.active[i]
+            self._on_channels -= call.ctx._message.h is not None
         _finish(call.ctx.message)
         if not self.active:
             self._update_busy()
         if self.room:
             self.pump()
+
+    def answered(self, call: Call) -> None:
+        """A channel is the answer: what goes on counts as that from here on (``Limits.channels``)."""
+        i = call.ctx.id
+        if i is not None and self.active.get(i) is call:
+            del self.active[i]
+            self._on_channels -= call.ctx._message.h is not None
+        self.running -= 1
+        _finish(call.ctx.message)
+        self._update_busy()
+        if self.room:
+            self.pump()
+
+    def cancel_call(self, call: Call, reason: object) -> None:
+        """End a call whose channel is over, unless it is itself what ends it."""
+        if not call.cancelled and not _runs(call):
+            call.orphaned = True
+            self._cancel(call, reason)
+
+    def channel_over(self, h: int, reason: object) -> None:
+        """Nobody waits for what was requested on anonymous channel ``h``."""
+        if self._on_channels:
+            for call in [call for call in self.active.values() if call.ctx._message.h == h]:
+                if not call.cancelled and not _runs(call):
+                    self._cancel(call, reason)
 
     def cancel(self, i: int, reason: object) -> bool:
         """The other side no longer waits for request ``i``; False if nothing of that id is there."""
@@ -334,6 +422,7 @@ class Calls:
             if not call.cancelled:
                 self._cancel(call, reason)
         self.active.clear()
+        self._on_channels = 0
         self._line_full = False
         self.hold(Hold.NONE)
 
@@ -346,23 +435,36 @@ class Calls:
 
     def reject(self, i: int, error: RpcError) -> None:
         try:
-            payload = self._encode(Rejection(i, *error_to_wire(error)))
+            self._reply(self._out.encode(Rejection(i, *error_to_wire(error))))
+            return
+        except MessageTooBig as exc:
+            error = RpcError(f"{error.message[:200]} (its data left out: {exc})")
         except Exception as exc:
             # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
-            try:
-                payload = self._encode(Rejection(i, *error_to_wire(self._internal(exc, f"request #{i}"))))
-            except Exception:
-                # A codec that cannot encode even that can answer nobody: the caller must not wait for ever.
-                self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
-                return
-        self._reply(payload)
+            error = self._internal(exc, f"request #{i}")
+        try:
+            self._reply(self._out.encode(Rejection(i, *error_to_wire(error))))
+        except Exception:
+            # A codec that cannot encode even that can answer nobody: the caller must not wait for ever.
+            self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
-    def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False) -> None:
+    def resolve(self, i: int, value: object, label: str) -> None:
+        """Answer request ``i``; if ``value`` cannot be sent, with an error."""
+        try:
+            self._reply(self._out.encode(Resolution(i, value)))
+        except Exception as exc:
+            # A user's enc_hook may raise anything.
+            self.reject(i, self._internal(exc, label))
+
+    def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
         if isinstance(exc, ArgumentsRefused):
             error: RpcError = bad_arguments(exc)
         elif isinstance(exc, RpcError) and (exc._made_here or not isinstance(exc, RemoteError)):
             error = exc
+        elif isinstance(exc, MessageTooBig):
+            self._owner._log(logging.ERROR, "the result of %s was not sent: %s", ctx.label, exc)
+            error = RpcError(f"the result is too big: {exc}")
         else:
             error = self._internal(exc, ctx.label)
         if ctx.id is None:
@@ -372,6 +474,8 @@ class Calls:
                 self._drop("unknown event", f"{error} (further ones are only counted in peer.ignored)")
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
+        elif call is not None and call.channel is not None:
+            self._serving.failed(call, error)
         elif not quiet:
             self.reject(ctx.id, error)
 
@@ -392,6 +496,11 @@ class Calls:
             # The predicate or the exception's own text failed: the caller still gets an answer.
             self._owner._log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
         return HandlerFailed("internal error", fields={"error_id": error_id})
+
+
+def _goes_on(result: object) -> bool:
+    """Whether there is more to do with what a handler returned: await it, or stream it."""
+    return hasattr(result, "__await__") or hasattr(result, "__aiter__") or hasattr(result, "__next__")
 
 
 def _runs(call: Call) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 from ._convert import EncHook, make_enc_hook
 from ._messages import Inbound
 
-__all__ = ["Codec", "JsonCodec", "MsgpackCodec"]
+__all__ = ["Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
 
 
 class Codec(Protocol):
@@ -53,8 +53,8 @@ class Codec(Protocol):
         """What can be told of a payload that did not decode, so that whoever waits for an answer gets one."""
         ...
 
-    def nests_deeper(self, payload: bytes | bytearray, depth: int, /) -> bool:
-        """Whether a payload that decoded has arrays and objects nested more than ``depth`` deep."""
+    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+        """Whether a payload that decoded to ``message`` has arrays and objects nested more than ``depth`` deep."""
         ...
 
 
@@ -75,6 +75,7 @@ class JsonCodec:
     text = True
 
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
+        self.enc_hook = enc_hook
         # Bound methods of C objects: nothing of Python's own stands between a peer and msgspec.
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
         self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.json.Decoder(Inbound).decode
@@ -94,7 +95,7 @@ class JsonCodec:
         names = {"a", "i", "c", "h", "d", "e", "x"} & fields.keys()
         return Inbound(**{name: fields[name] for name in names}, ours=fields.get("ws-wrapper"))
 
-    def nests_deeper(self, payload: bytes | bytearray, depth: int, /) -> bool:
+    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
         # Nearly every message has fewer brackets than that, and counting them is all it costs.
         if payload.count(b"[") + payload.count(b"{") <= depth:
             return False
@@ -128,10 +129,12 @@ class MsgpackCodec:
     def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
         return None
 
-    def nests_deeper(self, payload: bytes | bytearray, depth: int, /) -> bool:
-        # Lengths are part of the format, so only reading it tells; walk level by level.
-        level: list[Any] = [msgspec.msgpack.decode(payload)]
-        for _ in range(depth):
+    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+        # Lengths are part of the format, so only what was read tells; walk it level by level.
+        level: list[Any] = [
+            part for part in (message.a, message.d, message.e, message.x) if part.__class__ in _CONTAINERS
+        ]
+        for _ in range(depth - 1):  # the message itself is the first
             inside: list[Any] = []
             for container in level:
                 inside.extend(container)
@@ -140,4 +143,23 @@ class MsgpackCodec:
             level = [item for item in inside if item.__class__ in _CONTAINERS]
             if not level:
                 return False
-        return True
+        return bool(level)
+
+
+class NegotiatedCodec(MsgpackCodec):
+    """MessagePack between two wsrpc peers that speak JSON otherwise, and JSON for what MessagePack cannot express.
+
+    Either may travel at any time: text is JSON, binary is MessagePack.
+    """
+
+    def __init__(self, json: JsonCodec) -> None:
+        super().__init__(enc_hook=json.enc_hook)
+        encode, encode_json = self.encode, json.encode
+
+        def encode_either(message: Any) -> bytes:
+            try:
+                return encode(message)
+            except OverflowError:  # an integer of more than 64 bits
+                return encode_json(message)
+
+        self.encode = encode_either

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from ._arguments import ArgumentsRefused
 from ._messages import Inbound
+from ._reading import Upload
 from ._signature import injectable
+from .errors import BadArguments
+from .stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+    from .anonymous import AnonymousChannel
     from .peer import Peer
 
 __all__ = ["CURRENT", "Context", "Message", "current_context", "in_context"]
@@ -122,6 +127,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     cancel_reason: Any = None
     message: Message | None = None
     """The message itself, only where a `message` handler observes."""
+    _anonymous: AnonymousChannel | None = None
+    _upload: Upload | None = None
 
     @property
     def event(self) -> str:
@@ -156,10 +163,33 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         state: MutableMapping[str, Any] = self.peer.state
         return state
 
+    def channel(self) -> AnonymousChannel:
+        """An anonymous channel for the requestor: register handlers on it, then return it as the result.
+
+        The same one each time within a call. It can send once it has been delivered. If something else is returned, it
+        is closed and the requestor never hears of it.
+
+        Raises:
+            BadArguments: this is an event, which nobody waits for.
+        """
+        if self._anonymous is None:
+            if self.id is None:
+                error = BadArguments(f"{self.event!r} opens a channel, so it has to be requested, and came as an event")
+                raise ArgumentsRefused(error)
+            self._anonymous = self.peer._anonymous.make(self.id)
+        return self._anonymous
+
+    def _incoming(self, convert: Callable[[Any], Any]) -> Stream[Any]:
+        """What the caller sends with ``send=``."""
+        channel = self.channel()
+        self._upload = Upload(channel, channel._inbox(items=True), "next")
+        return Stream(self.event, convert, reading=self._upload)
+
     @property
     def label(self) -> str:
         """What is handled, for a log: ``chat:say #7``."""
-        where = "" if self.channel_name is None else f"{self.channel_name}:"
+        scope = self._message.c if self._message.h is None else self._message.h
+        where = "" if scope is None else f"{scope}:"
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
 

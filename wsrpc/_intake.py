@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
 
 from msgspec import UNSET
 
+from ._agreement import Agreement
 from ._calls import Calls
+from ._channels import Channels
 from ._close import CloseCode
-from ._codec import Codec, JsonCodec, MsgpackCodec
+from ._codec import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from ._context import Message
+from ._extension import read_control
+from ._inbox import Decode
 from ._invoke import Log
 from ._messages import MAX_ID, Inbound, channel_id, is_id
 from ._outbound import Outbound
@@ -45,14 +48,21 @@ class Intake:
         *,
         calls: Calls,
         out: Outbound,
+        channels: Channels,
+        agreement: Agreement | None,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
         fire: Callable[[str, object], None],
         log: Log,
     ) -> None:
+        self._own_codec = codec
         self._codec = codec
-        self._decode: Callable[[Any], Inbound] = codec.decode
+        self._decode: Decode = codec.decode
         self._text = codec.text
+        self._other: Codec | None = None
+        """What the messages of the other kind (binary or text) are in, where there may be such."""
+        self._channels = channels
+        self._agreement = agreement
         self._limits = limits
         self._depth = limits.depth
         # Four bytes are the most that a character takes, so that nearly no name needs encoding to be measured.
@@ -73,27 +83,34 @@ class Intake:
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, from the transport. Nothing is raised, whatever it is."""
         try:
-            if text is not self._text:
-                self._suspect_codec(payload)
-                self._foreign(payload, text)
+            if text is self._text:
+                codec, decode = self._codec, self._decode
+            elif self._other is not None:
+                codec, decode = self._other, self._other.decode
+            else:
+                if not self._control(payload, text):
+                    self._suspect_codec(payload)
+                    self._foreign(payload, text)
                 return
             try:
-                message = self._decode(payload)
+                message = decode(payload)
             except Exception as exc:
                 # A codec may be a user's; whatever it raises means that this is no message.
-                self._not_decoded(bytes(payload), text, exc)
+                if not self._control(payload, text):
+                    self._not_decoded(bytes(payload), text, codec, exc)
                 return
             if text and not payload.isascii() and not _is_utf8(payload):
                 self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
                 return
-            if len(payload) > self._depth and self._codec.nests_deeper(bytes(payload), self._depth):
+            if len(payload) > self._depth and codec.nests_deeper(payload, message, self._depth):
                 self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
                 return
             if message.ours is False:
-                self._foreign(payload, text)
+                if not self._control(payload, text):
+                    self._foreign(payload, text)
                 return
             observed = self._own.observed or self._shared.observed
-            view = self._observe(payload, text, message) if observed else None
+            view = self._observe(payload, text, decode) if observed else None
             a = message.a
             i = message.i
             if a.__class__ is list and a:
@@ -106,11 +123,20 @@ class Intake:
                     and len(a) <= self._most_arguments
                 ):
                     if self._calls.busy:
-                        self._calls.arrived(message, payload, view)
+                        self._calls.arrived(message, payload, view, decode)
                     else:
                         self._calls.dispatch(message, view)
+                elif (
+                    i is UNSET
+                    and message.h.__class__ is int
+                    and a[0].__class__ is str
+                    and (channel := self._channels.find(message.h)) is not None
+                ):
+                    channel._receive(message, payload, decode)  # an item of a stream, most of the time
+                    if view is not None:
+                        view._finish()
                 else:
-                    self._examine(message, payload, view)
+                    self._examine(message, payload, view, decode)
                 return
             if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
                 self._answered(message)
@@ -123,7 +149,7 @@ class Intake:
             self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
             self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
-    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Message | None) -> None:
+    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
         i = message.i
         a = message.a
@@ -134,20 +160,20 @@ class Intake:
         elif i is not UNSET and self._calls.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._ignored["duplicate id"] += 1
-        elif message.h is not None:
-            self._on_unknown_channel(message)
-        elif name.__class__ is not str:
+        elif name.__class__ is not str and message.h is None:
             self._refuse(message, f"an event's name is text, got {type(name).__name__}")
-        elif channel is not None and channel.__class__ is not str:
+        elif message.h is None and channel is not None and channel.__class__ is not str:
             self._refuse(message, f"Channel '{_short(channel)}' does not exist")
         elif len(a) > self._most_arguments:
             self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
-        elif self._too_long(name) or (channel is not None and self._too_long(channel)):
+        elif name.__class__ is str and (self._too_long(name) or (channel.__class__ is str and self._too_long(channel))):
             self._refuse(message, f"a name of more than {self._limits.name} bytes")
+        elif message.h is not None:
+            self._on_channel(message, payload, decode)
         elif channel == "" and name in RESERVED_EVENTS:
             self._ignored["reserved event"] += 1
         elif self._calls.busy:
-            self._calls.arrived(message, payload, view)
+            self._calls.arrived(message, payload, view, decode)
             return
         else:
             self._calls.dispatch(message, view)
@@ -164,9 +190,17 @@ class Intake:
         else:
             self._calls.reject(message.i, BadArguments(why))
 
-    def _on_unknown_channel(self, message: Inbound) -> None:
-        """Answer what is said on an anonymous channel that is not there, so that the other side stops."""
+    def _on_channel(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        """Something on an anonymous channel; if that is not there, say so, that the other side stops."""
         h = channel_id(message.h)
+        channel = None if h is None else self._channels.find(h)
+        if channel is not None and message.a[0].__class__ is str:
+            message.h = h
+            channel._receive(message, payload, decode)
+            return
+        if channel is not None:
+            self._refuse(message, f"an event's name is text, got {type(message.a[0]).__name__}")
+            return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
             self._out.abort_channel(h, error)
@@ -174,10 +208,10 @@ class Intake:
             self._calls.reject(message.i, error)
 
     def _answered(self, message: Inbound) -> None:
-        known = self._out.requests.settle(message) is not None
-        if message.h and message.e is UNSET and (known or self._out.requests.was_given_up(message.i)):
-            self._out.answered_by_channel(message)
-        elif not known:
+        pending = self._out.requests.settle(message)
+        if message.h and message.e is UNSET and (pending is not None or self._out.requests.was_given_up(message.i)):
+            self._out.answered_by_channel(message, pending)
+        elif pending is None:
             self._ignored["answer to no request"] += 1
 
     def _notice(self, message: Inbound) -> None:
@@ -189,18 +223,30 @@ class Intake:
         elif x is UNSET or message.a is not UNSET:
             self._malformed("an object that is no message")
         elif message.h is not None:
-            self._ignored["abort of no channel"] += 1
+            h = channel_id(message.h)
+            if h is None or not self._channels.aborted(h, x, message.flag):
+                self._ignored["abort of no channel"] += 1
         elif not is_id(message.i) or not self._calls.cancel(message.i, reason_from_wire(x, message.flag)):
             self._ignored["cancellation of no request"] += 1
 
-    def _observe(self, payload: bytes | bytearray, text: bool, message: Inbound | None) -> Message | None:
+    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
         """Show a message to the `message` handlers, where there are any."""
         if not (self._own.observed or self._shared.observed):
             return None
         # Decoded once more, so that a handler of `message` cannot change what the event's own handler gets.
-        view = Message(bytes(payload), text, None if message is None else self._decode(payload))
+        view = Message(bytes(payload), text, None if decode is None else decode(payload))
         self._fire("message", view)
         return view
+
+    def _control(self, payload: bytes | bytearray, text: bool) -> bool:
+        """Whether it is what only wsrpc peers say; it is dealt with here, and `message` handlers do not see it."""
+        if self._agreement is None or not text:
+            return False
+        control = read_control(payload)
+        if control is None:
+            return False
+        self._agreement.received(control)
+        return True
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
         self._ignored["foreign"] += 1
@@ -220,15 +266,15 @@ class Intake:
                 self._codec.name,
             )
 
-    def _not_decoded(self, payload: bytes, text: bool, exc: Exception) -> None:
+    def _not_decoded(self, payload: bytes, text: bool, codec: Codec, exc: Exception) -> None:
         if isinstance(exc, RecursionError):
             self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
             return
         if text and not _is_utf8(payload):
             self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
             return
-        claimed = self._codec.claims(payload)
-        saved = self._codec.rescue(payload) if claimed else None
+        claimed = codec.claims(payload)
+        saved = codec.rescue(payload) if claimed else None
         if not claimed or (saved is not None and saved.ours is False):
             self._foreign(payload, text)
             return
@@ -259,8 +305,17 @@ class Intake:
         if len(times) == times.maxlen and now - times[0] < MINUTE:
             self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
 
+    def agree(self, codec: NegotiatedCodec | None) -> None:
+        """Take binary messages, too, in ``codec``."""
+        if codec is not None:
+            # Most will be of that kind from now on.
+            self._other, self._codec = self._codec, codec
+            self._decode, self._text = codec.decode, codec.text
+
     def connection_lost(self) -> None:
         """What the next connection brings counts anew."""
+        self._codec, self._other = self._own_codec, None
+        self._decode, self._text = self._codec.decode, self._codec.text
         self._malformed_at.clear()
         self._suspected = False
 

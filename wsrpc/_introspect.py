@@ -14,24 +14,26 @@ import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
-__all__ = ["Facts", "Parameter", "injectable", "introspect", "refusal"]
+__all__ = ["Facts", "Parameter", "injectable", "introspect", "readable", "refusal"]
 
 _C = TypeVar("_C", bound=type[Any])
 _INJECTED: dict[type[Any], str] = {}
-_STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
-_NOT_YET = "streaming handlers are not supported yet"
+_STREAMS: set[Any] = {AsyncIterator, AsyncIterable}
+"""Annotations of a parameter that reads what the caller sends with ``send=``."""
+_CONVERSATIONS: set[str] = set()
+"""Injected expressions whose handlers run for as long as a channel is open."""
 
 
 class Parameter(NamedTuple):
     """One parameter that gets a value: from the wire (one, or all the rest), or injected."""
 
     name: str
-    source: Literal["wire", "rest", "injected"]
+    source: Literal["wire", "rest", "injected", "stream"]
     type: Any = Any
     required: bool = True
     default: Any = None
-    keyword: bool = False  # injected only: passed by name
-    expression: str = ""  # injected only: Python source in terms of `ctx`
+    keyword: bool = False  # injected and stream only: passed by name
+    expression: str = ""  # injected and stream only: Python source in terms of `ctx`
 
 
 class Facts(NamedTuple):
@@ -40,19 +42,30 @@ class Facts(NamedTuple):
     name: str
     where: str
     is_coroutine: bool
+    is_generator: bool
+    opens: bool
+    """Whether the request is answered with a channel before the function's body runs."""
     parameters: tuple[Parameter, ...]
 
 
-def injectable(expression: str) -> Callable[[_C], _C]:
+def readable(cls: _C) -> _C:
+    """Class decorator: as with ``AsyncIterator[T]``, a parameter of this class reads what the caller sends."""
+    _STREAMS.add(cls)
+    return cls
+
+
+def injectable(expression: str, *, conversation: bool = False) -> Callable[[_C], _C]:
     """Class decorator: parameters annotated with the class get the value of ``expression``.
 
     ``expression`` is Python source with one name, ``ctx``, the call's context. Such a parameter (also as
     ``Cls | None``) takes no argument from the wire. Subclasses are not meant by it: what arrives for them
-    could be any instance of the class.
+    could be any instance of the class. ``conversation``: the handler's body runs while the injected channel is open.
     """
 
     def register(cls: _C) -> _C:
         _INJECTED[cls] = expression
+        if conversation:
+            _CONVERSATIONS.add(expression)
         return cls
 
     return register
@@ -221,6 +234,16 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
             raise TypeError("this class is injected, which works for one parameter and not for *args")
         default = None if required else given.default
         return Parameter(given.name, "injected", tp, required, default, keyword, expression)
+    classes = _alternatives(tp)
+    if any(cls in _STREAMS for cls in classes if isinstance(cls, type)):
+        if typing.get_origin(tp) not in _STREAMS and tp not in _STREAMS:
+            raise TypeError("what the caller sends is always there: annotate AsyncIterator[...] itself")
+        if given.kind is given.VAR_POSITIONAL:
+            raise TypeError("one parameter reads what the caller sends, *args cannot")
+        item, *_ = (*typing.get_args(tp), Any)
+        return Parameter(given.name, "stream", item, True, None, keyword, f"ctx._incoming(items_of_{given.name})")
+    if any(cls is AsyncGenerator for cls in classes):
+        raise TypeError("what the caller sends is read, not sent to: annotate AsyncIterator[...]")
     if keyword:
         if required:
             raise TypeError(
@@ -228,9 +251,6 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
                 "make it positional, or give it a default"
             )
         return None
-    classes = _alternatives(tp)
-    if any(cls in _STREAMS for cls in classes if isinstance(cls, type)):
-        raise TypeError(_NOT_YET)
     for cls in classes:
         base = next((base for base in getattr(cls, "__mro__", ()) if base in _INJECTED), None)
         if base is not None:
@@ -253,8 +273,6 @@ def introspect(function: Any) -> Facts:
     name = _name(function)
     where = _where(layers, name)
     body = _body(function)
-    if inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body):
-        raise refusal(name, where, None, f"it is a generator function, and {_NOT_YET}")
     try:
         signature = _signature(function)
     except (ValueError, TypeError) as exc:
@@ -270,4 +288,19 @@ def introspect(function: Any) -> Facts:
             raise refusal(name, where, given.name, str(exc)) from exc.__cause__
         if parameter is not None:
             parameters.append(parameter)
-    return Facts(name, where, inspect.iscoroutinefunction(body), tuple(parameters))
+    is_coroutine = inspect.iscoroutinefunction(body)
+    is_generator = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
+    talks = [p.name for p in parameters if p.expression in _CONVERSATIONS]
+    reads = [p.name for p in parameters if p.source == "stream"]
+    if len(talks) + len(reads) > 1:
+        text = "one request opens one channel, so only one parameter can be that or read what the caller sends"
+        raise refusal(name, where, [*talks, *reads][1], text)
+    if talks and not is_coroutine:
+        text = (
+            "the body is the conversation, so it has to be an `async def` that does not yield; in another function "
+            "take ctx.channel(), register handlers on it and return it"
+        )
+        raise refusal(name, where, talks[0], text)
+    if reads and not (is_coroutine or inspect.isasyncgenfunction(body)):
+        raise refusal(name, where, reads[0], "reading what the caller sends takes an `async def`")
+    return Facts(name, where, is_coroutine, is_generator, bool(talks or reads), tuple(parameters))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
 from ._context import Context
+from ._producer import as_source
 from ._registry import Middleware, Registry
 from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
+from .anonymous import AnonymousChannel
 from .errors import BadArguments, UnknownEvent
 
 __all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "when_over"]
@@ -41,12 +43,19 @@ class Call(Struct, eq=False):
     """The connection that asked is gone: nobody may get the answer."""
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
+    channel: AnonymousChannel | None = None
+    """What the request was answered with, if it was a channel."""
+    lingers: bool = False
+    """That channel was over before the handler exited."""
+    exited: bool = False
 
 
 class Invoker:
     """Runs handlers that are not simply called inline: ``own`` are the peer's, ``shared`` the server's."""
 
     def __init__(self, own: Registry, shared: Registry, loop: Scheduler, log: Log) -> None:
+        self.serve: Callable[[Call, Any], Awaitable[Any]]
+        """Answers with a channel and does the rest on it: given by the peer."""
         self._own = own
         self._shared = shared
         self._loop = loop
@@ -59,18 +68,26 @@ class Invoker:
         """Whether anything runs around handlers."""
         return self._own.layered or self._shared.layered
 
-    async def run(self, call: Call) -> Any:
-        """The handler's result, or what it or its middleware raises."""
-        if call.handler is None or self.layered:
-            return await self._within_layers(call)
+    async def run(self, call: Call, local: Registry | None = None) -> Any:
+        """The handler's result, or what it or its middleware raises. ``local``: what an anonymous channel has."""
+        if call.handler is None or self.layered or (local is not None and local.layered):
+            return await self._within_layers(call, local)
         return await self._in_lane(call, call.handler)
 
-    async def _within_layers(self, call: Call) -> Any:
-        """Middleware, the server's before the peer's, then the handler within its context."""
-        channel = call.ctx.channel_name
+    async def finish(self, call: Call, result: Any) -> Any:
+        """The result of a handler that has been called: await it, stream it, as it needs."""
+        if hasattr(result, "__await__"):
+            result = await result
+        source = as_source(result, thread=call.handler is not None and call.handler.thread)
+        return result if source is None else await self.serve(call, source)
+
+    async def _within_layers(self, call: Call, local: Registry | None) -> Any:
+        """Middleware, the server's before the peer's before the channel's, then the handler within its context."""
+        ctx = call.ctx
+        channel = ctx.channel_name if local is None else ctx._message.h
         chain: list[Middleware] = []
         handler_context = None
-        for registry in (self._shared, self._own):
+        for registry in (self._shared, self._own, *(() if local is None else (local,))):
             chain += registry.main.middleware
             if channel is not None and channel in registry.named:
                 chain += registry.named[channel].middleware
@@ -137,13 +154,14 @@ class Invoker:
             result, error = await asyncio.shield(call.thread)
             if error is not None:
                 raise error
-            return await result if hasattr(result, "__await__") else result
+            return await self.finish(call, result)
+        if handler.opens:
+            return await self.serve(call, handler.call(ctx, a))
         began = self._loop.time()
         result = handler.call(ctx, a)
-        if hasattr(result, "__await__"):
-            return await result
-        self.check_duration(handler, self._loop.time() - began)
-        return result
+        if not hasattr(result, "__await__"):
+            self.check_duration(handler, self._loop.time() - began)
+        return await self.finish(call, result)
 
     def check_duration(self, handler: Handler, seconds: float) -> None:
         """Warn of a plain function that held the event loop for long."""
@@ -157,8 +175,8 @@ class Invoker:
 
     def unknown(self, ctx: Context) -> UnknownEvent:
         """The error for an event that nobody handles, in the words of ws-wrapper 4.3.1, which its users match on."""
-        channel = ctx.channel_name
-        if channel is not None and channel not in self._own.named and channel not in self._shared.named:
+        channel = ctx.channel_name if ctx._message.h is None else ctx._message.h
+        if isinstance(channel, str) and channel not in self._own.named and channel not in self._shared.named:
             text = f"Channel '{channel}' does not exist"
         else:
             text = f"No event listener for '{ctx.event}'"

@@ -13,8 +13,11 @@ __all__ = [
     "MAX_ID",
     "Cancellation",
     "ChannelAbort",
+    "ChannelCreated",
     "Event",
     "Inbound",
+    "Item",
+    "NoMoreItems",
     "Rejection",
     "Request",
     "Resolution",
@@ -46,10 +49,11 @@ class Inbound(Struct, gc=False):
 
 
 class Event(Struct, gc=False):
-    """``a[0]`` is the event's name, the rest its arguments; ``c`` names a channel."""
+    """``a[0]`` is the event's name, the rest its arguments; ``c`` names a channel, ``h`` is an anonymous one's id."""
 
     a: tuple[Any, ...]
     c: str | UnsetType = UNSET
+    h: int | UnsetType = UNSET
 
 
 class Request(Struct, gc=False):
@@ -58,6 +62,7 @@ class Request(Struct, gc=False):
     i: int
     a: tuple[Any, ...]
     c: str | UnsetType = UNSET
+    h: int | UnsetType = UNSET
 
 
 class Resolution(Struct, gc=False):
@@ -83,12 +88,32 @@ class Cancellation(Struct, gc=False):
     flag: int | UnsetType = field(default=UNSET, name="_")
 
 
+class ChannelCreated(Struct, gc=False):
+    """The answer to request ``i`` is an anonymous channel, whose id is ``i``."""
+
+    i: int
+    h: int = 1
+
+
 class ChannelAbort(Struct, gc=False):
     """Anonymous channel ``h`` is over, because of ``x``."""
 
     h: int
     x: Any
     flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+class Item(Struct, gc=False):
+    """The argument of ``next``: one item of a stream (ws-wrapper's iterator protocol)."""
+
+    value: Any
+    done: bool = False
+
+
+class NoMoreItems(Struct, gc=False):
+    """The argument of the last ``next``; JavaScript sends no value with it either."""
+
+    done: bool = True
 
 
 def is_id(value: Any) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from threading import get_ident
 from typing import Any
 
@@ -12,9 +14,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ._close import CloseCode, CloseInfo
-from ._codec import Codec
+from ._codec import Codec, NegotiatedCodec
 from ._context import CURRENT, Context
 from ._convert import converter
+from ._extension import Announced, Credit, write_control
 from ._lifecycle import State
 from ._line import Line
 from ._messages import Cancellation, ChannelAbort, Event, Inbound, Request
@@ -24,10 +27,12 @@ from ._rejections import error_from_wire, reason_to_wire
 from ._requests import MAX_REMEMBERED, Pending, Requests
 from ._scheduler import Scheduler
 from ._session import Session
-from ._types import RESERVED_EVENTS, check_name
+from ._types import RESERVED_EVENTS, ChannelRef, check_name
 from .errors import (
     BadResult,
+    ChannelClosed,
     ConnectionLost,
+    MessageTooBig,
     QueueFull,
     RequestTimeout,
     ReservedEvent,
@@ -35,7 +40,9 @@ from .errors import (
 )
 from .limits import Limits
 
-__all__ = ["Outbound", "check_sending", "check_thread"]
+__all__ = ["Outbound", "check_sending", "check_thread", "event_on"]
+
+BRACE = ord("{")
 
 
 class Outbound:
@@ -61,8 +68,12 @@ class Outbound:
         warn: Callable[..., None],
     ) -> None:
         self._peer = peer
-        self._encode = codec.encode
-        self._text = codec.text
+        self._codec = codec
+        self.encode: Callable[[Any], bytes] = codec.encode
+        self._text: bool | None = codec.text
+        self._largest = sys.maxsize
+        self.plain = True
+        """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
         self._registry = registry
         self.keeps_offline = keeps_offline
@@ -78,6 +89,8 @@ class Outbound:
         self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
         self.line = Line(loop)
         self._aborted: dict[int, None] = {}
+        self.is_open: Callable[[int], bool] = lambda h: False
+        """Whether an anonymous channel is still there."""
         self.on_queued: Callable[[], None] | None = None
         """Told of each message that has to wait for a connection."""
         self.opening: Context | None = None
@@ -98,10 +111,24 @@ class Outbound:
     def update_clear(self) -> None:
         self.clear = self._condition is State.OPEN and not self.line.busy
 
+    def agree(self, codec: NegotiatedCodec | None, limits: Announced) -> None:
+        """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
+        self.plain = False
+        self._largest = limits.message
+        if codec is not None:
+            self.encode = codec.encode
+            self._text = None  # text or binary: the codec chooses for each message
+
+    def say(self, control: bytes) -> None:
+        """Send a control message (JSON text whatever the codec); if it cannot go, the connection is over."""
+        if self._session is not None:
+            with suppress(ConnectionLost):
+                self._session.send(control, True)
+
     def flush_offline(self) -> None:
         """Send what was accepted while there was no connection, in order."""
         assert self._session is not None
-        session, text = self._session, self._text
+        session, text = self._session, self._codec.text  # encoded before anything was negotiated
         self._outbox.flush(lambda payload: session.send(payload, text))
 
     def connection_lost(self, info: CloseInfo) -> None:
@@ -112,6 +139,10 @@ class Outbound:
         if not info.will_reconnect:
             self.discard(info)
         self._aborted.clear()
+        self.encode = self._codec.encode
+        self._text = self._codec.text
+        self._largest = sys.maxsize
+        self.plain = True
         self.line.reset()
         if not self.requests:
             self.requests.stop()
@@ -130,27 +161,53 @@ class Outbound:
     # ------------------------------------------------------------ answers and notices
 
     def reply(self, payload: bytes, /) -> None:
-        """Send an answer or a notice: it never waits, and there is nobody to tell if it cannot go."""
+        """Send an answer or a notice: it never waits, and there is nobody to tell if it cannot go.
+
+        Raises:
+            MessageTooBig: the other side would not take it.
+        """
         session = self._session
         if session is None:
             self._ignored["answer without a connection"] += 1
             return
+        if len(payload) > self._largest:
+            raise self._too_big(payload)
         if self.line.full and self._over_cap(session, len(payload)):
             self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
+        text = self._text
         try:
-            session.send(payload, self._text)
+            session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
             self._ignored["answer without a connection"] += 1
 
-    def abort_channel(self, h: int, error: Exception) -> None:
+    def abort_channel(self, h: int, reason: object) -> None:
         """Tell the other side that channel ``h`` is over, once: an abort is never answered, but events may follow."""
         if h in self._aborted:
             return
         self._aborted[h] = None
         if len(self._aborted) > MAX_REMEMBERED:
             del self._aborted[next(iter(self._aborted))]
-        self.reply(self._encode(ChannelAbort(h, *reason_to_wire(error))))
+        try:
+            payload = self.encode(ChannelAbort(h, *reason_to_wire(reason)))
+        except Exception:
+            # The reason cannot be encoded, for which a user's enc_hook may raise anything; the abort matters more.
+            payload = self.encode(ChannelAbort(h, *reason_to_wire(None)))
+        self.reply(payload)
+
+    def grant(self, h: int, n: int, size: int) -> None:
+        """Let the other side send ``n`` items of ``size`` bytes on channel ``h``, in total."""
+        self.say(write_control(Credit(h, n, size)))
+
+    def forget_aborted(self, h: int) -> None:
+        """Channel ``h`` is a new one."""
+        self._aborted.pop(h, None)
+
+    def _too_big(self, payload: bytes) -> MessageTooBig:
+        return MessageTooBig(
+            f"the message has {len(payload)} bytes encoded, and the other side takes at most {self._largest} "
+            "(its Limits.message): send less at once, or stream it"
+        )
 
     def _over_cap(self, session: Session, size: int) -> bool:
         unsent = session.transport.unsent
@@ -158,87 +215,104 @@ class Outbound:
 
     # ------------------------------------------------------------ events
 
-    async def send_event(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
+    async def send_event(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> None:
         """See `Caller.emit`."""
         check_sending(channel, event, self.thread)
-        message = Event((event, *args), UNSET if channel is None else channel)
-        if not (self.clear and self._send(self._encode(message))):
-            await self._send_in_turn(message, None)
+        message = event_on(channel, (event, *args))
+        if not (self.clear and self.send(self.encode(message))):
+            await self.send_in_turn(message, None)
 
-    def send_event_nowait(self, channel: str | None, event: str, args: tuple[Any, ...], /) -> None:
+    def send_event_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> None:
         """See `Caller.emit_nowait`."""
         check_sending(channel, event, self.thread)
-        self.send_nowait(self._encode(Event((event, *args), UNSET if channel is None else channel)))
+        message = event_on(channel, (event, *args))
+        if self._must_queue(message) or not self.send_nowait(self.encode(message)):
+            self._queue(message)
 
-    def send_nowait(self, payload: bytes, /) -> None:
-        """Send an encoded message without waiting.
+    def send_nowait(self, payload: bytes, /) -> bool:
+        """Send an encoded message without waiting; False if its connection has just ended and another one will come.
 
         Raises:
-            QueueFull: at the hard cap, or if the offline queue is full.
+            QueueFull: at the hard cap.
+            MessageTooBig: the other side would not take it.
             ConnectionLost: ``"not_sent"``.
         """
-        if self._must_queue():
-            self._queue(payload)
-            return
-        assert self._session is not None
+        if self._session is None:
+            raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
         if self.line.full and self._over_cap(self._session, len(payload)):
             raise QueueFull(
                 f"{self._session.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
-        if not self._send(payload):
-            self._queue(payload)
+        return self.send(payload)
 
-    def _queue(self, payload: bytes, sent: Callable[[], None] | None = None) -> int:
-        ticket = self._outbox.put(payload, sent)
+    def _queue(self, message: Event | Request, sent: Callable[[], None] | None = None) -> int:
+        # For another connection, on which nothing is negotiated yet.
+        ticket = self._outbox.put(self._codec.encode(message), sent)
         if self.on_queued is not None:
             self.on_queued()
         return ticket
 
-    def _send(self, payload: bytes) -> bool:
+    def send(self, payload: bytes) -> bool:
         """Hand a message to the transport; False if its connection has just ended and another one will come.
 
         Raises:
             ConnectionLost: ``"not_sent"``, if none will.
+            MessageTooBig: the other side would not take it.
         """
         assert self._session is not None
+        if len(payload) > self._largest:
+            raise self._too_big(payload)
+        text = self._text
         try:
-            self._session.send(payload, self._text)
+            self._session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
             if self.keeps_offline and not self.user_closed:
                 return False
             raise
         return True
 
-    async def _send_in_turn(self, message: Event | Request, pending: Pending | None) -> None:
-        """Send what cannot go at once: keep it for the next connection, or wait until the line has room."""
+    async def send_in_turn(self, message: Event | Request, pending: Pending | None = None) -> int:
+        """Send what cannot go at once: keep it for the next connection, or wait until the line has room.
+
+        Returns how many bytes it had, 0 if it was kept or not sent.
+
+        Raises:
+            ChannelClosed: it was for an anonymous channel that is over meanwhile.
+        """
         line = self.line
         my_turn = False
         try:
-            while not self._must_queue():
+            while not self._must_queue(message):
                 if line.full or (line.busy and not my_turn):
                     my_turn = await line.wait_turn(pending, first=my_turn)
                     if pending is not None and pending.future.done():  # it timed out in the queue
-                        return
+                        return 0
                     continue
-                if not self._send(self._encode(message)):
+                payload = self.encode(message)
+                if not self.send(payload):
                     break
                 if pending is not None:
                     pending.sent = True
-                return
+                return len(payload)
         finally:
             if my_turn:
                 line.pass_turn()
             self.update_clear()
-        payload = self._encode(message)
         if pending is None:
-            self._queue(payload)
+            self._queue(message)
         else:
-            pending.ticket = self._queue(payload, pending.was_sent)
+            pending.ticket = self._queue(message, pending.was_sent)
+        return 0
 
-    def _must_queue(self) -> bool:
+    def _must_queue(self, message: Event | Request) -> bool:
         """Whether a message has to wait for a connection; raises if there is none to wait for."""
         condition = self._condition
+        if message.h is not UNSET:
+            # An anonymous channel belongs to its connection.
+            if not self.is_open(message.h):
+                raise ChannelClosed(str(message.h), ConnectionLost(self.ending.code, self.ending.reason, "not_sent"))
+            return False
         if condition is State.OPEN:
             return False
         if condition is State.OPENING:
@@ -256,25 +330,27 @@ class Outbound:
 
     async def send_request(
         self,
-        channel: str | None,
+        channel: ChannelRef,
         event: str,
         args: tuple[Any, ...],
         returns: Any,
         timeout: float | UnsetType | None,
+        opens: Callable[[int], Any] | None = None,
         /,
     ) -> Any:
-        """See `Caller.request`."""
+        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then what is returned."""
         check_sending(channel, event, self.thread)
-        convert = None if returns is UNSET else self._converter(returns)
+        convert = None if returns is UNSET else self.converter(returns)
         if timeout is not UNSET and timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
-        pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout)
-        message = Request(pending.id, (event, *args), UNSET if channel is None else channel)
+        h = channel if channel.__class__ is int else None
+        pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
+        message = _request(pending.id, channel, (event, *args))
         try:
-            if self.clear and self._send(self._encode(message)):
+            if self.clear and self.send(self.encode(message)):
                 pending.sent = True
             else:
-                await self._send_in_turn(message, pending)
+                await self.send_in_turn(message, pending)
             answer = await pending.future
         except asyncio.CancelledError as exc:
             self._give_up(pending, exc.args[0] if exc.args else None)
@@ -287,8 +363,13 @@ class Outbound:
         if answer.e is not UNSET:
             raise error_from_wire(answer.e, answer.flag)
         if answer.h:
-            return self._unexpected_channel(event, convert)
+            return self._unexpected_channel(event, convert) if opens is None else pending.channel
         value: Any = None if answer.d is UNSET else answer.d
+        if opens is not None:
+            raise BadResult(
+                f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler over there neither "
+                "streams nor reads what is sent nor returns a channel; ask for its value with request()"
+            )
         if convert is None:
             return value
         try:
@@ -296,7 +377,7 @@ class Outbound:
         except msgspec.ValidationError as exc:
             raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
 
-    def _converter(self, returns: Any) -> Callable[[Any], Any]:
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
         try:
             known = self._converters.get(returns)
         except TypeError:  # an unhashable type, Annotated[int, []] for instance
@@ -309,23 +390,30 @@ class Outbound:
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
-        if convert is not None:
+        admits_none = self.plain
+        if admits_none and convert is not None:
             try:
                 convert(None)
             except msgspec.ValidationError:
-                raise UnexpectedChannel(
-                    f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted"
-                ) from None
+                admits_none = False
+        if not admits_none:
+            raise UnexpectedChannel(
+                f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for it "
+                "with stream(), open_channel() or request(send=)"
+            )
         if event not in self._told:
             self._told.add(event)
             self._warn(
                 "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
-                "answer null that way. If it was meant as a channel: this version cannot open one",
+                "answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
                 event,
             )
 
-    def answered_by_channel(self, message: Inbound) -> None:
-        """An answer that is a channel: nobody will read it, so whoever would write into it is stopped."""
+    def answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
+        """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
+        if pending is not None and pending.opens is not None:
+            pending.channel = pending.opens(message.i)
+            return
         self.requests.was_given_up(message.i)
         self.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
 
@@ -333,6 +421,8 @@ class Outbound:
         """The caller was cancelled."""
         if self.requests.drop(pending):
             self._take_back(pending, reason)
+        elif pending.channel is not None:  # it came in the same turn
+            pending.channel._abort(reason)
 
     def _expired(self, pending: Pending) -> None:
         assert pending.timeout is not None
@@ -346,15 +436,27 @@ class Outbound:
         elif pending.sent:
             self.requests.give_up(pending.id)
             try:
-                payload = self._encode(Cancellation(pending.id, *reason_to_wire(reason)))
+                payload = self.encode(Cancellation(pending.id, *reason_to_wire(reason)))
             except Exception:
                 # The reason cannot be encoded, for which a user's enc_hook may raise anything; the cancellation
                 # matters more.
-                payload = self._encode(Cancellation(pending.id, *reason_to_wire(None)))
+                payload = self.encode(Cancellation(pending.id, *reason_to_wire(None)))
             self.reply(payload)
 
 
-def check_sending(channel: str | None, event: str, thread: int | None) -> None:
+def event_on(channel: ChannelRef, a: tuple[Any, ...]) -> Event:
+    if channel is None:
+        return Event(a)
+    return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
+
+
+def _request(i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
+    if channel is None:
+        return Request(i, a)
+    return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
+
+
+def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
     """Refuse a name that cannot travel, and a call from another thread than ``thread``.
 
     Raises:

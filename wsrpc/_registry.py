@@ -12,7 +12,7 @@ from ._context import Context
 from ._convert import DecHook
 from ._introspect import location
 from ._signature import Handler, compile_handler
-from ._types import RESERVED_EVENTS, check_name
+from ._types import RESERVED_EVENTS, ChannelRef, check_name
 
 __all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope"]
 
@@ -74,7 +74,7 @@ class Registry:
         self.dec_hook = dec_hook
         self.lax = lax
         self.main = Scope()
-        self.named: dict[str, Scope] = {}
+        self.named: dict[str | int, Scope] = {}
         self.used = False
         self.layered = False
         self.observed = False
@@ -82,7 +82,7 @@ class Registry:
         self._lifecycle: dict[str, LifecycleHandler] = {}
         self._lifecycle_once: dict[str, LifecycleHandler] = {}
 
-    def scope(self, channel: str | None) -> Scope:
+    def scope(self, channel: ChannelRef) -> Scope:
         """The scope of ``channel`` (None: the main one), made if it is not there."""
         if channel is None:
             return self.main
@@ -91,11 +91,11 @@ class Registry:
             found = self.named[channel] = Scope()
         return found
 
-    def order(self, channel: str) -> None:
+    def order(self, channel: str | int) -> None:
         """Let handlers that are registered on ``channel`` from now on run one after another."""
         self.scope(channel).ordered = True
 
-    def remove_scope(self, channel: str) -> None:
+    def remove_scope(self, channel: str | int) -> None:
         self.named.pop(channel, None)
         self._look_for_layers()
 
@@ -103,7 +103,7 @@ class Registry:
         scopes = (self.main, *self.named.values())
         self.layered = self.handler_context is not None or any(scope.middleware for scope in scopes)
 
-    def take(self, channel: str | None, event: str) -> Handler | None:
+    def take(self, channel: ChannelRef, event: str) -> Handler | None:
         """The handler for ``event``; one registered with `once` is removed by this."""
         scope = self.main if channel is None else self.named.get(channel)
         if scope is None:
@@ -114,7 +114,7 @@ class Registry:
 
     def add(
         self,
-        channel: str | None,
+        channel: ChannelRef,
         event: str,
         function: Callable[..., Any] | None,
         *,
@@ -154,7 +154,7 @@ class Registry:
         table[event] = handler
         self.used = True
 
-    def use(self, channel: str | None, middleware: Middleware) -> None:
+    def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         if not callable(middleware):
             raise TypeError(f"middleware is a callable (ctx, call_next), got {middleware!r}")
         self.scope(channel).middleware.append(middleware)

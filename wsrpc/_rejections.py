@@ -22,8 +22,10 @@ from .errors import (
 
 __all__ = [
     "ABORTED",
+    "CLOSED",
     "error_from_wire",
     "error_to_wire",
+    "is_closed",
     "reason_from_wire",
     "reason_to_wire",
 ]
@@ -34,6 +36,11 @@ _CLASSES: dict[Any, type[RemoteError]] = {
 
 ABORTED = "Request aborted"
 """What ws-wrapper says when no reason was given."""
+
+_CLOSED_CODE = "wsrpc.closed"
+
+CLOSED = RemoteError("closed", _CLOSED_CODE)
+"""The reason of an abort by which one side says that the channel has come to its end in good order."""
 
 Flag = int | UnsetType
 
@@ -87,3 +94,8 @@ def reason_from_wire(x: Any, flag: Any) -> object:
     if flag is not UNSET and flag and x.__class__ is dict:
         return error_from_wire(x, flag)
     return x
+
+
+def is_closed(x: Any, flag: Any) -> bool:
+    """Whether the reason of an abort is `CLOSED`."""
+    return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _CLOSED_CODE

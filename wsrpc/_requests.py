@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import UNSET, Struct
 
@@ -36,6 +37,12 @@ class Pending(Struct, eq=False):
     turn: asyncio.Future[bool] | None = None
     """What it waits for while the line is full."""
     sent: bool = False
+    h: int | None = None
+    """The anonymous channel on which it was made."""
+    opens: Callable[[int], Any] | None = None
+    """Makes the channel of an answer that is one; None if none is wanted."""
+    channel: Any = None
+    """What ``opens`` made."""
 
     def was_sent(self) -> None:
         """It left the outbox, for the transport."""
@@ -62,12 +69,21 @@ class Requests:
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._given_up: dict[int, None] = {}
+        self._on_channel: dict[int, set[Pending]] = {}
+        self.is_taken: Callable[[int], bool] = lambda number: False
+        """Whether an id is that of an anonymous channel, which has it from the request that opened it."""
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def open(self, event: str, timeout: float | None) -> Pending:
-        """A new entry with an id of its own.
+    def open(
+        self,
+        event: str,
+        timeout: float | None,
+        h: int | None = None,
+        opens: Callable[[int], Any] | None = None,
+    ) -> Pending:
+        """A new entry with an id of its own. ``h`` is the anonymous channel that it belongs to.
 
         Raises:
             TooManyRequests: at the limit.
@@ -79,7 +95,7 @@ class Requests:
                 "await some of them before sending more"
             )
         number = self._next
-        while number in pending:
+        while number in pending or self.is_taken(number):
             number = number + 2 if number + 2 <= LAST_ID else self._first
         self._next = number + 2 if number + 2 <= LAST_ID else self._first
         deadline = None
@@ -88,18 +104,26 @@ class Requests:
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
         entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline)
+        if opens is not None:
+            entry.opens = opens
+        if h is not None:
+            entry.h = h
+            self._on_channel.setdefault(h, set()).add(entry)
         return entry
 
     def settle(self, message: Inbound) -> Pending | None:
         """Give an answer to whoever waits for it; None if nobody does."""
         pending = self._pending.pop(message.i, None)
-        if pending is not None and not pending.future.done():
-            pending.future.set_result(message)
+        if pending is not None:
+            if pending.h is not None:
+                self._leave_channel(pending)
+            if not pending.future.done():
+                pending.future.set_result(message)
         return pending
 
     def fail(self, pending: Pending, error: Exception) -> None:
         """End a request with ``error``."""
-        self._pending.pop(pending.id, None)
+        self.drop(pending)
         if not pending.future.done():
             pending.future.set_result(error)
         if pending.turn is not None and not pending.turn.done():
@@ -110,7 +134,21 @@ class Requests:
 
     def drop(self, pending: Pending) -> bool:
         """Forget a request whose caller left; False if it had been settled already."""
+        if pending.h is not None:
+            self._leave_channel(pending)
         return self._pending.pop(pending.id, None) is not None
+
+    def _leave_channel(self, pending: Pending) -> None:
+        assert pending.h is not None
+        others = self._on_channel.get(pending.h)
+        if others is not None:
+            others.discard(pending)
+            if not others:
+                del self._on_channel[pending.h]
+
+    def on_channel(self, h: int) -> list[Pending]:
+        """Those that were made on anonymous channel ``h``."""
+        return list(self._on_channel.get(h, ()))
 
     def all(self) -> list[Pending]:
         return list(self._pending.values())

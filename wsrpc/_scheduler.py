@@ -27,6 +27,9 @@ class Scheduler(Protocol):
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
 
+    def call_soon(self, callback: Callable[[], object], /) -> None:
+        """Call it in the next turn; may itself be called in any thread."""
+
     def create_future(self) -> asyncio.Future[Any]: ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
@@ -69,6 +72,16 @@ class LoopScheduler:
     def _call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         self.renew()
         return self.call_at(when, callback)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        loop = self._loop or asyncio.get_running_loop()
+        if loop.is_closed():
+            return  # and everything that was in it is over
+        try:
+            here = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            here = False
+        (loop.call_soon if here else loop.call_soon_threadsafe)(callback)
 
     def _create_future(self) -> asyncio.Future[Any]:
         self.renew()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ._codec import Codec, JsonCodec
+from ._codec import Codec, JsonCodec, NegotiatedCodec
 from ._convert import EncHook
 from .limits import Limits
 
@@ -20,13 +20,18 @@ class Settings(msgspec.Struct, frozen=True):
     codec: Codec
     limits: Limits
     expose_errors: bool | Callable[[BaseException], bool] = False
+    extensions: bool = False
+    """Whether to say more than ws-wrapper's messages to peers that understand it."""
+    binary: NegotiatedCodec | None = None
+    """What to speak with peers that speak it, too."""
 
 
 def make_settings(
     limits: Limits | None,
     codec: Codec | None,
     enc_hook: EncHook | None,
-    expose_errors: bool | Callable[[BaseException], bool],
+    expose_errors: bool | Callable[[BaseException], bool] = False,
+    extensions: bool = True,
 ) -> Settings:
     """The settings of a client or a server.
 
@@ -40,4 +45,7 @@ def make_settings(
         raise TypeError(f"codec= takes a codec such as wsrpc.JsonCodec(), got {codec!r}")
     if codec is not None and enc_hook is not None:
         raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
-    return Settings(codec or JsonCodec(enc_hook=enc_hook), limits or Limits(), expose_errors)
+    codec = codec or JsonCodec(enc_hook=enc_hook)
+    # A codec of the user's own is what both ends were told to speak.
+    binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
+    return Settings(codec, limits or Limits(), expose_errors, extensions, binary)

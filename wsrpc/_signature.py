@@ -7,6 +7,7 @@ over the parameters for each message; this one has the loop behind it, and what 
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable, Hashable
 from functools import lru_cache
@@ -16,11 +17,11 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 
 from ._arguments import ArgumentsRefused, Explainer
-from ._convert import EXACT_TYPES, DecHook, Needs, convert_options, examine, make_dec_hook, memoized
-from ._introspect import Facts, Parameter, injectable, introspect, refusal
+from ._convert import EXACT_TYPES, DecHook, Needs, convert_options, converter, examine, make_dec_hook, memoized
+from ._introspect import Facts, Parameter, injectable, introspect, readable, refusal
 from .errors import BadArguments
 
-__all__ = ["ArgumentsRefused", "Handler", "compile_handler", "injectable"]
+__all__ = ["ArgumentsRefused", "Handler", "compile_handler", "injectable", "readable"]
 
 
 # ---------------------------------------------------------------- the generated call
@@ -148,8 +149,15 @@ def _generate(
     wire_needs: list[Needs] = []
     rest: Parameter | None = None
     rest_options: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     for p in facts.parameters:
         if p.source == "injected":
+            continue
+        if p.source == "stream":
+            try:
+                items[f"items_of_{p.name}"] = converter(p.type, dec_hook=dec_hook, lax=lax)
+            except TypeError as exc:
+                raise refusal(facts.name, facts.where, p.name, str(exc)) from exc
             continue
         try:
             needs = examine(p.type, dec_hook is not None)
@@ -182,10 +190,11 @@ def _generate(
             all(needs.scalar for needs in wire_needs),
         ),
         **{f"default_{p.name}": p.default for p in wire if not p.required},
+        **items,
     }
     if rest is not None:
-        items: Any = list.__class_getitem__(rest.type)
-        namespace["Rest"] = msgspec.defstruct("Rest", [("rest", items)], array_like=True)
+        several: Any = list.__class_getitem__(rest.type)
+        namespace["Rest"] = msgspec.defstruct("Rest", [("rest", several)], array_like=True)
     source = _source(facts.parameters, _keywords(options), _keywords(rest_options))
     # Handlers of the same shape have the same text, so it is compiled once. But each gets a copy of the
     # code, because the interpreter specialises code for the function that it calls.
@@ -208,6 +217,7 @@ class Handler:
         "is_coroutine",
         "lane",
         "name",
+        "opens",
         "ordered",
         "parameters",
         "thread",
@@ -226,6 +236,8 @@ class Handler:
     ordered: bool
     inline: bool
     """Whether the call may be made at once, in the event loop, because it does not wait as far as is known."""
+    opens: bool
+    """Whether a channel is the answer, before what ``call`` returns (a coroutine or an async generator) runs."""
     lane: Hashable
     """Ordered handlers with the same lane run one after another: the handler itself, or its channel."""
     name: str
@@ -251,7 +263,8 @@ class Handler:
         self.is_coroutine = facts.is_coroutine
         self.thread = thread
         self.ordered = False
-        self.inline = not (thread or facts.is_coroutine)
+        self.opens = facts.opens
+        self.inline = not (thread or facts.is_coroutine or facts.is_generator)
         if ordered:
             self.put_in_lane(self)
         self.name = facts.name
@@ -286,7 +299,7 @@ def compile_handler(
         TypeError: it cannot work; the text names the handler and the parameter and says what to do.
     """
     facts = introspect(function)
-    if thread and facts.is_coroutine:
-        text = "thread=True is for plain functions: a coroutine function runs in the event loop, leave it out"
+    if thread and (facts.is_coroutine or facts.opens or inspect.isasyncgenfunction(function)):
+        text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
         raise refusal(facts.name, facts.where, None, text)
     return Handler(function, facts, dec_hook=dec_hook, lax=lax, thread=thread, ordered=ordered)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["RESERVED_EVENTS", "F", "OnChannel", "check_name"]
+__all__ = ["RESERVED_EVENTS", "ChannelRef", "F", "OnChannel", "check_name"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
+
+ChannelRef = str | int | None
+"""A named channel, an anonymous one by its id, or the main one."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
     "open": ("peer",),
@@ -27,7 +30,7 @@ class OnChannel:
 
     __slots__ = ()
 
-    _channel_name: str | None
+    _channel_name: ChannelRef
 
 
 def check_name(what: str, name: Any) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import count
 
 from msgspec import Struct
 
 from ._context import Message
+from ._messages import Inbound
 
 __all__ = ["Waiting", "WaitingRoom"]
 
 
 class Waiting(Struct, eq=False):
-    """``id`` is None for an event."""
+    """``id`` is None for an event; ``decode`` reads the payload once more."""
 
     payload: bytes
     id: int | None
     view: Message | None
+    decode: Callable[[bytes | bytearray], Inbound]
 
 
 class WaitingRoom:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar
 import msgspec
 
 from ._backoff import Reconnect, attempts
-from ._caller import Caller
+from ._caller import StreamCaller
 from ._close import CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
@@ -58,7 +58,7 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
     downtime: float
 
 
-class Client(Registrar, Caller):
+class Client(Registrar, StreamCaller):
     """One end of a connection that this side dials, and dials again when it drops.
 
     Handlers are registered first, then ``async with client:`` (or `connect` and `close`) dials. Handlers stay
@@ -80,6 +80,8 @@ class Client(Registrar, Caller):
         dec_hook, enc_hook: msgspec's hooks for types that it does not know.
         lax: convert leniently, both arguments of handlers and ``returns=``.
         expose_errors: send the text of unexpected exceptions to the other side (or ask a predicate for each).
+        extensions: find out whether the server is wsrpc, too, for flow control and binary messages; plain ws-wrapper
+            peers ignore the one message that this takes. False says nothing but ws-wrapper's own messages.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Client(Registrar, Caller):
         enc_hook: EncHook | None = None,
         lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
+        extensions: bool = True,
     ) -> None:
         if isinstance(url, str):
             check_url(url, tls=ssl is not None)
@@ -119,7 +122,7 @@ class Client(Registrar, Caller):
         policy: Any = reconnect
         if policy is not None and not isinstance(policy, Reconnect):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
-        settings = make_settings(limits, codec, enc_hook, expose_errors)
+        settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
         self._limits = settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None

@@ -49,6 +49,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 10_000
     """Outbound requests awaiting an answer; the next raises `TooManyRequests`."""
 
+    channels: int = 1024
+    """Anonymous channels, streams among them, that the other side has opened; the next is refused as `Overloaded`. A
+    stream counts here, not in ``running``, until it is over and its handler has exited."""
+
+    unread: float = 30.0
+    """How long a channel may have messages that nobody reads, or a stream wait for its reader; then it is aborted."""
+
+    stream_window: int = 64
+    """Items of one stream that may be on their way from another wsrpc peer; topped up at half."""
+
+    stream_window_bytes: int = 256 * KiB
+    """Bytes of those items, encoded; one item may overdraw while any of it is left. (HTTP/2: 64 KiB for a stream.)"""
+
+    stream_queue: int = 1 * MiB
+    """Bytes, undecoded, that wait for the reader of a stream or a channel whose other side knows no flow control; past
+    it the reader gets `StreamOverflow` after them."""
+
     high_water: int = 64 * KiB
     """Unsent bytes above which awaiting senders wait. (asyncio's own default.)"""
 

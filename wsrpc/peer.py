@@ -20,13 +20,16 @@ from typing import Any
 
 import msgspec
 
-from ._caller import Caller
+from ._agreement import Agreement
+from ._caller import Sender, StreamCaller
 from ._calls import Calls, Hold
+from ._channels import Channels
 from ._close import CloseCode, CloseInfo, check_close
 from ._context import CURRENT, Context, current_context, in_context
 from ._intake import Intake
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
 from ._messages import Inbound
+from ._opening import Opener
 from ._outbound import Outbound
 from ._registry import Registry
 from ._scheduler import Scheduler
@@ -45,7 +48,7 @@ logger = logging.getLogger("wsrpc")
 
 
 @injectable("ctx.peer")
-class Peer(Registrar, Caller):
+class Peer(Registrar, StreamCaller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 
     ``id`` names it in logs; ``state`` is the application's own mapping; ``ignored`` counts what the protocol
@@ -84,7 +87,7 @@ class Peer(Registrar, Caller):
         self._on_opened: Callable[[], None] | None = None
         """The owner's: told when a connection is open and the `open` handlers are done."""
         warn = partial(self._log, logging.WARNING)
-        self._out = self._sender = Outbound(
+        self._out = Outbound(
             self,
             codec,
             limits,
@@ -96,16 +99,25 @@ class Peer(Registrar, Caller):
             fail=self._fail,
             warn=warn,
         )
+        self._anonymous = Channels(self._out, self._registry, loop, limits, warn)
         self._calls = Calls(
             self,
             self._registry,
             self._shared,
-            reply=self._out.reply,
-            codec=codec,
             limits=limits,
             loop=loop,
             expose_errors=settings.expose_errors,
             fail=self._fail,
+            channels=self._anonymous,
+            out=self._out,
+        )
+        self._sender: Sender = Opener(self._out, self._anonymous, self._keep)
+        self._anonymous.sender = self._sender
+        self._anonymous.handlers = self._calls
+        self._out.is_open = self._anonymous.has
+        self._out.requests.is_taken = self._anonymous.is_ours
+        self._agreement = Agreement(
+            settings, dialer=dialer, out=self._out, channels=self._anonymous, ignored=self.ignored
         )
         self._intake = Intake(
             codec,
@@ -115,11 +127,14 @@ class Peer(Registrar, Caller):
             loop,
             calls=self._calls,
             out=self._out,
+            channels=self._anonymous,
+            agreement=self._agreement if settings.extensions else None,
             ignored=self.ignored,
             fail=self._fail,
             fire=self._tell,
             log=self._log,
         )
+        self._agreement.reader = self._intake
 
     # ------------------------------------------------------------ what users see
 
@@ -151,8 +166,13 @@ class Peer(Registrar, Caller):
 
     @property
     def active(self) -> int:
-        """Handlers that are running for the other side."""
-        return self._calls.running
+        """Handlers that are running for the other side, those that stream or converse included."""
+        return self._calls.unfinished
+
+    @property
+    def channels(self) -> int:
+        """Anonymous channels that are open, streams included, whichever side opened them."""
+        return len(self._anonymous)
 
     def get(self, key: str, default: Any = None) -> Any:
         """``state.get``, by the name that ws-wrapper gives it."""
@@ -170,7 +190,7 @@ class Peer(Registrar, Caller):
         check_name("a channel's name", name)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._out, self._registry, self._forget_channel)
+            channel = self._channels[name] = Channel(name, self._sender, self._registry, self._forget_channel)
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)
@@ -243,6 +263,7 @@ class Peer(Registrar, Caller):
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)
+        self._agreement.connection_made()
         self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
@@ -322,9 +343,12 @@ class Peer(Registrar, Caller):
         if self._opening is not None:
             self._opening.connection_lost(user_closed=info.user_closed)
             self._opening = None
+        self._agreement.connection_lost()
         self._intake.connection_lost()
         self._out.connection_lost(info)
-        self._calls.connection_lost(ConnectionLost(info.code, info.reason))
+        lost = ConnectionLost(info.code, info.reason)
+        self._calls.connection_lost(lost)
+        self._anonymous.connection_lost(lost)
         self._tell("close", info, "disconnect")
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from ._registry import Middleware, Registry
-from ._types import F, OnChannel, check_name
+from ._types import ChannelRef, F, OnChannel, check_name
 
 __all__ = ["Registrar", "Router", "RouterChannel"]
 
@@ -122,7 +122,7 @@ class Router(Registrar):
         # whoever includes it, from the recorded calls.
         self._registry = Registry(dec_hook=_any_type, lax=lax)
         self._channel_name = None
-        self._calls: list[Callable[[Registry, str | None], None]] = []
+        self._calls: list[Callable[[Registry, ChannelRef], None]] = []
         self._included = False
 
     def of(self, name: str, *, ordered: bool = False) -> RouterChannel:
@@ -136,7 +136,7 @@ class Router(Registrar):
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         return self._record(None, event, handler, options)
 
-    def _record(self, channel: str | None, event: str, handler: Any, options: dict[str, Any]) -> Any:
+    def _record(self, channel: ChannelRef, event: str, handler: Any, options: dict[str, Any]) -> Any:
         self._check_open()
         _check_event(event)
 
@@ -155,7 +155,7 @@ class Router(Registrar):
         self._calls.append(lambda registry, main: registry.use(main, middleware))
         return middleware
 
-    def _use_on(self, channel: str, middleware: M) -> M:
+    def _use_on(self, channel: str | int, middleware: M) -> M:
         self._check_open()
         self._registry.use(channel, middleware)
         self._calls.append(lambda registry, main: registry.use(channel, middleware))

@@ -16,7 +16,6 @@ from typing import Any, Never, Self
 from weakref import WeakSet
 
 import msgspec
-from msgspec import UNSET
 
 from ._caller import no_keywords
 from ._close import CloseCode, CloseInfo
@@ -24,13 +23,12 @@ from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._lifecycle import Closers
 from ._listener import Listener, listen
-from ._messages import Event
-from ._outbound import check_sending, check_thread
+from ._outbound import check_sending, check_thread, event_on
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
-from ._types import check_name
-from .errors import ChannelClosed, ConnectionLost, PeerError, QueueFull
+from ._types import ChannelRef, check_name
+from .errors import ChannelClosed, ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .limits import Limits
 from .peer import Peer
 from .router import Registrar, Router
@@ -58,7 +56,7 @@ class Server(Registrar):
     Args:
         limits: bounds of each connection.
         origins: further values of a browser's ``Origin`` that may connect; the server's own host always may.
-        codec, dec_hook, enc_hook, lax, expose_errors: as for `Client`.
+        codec, dec_hook, enc_hook, lax, expose_errors, extensions: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
             ``lambda ctx: asyncio.timeout(5)``.
     """
@@ -73,12 +71,13 @@ class Server(Registrar):
         enc_hook: EncHook | None = None,
         lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
+        extensions: bool = True,
         handler_context: HandlerContext | None = None,
     ) -> None:
         if isinstance(origins, str):
             raise TypeError(f"origins is a list of origins, got text: origins=[{origins!r}]")
         self._origins = tuple(origins)
-        self._settings = make_settings(limits, codec, enc_hook, expose_errors)
+        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
         self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
@@ -291,10 +290,12 @@ class Server(Registrar):
             raise no_keywords("emit", event, unsupported)
         return await self._emit(None, event, args, skip)
 
-    async def _emit(self, channel: str | None, event: str, args: tuple[Any, ...], skip: Peer | None) -> EmitReport:
+    async def _emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Peer | None) -> EmitReport:
         check_sending(channel, event, self._thread)
         peers = [peer for peer in self._peers if peer is not skip]
-        payload = self._settings.codec.encode(Event((event, *args), UNSET if channel is None else channel))
+        message = event_on(channel, (event, *args))
+        payloads: dict[Callable[[Any], bytes], bytes] = {}  # one for each encoding, whatever the number of peers
+        payloads[self._settings.codec.encode] = self._settings.codec.encode(message)
         full = [peer.transport.drain() for peer in peers if peer._out.line.full and peer.transport]
         if full:
             with suppress(TimeoutError):
@@ -303,8 +304,11 @@ class Server(Registrar):
         errors: list[PeerError] = []
         for peer in peers:
             try:
-                peer._deliver(payload)
-            except (ConnectionLost, QueueFull) as exc:
+                encode = peer._out.encode
+                if encode not in payloads:
+                    payloads[encode] = encode(message)
+                peer._deliver(payloads[encode])
+            except (ConnectionLost, MessageTooBig, QueueFull) as exc:
                 error = PeerError(peer, str(exc))
                 error.__cause__ = exc
                 errors.append(error)

@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ._close import CloseCode, CloseInfo, check_close
-from ._codec import Codec, JsonCodec
+from ._codec import Codec
 from ._lifecycle import Closers
 from ._scheduler import LoopScheduler, Scheduler, Timer
-from ._settings import Settings
+from ._settings import make_settings
 from .client import Client
 from .errors import ConnectionLost
 from .limits import Limits
@@ -189,13 +189,18 @@ def memory_transports(
 
 @asynccontextmanager
 async def pair(
-    *, codec: Codec | None = None, limits: Limits | None = None, clock: Clock | None = None
+    *,
+    codec: Codec | None = None,
+    limits: Limits | None = None,
+    clock: Clock | None = None,
+    extensions: bool = True,
 ) -> AsyncGenerator[tuple[Peer, Peer]]:
     """Two peers that are connected in memory, the dialing one first; leaving the block closes them.
 
-    Register handlers inside the block, before anything is sent.
+    Register handlers inside the block, before anything is sent. ``extensions=False`` makes plain ws-wrapper peers
+    of them.
     """
-    settings = Settings(codec or JsonCodec(), limits or Limits())
+    settings = make_settings(limits, codec, None, extensions=extensions)
     scheduler: Scheduler = clock or LoopScheduler()
     left = Peer(settings, dialer=True, loop=scheduler)
     right = Peer(settings, dialer=False, loop=scheduler)
@@ -340,6 +345,9 @@ class Clock:
         timer = _ClockTimer(callback)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
+
+    def call_soon(self, callback: Callable[[], object], /) -> None:
+        self._real.call_soon(callback)
 
     def create_future(self) -> asyncio.Future[Any]:
         return self._real.create_future()

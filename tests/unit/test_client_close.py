@@ -73,7 +73,7 @@ async def test_a_close_that_may_not_be_sent_is_a_local_error(code: int, reason: 
 @clean
 async def test_what_was_accepted_leaves_before_the_close_frame() -> None:
     async with raw_server() as raw:
-        client = Client(raw.url, limits=LIMITS)
+        client = Client(raw.url, limits=LIMITS, extensions=False)
         connecting = asyncio.create_task(client.connect())
         peer = await raw.accept()
         await connecting
@@ -97,7 +97,7 @@ async def test_what_was_accepted_leaves_before_the_close_frame() -> None:
 @clean
 async def test_what_waited_offline_is_flushed_before_the_close_frame() -> None:
     async with raw_server() as raw:
-        client = Client(raw.url, limits=LIMITS)
+        client = Client(raw.url, limits=LIMITS, extensions=False)
         for number in range(10):
             await client.emit("n", number)
         connecting = asyncio.create_task(client.connect())
@@ -114,7 +114,7 @@ async def test_what_waited_offline_is_flushed_before_the_close_frame() -> None:
 @clean
 async def test_what_was_accepted_while_open_handlers_run_is_flushed_before_the_close_frame() -> None:
     async with raw_server() as raw:
-        client = Client(raw.url, limits=LIMITS.replace(close_timeout=0.2))
+        client = Client(raw.url, limits=LIMITS.replace(close_timeout=0.2), extensions=False)
         running = asyncio.Event()
 
         @client.on("open")
@@ -140,7 +140,7 @@ async def test_what_was_accepted_while_open_handlers_run_is_flushed_before_the_c
 @clean
 async def test_close_while_dialing() -> None:
     async with raw_server() as raw:
-        client = Client(raw.url, limits=LIMITS)
+        client = Client(raw.url, limits=LIMITS, extensions=False)
         connecting = asyncio.create_task(client.connect())
         await raw.accept_tcp()
         request = asyncio.create_task(client.request("x"))
@@ -180,7 +180,7 @@ async def test_close_after_a_drop_before_the_next_attempt() -> None:
 @clean
 async def test_close_while_open_handlers_run() -> None:
     async with raw_server() as raw:
-        client = Client(raw.url, limits=LIMITS.replace(close_timeout=0.2))
+        client = Client(raw.url, limits=LIMITS.replace(close_timeout=0.2), extensions=False)
         running, cancelled = asyncio.Event(), asyncio.Event()
 
         @client.on("open")
@@ -269,7 +269,7 @@ async def test_close_without_ever_connecting() -> None:
 @clean
 async def test_cancelling_close_is_safe() -> None:
     async with raw_server() as raw:
-        client = Client(raw.url, limits=LIMITS)
+        client = Client(raw.url, limits=LIMITS, extensions=False)
         connecting = asyncio.create_task(client.connect())
         peer = await raw.accept()
         await connecting

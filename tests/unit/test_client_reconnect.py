@@ -270,7 +270,9 @@ async def offline(**options: Any) -> AsyncGenerator[tuple[Client, Any]]:
         return {}
 
     async with raw_server() as raw:
-        client = Client(raw.url, headers=headers, **{"reconnect": AT_ONCE, "limits": LIMITS} | options)
+        client = Client(
+            raw.url, headers=headers, **{"reconnect": AT_ONCE, "limits": LIMITS, "extensions": False} | options
+        )
         connecting = asyncio.create_task(client.connect())
         first = await raw.accept()
         await connecting

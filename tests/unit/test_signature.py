@@ -7,7 +7,7 @@ import inspect
 import math
 import operator
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -631,24 +631,6 @@ def test_types_that_cannot_work_are_refused() -> None:
     assert "parameter 'thing': object says nothing about the value: annotate typing.Any" in refusal(anything)
     compile_handler(custom, dec_hook=opaque_hook)
     compile_handler(nested, dec_hook=opaque_hook)
-
-
-def test_streaming_is_refused_for_now() -> None:
-    async def items() -> AsyncIterator[int]:
-        yield 1
-
-    def numbers() -> Iterator[int]:
-        yield 1
-
-    class Producer:
-        async def __call__(self) -> AsyncIterator[int]:
-            yield 1
-
-    async def upload(name: str, chunks: AsyncIterator[bytes]) -> None: ...
-
-    for function in (items, numbers, Producer(), functools.partial(items)):
-        assert "streaming handlers are not supported yet" in refusal(function)
-    assert "parameter 'chunks': streaming handlers are not supported yet" in refusal(upload)
 
 
 def test_thread_for_a_coroutine_function_is_refused() -> None:

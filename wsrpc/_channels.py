@@ -1,0 +1,159 @@
+"""The anonymous channels of one peer: which there are, and what they need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ._caller import Sender
+from ._inbox import Decode, Inbox
+from ._messages import ChannelCreated, Event, Inbound, Resolution
+from ._outbound import Outbound
+from ._registry import Registry
+from ._rejections import CLOSED, is_closed, reason_from_wire
+from ._scheduler import Scheduler
+from .anonymous import FINISHED, AnonymousChannel
+from .errors import ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError, StreamOverflow
+from .limits import Limits
+
+__all__ = ["Channels"]
+
+
+class Handlers(Protocol):
+    """What channels need of the calls: their messages reach handlers, and their end ends those."""
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Any, decode: Decode, /) -> None: ...
+
+    def reject(self, i: int, error: RpcError, /) -> None: ...
+
+    def channel_over(self, h: int, reason: object, /) -> None: ...
+
+
+class Channels:
+    """Two tables: an id may mean one channel that we opened and another one that the other side opened.
+
+    Between conforming peers the ids of the two never meet. JavaScript keeps one table for both and confuses them.
+    """
+
+    def __init__(self, out: Outbound, registry: Registry, loop: Scheduler, limits: Limits, warn: Callable[..., None]):
+        self.loop = loop
+        self.limits = limits
+        self.sender: Sender  # given by the peer, which makes it later
+        self.handlers: Handlers
+        self.warn = warn
+        self.has_credit = False
+        self._out = out
+        self._own = registry
+        self._opened: dict[int, AnonymousChannel] = {}
+        self._served: dict[int, AnonymousChannel] = {}
+        self.lingering = 0
+        """Handlers of channels that are over that have not exited yet; they take a place as if theirs were not."""
+        self.ignored: Callable[[str], None]
+
+    def __len__(self) -> int:
+        return len(self._opened) + len(self._served)
+
+    # ------------------------------------------------------------ coming and going
+
+    def find(self, h: int) -> AnonymousChannel | None:
+        return self._opened.get(h) or self._served.get(h)
+
+    def has(self, h: int) -> bool:
+        return h in self._opened or h in self._served
+
+    def is_ours(self, h: int) -> bool:
+        """Whether ``h`` is a channel that we opened."""
+        return h in self._opened
+
+    def open(self, h: int) -> AnonymousChannel:
+        """The answer to our request ``h`` is a channel."""
+        self._out.forget_aborted(h)
+        channel = self._opened[h] = AnonymousChannel(h, self)
+        channel._opened()
+        return channel
+
+    def make(self, h: int) -> AnonymousChannel:
+        """A channel for the handler of request ``h``, which the other side does not know of yet."""
+        return AnonymousChannel(h, self)
+
+    def deliver(self, channel: AnonymousChannel) -> None:
+        """Answer the request with its channel.
+
+        Raises:
+            Overloaded: there are too many.
+            RemoteError: it was aborted already, and why.
+        """
+        if channel.closed:
+            reason = channel.close_reason
+            if isinstance(reason, RpcError):
+                raise reason
+            raise RpcError.of_value("the channel was closed" if reason is None else reason)
+        if len(self._served) + self.lingering >= self.limits.channels:
+            error = Overloaded(f"{self.limits.channels} channels are open already (Limits.channels), close some")
+            error._made_here = True
+            channel.close()
+            raise error
+        self._out.forget_aborted(channel.id)
+        self._out.reply(self._out.encode(ChannelCreated(channel.id)))
+        self._served[channel.id] = channel
+        channel._opened()
+
+    def aborted(self, h: int, x: Any, flag: Any) -> bool:
+        """The other side says that channel ``h`` is over; False if there is none."""
+        channel = self.find(h)
+        if channel is None:
+            return False
+        if is_closed(x, flag):
+            channel._end_well()
+            return True
+        reason = reason_from_wire(x, flag)
+        # What is no error there is none here for those who read: they get it as an error's value, as for requests.
+        error = reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+        channel._end(reason, error)
+        return True
+
+    def connection_lost(self, error: ConnectionLost) -> None:
+        """All are over."""
+        for channel in [*self._opened.values(), *self._served.values()]:
+            channel._end(error, error)
+
+    # ------------------------------------------------------------ what a channel needs
+
+    def forget(self, channel: AnonymousChannel, reason: object) -> None:
+        h = channel.id
+        for table in (self._opened, self._served):
+            if table.get(h) is channel:
+                del table[h]
+        for pending in self._out.requests.on_channel(h):
+            self._out.requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
+        self.handlers.channel_over(h, reason)
+
+    def make_registry(self) -> Registry:
+        return Registry(dec_hook=self._own.dec_hook, lax=self._own.lax)
+
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
+        return self._out.converter(returns)
+
+    def dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self.handlers.arrived(message, payload, None, decode)
+
+    def answer(self, i: int, value: object) -> None:
+        self._out.reply(self._out.encode(Resolution(i, value)))
+
+    def refuse(self, i: int, error: Exception) -> None:
+        self.handlers.reject(i, error if isinstance(error, RpcError) else RpcError(str(error)))
+
+    def start_items(self, h: int, inbox: Inbox) -> None:
+        if self.has_credit:
+            inbox.give_credit(lambda n, size: self._out.grant(h, n, size))
+        self._out.reply(self._out.encode(Event(("start",), h=h)))
+
+    def stop_items(self, h: int) -> None:
+        self._out.reply(self._out.encode(Event(("stop",), h=h)))
+
+    def tell(self, h: int, reason: object) -> None:
+        if reason is FINISHED:
+            reason = CLOSED
+        elif isinstance(reason, StreamOverflow):
+            reason = RpcError(str(reason))
+        self._out.abort_channel(h, reason)

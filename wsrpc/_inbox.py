@@ -1,0 +1,186 @@
+"""What has arrived for one reader: the items of a stream, or the events of one name on a channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET
+
+from ._messages import Inbound
+from ._scheduler import Scheduler
+from .errors import StreamOverflow
+from .limits import Limits
+
+__all__ = ["Inbox"]
+
+Decode = Callable[[bytes | bytearray], Inbound]
+Answer = Callable[[int], None]
+
+
+class Inbox:
+    """A queue with one reader, in arrival order, bounded.
+
+    The other side keeps to the credit that it is given (``grant`` is called with totals of items and bytes), or it
+    knows none: then ``Limits.stream_queue`` bounds what waits, most of it undecoded, because that is smaller.
+    ``answer`` is called with the id of each message that was a request, once there is room again: so a plain peer that
+    requests instead of emitting goes no faster than the reader.
+
+    The reader first looks at `ready`, then waits with `wait` or takes with `take`.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_bytes",
+        "_grant",
+        "_granted",
+        "_granted_bytes",
+        "_limit",
+        "_loop",
+        "_overflowed",
+        "_queue",
+        "_received",
+        "_received_bytes",
+        "_regrant_at",
+        "_regrant_bytes_at",
+        "_taken",
+        "_taken_bytes",
+        "_waiter",
+        "_window",
+        "_window_bytes",
+        "error",
+        "items",
+        "over",
+    )
+
+    def __init__(self, loop: Scheduler, limits: Limits, *, items: bool, answer: Answer) -> None:
+        self._loop = loop
+        self._answer = answer
+        self._window = limits.stream_window
+        self._window_bytes = limits.stream_window_bytes
+        self._limit = limits.stream_queue
+        self.items = items
+        """Whether what arrives is a stream's items, or else events."""
+        # Value, encoded size, id if it was a request and not answered yet, how to decode it if it was not.
+        self._queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
+        self._bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._received = self._received_bytes = 0
+        self._taken = self._taken_bytes = 0
+        self._grant: Callable[[int, int], None] | None = None
+        self._granted = self._granted_bytes = 0
+        self._regrant_at = self._regrant_bytes_at = 0
+        self._overflowed = False
+        self.over = False
+        """Nothing more will arrive."""
+        self.error: Exception | None = None
+        """What the reader gets after the last one, unless it is simply the end."""
+
+    # ------------------------------------------------------------ arriving
+
+    def push(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> bool:
+        """Keep what a message brings; False if that is too much, which ends the inbox with `StreamOverflow`."""
+        size = len(payload)
+        i = message.i
+        if self.over:
+            if i is not UNSET:
+                self._answer(i)
+            return True
+        within_credit = self._received < self._granted and self._received_bytes < self._granted_bytes
+        queue = self._queue
+        if not within_credit and queue and self._bytes + size > self._limit:
+            self.end(StreamOverflow(f"{self._bytes} bytes wait to be read (Limits.stream_queue={self._limit})"))
+            return False
+        self._received += 1
+        self._received_bytes += size
+        self._bytes += size
+        crowded = len(queue) >= self._window
+        if i is UNSET:
+            i = None
+        elif not crowded and self._bytes <= self._window_bytes:
+            self._answer(i)
+            i = None
+        if crowded and not within_credit:
+            queue.append((bytes(payload), size, i, decode))
+        else:
+            queue.append((self._value(message), size, i, None))
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        return True
+
+    def _value(self, message: Inbound) -> Any:
+        a = message.a
+        if self.items:
+            item = a[1] if len(a) > 1 else None
+            return item.get("value") if item.__class__ is dict else None
+        # An event with one argument stands for that, one with several for the list of them.
+        return (a[1] if len(a) == 2 else a[1:]) if len(a) > 1 else None
+
+    def end(self, error: Exception | None = None) -> None:
+        """Nothing more will arrive; the reader learns why after what is there."""
+        if self.over:
+            return
+        self.over = True
+        self.error = error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` has something to give."""
+        return bool(self._queue)
+
+    async def wait(self) -> None:
+        """Wait until something is there or nothing more will come. Cancelling is safe: nothing is lost.
+
+        Raises:
+            RuntimeError: somebody else waits already.
+        """
+        if self._waiter is not None:
+            raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
+        if self._queue or self.over:
+            return
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def take(self) -> Any:
+        """The next one. The other side is told that there is room for more when half of the window is free."""
+        value, size, i, decode = self._queue.popleft()
+        self._bytes -= size
+        self._taken += 1
+        self._taken_bytes += size
+        if i is not None:
+            self._answer(i)
+        if decode is not None:
+            value = self._value(decode(value))
+        if self._grant is not None and (self._taken >= self._regrant_at or self._taken_bytes >= self._regrant_bytes_at):
+            self.give_credit(self._grant)
+        return value
+
+    def give_credit(self, grant: Callable[[int, int], None]) -> None:
+        """Let the other side send a full window from here, and go on from there by itself."""
+        self._grant = grant
+        self._granted = self._taken + self._window
+        self._granted_bytes = self._taken_bytes + self._window_bytes
+        self._regrant_at = self._taken + (self._window + 1) // 2
+        self._regrant_bytes_at = self._taken_bytes + (self._window_bytes + 1) // 2
+        if not self.over:
+            grant(self._granted, self._granted_bytes)
+
+    def discard(self) -> None:
+        """Nobody will read what is there."""
+        self.end()
+        self._grant = None
+        while self._queue:
+            _, _, i, _ = self._queue.popleft()
+            if i is not None:
+                self._answer(i)
+        self._bytes = 0

@@ -1,0 +1,149 @@
+"""Requests whose answer is a channel: conversations, streams, uploads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from ._caller import Source
+from ._channels import Channels
+from ._messages import NoMoreItems
+from ._outbound import Outbound
+from ._producer import Producer, close_source
+from ._reading import Reading
+from ._types import ChannelRef
+from .anonymous import AnonymousChannel
+from .errors import BadResult, ChannelClosed, RemoteError, RpcError
+
+__all__ = ["Opener"]
+
+Timeout = float | UnsetType | None
+SOURCE_FAILED = "what was sent failed at its source"
+
+
+class Opener:
+    """What `Caller` needs of a peer: everything that is sent because a user says so."""
+
+    def __init__(self, out: Outbound, channels: Channels, keep: Callable[[asyncio.Task[None]], None]) -> None:
+        self.send_event = out.send_event
+        self.send_event_nowait = out.send_event_nowait
+        self.send_request = out.send_request
+        self.converter = out.converter
+        self._out = out
+        self._channels = channels
+        self._keep = keep
+
+    async def open_channel(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, /
+    ) -> AnonymousChannel:
+        """See `Caller.open_channel`."""
+        opened: AnonymousChannel = await self._out.send_request(
+            channel, event, args, UNSET, timeout, self._channels.open
+        )
+        return opened
+
+    async def open_stream(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, send: Source | None, /
+    ) -> Reading:
+        """See `StreamCaller.stream`."""
+        if send is not None:
+            check_source(send)
+        try:
+            opened = await self.open_channel(channel, event, args, timeout)
+        except BaseException:
+            await close_source(send)
+            raise
+        reading = opened._reading("next", items=True, owns=True)
+        if send is not None:
+            pump = asyncio.get_running_loop().create_task(self._feed(opened, reading, send))
+            opened._on_close = lambda reason: _cancel(pump)
+            self._keep(pump)
+        return reading
+
+    async def _feed(self, channel: AnonymousChannel, reading: Reading, send: Source) -> None:
+        """Send what a stream's handler reads, beside the reading."""
+        producer = Producer(channel, self._out)
+        try:
+            await self._produce(producer, send)
+            await producer.finish()
+        except ChannelClosed:
+            return  # whoever reads hears of it
+        except Exception as exc:
+            reading.inbox.end(exc)
+            channel._abort(exc if isinstance(exc, RpcError) else RpcError(SOURCE_FAILED))
+
+    async def upload(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: Timeout,
+        send: Source,
+        /,
+    ) -> Any:
+        """See `Caller.request` with ``send``."""
+        check_source(send)
+        try:
+            opened = await self.open_channel(channel, event, args, timeout)
+        except BaseException:
+            await close_source(send)
+            raise
+        try:
+            await self._produce(Producer(opened, self._out), send)
+            # The answer to the end of the items is the result.
+            return await self._out.send_request(opened.id, "next", (NoMoreItems(),), returns, timeout)
+        except ChannelClosed as exc:
+            raise (opened._error or exc) from None
+        except (RemoteError, BadResult) as exc:
+            raise exc from None  # the handler's own answer
+        except asyncio.CancelledError as exc:
+            opened._abort(exc.args[0] if exc.args else None)
+            raise
+        except Exception as exc:
+            opened._abort(exc if isinstance(exc, RpcError) else RpcError(SOURCE_FAILED))
+            raise
+        finally:
+            opened._end_well()
+
+    async def _produce(self, producer: Producer, send: Source) -> None:
+        """Send the items until there are no more, or nobody wants more.
+
+        Raises:
+            ChannelClosed: the channel is over.
+            whatever the source raises.
+        """
+        # In a task of its own, because a source may wait for ever for an item that nobody wants.
+        running = asyncio.get_running_loop().create_task(producer.run(send))
+        try:
+            await asyncio.wait({running, producer.stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            await close_source(send)
+        error = None if running.cancelled() else running.exception()
+        if producer.channel_closed:
+            raise ChannelClosed(str(producer.h))
+        if error is not None:
+            raise error
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+def check_source(send: Any) -> None:
+    """Refuse what has no items to send.
+
+    Raises:
+        TypeError: says what it takes.
+    """
+    if isinstance(send, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(
+        send, (AsyncIterable, Iterable)
+    ):
+        raise TypeError(
+            f"send= takes an iterable or async iterable whose items are sent one by one, got {type(send).__name__}"
+        )

@@ -1,0 +1,287 @@
+"""Producing: the items of an iterable, sent on an anonymous channel as whoever consumes them asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from functools import partial
+from typing import Any
+
+from msgspec import UNSET
+
+from ._caller import Source
+from ._inbox import Decode
+from ._messages import MAX_ID, Event, Inbound, Item, NoMoreItems
+from ._outbound import Outbound
+from .anonymous import AnonymousChannel
+from .errors import BadArguments, ProtocolError, RpcError, StreamOverflow
+
+__all__ = ["Producer", "as_source", "close_source"]
+
+LARGEST_PULL = 100_000
+
+
+class Producer:
+    """Sends items in one of three ways, which the consumer's first act chooses (and nothing later changes):
+
+    - ``credit``, then ``start``: another wsrpc peer. Items are events, as far as the credit goes.
+    - ``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
+      request, and the next one waits for its answer.
+    - a request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
+      they are large.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_first",
+        "_granted",
+        "_granted_bytes",
+        "_loop",
+        "_mode",
+        "_out",
+        "_patience",
+        "_pulls",
+        "_sent",
+        "_sent_bytes",
+        "_timer",
+        "_waiter",
+        "h",
+        "stopped",
+    )
+
+    def __init__(self, channel: AnonymousChannel, out: Outbound) -> None:
+        self._channel = channel
+        self.h = channel.id
+        self._out = out
+        self._loop = channel._home.loop
+        self._patience = channel._home.limits.unread
+        self._mode = ""
+        self._sent = self._sent_bytes = 0
+        self._granted = self._granted_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._pulls: deque[tuple[int, int]] = deque()
+        self.stopped: asyncio.Future[None] = self._loop.create_future()
+        """Done when the consumer has said that it wants no more, or the channel is over."""
+        channel._on_credit = self._credited
+        if channel._credit is not None:
+            self._credited(*channel._credit)
+        for event in ("start", "pull", "stop"):
+            channel._tap(event, self)
+        self._timer = self._loop.call_at(self._loop.time() + self._patience, self._unread)
+
+    # ------------------------------------------------------------ what the consumer says
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        name = message.a[0]
+        i = message.i
+        if name == "start":
+            if not self._mode:
+                self._begin("credit" if self._granted else "paced")
+            if i is not UNSET:
+                self._channel._answer(i, None)
+        elif name == "pull":
+            self._pull(i, message.a[1:])
+        else:
+            if not self.stopped.done():
+                self.stopped.set_result(None)
+            if i is not UNSET:
+                self._channel._answer(i, None)
+
+    def _pull(self, i: Any, args: list[Any]) -> None:
+        if i is UNSET:
+            return  # nobody waits for an answer, so nobody gets items
+        n = args[0] if args else 1
+        if n.__class__ is not int or not 0 < n <= LARGEST_PULL:
+            self._refuse(i, f"pull: expected how many items, 1 to {LARGEST_PULL}, got {str(n)[:100]}")
+        elif self._mode not in ("", "pull"):
+            self._refuse(i, "pull: this stream was started, so its items come by themselves; pull instead of `start`")
+        else:
+            self._pulls.append((i, n))
+            if not self._mode:
+                self._begin("pull")
+            self._wake()
+
+    def _refuse(self, i: int, text: str) -> None:
+        self._channel._home.refuse(i, BadArguments(text))
+
+    def _credited(self, n: int, size: int) -> None:
+        # Totals: what is repeated or comes late changes nothing.
+        if self._mode in ("", "credit") and 0 <= n <= MAX_ID and 0 <= size <= MAX_ID:
+            self._granted = max(self._granted, n)
+            self._granted_bytes = max(self._granted_bytes, size)
+            if self._may_send:
+                self._wake()
+
+    def _begin(self, mode: str) -> None:
+        self._mode = mode
+        self._timer.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _unread(self) -> None:
+        self._channel._abort(StreamOverflow(f"nobody has begun to read the stream within {self._patience:g} s"))
+
+    @property
+    def channel_closed(self) -> bool:
+        return self._channel.closed
+
+    def channel_over(self, error: Exception | None) -> None:
+        self._timer.cancel()
+        if not self.stopped.done():
+            self.stopped.set_result(None)
+
+    # ------------------------------------------------------------ producing
+
+    @property
+    def _may_send(self) -> bool:
+        return self._sent < self._granted and self._sent_bytes < self._granted_bytes
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def run(self, source: Source) -> None:
+        """Send all items, as far as the consumer wants them.
+
+        Cancelling stops it. To close the source is up to the caller.
+
+        Raises:
+            whatever the source raises; ChannelClosed, ConnectionLost, MessageTooBig, TypeError: an item cannot be sent.
+        """
+        while not self._mode:
+            await self._wait()
+        if self._mode == "pull":
+            await self._run_pulled(source)
+            return
+        send = self._send if self._mode == "credit" else self._never
+        # The same twice, because what takes most of the time here is one more async generator around a plain one.
+        if isinstance(source, AsyncIterable):
+            async for value in source:
+                if not send(value):
+                    await self._send_slowly(value)
+        else:
+            for value in source:
+                if not send(value):
+                    await self._send_slowly(value)
+
+    def _never(self, value: Any) -> bool:
+        return False
+
+    def _send(self, value: Any) -> bool:
+        """Send an item if that is possible now."""
+        out = self._out
+        if not (out.clear and self._sent < self._granted and self._sent_bytes < self._granted_bytes):
+            return False
+        payload = out.encode(Event(("next", Item(value)), UNSET, self.h))
+        out.send(payload)
+        self._sent += 1
+        self._sent_bytes += len(payload)
+        return True
+
+    async def _send_slowly(self, value: Any) -> None:
+        if self._mode == "paced":
+            try:
+                # The consumer may take as long as it likes; closing the channel settles this.
+                await self._out.send_request(self.h, "next", (Item(value),), UNSET, None)
+            except RpcError as exc:
+                raise ProtocolError(f"the consumer refused an item: {exc}") from exc
+            return
+        while not self._may_send:
+            await self._wait()
+        self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self.h))
+        self._sent += 1
+
+    async def _run_pulled(self, source: Source) -> None:
+        window = self._channel._home.limits.stream_window_bytes
+        items = _iterate(source)
+        try:
+            done = False
+            while not done:
+                while not self._pulls:
+                    await self._wait()
+                i, n = self._pulls[0]
+                values: list[Any] = []
+                size = 0
+                while len(values) < n and size < window:
+                    try:
+                        value = await anext(items)
+                    except StopAsyncIteration:
+                        done = True
+                        break
+                    values.append(value)
+                    size += len(self._out.encode(Item(value)))
+                self._pulls.popleft()
+                self._channel._answer(i, {"values": values, "done": done})
+        finally:
+            await items.aclose()
+
+    def refuse_pulls(self, error: Exception) -> None:
+        """The source failed: whoever waits for items hears of it before the channel is over."""
+        while self._pulls:
+            i, _ = self._pulls.popleft()
+            self._channel._home.refuse(i, error)
+
+    async def finish(self) -> None:
+        """Say that there are no more items, unless a consumer that pulls knows it already."""
+        if self._mode != "pull":
+            await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
+
+
+async def _iterate(source: Source) -> AsyncGenerator[Any]:
+    if isinstance(source, AsyncIterable):
+        async for value in source:
+            yield value
+    else:
+        for value in source:
+            yield value
+
+
+async def _in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
+    """The items of what may block, each made in a thread."""
+    loop = asyncio.get_running_loop()
+    iterator = iter(source)
+    context = contextvars.copy_context()
+    nothing = object()
+    making: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            making = loop.run_in_executor(None, context.run, partial(next, iterator, nothing))
+            value = await asyncio.shield(making)
+            if value is nothing:
+                return
+            yield value
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None and making is not None and not making.done():
+            # It was cancelled, but what runs in a thread goes on: a generator can be closed when that is over.
+            making.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, context.run, close))
+        elif close is not None:
+            await loop.run_in_executor(None, context.run, close)
+
+
+def as_source(value: Any, *, thread: bool = False) -> Source | None:
+    """``value`` if it is something to stream: an async iterable or an iterator (a generator is one). None otherwise."""
+    if hasattr(value, "__aiter__"):
+        source: AsyncIterable[Any] = value
+        return source
+    if hasattr(value, "__next__"):
+        iterator: Iterable[Any] = value
+        return _in_thread(iterator) if thread else iterator
+    return None
+
+
+async def close_source(source: Any) -> None:
+    """Let a generator's ``finally`` run now, not when it is collected."""
+    if hasattr(source, "aclose"):
+        await source.aclose()
+    elif inspect.isgenerator(source):
+        source.close()

@@ -1,0 +1,149 @@
+"""One reading of an anonymous channel: where what it brings is kept, how it begins and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from msgspec import UNSET
+
+from ._inbox import Decode, Inbox
+from ._messages import Inbound
+
+__all__ = ["Readable", "Reading", "Tap", "Upload"]
+
+
+class Tap(Protocol):
+    """Takes the messages of one event's name past the handlers."""
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None: ...
+
+    def channel_over(self, error: Exception | None, /) -> None:
+        """Nothing more will arrive; ``error`` says why, None that all is well."""
+
+
+class Readable(Protocol):
+    """What a reading needs of its channel."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    def _tap(self, event: str, tap: Tap, /) -> None:
+        """Let ``tap`` have the messages of that name; RuntimeError if somebody has them already."""
+
+    def _untap(self, event: str, tap: Tap, /) -> None: ...
+
+    @property
+    def _has_credit(self) -> bool: ...
+
+    def _start_items(self, inbox: Inbox, /) -> None:
+        """Tell the producer on the other side that it may begin."""
+
+    def _answer(self, i: int, value: object, /) -> None: ...
+
+    def _abort(self, reason: object, /) -> None: ...
+
+    def _end_well(self) -> None: ...
+
+    def _soon(self, callback: Callable[[], None], /) -> None: ...
+
+    def _warn(self, text: str, /) -> None: ...
+
+
+class Reading:
+    """Reads the items of ws-wrapper's iterator protocol (``event`` is ``next``), or the events of one name.
+
+    ``owns``: the channel is there for this reading only and ends with it.
+    """
+
+    __slots__ = ("__weakref__", "_channel", "_event", "_left", "_owns", "end_id", "ended", "inbox", "on_end")
+
+    def __init__(self, channel: Readable, inbox: Inbox, event: str, *, owns: bool = False) -> None:
+        self._channel = channel
+        self._event = event
+        self._owns = owns
+        self._left = False
+        self.inbox = inbox
+        self.ended = False
+        """The other side has said that there are no more items."""
+        self.end_id: int | None = None
+        """The id of the request by which the other side said that there are no more items."""
+        self.on_end: Callable[[int], None] | None = None
+        """Answers that request, where the answer is known before it comes."""
+        channel._tap(event, self)
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        inbox = self.inbox
+        if inbox.items:
+            a = message.a
+            # A truthy `done` counts, and no argument at all is an item without a value (JavaScript 4.3.1, observed).
+            if len(a) > 1 and a[1].__class__ is dict and a[1].get("done"):
+                self._items_end(message.i)
+                return
+        if not inbox.push(message, payload, decode):
+            self._channel._abort(inbox.error)
+
+    def channel_over(self, error: Exception | None) -> None:
+        self.inbox.end(error)
+
+    def _items_end(self, i: Any) -> None:
+        again, self.ended = self.ended, True
+        self.inbox.end()
+        if i is not UNSET:
+            if again or not self._keeps_end():
+                self._channel._answer(i, None)
+            elif self.on_end is not None:
+                self.on_end(i)
+            else:
+                self.end_id = i
+        if self._owns:
+            self._channel._end_well()
+
+    def _keeps_end(self) -> bool:
+        return False
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the producer on the other side keeps to credit."""
+        return self._channel._has_credit
+
+    def begin(self) -> None:
+        """The first read: the producer on the other side may start."""
+        if self.inbox.items and not self._channel.closed:
+            self._channel._start_items(self.inbox)
+
+    def leave(self, reason: object) -> None:
+        """Nobody reads any more. Idempotent."""
+        if self._left:
+            return
+        self._left = True
+        self._channel._untap(self._event, self)
+        self.inbox.discard()
+        if self._owns:
+            self._channel._abort(reason)
+
+    def leave_soon(self, warning: str) -> None:
+        """The same for a stream that was thrown away: that may happen in any thread, and in the midst of anything."""
+        if not self._left:
+            self._channel._soon(lambda: self._left_behind(warning))
+
+    def _left_behind(self, warning: str) -> None:
+        if warning and not self._channel.closed:
+            self._channel._warn(warning)
+        self.leave(None)
+
+
+class Upload(Reading):
+    """The items that a handler reads from whoever calls it; the call's result answers their end.
+
+    It takes what comes until the channel is over, also when the handler has stopped reading.
+    """
+
+    __slots__ = ()
+
+    def _keeps_end(self) -> bool:
+        return True
+
+    def leave(self, reason: object) -> None:
+        self._left = True
+        self.inbox.discard()

@@ -1,0 +1,140 @@
+"""Handlers whose answer is a channel: streams, uploads and conversations."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ._channels import Channels
+from ._invoke import Call
+from ._outbound import Outbound
+from ._producer import Producer, close_source
+from .errors import RemoteError, RpcError
+
+__all__ = ["Serving"]
+
+
+class Owner(Protocol):
+    """What serving needs of the calls."""
+
+    def answered(self, call: Call, /) -> None:
+        """The request has its answer; what still runs takes a channel's place, not a handler's."""
+
+    def cancel_call(self, call: Call, reason: object, /) -> None: ...
+
+    def resolve(self, i: int, value: object, label: str, /) -> None: ...
+
+    def reject(self, i: int, error: RpcError, /) -> None: ...
+
+
+class Serving:
+    """Runs what happens on a channel, within the call that opened it: so middleware, `handler_context` and the call's
+    place in a lane last until the stream or the conversation is over, and cancelling the call ends it."""
+
+    def __init__(self, channels: Channels, out: Outbound, owner: Owner) -> None:
+        self._channels = channels
+        self._out = out
+        self._owner = owner
+
+    async def run(self, call: Call, work: Any) -> Any:
+        """Answer with a channel, then do ``work``: await it, or send the items of it. Returns what it returns."""
+        is_source = not inspect.isawaitable(work)
+        producer: Producer | None = None
+        try:
+            if call.cancelled:
+                raise asyncio.CancelledError(call.ctx.cancel_reason)
+            channel = self.deliver(call)
+            if not is_source:
+                awaited, work = work, None
+                return await awaited
+            producer = Producer(channel, self._out)
+            await producer.run(work)
+            await producer.finish()
+            return None
+        except Exception as exc:
+            if producer is not None:
+                producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
+            raise
+        finally:
+            if is_source:
+                await close_source(work)
+            elif inspect.iscoroutine(work):
+                work.close()  # it never began
+
+    def deliver(self, call: Call) -> Any:
+        """Answer the call's request with its channel.
+
+        Raises:
+            Overloaded, RemoteError, BadArguments: it cannot be.
+        """
+        channel = call.ctx.channel()
+        self._channels.deliver(channel)
+        call.channel = channel
+        self._owner.answered(call)
+        channel._on_close = lambda reason: self._over(call)
+        return channel
+
+    def _over(self, call: Call) -> None:
+        """The channel is over, and with it the call, unless it is the one that ended it."""
+        if call.exited or call.channel is None:
+            return
+        self._channels.lingering += 1
+        call.lingers = True
+        reason = call.channel.close_reason
+        self._owner.cancel_call(call, RemoteError("the channel was closed") if reason is None else reason)
+
+    def exited(self, call: Call) -> None:
+        """The call's task is over."""
+        call.exited = True
+        if call.lingers:
+            self._channels.lingering -= 1
+
+    # ------------------------------------------------------------ how it ended
+
+    def conclude(self, call: Call, value: object) -> None:
+        """What ran on the channel is over, and all went well."""
+        channel, upload = call.channel, call.ctx._upload
+        assert channel is not None
+        if channel.closed:
+            return
+        handler = call.handler
+        label = call.ctx.label
+        if handler is None or not (handler.opens and handler.is_coroutine):  # a stream: its end was its last item
+            if upload is not None and upload.end_id is not None:
+                self._owner.resolve(upload.end_id, None, label)
+            channel._end_well()
+        elif upload is None:
+            channel._finish()
+        else:
+            self._answer_end(call, lambda i: self._owner.resolve(i, value, label))
+
+    def failed(self, call: Call, error: RpcError) -> None:
+        """What ran on the channel failed."""
+        channel = call.channel
+        assert channel is not None
+        if channel.closed:
+            return
+        if call.ctx._upload is not None and call.handler is not None and call.handler.is_coroutine:
+            self._answer_end(call, lambda i: self._owner.reject(i, error))
+        else:
+            channel._abort(error)
+
+    def _answer_end(self, call: Call, answer: Callable[[int], None]) -> None:
+        """The result of an upload answers the caller's last message, which may be still to come."""
+        channel, upload = call.channel, call.ctx._upload
+        assert channel is not None and upload is not None
+
+        def end(i: int) -> None:
+            answer(i)
+            channel._end_well()
+
+        if upload.end_id is not None:
+            end(upload.end_id)
+        elif upload.ended:  # by an event, so nobody waits for the result
+            channel._finish()
+        else:
+            upload.on_end = end
+            upload.leave(None)
+            channel._expect_end()

@@ -1,0 +1,141 @@
+"""`Stream`: what arrives on a channel, one by one, as an async iterator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import msgspec
+
+from ._inbox import Inbox
+from ._introspect import readable
+from ._reading import Reading
+from .errors import BadResult
+
+__all__ = ["Stream"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@readable
+class Stream(Generic[T_co]):
+    """An async iterator over what the other side sends, and an async context manager.
+
+    ``async with client.stream(...) as items`` opens it; leaving the block stops whoever produces the items. A bare
+    ``async for item in client.stream(...)`` opens it at the first item; when such a loop is left early, the stream is
+    stopped as soon as Python throws it away, with a warning in the log.
+
+    Iterating raises, after the items that came before:
+
+    - `RemoteError` and its subclasses: the producer failed, or refused to begin.
+    - `ConnectionLost`: the connection ended first.
+    - `ChannelClosed`: this side closed the channel meanwhile.
+    - `StreamOverflow`: a producer without flow control was too far ahead (``Limits.stream_queue``).
+    - `BadResult`: the item does not fit ``returns``; iterating may go on with the next one.
+
+    Cancelling a read is safe: no item is lost.
+    """
+
+    __slots__ = ("_begun", "_convert", "_label", "_open", "_opening", "_reading", "_warns")
+
+    def __init__(
+        self,
+        label: str,
+        convert: Callable[[Any], Any] | None,
+        *,
+        reading: Reading | None = None,
+        open: Callable[[], Coroutine[Any, Any, Reading]] | None = None,
+    ) -> None:
+        self._label = label
+        self._convert = convert
+        self._reading = reading
+        self._open = open
+        self._opening = False
+        self._begun = False
+        self._warns = open is not None
+
+    async def __aenter__(self) -> Self:
+        if self._reading is None:
+            # Where the producer keeps to credit, it may as well start. Another one would only fill the queue.
+            reading = await self._get_reading()
+            if reading.has_credit:
+                self._begin(reading)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # The text of another error is for this side only; the reason of a cancellation is meant to travel.
+        self._leave(error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        reading = self._reading
+        if reading is None:
+            reading = await self._get_reading()
+        if not self._begun:
+            self._begin(reading)
+        inbox = reading.inbox
+        if not inbox.ready:
+            await inbox.wait()
+            if not inbox.ready:
+                self._over(reading, inbox)
+        value = inbox.take()
+        if self._convert is not None:
+            try:
+                value = self._convert(value)
+            except msgspec.ValidationError as exc:
+                raise BadResult(f"an item of {self._label!r} is not what is asked for: {exc}") from None
+        item: T_co = value
+        return item
+
+    async def aclose(self) -> None:
+        """Stop the producer and forget what has not been read. Idempotent; cancelling is safe."""
+        self._leave(None)
+
+    def _over(self, reading: Reading, inbox: Inbox) -> None:
+        self._warns = False
+        error, inbox.error = inbox.error, None
+        reading.leave(None)
+        if error is not None:
+            raise error
+        raise StopAsyncIteration
+
+    async def _get_reading(self) -> Reading:
+        if self._open is None:
+            raise StopAsyncIteration  # it was closed
+        if self._opening:
+            raise RuntimeError("two tasks open the same stream: give each its own")
+        self._opening = True
+        try:
+            reading = self._reading = await self._open()
+        finally:
+            self._opening = False
+        self._open = None
+        return reading
+
+    def _begin(self, reading: Reading) -> None:
+        self._begun = True
+        reading.begin()
+
+    def _leave(self, reason: object) -> None:
+        self._warns = False
+        self._open = None
+        if self._reading is not None:
+            self._reading.leave(reason)
+
+    def __del__(self) -> None:
+        if self._reading is not None:
+            warning = "a stream of %r was left without being closed, and is stopped: use `async with`, or aclose() it"
+            self._reading.leave_soon(warning % self._label if self._warns else "")
+
+    def __repr__(self) -> str:
+        if self._reading is None:
+            state = "not open" if self._open is not None else "closed"
+        else:
+            state = "over" if self._reading.inbox.over else "open"
+        return f"<Stream {self._label!r} {state}>"
