@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ._channels import Channels
 from ._codec import NegotiatedCodec
 from ._extension import CREDIT, MSGPACK, Announced, Credit, Hello, Welcome, announce, write_control
+from ._messages import MAX_ID
 from ._outbound import Outbound
 from ._settings import Settings
 
@@ -55,6 +56,8 @@ class Agreement:
             channel = self._channels.find(control.h)
             if channel is None:
                 self._ignored["credit for no channel"] += 1
+            elif not (0 <= control.n <= MAX_ID and 0 <= control.bytes <= MAX_ID):
+                self._ignored["credit that makes no sense"] += 1
             else:
                 channel._credited(control.n, control.bytes)
         elif self._agreed or isinstance(control, Hello) is self._dialer or control.v < VERSION:

@@ -135,7 +135,7 @@ class Calls:
             # A rejection would settle the first one, which is still being worked on.
             self._owner.ignored["duplicate id"] += 1
             _finish(view)
-        elif self._must_wait(i is UNSET):
+        elif self._must_wait(i is UNSET, message.h is not None):
             if self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode)):
                 self._update_busy()
                 return
@@ -149,13 +149,13 @@ class Calls:
         else:
             self.dispatch(message, view)
 
-    def _must_wait(self, is_event: bool) -> bool:
+    def _must_wait(self, is_event: bool, on_channel: bool) -> bool:
         if self._line_full or self.running >= self._limit:
             return True
-        if self._holding is Hold.EVENTS:
-            return is_event
-        # Nobody overtakes those who wait already.
-        return self._holding is Hold.ALL or bool(self.room)
+        if self._holding is not Hold.NONE:
+            # An `open` handler may wait for what comes on a channel that it has opened.
+            return not on_channel and (is_event or self._holding is Hold.ALL)
+        return bool(self.room)  # nobody overtakes those who wait already
 
     def _update_busy(self) -> None:
         self.busy = bool(
@@ -188,7 +188,7 @@ class Calls:
             handler = own.take(message.c, a[0]) if own.used else None
             if handler is None:
                 handler = shared.take(message.c, a[0])
-        elif (channel := self._channels.find(message.h)) is None:
+        elif (channel := self._channels.for_handlers(message.h)) is None:
             self._channel_gone(message, view)
             return
         else:
@@ -323,6 +323,8 @@ class Calls:
                 result = await self._invoker.finish(call, result)
             if call.channel is not None:
                 self._serving.conclude(call, result)
+            elif call.cancelled and ctx._anonymous is not None:
+                raise asyncio.CancelledError(ctx.cancel_reason)  # nobody would know of the channel
             elif ctx.id is not None and not call.orphaned:
                 self._answer(ctx, result)
         except asyncio.CancelledError as exc:
@@ -448,25 +450,20 @@ class Calls:
             # A codec that cannot encode even that can answer nobody: the caller must not wait for ever.
             self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
+    def note(self, text: str, /, *args: object) -> None:
+        self._owner._log(logging.INFO, text, *args)
+
     def resolve(self, i: int, value: object, label: str) -> None:
         """Answer request ``i``; if ``value`` cannot be sent, with an error."""
         try:
             self._reply(self._out.encode(Resolution(i, value)))
         except Exception as exc:
             # A user's enc_hook may raise anything.
-            self.reject(i, self._internal(exc, label))
+            self.reject(i, self._for_caller(exc, label))
 
     def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
-        if isinstance(exc, ArgumentsRefused):
-            error: RpcError = bad_arguments(exc)
-        elif isinstance(exc, RpcError) and (exc._made_here or not isinstance(exc, RemoteError)):
-            error = exc
-        elif isinstance(exc, MessageTooBig):
-            self._owner._log(logging.ERROR, "the result of %s was not sent: %s", ctx.label, exc)
-            error = RpcError(f"the result is too big: {exc}")
-        else:
-            error = self._internal(exc, ctx.label)
+        error = self._for_caller(exc, ctx.label)
         if ctx.id is None:
             if isinstance(error, BadArguments):
                 self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
@@ -478,6 +475,17 @@ class Calls:
             self._serving.failed(call, error)
         elif not quiet:
             self.reject(ctx.id, error)
+
+    def _for_caller(self, exc: BaseException, label: str) -> RpcError:
+        """What the caller gets for an exception; what it does not get goes to the log."""
+        if isinstance(exc, ArgumentsRefused):
+            return bad_arguments(exc)
+        if isinstance(exc, RpcError) and (exc._made_here or not isinstance(exc, RemoteError)):
+            return exc
+        if isinstance(exc, MessageTooBig):
+            self._owner._log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
+            return RpcError(f"the result is too big: {exc}")
+        return self._internal(exc, label)
 
     def _drop(self, kind: str, text: str) -> None:
         """Count an event that reaches no handler; the first of a kind is worth a line."""
@@ -500,7 +508,7 @@ class Calls:
 
 def _goes_on(result: object) -> bool:
     """Whether there is more to do with what a handler returned: await it, or stream it."""
-    return hasattr(result, "__await__") or hasattr(result, "__aiter__") or hasattr(result, "__next__")
+    return hasattr(result, "__await__") or as_source(result) is not None
 
 
 def _runs(call: Call) -> bool:

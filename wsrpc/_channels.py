@@ -19,6 +19,10 @@ from .limits import Limits
 __all__ = ["Channels"]
 
 
+SMALLEST_SHARE = 32 * 1024
+"""Bytes of a stream that may be on their way however many streams there are. (Less makes them wait for credit.)"""
+
+
 class Handlers(Protocol):
     """What channels need of the calls: their messages reach handlers, and their end ends those."""
 
@@ -46,6 +50,9 @@ class Channels:
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
         self._served: dict[int, AnonymousChannel] = {}
+        self._late: dict[int, AnonymousChannel] = {}
+        self._credited: set[int] = set()
+        """Those whose streams are read, by credit."""
         self.lingering = 0
         """Handlers of channels that are over that have not exited yet; they take a place as if theirs were not."""
         self.ignored: Callable[[str], None]
@@ -57,6 +64,10 @@ class Channels:
 
     def find(self, h: int) -> AnonymousChannel | None:
         return self._opened.get(h) or self._served.get(h)
+
+    def for_handlers(self, h: int) -> AnonymousChannel | None:
+        """The channel whose handlers are to run; it may be over, if what is handled came before that."""
+        return self.find(h) or self._late.get(h)
 
     def has(self, h: int) -> bool:
         return h in self._opened or h in self._served
@@ -87,7 +98,11 @@ class Channels:
             reason = channel.close_reason
             if isinstance(reason, RpcError):
                 raise reason
-            raise RpcError.of_value("the channel was closed" if reason is None else reason)
+            if reason is None or isinstance(reason, BaseException):
+                raise RpcError(str(reason) if reason else "the channel was closed before it was delivered")
+            raise RpcError.of_value(reason)
+        if channel.id in self._served:
+            raise RpcError(f"request id {channel.id} is that of a channel which is still open")
         if len(self._served) + self.lingering >= self.limits.channels:
             error = Overloaded(f"{self.limits.channels} channels are open already (Limits.channels), close some")
             error._made_here = True
@@ -104,18 +119,18 @@ class Channels:
         if channel is None:
             return False
         if is_closed(x, flag):
-            channel._end_well()
+            channel._end(FINISHED, None, by_other=True)
             return True
         reason = reason_from_wire(x, flag)
         # What is no error there is none here for those who read: they get it as an error's value, as for requests.
         error = reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
-        channel._end(reason, error)
+        channel._end(reason, error, by_other=True)
         return True
 
     def connection_lost(self, error: ConnectionLost) -> None:
         """All are over."""
         for channel in [*self._opened.values(), *self._served.values()]:
-            channel._end(error, error)
+            channel._end(error, error, by_other=True)
 
     # ------------------------------------------------------------ what a channel needs
 
@@ -124,9 +139,21 @@ class Channels:
         for table in (self._opened, self._served):
             if table.get(h) is channel:
                 del table[h]
+        self._credited.discard(h)
         for pending in self._out.requests.on_channel(h):
             self._out.requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
         self.handlers.channel_over(h, reason)
+
+    def keep_late(self, channel: AnonymousChannel) -> None:
+        self._late[channel.id] = channel
+
+    def forget_late(self, channel: AnonymousChannel) -> None:
+        self._late.pop(channel.id, None)
+
+    def stop(self) -> None:
+        """Keep nothing for who may listen later."""
+        for channel in list(self._late.values()):
+            channel._forget_backlog()
 
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._own.dec_hook, lax=self._own.lax)
@@ -145,8 +172,14 @@ class Channels:
 
     def start_items(self, h: int, inbox: Inbox) -> None:
         if self.has_credit:
-            inbox.give_credit(lambda n, size: self._out.grant(h, n, size))
+            self._credited.add(h)
+            inbox.start_credit(lambda n, size: self._out.grant(h, n, size), self._share)
         self._out.reply(self._out.encode(Event(("start",), h=h)))
+
+    def _share(self) -> int:
+        """How many bytes of one stream may be on their way: the more streams, the less of each, because all that is on
+        its way is ahead of the next answer."""
+        return max(SMALLEST_SHARE, self.limits.stream_window_bytes // max(1, len(self._credited)))
 
     def stop_items(self, h: int) -> None:
         self._out.reply(self._out.encode(Event(("stop",), h=h)))

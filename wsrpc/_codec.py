@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ._convert import EncHook, make_enc_hook
-from ._messages import Inbound
+from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 
 __all__ = ["Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
 
@@ -146,20 +146,44 @@ class MsgpackCodec:
         return bool(level)
 
 
-class NegotiatedCodec(MsgpackCodec):
-    """MessagePack between two wsrpc peers that speak JSON otherwise, and JSON for what MessagePack cannot express.
+_SAME = frozenset({int, str, bool, bytes, type(None), float, NoMoreItems})
+"""Values that both formats carry alike, as far as each can."""
 
-    Either may travel at any time: text is JSON, binary is MessagePack.
+
+class NegotiatedCodec(MsgpackCodec):
+    """MessagePack between two wsrpc peers that speak JSON otherwise.
+
+    Bytes travel as they are, and everything else so that it arrives as it does by JSON. MessagePack by itself would
+    keep datetimes and keys that are no text, and whoever has no annotation would get one or the other, depending on
+    when the two had agreed. (NaN and infinities stay what they are: JSON has none.)
+
+    What MessagePack cannot express travels as JSON: text is JSON, binary is MessagePack, at any time.
     """
 
     def __init__(self, json: JsonCodec) -> None:
         super().__init__(enc_hook=json.enc_hook)
         encode, encode_json = self.encode, json.encode
+        hook = make_enc_hook(json.enc_hook)
 
         def encode_either(message: Any) -> bytes:
+            if not _travels_alike(message):
+                message = msgspec.to_builtins(message, builtin_types=(bytes,), str_keys=True, enc_hook=hook)
             try:
                 return encode(message)
             except OverflowError:  # an integer of more than 64 bits
                 return encode_json(message)
 
         self.encode = encode_either
+
+
+def _travels_alike(message: Any) -> bool:
+    """Whether MessagePack makes the same of a message as JSON does, as far as can be seen at a glance."""
+    cls = message.__class__
+    if cls is Resolution:
+        return message.d.__class__ in _SAME
+    if cls is not Event and cls is not Request:
+        return False
+    for part in message.a:
+        if part.__class__ not in _SAME and not (part.__class__ is Item and part.value.__class__ in _SAME):
+            return False
+    return True

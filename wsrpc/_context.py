@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
-from ._arguments import ArgumentsRefused
 from ._messages import Inbound
 from ._reading import Upload
 from ._signature import injectable
@@ -175,7 +174,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         if self._anonymous is None:
             if self.id is None:
                 error = BadArguments(f"{self.event!r} opens a channel, so it has to be requested, and came as an event")
-                raise ArgumentsRefused(error)
+                error._made_here = True
+                raise error
             self._anonymous = self.peer._anonymous.make(self.id)
         return self._anonymous
 

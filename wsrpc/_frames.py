@@ -31,7 +31,7 @@ class Framer:
     def _plain(self, out: list[bytes], payload: bytes, text: bool) -> None:
         size = len(payload)
         if size < 126:
-            out.append(_SHORT_TEXT[size] if text else bytes((0x82, size)))
+            out.append(_SHORT_TEXT[size] if text else _SHORT_BINARY[size])
         else:
             out.append(_header(0x81 if text else 0x82, size, 0))
         out.append(payload)
@@ -57,3 +57,4 @@ def _header(first: int, size: int, masked: int) -> bytes:
 
 
 _SHORT_TEXT = [bytes((0x81, size)) for size in range(126)]
+_SHORT_BINARY = [bytes((0x82, size)) for size in range(126)]

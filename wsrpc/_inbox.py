@@ -45,6 +45,7 @@ class Inbox:
         "_received_bytes",
         "_regrant_at",
         "_regrant_bytes_at",
+        "_share",
         "_taken",
         "_taken_bytes",
         "_waiter",
@@ -69,6 +70,7 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self._received = self._received_bytes = 0
         self._taken = self._taken_bytes = 0
+        self._share: Callable[[], int] = lambda: self._window_bytes
         self._grant: Callable[[int, int], None] | None = None
         self._granted = self._granted_bytes = 0
         self._regrant_at = self._regrant_bytes_at = 0
@@ -165,11 +167,19 @@ class Inbox:
             self.give_credit(self._grant)
         return value
 
+    def start_credit(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
+        """Let the other side send a window, and more whenever half of it is free. ``share`` tells its bytes, which
+        depend on how many streams are read."""
+        self._share = share
+        self.give_credit(grant)
+
     def give_credit(self, grant: Callable[[int, int], None]) -> None:
-        """Let the other side send a full window from here, and go on from there by itself."""
+        """Let the other side send a full window from here."""
         self._grant = grant
+        self._window_bytes = self._share()
         self._granted = self._taken + self._window
-        self._granted_bytes = self._taken_bytes + self._window_bytes
+        # What was granted cannot be taken back.
+        self._granted_bytes = max(self._granted_bytes, self._taken_bytes + self._window_bytes)
         self._regrant_at = self._taken + (self._window + 1) // 2
         self._regrant_bytes_at = self._taken_bytes + (self._window_bytes + 1) // 2
         if not self.over:

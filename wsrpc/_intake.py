@@ -209,7 +209,9 @@ class Intake:
 
     def _answered(self, message: Inbound) -> None:
         pending = self._out.requests.settle(message)
-        if message.h and message.e is UNSET and (pending is not None or self._out.requests.was_given_up(message.i)):
+        if pending is None and not self._out.requests.was_given_up(message.i):
+            self._ignored["answer to no request"] += 1
+        elif message.h and message.e is UNSET:
             self._out.answered_by_channel(message, pending)
         elif pending is None:
             self._ignored["answer to no request"] += 1

@@ -11,12 +11,12 @@ from msgspec import UNSET, UnsetType
 from ._caller import Source
 from ._channels import Channels
 from ._messages import NoMoreItems
-from ._outbound import Outbound
-from ._producer import Producer, close_source
+from ._outbound import Outbound, convert_answer
+from ._producer import ItemRefused, Producer, close_source
 from ._reading import Reading
 from ._types import ChannelRef
 from .anonymous import AnonymousChannel
-from .errors import BadResult, ChannelClosed, RemoteError, RpcError
+from .errors import BadResult, ChannelClosed, RemoteError, RequestTimeout, RpcError
 
 __all__ = ["Opener"]
 
@@ -71,6 +71,9 @@ class Opener:
             await producer.finish()
         except ChannelClosed:
             return  # whoever reads hears of it
+        except ItemRefused as exc:
+            reading.inbox.end(exc.error)
+            channel._abort(None)
         except Exception as exc:
             reading.inbox.end(exc)
             channel._abort(exc if isinstance(exc, RpcError) else RpcError(SOURCE_FAILED))
@@ -88,6 +91,7 @@ class Opener:
         """See `Caller.request` with ``send``."""
         check_source(send)
         try:
+            convert = None if returns is UNSET else self.converter(returns)
             opened = await self.open_channel(channel, event, args, timeout)
         except BaseException:
             await close_source(send)
@@ -95,11 +99,18 @@ class Opener:
         try:
             await self._produce(Producer(opened, self._out), send)
             # The answer to the end of the items is the result.
-            return await self._out.send_request(opened.id, "next", (NoMoreItems(),), returns, timeout)
+            result = await self._out.send_request(opened.id, "next", (NoMoreItems(),), UNSET, timeout)
+            return result if convert is None else convert_answer(convert, result, event)
         except ChannelClosed as exc:
             raise (opened._error or exc) from None
-        except (RemoteError, BadResult) as exc:
-            raise exc from None  # the handler's own answer
+        except ItemRefused as exc:
+            opened._abort(None)
+            raise exc.error from None
+        except (RemoteError, BadResult):
+            raise  # the handler's own answer
+        except RequestTimeout as exc:
+            opened._abort(None)
+            raise RequestTimeout(event, exc.timeout) from None
         except asyncio.CancelledError as exc:
             opened._abort(exc.args[0] if exc.args else None)
             raise

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -40,7 +41,7 @@ from .errors import (
 )
 from .limits import Limits
 
-__all__ = ["Outbound", "check_sending", "check_thread", "event_on"]
+__all__ = ["Outbound", "check_sending", "check_thread", "convert_answer", "event_on"]
 
 BRACE = ord("{")
 
@@ -71,7 +72,7 @@ class Outbound:
         self._codec = codec
         self.encode: Callable[[Any], bytes] = codec.encode
         self._text: bool | None = codec.text
-        self._largest = sys.maxsize
+        self.largest = sys.maxsize
         self.plain = True
         """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
@@ -88,6 +89,10 @@ class Outbound:
         self._outbox = Outbox(limits.offline, limits.offline_bytes)
         self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
         self.line = Line(loop)
+        self.places = Line(loop)
+        """Where requests wait for a place on the other side, which is ``full`` when it has none."""
+        self._running = sys.maxsize
+        self._waiting = self._waiting_bytes = 0
         self._aborted: dict[int, None] = {}
         self.is_open: Callable[[int], bool] = lambda h: False
         """Whether an anonymous channel is still there."""
@@ -114,7 +119,8 @@ class Outbound:
     def agree(self, codec: NegotiatedCodec | None, limits: Announced) -> None:
         """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
         self.plain = False
-        self._largest = limits.message
+        self.largest = limits.message
+        self._running, self._waiting, self._waiting_bytes = limits.running, limits.waiting, limits.waiting_bytes
         if codec is not None:
             self.encode = codec.encode
             self._text = None  # text or binary: the codec chooses for each message
@@ -138,10 +144,13 @@ class Outbound:
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "unknown"))
         if not info.will_reconnect:
             self.discard(info)
+        self.requests.connection_lost()
+        self._running = sys.maxsize
+        self.places.reset()
         self._aborted.clear()
         self.encode = self._codec.encode
         self._text = self._codec.text
-        self._largest = sys.maxsize
+        self.largest = sys.maxsize
         self.plain = True
         self.line.reset()
         if not self.requests:
@@ -170,7 +179,7 @@ class Outbound:
         if session is None:
             self._ignored["answer without a connection"] += 1
             return
-        if len(payload) > self._largest:
+        if len(payload) > self.largest:
             raise self._too_big(payload)
         if self.line.full and self._over_cap(session, len(payload)):
             self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
@@ -188,16 +197,24 @@ class Outbound:
         self._aborted[h] = None
         if len(self._aborted) > MAX_REMEMBERED:
             del self._aborted[next(iter(self._aborted))]
+        self._notify(partial(ChannelAbort, h), reason)
+
+    def _notify(self, notice: Callable[[Any, int | UnsetType], object], reason: object) -> None:
+        """Send a cancellation or an abort; where its reason cannot travel, without that."""
         try:
-            payload = self.encode(ChannelAbort(h, *reason_to_wire(reason)))
+            self.reply(self.encode(notice(*reason_to_wire(reason))))
         except Exception:
-            # The reason cannot be encoded, for which a user's enc_hook may raise anything; the abort matters more.
-            payload = self.encode(ChannelAbort(h, *reason_to_wire(None)))
-        self.reply(payload)
+            # It cannot be encoded, for which a user's enc_hook may raise anything, or is too big. That somebody stops
+            # matters more.
+            with suppress(MessageTooBig):  # even that, to a side that takes next to nothing
+                self.reply(self.encode(notice(*reason_to_wire(None))))
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the other side send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.say(write_control(Credit(h, n, size)))
+        if self._session is not None:
+            # The producer may be waiting for it, and whoever reads goes on without a turn of the loop for a while.
+            self._session.transport.flush()
 
     def forget_aborted(self, h: int) -> None:
         """Channel ``h`` is a new one."""
@@ -205,7 +222,7 @@ class Outbound:
 
     def _too_big(self, payload: bytes) -> MessageTooBig:
         return MessageTooBig(
-            f"the message has {len(payload)} bytes encoded, and the other side takes at most {self._largest} "
+            f"the message has {len(payload)} bytes encoded, and the other side takes at most {self.largest} "
             "(its Limits.message): send less at once, or stream it"
         )
 
@@ -261,7 +278,7 @@ class Outbound:
             MessageTooBig: the other side would not take it.
         """
         assert self._session is not None
-        if len(payload) > self._largest:
+        if len(payload) > self.largest:
             raise self._too_big(payload)
         text = self._text
         try:
@@ -293,7 +310,7 @@ class Outbound:
                 if not self.send(payload):
                     break
                 if pending is not None:
-                    pending.sent = True
+                    self.requests.was_sent(pending)
                 return len(payload)
         finally:
             if my_turn:
@@ -302,7 +319,7 @@ class Outbound:
         if pending is None:
             self._queue(message)
         else:
-            pending.ticket = self._queue(message, pending.was_sent)
+            pending.ticket = self._queue(message, partial(self.requests.was_sent, pending))
         return 0
 
     def _must_queue(self, message: Event | Request) -> bool:
@@ -347,8 +364,10 @@ class Outbound:
         pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
         message = _request(pending.id, channel, (event, *args))
         try:
-            if self.clear and self.send(self.encode(message)):
-                pending.sent = True
+            if self.requests.in_flight >= self._running or self.requests.freed is not None:
+                await self._send_to_a_place(message, pending)
+            elif self.clear and self.send(self.encode(message)):
+                self.requests.was_sent(pending)
             else:
                 await self.send_in_turn(message, pending)
             answer = await pending.future
@@ -370,12 +389,40 @@ class Outbound:
                 f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler over there neither "
                 "streams nor reads what is sent nor returns a channel; ask for its value with request()"
             )
-        if convert is None:
-            return value
+        return value if convert is None else convert_answer(convert, value, event)
+
+    async def _send_to_a_place(self, message: Request, pending: Pending) -> None:
+        """Send a request when the other side has a place for it, instead of having it refused there."""
+        requests, places = self.requests, self.places
+        my_turn = False
         try:
-            return convert(value)
-        except msgspec.ValidationError as exc:
-            raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
+            while True:
+                size = 0 if requests.in_flight < self._running else len(self.encode(message))
+                places.full = size > 0 and (
+                    requests.in_flight >= self._running + self._waiting
+                    or requests.waiting_there + size > self._waiting_bytes
+                )
+                if not places.full and (my_turn or not places.busy):
+                    pending.waits_there = size
+                    requests.waiting_there += size
+                    break
+                requests.freed = self._place_freed
+                my_turn = await places.wait_turn(pending, first=my_turn)
+                if pending.future.done():  # it timed out in the queue
+                    return
+            await self.send_in_turn(message, pending)
+        finally:
+            if not pending.sent:
+                requests.waiting_there -= pending.waits_there
+                pending.waits_there = 0
+            if my_turn:
+                places.pass_turn()
+
+    def _place_freed(self) -> None:
+        self.places.full = False
+        self.places.wake()
+        if not self.places.busy:
+            self.requests.freed = None
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
         try:
@@ -414,7 +461,6 @@ class Outbound:
         if pending is not None and pending.opens is not None:
             pending.channel = pending.opens(message.i)
             return
-        self.requests.was_given_up(message.i)
         self.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
 
     def _give_up(self, pending: Pending, reason: object) -> None:
@@ -435,13 +481,19 @@ class Outbound:
             self._outbox.remove(pending.ticket)
         elif pending.sent:
             self.requests.give_up(pending.id)
-            try:
-                payload = self.encode(Cancellation(pending.id, *reason_to_wire(reason)))
-            except Exception:
-                # The reason cannot be encoded, for which a user's enc_hook may raise anything; the cancellation
-                # matters more.
-                payload = self.encode(Cancellation(pending.id, *reason_to_wire(None)))
-            self.reply(payload)
+            self._notify(partial(Cancellation, pending.id), reason)
+
+
+def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:
+    """``value`` as ``returns=`` asks for it.
+
+    Raises:
+        BadResult: it does not fit.
+    """
+    try:
+        return convert(value)
+    except msgspec.ValidationError as exc:
+        raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
 
 
 def event_on(channel: ChannelRef, a: tuple[Any, ...]) -> Event:

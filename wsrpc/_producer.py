@@ -14,14 +14,26 @@ from msgspec import UNSET
 
 from ._caller import Source
 from ._inbox import Decode
-from ._messages import MAX_ID, Event, Inbound, Item, NoMoreItems
+from ._messages import Event, Inbound, Item, NoMoreItems
 from ._outbound import Outbound
+from ._scheduler import Timer
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, ProtocolError, RpcError, StreamOverflow
+from .errors import BadArguments, RemoteError, RpcError
 
-__all__ = ["Producer", "as_source", "close_source"]
+__all__ = ["ItemRefused", "Producer", "as_source", "close_source"]
 
 LARGEST_PULL = 100_000
+
+
+_END: Any = object()
+
+
+class ItemRefused(Exception):
+    """The consumer rejected an item that was sent to it as a request: it takes no more."""
+
+    def __init__(self, error: RemoteError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Producer:
@@ -36,6 +48,7 @@ class Producer:
 
     __slots__ = (
         "_channel",
+        "_credit_given",
         "_first",
         "_granted",
         "_granted_bytes",
@@ -60,17 +73,20 @@ class Producer:
         self._patience = channel._home.limits.unread
         self._mode = ""
         self._sent = self._sent_bytes = 0
+        self._credit_given = False
         self._granted = self._granted_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._pulls: deque[tuple[int, int]] = deque()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
         """Done when the consumer has said that it wants no more, or the channel is over."""
+        self._timer: Timer | None = None
         channel._on_credit = self._credited
         if channel._credit is not None:
             self._credited(*channel._credit)
         for event in ("start", "pull", "stop"):
             channel._tap(event, self)
-        self._timer = self._loop.call_at(self._loop.time() + self._patience, self._unread)
+        if not channel.closed:
+            self._timer = self._loop.call_at(self._loop.time() + self._patience, self._unread)
 
     # ------------------------------------------------------------ what the consumer says
 
@@ -79,7 +95,7 @@ class Producer:
         i = message.i
         if name == "start":
             if not self._mode:
-                self._begin("credit" if self._granted else "paced")
+                self._begin("credit" if self._credit_given else "paced")
             if i is not UNSET:
                 self._channel._answer(i, None)
         elif name == "pull":
@@ -109,38 +125,39 @@ class Producer:
 
     def _credited(self, n: int, size: int) -> None:
         # Totals: what is repeated or comes late changes nothing.
-        if self._mode in ("", "credit") and 0 <= n <= MAX_ID and 0 <= size <= MAX_ID:
+        if self._mode in ("", "credit"):
+            self._credit_given = True
             self._granted = max(self._granted, n)
             self._granted_bytes = max(self._granted_bytes, size)
-            if self._may_send:
-                self._wake()
+            self._wake()
 
     def _begin(self, mode: str) -> None:
         self._mode = mode
-        self._timer.cancel()
+        self._stop_timer()
         self._wake()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _unread(self) -> None:
-        self._channel._abort(StreamOverflow(f"nobody has begun to read the stream within {self._patience:g} s"))
+        self._channel._abort(RpcError(f"nobody has begun to read the stream within {self._patience:g} s"))
 
     @property
     def channel_closed(self) -> bool:
         return self._channel.closed
 
     def channel_over(self, error: Exception | None) -> None:
-        self._timer.cancel()
+        self._stop_timer()
         if not self.stopped.done():
             self.stopped.set_result(None)
 
     # ------------------------------------------------------------ producing
-
-    @property
-    def _may_send(self) -> bool:
-        return self._sent < self._granted and self._sent_bytes < self._granted_bytes
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -161,25 +178,40 @@ class Producer:
             await self._wait()
         if self._mode == "pull":
             await self._run_pulled(source)
-            return
-        send = self._send if self._mode == "credit" else self._never
-        # The same twice, because what takes most of the time here is one more async generator around a plain one.
-        if isinstance(source, AsyncIterable):
-            async for value in source:
-                if not send(value):
-                    await self._send_slowly(value)
+        elif self._mode == "paced":
+            await self._run_paced(source)
         else:
-            for value in source:
-                if not send(value):
-                    await self._send_slowly(value)
+            await self._run_credited(source)
 
-    def _never(self, value: Any) -> bool:
-        return False
+    async def _run_credited(self, source: Source) -> None:
+        # An item is made when there is room for it and not before: what a live feed sends is then as fresh as can be.
+        # The same twice, because an async generator around a plain one would take as long as all the rest.
+        if isinstance(source, AsyncIterable):
+            items = source.__aiter__()
+            while True:
+                while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
+                    await self._wait()
+                try:
+                    value = await items.__anext__()
+                except StopAsyncIteration:
+                    return
+                if not self._send(value):
+                    await self._send_in_turn(value)
+        else:
+            values = iter(source)
+            while True:
+                while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
+                    await self._wait()
+                value = next(values, _END)
+                if value is _END:
+                    return
+                if not self._send(value):
+                    await self._send_in_turn(value)
 
     def _send(self, value: Any) -> bool:
-        """Send an item if that is possible now."""
+        """Send an item if the line is clear."""
         out = self._out
-        if not (out.clear and self._sent < self._granted and self._sent_bytes < self._granted_bytes):
+        if not out.clear:
             return False
         payload = out.encode(Event(("next", Item(value)), UNSET, self.h))
         out.send(payload)
@@ -187,21 +219,26 @@ class Producer:
         self._sent_bytes += len(payload)
         return True
 
-    async def _send_slowly(self, value: Any) -> None:
-        if self._mode == "paced":
-            try:
-                # The consumer may take as long as it likes; closing the channel settles this.
-                await self._out.send_request(self.h, "next", (Item(value),), UNSET, None)
-            except RpcError as exc:
-                raise ProtocolError(f"the consumer refused an item: {exc}") from exc
-            return
-        while not self._may_send:
-            await self._wait()
+    async def _send_in_turn(self, value: Any) -> None:
         self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self.h))
         self._sent += 1
 
+    async def _run_paced(self, source: Source) -> None:
+        items = _iterate(source)
+        try:
+            async for value in items:
+                try:
+                    # The consumer may take as long as it likes; closing the channel settles this.
+                    await self._out.send_request(self.h, "next", (Item(value),), UNSET, None)
+                except RemoteError as exc:
+                    raise ItemRefused(exc) from None
+                if self.stopped.done():
+                    return
+        finally:
+            await items.aclose()
+
     async def _run_pulled(self, source: Source) -> None:
-        window = self._channel._home.limits.stream_window_bytes
+        window = min(self._channel._home.limits.stream_window_bytes, self._out.largest // 2)
         items = _iterate(source)
         try:
             done = False
@@ -217,6 +254,11 @@ class Producer:
                     except StopAsyncIteration:
                         done = True
                         break
+                    except BaseException:
+                        if values:  # what came before the error is not lost
+                            self._pulls.popleft()
+                            self._channel._answer(i, {"values": values, "done": False})
+                        raise
                     values.append(value)
                     size += len(self._out.encode(Item(value)))
                 self._pulls.popleft()
@@ -232,7 +274,10 @@ class Producer:
 
     async def finish(self) -> None:
         """Say that there are no more items, unless a consumer that pulls knows it already."""
-        if self._mode != "pull":
+        if self._mode == "pull":
+            while self._pulls:
+                self._channel._answer(self._pulls.popleft()[0], {"values": [], "done": True})
+        else:
             await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
 
 
@@ -270,6 +315,8 @@ async def _in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
 
 def as_source(value: Any, *, thread: bool = False) -> Source | None:
     """``value`` if it is something to stream: an async iterable or an iterator (a generator is one). None otherwise."""
+    if value.__class__ is AnonymousChannel:  # an answer by itself
+        return None
     if hasattr(value, "__aiter__"):
         source: AsyncIterable[Any] = value
         return source

@@ -41,6 +41,8 @@ class Readable(Protocol):
 
     def _answer(self, i: int, value: object, /) -> None: ...
 
+    def _say_stop(self) -> None: ...
+
     def _abort(self, reason: object, /) -> None: ...
 
     def _end_well(self) -> None: ...
@@ -143,6 +145,12 @@ class Upload(Reading):
 
     def _keeps_end(self) -> bool:
         return True
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        super().arrived(message, payload, decode)
+        if self.on_end is not None and not self.ended and message.i is not UNSET:
+            # JavaScript that gets the channel and `stop` in one read cannot hear it yet (ws in Node, observed).
+            self._channel._say_stop()
 
     def leave(self, reason: object) -> None:
         self._left = True

@@ -37,17 +37,14 @@ class Pending(Struct, eq=False):
     turn: asyncio.Future[bool] | None = None
     """What it waits for while the line is full."""
     sent: bool = False
+    waits_there: int = 0
+    """Bytes, if it was sent when all of the other side's places were taken, so that it waits over there."""
     h: int | None = None
     """The anonymous channel on which it was made."""
     opens: Callable[[int], Any] | None = None
     """Makes the channel of an answer that is one; None if none is wanted."""
     channel: Any = None
     """What ``opens`` made."""
-
-    def was_sent(self) -> None:
-        """It left the outbox, for the transport."""
-        self.ticket = None
-        self.sent = True
 
 
 class Requests:
@@ -70,6 +67,12 @@ class Requests:
         self._timer_at = 0.0
         self._given_up: dict[int, None] = {}
         self._on_channel: dict[int, set[Pending]] = {}
+        self.in_flight = 0
+        """Those that the other side has not answered yet; a cancelled one, too, takes a place there until it is."""
+        self.waiting_there = 0
+        """Bytes of those that were sent when all its places were taken."""
+        self.freed: Callable[[], None] | None = None
+        """Told of each answer, while somebody waits for a place."""
         self.is_taken: Callable[[int], bool] = lambda number: False
         """Whether an id is that of an anonymous channel, which has it from the request that opened it."""
 
@@ -111,14 +114,21 @@ class Requests:
             self._on_channel.setdefault(h, set()).add(entry)
         return entry
 
+    def was_sent(self, pending: Pending) -> None:
+        """It was handed to the transport."""
+        pending.ticket = None
+        pending.sent = True
+        self.in_flight += 1
+
     def settle(self, message: Inbound) -> Pending | None:
         """Give an answer to whoever waits for it; None if nobody does."""
         pending = self._pending.pop(message.i, None)
         if pending is not None:
-            if pending.h is not None:
-                self._leave_channel(pending)
+            self._left(pending)
             if not pending.future.done():
                 pending.future.set_result(message)
+            if self.freed is not None:
+                self.freed()
         return pending
 
     def fail(self, pending: Pending, error: Exception) -> None:
@@ -134,12 +144,18 @@ class Requests:
 
     def drop(self, pending: Pending) -> bool:
         """Forget a request whose caller left; False if it had been settled already."""
-        if pending.h is not None:
-            self._leave_channel(pending)
-        return self._pending.pop(pending.id, None) is not None
+        if self._pending.pop(pending.id, None) is None:
+            return False
+        self._left(pending)
+        return True
 
-    def _leave_channel(self, pending: Pending) -> None:
-        assert pending.h is not None
+    def _left(self, pending: Pending) -> None:
+        """It is not in the table any more."""
+        if pending.sent:
+            self.in_flight -= 1
+            self.waiting_there -= pending.waits_there
+        if pending.h is None:
+            return
         others = self._on_channel.get(pending.h)
         if others is not None:
             others.discard(pending)
@@ -156,12 +172,24 @@ class Requests:
     def give_up(self, number: int) -> None:
         """Remember a cancelled id, so that a channel created too late is aborted instead of leaking there."""
         self._given_up[number] = None
+        self.in_flight += 1
         if len(self._given_up) > MAX_REMEMBERED:
             del self._given_up[next(iter(self._given_up))]
+            self.in_flight -= 1
 
     def was_given_up(self, number: int) -> bool:
         """Whether ``number`` was cancelled lately; asking forgets it."""
-        return self._given_up.pop(number, UNSET) is None
+        if self._given_up.pop(number, UNSET) is UNSET:
+            return False
+        self.in_flight -= 1
+        if self.freed is not None:
+            self.freed()
+        return True
+
+    def connection_lost(self) -> None:
+        """What was cancelled is not waited for any more."""
+        self._given_up.clear()
+        self.in_flight = self.waiting_there = 0
 
     def stop(self) -> None:
         """Let no timer outlive the peer."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ._channels import Channels
 from ._invoke import Call
 from ._outbound import Outbound
-from ._producer import Producer, close_source
+from ._producer import ItemRefused, Producer, close_source
 from .errors import RemoteError, RpcError
 
 __all__ = ["Serving"]
@@ -27,6 +27,9 @@ class Owner(Protocol):
     def resolve(self, i: int, value: object, label: str, /) -> None: ...
 
     def reject(self, i: int, error: RpcError, /) -> None: ...
+
+    def note(self, text: str, /, *args: object) -> None:
+        """A line in the log about what is nobody's fault."""
 
 
 class Serving:
@@ -52,6 +55,11 @@ class Serving:
             producer = Producer(channel, self._out)
             await producer.run(work)
             await producer.finish()
+            return None
+        except ItemRefused as exc:
+            # JavaScript that breaks out of its loop does not say so. Neither does it when its iterator has overflowed.
+            self._owner.note("the consumer of %s takes no more items: %s", call.ctx.label, exc)
+            channel._abort(None)
             return None
         except Exception as exc:
             if producer is not None:

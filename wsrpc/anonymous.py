@@ -17,7 +17,7 @@ from ._reading import Reading, Tap
 from ._registry import Middleware, Registry
 from ._scheduler import Scheduler, Timer
 from ._signature import injectable
-from .errors import ChannelClosed, ChannelNotReady, StreamOverflow
+from .errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow
 from .limits import Limits
 from .router import Registrar
 from .stream import Stream
@@ -64,6 +64,11 @@ class Home(Protocol):
 
     def forget(self, channel: AnonymousChannel, reason: object, /) -> None:
         """The channel is over: nothing of it is to be left."""
+
+    def keep_late(self, channel: AnonymousChannel, /) -> None:
+        """It is over, but who listens to it later is still to get what came before."""
+
+    def forget_late(self, channel: AnonymousChannel, /) -> None: ...
 
     def warn(self, text: str, /) -> None: ...
 
@@ -119,6 +124,7 @@ class AnonymousChannel(Registrar, Caller):
         "_credit",
         "_error",
         "_home",
+        "_late",
         "_on_close",
         "_on_credit",
         "_reason",
@@ -142,6 +148,8 @@ class AnonymousChannel(Registrar, Caller):
         self._sender: Sender = _Refusing(self._not_ready)
         self._taps: dict[str, Tap] = {}
         self._attached = False
+        self._late = False
+        """It was over before anybody listened."""
         self._backlog: deque[tuple[Inbound, bytes, Decode]] = deque()
         self._backlog_bytes = 0
         self._timer: Timer | None = None
@@ -250,6 +258,9 @@ class AnonymousChannel(Registrar, Caller):
     # ------------------------------------------------------------ what readings and producers need
 
     def _tap(self, event: str, tap: Tap) -> None:
+        if self.closed and not self._late:
+            tap.channel_over(self._error)
+            return
         if event in self._taps:
             raise RuntimeError(f"{event!r} is being read on this channel already: one reader at a time")
         self._taps[event] = tap
@@ -266,11 +277,15 @@ class AnonymousChannel(Registrar, Caller):
     def _start_items(self, inbox: Inbox) -> None:
         self._home.start_items(self.id, inbox)
 
+    def _say_stop(self) -> None:
+        self._home.stop_items(self.id)
+
     def _expect_end(self) -> None:
         """Tell the producer on the other side to stop; what it says last is waited for, but not for ever."""
-        self._home.stop_items(self.id)
+        self._say_stop()
         loop, patience = self._home.loop, self._home.limits.unread
-        self._timer = loop.call_at(loop.time() + patience, lambda: self._abort(None))
+        error = RpcError(f"the end of what was sent has not come within {patience:g} s")
+        self._timer = loop.call_at(loop.time() + patience, lambda: self._abort(error))
 
     def _answer(self, i: int, value: object) -> None:
         self._home.answer(i, value)
@@ -293,7 +308,7 @@ class AnonymousChannel(Registrar, Caller):
             self._registry = self._home.make_registry()
 
     def _check_open(self) -> None:
-        if self.closed:
+        if self.closed and not self._late:
             raise self._gone()
 
     def _not_ready(self) -> Exception:
@@ -320,6 +335,9 @@ class AnonymousChannel(Registrar, Caller):
         if self._backlog:  # of this very turn: in order
             self._backlog.append((message, bytes(payload), decode))
             return
+        self._deliver(message, payload, decode)
+
+    def _deliver(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         tap = self._taps.get(message.a[0])
         if tap is not None:
             tap.arrived(message, payload, decode)
@@ -337,24 +355,42 @@ class AnonymousChannel(Registrar, Caller):
             self._timer = loop.call_at(loop.time() + patience, self._unread)
 
     def _unread(self) -> None:
-        self._abort(StreamOverflow(f"nobody has read channel {self.id} for {self._home.limits.unread:g} s"))
+        if self.closed:
+            self._forget_backlog()
+        else:
+            self._abort(StreamOverflow(f"nobody has read channel {self.id} within {self._home.limits.unread:g} s"))
 
     def _attach(self) -> None:
         """Somebody listens: deliver what was kept, once this turn has registered all that it wants to."""
         if not self._attached:
             self._attached = True
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if self._backlog:
+            self._stop_timer()
+            if self._backlog or self._late:
                 self._home.loop.call_soon(self._deliver_backlog)
 
     def _deliver_backlog(self) -> None:
-        backlog, self._backlog = self._backlog, deque()
-        for message, payload, decode in backlog:
-            if self.closed:
-                return
-            self._receive(message, payload, decode)
+        while self._backlog:
+            message, payload, decode = self._backlog.popleft()
+            self._deliver(message, payload, decode)
+        if self._late:
+            self._forget_backlog()
+            self._tell_taps()
+
+    def _forget_backlog(self) -> None:
+        """What nobody has listened to; requests among it are refused, because nobody will."""
+        for message, _, _ in self._backlog:
+            if message.i is not UNSET:
+                self._home.refuse(message.i, self._gone())
+        self._backlog.clear()
+        self._stop_timer()
+        if self._late:
+            self._late = False
+            self._home.forget_late(self)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _credited(self, n: int, size: int) -> None:
         if self._on_credit is not None:
@@ -385,25 +421,32 @@ class AnonymousChannel(Registrar, Caller):
             return reason
         return ChannelClosed(str(self.id), reason)
 
-    def _end(self, reason: object, error: Exception | None) -> None:
-        """``error`` is what readers get after what is there; None for a good end."""
+    def _end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
+        """``error`` is what readers get after what is there; None for a good end.
+
+        If it was not this side that ended it, whoever listens later still gets what had come before.
+        """
         if self.closed:
+            if not by_other:
+                self._forget_backlog()  # now nobody will listen
             return
         self._state = "closed"
         self._reason = reason
         self._error = error
         self._sender = _Refusing(self._gone)
-        if self._timer is not None:
-            self._timer.cancel()
-        taps, self._taps = self._taps, {}
+        self._late = by_other and not self._attached
         self._home.forget(self, reason)
-        for message, _, _ in self._backlog:
-            if message.i is not UNSET:
-                self._home.refuse(message.i, self._gone())
-        self._backlog.clear()
-        for tap in taps.values():
-            tap.channel_over(error)
+        if not self._late:
+            self._forget_backlog()
+            self._tell_taps()
+        elif self._backlog:
+            self._home.keep_late(self)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
         if self._on_close is not None:
             self._on_close(reason)
+
+    def _tell_taps(self) -> None:
+        taps, self._taps = self._taps, {}
+        for tap in taps.values():
+            tap.channel_over(self._error)

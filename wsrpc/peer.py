@@ -375,6 +375,7 @@ class Peer(Registrar, StreamCaller):
                     self._log(logging.WARNING, "%d handlers do not end although they were cancelled", len(stubborn))
                     break
         self._out.requests.stop()
+        self._anonymous.stop()
 
     def _fail(self, code: int, reason: str) -> None:
         """End the connection because of what the other side did; what it still sends is not looked at."""

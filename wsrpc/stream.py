@@ -12,7 +12,7 @@ import msgspec
 from ._inbox import Inbox
 from ._introspect import readable
 from ._reading import Reading
-from .errors import BadResult
+from .errors import BadResult, ChannelClosed
 
 __all__ = ["Stream"]
 
@@ -76,14 +76,16 @@ class Stream(Generic[T_co]):
     async def __anext__(self) -> T_co:
         reading = self._reading
         if reading is None:
+            if self._open is None:
+                raise StopAsyncIteration  # it was closed
             reading = await self._get_reading()
         if not self._begun:
             self._begin(reading)
         inbox = reading.inbox
-        if not inbox.ready:
-            await inbox.wait()
-            if not inbox.ready:
+        while not inbox.ready:
+            if inbox.over:
                 self._over(reading, inbox)
+            await inbox.wait()
         value = inbox.take()
         if self._convert is not None:
             try:
@@ -107,7 +109,7 @@ class Stream(Generic[T_co]):
 
     async def _get_reading(self) -> Reading:
         if self._open is None:
-            raise StopAsyncIteration  # it was closed
+            raise ChannelClosed(self._label, "this stream was closed before it was opened")
         if self._opening:
             raise RuntimeError("two tasks open the same stream: give each its own")
         self._opening = True
@@ -115,6 +117,8 @@ class Stream(Generic[T_co]):
             reading = self._reading = await self._open()
         finally:
             self._opening = False
+        if self._open is None:  # it was closed meanwhile
+            reading.leave(None)
         self._open = None
         return reading
 

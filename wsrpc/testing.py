@@ -86,6 +86,9 @@ class MemoryTransport:
                 self._receiver.pause_sending()
         self._schedule()
 
+    def flush(self) -> None:
+        """Nothing: what was sent arrives in the next turn."""
+
     async def drain(self) -> None:
         if self._paused and self._ended is None:
             waiter = self._loop.create_future()
@@ -268,6 +271,9 @@ class ScriptedTransport:
         if self.closed is not None:
             raise ConnectionLost(self.closed.code, self.closed.reason, "not_sent")
         self._sent.append((payload, text))
+
+    def flush(self) -> None:
+        """Nothing: what was sent is there to be taken."""
 
     async def drain(self) -> None:
         return None

@@ -123,6 +123,9 @@ class WebSocketTransport:
             self._flush_scheduled = True
             self._loop.call_soon(self._turn_ended)
 
+    def flush(self) -> None:
+        self._flush()
+
     async def drain(self) -> None:
         self._flush()
         with suppress(OSError):  # that the connection broke is told to the receiver, not to whoever waits for room
@@ -272,10 +275,11 @@ class _Pushing(Connection):
             super().process_event(event)  # the opening handshake
             return
         receiver = self.wsrpc.receiver
-        if event.opcode is TEXT and event.fin and receiver is not None:
+        opcode = event.opcode
+        if event.fin and (opcode is TEXT or opcode is BINARY) and receiver is not None:
             data: Any = event.data
-            receiver.receive(data, True)
-        elif event.opcode is TEXT or event.opcode is BINARY or event.opcode is CONT:
+            receiver.receive(data, opcode is TEXT)
+        elif opcode is TEXT or opcode is BINARY or opcode is CONT:
             self.wsrpc._frame_received(event)
         else:
             super().process_event(event)

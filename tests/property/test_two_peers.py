@@ -19,7 +19,6 @@ from wsrpc import (
     ConnectionLost,
     Context,
     HandlerFailed,
-    JsonCodec,
     Limits,
     Overloaded,
     Peer,
@@ -30,7 +29,7 @@ from wsrpc import (
     UnknownEvent,
 )
 from wsrpc._lifecycle import Closers
-from wsrpc._settings import Settings
+from wsrpc._settings import make_settings
 from wsrpc.testing import Clock, MemoryTransport, memory_transports
 
 SMALL = Limits(high_water=300, hard_cap=100_000, running=3, waiting=4, pending=8, offline=3, open_handlers=2)
@@ -92,12 +91,12 @@ class TwoPeers(RuleBasedStateMachine):
         for _ in range(count):
             await asyncio.sleep(0)
 
-    @initialize(offline=st.booleans(), opens=st.booleans())
-    def begin(self, offline: bool, opens: bool) -> None:
+    @initialize(offline=st.booleans(), opens=st.booleans(), extensions=st.booleans())
+    def begin(self, offline: bool, opens: bool, extensions: bool) -> None:
         async def main() -> None:
             self.clock = Clock()
             self.gate = asyncio.Event()
-            shared = Settings(JsonCodec(), SMALL)
+            shared = make_settings(SMALL, None, None, extensions=extensions)
             self.peers = [
                 Peer(shared, dialer=True, loop=self.clock, keeps_offline=offline),
                 Peer(shared, dialer=False, loop=self.clock),

@@ -338,6 +338,8 @@ class Tube:
         if self.receiver is None:
             raise ConnectionLost(1006, "not started", "not_sent")
 
+    def flush(self) -> None: ...
+
     async def drain(self) -> None: ...
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

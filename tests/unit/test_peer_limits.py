@@ -149,8 +149,8 @@ async def test_the_waiting_bound_counts_bytes_too() -> None:
     assert ran[-1] == "again"
 
 
-async def test_a_wsrpc_caller_gets_overloaded() -> None:
-    async with pair(limits=Limits(running=1, waiting=1)) as (a, b):
+async def test_a_plain_caller_gets_overloaded() -> None:
+    async with pair(limits=Limits(running=1, waiting=1), extensions=False) as (a, b):
         blocked = Blocked()
         b.on("h", blocked)
         tasks = [start(a.request("h", n)) for n in range(3)]

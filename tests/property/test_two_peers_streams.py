@@ -1,0 +1,374 @@
+"""Two connected peers that stream to each other, and everything that can happen to a stream, in any order.
+
+Whatever happens: each item arrives at most once and in order; a reader that gets to the end has got all of them, and
+one that does not gets an error that says why; every source is closed; and afterwards both sides are empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from wsrpc import (
+    AnonymousChannel,
+    BadResult,
+    ChannelClosed,
+    ConnectionLost,
+    Limits,
+    Overloaded,
+    Peer,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    Stream,
+    TooManyRequests,
+)
+from wsrpc._lifecycle import Closers
+from wsrpc._settings import make_settings
+from wsrpc.testing import Clock, MemoryTransport, memory_transports
+
+SMALL = Limits(
+    high_water=400, hard_cap=100_000, running=4, waiting=4, channels=6, stream_window=4, stream_window_bytes=400
+)
+LOST = (ConnectionLost, ChannelClosed, RequestTimeout, TooManyRequests, Overloaded)
+"""What may end anything here, whatever it is."""
+OVERDUE = "within 30 s"
+"""So ends what nobody reads in time, and here time passes as it does nowhere else."""
+SIZE = 60
+"""Bytes that each item has at least, so that few of them fill the line."""
+
+sides = st.sampled_from([0, 1])
+kinds = st.sampled_from(["agen", "gen", "object", "slow", "fails", "translate"])
+lengths = st.integers(0, 12)
+
+
+class Read:
+    """One stream, and what its reader has got."""
+
+    def __init__(self, kind: str, length: int, stream: Stream[Any]) -> None:
+        self.kind = kind
+        self.length = length
+        self.stream = stream
+        self.items: list[int] = []
+        self.task: asyncio.Task[None] | None = None
+        self.left = False
+        """Whether this side has stopped it."""
+        self.ended: BaseException | None = None
+
+    async def read(self, count: int) -> None:
+        try:
+            for _ in range(count):
+                number, _ = await anext(self.stream)
+                assert number == len(self.items), f"{number} after {self.items} of {self.kind}"
+                self.items.append(number)
+        except StopAsyncIteration as exc:
+            if not self.left and self.ended is None:
+                assert self.kind != "fails" and len(self.items) == self.length, f"{self.kind} ended early: {self.items}"
+            self.ended = exc
+        except RpcError as exc:
+            assert self.left or isinstance(exc, LOST) or self.kind == "fails" or OVERDUE in str(exc), exc  # noqa: PT017
+            if str(exc) == "enough of this":
+                assert len(self.items) == self.length
+            self.ended = exc
+        except LOST as exc:
+            self.ended = exc
+
+
+class StreamingPeers(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.complaints: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        self.reads: list[Read] = []
+        self.uploads: list[tuple[int, str, asyncio.Task[Any]]] = []
+        self.channels: list[asyncio.Task[AnonymousChannel]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.open_sources = 0
+        self.connects = 0
+        self.line = 0
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    async def turns(self, count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    @initialize(extensions=st.booleans())
+    def begin(self, extensions: bool) -> None:
+        async def main() -> None:
+            self.clock = Clock()
+            self.gate = asyncio.Event()
+            shared = make_settings(SMALL, None, None, extensions=extensions)
+            self.peers = [Peer(shared, dialer=dialer, loop=self.clock) for dialer in (True, False)]
+            for peer in self.peers:
+                self.register(peer)
+            self.ends: list[MemoryTransport] = []
+
+        self.run(main())
+        self.connect()
+
+    # ------------------------------------------------------------ handlers
+
+    def items(self, length: int) -> Iterator[list[Any]]:
+        self.open_sources += 1
+        try:
+            for number in range(length):
+                yield [number, "x" * SIZE]
+        finally:
+            self.open_sources -= 1
+
+    async def items_later(self, length: int, *, gated: bool = False) -> AsyncIterator[list[Any]]:
+        self.open_sources += 1
+        try:
+            for number in range(length):
+                if gated and number % 3 == 2:
+                    await self.gate.wait()
+                yield [number, "x" * SIZE]
+        finally:
+            self.open_sources -= 1
+
+    def register(self, peer: Peer) -> None:
+        machine = self
+
+        class Numbers:
+            def __init__(self, length: int) -> None:
+                self.length = length
+
+            def __aiter__(self) -> AsyncIterator[list[Any]]:
+                return machine.items_later(self.length)
+
+        async def fails(length: int) -> AsyncIterator[list[Any]]:
+            async for item in self.items_later(length):
+                yield item
+            raise RpcError("enough of this")
+
+        async def translate(items: AsyncIterator[list[Any]]) -> AsyncIterator[list[Any]]:
+            async for item in items:
+                yield item
+
+        async def add(most: int, items: AsyncIterator[list[Any]]) -> int:
+            count = 0
+            while count < most:
+                try:
+                    number, _ = await anext(items)
+                except StopAsyncIteration:
+                    break
+                assert number == count
+                count += 1
+            return count
+
+        async def chat(channel: AnonymousChannel) -> None:
+            last = 0
+            async for line in channel.stream("line", returns=int):
+                assert line > last
+                last = line
+                await channel.emit("line", line)
+                if line % 7 == 0:
+                    return
+
+        def later(length: int) -> AsyncIterator[list[Any]]:
+            return self.items_later(length)
+
+        async def slow(length: int) -> AsyncIterator[list[Any]]:
+            async for item in self.items_later(length, gated=True):
+                yield item
+
+        peer.on("agen", later)
+        peer.on("gen", self.items)
+        peer.on("object", Numbers)
+        peer.on("slow", slow)
+        peer.on("fails", fails)
+        peer.on("translate", translate)
+        peer.on("add", add)
+        peer.on("chat", chat)
+
+    # ------------------------------------------------------------ what happens
+
+    @rule(side=sides, kind=kinds, length=lengths)
+    def stream(self, side: int, kind: str, length: int) -> None:
+        peer = self.peers[side]
+        if kind == "translate":
+            stream = peer.stream(kind, send=self.items_later(length))
+        else:
+            stream = peer.stream(kind, length)
+        self.reads.append(Read(kind, length, stream))
+
+    def some(self, which: int) -> Read | None:
+        return self.reads[which % len(self.reads)] if self.reads else None
+
+    @rule(which=st.integers(0, 20), count=st.integers(1, 15))
+    def read(self, which: int, count: int) -> None:
+        chosen = self.some(which)
+        if chosen is not None and (chosen.task is None or chosen.task.done()):
+            chosen.task = self.loop.create_task(chosen.read(count))
+            self.tasks.append(chosen.task)
+
+    @rule(which=st.integers(0, 20))
+    def cancel_a_read(self, which: int) -> None:
+        chosen = self.some(which)
+        if chosen is not None and chosen.task is not None:
+            chosen.task.cancel("no more time")
+            if chosen.stream._reading is None:  # the request itself was cancelled
+                chosen.left = True
+
+    @rule(which=st.integers(0, 20))
+    def leave(self, which: int) -> None:
+        chosen = self.some(which)
+        if chosen is not None:
+            chosen.left = True
+            self.run(chosen.stream.aclose())
+
+    @rule(side=sides, length=lengths, most=st.sampled_from([0, 2, 100]), gated=st.booleans())
+    def upload(self, side: int, length: int, most: int, gated: bool) -> None:
+        sending = self.peers[side].request("add", most, send=self.items_later(length, gated=gated))
+        self.uploads.append((min(length, most), "add", self.loop.create_task(sending)))
+
+    @rule(which=st.integers(0, 20))
+    def cancel_an_upload(self, which: int) -> None:
+        if self.uploads:
+            self.uploads[which % len(self.uploads)][2].cancel("bored")
+
+    @rule(side=sides)
+    def converse(self, side: int) -> None:
+        self.channels.append(self.loop.create_task(self.peers[side].open_channel("chat")))
+
+    @rule(which=st.integers(0, 20), how=st.sampled_from(["emit", "abort", "close", "request"]))
+    def talk(self, which: int, how: str) -> None:
+        self.line += 1
+        line = self.line
+        opened = [
+            task.result() for task in self.channels if task.done() and not task.cancelled() and not task.exception()
+        ]
+        if not opened:
+            return
+        channel = opened[which % len(opened)]
+
+        async def main() -> None:
+            try:
+                if how == "emit":
+                    await channel.emit("line", line)
+                elif how == "abort":
+                    await channel.abort("bored")
+                elif how == "close":
+                    channel.close()
+                else:
+                    await channel.request("nobody")
+            except (*LOST, RemoteError):
+                return
+
+        self.tasks.append(self.loop.create_task(main()))
+
+    @rule(count=st.integers(1, 4))
+    def turn(self, count: int) -> None:
+        self.run(self.turns(count))
+
+    @rule()
+    def settle(self) -> None:
+        self.run(self.turns(30))
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        async def main() -> None:
+            self.clock.advance(seconds)
+
+        self.run(main())
+
+    @rule()
+    def release_sources(self) -> None:
+        async def main() -> None:
+            gate, self.gate = self.gate, asyncio.Event()
+            gate.set()
+
+        self.run(main())
+
+    @rule(side=sides)
+    def hold_line(self, side: int) -> None:
+        self.ends[side].hold()
+
+    @rule(side=sides)
+    def release_line(self, side: int) -> None:
+        async def main() -> None:
+            self.ends[side].release()
+
+        self.run(main())
+
+    @rule(side=sides)
+    def drop(self, side: int) -> None:
+        async def main() -> None:
+            self.ends[side].abort()
+
+        self.run(main())
+
+    @rule()
+    @precondition(lambda self: self.connects < 10)
+    def connect(self) -> None:
+        async def main() -> None:
+            self.connects += 1
+            self.ends = list(memory_transports(limits=SMALL))
+            for peer, end in zip(self.peers, self.ends, strict=True):
+                peer.bind(end)
+
+        self.run(main())
+
+    # ------------------------------------------------------------ what must hold
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "peers"):
+                self.run(self.finish())
+        finally:
+            self.loop.close()
+
+    async def finish(self) -> None:
+        for end in self.ends:
+            end.release()
+        gate, self.gate = self.gate, asyncio.Event()
+        self.gate.set()
+        gate.set()
+        await self.turns(60)
+        for read in self.reads:
+            await read.stream.aclose()
+        await self.turns(60)
+        if all(task.done() for _, _, task in self.uploads) and self.ends[0]._ended is None:
+            # Everything is over although the connection is not: so nothing may be left but conversations.
+            opened = sum(not task.cancelled() and not task.exception() for task in self.channels if task.done())
+            for peer in self.peers:
+                assert peer.channels <= opened, peer
+        for peer in self.peers:
+            await peer.close()
+        await self.turns(60)
+        for expected, _, task in self.uploads:
+            assert task.done(), "an upload never ended"
+            if not task.cancelled():
+                error = task.exception()
+                fine = isinstance(error, LOST) or OVERDUE in str(error)
+                assert fine or (error is None and task.result() == expected), (error, expected)
+        for task in self.channels:
+            assert task.done()
+            assert task.cancelled() or task.exception() is None or isinstance(task.exception(), (*LOST, BadResult))
+        for task in self.tasks:
+            assert task.done()
+            if not task.cancelled() and (failed := task.exception()) is not None:
+                raise failed
+        for peer in self.peers:
+            await peer._join(0, Closers())
+            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
+            assert peer._calls.active == {} and len(peer._calls.room) == 0
+            assert not peer._out.line.busy and peer._background == {}
+            assert peer._anonymous.lingering == 0
+        assert self.open_sources == 0, "a source was not closed"
+        assert self.clock.next_deadline is None, "a timer is left"
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert left == set(), left
+        assert self.complaints == []
+
+
+TestStreamingPeers = StreamingPeers.TestCase
+TestStreamingPeers.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

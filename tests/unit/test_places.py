@@ -1,0 +1,102 @@
+"""Between two wsrpc peers a caller waits on its own side for a place over there, instead of being refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from core_driver import Blocked, start, turns
+
+from wsrpc import ConnectionLost, Limits, Overloaded, RequestTimeout
+from wsrpc.testing import Clock, pair
+
+TIGHT = Limits(running=2, waiting=3)
+
+
+async def test_a_caller_waits_for_a_place_and_nothing_is_refused() -> None:
+    work = Blocked()
+    async with pair(limits=TIGHT) as (a, b):
+        b.on("work", work)
+        await turns()  # until each knows the other
+        tasks = [start(a.request("work", n)) for n in range(20)]
+        await turns()
+        assert len(work.started) == 2
+        assert len(b._calls.room) == 3  # the others are still on the caller's side
+        work.go.set()
+        assert await asyncio.gather(*tasks) == [[n] for n in range(20)]
+        assert work.started == [(n,) for n in range(20)]
+        assert (a.pending, b.active) == (0, 0)
+
+
+async def test_plain_peers_are_refused() -> None:
+    work = Blocked()
+    async with pair(limits=TIGHT, extensions=False) as (a, b):
+        b.on("work", work)
+        tasks = [start(a.request("work", n)) for n in range(8)]
+        await turns()
+        work.go.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [list] * 5 + [Overloaded] * 3
+
+
+async def test_bytes_that_wait_there_are_bounded_too() -> None:
+    work = Blocked()
+    async with pair(limits=Limits(running=1, waiting=100, waiting_bytes=5_000)) as (a, b):
+        b.on("work", work)
+        await turns()
+        tasks = [start(a.request("work", "x" * 2_000, n)) for n in range(10)]
+        await turns()
+        assert len(b._calls.room) == 2
+        work.go.set()
+        assert [last for _, last in await asyncio.gather(*tasks)] == list(range(10))
+
+
+async def test_whoever_waits_for_a_place_can_leave_time_out_or_lose_the_line() -> None:
+    work = Blocked()
+    clock = Clock()
+    async with pair(limits=TIGHT, clock=clock) as (a, b):
+        b.on("work", work)
+        await turns()
+        first = [start(a.request("work", n, timeout=None)) for n in range(5)]
+        await turns()
+        leaves = start(a.request("work", "leaves", timeout=None))
+        late = start(a.request("work", "late", timeout=1.0))
+        stays = start(a.request("work", "stays", timeout=None))
+        await turns()
+        leaves.cancel()
+        clock.advance(2.0)
+        with pytest.raises(RequestTimeout):
+            await late
+        first[0].cancel("enough")  # its handler exits, and so makes room
+        await turns(20)
+        assert work.started == [(0,), (1,), (2,)]
+        assert a.transport is not None
+        a.transport.abort()
+        results = await asyncio.gather(*first[1:], stays, return_exceptions=True)
+        assert all(isinstance(result, ConnectionLost) for result in results)
+        assert a.pending == 0
+
+
+async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> None:
+    gone = asyncio.Event()
+
+    async def stubborn(n: int) -> int:
+        while not gone.is_set():
+            try:
+                await gone.wait()
+            except asyncio.CancelledError:
+                continue
+        return n
+
+    async with pair(limits=Limits(running=1, waiting=0)) as (a, b):
+        b.on("work", stubborn)
+        await turns()
+        first = start(a.request("work", 1))
+        await turns()
+        first.cancel()
+        await turns()
+        second = start(a.request("work", 2))
+        await turns()
+        assert not second.done()
+        gone.set()
+        assert await second == 2
