@@ -6,6 +6,7 @@ Each line that is printed was checked: the program ends with status 0 only if al
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from wsrpc import BadArguments, Client, Peer, RemoteError, RpcError, Server
@@ -22,6 +23,7 @@ class Point:
 server = Server()
 stopped_because: asyncio.Queue[object] = asyncio.Queue()
 chat: asyncio.Queue[str] = asyncio.Queue()
+streams_closed = asyncio.Event()
 
 
 @server.on("add")
@@ -58,6 +60,22 @@ def withdraw(amount: int) -> int:
 @server.on("say")
 def say(text: str) -> None:
     chat.put_nowait(text)
+
+
+@server.on("squares")
+async def squares() -> AsyncIterator[int]:  # a stream: it goes on as long as somebody reads
+    number = 0
+    try:
+        while True:
+            yield number * number
+            number += 1
+    finally:
+        streams_closed.set()
+
+
+@server.on("total")
+async def total_of(numbers: AsyncIterator[int]) -> int:  # reads what the caller sends
+    return sum([number async for number in numbers])
 
 
 # ---------------------------------------------------------------- one run
@@ -130,6 +148,22 @@ async def main() -> None:
             await client.emit("say", "good night")
             heard = await chat.get()
             show(f"client ⇢ server  event say({heard!r}), which nobody answers", heard, "good night")
+
+            read: list[int] = []
+            async with client.stream("squares", returns=int) as items:
+                async for item in items:
+                    read.append(item)
+                    if item > 10:
+                        break
+            await streams_closed.wait()
+            show(
+                f"client ⇇ server  stream squares(): {read}, then nobody read on, and it stopped",
+                read,
+                [0, 1, 4, 9, 16],
+            )
+
+            summed = await client.request("total", send=range(1, 101), returns=int)
+            show(f"client ⇉ server  total(1, 2, …, 100), sent one by one = {summed}", summed, 5050)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ async def test_an_example_that_needs_nothing_else_runs(name: str) -> None:
 async def test_the_demo_shows_each_thing_once() -> None:
     printed = (await run("demo.py")).splitlines()
     shown = ["add(", "middle(", "double(", "greet(", "nap(", "withdraw(", "never ran", "event say("]
+    shown += ["stream squares(", "total("]
     assert len(printed) == len(shown)
     assert [part for part, line in zip(shown, printed, strict=True) if part not in line] == []
 
@@ -57,3 +58,52 @@ async def test_server_and_client_talk_to_each_other() -> None:
     assert printed[0] == "somebody shouted 'welcome, 1 of you are here'"
     assert re.fullmatch(r"the server's clock says \d\d:\d\d:\d\d UTC", printed[1])
     assert printed[2:] == ["nowhere is 48 hours east [unknown_zone]", "0 others heard it", "bye"]
+
+
+async def test_a_download_shows_its_progress() -> None:
+    *progress, end = (await run("download.py")).splitlines()
+    size = 4 * 1024 * 1024
+    received = re.findall(rf"^sample.bin: \d+ %, (\d+) of {size} bytes$", "\n".join(progress), re.MULTILINE)
+    assert len(received) == len(progress) == 5
+    assert received == sorted(received, key=int) and received[-1] == str(size)
+    assert re.fullmatch(r"sample.bin: complete, SHA-256 \w{16}…", end)
+
+
+async def test_a_download_takes_any_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    [end] = (await run("download.py", str(tmp_path / "empty"))).splitlines()
+    assert "complete" in end
+
+
+async def test_an_upload_arrives_and_one_that_is_too_large_is_stopped() -> None:
+    size = (EXAMPLES / "upload.py").stat().st_size
+    assert (await run("upload.py")).splitlines() == [
+        f"upload.py: {size} bytes arrived; meanwhile the server said [{size}]",
+        "nobody wants more: the generator was closed",
+        "refused: no more than 1048576 bytes [too_big]",
+        "on the server: upload.py",
+    ]
+
+
+async def test_a_slow_consumer_of_a_live_feed_skips_what_it_has_no_time_for() -> None:
+    *ticks, end = (await run("live_feed.py")).splitlines()
+    seen = re.findall(r"^tick (\d+), (\d+) were skipped; 1 watching$", "\n".join(ticks), re.MULTILINE)
+    numbers = [int(number) for number, _ in seen]
+    assert len(numbers) == len(ticks) == 5
+    assert numbers == sorted({*numbers})
+    assert sum(int(skipped) for _, skipped in seen) == numbers[-1] - 5
+    assert end == f"left after 5 of {numbers[-1]} ticks; 0 watching"
+
+
+async def test_a_chat_is_a_conversation_over_one_channel_each() -> None:
+    assert (await run("chat.py")).splitlines() == [
+        "Ada hears    Ada is here",
+        "Bob hears    Bob is here",
+        "Ada hears    Bob is here",
+        "Bob asks who Ada Bob",
+        "Ada hears    Bob: hello!",
+        "Bob hears    Bob: hello!",
+        "Bob hears    Ada is here already [taken]",
+        "Bob hears    goodbye",
+        "Ada left     bored",
+    ]

@@ -1,7 +1,7 @@
 """What README.md and docs/ show is run as it stands there, and what they link to exists.
 
-In README.md a block that begins with ``# name.py`` or ``// name.mjs`` is a whole program and runs as a process; the
-port it names is replaced by a free one. Every other Python block is run here, those of one page one after another
+A block that begins with ``# name.py`` or ``// name.mjs`` is a whole program and runs as a process; the port it names
+is replaced by a free one. Every other Python block is run here, those of one page one after another
 in one namespace, with ``await`` allowed at the top, as in ``python -m asyncio``; then the page's ``test_…`` functions.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import logging
 import os
 import re
@@ -30,9 +31,21 @@ from wsrpc._lifecycle import TRANSITIONS, State
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PROTOCOL = ROOT / "docs" / "protocol.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PORT = "8080"
 LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"]
+WITH_STREAMS = ["plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
+
+# What says on the wire what ws-wrapper 4 does, for machines where that is not to be had; here with its defaults.
+PLAIN_4 = """
+import Connection from {url}
+export default class extends Connection {{
+  constructor(socket) {{
+    super(socket, {{ errorToJSON: ({{ message }}) => JSON.stringify({{ message }}) }})
+  }}
+}}
+"""
 
 # Run a program as its user would, with the log on, where `Server.run` says which port it got.
 WITH_LOG = (
@@ -68,8 +81,8 @@ def blocks_of(page: Path) -> Iterator[Block]:
         yield Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1)
 
 
-def readme_program(name: str) -> str:
-    [block] = [block for block in blocks_of(README) if block.program == name]
+def program_of(page: Path, name: str) -> str:
+    [block] = [block for block in blocks_of(page) if block.program == name]
     return block.text
 
 
@@ -134,13 +147,13 @@ def test_every_block_says_what_it_is(page: Path) -> None:
 
 
 @asynccontextmanager
-async def running_server(folder: Path) -> AsyncGenerator[str]:
-    """README's server as a process, its URL; it must end well when interrupted."""
-    text = readme_program("server.py")
+async def running_server(folder: Path, page: Path = README, name: str = "server.py") -> AsyncGenerator[str]:
+    """A page's server as a process, its URL; it must end well when interrupted."""
+    text = program_of(page, name)
     assert PORT in text
-    (folder / "server.py").write_text(text.replace(PORT, "0"), "utf-8")
+    (folder / name).write_text(text.replace(PORT, "0"), "utf-8")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", WITH_LOG, "server.py"),
+        *(sys.executable, "-W", "error", "-c", WITH_LOG, name),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=asyncio.subprocess.PIPE,
@@ -168,7 +181,7 @@ def promised_by(program: str) -> list[str]:
 
 
 async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
-    program = readme_program("client.py")
+    program = program_of(README, "client.py")
     async with running_server(tmp_path) as url:
         assert f"ws://127.0.0.1:{PORT}" in program
         (tmp_path / "client.py").write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
@@ -176,20 +189,50 @@ async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
     assert printed.splitlines() == promised_by(program)
 
 
+def install(library: str, folder: Path) -> None:
+    """What `npm install` gives a program in ``folder``."""
+    modules = folder / "node_modules"
+    modules.mkdir()
+    (modules / "ws").symlink_to(JS / "node_modules" / "ws")
+    if library == "plain-4":
+        (modules / "ws-wrapper").mkdir()
+        url = json.dumps((JS / "plain4.mjs").as_uri())
+        (modules / "ws-wrapper" / "index.mjs").write_text(PLAIN_4.format(url=url), "utf-8")
+        (modules / "ws-wrapper" / "package.json").write_text('{"exports": "./index.mjs"}', "utf-8")
+        return
+    package = JS / "node_modules" / library
+    if library == "ws-wrapper-4":
+        package = Path(os.environ.get("WS_WRAPPER_4") or package)
+    (modules / "ws-wrapper").symlink_to(package)
+
+
+async def check_javascript(page: Path, name: str, library: str, url: str, folder: Path) -> None:
+    program = program_of(page, name)
+    install(library, folder)
+    assert f"ws://127.0.0.1:{PORT}" in program
+    (folder / name).write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
+    printed = await output_of(find_node(), name, folder=folder)
+    assert printed.splitlines() == promised_by(program)
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_the_javascript_program_runs_as_shown(library: str, tmp_path: Path) -> None:
-    program = readme_program("client.mjs")
-    folder = JS / "node_modules" / library
-    if library == "ws-wrapper-4":
-        folder = Path(os.environ.get("WS_WRAPPER_4") or folder)
-    (tmp_path / "node_modules").mkdir()
-    (tmp_path / "node_modules" / "ws").symlink_to(JS / "node_modules" / "ws")
-    (tmp_path / "node_modules" / "ws-wrapper").symlink_to(folder)
     async with running_server(tmp_path) as url:
-        assert f"ws://127.0.0.1:{PORT}" in program
-        (tmp_path / "client.mjs").write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
-        printed = await output_of(find_node(), "client.mjs", folder=tmp_path)
-    assert printed.splitlines() == promised_by(program)
+        await check_javascript(README, "client.mjs", library, url, tmp_path)
+
+
+@pytest.mark.parametrize("library", WITH_STREAMS)
+async def test_streams_by_hand_run_as_shown(library: str, tmp_path: Path) -> None:
+    async with running_server(tmp_path, PROTOCOL, "streams.py") as url:
+        await check_javascript(PROTOCOL, "streams.mjs", library, url, tmp_path)
+
+
+def test_every_program_is_run() -> None:
+    programs = [(page.name, block.program) for page in PAGES for block in blocks_of(page) if block.program]
+    assert programs == [
+        *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
+        *(("protocol.md", name) for name in ("streams.py", "streams.mjs")),
+    ]
 
 
 # ---------------------------------------------------------------- what pages refer to

@@ -464,6 +464,8 @@ class Calls:
     def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
         error = self._for_caller(exc, ctx.label)
+        if ctx._anonymous is not None and (call is None or call.channel is None):
+            ctx._anonymous.close()  # the requestor never hears of it
         if ctx.id is None:
             if isinstance(error, BadArguments):
                 self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
@@ -484,7 +486,7 @@ class Calls:
             return exc
         if isinstance(exc, MessageTooBig):
             self._owner._log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
-            return RpcError(f"the result is too big: {exc}")
+            return RpcError(f"what the handler gave is too big: {exc}")
         return self._internal(exc, label)
 
     def _drop(self, kind: str, text: str) -> None:

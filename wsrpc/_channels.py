@@ -103,7 +103,7 @@ class Channels:
             raise RpcError.of_value(reason)
         if channel.id in self._served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        if len(self._served) + self.lingering >= self.limits.channels:
+        if len(self._served) + len(self._late) + self.lingering >= self.limits.channels:
             error = Overloaded(f"{self.limits.channels} channels are open already (Limits.channels), close some")
             error._made_here = True
             channel.close()
@@ -179,7 +179,8 @@ class Channels:
     def _share(self) -> int:
         """How many bytes of one stream may be on their way: the more streams, the less of each, because all that is on
         its way is ahead of the next answer."""
-        return max(SMALLEST_SHARE, self.limits.stream_window_bytes // max(1, len(self._credited)))
+        window = self.limits.stream_window_bytes
+        return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
 
     def stop_items(self, h: int) -> None:
         self._out.reply(self._out.encode(Event(("stop",), h=h)))

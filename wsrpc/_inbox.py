@@ -28,20 +28,16 @@ class Inbox:
     ``answer`` is called with the id of each message that was a request, once there is room again: so a plain peer that
     requests instead of emitting goes no faster than the reader.
 
-    The reader first looks at `ready`, then waits with `wait` or takes with `take`.
+    The reader first looks whether there is something in `queue`, then waits with `wait` or takes with `take`.
     """
 
     __slots__ = (
         "_answer",
-        "_bytes",
         "_grant",
         "_granted",
         "_granted_bytes",
         "_limit",
         "_loop",
-        "_overflowed",
-        "_queue",
-        "_received",
         "_received_bytes",
         "_regrant_at",
         "_regrant_bytes_at",
@@ -54,6 +50,7 @@ class Inbox:
         "error",
         "items",
         "over",
+        "queue",
     )
 
     def __init__(self, loop: Scheduler, limits: Limits, *, items: bool, answer: Answer) -> None:
@@ -64,17 +61,16 @@ class Inbox:
         self._limit = limits.stream_queue
         self.items = items
         """Whether what arrives is a stream's items, or else events."""
-        # Value, encoded size, id if it was a request and not answered yet, how to decode it if it was not.
-        self._queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
-        self._bytes = 0
+        self.queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
+        """Value, encoded size, id if it was a request and not answered yet, how to decode it if it was not."""
         self._waiter: asyncio.Future[None] | None = None
-        self._received = self._received_bytes = 0
+        # Totals from the beginning, as credit counts: what is there is the difference.
+        self._received_bytes = 0
         self._taken = self._taken_bytes = 0
         self._share: Callable[[], int] = lambda: self._window_bytes
         self._grant: Callable[[int, int], None] | None = None
         self._granted = self._granted_bytes = 0
         self._regrant_at = self._regrant_bytes_at = 0
-        self._overflowed = False
         self.over = False
         """Nothing more will arrive."""
         self.error: Exception | None = None
@@ -90,28 +86,42 @@ class Inbox:
             if i is not UNSET:
                 self._answer(i)
             return True
-        within_credit = self._received < self._granted and self._received_bytes < self._granted_bytes
-        queue = self._queue
-        if not within_credit and queue and self._bytes + size > self._limit:
-            self.end(StreamOverflow(f"{self._bytes} bytes wait to be read (Limits.stream_queue={self._limit})"))
+        queue = self.queue
+        waiting = self._received_bytes - self._taken_bytes
+        if queue and waiting + size > self._limit and not self._within_credit():
+            self.end(StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={self._limit})"))
             return False
-        self._received += 1
-        self._received_bytes += size
-        self._bytes += size
         crowded = len(queue) >= self._window
         if i is UNSET:
             i = None
-        elif not crowded and self._bytes <= self._window_bytes:
+        elif not crowded and waiting + size <= self._window_bytes:
             self._answer(i)
             i = None
-        if crowded and not within_credit:
-            queue.append((bytes(payload), size, i, decode))
+        if crowded and not self._within_credit():
+            self._put((bytes(payload), size, i, decode))
         else:
-            queue.append((self._value(message), size, i, None))
+            self._put((self._value(message), size, i, None))
+        return True
+
+    def push_item(self, value: Any, size: int) -> bool:
+        """Keep an item, the short way; False if it is not sure that there is room for it, so that `push` must look."""
+        if self._received_bytes >= self._granted_bytes or self._taken + len(self.queue) >= self._granted or self.over:
+            return False
+        self._received_bytes += size
+        self.queue.append((value, size, None, None))
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         return True
+
+    def _within_credit(self) -> bool:
+        return self._taken + len(self.queue) < self._granted and self._received_bytes < self._granted_bytes
+
+    def _put(self, entry: tuple[Any, int, int | None, Decode | None]) -> None:
+        self._received_bytes += entry[1]
+        self.queue.append(entry)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _value(self, message: Inbound) -> Any:
         a = message.a
@@ -132,11 +142,6 @@ class Inbox:
 
     # ------------------------------------------------------------ reading
 
-    @property
-    def ready(self) -> bool:
-        """Whether `take` has something to give."""
-        return bool(self._queue)
-
     async def wait(self) -> None:
         """Wait until something is there or nothing more will come. Cancelling is safe: nothing is lost.
 
@@ -145,7 +150,7 @@ class Inbox:
         """
         if self._waiter is not None:
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
-        if self._queue or self.over:
+        if self.queue or self.over:
             return
         self._waiter = self._loop.create_future()
         try:
@@ -155,8 +160,7 @@ class Inbox:
 
     def take(self) -> Any:
         """The next one. The other side is told that there is room for more when half of the window is free."""
-        value, size, i, decode = self._queue.popleft()
-        self._bytes -= size
+        value, size, i, decode = self.queue.popleft()
         self._taken += 1
         self._taken_bytes += size
         if i is not None:
@@ -189,8 +193,8 @@ class Inbox:
         """Nobody will read what is there."""
         self.end()
         self._grant = None
-        while self._queue:
-            _, _, i, _ = self._queue.popleft()
+        while self.queue:
+            _, _, i, _ = self.queue.popleft()
             if i is not None:
                 self._answer(i)
-        self._bytes = 0
+        self._taken_bytes = self._received_bytes

@@ -132,7 +132,10 @@ class Intake:
                     and a[0].__class__ is str
                     and (channel := self._channels.find(message.h)) is not None
                 ):
-                    channel._receive(message, payload, decode)  # an item of a stream, most of the time
+                    if (tap := channel._live.get(a[0])) is not None:
+                        tap.arrived(message, payload, decode)  # an item of a stream, most of the time
+                    else:
+                        channel._receive(message, payload, decode)
                     if view is not None:
                         view._finish()
                 else:

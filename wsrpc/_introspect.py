@@ -234,6 +234,8 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
             raise TypeError("this class is injected, which works for one parameter and not for *args")
         default = None if required else given.default
         return Parameter(given.name, "injected", tp, required, default, keyword, expression)
+    while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & _STREAMS:
+        tp = typing.get_args(tp)[0]
     classes = _alternatives(tp)
     if any(cls in _STREAMS for cls in classes if isinstance(cls, type)):
         if typing.get_origin(tp) not in _STREAMS and tp not in _STREAMS:

@@ -58,14 +58,15 @@ class Opener:
             raise
         reading = opened._reading("next", items=True, owns=True)
         if send is not None:
-            pump = asyncio.get_running_loop().create_task(self._feed(opened, reading, send))
+            # Made at once: the handler's `start` may have come with the channel.
+            producer = Producer(opened, self._out)
+            pump = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
             opened._on_close = lambda reason: _cancel(pump)
             self._keep(pump)
         return reading
 
-    async def _feed(self, channel: AnonymousChannel, reading: Reading, send: Source) -> None:
+    async def _feed(self, channel: AnonymousChannel, producer: Producer, reading: Reading, send: Source) -> None:
         """Send what a stream's handler reads, beside the reading."""
-        producer = Producer(channel, self._out)
         try:
             await self._produce(producer, send)
             await producer.finish()

@@ -223,7 +223,7 @@ class Outbound:
     def _too_big(self, payload: bytes) -> MessageTooBig:
         return MessageTooBig(
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {self.largest} "
-            "(its Limits.message): send less at once, or stream it"
+            "(its Limits.message): send less at once, as a stream of small items for instance"
         )
 
     def _over_cap(self, session: Session, size: int) -> bool:

@@ -273,10 +273,13 @@ class Producer:
             self._channel._home.refuse(i, error)
 
     async def finish(self) -> None:
-        """Say that there are no more items, unless a consumer that pulls knows it already."""
+        """Say that there are no more items."""
         if self._mode == "pull":
+            # The answer that brought the last ones has said it; whoever asked ahead hears it, too. Then the channel is of
+            # no more use to either side.
             while self._pulls:
                 self._channel._answer(self._pulls.popleft()[0], {"values": [], "done": True})
+            self._channel._finish()
         else:
             await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
 

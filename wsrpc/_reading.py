@@ -58,13 +58,28 @@ class Reading:
     ``owns``: the channel is there for this reading only and ends with it.
     """
 
-    __slots__ = ("__weakref__", "_channel", "_event", "_left", "_owns", "end_id", "ended", "inbox", "on_end")
+    __slots__ = (
+        "__weakref__",
+        "_begun",
+        "_channel",
+        "_event",
+        "_left",
+        "_owns",
+        "abandoned",
+        "end_id",
+        "ended",
+        "inbox",
+        "on_end",
+    )
 
     def __init__(self, channel: Readable, inbox: Inbox, event: str, *, owns: bool = False) -> None:
         self._channel = channel
         self._event = event
         self._owns = owns
+        self._begun = False
         self._left = False
+        self.abandoned = False
+        """Its stream was thrown away; somebody else may read on."""
         self.inbox = inbox
         self.ended = False
         """The other side has said that there are no more items."""
@@ -79,9 +94,12 @@ class Reading:
         if inbox.items:
             a = message.a
             # A truthy `done` counts, and no argument at all is an item without a value (JavaScript 4.3.1, observed).
-            if len(a) > 1 and a[1].__class__ is dict and a[1].get("done"):
-                self._items_end(message.i)
-                return
+            if len(a) > 1 and (item := a[1]).__class__ is dict:
+                if item.get("done"):
+                    self._items_end(message.i)
+                    return
+                if message.i is UNSET and inbox.push_item(item.get("value"), len(payload)):
+                    return
         if not inbox.push(message, payload, decode):
             self._channel._abort(inbox.error)
 
@@ -111,12 +129,19 @@ class Reading:
 
     def begin(self) -> None:
         """The first read: the producer on the other side may start."""
+        if self._begun:
+            return
+        self._begun = True
         if self.inbox.items and not self._channel.closed:
             self._channel._start_items(self.inbox)
 
     def leave(self, reason: object) -> None:
         """Nobody reads any more. Idempotent."""
         if self._left:
+            return
+        if not self._owns and self.inbox.items and not self.inbox.over and self.has_credit:
+            # The producer goes on as far as its credit goes, so whoever reads next goes on from here and loses nothing.
+            self.abandoned = True
             return
         self._left = True
         self._channel._untap(self._event, self)
@@ -127,6 +152,7 @@ class Reading:
     def leave_soon(self, warning: str) -> None:
         """The same for a stream that was thrown away: that may happen in any thread, and in the midst of anything."""
         if not self._left:
+            self.abandoned = True
             self._channel._soon(lambda: self._left_behind(warning))
 
     def _left_behind(self, warning: str) -> None:

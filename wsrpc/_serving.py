@@ -96,6 +96,8 @@ class Serving:
     def exited(self, call: Call) -> None:
         """The call's task is over."""
         call.exited = True
+        if call.channel is not None and call.channel.closed:
+            call.channel._forget_backlog()  # nobody is left to listen
         if call.lingers:
             self._channels.lingering -= 1
 

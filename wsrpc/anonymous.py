@@ -82,6 +82,8 @@ class _Finished:
 
 FINISHED: Any = _Finished()
 
+_NOBODY: dict[str, Tap] = {}
+
 _NO_HANDLERS = Registry()
 """What most channels have: streams, for instance."""
 
@@ -125,6 +127,7 @@ class AnonymousChannel(Registrar, Caller):
         "_error",
         "_home",
         "_late",
+        "_live",
         "_on_close",
         "_on_credit",
         "_reason",
@@ -147,6 +150,8 @@ class AnonymousChannel(Registrar, Caller):
         self._error: Exception | None = None
         self._sender: Sender = _Refusing(self._not_ready)
         self._taps: dict[str, Tap] = {}
+        self._live: dict[str, Tap] = _NOBODY
+        """Who gets a message at once; nobody while earlier ones are kept."""
         self._attached = False
         self._late = False
         """It was over before anybody listened."""
@@ -244,6 +249,12 @@ class AnonymousChannel(Registrar, Caller):
     def _read(self, event: str, returns: Any, *, items: bool) -> Stream[Any]:
         self._check_open()
         convert = None if returns is UNSET else self._home.converter(returns)
+        reading = self._taps.get(event)
+        if isinstance(reading, Reading) and reading.abandoned:
+            reading.leave(None)
+            if self._taps.get(event) is reading:  # it goes on from where the last loop was left
+                reading.abandoned = False
+                return Stream(event, convert, reading=reading)
         return Stream(event, convert, reading=self._reading(event, items=items))
 
     def _reading(self, event: str, *, items: bool, owns: bool = False) -> Reading:
@@ -367,11 +378,14 @@ class AnonymousChannel(Registrar, Caller):
             self._stop_timer()
             if self._backlog or self._late:
                 self._home.loop.call_soon(self._deliver_backlog)
+            else:
+                self._live = self._taps
 
     def _deliver_backlog(self) -> None:
         while self._backlog:
             message, payload, decode = self._backlog.popleft()
             self._deliver(message, payload, decode)
+        self._live = self._taps
         if self._late:
             self._forget_backlog()
             self._tell_taps()
@@ -448,5 +462,6 @@ class AnonymousChannel(Registrar, Caller):
 
     def _tell_taps(self) -> None:
         taps, self._taps = self._taps, {}
+        self._live = _NOBODY
         for tap in taps.values():
             tap.channel_over(self._error)

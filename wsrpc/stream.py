@@ -82,7 +82,7 @@ class Stream(Generic[T_co]):
         if not self._begun:
             self._begin(reading)
         inbox = reading.inbox
-        while not inbox.ready:
+        while not inbox.queue:
             if inbox.over:
                 self._over(reading, inbox)
             await inbox.wait()

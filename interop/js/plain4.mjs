@@ -1,0 +1,182 @@
+// A small peer over `ws` that says what ws-wrapper 4.x says, for machines where that library is not to be had.
+// Written from its documented messages (PROTOCOL.md); where those leave something open, it does what 4.3.1 was seen
+// to do, its mistakes included, which the comments name. It has as much of the library's face as the agent uses.
+
+import { Call, Channel, RequestAbortedError, RequestTimeoutError } from "./plain4-channel.mjs"
+
+export { iterableHandler } from "./plain4-channel.mjs"
+
+export const VERSION = "4.3.1" // whom it plays
+
+const RESERVED = new Set(["open", "connect", "message", "error", "close", "disconnect"])
+const OPEN = 1
+const MAX_QUEUE = 10
+
+/** One connection: its sockets, one after the other, and the tables by which messages find their place. */
+export default class Connection extends Channel {
+  #socket = null
+  #queue = []
+  #lastId = 0
+  #data = new Map()
+  #errorToJSON
+  named = new Map()
+  anonymous = new Map() // one table for the channels of both sides, as in 4.x: ids that meet would be confused
+  pending = new Map()
+  active = new Map()
+
+  constructor(socket, { errorToJSON }) {
+    super(null, {})
+    this.#errorToJSON = errorToJSON
+    this.bind(socket)
+  }
+
+  // ---------------------------------------------------------------- the library's face
+
+  bind(socket) {
+    if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null
+    this.#socket = socket
+    socket.onopen = () => {
+      for (const text of this.#queue.splice(0)) socket.send(text)
+      this.fire("open")
+    }
+    socket.onmessage = ({ data }) => this.#receive(data)
+    socket.onclose = (event) => this.fire("close", event)
+    socket.onerror = (event) => this.fire("error", event)
+    if (this.isConnected) socket.onopen()
+    return this
+  }
+
+  get socket() {
+    return this.#socket
+  }
+
+  get isConnected() {
+    return this.#socket.readyState === OPEN
+  }
+
+  get pendingRequestCount() {
+    return this.pending.size
+  }
+
+  get activeRequestCount() {
+    return this.active.size
+  }
+
+  of(name) {
+    if (name === null) return this
+    if (!this.named.has(name)) this.named.set(name, new Channel(this, { c: name }))
+    return this.named.get(name)
+  }
+
+  get(key) {
+    return this.#data.get(key)
+  }
+
+  set(key, value) {
+    this.#data.set(key, value)
+  }
+
+  disconnect(...args) {
+    this.#socket.close(...args)
+  }
+
+  // ---------------------------------------------------------------- what is sent
+
+  send(text, isAnswer = false) {
+    if (this.isConnected) this.#socket.send(text)
+    else if (isAnswer || this.#queue.length < MAX_QUEUE) this.#queue.push(text)
+    else throw new Error("WebSocket is not connected and send queue is full")
+  }
+
+  post(message) {
+    this.send(JSON.stringify(message))
+  }
+
+  /** Sends a request and returns the promise of its answer. */
+  ask(message, { timeout, signal }) {
+    const i = ++this.#lastId
+    return new Promise((resolve, reject) => {
+      const giveUp = (error, reason) => {
+        this.#settle(i)
+        this.post({ i, ...this.thrown("x", reason ?? new RequestAbortedError()) })
+        reject(error)
+      }
+      const aborted = () => giveUp(new RequestAbortedError(), signal.reason)
+      const timer = timeout > 0 ? setTimeout(() => giveUp(new RequestTimeoutError()), timeout) : undefined
+      signal?.addEventListener("abort", aborted)
+      const release = () => {
+        clearTimeout(timer)
+        signal?.removeEventListener("abort", aborted)
+      }
+      this.pending.set(i, { resolve, reject, release, signal })
+      this.post({ i, ...message })
+    })
+  }
+
+  /** `x` or `e` of a message: an error is flagged, anything else travels as it is. */
+  thrown(key, value) {
+    const error = value ?? new Error("Error")
+    return error instanceof Error ? { [key]: JSON.parse(this.#errorToJSON(error)), _: 1 } : { [key]: error }
+  }
+
+  answer(message) {
+    this.send(JSON.stringify(message), true)
+  }
+
+  // ---------------------------------------------------------------- what arrives
+
+  #receive(text) {
+    let message
+    try {
+      message = JSON.parse(text)
+    } catch {
+      return
+    }
+    if (message === null || typeof message !== "object" || message["ws-wrapper"] === false) return
+    if (Array.isArray(message.a) && message.a.length > 0) this.#called(message)
+    else if (message.x !== undefined && message.h !== undefined) {
+      this.anonymous.get(Number(message.h))?.close(rebuilt(message.x, message._))
+    } else if (message.x !== undefined && this.active.has(message.i)) {
+      const canceller = this.active.get(message.i)
+      this.active.delete(message.i)
+      canceller.abort(rebuilt(message.x, message._))
+    } else if (this.pending.has(message.i)) {
+      // By mistake, a cancellation that comes too late gets here, too, if one of our own requests has that id.
+      this.#answered(message)
+    }
+  }
+
+  #called({ i, c, h, a }) {
+    if (c === undefined && h === undefined && RESERVED.has(a[0])) return
+    const channel = h !== undefined ? this.anonymous.get(Number(h)) : c !== undefined ? this.named.get(c) : this
+    if (channel) return new Call(this, channel, i).run(a)
+    const what = h !== undefined ? `Anonymous channel '${h}'` : `Channel '${c}'`
+    const error = new Error(`${what} does not exist`)
+    if (h !== undefined) this.answer({ h: Number(h), ...this.thrown("x", error) })
+    if (i > 0) this.answer({ i, ...this.thrown("e", error) })
+  }
+
+  #answered({ i, d, e, h, _ }) {
+    const { resolve, reject, signal } = this.#settle(i)
+    if (e !== undefined) return reject(rebuilt(e, _))
+    if (h === undefined) return resolve(d)
+    const channel = new Channel(this, { h: i })
+    this.anonymous.set(i, channel)
+    // Who gave the request a signal aborts its channel by that.
+    const abort = () => channel.abort(signal.reason)
+    signal?.addEventListener("abort", abort, { signal: channel.closeSignal })
+    resolve(channel)
+  }
+
+  #settle(i) {
+    const request = this.pending.get(i)
+    this.pending.delete(i)
+    request.release()
+    return request
+  }
+}
+
+function rebuilt(value, flag) {
+  if (!flag || value === null || typeof value !== "object") return value
+  return Object.assign(new Error(value.message), value)
+}
