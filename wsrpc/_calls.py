@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import secrets
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
@@ -13,26 +12,25 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
+from ._answers import Answers
 from ._channels import Channels
 from ._close import CloseCode
 from ._context import CURRENT, Context, Message
 from ._inbox import Decode
-from ._invoke import SLOW_HANDLER, Call, Invoker, Log, bad_arguments, when_over
+from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
-from ._messages import Inbound, Rejection, Resolution, channel_id
+from ._messages import Inbound, Resolution, channel_id
 from ._outbound import Outbound
-from ._producer import as_source
 from ._registry import Registry
-from ._rejections import ABORTED, error_to_wire
+from ._rejections import ABORTED
 from ._scheduler import EAGER, Scheduler
 from ._serving import Serving
-from ._signature import ArgumentsRefused, Handler
+from ._signature import Handler
+from ._source import as_source
 from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
 from .errors import (
     BadArguments,
-    HandlerFailed,
-    MessageTooBig,
     Overloaded,
     RemoteError,
     RpcError,
@@ -92,10 +90,11 @@ class Calls:
         self._channels = channels
         self._limit = limits.running
         self._loop = loop
-        self._expose_errors = expose_errors
         self._fail = fail
         self._invoker = Invoker(own, shared, loop, owner._log)
-        self._serving = Serving(channels, out, self)
+        self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
+        self.reject = self._answers.reject
+        self._serving = Serving(channels, out, self, self._answers)
         self._invoker.serve = self._serving.run
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
         self._context = contextvars.copy_context()
@@ -435,35 +434,12 @@ class Calls:
             self._owner.ignored["dropped at the end"] += 1
         self._update_busy()
 
-    def reject(self, i: int, error: RpcError) -> None:
-        try:
-            self._reply(self._out.encode(Rejection(i, *error_to_wire(error))))
-            return
-        except MessageTooBig as exc:
-            error = RpcError(f"{error.message[:200]} (its data left out: {exc})")
-        except Exception as exc:
-            # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
-            error = self._internal(exc, f"request #{i}")
-        try:
-            self._reply(self._out.encode(Rejection(i, *error_to_wire(error))))
-        except Exception:
-            # A codec that cannot encode even that can answer nobody: the caller must not wait for ever.
-            self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
-
     def note(self, text: str, /, *args: object) -> None:
         self._owner._log(logging.INFO, text, *args)
 
-    def resolve(self, i: int, value: object, label: str) -> None:
-        """Answer request ``i``; if ``value`` cannot be sent, with an error."""
-        try:
-            self._reply(self._out.encode(Resolution(i, value)))
-        except Exception as exc:
-            # A user's enc_hook may raise anything.
-            self.reject(i, self._for_caller(exc, label))
-
     def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
-        error = self._for_caller(exc, ctx.label)
+        error = self._answers.for_caller(exc, ctx.label)
         if ctx._anonymous is not None and (call is None or call.channel is None):
             ctx._anonymous.close()  # the requestor never hears of it
         if ctx.id is None:
@@ -478,34 +454,11 @@ class Calls:
         elif not quiet:
             self.reject(ctx.id, error)
 
-    def _for_caller(self, exc: BaseException, label: str) -> RpcError:
-        """What the caller gets for an exception; what it does not get goes to the log."""
-        if isinstance(exc, ArgumentsRefused):
-            return bad_arguments(exc)
-        if isinstance(exc, RpcError) and (exc._made_here or not isinstance(exc, RemoteError)):
-            return exc
-        if isinstance(exc, MessageTooBig):
-            self._owner._log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
-            return RpcError(f"what the handler gave is too big: {exc}")
-        return self._internal(exc, label)
-
     def _drop(self, kind: str, text: str) -> None:
         """Count an event that reaches no handler; the first of a kind is worth a line."""
         if not self._owner.ignored[kind]:
             self._owner._log(logging.WARNING, "%s", text)
         self._owner.ignored[kind] += 1
-
-    def _internal(self, exc: BaseException, label: str) -> RpcError:
-        error_id = secrets.token_hex(4)
-        self._owner._log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc)
-        expose = self._expose_errors
-        try:
-            if expose is True or (callable(expose) and expose(exc)):
-                return RpcError(str(exc))
-        except Exception as problem:
-            # The predicate or the exception's own text failed: the caller still gets an answer.
-            self._owner._log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
-        return HandlerFailed("internal error", fields={"error_id": error_id})
 
 
 def _goes_on(result: object) -> bool:

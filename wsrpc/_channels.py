@@ -28,8 +28,6 @@ class Handlers(Protocol):
 
     def arrived(self, message: Inbound, payload: bytes | bytearray, view: Any, decode: Decode, /) -> None: ...
 
-    def reject(self, i: int, error: RpcError, /) -> None: ...
-
     def channel_over(self, h: int, reason: object, /) -> None: ...
 
 
@@ -43,7 +41,8 @@ class Channels:
         self.loop = loop
         self.limits = limits
         self.sender: Sender  # given by the peer, which makes it later
-        self.handlers: Handlers
+        self.handlers: Handlers  # as is this
+        self.reject: Callable[[int, RpcError], None]  # and this
         self.warn = warn
         self.has_credit = False
         self._out = out
@@ -55,7 +54,6 @@ class Channels:
         """Those whose streams are read, by credit."""
         self.lingering = 0
         """Handlers of channels that are over that have not exited yet; they take a place as if theirs were not."""
-        self.ignored: Callable[[str], None]
 
     def __len__(self) -> int:
         return len(self._opened) + len(self._served)
@@ -168,7 +166,7 @@ class Channels:
         self._out.reply(self._out.encode(Resolution(i, value)))
 
     def refuse(self, i: int, error: Exception) -> None:
-        self.handlers.reject(i, error if isinstance(error, RpcError) else RpcError(str(error)))
+        self.reject(i, error if isinstance(error, RpcError) else RpcError(str(error)))
 
     def start_items(self, h: int, inbox: Inbox) -> None:
         if self.has_credit:

@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 from msgspec import Struct
 
 from ._context import Context
-from ._producer import as_source
 from ._registry import Middleware, Registry
 from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
+from ._source import as_source
 from .anonymous import AnonymousChannel
 from .errors import BadArguments, UnknownEvent
 

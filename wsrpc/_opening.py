@@ -12,8 +12,9 @@ from ._caller import Source
 from ._channels import Channels
 from ._messages import NoMoreItems
 from ._outbound import Outbound, convert_answer
-from ._producer import ItemRefused, Producer, close_source
+from ._producer import ItemRefused, Producer
 from ._reading import Reading
+from ._source import close_source
 from ._types import ChannelRef
 from .anonymous import AnonymousChannel
 from .errors import BadResult, ChannelClosed, RemoteError, RequestTimeout, RpcError

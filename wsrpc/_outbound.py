@@ -23,6 +23,7 @@ from ._lifecycle import State
 from ._line import Line
 from ._messages import Cancellation, ChannelAbort, Event, Inbound, Request
 from ._outbox import Outbox
+from ._places import Places
 from ._registry import Registry
 from ._rejections import error_from_wire, reason_to_wire
 from ._requests import MAX_REMEMBERED, Pending, Requests
@@ -89,10 +90,7 @@ class Outbound:
         self._outbox = Outbox(limits.offline, limits.offline_bytes)
         self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
         self.line = Line(loop)
-        self.places = Line(loop)
-        """Where requests wait for a place on the other side, which is ``full`` when it has none."""
-        self._running = sys.maxsize
-        self._waiting = self._waiting_bytes = 0
+        self.places = Places(loop, self.requests)
         self._aborted: dict[int, None] = {}
         self.is_open: Callable[[int], bool] = lambda h: False
         """Whether an anonymous channel is still there."""
@@ -120,7 +118,7 @@ class Outbound:
         """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
         self.plain = False
         self.largest = limits.message
-        self._running, self._waiting, self._waiting_bytes = limits.running, limits.waiting, limits.waiting_bytes
+        self.places.agree(limits)
         if codec is not None:
             self.encode = codec.encode
             self._text = None  # text or binary: the codec chooses for each message
@@ -145,7 +143,6 @@ class Outbound:
         if not info.will_reconnect:
             self.discard(info)
         self.requests.connection_lost()
-        self._running = sys.maxsize
         self.places.reset()
         self._aborted.clear()
         self.encode = self._codec.encode
@@ -364,7 +361,7 @@ class Outbound:
         pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
         message = _request(pending.id, channel, (event, *args))
         try:
-            if self.requests.in_flight >= self._running or self.requests.freed is not None:
+            if self.places.scarce:
                 await self._send_to_a_place(message, pending)
             elif self.clear and self.send(self.encode(message)):
                 self.requests.was_sent(pending)
@@ -392,37 +389,13 @@ class Outbound:
         return value if convert is None else convert_answer(convert, value, event)
 
     async def _send_to_a_place(self, message: Request, pending: Pending) -> None:
-        """Send a request when the other side has a place for it, instead of having it refused there."""
-        requests, places = self.requests, self.places
         my_turn = False
         try:
-            while True:
-                size = 0 if requests.in_flight < self._running else len(self.encode(message))
-                places.full = size > 0 and (
-                    requests.in_flight >= self._running + self._waiting
-                    or requests.waiting_there + size > self._waiting_bytes
-                )
-                if not places.full and (my_turn or not places.busy):
-                    pending.waits_there = size
-                    requests.waiting_there += size
-                    break
-                requests.freed = self._place_freed
-                my_turn = await places.wait_turn(pending, first=my_turn)
-                if pending.future.done():  # it timed out in the queue
-                    return
-            await self.send_in_turn(message, pending)
+            my_turn = await self.places.take(pending, lambda: len(self.encode(message)))
+            if not pending.future.done():
+                await self.send_in_turn(message, pending)
         finally:
-            if not pending.sent:
-                requests.waiting_there -= pending.waits_there
-                pending.waits_there = 0
-            if my_turn:
-                places.pass_turn()
-
-    def _place_freed(self) -> None:
-        self.places.full = False
-        self.places.wake()
-        if not self.places.busy:
-            self.requests.freed = None
+            self.places.leave(pending, my_turn)
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
         try:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from functools import partial
+from collections.abc import AsyncIterable
 from typing import Any
 
 from msgspec import UNSET
@@ -17,10 +14,11 @@ from ._inbox import Decode
 from ._messages import Event, Inbound, Item, NoMoreItems
 from ._outbound import Outbound
 from ._scheduler import Timer
+from ._source import iterate
 from .anonymous import AnonymousChannel
 from .errors import BadArguments, RemoteError, RpcError
 
-__all__ = ["ItemRefused", "Producer", "as_source", "close_source"]
+__all__ = ["ItemRefused", "Producer"]
 
 LARGEST_PULL = 100_000
 
@@ -224,7 +222,7 @@ class Producer:
         self._sent += 1
 
     async def _run_paced(self, source: Source) -> None:
-        items = _iterate(source)
+        items = iterate(source)
         try:
             async for value in items:
                 try:
@@ -239,7 +237,7 @@ class Producer:
 
     async def _run_pulled(self, source: Source) -> None:
         window = min(self._channel._home.limits.stream_window_bytes, self._out.largest // 2)
-        items = _iterate(source)
+        items = iterate(source)
         try:
             done = False
             while not done:
@@ -275,63 +273,10 @@ class Producer:
     async def finish(self) -> None:
         """Say that there are no more items."""
         if self._mode == "pull":
-            # The answer that brought the last ones has said it; whoever asked ahead hears it, too. Then the channel is of
-            # no more use to either side.
+            # The answer that brought the last ones has said it; whoever asked ahead hears it, too. Then the channel is
+            # of no more use to either side.
             while self._pulls:
                 self._channel._answer(self._pulls.popleft()[0], {"values": [], "done": True})
             self._channel._finish()
         else:
             await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
-
-
-async def _iterate(source: Source) -> AsyncGenerator[Any]:
-    if isinstance(source, AsyncIterable):
-        async for value in source:
-            yield value
-    else:
-        for value in source:
-            yield value
-
-
-async def _in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
-    """The items of what may block, each made in a thread."""
-    loop = asyncio.get_running_loop()
-    iterator = iter(source)
-    context = contextvars.copy_context()
-    nothing = object()
-    making: asyncio.Future[Any] | None = None
-    try:
-        while True:
-            making = loop.run_in_executor(None, context.run, partial(next, iterator, nothing))
-            value = await asyncio.shield(making)
-            if value is nothing:
-                return
-            yield value
-    finally:
-        close = getattr(iterator, "close", None)
-        if close is not None and making is not None and not making.done():
-            # It was cancelled, but what runs in a thread goes on: a generator can be closed when that is over.
-            making.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, context.run, close))
-        elif close is not None:
-            await loop.run_in_executor(None, context.run, close)
-
-
-def as_source(value: Any, *, thread: bool = False) -> Source | None:
-    """``value`` if it is something to stream: an async iterable or an iterator (a generator is one). None otherwise."""
-    if value.__class__ is AnonymousChannel:  # an answer by itself
-        return None
-    if hasattr(value, "__aiter__"):
-        source: AsyncIterable[Any] = value
-        return source
-    if hasattr(value, "__next__"):
-        iterator: Iterable[Any] = value
-        return _in_thread(iterator) if thread else iterator
-    return None
-
-
-async def close_source(source: Any) -> None:
-    """Let a generator's ``finally`` run now, not when it is collected."""
-    if hasattr(source, "aclose"):
-        await source.aclose()
-    elif inspect.isgenerator(source):
-        source.close()

@@ -7,10 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ._answers import Answers
 from ._channels import Channels
 from ._invoke import Call
 from ._outbound import Outbound
-from ._producer import ItemRefused, Producer, close_source
+from ._producer import ItemRefused, Producer
+from ._source import close_source
 from .errors import RemoteError, RpcError
 
 __all__ = ["Serving"]
@@ -24,10 +26,6 @@ class Owner(Protocol):
 
     def cancel_call(self, call: Call, reason: object, /) -> None: ...
 
-    def resolve(self, i: int, value: object, label: str, /) -> None: ...
-
-    def reject(self, i: int, error: RpcError, /) -> None: ...
-
     def note(self, text: str, /, *args: object) -> None:
         """A line in the log about what is nobody's fault."""
 
@@ -36,10 +34,11 @@ class Serving:
     """Runs what happens on a channel, within the call that opened it: so middleware, `handler_context` and the call's
     place in a lane last until the stream or the conversation is over, and cancelling the call ends it."""
 
-    def __init__(self, channels: Channels, out: Outbound, owner: Owner) -> None:
+    def __init__(self, channels: Channels, out: Outbound, owner: Owner, answers: Answers) -> None:
         self._channels = channels
         self._out = out
         self._owner = owner
+        self._answers = answers
 
     async def run(self, call: Call, work: Any) -> Any:
         """Answer with a channel, then do ``work``: await it, or send the items of it. Returns what it returns."""
@@ -113,12 +112,12 @@ class Serving:
         label = call.ctx.label
         if handler is None or not (handler.opens and handler.is_coroutine):  # a stream: its end was its last item
             if upload is not None and upload.end_id is not None:
-                self._owner.resolve(upload.end_id, None, label)
+                self._answers.resolve(upload.end_id, None, label)
             channel._end_well()
         elif upload is None:
             channel._finish()
         else:
-            self._answer_end(call, lambda i: self._owner.resolve(i, value, label))
+            self._answer_end(call, lambda i: self._answers.resolve(i, value, label))
 
     def failed(self, call: Call, error: RpcError) -> None:
         """What ran on the channel failed."""
@@ -127,7 +126,7 @@ class Serving:
         if channel.closed:
             return
         if call.ctx._upload is not None and call.handler is not None and call.handler.is_coroutine:
-            self._answer_end(call, lambda i: self._owner.reject(i, error))
+            self._answer_end(call, lambda i: self._answers.reject(i, error))
         else:
             channel._abort(error)
 

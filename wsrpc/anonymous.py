@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Protocol, Self, TypeVar, overload
 
 from msgspec import UNSET
 
+from ._backlog import Backlog
 from ._caller import Caller, Sender
 from ._inbox import Decode, Inbox
 from ._messages import Inbound
@@ -120,10 +120,10 @@ class AnonymousChannel(Registrar, Caller):
         "__weakref__",
         "_attached",
         "_backlog",
-        "_backlog_bytes",
         "_channel_name",
         "_closed",
         "_credit",
+        "_end_timer",
         "_error",
         "_home",
         "_late",
@@ -135,7 +135,6 @@ class AnonymousChannel(Registrar, Caller):
         "_sender",
         "_state",
         "_taps",
-        "_timer",
         "id",
     )
 
@@ -155,9 +154,8 @@ class AnonymousChannel(Registrar, Caller):
         self._attached = False
         self._late = False
         """It was over before anybody listened."""
-        self._backlog: deque[tuple[Inbound, bytes, Decode]] = deque()
-        self._backlog_bytes = 0
-        self._timer: Timer | None = None
+        self._backlog: Backlog | None = None
+        self._end_timer: Timer | None = None
         self._closed: asyncio.Future[None] | None = None
         self._on_close: Callable[[Any], None] | None = None
         """The owner's: told once that the channel is over, and why."""
@@ -296,7 +294,7 @@ class AnonymousChannel(Registrar, Caller):
         self._say_stop()
         loop, patience = self._home.loop, self._home.limits.unread
         error = RpcError(f"the end of what was sent has not come within {patience:g} s")
-        self._timer = loop.call_at(loop.time() + patience, lambda: self._abort(error))
+        self._end_timer = loop.call_at(loop.time() + patience, lambda: self._abort(error))
 
     def _answer(self, i: int, value: object) -> None:
         self._home.answer(i, value)
@@ -344,7 +342,7 @@ class AnonymousChannel(Registrar, Caller):
             self._keep(message, bytes(payload), decode)
             return
         if self._backlog:  # of this very turn: in order
-            self._backlog.append((message, bytes(payload), decode))
+            self._backlog.add(message, bytes(payload), decode)
             return
         self._deliver(message, payload, decode)
 
@@ -356,14 +354,12 @@ class AnonymousChannel(Registrar, Caller):
             self._home.dispatch(message, payload, decode)
 
     def _keep(self, message: Inbound, payload: bytes, decode: Decode) -> None:
-        if self._backlog_bytes + len(payload) > self._home.limits.stream_queue and self._backlog:
-            self._abort(StreamOverflow(f"nobody reads channel {self.id}, and {self._backlog_bytes} bytes wait"))
-            return
-        self._backlog.append((message, payload, decode))
-        self._backlog_bytes += len(payload)
-        if self._timer is None:
-            loop, patience = self._home.loop, self._home.limits.unread
-            self._timer = loop.call_at(loop.time() + patience, self._unread)
+        backlog = self._backlog
+        if backlog is None:
+            backlog = self._backlog = Backlog(self._home.loop, self._home.limits, self._unread)
+        if not backlog.keep(message, payload, decode):
+            limit = self._home.limits.stream_queue
+            self._abort(StreamOverflow(f"nobody reads channel {self.id}, and {limit} bytes wait (Limits.stream_queue)"))
 
     def _unread(self) -> None:
         if self.closed:
@@ -373,18 +369,19 @@ class AnonymousChannel(Registrar, Caller):
 
     def _attach(self) -> None:
         """Somebody listens: deliver what was kept, once this turn has registered all that it wants to."""
-        if not self._attached:
-            self._attached = True
-            self._stop_timer()
-            if self._backlog or self._late:
-                self._home.loop.call_soon(self._deliver_backlog)
-            else:
-                self._live = self._taps
+        if self._attached:
+            return
+        self._attached = True
+        if self._backlog is not None:
+            self._backlog.stop_timer()
+        if self._backlog or self._late:
+            self._home.loop.call_soon(self._deliver_backlog)
+        else:
+            self._live = self._taps
 
     def _deliver_backlog(self) -> None:
         while self._backlog:
-            message, payload, decode = self._backlog.popleft()
-            self._deliver(message, payload, decode)
+            self._deliver(*self._backlog.pop())
         self._live = self._taps
         if self._late:
             self._forget_backlog()
@@ -392,19 +389,12 @@ class AnonymousChannel(Registrar, Caller):
 
     def _forget_backlog(self) -> None:
         """What nobody has listened to; requests among it are refused, because nobody will."""
-        for message, _, _ in self._backlog:
-            if message.i is not UNSET:
-                self._home.refuse(message.i, self._gone())
-        self._backlog.clear()
-        self._stop_timer()
+        if self._backlog is not None:
+            for i in self._backlog.clear():
+                self._home.refuse(i, self._gone())
         if self._late:
             self._late = False
             self._home.forget_late(self)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _credited(self, n: int, size: int) -> None:
         if self._on_credit is not None:
@@ -449,6 +439,8 @@ class AnonymousChannel(Registrar, Caller):
         self._error = error
         self._sender = _Refusing(self._gone)
         self._late = by_other and not self._attached
+        if self._end_timer is not None:
+            self._end_timer.cancel()
         self._home.forget(self, reason)
         if not self._late:
             self._forget_backlog()

@@ -114,6 +114,7 @@ class Peer(Registrar, StreamCaller):
         self._sender: Sender = Opener(self._out, self._anonymous, self._keep)
         self._anonymous.sender = self._sender
         self._anonymous.handlers = self._calls
+        self._anonymous.reject = self._calls.reject
         self._out.is_open = self._anonymous.has
         self._out.requests.is_taken = self._anonymous.is_ours
         self._agreement = Agreement(

@@ -1,0 +1,77 @@
+"""How many requests the other side takes at once, and who waits here for a place there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from ._extension import Announced
+from ._line import Line
+from ._requests import Pending, Requests
+from ._scheduler import Scheduler
+
+__all__ = ["Places"]
+
+
+class Places:
+    """Another wsrpc peer says how many handlers it runs at once and how much may wait for that. A request beyond it
+    waits on this side, in turn, instead of being refused over there. Towards a plain peer there is no bound."""
+
+    __slots__ = ("_line", "_requests", "_running", "_waiting", "_waiting_bytes")
+
+    def __init__(self, loop: Scheduler, requests: Requests) -> None:
+        self._line = Line(loop)
+        self._requests = requests
+        self._running = sys.maxsize
+        self._waiting = self._waiting_bytes = 0
+
+    def agree(self, limits: Announced) -> None:
+        """The other side has said what it takes."""
+        self._running, self._waiting, self._waiting_bytes = limits.running, limits.waiting, limits.waiting_bytes
+
+    def reset(self) -> None:
+        """The connection is gone: whoever waits is to look for itself."""
+        self._running = sys.maxsize
+        self._requests.freed = None
+        self._line.reset()
+
+    @property
+    def scarce(self) -> bool:
+        """Whether a request has to `take` a place before it is sent."""
+        return self._requests.in_flight >= self._running or self._requests.freed is not None
+
+    async def take(self, pending: Pending, size: Callable[[], int]) -> bool:
+        """Wait for a place for a request of ``size()`` bytes, encoded, and for one's turn; says whether one has it.
+
+        Afterwards `leave`, whatever happens. Cancelling is safe.
+        """
+        requests, line = self._requests, self._line
+        my_turn = False
+        while True:
+            needed = 0 if requests.in_flight < self._running else size()
+            line.full = needed > 0 and (
+                requests.in_flight >= self._running + self._waiting
+                or requests.waiting_there + needed > self._waiting_bytes
+            )
+            if not line.full and (my_turn or not line.busy):
+                pending.waits_there = needed
+                requests.waiting_there += needed
+                return my_turn
+            requests.freed = self._freed
+            my_turn = await line.wait_turn(pending, first=my_turn)
+            if pending.future.done():  # it timed out in the queue
+                return my_turn
+
+    def leave(self, pending: Pending, my_turn: bool) -> None:
+        """The request was sent, or will not be."""
+        if not pending.sent:
+            self._requests.waiting_there -= pending.waits_there
+            pending.waits_there = 0
+        if my_turn:
+            self._line.pass_turn()
+
+    def _freed(self) -> None:
+        self._line.full = False
+        self._line.wake()
+        if not self._line.busy:
+            self._requests.freed = None
