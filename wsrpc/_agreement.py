@@ -60,13 +60,15 @@ class Agreement:
                 self._ignored["credit that makes no sense"] += 1
             else:
                 channel._credited(control.n, control.bytes)
-        elif self._agreed or isinstance(control, Hello) is self._dialer or control.v < VERSION:
+        elif self._agreed or isinstance(control, Hello) is self._dialer:
             self._ignored["control message out of place"] += 1
+        elif isinstance(control, Hello) and control.v < VERSION:
+            self._ignored["hello of another version"] += 1
         else:
             self._agreed = True
             if isinstance(control, Hello):
                 # Before anything else: what comes after it may use what was agreed.
-                self._out.say(write_control(Welcome(VERSION, self._features, announce(self._settings.limits))))
+                self._out.say(write_control(Welcome(self._features, announce(self._settings.limits))))
             self._apply({*control.features} & {*self._features}, control.limits)
 
     def _apply(self, features: set[str], limits: Announced) -> None:

@@ -31,6 +31,7 @@ from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
 from .errors import (
     BadArguments,
+    ConnectionLost,
     Overloaded,
     RemoteError,
     RpcError,
@@ -380,8 +381,8 @@ class Calls:
             self.pump()
 
     def cancel_call(self, call: Call, reason: object) -> None:
-        """End a call whose channel is over, unless it is itself what ends it."""
-        if not call.cancelled and not _runs(call):
+        """End a call whose channel is over, unless it has itself ended that, and the connection is there."""
+        if not call.cancelled and (isinstance(reason, ConnectionLost) or not _runs(call)):
             call.orphaned = True
             self._cancel(call, reason)
 

@@ -19,7 +19,6 @@ from .limits import Limits
 
 __all__ = ["CREDIT", "MSGPACK", "Announced", "Credit", "Hello", "Welcome", "announce", "read_control", "write_control"]
 
-VERSION = 1
 LARGEST = 4096
 
 CREDIT = "credit"
@@ -42,7 +41,6 @@ class Hello(Struct, tag_field="t", tag="hello"):
 
 
 class Welcome(Struct, tag_field="t", tag="welcome"):
-    v: int
     features: list[str]
     limits: Announced
 

@@ -130,12 +130,11 @@ class Intake:
                     i is UNSET
                     and message.h.__class__ is int
                     and a[0].__class__ is str
+                    and len(a) <= self._most_arguments
                     and (channel := self._channels.find(message.h)) is not None
+                    and (tap := channel._live.get(a[0])) is not None
                 ):
-                    if (tap := channel._live.get(a[0])) is not None:
-                        tap.arrived(message, payload, decode)  # an item of a stream, most of the time
-                    else:
-                        channel._receive(message, payload, decode)
+                    tap.arrived(message, payload, decode)  # an item of a stream, most of the time
                     if view is not None:
                         view._finish()
                 else:

@@ -11,7 +11,7 @@ import pytest
 
 from wsrpc import Codec, JsonCodec, Limits, Peer
 from wsrpc._registry import Registry
-from wsrpc._settings import Settings
+from wsrpc._settings import Settings, make_settings
 from wsrpc.testing import Clock, ScriptedTransport
 
 ABORTED = {"message": "Request aborted"}
@@ -40,10 +40,14 @@ class Driven:
         shared: Registry | None = None,
         keeps_offline: bool = False,
         bind: bool = True,
+        extensions: bool = False,
     ) -> None:
         self.clock = Clock()
         self.transport = ScriptedTransport()
-        settings = Settings(codec or JsonCodec(), limits or Limits(), expose_errors)
+        if extensions:
+            settings = make_settings(limits, codec, None, expose_errors, extensions)
+        else:
+            settings = Settings(codec or JsonCodec(), limits or Limits(), expose_errors)
         self.peer = Peer(settings, dialer=dialer, shared=shared, loop=self.clock, keeps_offline=keeps_offline)
         if bind:
             self.peer.bind(self.transport)

@@ -1,0 +1,101 @@
+"""One side of a channel or a stream, brought to where the test, which plays the other side, takes over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from core_driver import Driven, start, turns
+from stream_driver import agreed, emptied, welcome
+
+from wsrpc import AnonymousChannel, Context, Limits, Stream
+
+
+async def requested(d: Driven, *with_it: Any) -> AnonymousChannel:
+    """A channel that ``d`` asked for; ``with_it`` arrives in the same read as its creation (``{h}`` is filled in)."""
+    task = start(d.peer.open_channel("c"))
+    await turns()
+    i = d.take()[-1]["i"]
+    d.feed({"i": i, "h": 1}, *({**message, "h": i} for message in with_it))
+    await turns()
+    channel: AnonymousChannel = task.result()
+    assert channel.id == i
+    return channel
+
+
+async def served(d: Driven, i: int = 5) -> AnonymousChannel:
+    """A channel that the other side asked ``d`` for."""
+    made: list[AnonymousChannel] = []
+
+    def handler(ctx: Context) -> AnonymousChannel:
+        made.append(ctx.channel())
+        return made[0]
+
+    d.peer.on("c", handler)
+    assert await d.fed({"i": i, "a": ["c"]}) == [{"i": i, "h": 1}]
+    return made[0]
+
+
+async def start_opening(d: Driven, **options: Any) -> tuple[asyncio.Task[Any], int]:
+    task = start(d.peer.open_channel("c", **options))
+    await turns()
+    return task, d.take()[-1]["i"]
+
+
+async def serving(handler: Any, h: int = 5) -> Driven:
+    """A peer with a stream, or whatever ``handler`` opens, on channel ``h``. The other side is plain."""
+    d = Driven()
+    d.peer.on("s", handler)
+    assert await d.fed({"i": h, "a": ["s"]}) == [{"i": h, "h": 1}]
+    return d
+
+
+async def reading() -> tuple[Driven, Stream[Any], int]:
+    """A peer that reads a stream, the stream, and its channel's id."""
+    d = Driven(dialer=True)
+    stream = d.peer.stream("s")
+    entering = start(stream.__aenter__())
+    await turns()
+    i = d.take()[-1]["i"]
+    d.feed({"i": i, "h": 1})
+    await entering
+    return d, stream, i
+
+
+async def over(d: Driven) -> None:
+    """The other side aborts channel 5, and nothing is left."""
+    await d.fed({"h": 5, "x": "bye"})
+    await emptied(d.peer)
+    d.assert_empty()
+
+
+WINDOW_BYTES = Limits().stream_window_bytes
+
+
+async def producing(handler: Any, h: int = 5, limits: Limits | None = None) -> Driven:
+    """A peer that has opened stream ``h`` and waits for the consumer's first act."""
+    d = Driven(extensions=True, limits=limits)
+    await agreed(d, "credit")
+    d.peer.on("s", handler)
+    assert await d.fed({"i": h, "a": ["s"]}) == [{"i": h, "h": 1}]
+    return d
+
+
+async def consuming(limits: Limits | None = None) -> tuple[Driven, Stream[Any], int]:
+    """A peer that has asked for a stream, entered it, and the channel's id."""
+    d = Driven(dialer=True, extensions=True, limits=limits)
+    await d.fed(welcome("credit"))
+    stream = d.peer.stream("s")
+    entering = start(stream.__aenter__())
+    await turns()
+    i = d.take()[-1]["i"]
+    d.feed({"i": i, "h": 1})
+    await entering
+    return d, stream, i
+
+
+def granted(sent: list[Any], h: int) -> list[tuple[int, int]]:
+    """What was granted among ``sent``, which must be nothing else."""
+    controls = [message["wsrpc"] for message in sent]
+    assert all(c.keys() == {"t", "h", "n", "bytes"} and (c["t"], c["h"]) == ("credit", h) for c in controls)
+    return [(c["n"], c["bytes"]) for c in controls]

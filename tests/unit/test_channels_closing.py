@@ -1,0 +1,168 @@
+"""How an anonymous channel ends: close, abort and drop, what travels, and what ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from core_driver import Blocked, start, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import Both, emptied
+from stream_driver import both as both
+
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Context, RemoteError, RpcError
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def opened(both: Both) -> tuple[AnonymousChannel, AnonymousChannel]:
+    """A channel, as the requestor and as the handler has it."""
+    left, right = both
+    made: list[AnonymousChannel] = []
+
+    def handler(ctx: Context) -> AnonymousChannel:
+        made.append(ctx.channel())
+        return made[0]
+
+    right.on("open_it", handler)
+    channel = await left.open_channel("open_it")
+    return channel, made[0]
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "remote abort", "drop"])
+async def test_using_it_afterwards_tells_why_it_is_over(both: Both, how: str) -> None:
+    ours, theirs = await opened(both)
+    if how == "close":
+        ours.close("why")
+    elif how == "abort":
+        await ours.abort("why")
+    elif how == "remote abort":
+        await theirs.abort("why")
+        await ours.wait_closed()
+    else:
+        transport = both[0].transport
+        assert transport is not None
+        transport.abort()
+        await ours.wait_closed()
+    uses: list[Any] = [
+        lambda: ours.emit("e"),
+        lambda: ours.request("e"),
+        lambda: ours.request("e", send=[1]),
+        lambda: ours.open_channel("e"),
+    ]
+    for use in uses:
+        with pytest.raises(ChannelClosed) as caught:
+            await use()
+        assert caught.value.channel == str(ours.id)
+        if how == "drop":
+            assert isinstance(caught.value.reason, ConnectionLost)
+        else:
+            assert caught.value.reason == "why" and "why" in str(caught.value)
+    with pytest.raises(ChannelClosed):
+        ours.emit_nowait("e")
+    # Where the other side ended it, a reader that comes late hears of it as one that had come in time would.
+    with pytest.raises({"remote abort": RemoteError, "drop": ConnectionLost}.get(how, ChannelClosed)):
+        await anext(ours.stream("e"))
+    with pytest.raises(ChannelClosed):
+        ours.on("e", print)
+    if how == "close":  # that was local: the other side learns of it when it next sends
+        assert not theirs.closed
+        await theirs.emit("anything")
+        await theirs.wait_closed()
+
+
+async def test_close_and_abort_are_idempotent_and_the_first_reason_stays(both: Both) -> None:
+    ours, theirs = await opened(both)
+    await ours.abort("first")
+    ours.close("second")
+    await ours.abort("third")
+    await theirs.wait_closed()
+    await theirs.abort("fourth")
+    assert (ours.close_reason, theirs.close_reason) == ("first", "first")
+
+
+@pytest.mark.parametrize(
+    ("reason", "there"),
+    [("bored", "bored"), ({"n": [1, 2]}, {"n": [1, 2]}), (0, 0), (False, False), ("", ""), (1.5, 1.5)],
+)
+async def test_a_value_travels_as_the_reason_of_an_abort(both: Both, reason: Any, there: Any) -> None:
+    ours, theirs = await opened(both)
+    await ours.abort(reason)
+    await theirs.wait_closed()
+    assert theirs.close_reason == there and type(theirs.close_reason) is type(there)
+    assert ours.close_reason == reason
+
+
+async def test_an_error_travels_as_the_reason_of_an_abort(both: Both) -> None:
+    ours, theirs = await opened(both)
+    await theirs.abort(RpcError("full", code="E_FULL", data={"left": 0}))
+    await ours.wait_closed()
+    reason = ours.close_reason
+    assert isinstance(reason, RemoteError)
+    assert (reason.message, reason.code, reason.data) == ("full", "E_FULL", {"left": 0})
+
+
+async def test_of_another_error_the_text_travels(both: Both) -> None:
+    ours, theirs = await opened(both)
+    await ours.abort(ValueError("no room"))
+    await theirs.wait_closed()
+    assert isinstance(theirs.close_reason, RemoteError) and theirs.close_reason.message == "no room"
+    assert isinstance(ours.close_reason, ValueError)
+
+
+async def test_without_a_reason_the_other_side_gets_the_default_error(both: Both) -> None:
+    ours, theirs = await opened(both)
+    await ours.abort()
+    await theirs.wait_closed()
+    assert ours.close_reason is None
+    assert isinstance(theirs.close_reason, RemoteError) and theirs.close_reason.message == "Request aborted"
+
+
+async def test_a_reason_that_cannot_be_encoded_does_not_keep_it_open(both: Both) -> None:
+    ours, theirs = await opened(both)
+    await ours.abort(object())
+    await theirs.wait_closed()
+    assert ours.closed and isinstance(theirs.close_reason, RemoteError)
+
+
+async def test_pending_requests_fail_and_their_handlers_are_cancelled_when_it_closes(both: Both) -> None:
+    ours, theirs = await opened(both)
+    there, here = Blocked(), Blocked()
+    theirs.on("wait", there)
+    ours.on("wait", here)
+    asking = [start(ours.request("wait", timeout=None)), start(theirs.request("wait", timeout=None))]
+    await turns()
+    assert there.started and here.started
+    await ours.abort("enough")
+    for task in asking:
+        with pytest.raises(ChannelClosed) as caught:
+            await task
+        assert caught.value.reason == "enough"
+    await emptied(*both)
+    assert there.cancelled == ["enough"] and here.cancelled == ["enough"]
+
+
+async def test_events_that_run_when_it_closes_finish(both: Both) -> None:
+    ours, theirs = await opened(both)
+    note = Blocked()
+    theirs.on("note", note)
+    await ours.emit("note", 1)
+    await turns()
+    await ours.abort()
+    await turns()
+    note.go.set()
+    await emptied(*both)
+    assert note.finished == [(1,)] and note.cancelled == []
+
+
+async def test_wait_closed_may_be_cancelled_and_several_may_wait(both: Both) -> None:
+    ours, theirs = await opened(both)
+    waiting = [start(ours.wait_closed()) for _ in range(3)]
+    await turns()
+    waiting[0].cancel()
+    await turns()
+    assert not ours.closed
+    await theirs.abort("x")
+    await asyncio.gather(*waiting[1:])
+    await ours.wait_closed()
