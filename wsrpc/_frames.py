@@ -13,7 +13,7 @@ try:
 except ImportError:  # the library's own fallback, where there was no compiler
     from websockets.utils import apply_mask
 
-__all__ = ["Framer"]
+__all__ = ["Framer", "apply_mask"]
 
 MASKS = 4096  # bytes of randomness taken at once
 

@@ -2,7 +2,8 @@
 
 The library's own connection stays in charge of the opening handshake, keepalive, TLS, proxies, redirects and
 closing. A subclass, entered by the documented ``create_connection=``, takes messages as they are parsed,
-without the library's queue and the tasks around it, and writes at once what one read caused.
+without the library's queue and the tasks around it, and writes at once what one read caused. Plain frames, which are
+nearly all, are taken apart here; whatever else comes (control frames, fragments, violations) goes to the library.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import random
 import ssl as ssl_module
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
@@ -27,6 +29,7 @@ from websockets.typing import Subprotocol
 
 from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
+from ._unframer import Unframer
 from ._url import BadURL, check_url
 from .errors import ConnectionLost, HandshakeRejected
 from .limits import Limits
@@ -269,6 +272,9 @@ class _Pushing(Connection):
     """What both sides' connections do differently from the library's."""
 
     wsrpc: WebSocketTransport
+    unframer: Unframer
+    plain = False
+    """Whether the library is between two messages, so that plain frames need not go through it."""
 
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame):
@@ -287,7 +293,16 @@ class _Pushing(Connection):
     def data_received(self, data: bytes) -> None:
         self.wsrpc._read_started()
         try:
+            receiver = self.wsrpc.receiver
+            if self.plain:
+                if self.protocol.state is OPEN and receiver is not None:
+                    data = bytes(self.unframer.feed(data, receiver))
+                    if not data:
+                        return
+                else:
+                    data = bytes(self.unframer.take_rest()) + data
             super().data_received(data)
+            self.plain = receiver is not None and _is_between_messages(self.protocol)
         finally:
             self.wsrpc._read_ended()
 
@@ -321,6 +336,7 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
         super().__init__(*args, **kwargs)
         self._jitter_pings()
         self.wsrpc = WebSocketTransport(self, masked=True)
+        self.unframer = Unframer(masked=False, largest=_largest(self.protocol))
 
 
 class WebSocketServerConnection(_Pushing, ServerConnection):
@@ -328,6 +344,28 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         super().__init__(*args, **kwargs)
         self._jitter_pings()
         self.wsrpc = WebSocketTransport(self, masked=False)
+        self.unframer = Unframer(masked=True, largest=_largest(self.protocol))
+
+
+# What the library calls these has changed between its versions, and is not documented. Where it is not found, all
+# frames go through the library, which is slower and nothing else.
+
+
+def _is_between_messages(protocol: Any) -> bool:
+    """Whether the library has dealt with all that it was given, and no message is half there."""
+    return (
+        protocol.state is OPEN
+        and not protocol.extensions
+        and not protocol.debug  # the library is to log each frame
+        and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
+        and getattr(protocol, "current_size", getattr(protocol, "cur_size", "unknown")) is None
+    )
+
+
+def _largest(protocol: Any) -> int:
+    """The largest message that may be taken past the library."""
+    largest: int | None = getattr(protocol, "max_message_size", getattr(protocol, "max_size", 0))
+    return sys.maxsize if largest is None else largest
 
 
 def _describe(connection: Connection) -> ConnectionInfo:

@@ -1,0 +1,103 @@
+"""Plain frames are taken apart as the library takes them apart, however they are cut; the rest is left to it."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from wsrpc._unframer import Unframer
+
+Messages = list[tuple[bytes, bool]]
+
+payloads = st.one_of(
+    st.binary(max_size=200),
+    st.integers(0, 5).flatmap(lambda n: st.sampled_from([125, 126, 127, 65535, 65536])).map(bytes),
+)
+plain = st.tuples(payloads, st.booleans())
+OTHERS = {
+    "ping": (Frame(Opcode.PING, b"hello"), 0),
+    "close": (Frame(Opcode.CLOSE, b"\x03\xe8"), 0),
+    "first fragment": (Frame(Opcode.TEXT, b"part", fin=False), 0),
+    "last fragment": (Frame(Opcode.CONT, b"part"), 0),
+    "compressed": (Frame(Opcode.BINARY, b"part"), 0x40),
+}
+"""Frames, and the bits of extensions."""
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.messages: Messages = []
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        self.messages.append((bytes(payload), text))
+
+    def __getattr__(self, name: str) -> Any:  # the rest of a receiver is not needed
+        raise AssertionError(name)
+
+
+def frame(payload: bytes, text: bool, masked: bool) -> bytes:
+    return Frame(Opcode.TEXT if text else Opcode.BINARY, payload).serialize(mask=masked)
+
+
+def cut(data: bytes, at: list[int]) -> list[bytes]:
+    places = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
+    return [data[begin:end] for begin, end in itertools.pairwise(places)]
+
+
+@given(st.lists(plain, max_size=8), st.booleans(), st.lists(st.integers(0, 2**20), max_size=6))
+def test_messages_arrive_whole_and_in_order_however_they_are_cut(
+    messages: Messages, masked: bool, cuts: list[int]
+) -> None:
+    collector = Collector()
+    unframer = Unframer(masked=masked, largest=sys.maxsize)
+    for piece in cut(b"".join(frame(payload, text, masked) for payload, text in messages), cuts):
+        assert unframer.feed(piece, collector) == b""
+    assert collector.messages == messages
+    assert unframer.take_rest() == b""
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@given(st.lists(plain, max_size=4), st.booleans(), st.integers(0, 2**20))
+def test_everything_from_the_first_other_frame_on_is_left_to_the_library(
+    kind: str, messages: Messages, masked: bool, place: int
+) -> None:
+    collector = Collector()
+    unframer = Unframer(masked=masked, largest=sys.maxsize)
+    before = b"".join(frame(payload, text, masked) for payload, text in messages)
+    other, bits = OTHERS[kind]
+    first, *rest = other.serialize(mask=masked)
+    after = bytes([first | bits, *rest]) + frame(b"more", True, masked)
+    begin, end = before[: place % (len(before) + 1)], before[place % (len(before) + 1) :] + after
+    assert unframer.feed(begin, collector) == b""
+    assert unframer.feed(end, collector) == after
+    assert collector.messages == messages
+    assert unframer.take_rest() == b""
+
+
+@given(plain, st.booleans())
+def test_a_frame_whose_mask_bit_is_wrong_is_left_to_the_library(message: tuple[bytes, bool], masked: bool) -> None:
+    collector = Collector()
+    data = frame(*message, masked=not masked)
+    unframer = Unframer(masked=masked, largest=sys.maxsize)
+    left = unframer.feed(data, collector)
+    assert left == data or (left == b"" and unframer.take_rest() == data)  # too short to tell
+    assert collector.messages == []
+
+
+@pytest.mark.parametrize("size", [100, 126, 65536])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_message_that_is_too_large_is_left_to_the_library_as_soon_as_its_size_is_known(
+    size: int, masked: bool
+) -> None:
+    collector = Collector()
+    data = frame(bytes(size), False, masked)
+    assert Unframer(masked=masked, largest=size).feed(data, collector) == b""
+    assert collector.messages == [(bytes(size), False)]
+    head = data[:14] if masked else data[:10]
+    assert Unframer(masked=masked, largest=size - 1).feed(head, collector) == head

@@ -1,0 +1,69 @@
+"""Taking plain data frames apart (RFC 6455, section 5.2): whole messages, unfragmented, nearly all there is.
+
+The `websockets` library parses frames of every kind, through several generators and an object for each; for small
+messages that is most of what receiving one costs. Whatever is not plain is left to the library, which judges it.
+"""
+
+from __future__ import annotations
+
+from ._frames import apply_mask
+from .transport import Receiver
+
+__all__ = ["Unframer"]
+
+TEXT, BINARY = 0x81, 0x82  # with FIN, without extensions
+MASKED = 0x80
+
+
+class Unframer:
+    """Takes frames as far as they are plain. A server's are ``masked``; ``largest`` bounds a message."""
+
+    __slots__ = ("_largest", "_masked", "_rest")
+
+    def __init__(self, *, masked: bool, largest: int) -> None:
+        self._masked = MASKED if masked else 0
+        self._largest = largest
+        self._rest: bytes | bytearray = b""
+
+    def feed(self, data: bytes, receiver: Receiver) -> bytes | bytearray:
+        """Hand the messages in ``data`` to ``receiver``. Returns everything from the first frame on that is not plain.
+
+        The beginning of a plain one is kept until the rest of it arrives.
+        """
+        masked, largest = self._masked, self._largest
+        head = 6 if masked else 2
+        buffer: bytes | bytearray = data
+        if self._rest:
+            buffer = self.take_rest()
+            buffer += data
+        position, end = 0, len(buffer)
+        while end - position >= head:
+            first = buffer[position]
+            size = buffer[position + 1] ^ masked
+            start = position + head
+            if (first != TEXT and first != BINARY) or size >= MASKED:
+                return buffer[position:] if position else buffer
+            if size >= 126:
+                more = 2 if size == 126 else 8
+                if end - start < more:
+                    break
+                size = int.from_bytes(buffer[position + 2 : position + 2 + more], "big")
+                start += more
+            if size > largest:
+                return buffer[position:] if position else buffer
+            after = start + size
+            if after > end:
+                break
+            payload = buffer[start:after]
+            if masked:
+                payload = apply_mask(payload, buffer[start - 4 : start])
+            receiver.receive(payload, first == TEXT)  # looked up each time: it may have been detached meanwhile
+            position = after
+        if position < end:
+            self._rest = buffer if position == 0 and buffer.__class__ is bytearray else bytearray(buffer[position:])
+        return b""
+
+    def take_rest(self) -> bytearray:
+        """What was kept, for the library to go on with."""
+        rest, self._rest = self._rest, b""
+        return rest if rest.__class__ is bytearray else bytearray(rest)
