@@ -4,7 +4,8 @@
         url = (await agent.call("listen"))["url"]
 
 Libraries: ``ws-wrapper`` (3.x), ``ws-server-wrapper`` (over its own ws-wrapper 2.x; it only listens) and
-``ws-wrapper-4`` (4.x: cancellation, anonymous channels, streams). See `available_libraries`.
+``ws-wrapper-4`` (4.x: cancellation, anonymous channels, streams). See `available_libraries`. ``plain-4`` is
+no library but ``js/plain4.mjs``, which says on the wire what 4.x does and is there on every machine.
 
 Commands of `Agent.call(command, **fields)`. Those on a connection take ``peer``, an index in order of
 connection (default: the newest); ``channel`` is None for the main channel, a name, or ``{"$channel": key}``
@@ -20,14 +21,21 @@ request        ``event, args=[], channel=, timeout_ms=, ref=`` → when settled,
 cancel         ``ref, reason=``: aborts the request's signal (4.x)
 burst          ``n, event="add", concurrency=n, channel=, timeout_ms=``: n requests, ``add(k, 1)`` or
                ``event(k)`` that should give k → ``{"right", "wrong", "failed", "first_error"}``
-iterate        ``event, args=[], take=, channel=``: for-await over the channel that a request brings →
-               ``{"items", "rejected"?}``; after ``take`` items the channel is aborted (4.x)
+iterate        ``event, args=[], take=, leave="abort", reason=, hold=, channel=``: for-await over the channel
+               that a request brings → ``{"items", "rejected"?}``; after ``take`` items the loop is left, and
+               the channel aborted, unless ``leave="break"``. With ``hold``, a name, the loop's body tells the
+               journal (held: item) and waits for ``release`` (4.x)
+release        ``hold``: lets the body of that ``iterate`` go on
+upload         ``event, args=[], n=, channel=``: requests a channel and sends 0 to n - 1 on it by hand (no n:
+               until the handler wants no more) → ``{"sent", "resolved" or "rejected"}`` (4.x)
+exchange       the same, with a for-await over the channel beside it → ``{"items", "rejected"?}`` (4.x)
 abort_channel  ``channel, reason=``: closes an anonymous channel and tells the other side
 close_channel  ``channel``: closes it and tells nobody
 send_raw       ``data, binary=False``: a message that is not the library's, text or its UTF-8 in binary
 close          ``code=, reason=``: the closing handshake begins
 terminate      the socket is destroyed
-state          → ``{"peers", "connected", "pending", "active"}``; counts are None where the library has none
+state          → ``{"peers", "connected", "pending", "active", "channels"}``; counts are None where the library
+               has none; channels are the anonymous ones that the agent requested or made, still open
 events         ``kind=, peer=, at_least=0`` → takes the journal's entries (of that kind, of that peer; by
                default of any), oldest first, waiting until there are that many
 record         ``event, channel=, anonymous=False``: has an event that is not one of the handlers below put
@@ -44,13 +52,15 @@ Handlers that every peer has, on the main channel, on "math" and on anonymous ch
 "it failed", fields code and detail), "type", "async", "string", "object", "null" or "undefined",
 ``ask(event, *args)`` (requests this side on the same channel and returns the answer), ``askMany(event, n)``
 (``event(k, 1)`` n times at once → list), ``log(*args)`` (journal: event). In 4.x also ``channel_make()``
-(answers with an anonymous channel) and the streams ``count(n)``, ``count_then_fail(n)`` and ``ticks(ms)``,
-which is endless.
+(answers with an anonymous channel), ``channel_talk(n)`` (and emits ``line`` n times on it at once), the
+streams ``count(n)``, ``count_list(n)``, ``count_then_fail(n)`` and ``ticks(ms)``, which is endless, and
+``total({enough, wrong, abort})``, which sums up what the requestor sends: it says ``stop`` once it has enough,
+and at the item ``wrong`` it fails, or aborts the channel. ``doubled()`` streams twice what it is sent.
 
 Journal entries are dicts with ``kind`` and ``peer``: open; close (code, reason, clean); error (message);
 event (channel, event, args); started (channel, event); aborted (channel, event, reason: thrown); channel
 (channel: an anonymous one was made or received); channel_closed (channel, reason: thrown); stream_ended
-(sent: number of items).
+(sent: number of items); held, sent, taken (item).
 
 "thrown" is ``{"is_error", "name", "message", "value", "props"}``: message and props (further own fields)
 for an Error, value for anything else. What JSON lacks is written ``{"$undefined": True}``,

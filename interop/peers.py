@@ -13,6 +13,9 @@ from typing import Any, Literal
 from interop.node import Agent, AgentError, available_libraries
 from wsrpc import Client, CloseInfo, Context, Peer, RpcError, Server, Transport
 
+PATIENCE = 8.0
+"""Seconds until what is still there counts as left behind."""
+
 Role = Literal["js-serves", "python-serves"]
 
 LIBRARIES = [name for name, _ in available_libraries()]
@@ -22,7 +25,12 @@ ROLES: dict[str, list[Role]] = {
     for name in LIBRARIES
 }
 COMBINATIONS: list[tuple[str, Role]] = [(name, role) for name in LIBRARIES for role in ROLES[name]]
-COMBINATIONS_4: list[tuple[str, Role]] = [(name, role) for name, role in COMBINATIONS if name == "ws-wrapper-4"]
+COMBINATIONS_4: list[tuple[str, Role]] = [
+    ("plain-4", "js-serves"),
+    ("plain-4", "python-serves"),
+    *((name, role) for name, role in COMBINATIONS if name == "ws-wrapper-4"),
+]
+"""What can cancel and has anonymous channels: 4.x where it is to be had, and everywhere the program that plays it."""
 DIALERS = [name for name in LIBRARIES if "python-serves" in ROLES[name]]
 
 
@@ -198,6 +206,21 @@ async def until(condition: Callable[[], bool]) -> None:
         turn = loop.create_future()
         loop.call_soon(turn.set_result, None)
         await turn
+
+
+async def nothing_open(link: Link) -> None:
+    """Wait until neither side has a channel, a stream or a request left; JavaScript only while it is connected."""
+    peer = link.peer
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await until(lambda: (peer.channels, peer.active, peer.pending) == (0, 0, 0))
+    except TimeoutError:
+        left = f"{peer.channels} channels, {peer.active} handlers and {peer.pending} requests are left"
+        raise AssertionError(left) from None
+    if peer.connected:
+        assert await peer.request("echo", "settled") == "settled"  # what was sent before it has arrived
+        state = await link.call("state")
+        assert (state["channels"], state["pending"]) == (0, 0)
 
 
 def text_of(thrown: dict[str, Any]) -> Any:

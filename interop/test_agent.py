@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from interop.node import Agent, AgentError, available_libraries, find_node
 LIBRARIES = [name for name, _ in available_libraries()]
 # Each library serves; one that can dial dials itself, and 3.x dials for the one that cannot.
 PAIRS = [(name, "ws-wrapper" if name == "ws-server-wrapper" else name) for name in LIBRARIES]
-HAS_4 = "ws-wrapper-4" in LIBRARIES
+# The program that plays 4.x speaks with itself and, where 4.x is to be had, with that.
+SPEAK_4 = ["plain-4", *(["ws-wrapper-4"] if "ws-wrapper-4" in LIBRARIES else [])]
+PAIRS_4 = list(itertools.product(SPEAK_4, SPEAK_4))
 
 
 @dataclass
@@ -260,60 +263,61 @@ def test_missing_pieces_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
         find_node()
 
 
-if HAS_4:
+@pytest_asyncio.fixture(params=PAIRS_4, ids=[f"{served}<-{dialed}" for served, dialed in PAIRS_4])
+async def pair_4(request: pytest.FixtureRequest) -> AsyncGenerator[Pair]:
+    async with connected(*request.param) as made:
+        yield made
 
-    @pytest_asyncio.fixture
-    async def pair_4() -> AsyncGenerator[Pair]:
-        async with connected("ws-wrapper-4", "ws-wrapper-4") as made:
-            yield made
 
-    async def test_cancel(pair_4: Pair) -> None:
-        for caller, handler in pair_4.both_ways():
-            for reason, expected in [
-                ({"$error": {"message": "bored"}}, ("bored", None)),
-                ("just text", (None, "just text")),
-                ({"why": 1}, (None, {"why": 1})),
-            ]:
-                asked = asyncio.create_task(ask(caller, "hang", ref="r"))
-                await handler.call("events", kind="started", at_least=1)
-                assert (await handler.call("state"))["active"] == 1
-                assert (await caller.call("state"))["pending"] == 1
-                await caller.call("cancel", ref="r", reason=reason)
-                (aborted,) = await handler.call("events", kind="aborted", at_least=1)
-                assert (aborted["reason"]["message"], aborted["reason"]["value"]) == expected
-                assert (await asked)["rejected"]["name"] == "RequestAbortedError"
-            with pytest.raises(AgentError, match="no request under way with ref r"):
-                await caller.call("cancel", ref="r")
+async def test_cancel(pair_4: Pair) -> None:
+    for caller, handler in pair_4.both_ways():
+        for reason, expected in [
+            ({"$error": {"message": "bored"}}, ("bored", None)),
+            ("just text", (None, "just text")),
+            ({"why": 1}, (None, {"why": 1})),
+        ]:
+            asked = asyncio.create_task(ask(caller, "hang", ref="r"))
+            await handler.call("events", kind="started", at_least=1)
+            assert (await handler.call("state"))["active"] == 1
+            assert (await caller.call("state"))["pending"] == 1
+            await caller.call("cancel", ref="r", reason=reason)
+            (aborted,) = await handler.call("events", kind="aborted", at_least=1)
+            assert (aborted["reason"]["message"], aborted["reason"]["value"]) == expected
+            assert (await asked)["rejected"]["name"] == "RequestAbortedError"
+        with pytest.raises(AgentError, match="no request under way with ref r"):
+            await caller.call("cancel", ref="r")
 
-    async def test_anonymous_channel(pair_4: Pair) -> None:
-        for caller, handler in pair_4.both_ways():
-            await handler.call("events")  # what the other way round left behind
-            await handler.call("record", event="line", anonymous=True)
-            ours = (await ask(caller, "channel_make"))["resolved"]
-            (made,) = await handler.call("events", kind="channel")
-            theirs = made["channel"]
-            assert (await ask(caller, "add", 1, 2, channel=ours))["resolved"] == 3
-            assert (await ask(handler, "ask", "add", 1, 2, channel=theirs))["resolved"] == 3
-            await caller.call("emit", event="line", args=["hi"], channel=ours)
-            (entry,) = await handler.call("events", kind="event", at_least=1)
-            assert (entry["channel"], entry["event"], entry["args"]) == (theirs, "line", ["hi"])
-            await caller.call("abort_channel", channel=ours, reason={"$error": {"message": "bored"}})
-            for agent in (caller, handler):
-                (closed,) = await agent.call("events", kind="channel_closed", at_least=1)
-                assert closed["reason"]["message"] == "bored"
-            late = await ask(caller, "add", 1, 2, channel=ours)
-            assert late["rejected"]["message"] == "Cannot send request on a closed channel"
 
-    async def test_streams(pair_4: Pair) -> None:
-        for caller, handler in pair_4.both_ways():
-            # A longer stream that never waits may overflow this library's own iterator.
-            assert await caller.call("iterate", event="count", args=[0]) == {"items": []}
-            assert await handler.call("events", kind="stream_ended", at_least=1) == [
-                {"kind": "stream_ended", "peer": 0, "sent": 0}
-            ]
-            # One item is what it surely delivers, however fast the rest comes.
-            assert await caller.call("iterate", event="ticks", args=[1], take=1) == {"items": [0]}
-            await handler.call("events", kind="stream_ended", at_least=1)
-            failed = await caller.call("iterate", event="count_then_fail", args=[0])
-            assert failed["items"] == []
-            assert failed["rejected"]["message"] == "channel closed before iteration completed"
+async def test_anonymous_channel(pair_4: Pair) -> None:
+    for caller, handler in pair_4.both_ways():
+        await handler.call("events")  # what the other way round left behind
+        await handler.call("record", event="line", anonymous=True)
+        ours = (await ask(caller, "channel_make"))["resolved"]
+        (made,) = await handler.call("events", kind="channel")
+        theirs = made["channel"]
+        assert (await ask(caller, "add", 1, 2, channel=ours))["resolved"] == 3
+        assert (await ask(handler, "ask", "add", 1, 2, channel=theirs))["resolved"] == 3
+        await caller.call("emit", event="line", args=["hi"], channel=ours)
+        (entry,) = await handler.call("events", kind="event", at_least=1)
+        assert (entry["channel"], entry["event"], entry["args"]) == (theirs, "line", ["hi"])
+        await caller.call("abort_channel", channel=ours, reason={"$error": {"message": "bored"}})
+        for agent in (caller, handler):
+            (closed,) = await agent.call("events", kind="channel_closed", at_least=1)
+            assert closed["reason"]["message"] == "bored"
+        late = await ask(caller, "add", 1, 2, channel=ours)
+        assert late["rejected"]["message"] == "Cannot send request on a closed channel"
+
+
+async def test_streams(pair_4: Pair) -> None:
+    for caller, handler in pair_4.both_ways():
+        # A longer stream that never waits may overflow this library's own iterator.
+        assert await caller.call("iterate", event="count", args=[0]) == {"items": []}
+        assert await handler.call("events", kind="stream_ended", at_least=1) == [
+            {"kind": "stream_ended", "peer": 0, "sent": 0}
+        ]
+        # One item is what it surely delivers, however fast the rest comes.
+        assert await caller.call("iterate", event="ticks", args=[1], take=1) == {"items": [0]}
+        await handler.call("events", kind="stream_ended", at_least=1)
+        failed = await caller.call("iterate", event="count_then_fail", args=[0])
+        assert failed["items"] == []
+        assert failed["rejected"]["message"] == "channel closed before iteration completed"

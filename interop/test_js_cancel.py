@@ -1,4 +1,4 @@
-"""Cancellation between Python and ws-wrapper 4.x, both ways, and that ids never meet."""
+"""Cancellation between Python and JavaScript, from 4.x on, both ways, and that ids never meet."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 // A ws-wrapper peer in either role, driven by JSON lines. The commands are described in ../node.py.
 //
-//   node agent.mjs --library ws-wrapper | ws-server-wrapper | ws-wrapper-4
+//   node agent.mjs --library ws-wrapper | ws-server-wrapper | ws-wrapper-4 | plain-4
 
 import { createInterface } from "node:readline"
 import { parseArgs } from "node:util"
@@ -8,6 +8,7 @@ import { parseArgs } from "node:util"
 import { Journal } from "./journal.mjs"
 import { loadLibrary } from "./library.mjs"
 import { Peers } from "./peers.mjs"
+import { streamCommands } from "./streams.mjs"
 import { decode, describe, encode } from "./values.mjs"
 
 const { values: options } = parseArgs({ options: { library: { type: "string" } } })
@@ -85,23 +86,7 @@ const commands = {
     return counts
   },
 
-  async iterate({ args = [], take, ...rest }) {
-    if (!library.anonymous) throw new Error(`${library.name} ${library.version} has no streams`)
-    const items = []
-    let channel
-    try {
-      channel = await send(rest, decode(args))
-      for await (const item of channel) {
-        items.push(toJson(item))
-        if (items.length === take) break
-      }
-    } catch (error) {
-      return { items, rejected: describe(error) }
-    }
-    // Breaking off does not close a channel in this library; its documentation says to abort.
-    if (take !== undefined && items.length === take) channel.abort(new Error("enough"))
-    return { items }
-  },
+  ...streamCommands({ library, journal, peers, send, toJson }),
 
   abort_channel(command) {
     const { peer, channel } = command
@@ -125,13 +110,14 @@ const commands = {
   },
 
   state({ peer }) {
-    if (peers.count === 0) return { peers: 0, connected: false, pending: null, active: null }
+    if (peers.count === 0) return { peers: 0, connected: false, pending: null, active: null, channels: 0 }
     const wrapper = peers.get(peer)
     return {
       peers: peers.count,
       connected: Boolean(wrapper.isConnected),
       pending: wrapper.pendingRequestCount ?? null,
       active: wrapper.activeRequestCount ?? null,
+      channels: peers.openChannels(wrapper.get("index")),
     }
   },
 

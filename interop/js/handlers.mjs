@@ -1,5 +1,6 @@
 // The handlers that every peer of the agent has, on the main channel, on "math" and on anonymous channels.
 
+import { takeItems } from "./by_hand.mjs"
 import { describe, encode } from "./values.mjs"
 
 /**
@@ -52,6 +53,14 @@ export function builtins({ library, journal, label, back, adoptChannel }) {
       adoptChannel(channel, this.get("index"))
       return channel
     }
+    handlers.channel_talk = function (n) {
+      const channel = this.channel()
+      adoptChannel(channel, this.get("index"))
+      queueMicrotask(() => {
+        for (let k = 0; k < n; k++) channel.emit("line", k)
+      })
+      return channel
+    }
     handlers.count = library.iterableHandler(function (n) {
       return streamed(journal, this.get("index"), async function* () {
         for (let k = 0; k < n; k++) yield k
@@ -65,6 +74,32 @@ export function builtins({ library, journal, label, back, adoptChannel }) {
         }
       })
     })
+    handlers.count_list = library.iterableHandler((n) => Array.from({ length: n }, (_, k) => k))
+    // Sums up what it is sent. It wants no more once it has `enough`, and fails at the item `wrong`.
+    handlers.total = function ({ enough = Infinity, wrong, abort = false } = {}) {
+      const peer = this.get("index")
+      const channel = this.channel()
+      let total = 0
+      const take = (value) => {
+        if (total >= enough) return // it was on its way
+        journal.add({ kind: "taken", peer, item: encode(value) })
+        if (value === wrong) {
+          if (abort) return channel.abort(new Error("the sum is wrong"))
+          throw new Error("the sum is wrong")
+        }
+        total += value
+        if (total >= enough) channel.emit("stop")
+      }
+      adoptChannel(channel, peer)
+      return takeItems(channel, take, () => total)
+    }
+    // Answers each item that it is sent with an item of its own.
+    handlers.doubled = function () {
+      const channel = this.channel()
+      adoptChannel(channel, this.get("index"))
+      const take = (value) => channel.emit("next", { value: 2 * value, done: false })
+      return takeItems(channel, take, () => channel.emit("next", { done: true }))
+    }
     handlers.count_then_fail = library.iterableHandler(function (n) {
       return streamed(journal, this.get("index"), async function* () {
         for (let k = 0; k < n; k++) yield k

@@ -44,6 +44,13 @@ export async function loadLibrary(name) {
     library.iterableHandler = exported.iterableHandler
     library.cancels = true
     library.anonymous = true
+  } else if (name === "plain-4") {
+    const plain = await import("./plain4.mjs")
+    library.version = plain.VERSION
+    library.Wrapper = plain.default
+    library.iterableHandler = plain.iterableHandler
+    library.cancels = true
+    library.anonymous = true
   } else {
     throw new Error(`unknown library '${name}'`)
   }

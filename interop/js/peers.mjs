@@ -97,6 +97,11 @@ export class Peers {
     return key < 0 ? undefined : key
   }
 
+  /** How many of the anonymous channels that a peer of the agent requested or made are open. */
+  openChannels(peer) {
+    return this.#anonymous.filter((channel) => !channel.closeSignal.aborted && channel.get("index") === peer).length
+  }
+
   /** Gives an anonymous channel its key, its handlers and its place in the journal. */
   adoptChannel(channel, peer) {
     const key = this.#anonymous.push(channel) - 1

@@ -1,0 +1,396 @@
+"""Streams between Python and plain JavaScript: 4.x's iterator and generators, and pulling."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from interop.peers import COMBINATIONS_4, Agents, Link, Role, named, nothing_open, until
+from wsrpc import ConnectionLost, Limits, RemoteError, RpcError, StreamOverflow
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+N = 10_000
+CLOSED = "channel closed before iteration completed"
+"""What JavaScript's iterator says of any end that is no good one; the reason stands in ``closeSignal``."""
+OVERFLOW = "async iterator buffer overflow; consumer is too slow"
+
+
+class Numbers:
+    """Producers that count from 0, and know how each of them ended."""
+
+    def __init__(self, link: Link) -> None:
+        self.ended: asyncio.Queue[int] = asyncio.Queue()
+        """How many items each one that is over has made."""
+        self.gate = asyncio.Event()
+        for place in (link.app, link.app.of("math")):
+            for function in (self.numbers, self.plain_numbers, self.iterable, self.gated, self.failing, self.stuck):
+                place.on(function.__name__, function)
+
+    async def numbers(self, n: int | None = None) -> AsyncIterator[int]:
+        made = 0
+        try:
+            for k in itertools.count() if n is None else range(n):
+                made += 1
+                yield k
+        finally:
+            self.ended.put_nowait(made)
+
+    def plain_numbers(self, n: int) -> Iterator[int]:
+        made = 0
+        try:
+            for k in range(n):
+                made += 1
+                yield k
+        finally:
+            self.ended.put_nowait(made)
+
+    async def iterable(self, n: int) -> AsyncIterator[int]:
+        return self.numbers(n)
+
+    async def gated(self, n: int) -> AsyncIterator[int]:
+        await self.gate.wait()
+        for k in range(n):
+            yield k
+
+    async def failing(self, n: int, kind: str) -> AsyncIterator[int]:
+        async for k in self.numbers(n):
+            yield k
+        if kind == "rpc":
+            raise RpcError("it failed", code="E_FAIL", data={"attempt": 1})
+        if kind == "string":
+            raise RpcError.of_value("just text")
+        raise ValueError("the password is secret")
+
+    async def stuck(self, n: int) -> AsyncIterator[int]:
+        """The last item never comes."""
+        async for k in self.numbers(n):
+            yield k
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended.put_nowait(-1)
+
+
+@pytest.fixture
+def numbers(link_4: Link) -> Numbers:
+    return Numbers(link_4)
+
+
+async def closed_with(link: Link) -> dict[str, Any]:
+    """Why a channel ended in JavaScript."""
+    (closed,) = await link.journal("channel_closed")
+    reason: dict[str, Any] = closed["reason"]
+    return reason
+
+
+# ---------------------------------------------------------------- Python produces
+
+
+@pytest.mark.parametrize("producer", ["numbers", "plain_numbers"])
+async def test_many_items_to_javascript(link_4: Link, numbers: Numbers, producer: str) -> None:
+    got = await link_4.call("iterate", event=producer, args=[N])
+    assert got == {"items": list(range(N))}
+    assert await numbers.ended.get() == N
+
+
+@pytest.mark.parametrize("producer", ["numbers", "plain_numbers", "iterable"])
+async def test_short_streams_to_javascript(link_4: Link, numbers: Numbers, producer: str) -> None:
+    for n in (0, 1, 2, 3, 100):
+        for channel in (None, "math"):
+            got = await link_4.call("iterate", event=producer, args=[n], channel=channel)
+            assert got == {"items": list(range(n))}
+            assert await numbers.ended.get() == n
+
+
+async def test_items_of_all_kinds_to_javascript(link_4: Link) -> None:
+    values = [None, 0, False, "", [], {}, "ünï\u2028\U0001f600", {"done": True}, [1, [2]], 1.5]
+
+    @link_4.app.on("values")
+    def produce() -> Iterator[Any]:
+        yield from values
+
+    assert await link_4.call("iterate", event="values") == {"items": values}
+
+
+@pytest.mark.parametrize("producer", ["numbers", "plain_numbers"])
+@pytest.mark.parametrize("reason", ["bored", {"why": [1, None]}, {"$error": {"message": "bored"}}])
+async def test_javascript_aborts_a_stream(link_4: Link, numbers: Numbers, producer: str, reason: Any) -> None:
+    got = await link_4.call("iterate", event=producer, args=[N], take=3, reason=reason)
+    assert got == {"items": [0, 1, 2]}
+    assert await numbers.ended.get() in (3, 4)  # one may have been on its way
+
+
+async def test_javascript_breaks_off_without_closing(
+    link_4: Link, numbers: Numbers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As most do it, though this library then leaves the channel open: the next item finds nobody."""
+    got = await link_4.call("iterate", event="numbers", take=3, leave="break")
+    assert got == {"items": [0, 1, 2]}
+    assert await numbers.ended.get() == 4
+    await closed_with(link_4)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_javascript_aborts_while_python_makes_an_item(link_4: Link, numbers: Numbers) -> None:
+    got = asyncio.create_task(link_4.call("iterate", event="stuck", args=[2]))
+    assert await numbers.ended.get() == 2
+    (made,) = await link_4.journal("channel")
+    await link_4.call("abort_channel", channel=made["channel"], reason="bored")
+    assert await numbers.ended.get() == -1
+    assert (await got)["items"] == [0, 1]
+    assert (await got)["rejected"]["message"] == CLOSED
+
+
+@pytest.mark.parametrize("n", [0, 3])
+async def test_errors_after_the_items_before_them(
+    link_4: Link, numbers: Numbers, n: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind, message, value, props in [
+        ("rpc", "it failed", None, {"code": "E_FAIL", "data": {"attempt": 1}}),
+        ("string", None, "just text", {}),
+    ]:
+        got = await link_4.call("iterate", event="failing", args=[n, kind])
+        assert (got["items"], got["rejected"]["message"]) == (list(range(n)), CLOSED)
+        reason = await closed_with(link_4)
+        assert (reason["message"], reason["value"], reason["props"]) == (message, value, props)
+    assert "secret" not in caplog.text
+
+    got = await link_4.call("iterate", event="failing", args=[n, "internal"])
+    assert (got["items"], got["rejected"]["message"]) == (list(range(n)), CLOSED)
+    reason = await closed_with(link_4)
+    assert (reason["message"], reason["props"]["code"]) == ("internal error", "wsrpc.internal")
+    assert reason["props"]["error_id"] in caplog.text
+    assert "the password is secret" in caplog.text
+
+
+async def test_a_slow_javascript_consumer_overflows(
+    link_4: Link, numbers: Numbers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its iterator holds one item; at the next one it gives up. Python learns it, and stops."""
+    got = asyncio.create_task(link_4.call("iterate", event="numbers", hold="body"))
+    await link_4.journal("held")  # with item 0
+    # Item 1 is held by the iterator, item 2 is too much, and item 3 finds nobody.
+    assert await numbers.ended.get() == 4
+    peer = link_4.peer
+    await until(lambda: (peer.channels, peer.active, peer.pending) == (0, 0, 0))
+    await link_4.call("release", hold="body")
+    assert (await got)["items"] == [0]
+    assert (await got)["rejected"]["message"] == OVERFLOW
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+# ---------------------------------------------------------------- JavaScript pulls
+
+
+async def test_pulling(link_4: Link, numbers: Numbers) -> None:
+    channel = await link_4.ask("numbers", 10)
+    assert await link_4.ask("pull", 4, channel=channel) == {"values": [0, 1, 2, 3], "done": False}
+    assert await link_4.ask("pull", channel=channel) == {"values": [4], "done": False}
+    for wrong in (0, -1, 1.5, "3", True, None, [1], 10**9):
+        thrown = await link_4.ask_in_vain("pull", wrong, channel=channel)
+        assert thrown["message"].startswith("pull: expected how many items, 1 to 100000, got ")
+        assert thrown["props"]["code"] == "wsrpc.bad_arguments"
+    assert await link_4.ask("pull", 100, channel=channel) == {"values": [5, 6, 7, 8, 9], "done": True}
+    assert await numbers.ended.get() == 10
+    assert link_4.peer.channels == 0
+    reason = await closed_with(link_4)
+    assert (reason["message"], reason["props"]) == ("closed", {"code": "wsrpc.closed"})
+
+
+async def test_pulling_much_at_the_pace_of_javascript(link_4: Link, numbers: Numbers) -> None:
+    channel = await link_4.ask("plain_numbers", N)
+    assert numbers.ended.empty()
+    values: list[int] = []
+    done = False
+    while not done:
+        answer = await link_4.ask("pull", 512, channel=channel)
+        values += answer["values"]
+        done = answer["done"]
+    assert values == list(range(N))
+
+
+async def test_several_pulls_at_once_are_answered_in_order(link_4: Link, numbers: Numbers) -> None:
+    channel = await link_4.ask("gated", 10)
+    pulls = [link_4.start_asking("pull", 4, channel=channel)[1] for _ in range(4)]
+    await link_4.quiet()  # all four are here
+    numbers.gate.set()
+    answers = [(await pull)["resolved"] for pull in pulls]
+    assert [answer["values"] for answer in answers] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], []]
+    assert [answer["done"] for answer in answers] == [False, False, True, True]
+
+
+async def test_aborting_what_is_pulled(link_4: Link, numbers: Numbers) -> None:
+    channel = await link_4.ask("numbers")
+    assert await link_4.ask("pull", 2, channel=channel) == {"values": [0, 1], "done": False}
+    await link_4.call("abort_channel", channel=channel, reason="bored")
+    assert await numbers.ended.get() == 2
+
+
+async def test_errors_after_the_items_that_were_pulled(link_4: Link, numbers: Numbers) -> None:
+    channel = await link_4.ask("failing", 3, "rpc")
+    assert await link_4.ask("pull", 10, channel=channel) == {"values": [0, 1, 2], "done": False}
+    thrown = await link_4.ask_in_vain("pull", 10, channel=channel)
+    assert thrown["message"] in ("it failed", "Cannot send request on a closed channel")
+    assert (await closed_with(link_4))["message"] == "it failed"
+
+
+# ---------------------------------------------------------------- JavaScript produces
+
+
+@pytest.mark.parametrize("producer", ["count", "count_list"])
+async def test_many_items_to_python(link_4: Link, producer: str) -> None:
+    async with link_4.peer.stream(producer, N, returns=int) as items:
+        assert [item async for item in items] == list(range(N))
+
+
+async def test_short_streams_to_python(link_4: Link) -> None:
+    for n in (0, 1, 2, 3, 100):
+        for caller in (link_4.peer, link_4.peer.of("math")):
+            async with caller.stream("count", n) as items:
+                assert [item async for item in items] == list(range(n))
+            (ended,) = await link_4.journal("stream_ended")
+            assert ended["sent"] == n
+
+
+async def test_a_slow_python_consumer_loses_nothing(link_4: Link) -> None:
+    """JavaScript's generators wait for nobody: all is here before the first one is read."""
+    async with link_4.peer.stream("count", 1000) as items:
+        assert await anext(items) == 0
+        (ended,) = await link_4.journal("stream_ended")
+        assert ended["sent"] == 1000
+        assert await link_4.peer.request("echo", "all is here") == "all is here"
+        assert [item async for item in items] == list(range(1, 1000))
+
+
+@pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
+async def test_a_python_consumer_that_is_too_slow(agents: Agents, library: str, role: Role) -> None:
+    """What JavaScript sends without waiting is kept up to a bound; then the stream ends, and says so."""
+    async with agents.link(library, role, limits=Limits(stream_queue=10_000)) as link:
+        async with link.peer.stream("count", 1000) as items:
+            got = [await anext(items)]
+            await link.journal("stream_ended")
+            assert await link.peer.request("echo", "all is here") == "all is here"
+            assert link.peer.channels == 0
+
+            async def read() -> None:
+                async for item in items:
+                    got.append(item)
+
+            with pytest.raises(StreamOverflow, match="stream_queue"):
+                await read()
+        assert got == list(range(len(got)))
+        assert 100 < len(got) < 300
+        await nothing_open(link)
+
+
+async def test_python_leaves_the_block(link_4: Link) -> None:
+    async with link_4.peer.stream("ticks", 0, returns=int) as items:
+        async for item in items:
+            if item == 2:
+                break
+    await link_4.journal("stream_ended")
+    assert [item async for item in items] == []
+
+
+async def test_python_iterates_without_a_block(link_4: Link) -> None:
+    items = link_4.peer.stream("ticks", 0)
+    assert [await anext(items), await anext(items)] == [0, 1]
+    await items.aclose()
+    await link_4.journal("stream_ended")
+    assert [item async for item in link_4.peer.stream("count", 3)] == [0, 1, 2]
+
+
+async def test_a_python_reader_is_cancelled(link_4: Link) -> None:
+    reading = asyncio.get_running_loop().create_future()
+
+    async def read() -> None:
+        async with link_4.peer.stream("ticks", 0) as items:
+            async for item in items:
+                if item == 2:
+                    reading.set_result(None)
+
+    task = asyncio.create_task(read())
+    await reading
+    task.cancel("bored")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await link_4.journal("stream_ended")
+
+
+@pytest.mark.parametrize("n", [0, 5, 500])
+async def test_errors_of_javascript_after_the_items_before_them(link_4: Link, n: int) -> None:
+    async with link_4.peer.stream("count_then_fail", n) as items:
+        assert [await anext(items) for _ in range(n)] == list(range(n))
+        with pytest.raises(RemoteError, match=r"^the stream failed$"):
+            await anext(items)
+
+
+async def test_what_is_no_stream_is_refused(link_4: Link) -> None:
+    with pytest.raises(RemoteError, match="nonesuch"):
+        await anext(link_4.peer.stream("nonesuch"))
+    thrown = (await link_4.call("iterate", event="nonesuch"))["rejected"]
+    assert thrown["message"] == "No event listener for 'nonesuch'"
+
+
+# ---------------------------------------------------------------- both, and the end of the connection
+
+
+async def test_many_streams_at_once_both_ways(link_4: Link, numbers: Numbers) -> None:
+    async def read(n: int) -> list[int]:
+        async with link_4.peer.stream("count", n, returns=int) as items:
+            return [item async for item in items]
+
+    ours = [read(100 + k) for k in range(20)]
+    theirs = [link_4.call("iterate", event="numbers", args=[100 + k]) for k in range(20)]
+    calls = [link_4.peer.request("add", k, 1) for k in range(100)]
+    got = await asyncio.gather(*ours, *theirs, *calls)
+    assert got[:20] == [list(range(100 + k)) for k in range(20)]
+    assert got[20:40] == [{"items": list(range(100 + k))} for k in range(20)]
+    assert got[40:] == list(range(1, 101))
+
+
+@pytest.mark.parametrize("producer", ["numbers", "stuck"])
+async def test_the_connection_drops_while_python_produces(link_4: Link, numbers: Numbers, producer: str) -> None:
+    left = asyncio.create_task(link_4.call("iterate", event=producer, args=[1000], hold="never"))
+    await link_4.journal("held")
+    await link_4.call("terminate")
+    await numbers.ended.get()
+    await link_4.closed
+    assert link_4.peer.channels == 0
+    left.cancel()
+
+
+async def test_the_connection_drops_while_javascript_pulls(link_4: Link, numbers: Numbers) -> None:
+    channel = await link_4.ask("stuck", 3)
+    assert await link_4.ask("pull", 2, channel=channel) == {"values": [0, 1], "done": False}
+    left = asyncio.create_task(link_4.call("request", event="pull", args=[2], channel=channel))
+    assert await numbers.ended.get() == 3
+    await link_4.call("terminate")
+    assert await numbers.ended.get() == -1
+    await link_4.closed
+    assert link_4.peer.channels == 0
+    left.cancel()
+
+
+async def test_the_connection_drops_while_javascript_produces(link_4: Link) -> None:
+    got: list[int] = []
+
+    async def read() -> None:
+        async with link_4.peer.stream("ticks", 0) as items:
+            async for item in items:
+                got.append(item)
+                if item == 2:
+                    await link_4.call("terminate")
+
+    with pytest.raises(ConnectionLost):
+        await read()
+    assert got == list(range(len(got)))
+    assert len(got) >= 3
+    await link_4.closed
+    assert (link_4.peer.channels, link_4.peer.pending) == (0, 0)
+    await link_4.journal("stream_ended")  # where sending has failed often enough
