@@ -17,7 +17,7 @@ from ._reading import Reading
 from ._source import close_source
 from ._types import ChannelRef
 from .anonymous import AnonymousChannel
-from .errors import BadResult, ChannelClosed, RemoteError, RequestTimeout, RpcError
+from .errors import ChannelClosed, RemoteError, RequestTimeout, RpcError
 
 __all__ = ["Opener"]
 
@@ -78,7 +78,7 @@ class Opener:
             channel._abort(None)
         except Exception as exc:
             reading.inbox.end(exc)
-            channel._abort(exc if isinstance(exc, RpcError) else RpcError(SOURCE_FAILED))
+            channel._abort(_for_handler(exc))
 
     async def upload(
         self,
@@ -100,27 +100,31 @@ class Opener:
             raise
         try:
             await self._produce(Producer(opened, self._out), send)
-            # The answer to the end of the items is the result.
-            result = await self._out.send_request(opened.id, "next", (NoMoreItems(),), UNSET, timeout)
-            return result if convert is None else convert_answer(convert, result, event)
         except ChannelClosed as exc:
             raise (opened._error or exc) from None
         except ItemRefused as exc:
             opened._abort(None)
             raise exc.error from None
-        except (RemoteError, BadResult):
-            raise  # the handler's own answer
+        except asyncio.CancelledError as exc:
+            opened._abort(exc.args[0] if exc.args else None)
+            raise
+        except Exception as exc:
+            opened._abort(_for_handler(exc))
+            raise
+        try:
+            # The answer to the end of the items is the result.
+            result = await self._out.send_request(opened.id, "next", (NoMoreItems(),), UNSET, timeout)
+        except ChannelClosed as exc:
+            raise (opened._error or exc) from None
         except RequestTimeout as exc:
             opened._abort(None)
             raise RequestTimeout(event, exc.timeout) from None
         except asyncio.CancelledError as exc:
             opened._abort(exc.args[0] if exc.args else None)
             raise
-        except Exception as exc:
-            opened._abort(exc if isinstance(exc, RpcError) else RpcError(SOURCE_FAILED))
-            raise
         finally:
             opened._end_well()
+        return result if convert is None else convert_answer(convert, result, event)
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or nobody wants more.
@@ -142,6 +146,11 @@ class Opener:
             raise ChannelClosed(str(producer.h))
         if error is not None:
             raise error
+
+
+def _for_handler(exc: Exception) -> RpcError:
+    """What the handler is told of a source that failed; whoever gave the source gets the exception itself."""
+    return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

@@ -270,13 +270,16 @@ class Producer:
             i, _ = self._pulls.popleft()
             self._channel._home.refuse(i, error)
 
+    @property
+    def pulled(self) -> bool:
+        """Whether the consumer pulls."""
+        return self._mode == "pull"
+
     async def finish(self) -> None:
         """Say that there are no more items."""
         if self._mode == "pull":
-            # The answer that brought the last ones has said it; whoever asked ahead hears it, too. Then the channel is
-            # of no more use to either side.
+            # The answer that brought the last ones has said it; whoever asked ahead hears it, too.
             while self._pulls:
                 self._channel._answer(self._pulls.popleft()[0], {"values": [], "done": True})
-            self._channel._finish()
         else:
             await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))

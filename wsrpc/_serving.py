@@ -54,6 +54,8 @@ class Serving:
             producer = Producer(channel, self._out)
             await producer.run(work)
             await producer.finish()
+            if producer.pulled:  # whoever pulls has the channel in hand, and should learn that it is of no more use
+                channel._finish()
             return None
         except ItemRefused as exc:
             # JavaScript that breaks out of its loop does not say so. Neither does it when its iterator has overflowed.

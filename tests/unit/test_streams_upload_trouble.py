@@ -233,3 +233,31 @@ async def test_a_drop_ends_both_sides(both: Both, side: int, gate: int | None) -
     assert source.closed
     await emptied(left, right)
     assert len(cancelled) == 1
+
+
+async def test_a_source_that_fails_as_if_it_were_the_handler_ends_the_handler_too(both: Both) -> None:
+    left, right = both
+    reading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def upload(items: AsyncIterator[int]) -> int:
+        try:
+            async for _ in items:
+                reading.set_result(None)
+        except asyncio.CancelledError as exc:
+            ended.set_result(str(exc.args[0]))
+            raise
+        return 0
+
+    right.on("upload", upload)
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await reading
+        await right.request("nobody")  # a request of its own, which is rejected
+
+    left.on("nobody", None)
+    with pytest.raises(RemoteError, match="No event listener for 'nobody'"):
+        await left.request("upload", send=source())
+    assert await ended == "what was sent failed at its source"
+    await emptied(left, right)
