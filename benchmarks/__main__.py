@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 from .machine import describe, pick_cores, require_javascript
+from .measure import Result
 from .processes import BenchmarkError
 from .report import render, write_json
 from .runner import DEFAULT, QUICK, run
+from .streams.run import run_streams
 
 
 def main() -> int:
@@ -19,26 +21,31 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="about 10 s: a smoke test, too short to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")
     parser.add_argument("--without-js", action="store_true", help="leave the JavaScript server out")
+    parser.add_argument("--streams", action="store_true", help="only streams, about 20 s (with --quick, 5 s)")
     options = parser.parse_args()
     # A terminated run must end its servers, which happens on the way out of their blocks.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began = time.monotonic()
     try:
         server_core, load_core = pick_cores()
-        node = None if options.without_js else require_javascript()
+        node = None if options.without_js or options.streams else require_javascript()
         facts = describe(server_core, load_core, node)
         plan = QUICK if options.quick else DEFAULT
-        results = run(plan, server_core=server_core, load_core=load_core, node=node)
+        results: list[Result] = []
+        if not options.streams:
+            results += run(plan, server_core=server_core, load_core=load_core, node=node)
+        streams, shared = run_streams(plan, server_core=server_core, load_core=load_core)
+        results += streams
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     seconds = time.monotonic() - began
-    print(render(results, facts))
+    print(render(results, shared, facts))
     if options.json is not None:
-        write_json(options.json, results, facts, seconds)
-    return 1 if any(result.bad for result in results) else 0
+        write_json(options.json, results, shared, facts, seconds)
+    return 1 if shared.wrong or any(result.bad for result in results) else 0
 
 
 if __name__ == "__main__":

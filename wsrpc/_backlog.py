@@ -52,12 +52,18 @@ class Backlog:
         """The oldest one."""
         return self._entries.popleft()
 
-    def clear(self) -> list[int]:
-        """Throw everything away; returns the ids of the requests among it."""
-        requests = [message.i for message, _, _ in self._entries if message.i is not UNSET]
+    def take_ids(self) -> list[int]:
+        """Make events of the requests, which nobody will answer from here; returns their ids."""
+        requests = [message for message, _, _ in self._entries if message.i is not UNSET]
+        ids = [message.i for message in requests]
+        for message in requests:
+            message.i = UNSET
+        return ids
+
+    def clear(self) -> None:
+        """Throw everything away."""
         self._entries.clear()
         self.stop_timer()
-        return requests
 
     def stop_timer(self) -> None:
         """Somebody listens, or nobody will."""

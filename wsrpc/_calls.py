@@ -31,6 +31,7 @@ from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
 from .errors import (
     BadArguments,
+    ChannelClosed,
     ConnectionLost,
     Overloaded,
     RemoteError,
@@ -440,6 +441,10 @@ class Calls:
 
     def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
+        if self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed)):
+            # It has not failed: its connection is ending, which it heard of before it was cancelled.
+            self.note("%s was left: %s", ctx.label, exc)
+            return
         error = self._answers.for_caller(exc, ctx.label)
         if ctx._anonymous is not None and (call is None or call.channel is None):
             ctx._anonymous.close()  # the requestor never hears of it

@@ -45,6 +45,7 @@ class Channels:
         self.reject: Callable[[int, RpcError], None]  # and this
         self.warn = warn
         self.has_credit = False
+        self.generation = 0
         self._out = out
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
@@ -127,7 +128,11 @@ class Channels:
 
     def connection_lost(self, error: ConnectionLost) -> None:
         """All are over."""
+        self.generation += 1
+        for channel in self._late.values():
+            channel._take_ids()
         for channel in [*self._opened.values(), *self._served.values()]:
+            channel._take_ids()
             channel._end(error, error, by_other=True)
 
     # ------------------------------------------------------------ what a channel needs

@@ -179,11 +179,17 @@ class Context(msgspec.Struct, eq=False, weakref=True):
             self._anonymous = self.peer._anonymous.make(self.id)
         return self._anonymous
 
-    def _incoming(self, convert: Callable[[Any], Any]) -> Stream[Any]:
+    def _incoming(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:
         """What the caller sends with ``send=``."""
         channel = self.channel()
         self._upload = Upload(channel, channel._inbox(items=True), "next")
-        return Stream(self.event, convert, reading=self._upload)
+
+        def misfit(exc: msgspec.ValidationError) -> BadArguments:
+            error = BadArguments(f"{self.event}(): an item of {parameter!r}: {exc}", data={"parameter": parameter})
+            error._made_here = True  # so that the caller gets it, if the handler lets it through
+            return error
+
+        return Stream(self.event, convert, reading=self._upload, misfit=misfit)
 
     @property
     def label(self) -> str:

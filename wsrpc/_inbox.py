@@ -189,6 +189,12 @@ class Inbox:
         if not self.over:
             grant(self._granted, self._granted_bytes)
 
+    def take_ids(self) -> list[int]:
+        """Forget which of what is there were requests; returns their ids. Nobody will answer them from here."""
+        entries = list(self.queue)
+        self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
+        return [i for _, _, i, _ in entries if i is not None]
+
     def discard(self) -> None:
         """Nobody will read what is there."""
         self.end()

@@ -243,7 +243,9 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
         if given.kind is given.VAR_POSITIONAL:
             raise TypeError("one parameter reads what the caller sends, *args cannot")
         item, *_ = (*typing.get_args(tp), Any)
-        return Parameter(given.name, "stream", item, True, None, keyword, f"ctx._incoming(items_of_{given.name})")
+        return Parameter(
+            given.name, "stream", item, True, None, keyword, f"ctx._incoming(items_of_{given.name}, {given.name!r})"
+        )
     if any(cls is AsyncGenerator for cls in classes):
         raise TypeError("what the caller sends is read, not sent to: annotate AsyncIterator[...]")
     if keyword:

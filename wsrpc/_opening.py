@@ -60,7 +60,7 @@ class Opener:
         reading = opened._reading("next", items=True, owns=True)
         if send is not None:
             # Made at once: the handler's `start` may have come with the channel.
-            producer = Producer(opened, self._out)
+            producer = self._producer(opened, event, timeout)
             pump = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
             opened._on_close = lambda reason: _cancel(pump)
             self._keep(pump)
@@ -99,7 +99,7 @@ class Opener:
             await close_source(send)
             raise
         try:
-            await self._produce(Producer(opened, self._out), send)
+            await self._produce(self._producer(opened, event, timeout), send)
         except ChannelClosed as exc:
             raise (opened._error or exc) from None
         except ItemRefused as exc:
@@ -125,6 +125,10 @@ class Opener:
         finally:
             opened._end_well()
         return result if convert is None else convert_answer(convert, result, event)
+
+    def _producer(self, channel: AnonymousChannel, event: str, timeout: Timeout) -> Producer:
+        seconds = self._channels.limits.timeout if timeout is UNSET else timeout
+        return Producer(channel, self._out, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or nobody wants more.

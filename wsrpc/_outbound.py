@@ -99,6 +99,8 @@ class Outbound:
         self.opening: Context | None = None
         """The context of the `open` handlers, while they run."""
         self.clear = False
+        self.broken = True
+        """Nothing can be sent on this connection any more, or there is none."""
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
 
@@ -108,6 +110,7 @@ class Outbound:
         """The peer's state has changed."""
         self._condition = condition
         self._session = session
+        self.broken = condition is State.CLOSING or condition is State.DISCONNECTED
         self.thread = get_ident()
         self.update_clear()
 
@@ -241,6 +244,8 @@ class Outbound:
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
         if self._must_queue(message) or not self.send_nowait(self.encode(message)):
+            if message.h is not UNSET:
+                raise self.channel_lost(message.h)
             self._queue(message)
 
     def send_nowait(self, payload: bytes, /) -> bool:
@@ -281,6 +286,7 @@ class Outbound:
         try:
             self._session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
+            self.broken = True
             if self.keeps_offline and not self.user_closed:
                 return False
             raise
@@ -305,6 +311,8 @@ class Outbound:
                     continue
                 payload = self.encode(message)
                 if not self.send(payload):
+                    if message.h is not UNSET:
+                        raise self.channel_lost(message.h)
                     break
                 if pending is not None:
                     self.requests.was_sent(pending)
@@ -325,7 +333,7 @@ class Outbound:
         if message.h is not UNSET:
             # An anonymous channel belongs to its connection.
             if not self.is_open(message.h):
-                raise ChannelClosed(str(message.h), ConnectionLost(self.ending.code, self.ending.reason, "not_sent"))
+                raise self.channel_lost(message.h)
             return False
         if condition is State.OPEN:
             return False
@@ -335,6 +343,10 @@ class Outbound:
         if self.keeps_offline and not self.user_closed:
             return True
         raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
+
+    def channel_lost(self, h: int) -> ChannelClosed:
+        """The error for what can no more be sent on an anonymous channel, which belongs to its connection."""
+        return ChannelClosed(str(h), ConnectionLost(self.ending.code, self.ending.reason, "not_sent"))
 
     def in_open_handler(self) -> bool:
         """Whether an `open` handler of the present connection, or a task that it started, is at work."""
@@ -361,7 +373,7 @@ class Outbound:
         pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
         message = _request(pending.id, channel, (event, *args))
         try:
-            if self.places.scarce:
+            if self.places.scarce and h is None:
                 await self._send_to_a_place(message, pending)
             elif self.clear and self.send(self.encode(message)):
                 self.requests.was_sent(pending)
@@ -453,7 +465,7 @@ class Outbound:
         if pending.ticket is not None:
             self._outbox.remove(pending.ticket)
         elif pending.sent:
-            self.requests.give_up(pending.id)
+            self.requests.give_up(pending)
             self._notify(partial(Cancellation, pending.id), reason)
 
 

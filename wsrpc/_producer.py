@@ -16,11 +16,13 @@ from ._outbound import Outbound
 from ._scheduler import Timer
 from ._source import iterate
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, RemoteError, RpcError
+from .errors import BadArguments, Overloaded, RemoteError, RpcError
 
 __all__ = ["ItemRefused", "Producer"]
 
 LARGEST_PULL = 100_000
+MOST_PULLS = 64
+"""That wait for their items; who asks ahead does so by one or two."""
 
 
 _END: Any = object()
@@ -50,10 +52,10 @@ class Producer:
         "_first",
         "_granted",
         "_granted_bytes",
+        "_late",
         "_loop",
         "_mode",
         "_out",
-        "_patience",
         "_pulls",
         "_sent",
         "_sent_bytes",
@@ -63,12 +65,13 @@ class Producer:
         "stopped",
     )
 
-    def __init__(self, channel: AnonymousChannel, out: Outbound) -> None:
+    def __init__(self, channel: AnonymousChannel, out: Outbound, *, patience: float | None, late: Exception) -> None:
+        """``late`` ends the channel if the consumer has not begun within ``patience`` seconds."""
         self._channel = channel
         self.h = channel.id
         self._out = out
         self._loop = channel._home.loop
-        self._patience = channel._home.limits.unread
+        self._late = late
         self._mode = ""
         self._sent = self._sent_bytes = 0
         self._credit_given = False
@@ -83,8 +86,8 @@ class Producer:
             self._credited(*channel._credit)
         for event in ("start", "pull", "stop"):
             channel._tap(event, self)
-        if not channel.closed:
-            self._timer = self._loop.call_at(self._loop.time() + self._patience, self._unread)
+        if patience is not None and not channel.closed:
+            self._timer = self._loop.call_at(self._loop.time() + patience, self._overdue)
 
     # ------------------------------------------------------------ what the consumer says
 
@@ -110,6 +113,8 @@ class Producer:
         n = args[0] if args else 1
         if n.__class__ is not int or not 0 < n <= LARGEST_PULL:
             self._refuse(i, f"pull: expected how many items, 1 to {LARGEST_PULL}, got {str(n)[:100]}")
+        elif len(self._pulls) >= MOST_PULLS:
+            self._channel._refuse(i, Overloaded(f"pull: {MOST_PULLS} wait already, await some of them first"))
         elif self._mode not in ("", "pull"):
             self._refuse(i, "pull: this stream was started, so its items come by themselves; pull instead of `start`")
         else:
@@ -119,7 +124,7 @@ class Producer:
             self._wake()
 
     def _refuse(self, i: int, text: str) -> None:
-        self._channel._home.refuse(i, BadArguments(text))
+        self._channel._refuse(i, BadArguments(text))
 
     def _credited(self, n: int, size: int) -> None:
         # Totals: what is repeated or comes late changes nothing.
@@ -143,8 +148,8 @@ class Producer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _unread(self) -> None:
-        self._channel._abort(RpcError(f"nobody has begun to read the stream within {self._patience:g} s"))
+    def _overdue(self) -> None:
+        self._channel._abort(self._late if isinstance(self._late, RpcError) else None, self._late)
 
     @property
     def channel_closed(self) -> bool:
@@ -154,6 +159,11 @@ class Producer:
         self._stop_timer()
         if not self.stopped.done():
             self.stopped.set_result(None)
+
+    def take_ids(self) -> list[int]:
+        ids = [i for i, _ in self._pulls]
+        self._pulls.clear()
+        return ids
 
     # ------------------------------------------------------------ producing
 
@@ -212,7 +222,8 @@ class Producer:
         if not out.clear:
             return False
         payload = out.encode(Event(("next", Item(value)), UNSET, self.h))
-        out.send(payload)
+        if not out.send(payload):
+            raise out.channel_lost(self.h)
         self._sent += 1
         self._sent_bytes += len(payload)
         return True
@@ -240,35 +251,42 @@ class Producer:
         items = iterate(source)
         try:
             done = False
+            kept: list[Any] = []
             while not done:
                 while not self._pulls:
                     await self._wait()
-                i, n = self._pulls[0]
-                values: list[Any] = []
-                size = 0
-                while len(values) < n and size < window:
-                    try:
+                n = self._pulls[0][1]
+                values, kept = kept, []
+                size = sum(len(self._out.encode(Item(value))) for value in values)
+                try:
+                    while len(values) < n and size < window:
                         value = await anext(items)
-                    except StopAsyncIteration:
-                        done = True
-                        break
-                    except BaseException:
-                        if values:  # what came before the error is not lost
-                            self._pulls.popleft()
-                            self._channel._answer(i, {"values": values, "done": False})
-                        raise
-                    values.append(value)
-                    size += len(self._out.encode(Item(value)))
-                self._pulls.popleft()
-                self._channel._answer(i, {"values": values, "done": done})
+                        size += len(self._out.encode(Item(value)))
+                        # What no longer fits into this answer comes with the next one.
+                        (kept if values and size > window else values).append(value)
+                except StopAsyncIteration:
+                    done = not kept
+                except BaseException:
+                    if values:  # what came before the error is not lost
+                        self._answer_pull(values, done=False)
+                    raise
+                self._answer_pull(values, done)
         finally:
             await items.aclose()
+
+    def _answer_pull(self, values: list[Any], done: bool) -> None:
+        i, _ = self._pulls.popleft()
+        try:
+            self._channel._answer(i, {"values": values, "done": done})
+        except Exception as exc:
+            self._channel._refuse(i, exc)
+            raise
 
     def refuse_pulls(self, error: Exception) -> None:
         """The source failed: whoever waits for items hears of it before the channel is over."""
         while self._pulls:
             i, _ = self._pulls.popleft()
-            self._channel._home.refuse(i, error)
+            self._channel._refuse(i, error)
 
     @property
     def pulled(self) -> bool:

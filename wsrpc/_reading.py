@@ -21,6 +21,10 @@ class Tap(Protocol):
     def channel_over(self, error: Exception | None, /) -> None:
         """Nothing more will arrive; ``error`` says why, None that all is well."""
 
+    def take_ids(self) -> list[int]:
+        """The ids of the requests that it has not answered, and now will not."""
+        ...
+
 
 class Readable(Protocol):
     """What a reading needs of its channel."""
@@ -105,6 +109,15 @@ class Reading:
 
     def channel_over(self, error: Exception | None) -> None:
         self.inbox.end(error)
+
+    def take_ids(self) -> list[int]:
+        i = self.take_end()
+        return [*([] if i is None else [i]), *self.inbox.take_ids()]
+
+    def take_end(self) -> int | None:
+        """The id of the request that said that there are no more items, for whoever answers it now."""
+        i, self.end_id = self.end_id, None
+        return i
 
     def _items_end(self, i: Any) -> None:
         again, self.ended = self.ended, True

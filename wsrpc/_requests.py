@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from ._messages import Inbound
 from ._scheduler import Scheduler, Timer
@@ -65,7 +65,8 @@ class Requests:
         self._next = self._first + 2 * random.randrange((LAST_ID - FIRST_ID) // 4)
         self._timer: Timer | None = None
         self._timer_at = 0.0
-        self._given_up: dict[int, None] = {}
+        self._given_up: dict[int, int] = {}
+        """What was cancelled and not answered yet: how many places each takes over there."""
         self._on_channel: dict[int, set[Pending]] = {}
         self.in_flight = 0
         """Those that the other side has not answered yet; a cancelled one, too, takes a place there until it is."""
@@ -118,7 +119,7 @@ class Requests:
         """It was handed to the transport."""
         pending.ticket = None
         pending.sent = True
-        self.in_flight += 1
+        self.in_flight += pending.h is None  # what is asked on a channel may go to a reader, which takes no place
 
     def settle(self, message: Inbound) -> Pending | None:
         """Give an answer to whoever waits for it; None if nobody does."""
@@ -152,7 +153,7 @@ class Requests:
     def _left(self, pending: Pending) -> None:
         """It is not in the table any more."""
         if pending.sent:
-            self.in_flight -= 1
+            self.in_flight -= pending.h is None
             self.waiting_there -= pending.waits_there
         if pending.h is None:
             return
@@ -169,19 +170,19 @@ class Requests:
     def all(self) -> list[Pending]:
         return list(self._pending.values())
 
-    def give_up(self, number: int) -> None:
-        """Remember a cancelled id, so that a channel created too late is aborted instead of leaking there."""
-        self._given_up[number] = None
-        self.in_flight += 1
+    def give_up(self, pending: Pending) -> None:
+        """Remember what was cancelled, so that a channel created too late is aborted instead of leaking there."""
+        places = self._given_up[pending.id] = int(pending.h is None)
+        self.in_flight += places
         if len(self._given_up) > MAX_REMEMBERED:
-            del self._given_up[next(iter(self._given_up))]
-            self.in_flight -= 1
+            self.in_flight -= self._given_up.pop(next(iter(self._given_up)))
 
     def was_given_up(self, number: int) -> bool:
         """Whether ``number`` was cancelled lately; asking forgets it."""
-        if self._given_up.pop(number, UNSET) is UNSET:
+        places = self._given_up.pop(number, None)
+        if places is None:
             return False
-        self.in_flight -= 1
+        self.in_flight -= places
         if self.freed is not None:
             self.freed()
         return True

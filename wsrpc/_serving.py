@@ -51,7 +51,9 @@ class Serving:
             if not is_source:
                 awaited, work = work, None
                 return await awaited
-            producer = Producer(channel, self._out)
+            patience = self._channels.limits.unread
+            late = RpcError(f"nobody has begun to read the stream within {patience:g} s")
+            producer = Producer(channel, self._out, patience=patience, late=late)
             await producer.run(work)
             await producer.finish()
             if producer.pulled:  # whoever pulls has the channel in hand, and should learn that it is of no more use
@@ -113,8 +115,8 @@ class Serving:
         handler = call.handler
         label = call.ctx.label
         if handler is None or not (handler.opens and handler.is_coroutine):  # a stream: its end was its last item
-            if upload is not None and upload.end_id is not None:
-                self._answers.resolve(upload.end_id, None, label)
+            if upload is not None and (i := upload.take_end()) is not None:
+                self._answers.resolve(i, None, label)
             channel._end_well()
         elif upload is None:
             channel._finish()
@@ -141,8 +143,8 @@ class Serving:
             answer(i)
             channel._end_well()
 
-        if upload.end_id is not None:
-            end(upload.end_id)
+        if (i := upload.take_end()) is not None:
+            end(i)
         elif upload.ended:  # by an event, so nobody waits for the result
             channel._finish()
         else:

@@ -39,6 +39,8 @@ class Home(Protocol):
     sender: Sender
     has_credit: bool
     """Whether the other side keeps to credit."""
+    generation: int
+    """Which connection this is."""
 
     def make_registry(self) -> Registry: ...
 
@@ -82,6 +84,11 @@ class _Finished:
 
 FINISHED: Any = _Finished()
 
+_NOT_READY = (
+    "channel {} is not delivered yet: return it first, and send from a handler on it, a task or when it is read; a "
+    "handler with an AnonymousChannel parameter runs once it is"
+)
+
 _NOBODY: dict[str, Tap] = {}
 
 _NO_HANDLERS = Registry()
@@ -89,13 +96,14 @@ _NO_HANDLERS = Registry()
 
 
 class _Refusing:
-    """The sender of a channel that cannot send."""
+    """The sender of a channel that cannot send. It does not refer to the channel, which refers to it."""
 
-    def __init__(self, error: Callable[[], Exception]) -> None:
+    def __init__(self, error: type[Exception], *args: object) -> None:
         self._error = error
+        self._args = args
 
     def _refuse(self, *_: object) -> Never:
-        raise self._error()
+        raise self._error(*self._args)
 
     send_event = send_event_nowait = send_request = open_channel = open_stream = upload = converter = _refuse
 
@@ -125,6 +133,7 @@ class AnonymousChannel(Registrar, Caller):
         "_credit",
         "_end_timer",
         "_error",
+        "_generation",
         "_home",
         "_late",
         "_live",
@@ -143,11 +152,12 @@ class AnonymousChannel(Registrar, Caller):
         """The id of the request that opened it, which is the channel's name on the wire."""
         self._channel_name = id
         self._home = home
+        self._generation = home.generation
         self._registry = _NO_HANDLERS
         self._state = "new"
         self._reason: Any = None
         self._error: Exception | None = None
-        self._sender: Sender = _Refusing(self._not_ready)
+        self._sender: Sender = _Refusing(ChannelNotReady, _NOT_READY.format(id))
         self._taps: dict[str, Tap] = {}
         self._live: dict[str, Tap] = _NOBODY
         """Who gets a message at once; nobody while earlier ones are kept."""
@@ -262,7 +272,7 @@ class AnonymousChannel(Registrar, Caller):
         return Inbox(self._home.loop, self._home.limits, items=items, answer=self._answer_read)
 
     def _answer_read(self, i: int) -> None:
-        self._home.answer(i, None)
+        self._answer(i, None)
 
     # ------------------------------------------------------------ what readings and producers need
 
@@ -297,7 +307,17 @@ class AnonymousChannel(Registrar, Caller):
         self._end_timer = loop.call_at(loop.time() + patience, lambda: self._abort(error))
 
     def _answer(self, i: int, value: object) -> None:
-        self._home.answer(i, value)
+        if self._is_on_its_connection:
+            self._home.answer(i, value)
+
+    def _refuse(self, i: int, error: Exception) -> None:
+        if self._is_on_its_connection:
+            self._home.refuse(i, error)
+
+    @property
+    def _is_on_its_connection(self) -> bool:
+        """On another one an id would be that of another request."""
+        return self._generation == self._home.generation
 
     def _soon(self, callback: Callable[[], None]) -> None:
         self._home.loop.call_soon(callback)
@@ -319,12 +339,6 @@ class AnonymousChannel(Registrar, Caller):
     def _check_open(self) -> None:
         if self.closed and not self._late:
             raise self._gone()
-
-    def _not_ready(self) -> Exception:
-        return ChannelNotReady(
-            f"channel {self.id} is not delivered yet: return it first, and send from a handler on it, a task or "
-            "when it is read; a handler with an AnonymousChannel parameter runs once it is"
-        )
 
     def _gone(self) -> Exception:
         return ChannelClosed(str(self.id), self.close_reason)
@@ -388,10 +402,9 @@ class AnonymousChannel(Registrar, Caller):
             self._tell_taps()
 
     def _forget_backlog(self) -> None:
-        """What nobody has listened to; requests among it are refused, because nobody will."""
+        """Nobody will listen to what was kept."""
         if self._backlog is not None:
-            for i in self._backlog.clear():
-                self._home.refuse(i, self._gone())
+            self._backlog.clear()
         if self._late:
             self._late = False
             self._home.forget_late(self)
@@ -404,11 +417,11 @@ class AnonymousChannel(Registrar, Caller):
 
     # ------------------------------------------------------------ the end
 
-    def _abort(self, reason: object) -> None:
-        """End it on both sides."""
+    def _abort(self, reason: object, error: Exception | None = None) -> None:
+        """End it on both sides. ``error`` is what readers here get, if it is not simply that."""
         if self._state == "open":
             self._home.tell(self.id, reason)
-        self._end(reason, self._failure(reason))
+        self._end(reason, error or self._failure(reason))
 
     def _finish(self) -> None:
         """End it in good order on both sides."""
@@ -437,11 +450,14 @@ class AnonymousChannel(Registrar, Caller):
         self._state = "closed"
         self._reason = reason
         self._error = error
-        self._sender = _Refusing(self._gone)
+        self._sender = _Refusing(ChannelClosed, str(self.id), self.close_reason)
         self._late = by_other and not self._attached
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._home.forget(self, reason)
+        if not by_other:
+            for i in self._take_ids():
+                self._refuse(i, self._gone())
         if not self._late:
             self._forget_backlog()
             self._tell_taps()
@@ -449,8 +465,15 @@ class AnonymousChannel(Registrar, Caller):
             self._home.keep_late(self)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        if self._on_close is not None:
-            self._on_close(reason)
+        on_close, self._on_close = self._on_close, None
+        self._on_credit = None
+        if on_close is not None:
+            on_close(reason)
+
+    def _take_ids(self) -> list[int]:
+        """The ids of the requests that wait here for whoever listens; they are events from now on."""
+        ids = [] if self._backlog is None else self._backlog.take_ids()
+        return ids + [i for tap in dict.fromkeys(self._taps.values()) for i in tap.take_ids()]
 
     def _tell_taps(self) -> None:
         taps, self._taps = self._taps, {}

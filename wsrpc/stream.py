@@ -33,12 +33,13 @@ class Stream(Generic[T_co]):
     - `ConnectionLost`: the connection ended first.
     - `ChannelClosed`: this side closed the channel meanwhile.
     - `StreamOverflow`: a producer without flow control was too far ahead (``Limits.stream_queue``).
-    - `BadResult`: the item does not fit ``returns``; iterating may go on with the next one.
+    - `BadResult`: the item does not fit ``returns`` (where a handler reads what its caller sends: `BadArguments`);
+      iterating may go on with the next one.
 
     Cancelling a read is safe: no item is lost.
     """
 
-    __slots__ = ("_begun", "_convert", "_label", "_open", "_opening", "_reading", "_warns")
+    __slots__ = ("_begun", "_convert", "_label", "_misfit", "_open", "_opening", "_reading", "_warns")
 
     def __init__(
         self,
@@ -47,11 +48,13 @@ class Stream(Generic[T_co]):
         *,
         reading: Reading | None = None,
         open: Callable[[], Coroutine[Any, Any, Reading]] | None = None,
+        misfit: Callable[[msgspec.ValidationError], Exception] | None = None,
     ) -> None:
         self._label = label
         self._convert = convert
         self._reading = reading
         self._open = open
+        self._misfit = misfit
         self._opening = False
         self._begun = False
         self._warns = open is not None
@@ -91,7 +94,9 @@ class Stream(Generic[T_co]):
             try:
                 value = self._convert(value)
             except msgspec.ValidationError as exc:
-                raise BadResult(f"an item of {self._label!r} is not what is asked for: {exc}") from None
+                if self._misfit is not None:
+                    raise self._misfit(exc) from None
+                raise BadResult(f"an item of {self._label!r} is not what returns= asks for: {exc}") from None
         item: T_co = value
         return item
 

@@ -133,8 +133,8 @@ class MemoryTransport:
         batch, self._out = self._out, deque()
         self._unsent = 0
         for payload, text in batch:
-            if len(payload) > self._largest:
-                self._other.close_soon(CloseCode.MESSAGE_TOO_BIG, f"more than {self._largest} bytes")
+            if len(payload) > self._other._largest:
+                self._other.close_soon(CloseCode.MESSAGE_TOO_BIG, f"more than {self._other._largest} bytes")
                 break
             receiver.receive(payload, text)
         receiver.read_ended()
@@ -174,9 +174,16 @@ class MemoryTransport:
 
 
 def memory_transports(
-    *, path: str = "/", headers: Mapping[str, str] | None = None, limits: Limits | None = None
+    *,
+    path: str = "/",
+    headers: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    other: Limits | None = None,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Two ends of one connection in memory, the dialing one first; ``path`` may have a query."""
+    """Two ends of one connection in memory, the dialing one first; ``path`` may have a query.
+
+    ``limits`` are those of both, or with ``other`` of the dialing one.
+    """
     url = urlsplit(path)
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     info = ConnectionInfo(
@@ -185,7 +192,8 @@ def memory_transports(
         headers=MappingProxyType(lower),
         origin=lower.get("origin"),
     )
-    left, right = (MemoryTransport(info, limits or Limits()) for _ in range(2))
+    limits = limits or Limits()
+    left, right = MemoryTransport(info, limits), MemoryTransport(info, other or limits)
     left._other, right._other = right, left
     return left, right
 
@@ -227,9 +235,9 @@ async def connect(
     Pass a ``client`` that has handlers already, or register them on what you get. One with a URL would dial that
     after a drop, so pass one without.
     """
-    ours, theirs = memory_transports(path=path, headers=headers, limits=server._limits)
     if client is None:
         client = Client(codec=server._settings.codec)
+    ours, theirs = memory_transports(path=path, headers=headers, limits=client._limits, other=server._limits)
     accepting = asyncio.get_running_loop().create_task(server.accept(theirs))
     try:
         await client.bind(ours)

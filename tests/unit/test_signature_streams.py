@@ -218,7 +218,7 @@ async def test_an_item_that_does_not_fit_names_what_was_expected() -> None:
     await d.fed({"i": 5, "a": ["up"]})
     sent = await d.fed(item(5, 1), item(5, -1), {"h": 5, "i": 7, "a": ["next", {"done": True}]})
     message = rejection(sent, 7)["message"]
-    assert "'up'" in message and ">= 0" in message
+    assert "up()" in message and "'chunks'" in message and ">= 0" in message
 
 
 async def test_an_event_for_a_handler_that_reads_is_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

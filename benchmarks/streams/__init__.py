@@ -1,0 +1,1 @@
+"""Streams beside what one does without them: a bare ``websockets`` connection that sends in a loop."""

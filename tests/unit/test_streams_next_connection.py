@@ -1,0 +1,173 @@
+"""What belongs to one connection does not reach the next one, and a connection that ends is nobody's failure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from core_driver import Driven, messages, start, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import Both, emptied
+from stream_driver import both as both
+
+from wsrpc import AnonymousChannel, ChannelClosed, Client, CloseInfo, Limits, Overloaded, RequestTimeout, Server
+from wsrpc.testing import Clock, ScriptedTransport, pair
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def read_on(channel: AnonymousChannel, lines: Any) -> None:
+    with pytest.raises(ConnectionError):
+        async for _ in lines:
+            pass
+
+
+async def close_the_reader(channel: AnonymousChannel, lines: Any) -> None:
+    await lines.aclose()
+
+
+async def listen_late(channel: AnonymousChannel, lines: Any) -> None:
+    async def ask(value: int) -> int:
+        return value
+
+    channel.on("ask", ask)
+    await turns()
+
+
+async def abort_late(channel: AnonymousChannel, lines: Any) -> None:
+    await channel.abort()
+
+
+Late = Callable[[AnonymousChannel, Any], Coroutine[Any, Any, None]]
+
+
+@pytest.mark.parametrize(("event", "late"), [("line", read_on), ("line", close_the_reader), ("ask", listen_late)])
+async def test_requests_of_a_lost_connection_are_not_answered_on_the_next(event: str, late: Late) -> None:
+    first, second = ScriptedTransport(), ScriptedTransport()
+    client = Client(extensions=False, limits=Limits(stream_window=1))
+    await client.bind(first)
+    opening = start(client.open_channel("chat"))
+    await turns()
+    [request] = first.take()
+    h = request["i"]
+    first.feed({"i": h, "h": 1})
+    channel = await opening
+    lines = channel.stream("line") if event == "line" else None
+    first.feed(*({"i": n, "h": h, "a": [event, n]} for n in range(1, 6)))
+    await turns()
+    await client.bind(second)
+    await late(channel, lines)
+    await abort_late(channel, lines)
+    await turns()
+    assert second.take() == []
+    await client.close()
+
+
+async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> None:
+    """Between the Close frame, after which nothing can be sent, and the end, which the peer hears of a moment later."""
+    d = Driven(dialer=True, keeps_offline=True)
+    opening = start(d.peer.open_channel("chat"))
+    await turns()
+    h = d.take()[0]["i"]
+    d.feed({"i": h, "h": 1})
+    channel: AnonymousChannel = await opening
+    d.transport.closed = CloseInfo(1001, "going away")
+    for _ in range(3):
+        with pytest.raises(ChannelClosed):
+            await channel.emit("line", 1)
+    with pytest.raises(ChannelClosed):
+        channel.emit_nowait("line", 1)
+    with pytest.raises(ChannelClosed):
+        await channel.request("line", 1)
+    assert len(d.peer._out._outbox) == 0
+    d.peer._lose(d.transport.closed)
+    d.assert_empty()
+
+
+async def test_an_upload_takes_no_place_that_a_request_needs() -> None:
+    go = asyncio.Event()
+
+    async def upload(items: AsyncIterator[int]) -> int:
+        count = sum([item async for item in items])
+        await go.wait()
+        return count
+
+    async with pair(limits=Limits(running=1, waiting=0)) as (a, b):
+        b.on("upload", upload)
+        b.on("go", go.set)
+        await turns()
+        sending = start(a.request("upload", send=[1, 2, 3]))
+        await turns(50)
+        await a.request("go")
+        assert await sending == 6
+        await emptied(a, b)
+
+
+async def test_pulls_are_bounded(both: Both) -> None:
+    left, right = both
+
+    async def never() -> AsyncIterator[int]:
+        await asyncio.Event().wait()
+        yield 1
+
+    right.on("never", never)
+    channel = await left.open_channel("never")
+    pulls = [start(channel.request("pull", timeout=None)) for _ in range(70)]
+    await turns(20)
+    refused = [pull for pull in pulls if pull.done()]
+    assert len(refused) == 6
+    assert all(isinstance(pull.exception(), Overloaded) for pull in refused)
+    await channel.abort()
+    await asyncio.gather(*pulls, return_exceptions=True)
+    await emptied(left, right)
+
+
+async def test_a_client_that_closes_amid_a_stream_is_no_failure_of_the_handler(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    stopped = asyncio.Event()
+
+    @server.on("count")
+    async def count() -> AsyncIterator[int]:
+        number = 0
+        try:
+            while True:
+                yield (number := number + 1)
+        finally:
+            stopped.set()
+
+    async with server.listen() as listener:
+        async with Client(listener.url) as client:
+            async for number in client.stream("count"):
+                if number == 1000:
+                    await client.close()
+                    break
+        await stopped.wait()
+    assert messages(caplog, logging.ERROR) == []
+
+
+async def test_a_caller_waits_for_a_slow_handler_as_long_as_it_says() -> None:
+    async def slow(items: AsyncIterator[int]) -> int:
+        await asyncio.Event().wait()
+        return sum([item async for item in items])
+
+    clock = Clock()
+    async with pair(clock=clock) as (a, b):
+        b.on("slow", slow)
+        await turns()
+        late = start(a.request("slow", send=[1], timeout=45.0))
+        patient = start(a.request("slow", send=[1], timeout=None))
+        await turns(20)
+        clock.advance(44.0)
+        await turns()
+        assert not late.done()
+        clock.advance(2.0)
+        with pytest.raises(RequestTimeout, match="no answer to 'slow' within 45 s"):
+            await late
+        assert not patient.done()
+        patient.cancel()
+        await emptied(a, b)
