@@ -14,7 +14,8 @@ from .limits import Limits
 
 __all__ = ["Backlog"]
 
-Entry = tuple[Inbound, bytes, Decode]
+Entry = tuple[bytes, Decode, int | None]
+"""A message, undecoded because that is smaller, how to decode it, and its id if it is a request."""
 
 
 class Backlog:
@@ -38,7 +39,7 @@ class Backlog:
         """Keep a message; False if that would be too much."""
         if self._entries and self._bytes + len(payload) > self._limit:
             return False
-        self._entries.append((message, payload, decode))
+        self.add(message, payload, decode)
         self._bytes += len(payload)
         if self._timer is None:
             self._timer = self._loop.call_at(self._loop.time() + self._patience, self._overdue)
@@ -46,18 +47,21 @@ class Backlog:
 
     def add(self, message: Inbound, payload: bytes, decode: Decode) -> None:
         """Put a message behind what is about to be delivered."""
-        self._entries.append((message, payload, decode))
+        self._entries.append((payload, decode, None if message.i is UNSET else message.i))
 
-    def pop(self) -> Entry:
-        """The oldest one."""
-        return self._entries.popleft()
+    def pop(self, h: int) -> tuple[Inbound, bytes, Decode]:
+        """The oldest one, which came on channel ``h``."""
+        payload, decode, i = self._entries.popleft()
+        message = decode(payload)
+        message.h = h  # it may have come as text
+        message.i = UNSET if i is None else i
+        return message, payload, decode
 
     def take_ids(self) -> list[int]:
         """Make events of the requests, which nobody will answer from here; returns their ids."""
-        requests = [message for message, _, _ in self._entries if message.i is not UNSET]
-        ids = [message.i for message in requests]
-        for message in requests:
-            message.i = UNSET
+        ids = [i for _, _, i in self._entries if i is not None]
+        if ids:
+            self._entries = deque((payload, decode, None) for payload, decode, _ in self._entries)
         return ids
 
     def clear(self) -> None:

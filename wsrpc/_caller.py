@@ -159,6 +159,7 @@ class Caller(OnChannel):
             ConnectionLost: the connection ended first; ``outcome`` says whether it may have run.
             BadResult: the answer does not fit ``returns``.
             UnexpectedChannel: the answer is a channel.
+            ChannelClosed: with ``send``, the other side has ended the upload without an error.
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused here, nothing was sent.
         """
         if unsupported:

@@ -133,7 +133,8 @@ class Channels:
             channel._take_ids()
         for channel in [*self._opened.values(), *self._served.values()]:
             channel._take_ids()
-            channel._end(error, error, by_other=True)
+            own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
+            channel._end(own, own, by_other=True)
 
     # ------------------------------------------------------------ what a channel needs
 

@@ -48,6 +48,8 @@ class Call(Struct, eq=False):
     lingers: bool = False
     """That channel was over before the handler exited."""
     exited: bool = False
+    pulled: bool = False
+    """Its items were pulled, so that their consumer has not been told of the end by the last one."""
 
 
 class Invoker:

@@ -136,6 +136,14 @@ class Outbound:
         """Send what was accepted while there was no connection, in order."""
         assert self._session is not None
         session, text = self._session, self._codec.text  # encoded before anything was negotiated
+        for ticket, payload in self._outbox.larger_than(self.largest):
+            self._outbox.remove(ticket)
+            error = self._too_big(payload)
+            request = next((pending for pending in self.requests.all() if pending.ticket == ticket), None)
+            if request is None:
+                self._warn("an event that waited for a connection was not sent: %s", error)
+            else:
+                self.requests.fail(request, error)
         self._outbox.flush(lambda payload: session.send(payload, text))
 
     def connection_lost(self, info: CloseInfo) -> None:

@@ -59,6 +59,10 @@ class Outbox:
             if sent is not None:
                 sent()
 
+    def larger_than(self, size: int) -> list[tuple[int, bytes]]:
+        """Tickets and contents of the messages of more than ``size`` bytes."""
+        return [(ticket, payload) for ticket, (payload, _) in self._messages.items() if len(payload) > size]
+
     def clear(self) -> int:
         """Throw everything away; says how many messages that were."""
         count = len(self._messages)

@@ -16,11 +16,13 @@ from ._outbound import Outbound
 from ._scheduler import Timer
 from ._source import iterate
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, Overloaded, RemoteError, RpcError
+from .errors import BadArguments, ChannelClosed, Overloaded, RemoteError, RpcError
 
 __all__ = ["ItemRefused", "Producer"]
 
 LARGEST_PULL = 100_000
+BURST = 64
+"""Items that are sent without a pause."""
 MOST_PULLS = 64
 """That wait for their items; who asks ahead does so by one or two."""
 
@@ -56,6 +58,8 @@ class Producer:
         "_loop",
         "_mode",
         "_out",
+        "_over",
+        "_pause_at",
         "_pulls",
         "_sent",
         "_sent_bytes",
@@ -74,6 +78,8 @@ class Producer:
         self._late = late
         self._mode = ""
         self._sent = self._sent_bytes = 0
+        self._over = False
+        self._pause_at = BURST
         self._credit_given = False
         self._granted = self._granted_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -156,6 +162,9 @@ class Producer:
         return self._channel.closed
 
     def channel_over(self, error: Exception | None) -> None:
+        self._over = True
+        self._granted = 0  # so that the next item is not sent
+        self._wake()
         self._stop_timer()
         if not self.stopped.done():
             self.stopped.set_result(None)
@@ -168,11 +177,24 @@ class Producer:
     # ------------------------------------------------------------ producing
 
     async def _wait(self) -> None:
+        """Until the consumer says something.
+
+        Raises:
+            ChannelClosed: the channel is over.
+        """
+        if self._over:
+            raise ChannelClosed(str(self.h), self._channel.close_reason)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
+        self._pause_at = self._sent + BURST
+
+    async def _pause(self) -> None:
+        """Let others have a turn: neither the source nor a generous consumer need ever wait."""
+        self._pause_at = self._sent + BURST
+        await asyncio.sleep(0)
 
     async def run(self, source: Source) -> None:
         """Send all items, as far as the consumer wants them.
@@ -199,6 +221,8 @@ class Producer:
             while True:
                 while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
                     await self._wait()
+                if self._sent >= self._pause_at:
+                    await self._pause()
                 try:
                     value = await items.__anext__()
                 except StopAsyncIteration:
@@ -210,6 +234,8 @@ class Producer:
             while True:
                 while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
                     await self._wait()
+                if self._sent >= self._pause_at:
+                    await self._pause()
                 value = next(values, _END)
                 if value is _END:
                     return
@@ -219,7 +245,7 @@ class Producer:
     def _send(self, value: Any) -> bool:
         """Send an item if the line is clear."""
         out = self._out
-        if not out.clear:
+        if self._over or not out.clear:
             return False
         payload = out.encode(Event(("next", Item(value)), UNSET, self.h))
         if not out.send(payload):
@@ -264,17 +290,22 @@ class Producer:
                         size += len(self._out.encode(Item(value)))
                         # What no longer fits into this answer comes with the next one.
                         (kept if values and size > window else values).append(value)
+                        if len(values) % BURST == 0:
+                            await self._pause()
                 except StopAsyncIteration:
-                    done = not kept
+                    done = True
                 except BaseException:
                     if values:  # what came before the error is not lost
                         self._answer_pull(values, done=False)
                     raise
                 self._answer_pull(values, done)
+                await self._pause()
         finally:
             await items.aclose()
 
     def _answer_pull(self, values: list[Any], done: bool) -> None:
+        if self._over:
+            raise ChannelClosed(str(self.h), self._channel.close_reason)
         i, _ = self._pulls.popleft()
         try:
             self._channel._answer(i, {"values": values, "done": done})

@@ -136,6 +136,11 @@ class Reading:
         return False
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a producer waits, or will, for credit from here."""
+        return self._begun and not self.ended and self.has_credit
+
+    @property
     def has_credit(self) -> bool:
         """Whether the producer on the other side keeps to credit."""
         return self._channel._has_credit
@@ -192,5 +197,9 @@ class Upload(Reading):
             self._channel._say_stop()
 
     def leave(self, reason: object) -> None:
+        if self._left:
+            return
         self._left = True
         self.inbox.discard()
+        if not self.ended and not self._channel.closed:
+            self._channel._say_stop()  # the handler may go on for long, and the caller need not

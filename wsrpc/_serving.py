@@ -13,7 +13,7 @@ from ._invoke import Call
 from ._outbound import Outbound
 from ._producer import ItemRefused, Producer
 from ._source import close_source
-from .errors import RemoteError, RpcError
+from .errors import ChannelClosed, RemoteError, RpcError
 
 __all__ = ["Serving"]
 
@@ -56,14 +56,17 @@ class Serving:
             producer = Producer(channel, self._out, patience=patience, late=late)
             await producer.run(work)
             await producer.finish()
-            if producer.pulled:  # whoever pulls has the channel in hand, and should learn that it is of no more use
-                channel._finish()
+            call.pulled = producer.pulled
             return None
         except ItemRefused as exc:
             # JavaScript that breaks out of its loop does not say so. Neither does it when its iterator has overflowed.
             self._owner.note("the consumer of %s takes no more items: %s", call.ctx.label, exc)
             channel._abort(None)
             return None
+        except ChannelClosed:
+            if producer is None or not channel.closed:
+                raise
+            return None  # the handler has itself ended the channel that it streams on
         except Exception as exc:
             if producer is not None:
                 producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
@@ -117,7 +120,8 @@ class Serving:
         if handler is None or not (handler.opens and handler.is_coroutine):  # a stream: its end was its last item
             if upload is not None and (i := upload.take_end()) is not None:
                 self._answers.resolve(i, None, label)
-            channel._end_well()
+            # Whoever pulls has the channel in hand, and should learn that it is of no more use.
+            (channel._finish if call.pulled else channel._end_well)()
         elif upload is None:
             channel._finish()
         else:

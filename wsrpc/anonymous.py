@@ -189,10 +189,13 @@ class AnonymousChannel(Registrar, Caller):
     def close(self, reason: object = None) -> None:
         """End the channel on this side. Local, idempotent, sends nothing.
 
-        What the other side goes on to send is answered with an abort, once.
+        What the other side goes on to send is answered with an abort, once. One that waits for credit from here would
+        never send anything, so it is told at once.
         """
-        error = ChannelClosed(str(self.id), reason)
-        self._end(reason, error)
+        reading = self._taps.get("next")
+        if isinstance(reading, Reading) and reading.is_awaited and self._state == "open":
+            self._home.tell(self.id, reason)
+        self._end(reason, ChannelClosed(str(self.id), reason))
 
     async def abort(self, reason: object = None) -> None:
         """End the channel on both sides. ``reason`` travels: an `RpcError`, text or any value. Idempotent.
@@ -300,8 +303,7 @@ class AnonymousChannel(Registrar, Caller):
         self._home.stop_items(self.id)
 
     def _expect_end(self) -> None:
-        """Tell the producer on the other side to stop; what it says last is waited for, but not for ever."""
-        self._say_stop()
+        """What a producer on the other side says last is waited for, but not for ever."""
         loop, patience = self._home.loop, self._home.limits.unread
         error = RpcError(f"the end of what was sent has not come within {patience:g} s")
         self._end_timer = loop.call_at(loop.time() + patience, lambda: self._abort(error))
@@ -395,7 +397,7 @@ class AnonymousChannel(Registrar, Caller):
 
     def _deliver_backlog(self) -> None:
         while self._backlog:
-            self._deliver(*self._backlog.pop())
+            self._deliver(*self._backlog.pop(self.id))
         self._live = self._taps
         if self._late:
             self._forget_backlog()

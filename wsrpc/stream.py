@@ -120,6 +120,9 @@ class Stream(Generic[T_co]):
         self._opening = True
         try:
             reading = self._reading = await self._open()
+        except BaseException:
+            self._open = None  # it is not asked for again by itself
+            raise
         finally:
             self._opening = False
         if self._open is None:  # it was closed meanwhile

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Both, Feed, collect, item
+from stream_driver import Both, Feed, Source, collect, emptied, item
 from stream_driver import both as both
 
 from wsrpc import (
@@ -21,6 +22,7 @@ from wsrpc import (
     Stream,
     UnknownEvent,
 )
+from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -187,3 +189,38 @@ async def test_without_a_connection_it_is_a_lost_connection() -> None:
     with pytest.raises(ConnectionLost) as caught:
         await collect(d.peer.stream("s"))
     assert caught.value.outcome == "not_sent"
+
+
+async def test_closing_the_channel_of_a_stream_that_is_read_by_credit_stops_its_producer() -> None:
+    """It would wait for credit for ever, and `close` is all that this side does."""
+    async with pair() as (left, right):
+        source = Source(10_000)
+        right.on("source", source.items)
+        channel = await left.open_channel("source")
+        async for _ in channel:
+            break
+        channel.close()
+        await turns(20)
+        assert source.closed
+        await emptied(left, right)
+
+
+async def test_what_was_cancelled_while_it_opened_is_not_opened_again_by_itself() -> None:
+    async with pair() as (left, right):
+        asked: list[int] = []
+
+        async def never(n: int) -> AsyncIterator[int]:
+            asked.append(n)
+            await asyncio.Event().wait()
+            return aiter(Source().items())
+
+        right.on("never", never)
+        stream = left.stream("never", 7)
+        reading = start(anext(stream))
+        await turns()
+        reading.cancel()
+        await turns()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        assert asked == [7]
+        await emptied(left, right)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, rejection, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Feed, agreed, collect, credit, done, emptied, item, values
+from stream_driver import Feed, agreed, collect, credit, done, emptied, hello, item, values
 from stream_sides import over, reading, serving
 
-from wsrpc import Limits, StreamOverflow
+from wsrpc import Context, Limits, StreamOverflow
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -215,3 +216,48 @@ async def test_opened_and_abandoned_many_times_nothing_is_left() -> None:
     await emptied(d.peer)
     d.assert_empty()
     assert d.clock.next_deadline is None, "no timer either"
+
+
+async def test_neither_a_source_nor_a_consumer_that_never_waits_keeps_the_loop() -> None:
+    """Credit without end and items without end: the others still have their turn, and the end is noticed."""
+    d = Driven(extensions=True)
+    made = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal made
+        while True:
+            made += 1
+            yield made
+
+    d.peer.on("endless", endless)
+    d.feed(hello("credit"), {"i": 5, "a": ["endless"]})
+    await turns()
+    d.feed(credit(5, 2**53 - 1, 2**53 - 1), {"h": 5, "a": ["start"]})
+    await turns(3)
+    assert 0 < made <= 5 * 64
+    d.transport.lose()
+    await turns()
+    d.assert_empty()
+
+
+async def test_a_stream_whose_handler_ends_its_channel_is_over() -> None:
+    d = Driven(extensions=True)
+    closed: list[bool] = []
+
+    async def own(ctx: Context) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await ctx.channel().abort("mine")
+            yield 2
+        finally:
+            closed.append(True)
+
+    d.peer.on("own", own)
+    d.feed(hello("credit"), {"i": 5, "a": ["own"]})
+    await turns()
+    d.take()
+    sent = await d.fed(credit(5, 64, 10_000), {"h": 5, "a": ["start"]})
+    assert [message.get("a") or message.get("x") for message in sent] == [["next", {"value": 1, "done": False}], "mine"]
+    assert closed == [True]
+    assert d.peer.active == 0
+    d.assert_empty()
