@@ -10,7 +10,7 @@ from ._close import CloseCode
 from ._invoke import Log, bad_arguments
 from ._messages import Rejection, Resolution
 from ._outbound import Outbound
-from ._rejections import error_to_wire
+from ._rejections import error_to_wire, shortened
 from ._signature import ArgumentsRefused
 from .errors import HandlerFailed, MessageTooBig, RemoteError, RpcError
 
@@ -42,7 +42,7 @@ class Answers:
             self._out.reply(self._out.encode(Rejection(i, *error_to_wire(error))))
             return
         except MessageTooBig as exc:
-            error = RpcError(f"{error.message[:200]} (its data left out: {exc})")
+            error = shortened(error, exc)
         except Exception as exc:
             # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
             error = self._internal(exc, f"request #{i}")

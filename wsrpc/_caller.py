@@ -88,6 +88,8 @@ class Caller(OnChannel):
             ConnectionLost: ``outcome="not_sent"``, if there is no connection and nothing queues for one.
             QueueFull: if the offline queue is full.
             ReservedEvent: for open, close and the like on the main channel.
+            MessageTooBig: the other side has said that it takes less at once; nothing is sent.
+            ChannelClosed, ChannelNotReady: on an anonymous channel that is over, or not delivered yet.
             TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
@@ -99,6 +101,8 @@ class Caller(OnChannel):
 
         Raises:
             QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, ChannelNotReady, TypeError, ValueError: as for
+                `emit`.
         """
         if unsupported:
             raise no_keywords("emit_nowait", event, unsupported)
@@ -159,7 +163,9 @@ class Caller(OnChannel):
             ConnectionLost: the connection ended first; ``outcome`` says whether it may have run.
             BadResult: the answer does not fit ``returns``.
             UnexpectedChannel: the answer is a channel.
-            ChannelClosed: with ``send``, the other side has ended the upload without an error.
+            ChannelClosed: with ``send``, the other side has ended the upload without an error; or, on an anonymous
+                channel, that is over.
+            MessageTooBig: the other side has said that it takes less at once; nothing was sent.
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused here, nothing was sent.
         """
         if unsupported:
@@ -173,6 +179,7 @@ class Caller(OnChannel):
     ) -> AnonymousChannel:
         """Send a request whose answer is a channel, for a conversation with its handler, and return it.
 
+        The channel stays open until either side ends it, or the connection ends: ``async with`` it, or abort it.
         ``timeout`` as in `request`, until the channel is open. Cancelling is safe and cancels remotely.
 
         Raises:

@@ -31,6 +31,7 @@ from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
 from .errors import (
     BadArguments,
+    BadResult,
     ChannelClosed,
     ConnectionLost,
     Overloaded,
@@ -44,6 +45,9 @@ __all__ = ["Calls", "Hold"]
 
 _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Result types that are not awaitable, known without asking."""
+
+
+MOST_CLASSES = 1024
 
 
 class Owner(Protocol):
@@ -101,6 +105,8 @@ class Calls:
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
         self._context = contextvars.copy_context()
         self._generation = 0
+        self._values: set[type] = set()
+        """Classes of results that are simply values."""
         self.active: dict[int, Call] = {}
         self._started: set[Call] = set()
         self.running = 0
@@ -200,14 +206,15 @@ class Calls:
         if handler is None or not handler.inline or self._unstarted or layered:
             self._dispatch_slowly(ctx, handler, local)
             return
-        if self._mark is None:
-            self._mark = self._loop.time()
+        since = self._mark
+        if since is None:
+            since = self._mark = self._loop.time()
         generation = self._generation
         context = self._context.copy()
         context.run(CURRENT.set, ctx)
         try:
             result = context.run(handler.call, ctx, a)
-            if result.__class__ in _PLAIN or not _goes_on(result):
+            if result.__class__ in _PLAIN or not self._goes_on(result):
                 if message.i is not UNSET and generation == self._generation:
                     self._answer(ctx, result)
             else:
@@ -221,8 +228,8 @@ class Calls:
         if view is not None:
             view._finish()
         now = self._loop.time()
-        if now - self._mark > SLOW_HANDLER:
-            self._invoker.check_duration(handler, now - self._mark)
+        if now - since > SLOW_HANDLER:
+            self._invoker.check_duration(handler, now - since)
         self._mark = now
 
     def _dispatch_slowly(self, ctx: Context, handler: Handler | None, local: Registry | None) -> None:
@@ -234,6 +241,17 @@ class Calls:
             _finish(ctx.message)
         else:
             self._start(ctx, handler, None, local)
+
+    def _goes_on(self, result: object) -> bool:
+        """Whether there is more to do with what a handler returned: await it, or stream it."""
+        cls = result.__class__
+        if cls in self._values:
+            return False
+        if hasattr(result, "__await__") or as_source(result) is not None:
+            return True
+        if len(self._values) < MOST_CLASSES:
+            self._values.add(cls)
+        return False
 
     def _channel_gone(self, message: Inbound, view: Message | None) -> None:
         """Its channel was over before its turn came."""
@@ -441,13 +459,17 @@ class Calls:
 
     def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
+        if ctx._anonymous is not None and (call is None or call.channel is None):
+            ctx._anonymous.close()  # the requestor never hears of it
         if self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed)):
             # It has not failed: its connection is ending, which it heard of before it was cancelled.
             self.note("%s was left: %s", ctx.label, exc)
             return
+        if isinstance(exc, BadResult) and call is not None and exc._channel is call.channel is not None:
+            # What the caller sent does not fit, and the handler let that through.
+            exc = BadArguments(str(exc))
+            exc._made_here = True
         error = self._answers.for_caller(exc, ctx.label)
-        if ctx._anonymous is not None and (call is None or call.channel is None):
-            ctx._anonymous.close()  # the requestor never hears of it
         if ctx.id is None:
             if isinstance(error, BadArguments):
                 self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
@@ -465,11 +487,6 @@ class Calls:
         if not self._owner.ignored[kind]:
             self._owner._log(logging.WARNING, "%s", text)
         self._owner.ignored[kind] += 1
-
-
-def _goes_on(result: object) -> bool:
-    """Whether there is more to do with what a handler returned: await it, or stream it."""
-    return hasattr(result, "__await__") or as_source(result) is not None
 
 
 def _runs(call: Call) -> bool:

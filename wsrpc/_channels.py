@@ -23,6 +23,10 @@ SMALLEST_SHARE = 32 * 1024
 """Bytes of a stream that may be on their way however many streams there are. (Less makes them wait for credit.)"""
 
 
+MOST_LATE = 64
+"""Channels that were over before anybody listened whose messages are kept; who opens one listens at once."""
+
+
 class Handlers(Protocol):
     """What channels need of the calls: their messages reach handlers, and their end ends those."""
 
@@ -150,6 +154,8 @@ class Channels:
 
     def keep_late(self, channel: AnonymousChannel) -> None:
         self._late[channel.id] = channel
+        if len(self._late) > MOST_LATE:
+            next(iter(self._late.values()))._forget_backlog()
 
     def forget_late(self, channel: AnonymousChannel) -> None:
         self._late.pop(channel.id, None)

@@ -73,7 +73,7 @@ class Inbox:
         self._regrant_at = self._regrant_bytes_at = 0
         self.over = False
         """Nothing more will arrive."""
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """What the reader gets after the last one, unless it is simply the end."""
 
     # ------------------------------------------------------------ arriving
@@ -131,7 +131,7 @@ class Inbox:
         # An event with one argument stands for that, one with several for the list of them.
         return (a[1] if len(a) == 2 else a[1:]) if len(a) > 1 else None
 
-    def end(self, error: Exception | None = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """Nothing more will arrive; the reader learns why after what is there."""
         if self.over:
             return

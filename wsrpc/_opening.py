@@ -13,11 +13,11 @@ from ._channels import Channels
 from ._messages import NoMoreItems
 from ._outbound import Outbound, convert_answer
 from ._producer import ItemRefused, Producer
-from ._reading import Reading
+from ._reading import Misdirected, Reading
 from ._source import close_source
 from ._types import ChannelRef
 from .anonymous import AnonymousChannel
-from .errors import ChannelClosed, RemoteError, RequestTimeout, RpcError
+from .errors import BadResult, ChannelClosed, RemoteError, RequestTimeout, RpcError
 
 __all__ = ["Opener"]
 
@@ -58,7 +58,15 @@ class Opener:
             await close_source(send)
             raise
         reading = opened._reading("next", items=True, owns=True)
-        if send is not None:
+        if send is None:
+
+            def wants_items() -> None:
+                text = f"{event!r} reads items that its caller sends: give send=, to request() or stream()"
+                reading.inbox.end(BadResult(text))
+                opened._abort(None)
+
+            Misdirected(opened, ("start",), wants_items)
+        else:
             # Made at once: the handler's `start` may have come with the channel.
             producer = self._producer(opened, event, timeout)
             pump = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
@@ -76,9 +84,13 @@ class Opener:
         except ItemRefused as exc:
             reading.inbox.end(exc.error)
             channel._abort(None)
-        except Exception as exc:
-            reading.inbox.end(exc)
-            channel._abort(_for_handler(exc))
+        except BaseException as exc:
+            if not channel.closed:  # else it was cancelled because of that
+                cancelled = isinstance(exc, asyncio.CancelledError)
+                reading.inbox.end(RuntimeError("the source was cancelled") if cancelled else exc)
+                channel._abort(_for_handler(exc))
+            if not isinstance(exc, Exception):
+                raise
 
     async def upload(
         self,
@@ -108,7 +120,7 @@ class Opener:
         except asyncio.CancelledError as exc:
             opened._abort(exc.args[0] if exc.args else None)
             raise
-        except Exception as exc:
+        except BaseException as exc:
             opened._abort(_for_handler(exc))
             raise
         try:
@@ -139,12 +151,16 @@ class Opener:
         """
         # In a task of its own, because a source may wait for ever for an item that nobody wants.
         running = asyncio.get_running_loop().create_task(producer.run(send))
+        finished = False
         try:
             await asyncio.wait({running, producer.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            finished = running.done()
         finally:
             running.cancel()
             await asyncio.wait({running})
             await close_source(send)
+        if finished and running.cancelled():
+            raise asyncio.CancelledError("the source was cancelled")  # by itself, not from here
         error = None if running.cancelled() else running.exception()
         if producer.channel_closed:
             raise ChannelClosed(str(producer.h))
@@ -152,7 +168,7 @@ class Opener:
             raise error
 
 
-def _for_handler(exc: Exception) -> RpcError:
+def _for_handler(exc: BaseException) -> RpcError:
     """What the handler is told of a source that failed; whoever gave the source gets the exception itself."""
     return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
 

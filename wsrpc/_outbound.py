@@ -25,7 +25,7 @@ from ._messages import Cancellation, ChannelAbort, Event, Inbound, Request
 from ._outbox import Outbox
 from ._places import Places
 from ._registry import Registry
-from ._rejections import error_from_wire, reason_to_wire
+from ._rejections import error_from_wire, reason_to_wire, shortened
 from ._requests import MAX_REMEMBERED, Pending, Requests
 from ._scheduler import Scheduler
 from ._session import Session
@@ -38,6 +38,7 @@ from .errors import (
     QueueFull,
     RequestTimeout,
     ReservedEvent,
+    RpcError,
     UnexpectedChannel,
 )
 from .limits import Limits
@@ -211,18 +212,22 @@ class Outbound:
         """Send a cancellation or an abort; where its reason cannot travel, without that."""
         try:
             self.reply(self.encode(notice(*reason_to_wire(reason))))
+        except MessageTooBig as exc:
+            self._notify_shortly(notice, shortened(reason, exc) if isinstance(reason, RpcError) else None)
         except Exception:
-            # It cannot be encoded, for which a user's enc_hook may raise anything, or is too big. That somebody stops
-            # matters more.
-            with suppress(MessageTooBig):  # even that, to a side that takes next to nothing
-                self.reply(self.encode(notice(*reason_to_wire(None))))
+            # It cannot be encoded, for which a user's enc_hook may raise anything. That somebody stops matters more.
+            self._notify_shortly(notice, None)
+
+    def _notify_shortly(self, notice: Callable[[Any, int | UnsetType], object], reason: object) -> None:
+        with suppress(MessageTooBig):  # even that, to a side that takes next to nothing
+            self.reply(self.encode(notice(*reason_to_wire(reason))))
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the other side send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.say(write_control(Credit(h, n, size)))
         if self._session is not None:
             # The producer may be waiting for it, and whoever reads goes on without a turn of the loop for a while.
-            self._session.transport.flush()
+            self._session.flush()
 
     def forget_aborted(self, h: int) -> None:
         """Channel ``h`` is a new one."""

@@ -295,7 +295,7 @@ class Producer:
                 except StopAsyncIteration:
                     done = True
                 except BaseException:
-                    if values:  # what came before the error is not lost
+                    if values and not self._over:  # what came before the error is not lost
                         self._answer_pull(values, done=False)
                     raise
                 self._answer_pull(values, done)

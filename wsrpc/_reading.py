@@ -10,7 +10,7 @@ from msgspec import UNSET
 from ._inbox import Decode, Inbox
 from ._messages import Inbound
 
-__all__ = ["Readable", "Reading", "Tap", "Upload"]
+__all__ = ["Misdirected", "Readable", "Reading", "Tap", "Upload"]
 
 
 class Tap(Protocol):
@@ -65,11 +65,11 @@ class Reading:
     __slots__ = (
         "__weakref__",
         "_begun",
-        "_channel",
         "_event",
         "_left",
         "_owns",
         "abandoned",
+        "channel",
         "end_id",
         "ended",
         "inbox",
@@ -77,7 +77,7 @@ class Reading:
     )
 
     def __init__(self, channel: Readable, inbox: Inbox, event: str, *, owns: bool = False) -> None:
-        self._channel = channel
+        self.channel = channel
         self._event = event
         self._owns = owns
         self._begun = False
@@ -105,7 +105,7 @@ class Reading:
                 if message.i is UNSET and inbox.push_item(item.get("value"), len(payload)):
                     return
         if not inbox.push(message, payload, decode):
-            self._channel._abort(inbox.error)
+            self.channel._abort(inbox.error)
 
     def channel_over(self, error: Exception | None) -> None:
         self.inbox.end(error)
@@ -124,13 +124,13 @@ class Reading:
         self.inbox.end()
         if i is not UNSET:
             if again or not self._keeps_end():
-                self._channel._answer(i, None)
+                self.channel._answer(i, None)
             elif self.on_end is not None:
                 self.on_end(i)
             else:
                 self.end_id = i
         if self._owns:
-            self._channel._end_well()
+            self.channel._end_well()
 
     def _keeps_end(self) -> bool:
         return False
@@ -143,15 +143,15 @@ class Reading:
     @property
     def has_credit(self) -> bool:
         """Whether the producer on the other side keeps to credit."""
-        return self._channel._has_credit
+        return self.channel._has_credit
 
     def begin(self) -> None:
         """The first read: the producer on the other side may start."""
         if self._begun:
             return
         self._begun = True
-        if self.inbox.items and not self._channel.closed:
-            self._channel._start_items(self.inbox)
+        if self.inbox.items and not self.channel.closed:
+            self.channel._start_items(self.inbox)
 
     def leave(self, reason: object) -> None:
         """Nobody reads any more. Idempotent."""
@@ -162,20 +162,20 @@ class Reading:
             self.abandoned = True
             return
         self._left = True
-        self._channel._untap(self._event, self)
+        self.channel._untap(self._event, self)
         self.inbox.discard()
         if self._owns:
-            self._channel._abort(reason)
+            self.channel._abort(reason)
 
     def leave_soon(self, warning: str) -> None:
         """The same for a stream that was thrown away: that may happen in any thread, and in the midst of anything."""
         if not self._left:
             self.abandoned = True
-            self._channel._soon(lambda: self._left_behind(warning))
+            self.channel._soon(lambda: self._left_behind(warning))
 
     def _left_behind(self, warning: str) -> None:
-        if warning and not self._channel.closed:
-            self._channel._warn(warning)
+        if warning and not self.channel.closed:
+            self.channel._warn(warning)
         self.leave(None)
 
 
@@ -192,14 +192,34 @@ class Upload(Reading):
 
     def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         super().arrived(message, payload, decode)
-        if self.on_end is not None and not self.ended and message.i is not UNSET:
+        if self._left and not self.ended and message.i is not UNSET:
             # JavaScript that gets the channel and `stop` in one read cannot hear it yet (ws in Node, observed).
-            self._channel._say_stop()
+            self.channel._say_stop()
 
     def leave(self, reason: object) -> None:
         if self._left:
             return
         self._left = True
         self.inbox.discard()
-        if not self.ended and not self._channel.closed:
-            self._channel._say_stop()  # the handler may go on for long, and the caller need not
+        if not self.ended and not self.channel.closed:
+            self.channel._say_stop()  # the handler may go on for long, and the caller need not
+
+
+class Misdirected:
+    """Takes what tells that the two sides expect different things of a channel, where both would wait for ever."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, channel: Readable, events: tuple[str, ...], told: Callable[[], None]) -> None:
+        self._told = told
+        for event in events:
+            channel._tap(event, self)
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self._told()
+
+    def channel_over(self, error: Exception | None) -> None:
+        """Nothing to do."""
+
+    def take_ids(self) -> list[int]:
+        return []

@@ -28,6 +28,7 @@ __all__ = [
     "is_closed",
     "reason_from_wire",
     "reason_to_wire",
+    "shortened",
 ]
 
 _CLASSES: dict[Any, type[RemoteError]] = {
@@ -99,3 +100,10 @@ def reason_from_wire(x: Any, flag: Any) -> object:
 def is_closed(x: Any, flag: Any) -> bool:
     """Whether the reason of an abort is `CLOSED`."""
     return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _CLOSED_CODE
+
+
+def shortened(error: RpcError, why: Exception) -> RpcError:
+    """``error`` without its data, which are too big to travel."""
+    small = RpcError(f"{error.message[:200]} (its data left out: {why})")
+    small.code = error.code if not isinstance(error.code, str) else error.code[:100]
+    return small

@@ -12,6 +12,7 @@ from ._channels import Channels
 from ._invoke import Call
 from ._outbound import Outbound
 from ._producer import ItemRefused, Producer
+from ._reading import Misdirected
 from ._source import close_source
 from .errors import ChannelClosed, RemoteError, RpcError
 
@@ -49,10 +50,15 @@ class Serving:
                 raise asyncio.CancelledError(call.ctx.cancel_reason)
             channel = self.deliver(call)
             if not is_source:
+                if call.ctx._upload is not None:
+                    Misdirected(channel, ("start", "pull"), lambda: channel._abort(_gives_no_items(call)))
                 awaited, work = work, None
                 return await awaited
             patience = self._channels.limits.unread
-            late = RpcError(f"nobody has begun to read the stream within {patience:g} s")
+            late = RpcError(
+                f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it "
+                "is opened with stream(), not with request(send=), and then read"
+            )
             producer = Producer(channel, self._out, patience=patience, late=late)
             await producer.run(work)
             await producer.finish()
@@ -155,3 +161,10 @@ class Serving:
             upload.on_end = end
             upload.leave(None)
             channel._expect_end()
+
+
+def _gives_no_items(call: Call) -> RpcError:
+    return RpcError(
+        f"{call.ctx.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
+        "of stream()"
+    )

@@ -24,6 +24,7 @@ class Session:
 
     __slots__ = (
         "connection_lost",
+        "flush",
         "pause_sending",
         "read_ended",
         "receive",
@@ -44,6 +45,7 @@ class Session:
     ) -> None:
         self.transport = transport
         self.send: Callable[[bytes, bool], None] = transport.send
+        self.flush: Callable[[], None] = transport.flush
         self.receive = receive
         self.read_ended = read_ended
         self.pause_sending = pause_sending

@@ -187,10 +187,10 @@ class AnonymousChannel(Registrar, Caller):
         return None if self._reason is FINISHED else self._reason
 
     def close(self, reason: object = None) -> None:
-        """End the channel on this side. Local, idempotent, sends nothing.
+        """End the channel on this side: local and idempotent. Requests that this side made on it fail: `ChannelClosed`.
 
-        What the other side goes on to send is answered with an abort, once. One that waits for credit from here would
-        never send anything, so it is told at once.
+        The other side learns it by an abort when it next sends something; but one that waits for credit from here, and
+        would never send anything, at once.
         """
         reading = self._taps.get("next")
         if isinstance(reading, Reading) and reading.is_awaited and self._state == "open":
@@ -200,7 +200,8 @@ class AnonymousChannel(Registrar, Caller):
     async def abort(self, reason: object = None) -> None:
         """End the channel on both sides. ``reason`` travels: an `RpcError`, text or any value. Idempotent.
 
-        Of another exception its text travels. Cancelling is safe.
+        Of another exception its text travels. On either side requests that were made on it fail with `ChannelClosed`,
+        and the handler whose body is the conversation is cancelled. Cancelling is safe.
         """
         self._abort(reason)
 
@@ -224,7 +225,8 @@ class AnonymousChannel(Registrar, Caller):
         An event with one argument gives that, one with several the list of them, one with none None. Reading begins
         at once, so nothing is missed between this call and the loop. It ends well when the other side closes the
         channel in good order, else with the reason as an error; see `Stream`. Requests of that name are answered with
-        None once they are read, or sooner where there is room: so the other side can wait for the reader.
+        None once they are read, or sooner where there is room: so the other side can wait for the reader. Events that
+        nobody has read wait, up to `Limits.stream_queue` bytes; past it reading ends with `StreamOverflow` after them.
 
         Raises:
             ChannelClosed: the channel is over.
@@ -457,7 +459,7 @@ class AnonymousChannel(Registrar, Caller):
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._home.forget(self, reason)
-        if not by_other:
+        if not (by_other or reason is FINISHED):  # else whoever reads on answers them
             for i in self._take_ids():
                 self._refuse(i, self._gone())
         if not self._late:

@@ -275,7 +275,10 @@ class HandlerFailed(RemoteError):
 
 
 class BadResult(WsrpcError):
-    """The answer came but is not what ``returns=`` asked for, or does not decode."""
+    """The answer, or an item of a stream, came but is not what ``returns=`` asked for, or does not decode."""
+
+    _channel: Any = None
+    """The anonymous channel on which it came."""
 
 
 class MessageTooBig(WsrpcError):

@@ -39,6 +39,8 @@ __all__ = ["EmitReport", "Listening", "Server", "ServerChannel"]
 
 logger = logging.getLogger("wsrpc")
 
+BURST = 64
+"""Broadcasts without a turn for others."""
 PATIENCE = 0.1
 """Seconds that emitting to many waits, in all, for peers whose line is full."""
 
@@ -91,6 +93,7 @@ class Server(Registrar):
         self._closers = Closers()
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
+        self._emitted = 0
         if handler_context is not None:
             self.handler_context = handler_context
 
@@ -296,6 +299,9 @@ class Server(Registrar):
         message = event_on(channel, (event, *args))
         payloads: dict[Callable[[Any], bytes], bytes] = {}  # one for each encoding, whatever the number of peers
         payloads[self._settings.codec.encode] = self._settings.codec.encode(message)
+        self._emitted += 1
+        if self._emitted % BURST == 0:  # whoever emits on and on is to let connections come and go
+            await asyncio.sleep(0)
         full = [peer.transport.drain() for peer in peers if peer._out.line.full and peer.transport]
         if full:
             with suppress(TimeoutError):

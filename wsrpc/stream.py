@@ -96,7 +96,9 @@ class Stream(Generic[T_co]):
             except msgspec.ValidationError as exc:
                 if self._misfit is not None:
                     raise self._misfit(exc) from None
-                raise BadResult(f"an item of {self._label!r} is not what returns= asks for: {exc}") from None
+                error = BadResult(f"an item of {self._label!r} is not what returns= asks for: {exc}")
+                error._channel = reading.channel
+                raise error from None
         item: T_co = value
         return item
 

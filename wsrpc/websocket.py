@@ -66,6 +66,7 @@ class WebSocketTransport:
         self._reading = False
         self._out: list[bytes] = []
         self._gathered = 0
+        self._broken = False
         self._piece = FIRST_PIECE
         self._flush_scheduled = False
         self._closing: asyncio.Task[None] | None = None
@@ -108,7 +109,7 @@ class WebSocketTransport:
             self._connection.transport.resume_reading()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        if self._protocol.state is not OPEN:
+        if self._protocol.state is not OPEN or self._broken:
             raise ConnectionLost(*self._close_code(), "not_sent")
         if self._protocol.extensions:
             # Compression and the like belong to the library: it builds the frame.
@@ -150,6 +151,9 @@ class WebSocketTransport:
         if self._gathered:
             self._gathered = 0
             self._connection.send_data()
+            # asyncio swallows what is written on a broken socket, and tells of it in a later turn of the loop, which
+            # whoever sends on and on never lets come.
+            self._broken = self._connection.transport.is_closing()
 
     def _turn_ended(self) -> None:
         self._flush_scheduled = False

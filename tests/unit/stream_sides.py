@@ -50,9 +50,9 @@ async def serving(handler: Any, h: int = 5) -> Driven:
     return d
 
 
-async def reading() -> tuple[Driven, Stream[Any], int]:
+async def reading(limits: Limits | None = None) -> tuple[Driven, Stream[Any], int]:
     """A peer that reads a stream, the stream, and its channel's id."""
-    d = Driven(dialer=True)
+    d = Driven(dialer=True, limits=limits)
     stream = d.peer.stream("s")
     entering = start(stream.__aenter__())
     await turns()

@@ -261,3 +261,17 @@ async def test_a_stream_whose_handler_ends_its_channel_is_over() -> None:
     assert closed == [True]
     assert d.peer.active == 0
     d.assert_empty()
+
+
+async def test_items_that_were_requested_are_answered_though_the_end_has_come() -> None:
+    """A plain producer that does not wait for each answer: what is still to be read is not refused at a good end."""
+    d, stream, h = await reading(limits=Limits(stream_window=2))
+    read = start(collect(stream))
+    d.feed(
+        *({"i": n, "h": h, "a": ["next", {"value": n, "done": False}]} for n in range(1, 6)),
+        {"h": h, "a": ["next", {"done": True}]},
+    )
+    await turns()
+    assert await read == [1, 2, 3, 4, 5]
+    answers = [message for message in d.take() if "i" in message]
+    assert answers == [{"i": n, "d": None} for n in range(1, 6)]

@@ -10,7 +10,7 @@ from leftovers import nothing_left as nothing_left
 from raw_websocket import CLOSE, TEXT, raw_client, raw_server
 from websockets.exceptions import InvalidHandshake
 
-from wsrpc import Client, CloseInfo, HandshakeRejected, Limits, Server, WebSocketTransport, dial
+from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Server, WebSocketTransport, dial
 from wsrpc._listener import listen
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -208,3 +208,21 @@ async def test_the_library_s_own_log_is_below_ours(caplog: pytest.LogCaptureFixt
         async with Client(listener.url, limits=LIMITS) as client:
             await client.emit("x")
     assert all(record.name.split(".")[0] in ("wsrpc", "asyncio") for record in caplog.records)
+
+
+@pytest.mark.parametrize("who", ["peer", "server"])
+async def test_who_sends_on_and_on_learns_that_nobody_is_there(who: str) -> None:
+    """The broken socket is told of in a later turn of the loop, which a loop of sends that never wait does not give."""
+    server = Server()
+    async with server.listen() as listener:
+        async with Client(listener.url, reconnect=None) as client:
+            [peer] = server.peers
+            assert client.peer.transport is not None
+            client.peer.transport.abort()
+            if who == "peer":
+                with pytest.raises(ConnectionLost):
+                    while True:
+                        await peer.emit("tick", "x" * 1000)
+            else:
+                while server.peers:
+                    await server.emit("tick", "x" * 1000)
