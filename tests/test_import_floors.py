@@ -21,7 +21,7 @@ FLOORS: list[list[str]] = [
     ["_registry", "_waiting"],
     ["router", "_lifecycle"],
     ["anonymous", "channel", "_outbound"],
-    ["_channels", "_source"],
+    ["_asking", "_channels", "_source"],
     ["_agreement", "_invoke", "_producer"],
     ["_answers", "_opening"],
     ["_serving"],

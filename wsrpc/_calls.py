@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from ._answers import Answers
+from ._asking import Asker
 from ._channels import Channels
 from ._close import CloseCode
 from ._context import CURRENT, Context, Message
@@ -20,7 +21,6 @@ from ._inbox import Decode
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
 from ._messages import Inbound, Resolution, channel_id
-from ._outbound import Outbound
 from ._registry import Registry
 from ._rejections import ABORTED
 from ._scheduler import EAGER, Scheduler
@@ -85,12 +85,13 @@ class Calls:
         expose_errors: bool | Callable[[BaseException], bool],
         fail: Callable[[int, str], None],
         channels: Channels,
-        out: Outbound,
+        asker: Asker,
     ) -> None:
         self._owner = owner
         self._peer: Any = owner  # for contexts, which name its class
         self._own = own
         self._shared = shared
+        out = asker.out
         self._reply = out.reply
         self._out = out
         self._channels = channels
@@ -100,7 +101,7 @@ class Calls:
         self._invoker = Invoker(own, shared, loop, owner._log)
         self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
         self.reject = self._answers.reject
-        self._serving = Serving(channels, out, self, self._answers)
+        self._serving = Serving(channels, asker, self, self._answers)
         self._invoker.serve = self._serving.run
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
         self._context = contextvars.copy_context()

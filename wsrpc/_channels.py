@@ -46,6 +46,7 @@ class Channels:
         self.limits = limits
         self.sender: Sender  # given by the peer, which makes it later
         self.handlers: Handlers  # as is this
+        self.converter: Callable[[Any], Callable[[Any], Any]]  # and this
         self.reject: Callable[[int, RpcError], None]  # and this
         self.warn = warn
         self.has_credit = False
@@ -167,9 +168,6 @@ class Channels:
 
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._own.dec_hook, lax=self._own.lax)
-
-    def converter(self, returns: Any) -> Callable[[Any], Any]:
-        return self._out.converter(returns)
 
     def dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         self.handlers.arrived(message, payload, None, decode)

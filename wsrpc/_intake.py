@@ -9,6 +9,7 @@ from collections.abc import Callable
 from msgspec import UNSET
 
 from ._agreement import Agreement
+from ._asking import Asker
 from ._calls import Calls
 from ._channels import Channels
 from ._close import CloseCode
@@ -18,7 +19,6 @@ from ._extension import read_control
 from ._inbox import Decode
 from ._invoke import Log
 from ._messages import MAX_ID, Inbound, channel_id, is_id
-from ._outbound import Outbound
 from ._registry import Registry
 from ._rejections import reason_from_wire
 from ._scheduler import Scheduler
@@ -47,7 +47,7 @@ class Intake:
         loop: Scheduler,
         *,
         calls: Calls,
-        out: Outbound,
+        asker: Asker,
         channels: Channels,
         agreement: Agreement | None,
         ignored: Counter[str],
@@ -72,7 +72,8 @@ class Intake:
         self._shared = shared
         self._loop = loop
         self._calls = calls
-        self._out = out
+        self._asker = asker
+        self._out = asker.out
         self._ignored = ignored
         self._fail = fail
         self._fire = fire
@@ -214,7 +215,7 @@ class Intake:
         if pending is None and not self._out.requests.was_given_up(message.i):
             self._ignored["answer to no request"] += 1
         elif message.h and message.e is UNSET:
-            self._out.answered_by_channel(message, pending)
+            self._asker.answered_by_channel(message, pending)
         elif pending is None:
             self._ignored["answer to no request"] += 1
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from ._asking import Asker, convert_answer
 from ._caller import Source
 from ._channels import Channels
 from ._messages import NoMoreItems
-from ._outbound import Outbound, convert_answer
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected, Reading
 from ._source import close_source
@@ -28,12 +28,12 @@ SOURCE_FAILED = "what was sent failed at its source"
 class Opener:
     """What `Caller` needs of a peer: everything that is sent because a user says so."""
 
-    def __init__(self, out: Outbound, channels: Channels, keep: Callable[[asyncio.Task[None]], None]) -> None:
-        self.send_event = out.send_event
-        self.send_event_nowait = out.send_event_nowait
-        self.send_request = out.send_request
-        self.converter = out.converter
-        self._out = out
+    def __init__(self, asker: Asker, channels: Channels, keep: Callable[[asyncio.Task[None]], None]) -> None:
+        self.send_event = asker.out.send_event
+        self.send_event_nowait = asker.out.send_event_nowait
+        self.send_request = asker.send_request
+        self.converter = asker.converter
+        self._asker = asker
         self._channels = channels
         self._keep = keep
 
@@ -41,7 +41,7 @@ class Opener:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, /
     ) -> AnonymousChannel:
         """See `Caller.open_channel`."""
-        opened: AnonymousChannel = await self._out.send_request(
+        opened: AnonymousChannel = await self._asker.send_request(
             channel, event, args, UNSET, timeout, self._channels.open
         )
         return opened
@@ -125,7 +125,7 @@ class Opener:
             raise
         try:
             # The answer to the end of the items is the result.
-            result = await self._out.send_request(opened.id, "next", (NoMoreItems(),), UNSET, timeout)
+            result = await self._asker.send_request(opened.id, "next", (NoMoreItems(),), UNSET, timeout)
         except ChannelClosed as exc:
             raise (opened._error or exc) from None
         except RequestTimeout as exc:
@@ -140,7 +140,7 @@ class Opener:
 
     def _producer(self, channel: AnonymousChannel, event: str, timeout: Timeout) -> Producer:
         seconds = self._channels.limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, self._out, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
+        return Producer(channel, self._asker, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or nobody wants more.

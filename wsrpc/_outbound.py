@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -11,39 +10,33 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, NegotiatedCodec
 from ._context import CURRENT, Context
-from ._convert import converter
 from ._extension import Announced, Credit, write_control
 from ._lifecycle import State
 from ._line import Line
-from ._messages import Cancellation, ChannelAbort, Event, Inbound, Request
+from ._messages import ChannelAbort, Event, Request
 from ._outbox import Outbox
 from ._places import Places
-from ._registry import Registry
-from ._rejections import error_from_wire, reason_to_wire, shortened
+from ._rejections import reason_to_wire, shortened
 from ._requests import MAX_REMEMBERED, Pending, Requests
 from ._scheduler import Scheduler
 from ._session import Session
 from ._types import RESERVED_EVENTS, ChannelRef, check_name
 from .errors import (
-    BadResult,
     ChannelClosed,
     ConnectionLost,
     MessageTooBig,
     QueueFull,
-    RequestTimeout,
     ReservedEvent,
     RpcError,
-    UnexpectedChannel,
 )
 from .limits import Limits
 
-__all__ = ["Outbound", "check_sending", "check_thread", "convert_answer", "event_on"]
+__all__ = ["Outbound", "check_sending", "check_thread", "event_on"]
 
 BRACE = ord("{")
 
@@ -61,7 +54,6 @@ class Outbound:
         peer: Any,
         codec: Codec,
         limits: Limits,
-        registry: Registry,
         loop: Scheduler,
         *,
         odd: bool,
@@ -78,7 +70,6 @@ class Outbound:
         self.plain = True
         """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
-        self._registry = registry
         self.keeps_offline = keeps_offline
         self._ignored = ignored
         self._fail = fail
@@ -86,10 +77,8 @@ class Outbound:
         self._session: Session | None = None
         self._condition = State.DISCONNECTED
         self.thread = get_ident()
-        self._told: set[str] = set()
-        self._converters: dict[Any, Callable[[Any], Any]] = {}
         self._outbox = Outbox(limits.offline, limits.offline_bytes)
-        self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=self._expired)
+        self.requests = Requests(loop, odd=odd, limit=limits.pending)
         self.line = Line(loop)
         self.places = Places(loop, self.requests)
         self._aborted: dict[int, None] = {}
@@ -206,9 +195,9 @@ class Outbound:
         self._aborted[h] = None
         if len(self._aborted) > MAX_REMEMBERED:
             del self._aborted[next(iter(self._aborted))]
-        self._notify(partial(ChannelAbort, h), reason)
+        self.notify(partial(ChannelAbort, h), reason)
 
-    def _notify(self, notice: Callable[[Any, int | UnsetType], object], reason: object) -> None:
+    def notify(self, notice: Callable[[Any, int | UnsetType], object], reason: object) -> None:
         """Send a cancellation or an abort; where its reason cannot travel, without that."""
         try:
             self.reply(self.encode(notice(*reason_to_wire(reason))))
@@ -340,6 +329,10 @@ class Outbound:
             pending.ticket = self._queue(message, partial(self.requests.was_sent, pending))
         return 0
 
+    def take_back(self, ticket: int) -> None:
+        """Forget a message that waits for a connection."""
+        self._outbox.remove(ticket)
+
     def _must_queue(self, message: Event | Request) -> bool:
         """Whether a message has to wait for a connection; raises if there is none to wait for."""
         condition = self._condition
@@ -365,145 +358,11 @@ class Outbound:
         """Whether an `open` handler of the present connection, or a task that it started, is at work."""
         return self.opening is not None and CURRENT.get(None) is self.opening
 
-    # ------------------------------------------------------------ requests
-
-    async def send_request(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        returns: Any,
-        timeout: float | UnsetType | None,
-        opens: Callable[[int], Any] | None = None,
-        /,
-    ) -> Any:
-        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then what is returned."""
-        check_sending(channel, event, self.thread)
-        convert = None if returns is UNSET else self.converter(returns)
-        if timeout is not UNSET and timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
-        h = channel if channel.__class__ is int else None
-        pending = self.requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
-        message = _request(pending.id, channel, (event, *args))
-        try:
-            if self.places.scarce and h is None:
-                await self._send_to_a_place(message, pending)
-            elif self.clear and self.send(self.encode(message)):
-                self.requests.was_sent(pending)
-            else:
-                await self.send_in_turn(message, pending)
-            answer = await pending.future
-        except asyncio.CancelledError as exc:
-            self._give_up(pending, exc.args[0] if exc.args else None)
-            raise
-        except BaseException:
-            self.requests.drop(pending)
-            raise
-        if isinstance(answer, Exception):
-            raise answer
-        if answer.e is not UNSET:
-            raise error_from_wire(answer.e, answer.flag)
-        if answer.h:
-            return self._unexpected_channel(event, convert) if opens is None else pending.channel
-        value: Any = None if answer.d is UNSET else answer.d
-        if opens is not None:
-            raise BadResult(
-                f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler over there neither "
-                "streams nor reads what is sent nor returns a channel; ask for its value with request()"
-            )
-        return value if convert is None else convert_answer(convert, value, event)
-
-    async def _send_to_a_place(self, message: Request, pending: Pending) -> None:
-        my_turn = False
-        try:
-            my_turn = await self.places.take(pending, lambda: len(self.encode(message)))
-            if not pending.future.done():
-                await self.send_in_turn(message, pending)
-        finally:
-            self.places.leave(pending, my_turn)
-
-    def converter(self, returns: Any) -> Callable[[Any], Any]:
-        try:
-            known = self._converters.get(returns)
-        except TypeError:  # an unhashable type, Annotated[int, []] for instance
-            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
-        if known is None:
-            known = converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
-            if len(self._converters) < MAX_REMEMBERED:
-                self._converters[returns] = known
-        return known
-
-    def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
-        """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
-        admits_none = self.plain
-        if admits_none and convert is not None:
-            try:
-                convert(None)
-            except msgspec.ValidationError:
-                admits_none = False
-        if not admits_none:
-            raise UnexpectedChannel(
-                f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for it "
-                "with stream(), open_channel() or request(send=)"
-            )
-        if event not in self._told:
-            self._told.add(event)
-            self._warn(
-                "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
-                "answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
-                event,
-            )
-
-    def answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
-        """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
-        if pending is not None and pending.opens is not None:
-            pending.channel = pending.opens(message.i)
-            return
-        self.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
-
-    def _give_up(self, pending: Pending, reason: object) -> None:
-        """The caller was cancelled."""
-        if self.requests.drop(pending):
-            self._take_back(pending, reason)
-        elif pending.channel is not None:  # it came in the same turn
-            pending.channel._abort(reason)
-
-    def _expired(self, pending: Pending) -> None:
-        assert pending.timeout is not None
-        self.requests.fail(pending, RequestTimeout(pending.event, pending.timeout))
-        self._take_back(pending, None)
-
-    def _take_back(self, pending: Pending, reason: object) -> None:
-        """Take a request out of the queue if it still waits there, else tell the other side to stop."""
-        if pending.ticket is not None:
-            self._outbox.remove(pending.ticket)
-        elif pending.sent:
-            self.requests.give_up(pending)
-            self._notify(partial(Cancellation, pending.id), reason)
-
-
-def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:
-    """``value`` as ``returns=`` asks for it.
-
-    Raises:
-        BadResult: it does not fit.
-    """
-    try:
-        return convert(value)
-    except msgspec.ValidationError as exc:
-        raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
-
 
 def event_on(channel: ChannelRef, a: tuple[Any, ...]) -> Event:
     if channel is None:
         return Event(a)
     return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
-
-
-def _request(i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
-    if channel is None:
-        return Request(i, a)
-    return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
 
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec import UNSET
 
+from ._asking import Asker
 from ._caller import Source
 from ._inbox import Decode
 from ._messages import Event, Inbound, Item, NoMoreItems
-from ._outbound import Outbound
 from ._scheduler import Timer
 from ._source import iterate
 from .anonymous import AnonymousChannel
@@ -49,6 +49,7 @@ class Producer:
     """
 
     __slots__ = (
+        "_ask",
         "_channel",
         "_credit_given",
         "_first",
@@ -69,11 +70,12 @@ class Producer:
         "stopped",
     )
 
-    def __init__(self, channel: AnonymousChannel, out: Outbound, *, patience: float | None, late: Exception) -> None:
+    def __init__(self, channel: AnonymousChannel, asker: Asker, *, patience: float | None, late: Exception) -> None:
         """``late`` ends the channel if the consumer has not begun within ``patience`` seconds."""
         self._channel = channel
         self.h = channel.id
-        self._out = out
+        self._ask = asker.send_request
+        self._out = asker.out
         self._loop = channel._home.loop
         self._late = late
         self._mode = ""
@@ -264,7 +266,7 @@ class Producer:
             async for value in items:
                 try:
                     # The consumer may take as long as it likes; closing the channel settles this.
-                    await self._out.send_request(self.h, "next", (Item(value),), UNSET, None)
+                    await self._ask(self.h, "next", (Item(value),), UNSET, None)
                 except RemoteError as exc:
                     raise ItemRefused(exc) from None
                 if self.stopped.done():

@@ -56,10 +56,11 @@ class Requests:
     even ones.
     """
 
-    def __init__(self, loop: Scheduler, *, odd: bool, limit: int, expired: Callable[[Pending], None]) -> None:
+    def __init__(self, loop: Scheduler, *, odd: bool, limit: int) -> None:
         self._loop = loop
         self._limit = limit
-        self._expired = expired
+        self.expired: Callable[[Pending], None]
+        """Told of each request whose time is over: given by who makes them."""
         self._pending: dict[int, Pending] = {}
         self._first = FIRST_ID + (1 if odd else 0)
         self._next = self._first + 2 * random.randrange((LAST_ID - FIRST_ID) // 4)
@@ -224,4 +225,4 @@ class Requests:
         if earliest is not None:
             self._set_timer(earliest)
         for pending in late:
-            self._expired(pending)
+            self.expired(pending)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ._answers import Answers
+from ._asking import Asker
 from ._channels import Channels
 from ._invoke import Call
-from ._outbound import Outbound
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected
 from ._source import close_source
@@ -35,9 +35,9 @@ class Serving:
     """Runs what happens on a channel, within the call that opened it: so middleware, `handler_context` and the call's
     place in a lane last until the stream or the conversation is over, and cancelling the call ends it."""
 
-    def __init__(self, channels: Channels, out: Outbound, owner: Owner, answers: Answers) -> None:
+    def __init__(self, channels: Channels, asker: Asker, owner: Owner, answers: Answers) -> None:
         self._channels = channels
-        self._out = out
+        self._asker = asker
         self._owner = owner
         self._answers = answers
 
@@ -59,7 +59,7 @@ class Serving:
                 f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it "
                 "is opened with stream(), not with request(send=), and then read"
             )
-            producer = Producer(channel, self._out, patience=patience, late=late)
+            producer = Producer(channel, self._asker, patience=patience, late=late)
             await producer.run(work)
             await producer.finish()
             call.pulled = producer.pulled

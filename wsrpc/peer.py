@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from ._agreement import Agreement
+from ._asking import Asker
 from ._caller import Sender, StreamCaller
 from ._calls import Calls, Hold
 from ._channels import Channels
@@ -91,7 +92,6 @@ class Peer(Registrar, StreamCaller):
             self,
             codec,
             limits,
-            self._registry,
             loop,
             odd=dialer,
             keeps_offline=keeps_offline,
@@ -99,6 +99,7 @@ class Peer(Registrar, StreamCaller):
             fail=self._fail,
             warn=warn,
         )
+        self._asker = Asker(self._out, limits, self._registry, warn)
         self._anonymous = Channels(self._out, self._registry, loop, limits, warn)
         self._calls = Calls(
             self,
@@ -109,10 +110,11 @@ class Peer(Registrar, StreamCaller):
             expose_errors=settings.expose_errors,
             fail=self._fail,
             channels=self._anonymous,
-            out=self._out,
+            asker=self._asker,
         )
-        self._sender: Sender = Opener(self._out, self._anonymous, self._keep)
+        self._sender: Sender = Opener(self._asker, self._anonymous, self._keep)
         self._anonymous.sender = self._sender
+        self._anonymous.converter = self._asker.converter
         self._anonymous.handlers = self._calls
         self._anonymous.reject = self._calls.reject
         self._out.is_open = self._anonymous.has
@@ -127,7 +129,7 @@ class Peer(Registrar, StreamCaller):
             self._shared,
             loop,
             calls=self._calls,
-            out=self._out,
+            asker=self._asker,
             channels=self._anonymous,
             agreement=self._agreement if settings.extensions else None,
             ignored=self.ignored,

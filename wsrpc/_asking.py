@@ -1,0 +1,169 @@
+"""Requests that are made here: from the call to its answer, its timeout or its cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ._convert import converter
+from ._messages import Cancellation, Inbound, Request
+from ._outbound import Outbound, check_sending
+from ._registry import Registry
+from ._rejections import error_from_wire
+from ._requests import MAX_REMEMBERED, Pending
+from ._types import ChannelRef
+from .errors import BadResult, RequestTimeout, UnexpectedChannel
+from .limits import Limits
+
+__all__ = ["Asker", "convert_answer"]
+
+
+class Asker:
+    """Makes requests through ``out``; ``registry`` has the user's hook for types, ``warn`` writes into the log."""
+
+    def __init__(self, out: Outbound, limits: Limits, registry: Registry, warn: Callable[..., None]) -> None:
+        self.out = out
+        self._requests = out.requests
+        self._requests.expired = self._expired
+        self._limits = limits
+        self._registry = registry
+        self._warn = warn
+        self._told: set[str] = set()
+        self._converters: dict[Any, Callable[[Any], Any]] = {}
+
+    async def send_request(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: float | UnsetType | None,
+        opens: Callable[[int], Any] | None = None,
+        /,
+    ) -> Any:
+        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then what is returned."""
+        check_sending(channel, event, self.out.thread)
+        convert = None if returns is UNSET else self.converter(returns)
+        if timeout is not UNSET and timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
+        h = channel if channel.__class__ is int else None
+        pending = self._requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
+        message = _request(pending.id, channel, (event, *args))
+        try:
+            if self.out.places.scarce and h is None:
+                await self._send_to_a_place(message, pending)
+            elif self.out.clear and self.out.send(self.out.encode(message)):
+                self._requests.was_sent(pending)
+            else:
+                await self.out.send_in_turn(message, pending)
+            answer = await pending.future
+        except asyncio.CancelledError as exc:
+            self._give_up(pending, exc.args[0] if exc.args else None)
+            raise
+        except BaseException:
+            self._requests.drop(pending)
+            raise
+        if isinstance(answer, Exception):
+            raise answer
+        if answer.e is not UNSET:
+            raise error_from_wire(answer.e, answer.flag)
+        if answer.h:
+            return self._unexpected_channel(event, convert) if opens is None else pending.channel
+        value: Any = None if answer.d is UNSET else answer.d
+        if opens is not None:
+            raise BadResult(
+                f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler over there neither "
+                "streams nor reads what is sent nor returns a channel; ask for its value with request()"
+            )
+        return value if convert is None else convert_answer(convert, value, event)
+
+    async def _send_to_a_place(self, message: Request, pending: Pending) -> None:
+        my_turn = False
+        try:
+            my_turn = await self.out.places.take(pending, lambda: len(self.out.encode(message)))
+            if not pending.future.done():
+                await self.out.send_in_turn(message, pending)
+        finally:
+            self.out.places.leave(pending, my_turn)
+
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
+        try:
+            known = self._converters.get(returns)
+        except TypeError:  # an unhashable type, Annotated[int, []] for instance
+            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+        if known is None:
+            known = converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+            if len(self._converters) < MAX_REMEMBERED:
+                self._converters[returns] = known
+        return known
+
+    def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
+        """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
+        admits_none = self.out.plain
+        if admits_none and convert is not None:
+            try:
+                convert(None)
+            except msgspec.ValidationError:
+                admits_none = False
+        if not admits_none:
+            raise UnexpectedChannel(
+                f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for it "
+                "with stream(), open_channel() or request(send=)"
+            )
+        if event not in self._told:
+            self._told.add(event)
+            self._warn(
+                "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
+                "answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
+                event,
+            )
+
+    def answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
+        """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
+        if pending is not None and pending.opens is not None:
+            pending.channel = pending.opens(message.i)
+            return
+        self.out.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
+
+    def _give_up(self, pending: Pending, reason: object) -> None:
+        """The caller was cancelled."""
+        if self._requests.drop(pending):
+            self._take_back(pending, reason)
+        elif pending.channel is not None:  # it came in the same turn
+            pending.channel._abort(reason)
+
+    def _expired(self, pending: Pending) -> None:
+        assert pending.timeout is not None
+        self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout))
+        self._take_back(pending, None)
+
+    def _take_back(self, pending: Pending, reason: object) -> None:
+        """Take a request out of the queue if it still waits there, else tell the other side to stop."""
+        if pending.ticket is not None:
+            self.out.take_back(pending.ticket)
+        elif pending.sent:
+            self._requests.give_up(pending)
+            self.out.notify(partial(Cancellation, pending.id), reason)
+
+
+def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:
+    """``value`` as ``returns=`` asks for it.
+
+    Raises:
+        BadResult: it does not fit.
+    """
+    try:
+        return convert(value)
+    except msgspec.ValidationError as exc:
+        raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
+
+
+def _request(i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
+    if channel is None:
+        return Request(i, a)
+    return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
