@@ -16,7 +16,7 @@ FLOORS: list[list[str]] = [
     ["errors", "limits", "_close", "_convert", "_frames", "_introspect", "_messages", "_scheduler", "_types", "_url"],
     ["transport", "_arguments", "_codec", "_extension", "_inbox", "_outbox", "_rejections", "_requests"],
     ["_backlog", "_line", "_reading", "_session", "_settings", "_signature", "_unframer"],
-    ["stream", "_places"],
+    ["stream", "_arrivals", "_places"],
     ["_caller", "_context"],
     ["_registry", "_waiting"],
     ["router", "_lifecycle"],

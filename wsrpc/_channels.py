@@ -135,9 +135,9 @@ class Channels:
         """All are over."""
         self.generation += 1
         for channel in self._late.values():
-            channel._take_ids()
+            channel._arrivals.take_ids()
         for channel in [*self._opened.values(), *self._served.values()]:
-            channel._take_ids()
+            channel._arrivals.take_ids()
             own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
             channel._end(own, own, by_other=True)
 
@@ -156,7 +156,7 @@ class Channels:
     def keep_late(self, channel: AnonymousChannel) -> None:
         self._late[channel.id] = channel
         if len(self._late) > MOST_LATE:
-            next(iter(self._late.values()))._forget_backlog()
+            next(iter(self._late.values()))._arrivals.forget()
 
     def forget_late(self, channel: AnonymousChannel) -> None:
         self._late.pop(channel.id, None)
@@ -164,7 +164,7 @@ class Channels:
     def stop(self) -> None:
         """Keep nothing for who may listen later."""
         for channel in list(self._late.values()):
-            channel._forget_backlog()
+            channel._arrivals.forget()
 
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._own.dec_hook, lax=self._own.lax)

@@ -133,7 +133,7 @@ class Intake:
                     and a[0].__class__ is str
                     and len(a) <= self._most_arguments
                     and (channel := self._channels.find(message.h)) is not None
-                    and (tap := channel._live.get(a[0])) is not None
+                    and (tap := channel._arrivals.live.get(a[0])) is not None
                 ):
                     tap.arrived(message, payload, decode)  # an item of a stream, most of the time
                     if view is not None:
@@ -199,7 +199,7 @@ class Intake:
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
             message.h = h
-            channel._receive(message, payload, decode)
+            channel._arrivals.receive(message, payload, decode)
             return
         if channel is not None:
             self._refuse(message, f"an event's name is text, got {type(message.a[0]).__name__}")

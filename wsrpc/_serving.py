@@ -109,7 +109,7 @@ class Serving:
         """The call's task is over."""
         call.exited = True
         if call.channel is not None and call.channel.closed:
-            call.channel._forget_backlog()  # nobody is left to listen
+            call.channel._arrivals.forget()  # nobody is left to listen
         if call.lingers:
             self._channels.lingering -= 1
 

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any, Never, Protocol, Self, TypeVar, overload
 
 from msgspec import UNSET
 
-from ._backlog import Backlog
+from ._arrivals import Arrivals, Ground
 from ._caller import Caller, Sender
-from ._inbox import Decode, Inbox
-from ._messages import Inbound
+from ._inbox import Inbox
 from ._reading import Reading, Tap
 from ._registry import Middleware, Registry
-from ._scheduler import Scheduler, Timer
+from ._scheduler import Timer
 from ._signature import injectable
 from .errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow
-from .limits import Limits
 from .router import Registrar
 from .stream import Stream
 
@@ -31,11 +29,9 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
 
 
-class Home(Protocol):
+class Home(Ground, Protocol):
     """What a channel needs of the peer that it belongs to."""
 
-    loop: Scheduler
-    limits: Limits
     sender: Sender
     has_credit: bool
     """Whether the other side keeps to credit."""
@@ -45,9 +41,6 @@ class Home(Protocol):
     def make_registry(self) -> Registry: ...
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
-
-    def dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None:
-        """Run the handler for a message."""
 
     def answer(self, i: int, value: object, /) -> None:
         """Resolve a request of the other side."""
@@ -89,8 +82,6 @@ _NOT_READY = (
     "handler with an AnonymousChannel parameter runs once it is"
 )
 
-_NOBODY: dict[str, Tap] = {}
-
 _NO_HANDLERS = Registry()
 """What most channels have: streams, for instance."""
 
@@ -126,8 +117,7 @@ class AnonymousChannel(Registrar, Caller):
 
     __slots__ = (
         "__weakref__",
-        "_attached",
-        "_backlog",
+        "_arrivals",
         "_channel_name",
         "_closed",
         "_credit",
@@ -135,15 +125,12 @@ class AnonymousChannel(Registrar, Caller):
         "_error",
         "_generation",
         "_home",
-        "_late",
-        "_live",
         "_on_close",
         "_on_credit",
         "_reason",
         "_registry",
         "_sender",
         "_state",
-        "_taps",
         "id",
     )
 
@@ -158,13 +145,7 @@ class AnonymousChannel(Registrar, Caller):
         self._reason: Any = None
         self._error: Exception | None = None
         self._sender: Sender = _Refusing(ChannelNotReady, _NOT_READY.format(id))
-        self._taps: dict[str, Tap] = {}
-        self._live: dict[str, Tap] = _NOBODY
-        """Who gets a message at once; nobody while earlier ones are kept."""
-        self._attached = False
-        self._late = False
-        """It was over before anybody listened."""
-        self._backlog: Backlog | None = None
+        self._arrivals = Arrivals(id, home, refused=self._abort, forgotten=lambda: home.forget_late(self))
         self._end_timer: Timer | None = None
         self._closed: asyncio.Future[None] | None = None
         self._on_close: Callable[[Any], None] | None = None
@@ -192,8 +173,8 @@ class AnonymousChannel(Registrar, Caller):
         The other side learns it by an abort when it next sends something; but one that waits for credit from here, and
         would never send anything, at once.
         """
-        reading = self._taps.get("next")
-        if isinstance(reading, Reading) and reading.is_awaited and self._state == "open":
+        reading = self._arrivals.reading("next")
+        if reading is not None and reading.is_awaited and self._state == "open":
             self._home.tell(self.id, reason)
         self._end(reason, ChannelClosed(str(self.id), reason))
 
@@ -262,10 +243,10 @@ class AnonymousChannel(Registrar, Caller):
     def _read(self, event: str, returns: Any, *, items: bool) -> Stream[Any]:
         self._check_open()
         convert = None if returns is UNSET else self._home.converter(returns)
-        reading = self._taps.get(event)
-        if isinstance(reading, Reading) and reading.abandoned:
+        reading = self._arrivals.reading(event)
+        if reading is not None and reading.abandoned:
             reading.leave(None)
-            if self._taps.get(event) is reading:  # it goes on from where the last loop was left
+            if self._arrivals.reading(event) is reading:  # it goes on from where the last loop was left
                 reading.abandoned = False
                 return Stream(event, convert, reading=reading)
         return Stream(event, convert, reading=self._reading(event, items=items))
@@ -282,17 +263,10 @@ class AnonymousChannel(Registrar, Caller):
     # ------------------------------------------------------------ what readings and producers need
 
     def _tap(self, event: str, tap: Tap) -> None:
-        if self.closed and not self._late:
-            tap.channel_over(self._error)
-            return
-        if event in self._taps:
-            raise RuntimeError(f"{event!r} is being read on this channel already: one reader at a time")
-        self._taps[event] = tap
-        self._attach()
+        self._arrivals.tap(event, tap)
 
     def _untap(self, event: str, tap: Tap) -> None:
-        if self._taps.get(event) is tap:
-            del self._taps[event]
+        self._arrivals.untap(event, tap)
 
     @property
     def _has_credit(self) -> bool:
@@ -333,7 +307,7 @@ class AnonymousChannel(Registrar, Caller):
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         self._own_registry()
-        self._attach()
+        self._arrivals.attach()
         return super()._register(event, handler, **options)
 
     def _own_registry(self) -> None:
@@ -341,7 +315,7 @@ class AnonymousChannel(Registrar, Caller):
             self._registry = self._home.make_registry()
 
     def _check_open(self) -> None:
-        if self.closed and not self._late:
+        if self.closed and not self._arrivals.late:
             raise self._gone()
 
     def _gone(self) -> Exception:
@@ -353,65 +327,6 @@ class AnonymousChannel(Registrar, Caller):
         """The other side knows of it from now on."""
         self._state = "open"
         self._sender = self._home.sender
-
-    def _receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        """An event or a request on this channel; ``a`` is a list that begins with a text."""
-        if not self._attached:
-            self._keep(message, bytes(payload), decode)
-            return
-        if self._backlog:  # of this very turn: in order
-            self._backlog.add(message, bytes(payload), decode)
-            return
-        self._deliver(message, payload, decode)
-
-    def _deliver(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        tap = self._taps.get(message.a[0])
-        if tap is not None:
-            tap.arrived(message, payload, decode)
-        else:
-            self._home.dispatch(message, payload, decode)
-
-    def _keep(self, message: Inbound, payload: bytes, decode: Decode) -> None:
-        backlog = self._backlog
-        if backlog is None:
-            backlog = self._backlog = Backlog(self._home.loop, self._home.limits, self._unread)
-        if not backlog.keep(message, payload, decode):
-            limit = self._home.limits.stream_queue
-            self._abort(StreamOverflow(f"nobody reads channel {self.id}, and {limit} bytes wait (Limits.stream_queue)"))
-
-    def _unread(self) -> None:
-        if self.closed:
-            self._forget_backlog()
-        else:
-            self._abort(StreamOverflow(f"nobody has read channel {self.id} within {self._home.limits.unread:g} s"))
-
-    def _attach(self) -> None:
-        """Somebody listens: deliver what was kept, once this turn has registered all that it wants to."""
-        if self._attached:
-            return
-        self._attached = True
-        if self._backlog is not None:
-            self._backlog.stop_timer()
-        if self._backlog or self._late:
-            self._home.loop.call_soon(self._deliver_backlog)
-        else:
-            self._live = self._taps
-
-    def _deliver_backlog(self) -> None:
-        while self._backlog:
-            self._deliver(*self._backlog.pop(self.id))
-        self._live = self._taps
-        if self._late:
-            self._forget_backlog()
-            self._tell_taps()
-
-    def _forget_backlog(self) -> None:
-        """Nobody will listen to what was kept."""
-        if self._backlog is not None:
-            self._backlog.clear()
-        if self._late:
-            self._late = False
-            self._home.forget_late(self)
 
     def _credited(self, n: int, size: int) -> None:
         if self._on_credit is not None:
@@ -449,23 +364,19 @@ class AnonymousChannel(Registrar, Caller):
         """
         if self.closed:
             if not by_other:
-                self._forget_backlog()  # now nobody will listen
+                self._arrivals.forget()  # now nobody will listen
             return
         self._state = "closed"
         self._reason = reason
         self._error = error
         self._sender = _Refusing(ChannelClosed, str(self.id), self.close_reason)
-        self._late = by_other and not self._attached
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._home.forget(self, reason)
         if not (by_other or reason is FINISHED):  # else whoever reads on answers them
-            for i in self._take_ids():
+            for i in self._arrivals.take_ids():
                 self._refuse(i, self._gone())
-        if not self._late:
-            self._forget_backlog()
-            self._tell_taps()
-        elif self._backlog:
+        if self._arrivals.end(error, by_other=by_other):
             self._home.keep_late(self)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
@@ -473,14 +384,3 @@ class AnonymousChannel(Registrar, Caller):
         self._on_credit = None
         if on_close is not None:
             on_close(reason)
-
-    def _take_ids(self) -> list[int]:
-        """The ids of the requests that wait here for whoever listens; they are events from now on."""
-        ids = [] if self._backlog is None else self._backlog.take_ids()
-        return ids + [i for tap in dict.fromkeys(self._taps.values()) for i in tap.take_ids()]
-
-    def _tell_taps(self) -> None:
-        taps, self._taps = self._taps, {}
-        self._live = _NOBODY
-        for tap in taps.values():
-            tap.channel_over(self._error)

@@ -39,7 +39,7 @@ class Stream(Generic[T_co]):
     Cancelling a read is safe: no item is lost.
     """
 
-    __slots__ = ("_begun", "_convert", "_label", "_misfit", "_open", "_opening", "_reading", "_warns")
+    __slots__ = ("_begun", "_convert", "_label", "_left", "_misfit", "_open", "_opening", "_reading", "_warns")
 
     def __init__(
         self,
@@ -57,6 +57,8 @@ class Stream(Generic[T_co]):
         self._misfit = misfit
         self._opening = False
         self._begun = False
+        self._left = False
+        """Nothing is read any more: it was closed, or could not be opened."""
         self._warns = open is not None
 
     async def __aenter__(self) -> Self:
@@ -78,9 +80,9 @@ class Stream(Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         reading = self._reading
+        if self._left:
+            raise StopAsyncIteration
         if reading is None:
-            if self._open is None:
-                raise StopAsyncIteration  # it was closed
             reading = await self._get_reading()
         if not self._begun:
             self._begin(reading)
@@ -124,6 +126,7 @@ class Stream(Generic[T_co]):
             reading = self._reading = await self._open()
         except BaseException:
             self._open = None  # it is not asked for again by itself
+            self._left = True
             raise
         finally:
             self._opening = False
@@ -137,6 +140,7 @@ class Stream(Generic[T_co]):
         reading.begin()
 
     def _leave(self, reason: object) -> None:
+        self._left = True
         self._warns = False
         self._open = None
         if self._reading is not None:

@@ -1,4 +1,8 @@
-"""Which recordings are replayed: those in ``data``, or those in the folder that ``--vectors`` names."""
+"""Which recordings are replayed: those in ``data``, or those in the folder that ``--vectors`` names.
+
+``data/further`` has more sessions of channels and streams with the same library, in the same format. The rules alone
+must suffice for them, as for those that ``--vectors`` names.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conformance.scenario import Scenario, load, load_other_versions, needs_anonymous_channels
+from conformance.scenario import Scenario, load, load_other_versions
 
 HERE = Path(__file__).parent
 
 ALL = pytest.StashKey[list[Scenario]]()
-PLAYABLE = pytest.StashKey[list[Scenario]]()
+FURTHER = pytest.StashKey[list[Scenario]]()
 OTHERS = pytest.StashKey[list[Scenario]]()
 
 
@@ -25,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--vectors: no recording in {folder}")
     by_name = {scenario.name: scenario for scenario in scenarios}
     config.stash[ALL] = scenarios
-    config.stash[PLAYABLE] = [scenario for scenario in scenarios if not needs_anonymous_channels(scenario, by_name)]
+    config.stash[FURTHER] = load(HERE / "data" / "further") if given is None else []
     config.stash[OTHERS] = [
         replace(other, tags=by_name[other.name].tags) for other in load_other_versions(folder) if other.name in by_name
     ]
@@ -34,16 +38,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     names = metafunc.fixturenames
+    scenarios = config.stash[ALL] + config.stash[FURTHER]
     if "scenario" in names:
-        _parametrize(metafunc, "scenario", config.stash[PLAYABLE])
+        _parametrize(metafunc, "scenario", scenarios)
     if "any_scenario" in names:
-        _parametrize(metafunc, "any_scenario", config.stash[ALL] + config.stash[OTHERS])
+        _parametrize(metafunc, "any_scenario", scenarios + config.stash[OTHERS])
     if "halves" in names:
-        playable = {scenario.name: scenario for scenario in config.stash[PLAYABLE]}
+        by_name = {scenario.name: scenario for scenario in scenarios}
         pairs = [
-            (scenario, playable[scenario.counterpart])
-            for scenario in playable.values()
-            if scenario.counterpart in playable and scenario.name < scenario.counterpart
+            (scenario, by_name[scenario.counterpart])
+            for scenario in by_name.values()
+            if scenario.counterpart in by_name and scenario.name < scenario.counterpart
         ]
         metafunc.parametrize("halves", pairs, ids=[left.name.rpartition("/")[0] for left, _ in pairs])
 
@@ -59,6 +64,12 @@ def own_recordings(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def playable(request: pytest.FixtureRequest) -> list[Scenario]:
-    """The scenarios that are replayed."""
-    return request.config.stash[PLAYABLE]
+def recorded(request: pytest.FixtureRequest) -> list[Scenario]:
+    """The scenarios that interop/DEVIATIONS.md speaks of."""
+    return request.config.stash[ALL]
+
+
+@pytest.fixture
+def further(request: pytest.FixtureRequest) -> list[Scenario]:
+    """Those in ``data/further``."""
+    return request.config.stash[FURTHER]

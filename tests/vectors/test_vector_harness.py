@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from conformance.adapting import adapted
+from conformance.connection_rules import QUEUE_FULL
 from conformance.pairs import play
 from conformance.replay import Mismatch, replay
-from conformance.rules import QUEUE_FULL, adapted
-from conformance.scenario import Scenario, Step, Stimulus, needs_anonymous_channels
+from conformance.scenario import Scenario, Step, Stimulus, openings
 from conformance.values import observed, recorded, same, to_python
 
 from wsrpc import RemoteError
@@ -23,7 +24,8 @@ def scenario_of(
         ((kind, value),) = step.items()
         made.append(Stimulus(kind, value, None, tuple(reactions)))
     steps = [step for stimulus, reactions in stimuli for step in (stimulus, *reactions)]
-    return Scenario(name, "test", (), tuple(made), counterpart, tuple(steps))
+    scenario = Scenario(name, "test", (), tuple(made), counterpart, tuple(steps))
+    return replace(scenario, opens=openings(scenario, {}))
 
 
 Done = tuple[dict[str, Any], list[Step]]
@@ -165,28 +167,36 @@ def test_codes_and_absent_results_are_all_that_is_passed_over() -> None:
     assert observed(RemoteError("m", 5)) == {"$error": {"name": "Error", "message": "m", "props": {"code": 5}}}
 
 
-def test_scenarios_are_chosen_by_what_they_do() -> None:
-    answer = ({"feed": '{"i":1,"h":1}'}, [{"outcome": {"type": "resolved", "ref": "r1", "value": {"$channel": "r1"}}}])
-    emit: Done = ({"do": {"op": "emit", "channel": {"ref": "r1"}, "event": "x", "args": []}}, [])
-    makes: Done = (
-        {"do": {**ON, "handler": {"id": "h", "kind": "iterable", "iterable": {"kind": "list", "items": []}}}},
-        [],
-    )
-    nested = {"id": "h", "kind": "none", "do": [{**ON, "handler": {"id": "i", "kind": "channel"}}]}
-    asks: Done = ({"do": REQUEST}, [])
-    on: Done = ({"do": ON}, [])
-    other = scenario_of(CREATE, on, name="other")
+OPENED: Done = (
+    {"feed": '{"i":1,"h":1}'},
+    [{"outcome": {"type": "resolved", "ref": "r1", "value": {"$channel": "r1"}}}],
+)
+ASKS: Done = ({"do": REQUEST}, [{"sent": '{"a":["q"],"i":1}'}])
 
-    assert not needs_anonymous_channels(GOOD, {})
-    assert not needs_anonymous_channels(scenario_of(CREATE, asks, answer), {})
-    assert needs_anonymous_channels(scenario_of(CREATE, asks, answer, ({"feed": '{"h":1,"a":["x"]}'}, [])), {})
-    assert needs_anonymous_channels(scenario_of(CREATE, asks, answer, emit), {})
-    assert not needs_anonymous_channels(scenario_of(CREATE, asks, answer, emit, counterpart="other"), {"other": other})
-    assert needs_anonymous_channels(scenario_of(CREATE, makes), {})
-    assert needs_anonymous_channels(scenario_of(CREATE, ({"do": {**ON, "handler": nested}}, [])), {})
-    assert needs_anonymous_channels(
-        scenario_of(CREATE, ({"do": {"op": "for_await", "channel": None, "ref": "f"}}, [])), {}
-    )
+
+def serving(handler: dict[str, Any], event: str = "q") -> Done:
+    return {"do": {**ON, "event": event, "handler": {"id": "h1", **handler}}}, []
+
+
+def test_what_asks_for_a_channel() -> None:
+    used: Done = ({"do": {"op": "emit", "channel": {"ref": "r1"}, "event": "x", "args": []}}, [])
+    resolved = ({"feed": '{"i":1,"d":5}'}, [RESOLVED])
+    opens = scenario_of(CREATE, ASKS, OPENED, counterpart="other")
+    nulls = scenario_of(CREATE, serving({"kind": "return", "value": None}), name="other")
+    makes = scenario_of(CREATE, serving({"kind": "channel"}), name="other")
+    streams = scenario_of(CREATE, serving({"kind": "iterable", "iterable": {"kind": "list", "items": []}}))
+    inner = {"op": "on", "event": "q", "handler": {"id": "h2", "kind": "async_channel"}}
+    nested = scenario_of(CREATE, serving({"kind": "none", "do": [inner]}, "other"))
+    elsewhere = scenario_of(CREATE, serving({"kind": "channel"}, "other"))
+
+    assert openings(GOOD, {}) == frozenset()
+    assert openings(scenario_of(CREATE, ASKS, resolved), {}) == frozenset()
+    assert openings(scenario_of(CREATE, ASKS, used), {}) == {"r1"}
+    assert openings(opens, {}) == {"r1"}
+    assert openings(opens, {"other": nulls}) == frozenset()
+    assert openings(opens, {"other": elsewhere}) == frozenset()
+    for other in (makes, streams, nested):
+        assert openings(opens, {"other": other}) == {"r1"}
 
 
 RULES: list[tuple[str, Scenario]] = [

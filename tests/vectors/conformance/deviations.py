@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .rules import adapted
+from .adapting import adapted
+from .answers import other_answers, with_other_answers
 from .scenario import Scenario
 
 FILE = Path(__file__).parent.parent / "deviations.json"
@@ -31,3 +32,12 @@ def with_deviations(scenario: Scenario) -> Scenario:
 def for_wsrpc(scenario: Scenario) -> tuple[Scenario, set[str]]:
     """The scenario as wsrpc must play it, and the names of the rules that changed something besides the list."""
     return adapted(with_deviations(scenario))
+
+
+def for_pair(left: Scenario, right: Scenario) -> tuple[Scenario, Scenario]:
+    """Both halves of a session as two wsrpc peers must play them: each hears what the other says in its own words."""
+    halves = with_deviations(left), with_deviations(right)
+    heard = [
+        with_other_answers(half, other_answers(other, adapted(other)[0])) for half, other in (halves, reversed(halves))
+    ]
+    return adapted(heard[0], paired=True)[0], adapted(heard[1], paired=True)[0]

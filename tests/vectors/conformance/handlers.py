@@ -6,9 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from wsrpc import Context, current_context
+from wsrpc import AnonymousChannel, Context, current_context
 
+from .scenario import CHANNEL_KINDS
+from .sources import make_source
 from .values import JsError, observed, raised_by, to_python
+
+MAKES_CHANNEL = frozenset({"channel_ref", "channel_on", "channel_use"})
+"""What a handler has that makes a channel; it need not return it."""
 
 CallNext = Callable[[Context], Awaitable[Any]]
 
@@ -24,6 +29,8 @@ class Stage(Protocol):
 
     async def perform(self, operation: dict[str, Any]) -> None: ...
 
+    def know(self, ref: str, channel: AnonymousChannel) -> None: ...
+
     @property
     def errors_with_props(self) -> bool: ...
 
@@ -32,10 +39,26 @@ def make_handler(spec: dict[str, Any], stage: Stage) -> Callable[..., Any]:
     """The handler that ``spec`` describes."""
     kind = spec["kind"]
 
-    def called(args: tuple[Any, ...]) -> None:
-        stage.log("handler_called", handler=spec["id"], args=observed(args), signal=current_context().id is not None)
+    def called(args: tuple[Any, ...]) -> AnonymousChannel | None:
+        ctx = current_context()
+        stage.log("handler_called", handler=spec["id"], args=observed(args), signal=ctx.id is not None)
+        if kind not in CHANNEL_KINDS and not MAKES_CHANNEL & spec.keys():
+            return None
+        if ctx.id is None:
+            stage.log("no_channel_factory", handler=spec["id"])
+            return None
+        return make_channel(ctx.channel())
 
-    def result(args: tuple[Any, ...]) -> Any:
+    def make_channel(channel: AnonymousChannel) -> AnonymousChannel:
+        for middleware in spec.get("channel_use", ()):
+            channel.use(make_middleware(middleware, stage))
+        for entry in spec.get("channel_on", ()):
+            channel.on(entry["event"], make_handler(entry["handler"], stage))
+        if "channel_ref" in spec:
+            stage.know(spec["channel_ref"], channel)
+        return channel
+
+    def result(args: tuple[Any, ...], channel: AnonymousChannel | None) -> Any:
         match kind:
             case "none":
                 return None
@@ -48,36 +71,42 @@ def make_handler(spec: dict[str, Any], stage: Stage) -> Callable[..., Any]:
                 return list(args)
             case "return_arg":
                 return args[spec["index"]]
+            case "channel" | "async_channel":
+                return channel
+            case "iterable":
+                return make_source(spec, stage)
             case _:
                 raise AssertionError(f"unknown kind of handler: {kind}")
 
     def plain(*args: Any) -> Any:
-        called(args)
-        return result(args)
+        return result(args, called(args))
 
     async def promised(*args: Any) -> Any:
-        called(args)
+        channel = called(args)
         for operation in spec.get("do", ()):
             await stage.perform(operation)
-        return result(args)
+        return result(args, channel)
 
     async def deferred(*args: Any) -> Any:
-        called(args)
+        channel = called(args)
         future = stage.deferred(spec["ref"])
         while True:
             try:
                 # JavaScript only tells a handler that nobody waits any more, so this one goes on.
-                return await asyncio.shield(future)
+                value = await asyncio.shield(future)
             except asyncio.CancelledError as exc:
                 if future.cancelled():
                     raise
                 stage.log(
                     "handler_signal_aborted", handler=spec["id"], reason=observed(exc.args[0] if exc.args else None)
                 )
+            else:
+                return value if kind == "deferred" else channel
 
-    if kind == "deferred":
+    if kind.startswith("deferred"):
         return deferred
-    return promised if kind.startswith("async_") or spec.get("do") else plain
+    is_async = kind.startswith("async_") or spec.get("iterable", {}).get("async")
+    return promised if is_async or spec.get("do") else plain
 
 
 THROWN_LATE = "thrown after next()"

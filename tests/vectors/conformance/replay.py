@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 from .mirror import Mirror, idle
@@ -15,6 +16,9 @@ class Mismatch(AssertionError):
     """The peer did not do what the recording says."""
 
 
+_CHANNEL = re.compile(r"(?<=channel ')[0-9]{1,16}(?=')")
+
+
 class Ids:
     """JavaScript's ids of our requests, which count from 1, and wsrpc's, in the order of the requests sent."""
 
@@ -23,6 +27,7 @@ class Ids:
         self.theirs: dict[int, int] = {}
         self._inbound: set[Any] = set()
         self._channels: set[int] = set()
+        """Those of our requests that opened a channel, which has its id."""
 
     def learn(self, expected: list[Any], actual: list[Any]) -> None:
         """Pair the requests among the frames."""
@@ -31,42 +36,55 @@ class Ids:
             self.theirs[frame["i"]] = recorded_frame["i"]
 
     def to_feed(self, text: str) -> str:
-        """The frame with our ids where it speaks of our requests."""
+        """The frame with our ids where it speaks of our requests and channels."""
         frame = parsed(text)
         if not isinstance(frame, dict):
             return text
-        key = self._key(frame)
-        if key is None or type(frame[key]) is not int or frame[key] not in self.ours:
-            return text
-        if key == "i" and "h" in frame:
-            self._channels.add(frame["i"])
-        changed = {**frame, key: self.ours[frame[key]]}
-        prefix = text[: text.find("{")]
-        return prefix + json.dumps(changed)
-
-    def _key(self, frame: dict[str, Any]) -> str | None:
-        """Which key of an arriving frame has an id of ours, if any."""
+        changed = dict(frame)
+        if (h := _number(frame.get("h"))) in self._channels and ("i" not in frame or frame.get("a")):
+            changed["h"] = type(frame["h"])(self.ours[h])
         i = frame.get("i")
         if frame.get("a"):
             if isinstance(i, (int, str)):
                 self._inbound.add(i)
-            return "h" if frame.get("h") in self._channels else None
-        if "h" in frame and "i" not in frame:
-            return "h" if frame["h"] in self._channels else None
         # A cancellation speaks of their request; where that was answered, JavaScript mistakes it for an answer to ours.
-        return "i" if "i" in frame and not ("x" in frame and i in self._inbound) else None
+        elif type(i) is int and i in self.ours and not ("x" in frame and i in self._inbound):
+            changed["i"] = self.ours[i]
+            if "h" in frame:
+                self._channels.add(i)
+        if changed == frame:
+            return text
+        return text[: text.find("{")] + json.dumps(changed)
 
     def from_sent(self, frame: Any) -> Any:
         """A frame that we sent, with JavaScript's ids."""
         if not isinstance(frame, dict):
             return frame
-        if ("a" in frame or "x" in frame) and frame.get("i") in self.theirs:
-            return {**frame, "i": self.theirs[frame["i"]]}
-        if frame.get("h") in self.theirs:
-            return {**frame, "h": self.theirs[frame["h"]]}
-        if "i" in frame and "a" not in frame and type(frame["i"]) is int:
+        changed = dict(frame)
+        if "a" in frame or "x" in frame:
+            if frame.get("i") in self.theirs:
+                changed["i"] = self.theirs[frame["i"]]
+        elif type(frame.get("i")) is int:
             self._inbound.discard(frame["i"])
-        return frame
+            if "h" in frame:
+                # JavaScript has one table for channels of both directions, and the later one takes the place.
+                self._channels.discard(frame["i"])
+        if frame.get("h") in self.theirs:
+            changed["h"] = self.theirs[frame["h"]]
+        for key in ("e", "x"):
+            if isinstance(frame.get(key), dict) and isinstance(frame[key].get("message"), str):
+                changed[key] = {**frame[key], "message": _CHANNEL.sub(self._their_name, frame[key]["message"])}
+        return changed
+
+    def _their_name(self, found: re.Match[str]) -> str:
+        return str(self.theirs.get(int(found[0]), found[0]))
+
+
+def _number(h: Any) -> int | None:
+    """A channel's id, which may come as text."""
+    if isinstance(h, str) and h.isdecimal():
+        return int(h)
+    return h if type(h) is int else None
 
 
 def _is_request(frame: Any) -> bool:
@@ -99,6 +117,8 @@ def _content(sent: Any) -> Any:
         frame["(prefix)"] = prefix
     if "i" in frame and not {"a", "e", "h", "x"} & frame.keys() and frame.get("d") is None:
         frame["d"] = None  # absent means null
+    if frame.get("a") == ["next", {"done": False}]:
+        frame["a"] = ["next", {"value": None, "done": False}]  # the same for an item
     for key in ("e", "x"):
         error = frame.get(key)
         if frame.get("_") and isinstance(error, dict) and str(error.get("code")).startswith("wsrpc."):
@@ -168,7 +188,7 @@ class Replay:
         """
         create, *stimuli = self._scenario.stimuli
         assert create.op == "create"
-        mirror = Mirror(create.value)
+        mirror = Mirror(create.value, opens=self._scenario.opens)
         try:
             await self._step(mirror, create, 0, not stimuli)
             for number, stimulus in enumerate(stimuli, 1):

@@ -10,50 +10,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .handlers import THROWN_LATE
+from .connection_rules import QUEUE_FULL, ConnectionRules
+from .conversations import Conversations
 from .listeners import Listeners
-from .scenario import Scenario, Step, Stimulus, parsed
+from .middleware_rules import MiddlewareRules
+from .our_requests import OurRequests
+from .scenario import Step, Stimulus, parsed
+from .steps import CONNECTION_LOST, error, frame, has_lone_surrogate, is_id, lost, outcome, told
 
 RESERVED = frozenset({"open", "connect", "error", "message", "close", "disconnect"})
-MAX_ID = 2**53 - 1
-ENDS_CONNECTION = frozenset({"socket_close", "disconnect", "close"})
-CLOSING = frozenset({"disconnect", "close"})
-QUEUE_FULL = "WebSocket is not connected and send queue is full"
 _TYPE_NAMES = {int: "int", float: "float", bool: "bool", type(None): "NoneType", list: "list", dict: "dict"}
-
-
-def is_id(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_ID
-
-
-def frame(content: dict[str, Any]) -> Step:
-    return {"sent": content}
-
-
-def outcome(kind: str, **fields: Any) -> Step:
-    return {"outcome": {"type": kind, **fields}}
-
-
-def lost(ref: str) -> Step:
-    return outcome("rejected", ref=ref, error=_error("ConnectionLost", "unknown"))
-
-
-def _error(name: str, message: str) -> dict[str, Any]:
-    return {"$error": {"class": name, "message": message}}
-
-
-def _message(operation: dict[str, Any]) -> dict[str, Any]:
-    message: dict[str, Any] = {"a": [operation["event"], *operation["args"]]}
-    if operation.get("channel") is not None:
-        message["c"] = operation["channel"]
-    return message
 
 
 class Rules:
     """The state that the rules need, over one scenario. ``applied`` has the names of those that changed something."""
 
-    def __init__(self) -> None:
-        self.applied: set[str] = set()
+    def __init__(self, conversations: Conversations, requests: OurRequests, applied: set[str]) -> None:
+        self.applied = applied
+        self._conversations = conversations
+        self._all_requests = requests
+        self._connection = ConnectionRules(self._connection_lost, applied)
+        self._middleware = MiddlewareRules(conversations, applied)
         self._requests: dict[int, str] = {}
         """JavaScript's ids of our requests, by the frames sent."""
         self._open: dict[str, bool] = {}
@@ -62,6 +39,8 @@ class Rules:
         self._refused: set[str] = set()
         self._active: dict[int, str | None] = {}
         """Their requests without an answer, and the handler."""
+        self._told: set[int] = set()
+        """Those whose handler knows that nobody waits."""
         self._aborted: set[int] = set()
         self._orphans: set[int] = set()
         self._given_up: set[int] = set()
@@ -70,22 +49,8 @@ class Rules:
         """Our requests that JavaScript took something else for the answer to."""
         self._deferred: dict[str, str] = {}
         """The handler of each deferred result."""
-        self._kept: list[Step] = []
-        """What JavaScript's queue had no room for."""
-        self._queued: list[Step] = []
-        """Events that wait for a connection."""
-        self._kept_first: list[Step] = []
-        """Those of them that JavaScript has thrown away."""
-        self._connected = False
         self._ending: list[int] = []
         self._listeners = Listeners()
-        self._main_middleware: list[dict[str, Any]] = []
-        self._falsy_throwers: dict[str, dict[str, Any]] = {}
-        """Middleware that throws what JavaScript takes for nothing, by its name."""
-        self._late_throwers: set[str] = set()
-        """Middleware that throws after it has let the message pass."""
-        self._spoiled: set[int] = set()
-        """Requests that such a middleware has seen."""
 
     def adapt(self, stimulus: Stimulus) -> Stimulus:
         reactions = list(stimulus.reactions)
@@ -96,43 +61,42 @@ class Rules:
             if value["op"] in ("request", "emit") and has_lone_surrogate(value["args"]):
                 self.applied.add("lone surrogates")
                 reactions = [outcome("threw", op=value["op"], error="NotEncodable")]
-            elif value["op"] == "request":
+            elif value["op"] == "request" and value["ref"] not in self._all_requests.unasked:
                 self._open[value["ref"]] = False
             elif value["op"] == "abort":
                 reactions = self._abort(value.get("error"), reactions)
             else:
-                if value["op"] == "emit" and not self._connected and not reactions:
-                    self._queued.append(frame(_message(value)))
+                if value["op"] == "emit":
+                    self._connection.emitted(value, reactions)
                 self._handlers(value)
         elif stimulus.kind == "feed":
             message = parsed(value)
-            seen_by = {step.get("outcome", {}).get("middleware") for step in reactions}
-            if isinstance(message, dict) and is_id(message.get("i")) and seen_by & self._late_throwers:
-                self._spoiled.add(message["i"])
-            reactions = self._seen_on_main(message, reactions)
-            reactions = self._fed(message, self._stopped_by_nothing(message, reactions))
+            reactions = self._fed(message, self._middleware.fed(message, reactions))
             reactions = self._rejected_with_nothing(message, reactions)
         reactions = [step for old in reactions for step in self._reaction(old, stimulus)]
         if stimulus.kind == "do":
-            reactions = self._sockets(value, reactions)
+            for i in self._ending:
+                self._active.pop(i, None)
+            self._ending = []
+            reactions = self._connection.done(value, reactions)
         reactions = [self._state(step) for step in reactions]
         return replace(stimulus, reactions=tuple(reactions))
 
-    def still_pending(self) -> list[Step]:
-        """What must be open at the end and was not in the recording."""
-        return [outcome("pending", ref=ref) for ref in self._stolen.values()]
+    def at_the_end(self, pending: list[Step]) -> list[Step]:
+        """What is open at the end, with what JavaScript took something else for the answer to."""
+        kept = [step for step in pending if self._settling(told(step)) is None]
+        return kept + [outcome("pending", ref=ref) for ref in self._stolen.values()]
 
     # ------------------------------------------------------------ what is done
 
     def _abort(self, reason: Any, reactions: list[Step]) -> list[Step]:
         """There is no `abort`: whoever waits is cancelled, which cancels remotely; accepted events are still sent."""
         self.applied.add("aborting")
-        self._kept_first += self._queued
-        self._queued.clear()
+        self._connection.aborted()
         ids = {ref: i for i, ref in self._requests.items()}
         changed: list[Step] = []
         for step in reactions:
-            content = step.get("outcome", {})
+            content = told(step)
             if content.get("type") == "rejected":
                 ref = content["ref"]
                 if self._open.get(ref):
@@ -141,7 +105,7 @@ class Rules:
                     x = {"x": {"message": text}, "_": 1} if is_error or reason is None else {"x": reason}
                     changed.append(frame({"i": ids[ref], **x}))
                 if reason is not None:
-                    aborted = {**_error("RequestAbortedError", "Request aborted")["$error"], "reason": reason}
+                    aborted = {**error("RequestAbortedError", "Request aborted")["$error"], "reason": reason}
                     step = outcome("rejected", ref=ref, error={"$error": aborted})
             changed.append(step)
         return changed
@@ -158,14 +122,7 @@ class Rules:
         return replace(stimulus, reactions=(outcome("threw", op=stimulus.op, error="ReservedEvent"),))
 
     def _handlers(self, operation: dict[str, Any]) -> None:
-        if operation["op"] == "use":
-            middleware = operation["middleware"]
-            if operation["channel"] is None:
-                self._main_middleware.append(middleware)
-            if middleware["kind"] == "next_then_throw":
-                self._late_throwers.add(middleware["id"])
-            elif middleware["kind"] in ("throw", "next_err") and not middleware["value"]:
-                self._falsy_throwers[middleware["id"]] = middleware
+        self._middleware.registered(operation)
         self._listeners.registered(operation)
         handler = operation.get("handler")
         if isinstance(handler, dict) and handler["kind"] == "deferred":
@@ -173,34 +130,6 @@ class Rules:
         if operation["op"] == "settle":  # the handler returns, whether or not its answer can be sent now
             ended = self._deferred.get(operation["ref"])
             self._ending = [i for i, name in self._active.items() if name == ended][-1:]
-
-    def _sockets(self, operation: dict[str, Any], reactions: list[Step]) -> list[Step]:
-        op = operation["op"]
-        for i in self._ending:
-            self._active.pop(i, None)
-        self._ending = []
-        if op in CLOSING:
-            # Closing happens once, and with a code.
-            self.applied.add("closing")
-            given = operation.get("args", [])
-            args = [*given, *[1000, ""][len(given) :]]
-            reactions = [step for step in reactions if step.get("outcome", {}).get("type") != "socket_close_called"]
-            if self._connected:
-                reactions.append(outcome("socket_close_called", args=args))
-        if op == "bind" and self._connected and operation["socket"] == "open":
-            self.applied.add("drops")
-            reactions.append(outcome("socket_close_called", args=[1001, "another connection was bound"]))
-        if op in ENDS_CONNECTION | {"bind"}:
-            reactions += self._connection_lost()
-            self._connected = False
-        if op == "socket_open" or operation.get("socket") == "open":
-            self._connected = not operation.get("fail_sends")
-            socket = next((step["socket"] for step in reactions if "socket" in step), None)
-            for kept, position in ((self._kept, len(reactions)), (self._kept_first, 0)):
-                reactions[position:position] = [step if socket is None else {**step, "socket": socket} for step in kept]
-                kept.clear()
-            self._queued.clear()
-        return reactions
 
     def _connection_lost(self) -> list[Step]:
         """Nothing outlives its connection: what was sent fails, what runs for the other side is cancelled."""
@@ -210,13 +139,10 @@ class Rules:
             self._settled.add(ref)
         for i, handler in self._active.items():
             self._orphans.add(i)
-            changes.append(
-                outcome("handler_signal_aborted", handler=handler, reason=_error("ConnectionLost", "unknown"))
-            )
+            if i not in self._told:
+                changes.append(outcome("handler_signal_aborted", handler=handler, reason=CONNECTION_LOST))
         self._active.clear()
         self._aborted.clear()
-        if changes:
-            self.applied.add("drops")
         return changes
 
     # ------------------------------------------------------------ what arrives
@@ -250,44 +176,18 @@ class Rules:
         if has_lone_surrogate(message) and "i" not in message:
             self._apply_if(runs_something, "lone surrogates")
             return []
-        if (heard := self._listeners.heard(message, reactions)) is not None:
+        if (heard := self._listeners.heard(message, self._channel(message), reactions)) is not None:
             self.applied.add("listeners")
             reactions = heard
-        if "i" in message and (message.get("c") or a[0] not in RESERVED):
+        if "i" in message and (message.get("c") or a[0] not in RESERVED) and not self._conversations.keeps(message):
             self._active[message["i"]] = None
         return reactions
 
-    def _seen_on_main(self, message: Any, reactions: list[Step]) -> list[Step]:
-        """Middleware of the main channel sees the messages of named ones, too."""
-        if not isinstance(message, dict) or not isinstance(message.get("c"), str) or "h" in message:
-            return reactions
-        a = message.get("a")
-        if not (isinstance(a, list) and a and isinstance(a[0], str)) or message.get("ws-wrapper") is False:
-            return reactions
-        seen = [
-            outcome("middleware_called", middleware=middleware["id"], event=a[0], args=a[1:])
-            for middleware in self._main_middleware
-            if middleware["kind"] == "next"
-        ]
-        if seen:
-            self.applied.add("named channels")
-        return [*seen, *reactions]
-
-    def _stopped_by_nothing(self, message: Any, reactions: list[Step]) -> list[Step]:
-        """Middleware that throws ``null`` or ``0`` lets the message pass in JavaScript."""
-        for position, step in enumerate(reactions):
-            content = step.get("outcome", {})
-            middleware = self._falsy_throwers.get(content.get("middleware", ""))
-            if middleware is None or middleware.get("only_event", content["event"]) != content["event"]:
-                continue
-            self.applied.add("throwing nothing")
-            kept = reactions[: position + 1]
-            if is_id(message.get("i")):
-                value = middleware["value"]
-                e = {"e": {"message": "Error"}, "_": 1} if value is None else {"e": value}
-                kept.append(frame({"i": message["i"], **e}))
-            return kept
-        return reactions
+    def _channel(self, message: dict[str, Any]) -> Any:
+        if "h" not in message:
+            return message.get("c")
+        conversation = self._conversations.find(message["h"])
+        return {"ref": None if conversation is None else conversation.ref}
 
     def _rejected_with_nothing(self, message: Any, reactions: list[Step]) -> list[Step]:
         """``e: null`` is the default error, and a flag on what is no object is ignored."""
@@ -296,16 +196,17 @@ class Rules:
         e, flagged = message["e"], bool(message.get("_"))
         changed: list[Step] = []
         for step in reactions:
-            content = step.get("outcome", {})
+            content = told(step)
             if content.get("type") == "rejected" and (e is None or (flagged and not isinstance(e, dict))):
                 self._apply_if(e is None or isinstance(e, (str, list)), "odd rejections")
-                step = outcome("rejected", ref=content["ref"], error=_error("Error", "Error") if e is None else e)
+                step = outcome("rejected", ref=content["ref"], error=error("Error", "Error") if e is None else e)
             changed.append(step)
         return changed
 
     def _taken_for_an_answer(self, i: Any, reactions: list[Step]) -> list[Step]:
         """A cancellation, or a request that nobody answers, settles no request of our own."""
-        kept = [step for step in reactions if step.get("outcome", {}).get("type") != "resolved"]
+        ref = self._requests.get(i) if is_id(i) else None
+        kept = [step for step in reactions if told(step).get("type") != "resolved" or told(step)["ref"] != ref]
         for step in reactions:
             if step not in kept:
                 self.applied.add("late cancellations")
@@ -323,40 +224,48 @@ class Rules:
             sent = step["sent"] if isinstance(step["sent"], dict) else parsed(step["sent"])
             return self._frame(sent, step, stimulus) if isinstance(sent, dict) else [step]
         content = step["outcome"]
+        if "$channel" in str(content.get("value")) and content["ref"] in self._conversations.by_ref:
+            self._aborted.discard(self._conversations.by_ref[content["ref"]].id)
+            self._settling(content)
+            return [step]
         handle: dict[str, Callable[[Any], list[Step] | None]] = {
             "handler_called": self._handler_called,
             "resolved": self._settling,
             "rejected": self._settling,
             "pending": self._settling,
-            "threw": self._threw,
+            "handler_signal_aborted": self._handler_told,
         }
         if content["type"] == "threw" and QUEUE_FULL in str(content["error"]):
             return self._queue_full(stimulus.value)
+        if content["type"] == "threw" and stimulus.op == "request":
+            self._open.pop(stimulus.value["ref"], None)
         changed = handle[content["type"]](content) if content["type"] in handle else None
         if changed is None and content.get("type") == "resolved" and "$channel" in str(content.get("value")):
             # Nobody asked for a channel: JavaScript answers null that way.
             self.applied.add("null results")
-            i = next(
-                answer["i"] for answer in stimulus.frames() if self._requests.get(answer.get("i")) == content["ref"]
-            )
+            i = self._all_requests.id_of(content["ref"]) or 0
+            self._aborted.add(i)
             nobody = {"h": i, "x": {"message": "nobody asked for a channel"}, "_": 1}
             return [outcome("resolved", ref=content["ref"], value=None), frame(nobody)]
         return [step] if changed is None else changed
 
     def _queue_full(self, operation: dict[str, Any]) -> list[Step]:
         """Ten messages fill JavaScript's queue, wsrpc's is longer."""
-        self.applied.add("offline queue")
-        message = _message(operation)
+        number = None
         if operation["op"] == "request":
-            message["i"] = number = 1_000_000 + len(self._kept)
+            number = self._all_requests.invent()
             self._requests[number] = self._stolen[number] = operation["ref"]
-        self._kept.append(frame(message))
+        self._connection.queue_full(operation, number)
         return []
 
     def _handler_called(self, content: Any) -> list[Step] | None:
         for i, handler in self._active.items():
             if handler is None and content["signal"]:
                 self._active[i] = content["handler"]
+        return None
+
+    def _handler_told(self, content: Any) -> list[Step] | None:
+        self._told.update(i for i, handler in self._active.items() if handler == content["handler"])
         return None
 
     def _settling(self, content: Any) -> list[Step] | None:
@@ -368,23 +277,26 @@ class Rules:
             self._open.pop(ref, None)
         return None
 
-    def _threw(self, content: Any) -> list[Step] | None:
-        if content["op"] == "request" and self._open:
-            self._open.popitem()
-        return None
-
     def _frame(self, sent: dict[str, Any], step: Step, stimulus: Stimulus) -> list[Step]:
         i = sent.get("i")
         if "a" in sent:
             if is_id(i) and stimulus.op != "emit":
                 self._sent_request(sent["i"], stimulus)
             return [step]
+        if i in self._orphans and "x" not in sent:
+            self._orphans.discard(i)
+            self.applied.add("drops")
+            return []
+        if "h" in sent and "i" in sent and self._conversations.find(i) is not None:
+            self._aborted.discard(sent["i"])
+            self._active.pop(sent["i"], None)
+            return [step]
         if "h" in sent and "i" in sent:
             self.applied.add("null results")
             self._active.pop(sent["i"], None)
             return [frame({"i": i, "d": None})] if is_id(i) else []
         if "h" in sent:
-            again = stimulus.kind == "feed" and sent["h"] in self._aborted
+            again = stimulus.kind in ("feed", "feed_burst") and sent["h"] in self._aborted
             self._aborted.add(sent["h"])
             self._apply_if(again, "unknown channels")
             return [] if again else [step]
@@ -392,16 +304,8 @@ class Rules:
             self._given_up.add(i or 0)
             ref = self._requests.get(i or 0)
             return [] if ref in self._refused else [step]
-        if i in self._orphans:
-            self._orphans.discard(i)
-            self.applied.add("drops")
-            return []
         self._active.pop(i or 0, None)
-        if i in self._spoiled and "e" not in sent:
-            # In Python middleware is around the handler: what it raises afterwards is the answer.
-            self.applied.add("late throws")
-            return [frame({"i": i, "e": {"message": THROWN_LATE}, "_": 1})]
-        return [step]
+        return [self._middleware.answered(sent, step) if "i" in sent else step]
 
     def _sent_request(self, i: int, stimulus: Stimulus) -> None:
         waiting = [ref for ref, was_sent in self._open.items() if not was_sent]
@@ -413,7 +317,7 @@ class Rules:
             self._open[ref] = True
 
     def _state(self, step: Step) -> Step:
-        content = step.get("outcome", {})
+        content = told(step)
         if content.get("type") != "state":
             return step
         pending = min(content["pending_requests"], len(self._open))
@@ -422,27 +326,3 @@ class Rules:
             return step
         self.applied.add("leaks")
         return {"outcome": {**content, "pending_requests": pending, "active_requests": active}}
-
-
-def has_lone_surrogate(value: Any) -> bool:
-    left = [value]  # a list instead of recursion, because recordings nest deeper than Python calls
-    while left:
-        part = left.pop()
-        if isinstance(part, str):
-            if any(0xD800 <= ord(character) < 0xE000 for character in part):
-                return True
-        elif isinstance(part, list):
-            left += part
-        elif isinstance(part, dict):
-            left += part
-            left += part.values()
-    return False
-
-
-def adapted(scenario: Scenario) -> tuple[Scenario, set[str]]:
-    """The scenario as wsrpc must play it, and the names of the rules that made a difference."""
-    rules = Rules()
-    stimuli = [rules.adapt(stimulus) for stimulus in scenario.stimuli]
-    if stimuli and (pending := rules.still_pending()):
-        stimuli[-1] = replace(stimuli[-1], reactions=(*stimuli[-1].reactions, *pending))
-    return scenario.having(stimuli), rules.applied

@@ -1,4 +1,4 @@
-"""Reading recorded scenarios, and choosing those that can be replayed."""
+"""Reading recorded scenarios."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 
 Step = dict[str, Any]
 
-STIMULI = ("do", "feed", "feed_burst", "feed_binary")
+STIMULI = frozenset({"do", "feed", "feed_burst", "feed_binary"})
 
-_CHANNEL_KINDS = frozenset({"channel", "async_channel", "deferred_channel", "iterable"})
-_CHANNEL_KEYS = frozenset({"channel_ref", "channel_on", "channel_use"})
-_ITERATION = frozenset({"iter_open", "iter_next", "iter_return", "iter_throw", "for_await"})
+CHANNEL_KINDS = frozenset({"channel", "async_channel", "deferred_channel"})
+"""Kinds of handlers that return the anonymous channel that they have made."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class Scenario:
     stimuli: tuple[Stimulus, ...]
     counterpart: str | None = None
     steps: tuple[Step, ...] = field(default=(), repr=False)
+    opens: frozenset[str] = frozenset()
+    """The requests that ask for a channel, by ``ref``: in Python another call than those that ask for a value."""
 
     @property
     def tagged(self) -> bool:
@@ -73,7 +74,8 @@ def load(folder: Path) -> list[Scenario]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, list):
             found += [_scenario(entry, path.stem) for entry in content]
-    return found
+    by_name = {scenario.name: scenario for scenario in found}
+    return [replace(scenario, opens=openings(scenario, by_name)) for scenario in found]
 
 
 def load_other_versions(folder: Path) -> list[Scenario]:
@@ -116,7 +118,7 @@ def _stimuli(steps: list[Step]) -> Iterator[Stimulus]:
         yield Stimulus(kind, value, socket, tuple(reactions))
 
 
-# ---------------------------------------------------------------- choosing
+# ---------------------------------------------------------------- what asks for a channel
 
 
 def operations(scenario: Scenario) -> Iterator[dict[str, Any]]:
@@ -125,49 +127,35 @@ def operations(scenario: Scenario) -> Iterator[dict[str, Any]]:
     while waiting:
         operation = waiting.pop(0)
         yield operation
-        waiting += operation.get("handler", {}).get("do", []) if isinstance(operation.get("handler"), dict) else []
+        if isinstance(operation.get("handler"), dict):
+            waiting += operation["handler"].get("do", [])
+            waiting += [{"op": "on", "channel": None, **entry} for entry in operation["handler"].get("channel_on", [])]
 
 
-def makes_channels(scenario: Scenario) -> bool:
-    """Whether a handler of this side makes an anonymous channel or a stream."""
-    for operation in operations(scenario):
-        handler = operation.get("handler")
-        if isinstance(handler, dict) and (handler["kind"] in _CHANNEL_KINDS or _CHANNEL_KEYS & handler.keys()):
-            return True
-    return False
+def answers_with_channel(handler: dict[str, Any]) -> bool:
+    """Whether a handler's answer is an anonymous channel, if all goes well."""
+    return handler["kind"] in CHANNEL_KINDS or handler["kind"] == "iterable"
 
 
-def uses_channels(scenario: Scenario) -> bool:
-    """Whether something is done with an anonymous channel that the other side made."""
-    received: set[Any] = set()
-    for stimulus in scenario.stimuli:
-        if stimulus.kind == "do":
-            operation = stimulus.value
-            if operation["op"] in _ITERATION or isinstance(operation.get("channel"), dict):
-                return True
-        fed = [frame for frame in stimulus.frames() if isinstance(frame, dict)]
-        sent = [frame for frame in map(_sent, stimulus.reactions) if isinstance(frame, dict)]
-        for frame in fed + sent:
-            if "h" in frame and "i" not in frame and frame["h"] in received:
-                return True
-        if any("$channel" in str(step.get("outcome")) for step in stimulus.reactions):
-            received |= {frame["i"] for frame in fed if "h" in frame and "i" in frame}
-    return False
+def openings(scenario: Scenario, others: dict[str, Scenario]) -> frozenset[str]:
+    """The requests of this side that ask for a channel.
 
-
-def _sent(step: Step) -> Any:
-    return parsed(step["sent"]) if "sent" in step else None
-
-
-def needs_anonymous_channels(scenario: Scenario, others: dict[str, Scenario]) -> bool:
-    """Whether the scenario cannot be replayed without anonymous channels or iteration.
-
-    An answer ``{i, h}`` alone is no reason: JavaScript answers null that way by mistake. So where the other half of a
-    pair is there and makes no channel, what arrives here was a null.
+    In JavaScript only the answer tells. And that may be wrong: JavaScript answers null as if it were a channel. Where
+    the other half of a pair is there and its handler makes none, what arrives here was a null.
     """
-    if makes_channels(scenario):
-        return True
+    outcomes = [step["outcome"] for stimulus in scenario.stimuli for step in stimulus.reactions if "outcome" in step]
+    found = {content["ref"] for content in outcomes if "$channel" in str(content.get("value"))}
+    for operation in operations(scenario):
+        if isinstance(operation.get("channel"), dict):
+            found.add(operation["channel"]["ref"])
+    asked = {operation["ref"]: operation["event"] for operation in operations(scenario) if operation["op"] == "request"}
+    found &= asked.keys()
     other = others.get(scenario.counterpart or "")
-    if other is not None and not makes_channels(other):
-        return any(operation["op"] in _ITERATION for operation in operations(scenario))
-    return uses_channels(scenario)
+    if other is None:
+        return frozenset(found)
+    makers = {
+        operation["event"]
+        for operation in operations(other)
+        if isinstance(operation.get("handler"), dict) and answers_with_channel(operation["handler"])
+    }
+    return frozenset(ref for ref in found if asked[ref] in makers)

@@ -61,8 +61,8 @@ class PrefixCodec(JsonCodec):
             raise ValueError("without the prefix")
         return bytes(payload[len(self._prefix) :])
 
-    def claims(self, payload: bytes, /) -> bool:
+    def claims(self, payload: bytes | bytearray, /) -> bool:
         return payload.startswith(self._prefix)
 
-    def rescue(self, payload: bytes, /) -> None:
+    def rescue(self, payload: bytes | bytearray, /) -> None:
         return None

@@ -8,7 +8,16 @@ import math
 from datetime import datetime
 from typing import Any
 
-from wsrpc import ChannelClosed, ConnectionLost, QueueFull, RemoteError, RequestTimeout, ReservedEvent, RpcError
+from wsrpc import (
+    ChannelClosed,
+    ChannelNotReady,
+    ConnectionLost,
+    QueueFull,
+    RemoteError,
+    RequestTimeout,
+    ReservedEvent,
+    RpcError,
+)
 
 SAFE = 2**53
 
@@ -80,7 +89,7 @@ def raised_by(value: Any, *, with_props: bool = False) -> BaseException:
 
 _JAVASCRIPT_TEXTS = {
     "Cannot emit on a closed channel": "ChannelClosed",
-    "Cannot request on a closed channel": "ChannelClosed",
+    "Cannot send request on a closed channel": "ChannelClosed",
     "Channel namespace must not be an empty string": "TypeError",
     "WebSocket is not connected and send queue is full": "QueueFull",
     "socket must be a WebSocket-like object": "TypeError",
@@ -89,7 +98,7 @@ _JAVASCRIPT_TEXTS = {
 """What this side did wrong: the language's own class counts there, not the text."""
 
 _NOT_ENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
-MISUSE = (ChannelClosed, QueueFull, ReservedEvent, *_NOT_ENCODABLE)
+MISUSE = (ChannelClosed, ChannelNotReady, QueueFull, ReservedEvent, *_NOT_ENCODABLE)
 
 
 def recorded_misuse(error: Any) -> Any:
@@ -104,6 +113,8 @@ def misuse(error: BaseException) -> str:
     """The name for an exception that this side's own call raised."""
     if isinstance(error, TypeError) and "is a non-empty string" in str(error):
         return "TypeError"
+    if isinstance(error, ChannelNotReady):
+        return "ChannelClosed"  # JavaScript's text is the same for both
     if isinstance(error, _NOT_ENCODABLE) and not isinstance(error, ReservedEvent):
         return "NotEncodable"
     return type(error).__name__
@@ -154,6 +165,8 @@ def _error(error: BaseException) -> dict[str, Any]:
             return {"name": "RequestTimeoutError", "message": "Request timed out"}
         case ConnectionLost():
             return {"name": "ConnectionLost", "message": error.outcome}
+        case ChannelClosed():
+            return {"name": "ChannelClosed", "message": "", "reason": observed(error.reason)}
         case RemoteError():
             props = dict(error.fields)
             name = props.pop("name", "Error")
