@@ -51,7 +51,7 @@ class Asker:
         convert = None if returns is UNSET else self.converter(returns)
         if timeout is not UNSET and timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
-        h = channel if channel.__class__ is int else None
+        h = channel if isinstance(channel, int) else None
         pending = self._requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
         message = _request(pending.id, channel, (event, *args))
         try:

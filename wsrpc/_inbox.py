@@ -126,7 +126,7 @@ class Inbox:
     def _value(self, message: Inbound) -> Any:
         a = message.a
         if self.items:
-            item = a[1] if len(a) > 1 else None
+            item: Any = a[1] if len(a) > 1 else None
             return item.get("value") if item.__class__ is dict else None
         # An event with one argument stands for that, one with several for the list of them.
         return (a[1] if len(a) == 2 else a[1:]) if len(a) > 1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import UNSET
 
@@ -114,11 +115,12 @@ class Intake:
             view = self._observe(payload, text, decode) if observed else None
             a = message.a
             i = message.i
+            h: Any = message.h
             if a.__class__ is list and a:
                 if (
                     (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
                     and message.c is None
-                    and message.h is None
+                    and h is None
                     and a[0].__class__ is str
                     and len(a[0]) <= self._short_name
                     and len(a) <= self._most_arguments
@@ -129,10 +131,10 @@ class Intake:
                         self._calls.dispatch(message, view)
                 elif (
                     i is UNSET
-                    and message.h.__class__ is int
+                    and type(h) is int
                     and a[0].__class__ is str
                     and len(a) <= self._most_arguments
-                    and (channel := self._channels.find(message.h)) is not None
+                    and (channel := self._channels.find(h)) is not None
                     and (tap := channel._arrivals.live.get(a[0])) is not None
                 ):
                     tap.arrived(message, payload, decode)  # an item of a stream, most of the time
@@ -169,7 +171,7 @@ class Intake:
             self._refuse(message, f"Channel '{_short(channel)}' does not exist")
         elif len(a) > self._most_arguments:
             self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
-        elif name.__class__ is str and (self._too_long(name) or (channel.__class__ is str and self._too_long(channel))):
+        elif isinstance(name, str) and (self._too_long(name) or (isinstance(channel, str) and self._too_long(channel))):
             self._refuse(message, f"a name of more than {self._limits.name} bytes")
         elif message.h is not None:
             self._on_channel(message, payload, decode)

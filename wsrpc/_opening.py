@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET, UnsetType
 
@@ -187,5 +187,6 @@ def check_source(send: Any) -> None:
         send, (AsyncIterable, Iterable)
     ):
         raise TypeError(
-            f"send= takes an iterable or async iterable whose items are sent one by one, got {type(send).__name__}"
+            "send= takes an iterable or async iterable whose items are sent one by one, got "
+            f"{type(cast(object, send)).__name__}"
         )

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 
 from ._answers import Answers
 from ._asking import Asker
+from ._caller import Source
 from ._channels import Channels
 from ._invoke import Call
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected
 from ._source import close_source
+from .anonymous import AnonymousChannel
 from .errors import ChannelClosed, RemoteError, RpcError
 
 __all__ = ["Serving"]
@@ -43,47 +45,51 @@ class Serving:
 
     async def run(self, call: Call, work: Any) -> Any:
         """Answer with a channel, then do ``work``: await it, or send the items of it. Returns what it returns."""
-        is_source = not inspect.isawaitable(work)
-        producer: Producer | None = None
+        if not inspect.isawaitable(work):
+            try:
+                await self._stream(call, self._begin(call), work)
+            finally:
+                await close_source(work)
+            return None
         try:
-            if call.cancelled:
-                raise asyncio.CancelledError(call.ctx.cancel_reason)
-            channel = self.deliver(call)
-            if not is_source:
-                if call.ctx._upload is not None:
-                    Misdirected(channel, ("start", "pull"), lambda: channel._abort(_gives_no_items(call)))
-                awaited, work = work, None
-                return await awaited
-            patience = self._channels.limits.unread
-            late = RpcError(
-                f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it "
-                "is opened with stream(), not with request(send=), and then read"
-            )
-            producer = Producer(channel, self._asker, patience=patience, late=late)
-            await producer.run(work)
+            channel = self._begin(call)
+        except BaseException:
+            if inspect.iscoroutine(work):
+                work.close()  # it never begins
+            raise
+        if call.ctx._upload is not None:
+            Misdirected(channel, ("start", "pull"), lambda: channel._abort(_gives_no_items(call)))
+        return await work
+
+    def _begin(self, call: Call) -> AnonymousChannel:
+        if call.cancelled:
+            raise asyncio.CancelledError(call.ctx.cancel_reason)
+        return self.deliver(call)
+
+    async def _stream(self, call: Call, channel: AnonymousChannel, source: Source) -> None:
+        patience = self._channels.limits.unread
+        late = RpcError(
+            f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it "
+            "is opened with stream(), not with request(send=), and then read"
+        )
+        producer = Producer(channel, self._asker, patience=patience, late=late)
+        try:
+            await producer.run(source)
             await producer.finish()
             call.pulled = producer.pulled
-            return None
         except ItemRefused as exc:
             # JavaScript that breaks out of its loop does not say so. Neither does it when its iterator has overflowed.
             self._owner.note("the consumer of %s takes no more items: %s", call.ctx.label, exc)
             channel._abort(None)
-            return None
         except ChannelClosed:
-            if producer is None or not channel.closed:
+            if not channel.closed:
                 raise
-            return None  # the handler has itself ended the channel that it streams on
+            # The handler has itself ended the channel that it streams on.
         except Exception as exc:
-            if producer is not None:
-                producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
+            producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
             raise
-        finally:
-            if is_source:
-                await close_source(work)
-            elif inspect.iscoroutine(work):
-                work.close()  # it never began
 
-    def deliver(self, call: Call) -> Any:
+    def deliver(self, call: Call) -> AnonymousChannel:
         """Answer the call's request with its channel.
 
         Raises:

@@ -60,10 +60,10 @@ class Unframer:
             receiver.receive(payload, first == TEXT)  # looked up each time: it may have been detached meanwhile
             position = after
         if position < end:
-            self._rest = buffer if position == 0 and buffer.__class__ is bytearray else bytearray(buffer[position:])
+            self._rest = buffer if position == 0 and isinstance(buffer, bytearray) else bytearray(buffer[position:])
         return b""
 
     def take_rest(self) -> bytearray:
         """What was kept, for the library to go on with."""
         rest, self._rest = self._rest, b""
-        return rest if rest.__class__ is bytearray else bytearray(rest)
+        return rest if isinstance(rest, bytearray) else bytearray(rest)
