@@ -149,8 +149,11 @@ class Opener:
             ChannelClosed: the channel is over.
             whatever the source raises.
         """
-        # In a task of its own, because a source may wait for ever for an item that nobody wants.
-        running = asyncio.get_running_loop().create_task(producer.run(send))
+        # In a task of its own, because a source may wait for ever for an item that nobody wants. It closes the source,
+        # too, whatever happens here meanwhile.
+        running = asyncio.get_running_loop().create_task(_send_all(producer, send))
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._keep(running)
         finished = False
         try:
             await asyncio.wait({running, producer.stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +161,6 @@ class Opener:
         finally:
             running.cancel()
             await asyncio.wait({running})
-            await close_source(send)
         if finished and running.cancelled():
             raise asyncio.CancelledError("the source was cancelled")  # by itself, not from here
         error = None if running.cancelled() else running.exception()
@@ -166,6 +168,13 @@ class Opener:
             raise ChannelClosed(str(producer.h))
         if error is not None:
             raise error
+
+
+async def _send_all(producer: Producer, send: Source) -> None:
+    try:
+        await producer.run(send)
+    finally:
+        await close_source(send)
 
 
 def _for_handler(exc: BaseException) -> RpcError:
