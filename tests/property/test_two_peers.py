@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
+from machine import ConnectedPeers, sides
 
 from wsrpc import (
     ConnectionLost,
@@ -28,13 +28,11 @@ from wsrpc import (
     TooManyRequests,
     UnknownEvent,
 )
-from wsrpc._lifecycle import Closers
 from wsrpc._settings import make_settings
-from wsrpc.testing import Clock, MemoryTransport, memory_transports
+from wsrpc.testing import Clock
 
 SMALL = Limits(high_water=300, hard_cap=100_000, running=3, waiting=4, pending=8, offline=3, open_handlers=2)
 
-sides = st.sampled_from([0, 1])
 kinds = st.sampled_from(["echo", "later", "held", "stubborn", "back", "fails", "nobody", "ordered"])
 timeouts = st.sampled_from([None, None, 1.0, 5.0])
 
@@ -71,31 +69,20 @@ class Asked:
                 assert self.kind in ENDS or isinstance(error, (Overloaded, *inner)), error
 
 
-class TwoPeers(RuleBasedStateMachine):
+class TwoPeers(ConnectedPeers):
+    limits = SMALL
+
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.asked: list[Asked] = []
         self.emitted: list[asyncio.Task[None]] = []
         self.number = 0
         self.closed = 0
 
-    # ------------------------------------------------------------ running the loop
-
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(coroutine)
-
-    async def turns(self, count: int) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0)
-
     @initialize(offline=st.booleans(), opens=st.booleans(), extensions=st.booleans())
     def begin(self, offline: bool, opens: bool, extensions: bool) -> None:
         async def main() -> None:
             self.clock = Clock()
-            self.gate = asyncio.Event()
             shared = make_settings(SMALL, None, None, extensions=extensions)
             self.peers = [
                 Peer(shared, dialer=True, loop=self.clock, keeps_offline=offline),
@@ -103,7 +90,6 @@ class TwoPeers(RuleBasedStateMachine):
             ]
             self.seen: list[list[int]] = [[], []]
             self.starts: Counter[tuple[int, int]] = Counter()
-            self.ends: list[MemoryTransport] = []
             for side, peer in enumerate(self.peers):
                 self.register(side, peer, opens)
 
@@ -189,49 +175,9 @@ class TwoPeers(RuleBasedStateMachine):
         if running:
             running[which % len(running)].cancel()
 
-    @rule(count=st.integers(1, 4))
-    def turn(self, count: int) -> None:
-        self.run(self.turns(count))
-
-    @rule()
-    def settle(self) -> None:
-        self.run(self.turns(30))
-
     @rule(seconds=st.sampled_from([0.5, 1.0, 4.0]))
     def time_passes(self, seconds: float) -> None:
-        async def main() -> None:
-            self.clock.advance(seconds)
-
-        self.run(main())
-
-    @rule()
-    def release_handlers(self) -> None:
-        async def main() -> None:
-            gate, self.gate = self.gate, asyncio.Event()
-            gate.set()
-
-        self.run(main())
-
-    @rule(side=sides)
-    def hold_line(self, side: int) -> None:
-        if self.ends:
-            self.ends[side].hold()
-
-    @rule(side=sides)
-    def release_line(self, side: int) -> None:
-        async def main() -> None:
-            if self.ends:
-                self.ends[side].release()
-
-        self.run(main())
-
-    @rule(side=sides)
-    def drop(self, side: int) -> None:
-        async def main() -> None:
-            if self.ends:
-                self.ends[side].abort()
-
-        self.run(main())
+        self.let_time_pass(seconds)
 
     @rule(side=sides)
     def close(self, side: int) -> None:
@@ -241,31 +187,12 @@ class TwoPeers(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.closed < 20)
     def connect(self) -> None:
-        """Bind both to a new connection, whether there is an old one or not."""
-
-        async def main() -> None:
-            self.ends = list(memory_transports(limits=SMALL))
-            for peer, end in zip(self.peers, self.ends, strict=True):
-                peer.bind(end)
-
-        self.run(main())
+        self.bind()
 
     # ------------------------------------------------------------ what must hold
 
-    def teardown(self) -> None:
-        try:
-            if hasattr(self, "peers"):
-                self.run(self.finish())
-        finally:
-            self.loop.close()
-
     async def finish(self) -> None:
-        for end in self.ends:
-            end.release()
-        gate, self.gate = self.gate, asyncio.Event()
-        self.gate.set()
-        gate.set()
-        await self.turns(50)
+        await self.let_all_go()
         for peer in self.peers:
             await peer.close()
         await self.turns(50)
@@ -279,15 +206,7 @@ class TwoPeers(RuleBasedStateMachine):
         assert max(self.starts.values(), default=0) <= 1, "a request ran twice"
         for seen in self.seen:
             assert seen == sorted(set(seen)), "events arrived twice or out of order"
-        for peer in self.peers:
-            await peer._join(0, Closers())
-            assert (peer.pending, peer.active) == (0, 0), peer
-            assert peer._calls.active == {} and len(peer._calls.room) == 0
-            assert not peer._out.line.busy and peer._background == {}
-        assert self.clock.next_deadline is None, "a timer is left"
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert left == set(), left
-        assert self.complaints == []
+        await self.assert_empty()
 
 
 TestTwoPeers = TwoPeers.TestCase

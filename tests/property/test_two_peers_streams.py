@@ -7,12 +7,13 @@ one that does not gets an error that says why; every source is closed; and after
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
+from machine import ConnectedPeers, sides
 
 from wsrpc import (
     AnonymousChannel,
@@ -28,9 +29,8 @@ from wsrpc import (
     Stream,
     TooManyRequests,
 )
-from wsrpc._lifecycle import Closers
 from wsrpc._settings import make_settings
-from wsrpc.testing import Clock, MemoryTransport, memory_transports
+from wsrpc.testing import Clock
 
 SMALL = Limits(
     high_water=400, hard_cap=100_000, running=4, waiting=4, channels=6, stream_window=4, stream_window_bytes=400
@@ -42,7 +42,6 @@ OVERDUE = "within 30 s"
 SIZE = 60
 """Bytes that each item has at least, so that few of them fill the line."""
 
-sides = st.sampled_from([0, 1])
 kinds = st.sampled_from(["agen", "gen", "object", "slow", "fails", "translate"])
 lengths = st.integers(0, 12)
 
@@ -79,12 +78,11 @@ class Read:
             self.ended = exc
 
 
-class StreamingPeers(RuleBasedStateMachine):
+class StreamingPeers(ConnectedPeers):
+    limits = SMALL
+
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.reads: list[Read] = []
         self.uploads: list[tuple[int, str, asyncio.Task[Any]]] = []
         self.channels: list[asyncio.Task[AnonymousChannel]] = []
@@ -93,23 +91,14 @@ class StreamingPeers(RuleBasedStateMachine):
         self.connects = 0
         self.line = 0
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(coroutine)
-
-    async def turns(self, count: int) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0)
-
     @initialize(extensions=st.booleans())
     def begin(self, extensions: bool) -> None:
         async def main() -> None:
             self.clock = Clock()
-            self.gate = asyncio.Event()
             shared = make_settings(SMALL, None, None, extensions=extensions)
             self.peers = [Peer(shared, dialer=dialer, loop=self.clock) for dialer in (True, False)]
             for peer in self.peers:
                 self.register(peer)
-            self.ends: list[MemoryTransport] = []
 
         self.run(main())
         self.connect()
@@ -265,74 +254,20 @@ class StreamingPeers(RuleBasedStateMachine):
 
         self.tasks.append(self.loop.create_task(main()))
 
-    @rule(count=st.integers(1, 4))
-    def turn(self, count: int) -> None:
-        self.run(self.turns(count))
-
-    @rule()
-    def settle(self) -> None:
-        self.run(self.turns(30))
-
     @rule(seconds=st.sampled_from([1.0, 20.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
-        async def main() -> None:
-            self.clock.advance(seconds)
-
-        self.run(main())
-
-    @rule()
-    def release_sources(self) -> None:
-        async def main() -> None:
-            gate, self.gate = self.gate, asyncio.Event()
-            gate.set()
-
-        self.run(main())
-
-    @rule(side=sides)
-    def hold_line(self, side: int) -> None:
-        self.ends[side].hold()
-
-    @rule(side=sides)
-    def release_line(self, side: int) -> None:
-        async def main() -> None:
-            self.ends[side].release()
-
-        self.run(main())
-
-    @rule(side=sides)
-    def drop(self, side: int) -> None:
-        async def main() -> None:
-            self.ends[side].abort()
-
-        self.run(main())
+        self.let_time_pass(seconds)
 
     @rule()
     @precondition(lambda self: self.connects < 10)
     def connect(self) -> None:
-        async def main() -> None:
-            self.connects += 1
-            self.ends = list(memory_transports(limits=SMALL))
-            for peer, end in zip(self.peers, self.ends, strict=True):
-                peer.bind(end)
-
-        self.run(main())
+        self.connects += 1
+        self.bind()
 
     # ------------------------------------------------------------ what must hold
 
-    def teardown(self) -> None:
-        try:
-            if hasattr(self, "peers"):
-                self.run(self.finish())
-        finally:
-            self.loop.close()
-
     async def finish(self) -> None:
-        for end in self.ends:
-            end.release()
-        gate, self.gate = self.gate, asyncio.Event()
-        self.gate.set()
-        gate.set()
-        await self.turns(60)
+        await self.let_all_go()
         for read in self.reads:
             await read.stream.aclose()
         await self.turns(60)
@@ -357,17 +292,8 @@ class StreamingPeers(RuleBasedStateMachine):
             assert task.done()
             if not task.cancelled() and (failed := task.exception()) is not None:
                 raise failed
-        for peer in self.peers:
-            await peer._join(0, Closers())
-            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._calls.active == {} and len(peer._calls.room) == 0
-            assert not peer._out.line.busy and peer._background == {}
-            assert peer._anonymous.lingering == 0
         assert self.open_sources == 0, "a source was not closed"
-        assert self.clock.next_deadline is None, "a timer is left"
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert left == set(), left
-        assert self.complaints == []
+        await self.assert_empty()
 
 
 TestStreamingPeers = StreamingPeers.TestCase

@@ -1,0 +1,130 @@
+"""What the state machines over two connected peers have in common: a loop, a clock, and what happens to the line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from wsrpc import Limits, Peer
+from wsrpc._lifecycle import Closers
+from wsrpc.testing import Clock, MemoryTransport, memory_transports
+
+__all__ = ["ConnectedPeers", "sides"]
+
+sides = st.sampled_from([0, 1])
+
+
+class ConnectedPeers(RuleBasedStateMachine):
+    """``peers``, ``clock`` and ``limits`` are given by the machine; ``gate`` holds back whoever waits for it."""
+
+    peers: list[Peer]
+    clock: Clock
+    limits: Limits
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.complaints: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        self.ends: list[MemoryTransport] = []
+        self.gate = asyncio.Event()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    async def turns(self, count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    def bind(self) -> None:
+        """Bind both to a new connection, whether there is an old one or not."""
+
+        async def main() -> None:
+            self.ends = list(memory_transports(limits=self.limits))
+            for peer, end in zip(self.peers, self.ends, strict=True):
+                peer.bind(end)
+
+        self.run(main())
+
+    # ------------------------------------------------------------ what happens
+
+    @rule(count=st.integers(1, 4))
+    def turn(self, count: int) -> None:
+        self.run(self.turns(count))
+
+    @rule()
+    def settle(self) -> None:
+        self.run(self.turns(30))
+
+    def let_time_pass(self, seconds: float) -> None:
+        async def main() -> None:
+            self.clock.advance(seconds)
+
+        self.run(main())
+
+    @rule()
+    def open_gate(self) -> None:
+        async def main() -> None:
+            gate, self.gate = self.gate, asyncio.Event()
+            gate.set()
+
+        self.run(main())
+
+    @rule(side=sides)
+    def hold_line(self, side: int) -> None:
+        if self.ends:
+            self.ends[side].hold()
+
+    @rule(side=sides)
+    def release_line(self, side: int) -> None:
+        async def main() -> None:
+            if self.ends:
+                self.ends[side].release()
+
+        self.run(main())
+
+    @rule(side=sides)
+    def drop(self, side: int) -> None:
+        async def main() -> None:
+            if self.ends:
+                self.ends[side].abort()
+
+        self.run(main())
+
+    # ------------------------------------------------------------ what must hold
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "peers"):
+                self.run(self.finish())
+        finally:
+            self.loop.close()
+
+    async def finish(self) -> None:
+        raise NotImplementedError
+
+    async def let_all_go(self) -> None:
+        """Nothing holds anything back any more."""
+        for end in self.ends:
+            end.release()
+        gate, self.gate = self.gate, asyncio.Event()
+        self.gate.set()
+        gate.set()
+        await self.turns(60)
+
+    async def assert_empty(self) -> None:
+        """Nothing is left in the peers, after they were closed, nor of them."""
+        for peer in self.peers:
+            await peer._join(0, Closers())
+            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
+            assert peer._calls.active == {} and len(peer._calls.room) == 0
+            assert not peer._out.line.busy and peer._background == {}
+            assert peer._anonymous.lingering == 0
+        assert self.clock.next_deadline is None, "a timer is left"
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert left == set(), left
+        assert self.complaints == []
