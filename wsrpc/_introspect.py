@@ -12,9 +12,10 @@ import sys
 import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
-__all__ = ["Facts", "Parameter", "injectable", "introspect", "readable", "refusal"]
+__all__ = ["Facts", "Parameter", "Role", "injectable", "introspect", "readable", "refusal"]
 
 _C = TypeVar("_C", bound=type[Any])
 _INJECTED: dict[type[Any], str] = {}
@@ -36,6 +37,15 @@ class Parameter(NamedTuple):
     expression: str = ""  # injected and stream only: Python source in terms of `ctx`
 
 
+class Role(Enum):
+    """What a handler does with its request. But for the first, a channel is the answer before its body runs."""
+
+    RESULT = "gives a value, or a stream: what it returns tells"
+    CONVERSATION = "talks with its caller over a channel of their own"
+    UPLOAD = "reads what its caller sends, and its result answers the end of that"
+    EXCHANGE = "reads what its caller sends, and yields items meanwhile"
+
+
 class Facts(NamedTuple):
     """What introspection found out about a handler."""
 
@@ -43,8 +53,7 @@ class Facts(NamedTuple):
     where: str
     is_coroutine: bool
     is_generator: bool
-    opens: bool
-    """Whether the request is answered with a channel before the function's body runs."""
+    role: Role
     parameters: tuple[Parameter, ...]
 
 
@@ -307,4 +316,7 @@ def introspect(function: Any) -> Facts:
         raise refusal(name, where, talks[0], text)
     if reads and not (is_coroutine or inspect.isasyncgenfunction(body)):
         raise refusal(name, where, reads[0], "reading what the caller sends takes an `async def`")
-    return Facts(name, where, is_coroutine, is_generator, bool(talks or reads), tuple(parameters))
+    role = Role.CONVERSATION if talks else Role.RESULT
+    if reads:
+        role = Role.UPLOAD if is_coroutine else Role.EXCHANGE
+    return Facts(name, where, is_coroutine, is_generator, role, tuple(parameters))

@@ -14,6 +14,7 @@ from ._channels import Channels
 from ._invoke import Call
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected
+from ._signature import Role
 from ._source import close_source
 from .anonymous import AnonymousChannel
 from .errors import ChannelClosed, RemoteError, RpcError
@@ -57,7 +58,7 @@ class Serving:
             if inspect.iscoroutine(work):
                 work.close()  # it never begins
             raise
-        if call.ctx._upload is not None:
+        if _role(call) is Role.UPLOAD:
             Misdirected(channel, ("start", "pull"), lambda: channel._abort(_gives_no_items(call)))
         return await work
 
@@ -127,17 +128,17 @@ class Serving:
         assert channel is not None
         if channel.closed:
             return
-        handler = call.handler
         label = call.ctx.label
-        if handler is None or not (handler.opens and handler.is_coroutine):  # a stream: its end was its last item
-            if upload is not None and (i := upload.take_end()) is not None:
-                self._answers.resolve(i, None, label)
-            # Whoever pulls has the channel in hand, and should learn that it is of no more use.
-            (channel._finish if call.pulled else channel._end_well)()
-        elif upload is None:
-            channel._finish()
-        else:
-            self._answer_end(call, lambda i: self._answers.resolve(i, value, label))
+        match _role(call):
+            case Role.CONVERSATION:
+                channel._finish()
+            case Role.UPLOAD:
+                self._answer_end(call, lambda i: self._answers.resolve(i, value, label))
+            case _:  # a stream: its end was its last item
+                if upload is not None and (i := upload.take_end()) is not None:
+                    self._answers.resolve(i, None, label)
+                # Whoever pulls has the channel in hand, and should learn that it is of no more use.
+                (channel._finish if call.pulled else channel._end_well)()
 
     def failed(self, call: Call, error: RpcError) -> None:
         """What ran on the channel failed."""
@@ -145,7 +146,7 @@ class Serving:
         assert channel is not None
         if channel.closed:
             return
-        if call.ctx._upload is not None and call.handler is not None and call.handler.is_coroutine:
+        if _role(call) is Role.UPLOAD:
             self._answer_end(call, lambda i: self._answers.reject(i, error))
         else:
             channel._abort(error)
@@ -167,6 +168,10 @@ class Serving:
             upload.on_end = end
             upload.leave(None)
             channel._expect_end()
+
+
+def _role(call: Call) -> Role:
+    return Role.RESULT if call.handler is None else call.handler.role
 
 
 def _gives_no_items(call: Call) -> RpcError:

@@ -18,10 +18,10 @@ import msgspec
 
 from ._arguments import ArgumentsRefused, Explainer
 from ._convert import EXACT_TYPES, DecHook, Needs, convert_options, converter, examine, make_dec_hook, memoized
-from ._introspect import Facts, Parameter, injectable, introspect, readable, refusal
+from ._introspect import Facts, Parameter, Role, injectable, introspect, readable, refusal
 from .errors import BadArguments
 
-__all__ = ["ArgumentsRefused", "Handler", "compile_handler", "injectable", "readable"]
+__all__ = ["ArgumentsRefused", "Handler", "Role", "compile_handler", "injectable", "readable"]
 
 
 # ---------------------------------------------------------------- the generated call
@@ -220,6 +220,7 @@ class Handler:
         "opens",
         "ordered",
         "parameters",
+        "role",
         "thread",
         "where",
     )
@@ -236,6 +237,7 @@ class Handler:
     ordered: bool
     inline: bool
     """Whether the call may be made at once, in the event loop, because it does not wait as far as is known."""
+    role: Role
     opens: bool
     """Whether a channel is the answer, before what ``call`` returns (a coroutine or an async generator) runs."""
     lane: Hashable
@@ -263,7 +265,8 @@ class Handler:
         self.is_coroutine = facts.is_coroutine
         self.thread = thread
         self.ordered = False
-        self.opens = facts.opens
+        self.role = facts.role
+        self.opens = facts.role is not Role.RESULT
         self.inline = not (thread or facts.is_coroutine or facts.is_generator)
         if ordered:
             self.put_in_lane(self)
@@ -299,7 +302,7 @@ def compile_handler(
         TypeError: it cannot work; the text names the handler and the parameter and says what to do.
     """
     facts = introspect(function)
-    if thread and (facts.is_coroutine or facts.opens or inspect.isasyncgenfunction(function)):
+    if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
         text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
         raise refusal(facts.name, facts.where, None, text)
     return Handler(function, facts, dec_hook=dec_hook, lax=lax, thread=thread, ordered=ordered)
