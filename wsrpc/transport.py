@@ -8,11 +8,11 @@ in order, complete, without a task or a queue in between; then ``receiver.read_e
 from the network, however many messages it brought. What arrived before ``start`` is kept and delivered in
 it. ``receive`` does not raise, and does not keep the buffer that it is given unless it is ``bytes``.
 
-**Out.** ``send(payload, text)`` is synchronous, never blocks and never drops: what one read caused, or one
-turn of the loop brought, is written together, in pieces that grow to about 32 KiB; ``flush()`` writes at once what was
-gathered. When more than the high-water mark is unsent, the transport calls ``receiver.pause_sending()``, and
-``resume_sending()`` once it has drained; ``drain()`` waits for that, or for the end. ``unsent`` is the number of bytes
-not yet given to the operating system.
+**Out.** ``send(payload, text)`` is synchronous, never blocks and never drops, and may be called before ``start``. What
+one read caused, or one turn of the loop brought, is written together, in pieces that grow to about 32 KiB; ``flush()``
+writes at once what was gathered. When more than the high-water mark is unsent, the transport calls
+``receiver.pause_sending()``, and ``resume_sending()`` once it has drained; ``drain()`` waits for that, or for the end.
+``unsent`` is the number of bytes not yet given to the operating system.
 When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``.
 That a ``send`` returned means only that the message left wsrpc; it may never arrive.
 
