@@ -1,4 +1,4 @@
-"""What leaves a peer: events, requests and their cancellations, answers."""
+"""What leaves a peer, and when: on this connection, at its turn, or kept for the next one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ class Outbound:
 
     def __init__(
         self,
-        peer: Any,
         codec: Codec,
         limits: Limits,
         loop: Scheduler,
@@ -62,7 +61,6 @@ class Outbound:
         fail: Callable[[int, str], None],
         warn: Callable[..., None],
     ) -> None:
-        self._peer = peer
         self._codec = codec
         self.encode: Callable[[Any], bytes] = codec.encode
         self._text: bool | None = codec.text

@@ -52,7 +52,6 @@ class Producer:
         "_ask",
         "_channel",
         "_credit_given",
-        "_first",
         "_granted",
         "_granted_bytes",
         "_late",

@@ -89,7 +89,6 @@ class Peer(Registrar, StreamCaller):
         """The owner's: told when a connection is open and the `open` handlers are done."""
         warn = partial(self._log, logging.WARNING)
         self._out = Outbound(
-            self,
             codec,
             limits,
             loop,

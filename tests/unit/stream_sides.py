@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from core_driver import Driven, start, turns
-from stream_driver import agreed, emptied, welcome
+from stream_driver import Both, agreed, emptied, welcome
 
-from wsrpc import AnonymousChannel, Context, Limits, Stream
+from wsrpc import AnonymousChannel, Context, Limits, Server, Stream
 
 
 async def requested(d: Driven, *with_it: Any) -> AnonymousChannel:
@@ -36,6 +38,29 @@ async def served(d: Driven, i: int = 5) -> AnonymousChannel:
     return made[0]
 
 
+async def opened(both: Both) -> tuple[AnonymousChannel, AnonymousChannel]:
+    """A channel, as the requestor and as the handler has it."""
+    left, right = both
+    made: list[AnonymousChannel] = []
+
+    def handler(ctx: Context) -> AnonymousChannel:
+        made.append(ctx.channel())
+        return made[0]
+
+    right.on("open_it", handler)
+    channel = await left.open_channel("open_it")
+    return channel, made[0]
+
+
+async def chat(room: str, channel: AnonymousChannel) -> None:
+    """A handler that answers each line in capitals until one says bye."""
+    channel.on("room", lambda: room)
+    async for line in channel.stream("line", returns=str):
+        if line == "bye":
+            return
+        await channel.emit("line", line.upper())
+
+
 async def start_opening(d: Driven, **options: Any) -> tuple[asyncio.Task[Any], int]:
     task = start(d.peer.open_channel("c", **options))
     await turns()
@@ -50,16 +75,40 @@ async def serving(handler: Any, h: int = 5) -> Driven:
     return d
 
 
-async def reading(limits: Limits | None = None) -> tuple[Driven, Stream[Any], int]:
-    """A peer that reads a stream, the stream, and its channel's id."""
+async def reading(limits: Limits | None = None, **options: Any) -> tuple[Driven, Stream[Any], int]:
+    """A peer that reads a stream, the stream, and its channel's id. The other side is plain."""
     d = Driven(dialer=True, limits=limits)
-    stream = d.peer.stream("s")
+    stream = d.peer.stream("s", **options)
     entering = start(stream.__aenter__())
     await turns()
     i = d.take()[-1]["i"]
     d.feed({"i": i, "h": 1})
-    await entering
+    assert await entering is stream
     return d, stream, i
+
+
+def surroundings(server: Server) -> list[Any]:
+    """Steps, into which ``server``'s handler context and a middleware write when they are entered and left."""
+    steps: list[Any] = []
+
+    @asynccontextmanager
+    async def around(ctx: Context) -> AsyncGenerator[None]:
+        steps.append("context in")
+        try:
+            yield
+        finally:
+            steps.append("context out")
+
+    async def middleware(ctx: Context, call_next: Any) -> Any:
+        steps.append(f"middleware in {ctx.event}")
+        try:
+            return await call_next(ctx)
+        finally:
+            steps.append(f"middleware out {ctx.event}")
+
+    server.handler_context = around
+    server.use(middleware)
+    return steps
 
 
 async def over(d: Driven) -> None:

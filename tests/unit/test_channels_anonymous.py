@@ -10,25 +10,12 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, emptied
 from stream_driver import both as both
+from stream_sides import opened
 
 from wsrpc import AnonymousChannel, BadResult, ChannelNotReady, Context, RemoteError, UnexpectedChannel, UnknownEvent
 from wsrpc.testing import Clock, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def opened(both: Both) -> tuple[AnonymousChannel, AnonymousChannel]:
-    """A channel, as the requestor and as the handler has it."""
-    left, right = both
-    made: list[AnonymousChannel] = []
-
-    def handler(ctx: Context) -> AnonymousChannel:
-        made.append(ctx.channel())
-        return made[0]
-
-    right.on("open_it", handler)
-    channel = await left.open_channel("open_it")
-    return channel, made[0]
 
 
 async def test_both_sides_emit_request_and_answer(both: Both) -> None:

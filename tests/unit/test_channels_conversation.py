@@ -11,6 +11,7 @@ from core_driver import Blocked, Driven, messages, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, emptied
 from stream_driver import both as both
+from stream_sides import chat
 
 from wsrpc import (
     AnonymousChannel,
@@ -25,14 +26,6 @@ from wsrpc import (
 )
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def chat(room: str, channel: AnonymousChannel) -> None:
-    channel.on("room", lambda: room)
-    async for line in channel.stream("line", returns=str):
-        if line == "bye":
-            return
-        await channel.emit("line", line.upper())
 
 
 async def test_the_body_is_the_conversation_and_its_return_ends_it_well(both: Both) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,19 +10,12 @@ from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, emptied
 from stream_driver import both as both
+from stream_sides import chat, surroundings
 
 from wsrpc import AnonymousChannel, BadResult, ChannelClosed, Context, RemoteError, RpcError, Server
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def chat(room: str, channel: AnonymousChannel) -> None:
-    channel.on("room", lambda: room)
-    async for line in channel.stream("line", returns=str):
-        if line == "bye":
-            return
-        await channel.emit("line", line.upper())
 
 
 async def test_async_with_ends_it_well_on_both_sides(both: Both) -> None:
@@ -148,22 +139,7 @@ async def test_one_reader_for_each_name(both: Both) -> None:
 
 async def test_middleware_and_context_enclose_the_whole_conversation() -> None:
     server = Server()
-    steps: list[str] = []
-
-    @asynccontextmanager
-    async def around(ctx: Context) -> AsyncGenerator[None]:
-        steps.append("context in")
-        try:
-            yield
-        finally:
-            steps.append("context out")
-
-    async def middleware(ctx: Context, call_next: Any) -> Any:
-        steps.append(f"middleware in {ctx.event}")
-        try:
-            return await call_next(ctx)
-        finally:
-            steps.append(f"middleware out {ctx.event}")
+    steps = surroundings(server)
 
     async def talk(channel: AnonymousChannel) -> None:
         steps.append("begin")
@@ -172,8 +148,6 @@ async def test_middleware_and_context_enclose_the_whole_conversation() -> None:
                 break
         steps.append("end")
 
-    server.handler_context = around
-    server.use(middleware)
     server.on("talk", talk)
     async with connect(server) as client:
         channel = await client.open_channel("talk")

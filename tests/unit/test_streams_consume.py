@@ -9,26 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import stream_sides
 from core_driver import Driven, messages, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, Feed, collect, done, emptied, item
 from stream_driver import both as both
 
-from wsrpc import BadResult, Stream
+from wsrpc import BadResult
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def opened(event: str = "s", **options: Any) -> tuple[Driven, Stream[Any], int]:
-    """A stream of a peer whose other side, a plain one, is the test; and the channel's id."""
-    d = Driven(dialer=True)
-    stream = d.peer.stream(event, **options)
-    task = start(stream.__aenter__())
-    await turns()
-    i = d.take()[-1]["i"]
-    d.feed({"i": i, "h": 1})
-    assert await task is stream
-    return d, stream, i
 
 
 @dataclass
@@ -133,7 +122,7 @@ async def test_nothing_is_sent_before_the_first_read() -> None:
 
 
 async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None:
-    d, stream, h = await opened()
+    d, stream, h = await stream_sides.reading()
     await turns()
     d.expect()
     reading = start(anext(stream))
@@ -148,7 +137,7 @@ async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None
 
 
 async def test_two_tasks_that_read_are_one_too_many() -> None:
-    d, stream, h = await opened()
+    d, stream, h = await stream_sides.reading()
     first = start(anext(stream))
     await turns()
     with pytest.raises(RuntimeError, match="two tasks"):
@@ -159,7 +148,7 @@ async def test_two_tasks_that_read_are_one_too_many() -> None:
 
 
 async def test_a_second_reader_does_not_end_the_stream_of_the_first() -> None:
-    d, stream, h = await opened()
+    d, stream, h = await stream_sides.reading()
     first = start(anext(stream))
     await turns()
     second = start(anext(stream))
@@ -174,7 +163,7 @@ async def test_a_second_reader_does_not_end_the_stream_of_the_first() -> None:
 
 
 async def test_cancelling_a_read_loses_nothing() -> None:
-    d, stream, h = await opened()
+    d, stream, h = await stream_sides.reading()
     reading = start(anext(stream))
     await turns()
     reading.cancel()

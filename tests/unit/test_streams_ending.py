@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import stream_sides
 from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, Feed, Source, collect, emptied, item
@@ -19,24 +20,11 @@ from wsrpc import (
     ConnectionLost,
     RemoteError,
     RequestTimeout,
-    Stream,
     UnknownEvent,
 )
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def opened(event: str = "s", **options: Any) -> tuple[Driven, Stream[Any], int]:
-    """A stream of a peer whose other side, a plain one, is the test; and the channel's id."""
-    d = Driven(dialer=True)
-    stream = d.peer.stream(event, **options)
-    task = start(stream.__aenter__())
-    await turns()
-    i = d.take()[-1]["i"]
-    d.feed({"i": i, "h": 1})
-    assert await task is stream
-    return d, stream, i
 
 
 async def test_aclose_is_idempotent_and_reading_goes_no_further(both: Both) -> None:
@@ -131,7 +119,7 @@ async def test_the_timeout_is_until_it_is_open() -> None:
 
 
 async def test_items_have_no_timeout() -> None:
-    d, stream, h = await opened(timeout=2.0)
+    d, stream, h = await stream_sides.reading(timeout=2.0)
     reading = start(anext(stream))
     await turns()
     d.clock.advance(3600)
@@ -142,7 +130,7 @@ async def test_items_have_no_timeout() -> None:
 
 
 async def test_what_arrived_before_a_drop_is_read_before_the_error() -> None:
-    d, stream, h = await opened()
+    d, stream, h = await stream_sides.reading()
     reading = start(anext(stream))
     await turns()
     d.feed(*(item(h, n) for n in range(3)))
@@ -157,7 +145,7 @@ async def test_what_arrived_before_a_drop_is_read_before_the_error() -> None:
 
 async def test_what_arrived_before_an_abort_is_read_before_the_error() -> None:
     for reason, expected in (({"x": "full"}, "full"), ({"x": {"message": "full"}, "_": 1}, "full")):
-        d, stream, h = await opened()
+        d, stream, h = await stream_sides.reading()
         reading = start(anext(stream))
         await turns()
         d.feed(item(h, 0), item(h, 1), {"h": h, **reason})

@@ -12,6 +12,7 @@ import pytest
 from core_driver import start
 from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, collect, emptied
+from stream_sides import surroundings
 
 from wsrpc import BadResult, Context, HandlerFailed, RemoteError, RpcError, Server, current_context
 from wsrpc.testing import connect
@@ -85,30 +86,13 @@ async def test_exposed_errors_are_exposed_in_streams_too() -> None:
 
 async def test_middleware_and_context_enclose_the_whole_stream() -> None:
     server = Server()
-    steps: list[Any] = []
-
-    @asynccontextmanager
-    async def around(ctx: Context) -> AsyncGenerator[None]:
-        steps.append("context in")
-        try:
-            yield
-        finally:
-            steps.append("context out")
-
-    async def middleware(ctx: Context, call_next: Any) -> Any:
-        steps.append("middleware in")
-        try:
-            return await call_next(ctx)
-        finally:
-            steps.append("middleware out")
+    steps = surroundings(server)
 
     async def feed() -> AsyncIterator[int]:
         for number in range(200):
             steps.append(number)
             yield number
 
-    server.handler_context = around
-    server.use(middleware)
     server.on("feed", feed)
     async with connect(server) as client:
         for leave_at in (150, 1000):
@@ -118,8 +102,8 @@ async def test_middleware_and_context_enclose_the_whole_stream() -> None:
                     if number == leave_at:
                         break
             await emptied(*server.peers)
-            assert steps[:3] == ["middleware in", "context in", 0]
-            assert steps[-2:] == ["context out", "middleware out"]
+            assert steps[:3] == ["middleware in feed", "context in", 0]
+            assert steps[-2:] == ["context out", "middleware out feed"]
 
 
 async def test_a_timeout_in_the_handlers_context_ends_the_stream() -> None:
