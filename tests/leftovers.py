@@ -39,7 +39,7 @@ def other_tasks() -> set[asyncio.Task[Any]]:
 async def turns_until(condition: Callable[[], object], patience: float = 8.0) -> None:
     """Let the event loop turn until ``condition`` holds, for what nobody tells of."""
     async with asyncio.timeout(patience):
-        while not condition():  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.001)
 
 

@@ -70,7 +70,7 @@ class Read:
                 assert self.kind != "fails" and len(self.items) == self.length, f"{self.kind} ended early: {self.items}"
             self.ended = exc
         except RpcError as exc:
-            assert self.left or isinstance(exc, LOST) or self.kind == "fails" or OVERDUE in str(exc), exc  # noqa: PT017
+            assert self.left or isinstance(exc, LOST) or self.kind == "fails" or OVERDUE in str(exc), exc  # noqa: PT017 - no error is right too
             if str(exc) == "enough of this":
                 assert len(self.items) == self.length
             self.ended = exc

@@ -112,7 +112,7 @@ async def test_a_timeout_that_is_none(timeout: float) -> None:
 async def test_a_timeout_in_text_sends_nothing() -> None:
     d = Driven()
     with pytest.raises((TypeError, ValueError)):
-        await d.peer.request("e", timeout="5")  # type: ignore[arg-type]
+        await d.peer.request("e", timeout="5")  # type: ignore[call-overload]
     assert d.take() == []
     d.assert_empty()
 

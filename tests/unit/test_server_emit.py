@@ -48,7 +48,7 @@ async def audience(server: Server, size: int, limits: Limits = LIMITS) -> AsyncG
 
 def line_of(peer: Peer) -> MemoryTransport:
     """The server's end of a connection in memory."""
-    transport = peer.transport  # type: ignore[attr-defined]
+    transport = peer.transport
     assert isinstance(transport, MemoryTransport)
     return transport
 
@@ -235,7 +235,7 @@ async def test_a_slow_reader_whose_connection_breaks_while_it_is_waited_for() ->
         async with raw_client(listener.port, receive_buffer=4096) as deaf:
             await turns_until(lambda: server.peers)
             (peer,) = server.peers
-            while peer.transport.unsent <= TIGHT.high_water:  # type: ignore[attr-defined]
+            while peer.transport.unsent <= TIGHT.high_water:  # type: ignore[union-attr]
                 await server.emit("n", "x" * 100_000)
             emitting = asyncio.create_task(server.emit("n", "last"))
             await asyncio.sleep(0)
