@@ -3,7 +3,8 @@
 A `Server` accepts, a `Client` dials, and then either side calls the other, with typed Python handlers.
 """
 
-from ._backoff import Reconnect
+from ._backoff import Reconnect, is_transient
+from ._client_state import ClientState
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
@@ -12,7 +13,7 @@ from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
 from .anonymous import AnonymousChannel
 from .channel import Channel
-from .client import Client, ClientState, ReconnectInfo
+from .client import Client, ReconnectInfo
 from .errors import (
     BadArguments,
     BadResult,
@@ -111,4 +112,5 @@ __all__ = [
     "current_context",
     "current_peer",
     "dial",
+    "is_transient",
 ]

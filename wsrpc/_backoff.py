@@ -1,34 +1,41 @@
-"""When to dial again, on tenacity."""
+"""When to dial again, and when not: tenacity's strategies, told of each failure."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, stop_never, wait_random_exponential
+from tenacity.asyncio.retry import async_retry_base
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
 
+from ._close import CloseCode
 from ._url import BadURL
-from .errors import HandshakeRejected
+from .errors import ConnectionLost, HandshakeRejected
 
-__all__ = ["Reconnect", "attempts", "is_transient"]
+__all__ = ["Reconnect", "Schedule", "is_transient"]
 
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 
+TRY_AGAIN_LATER = 10.0
+"""Seconds that a server which says 1013 is left alone, at least."""
+LONGEST_RETRY_AFTER = 24 * 3600.0
+"""Seconds: a server that asks for more means something else, or has its clock wrong."""
 
-class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a client waits before it dials again: full jitter, so that many clients do not return at once.
-
-    The first delay is uniform between 0 and ``initial`` seconds; the range doubles with each failed attempt,
-    up to ``max``.
-    """
-
-    initial: float = 2.0
-    max: float = 30.0
+Strategy = Callable[[RetryCallState], Any]
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another attempt may go better."""
+    """Whether another attempt may go better: the default of ``Reconnect(retry=)``.
+
+    Not after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, a certificate that does not verify, or a URL that is none.
+    """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)):
@@ -38,25 +45,102 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, Exception)
 
 
-def attempts(
-    reconnect: Reconnect,
-    failed: Callable[[int, BaseException, float], None],
-    sleep: Callable[[float], Awaitable[None]],
-) -> AsyncRetrying:
-    """An endless series of attempts: ``async for attempt in ...: with attempt: ...``.
+class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a client waits before it dials again: full jitter, so that many clients do not return at once.
 
-    ``failed(number, error, delay)`` is called before each wait. A fatal error ends the series and is raised.
+    The first delay is uniform between 0 and ``initial`` seconds; the range doubles with each failed attempt,
+    up to ``max``. A drop counts as a failed attempt; a connection that held for ``stable`` seconds ends the count.
+    After close code 1013 ten seconds are added, after a refusal with ``Retry-After`` what that says (at most a day).
+
+    ``wait``, ``stop`` and ``retry`` take tenacity's own strategies instead; their attempt number is that count.
+    ``retry`` may also be a function of the exception: a failed attempt's, or a drop's `ConnectionLost`. What it says
+    no to ends the client; the default is `is_transient`.
     """
 
-    def before_sleep(state: RetryCallState) -> None:
-        error = None if state.outcome is None else state.outcome.exception()
-        assert error is not None
-        failed(state.attempt_number, error, state.next_action.sleep if state.next_action else 0.0)
+    initial: float = 2.0
+    max: float = 30.0
+    stable: float = 60.0
+    wait: wait_base | None = None
+    stop: stop_base | None = None
+    retry: retry_base | Callable[[BaseException], bool] | None = None
 
-    return AsyncRetrying(
-        wait=wait_random_exponential(multiplier=reconnect.initial, max=reconnect.max),
-        retry=retry_if_exception(is_transient),
-        before_sleep=before_sleep,
-        sleep=sleep,
-        reraise=True,
-    )
+    def __post_init__(self) -> None:
+        for name in ("initial", "max", "stable"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"Reconnect({name}=) is a number of seconds, 0 or more; got {getattr(self, name)!r}")
+        for name, kind in (("wait", wait_base), ("stop", stop_base)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, kind):
+                raise TypeError(f"Reconnect({name}=) takes one of tenacity's {kind.__name__} objects, got {given!r}")
+        if self.retry is not None and (isinstance(self.retry, async_retry_base) or not callable(self.retry)):
+            raise TypeError(
+                f"Reconnect(retry=) takes a plain function of the exception, or one of tenacity's retry objects that "
+                f"are not async; got {self.retry!r}"
+            )
+
+
+class Schedule:
+    """Counts failures and says how long to wait after each; ``time`` gives seconds, as the event loop's clock does."""
+
+    def __init__(self, reconnect: Reconnect, time: Callable[[], float]) -> None:
+        self._time = time
+        self._stable = reconnect.stable
+        self._wait: Strategy = reconnect.wait or wait_random_exponential(
+            multiplier=reconnect.initial, max=reconnect.max
+        )
+        self._stop: Strategy = reconnect.stop or stop_never
+        self._retry = reconnect.retry or is_transient
+        self._opened_at: float | None = None
+        self.stopped = False
+        """Whether it ended because of ``stop``, not because the last failure was one for ever."""
+        self._state: RetryCallState
+        self.begin()
+
+    def begin(self, failures: int = 0) -> None:
+        """Nothing has failed yet, or ``failures`` times in a row; tenacity's time counts from now."""
+        # What tenacity's strategies look at. Nothing is called through it.
+        self._state = RetryCallState(AsyncRetrying(), None, (), {})
+        self._state.attempt_number = failures + 1
+
+    def opened(self) -> None:
+        """There is a connection."""
+        self._opened_at = self._time()
+
+    def dropped(self, error: ConnectionLost) -> float | None:
+        """The connection has ended; see `failed`."""
+        held = self._opened_at is not None and self._time() - self._opened_at >= self._stable
+        self._opened_at = None
+        self.begin(0 if held else self._state.attempt_number - 1)
+        return self.failed(error)
+
+    def failed(self, error: Exception) -> float | None:
+        """An attempt has failed: seconds until the next one, None if there is to be none."""
+        state = self._state
+        state.set_exception((type(error), error, error.__traceback__))
+        retry = self._retry
+        if not (retry(state) if isinstance(retry, retry_base) else retry(error)):
+            return None
+        # 0 first, so that not-a-number and what is negative are 0, too.
+        state.upcoming_sleep = delay = max(0.0, float(self._wait(state))) + _at_least(error)
+        self.stopped = bool(self._stop(state))
+        if self.stopped:
+            return None
+        state.idle_for += delay
+        state.prepare_for_next_attempt()
+        return delay
+
+
+def _at_least(error: Exception) -> float:
+    """Seconds that the server wants to be left alone. They are added to the delay, whose jitter is still needed."""
+    if isinstance(error, ConnectionLost):
+        return TRY_AGAIN_LATER if error.code == CloseCode.TRY_AGAIN_LATER else 0.0
+    if not isinstance(error, HandshakeRejected):
+        return 0.0
+    given = error.headers.get("retry-after", "").strip()
+    if given.isascii() and given.isdigit():
+        return min(float(given), LONGEST_RETRY_AFTER)
+    try:
+        seconds = parsedate_to_datetime(given).timestamp() - time.time()
+    except (ValueError, OverflowError):  # no date, either
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -3,46 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import contextvars
 import logging
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Self
 
 import msgspec
 
-from ._backoff import Reconnect, attempts
+from ._backoff import Reconnect, Schedule
 from ._caller import StreamCaller
-from ._close import CloseInfo, check_close
+from ._client_state import ClientState, Input, after
+from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
+from ._dialer import Dialer, PerAttempt
+from ._dialing import Dialing
 from ._lifecycle import Closers
 from ._outbound import check_thread
 from ._registry import Registry
 from ._scheduler import LoopScheduler
+from ._session import Session
 from ._settings import make_settings
 from ._types import F
-from ._url import check_url
+from ._wake import WakeWatch
 from .channel import Channel
-from .errors import ConnectFailed, ConnectionLost
+from .errors import ConnectionLost
 from .limits import Limits
 from .peer import Peer
 from .router import Registrar, Router
 from .transport import Transport
-from .websocket import dial
 
-__all__ = ["Client", "ClientState", "ReconnectInfo"]
+__all__ = ["Client", "ReconnectInfo"]
 
 logger = logging.getLogger("wsrpc")
-
-T = TypeVar("T")
-PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
-"""A value, or a function (sync or async) that is asked for it at each attempt to connect."""
-
-ClientState = Literal["idle", "connecting", "connected", "waiting", "closed"]
-
 
 DEFAULT_RECONNECT = Reconnect()
 
@@ -104,21 +100,8 @@ class Client(Registrar, StreamCaller):
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
     ) -> None:
-        if isinstance(url, str):
-            check_url(url, tls=ssl is not None)
-        elif url is not None and not callable(url):
-            raise TypeError(f"a url is text, or a function that returns it, got {url!r}")
         if url is not None and transport is not None:
             raise ValueError("give a url or a transport, not both")
-        self._url = url
-        self._headers = headers
-        self._auth = auth
-        self._subprotocols = subprotocols
-        self._ssl = ssl
-        self._proxy = proxy
-        self._reconnect = reconnect
-        self._connect_timeout = connect_timeout
-        self._transport = transport
         policy: Any = reconnect
         if policy is not None and not isinstance(policy, Reconnect):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
@@ -129,17 +112,38 @@ class Client(Registrar, StreamCaller):
         self._scheduler = LoopScheduler()
         self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
         self._peer._on_lost = self._lost
-        self._peer._on_opened = lambda: self._announce(None)
+        self._peer._on_opened = self._opened
         self._peer._out.on_queued = self._queued
         self._sender = self._peer._sender
+        self._schedule = Schedule(reconnect or DEFAULT_RECONNECT, lambda: self._scheduler.time())
+        self._dialing: Dialing | None = None
+        if url is not None:
+            dialer = Dialer(
+                url,
+                headers=headers,
+                auth=auth,
+                subprotocols=subprotocols,
+                ssl=ssl,
+                proxy=proxy,
+                limits=self._limits,
+            )
+            self._dialing = Dialing(dialer, self._schedule, connect_timeout, self)
+        self._reconnects = reconnect is not None
+        self._transport = transport
+        self._watch = WakeWatch(self._scheduler, self._woke)
         self._state: ClientState = "idle"
-        self._supervisor: asyncio.Task[None] | None = None
-        self._connected_event: asyncio.Future[None] | None = None
+        self._orders = 0
+        """How often the user said connect, bind or close: the last one decides."""
+        self._waiting_users = 0
+        self._announced: asyncio.Future[Exception | None] | None = None
+        """The next thing to tell those who wait for a connection."""
         self._failure: Exception | None = None
         self._on_reconnect: list[Callable[[ReconnectInfo], Any]] = []
+        self._again = False
+        """Whether the next connection is not the first since `close`."""
+        self._asleep = False
         self._lost_at = 0.0
-        self._connecting = 0
-        self._bound = False
+        self._context = contextvars.copy_context()
         self._closing: asyncio.Task[None] | None = None
         self._closers = Closers()
 
@@ -152,8 +156,9 @@ class Client(Registrar, StreamCaller):
 
     @property
     def state(self) -> ClientState:
-        """``"waiting"`` is between two attempts; ``"closed"`` is after `close`, or after giving up."""
-        return "connected" if self._peer.connected else self._state
+        """One of ``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` handlers
+        run), ``"connected"``, ``"closing"`` and ``"closed"`` (after `close`, or after giving up)."""
+        return self._state
 
     @property
     def connected(self) -> bool:
@@ -178,7 +183,7 @@ class Client(Registrar, StreamCaller):
         return function
 
     async def __aenter__(self) -> Self:
-        if self._url is not None or self._transport is not None:
+        if self._dialing is not None or self._transport is not None:
             try:
                 await self.connect()
             except BaseException:
@@ -191,68 +196,85 @@ class Client(Registrar, StreamCaller):
     ) -> None:
         await self.close()
 
+    # What each of these does in which state is the table of `_client_state`.
+
     async def connect(self) -> None:
         """Dial, and return when the connection is open and the `open` handlers are done.
 
-        Attempts that fail are repeated until ``connect_timeout``. Cancelling stops dialing.
+        Attempts that fail are repeated until ``connect_timeout``. Cancelling stops dialing, unless somebody else waits.
 
         Raises:
-            ConnectFailed: no attempt succeeded in time.
+            ConnectFailed: no attempt succeeded in time, or ``Reconnect(stop=)`` says that it is enough.
             HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is none, in a way that
                 another attempt would not change.
+            ConnectionLost: `close` was called meanwhile.
         """
         if self._transport is not None:
             transport, self._transport = self._transport, None
             await self.bind(transport)
             return
-        if self._url is None:
+        if self._dialing is None:
             raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
-        if self._supervisor is None or self._supervisor.done():
-            self._begin()
-            self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
-        self._connecting += 1
+        self._enter_loop()
+        if self._state in ("idle", "closing", "closed"):
+            self._begin(Input.CONNECT)
+            self._dialing.begin(None, self._context.copy())
+        orders = self._orders
+        self._waiting_users += 1
         try:
             await self.wait_connected()
         except asyncio.CancelledError:
-            if self._connecting == 1 and not self._peer.connected:  # nobody else waits for it
-                await self._stop_dialing()
-                self._state = "idle"
+            alone = self._waiting_users == 1 and orders == self._orders and self._dialing.first
+            if alone and self._state in ("connecting", "waiting"):
+                self._move(Input.CANCELLED)
+                if dials := self._dialing.stop():
+                    await asyncio.wait(dials)
             raise
         finally:
-            self._connecting -= 1
+            self._waiting_users -= 1
 
     async def wait_connected(self) -> None:
-        """Wait until there is a connection. Cancelling is safe.
+        """Wait until there is a connection and its `open` handlers are done. Cancelling is safe.
 
         Raises:
             ConnectFailed, HandshakeRejected, ConnectionLost: there will be none.
         """
-        if self._peer.connected:
-            if not self._peer._out.in_open_handler():  # which would wait for itself
+        while True:
+            if self._peer.connected:
+                if self._peer._out.in_open_handler():  # which would wait for itself
+                    return
                 await self._peer.wait_opened()
-            return
-        if self._failure is not None:
-            raise self._failure
-        if self._state == "closed":
-            raise ConnectionLost(1000, "the client was closed", "not_sent")
-        if self._connected_event is None:
-            self._connected_event = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._connected_event)
-        if self._failure is not None:
-            raise self._failure
+                if self._peer.connected:
+                    return
+            if self._failure is not None:
+                raise self._failure
+            if self._announced is None:
+                self._announced = asyncio.get_running_loop().create_future()
+            failure = await asyncio.shield(self._announced)
+            if failure is not None:
+                raise failure
 
     async def bind(self, transport: Transport) -> None:
         """Use a connection of your own, from now on; returns when the `open` handlers are done.
 
-        Handlers survive. A connection that is bound already is closed with 1001, what was pending on it fails.
-        A client with a URL dials again when this one has dropped. Cancelling is safe; the connection stays bound.
+        Handlers survive. A connection that is bound already is closed with 1001, what was pending on it fails; one that
+        is being dialed is given up. When this one drops, a client with a URL dials, and one without waits for the next
+        `bind`. Cancelling is safe; the connection stays bound.
+
+        Raises:
+            ConnectionLost: it ended before the `open` handlers were done; with 1001 if another one was bound instead.
+            TypeError, ValueError: this is no transport, or the one that is bound already; nothing has changed.
         """
-        self._begin()
-        now = self._scheduler.time()
-        again = self._bound
-        downtime = 0.0 if self._peer.connected else now - self._lost_at
-        self._bind(transport)
+        session = self._peer._session_for(transport)
+        self._enter_loop()
+        downtime = 0.0 if self._peer.connected else self._scheduler.time() - self._lost_at
+        self._begin(Input.BIND)
+        again = self._again
+        self._take(session)
         await self._peer.wait_opened()
+        if self._peer.transport is not transport:
+            ending = self._peer._out.ending
+            raise ConnectionLost(ending.code, ending.reason)
         if again:
             self._tell_reconnected(ReconnectInfo(False, 0, downtime))
 
@@ -268,172 +290,170 @@ class Client(Registrar, StreamCaller):
         check_close(code, reason)
         if self._peer.connected:
             check_thread(self._peer._out.thread, "client.close()")
-        self._state = "closed"
-        self._peer._out.user_closed = True
-        if self._failure is None:
-            self._announce(ConnectionLost(code, reason or "the client was closed", "not_sent"))
-        # In a task of its own, because a handler may be the one that calls this, and ends by it.
+        # Remembered because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
-        if self._closing is None or self._closing.done():
-            self._closing = asyncio.get_running_loop().create_task(self._close(code, reason))
+        if self._state != "closing" or self._closing is None or self._closing.done():
+            self._orders += 1
+            self._move(Input.CLOSE)
+            dials = set() if self._dialing is None else self._dialing.stop()
+            session = self._peer._begin_close(code, reason)
+            self._announce(self._failure or ConnectionLost(code, reason or "the client was closed", "not_sent"))
+            closing = self._close(self._orders, dials, session, code, reason)
+            self._closing = asyncio.get_running_loop().create_task(closing)
+            self._again = False
         await asyncio.shield(self._closing)
 
-    async def _close(self, code: int, reason: str) -> None:
-        await self._stop_dialing()
-        await self._peer.close(code, reason)
-        await self._peer._join(self._limits.close_timeout, self._closers)
-        self._closers = Closers()
+    async def _close(
+        self, order: int, dials: set[asyncio.Task[None]], session: Session | None, code: int, reason: str
+    ) -> None:
+        if dials:
+            await asyncio.wait(dials)
+        if session is not None:
+            await session.transport.close(code, reason)
+        # Somebody may have said connect or bind since, and what runs then is none of this.
+        await self._peer._join(self._limits.close_timeout, self._closers, lambda: order == self._orders)
+        if order == self._orders:
+            self._move(Input.CLOSED)
+            self._closers = Closers()
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self._peer!r}>"
 
-    # ------------------------------------------------------------ dialing
+    # ------------------------------------------------------------ the state
 
-    def _bind(self, transport: Transport) -> None:
-        self._peer.bind(transport)
-        self._bound = True
+    def _move(self, happened: Input) -> None:
+        self._state = after(self._state, happened)
+        if self._state in ("idle", "closed"):
+            self._watch.stop()
 
-    def _begin(self) -> None:
-        if self._scheduler.renew():  # another event loop than before
-            if self._peer.transport is not None:
-                raise RuntimeError(
-                    "this client was connected when its event loop ended: close() it there, or make a new Client"
-                )
-            self._peer._out.requests.stop()
-            self._peer._out.thread = get_ident()
+    def _enter_loop(self) -> None:
+        """Make sure that nothing is left of another event loop than the one that runs."""
+        if not self._scheduler.renew():
+            return
+        if self._peer.transport is not None:
+            raise RuntimeError(
+                "this client was connected when its event loop ended: close() it there, or make a new Client"
+            )
+        if self._state != "closed":
+            self._state = "idle"
+        self._peer._out.requests.stop()
+        self._peer._out.thread = get_ident()
+        self._closing = None
+        if self._dialing is not None:
+            self._dialing.forget()
+        self._watch.stop()
+        announced = self._announced
+        if announced is not None and announced.get_loop() is not asyncio.get_running_loop():
+            self._announced = None  # nobody waits there any more
+
+    def _begin(self, happened: Input) -> None:
+        """The user said connect or bind."""
+        self._orders += 1
+        if self._dialing is not None:
+            self._dialing.stop()
+        self._move(happened)
         self._failure = None
-        self._state = "connecting"
         self._peer._out.user_closed = False
         self._peer._out.keeps_offline = True
-        event = self._connected_event
-        if event is not None and event.get_loop() is not asyncio.get_running_loop():
-            self._connected_event = None  # of a loop that was left in the middle; nobody waits there any more
+        self._schedule.begin()
+        self._context = contextvars.copy_context()
+        if self._dialing is not None and self._reconnects:
+            self._watch.start()
 
-    async def _stop_dialing(self) -> None:
-        supervisor = self._supervisor
-        if supervisor is None or supervisor is asyncio.current_task():
-            return
-        supervisor.cancel()
-        await asyncio.wait([supervisor])
+    def _take(self, session: Session) -> None:
+        self._schedule.opened()
+        self._again = True
+        self._peer._attach(session)
 
-    async def _supervise(self) -> None:
-        """Keep a connection until the client is closed or gives up."""
-        lost: ConnectionLost | None = None
-        try:
-            while True:
-                transport, count = await self._dial(lost)
-                if self._peer.connected:
-                    await transport.close(1000, "another connection was bound meanwhile")
-                else:
-                    self._bind(transport)
-                    await self._peer.wait_opened()
-                    if lost is not None:
-                        self._tell_reconnected(ReconnectInfo(False, count, self._scheduler.time() - self._lost_at))
-                while self._peer.transport is not None:  # somebody may bind another connection meanwhile
-                    await self._peer.wait_closed()
-                if self._supervisor is not asyncio.current_task():
-                    return  # `_lost` has seen that this was the last connection
-                ending = self._peer._out.ending
-                lost = ConnectionLost(ending.code, ending.reason)
-        except Exception as exc:
-            self._peer._out.discard(self._peer._out.ending)
-            self._end(exc)
+    def _opened(self) -> None:
+        self._move(Input.OPENED)
+        self._announce(None)
 
-    async def _dial(self, lost: ConnectionLost | None) -> tuple[Transport, int]:
-        """One connection, and how many attempts it took. A drop counts as a failed attempt."""
-        count = 0
-        last_error: BaseException | None = None
-
-        def failed(number: int, error: BaseException, delay: float) -> None:
-            nonlocal last_error
-            last_error = error
-            self._state = "waiting"
-            logger.warning(
-                "%s; next attempt in %.1f s",
-                f"the connection ended ({lost.code} {lost.reason})"
-                if lost is not None and error is lost
-                else f"could not connect: {type(error).__name__}: {error}",
-                delay,
-                extra={"peer": self._peer.id},
-            )
-
-        try:
-            async with asyncio.timeout(self._connect_timeout if lost is None else None):
-                async for attempt in attempts(self._reconnect or Reconnect(), failed, asyncio.sleep):
-                    with attempt:
-                        if lost is not None and attempt.retry_state.attempt_number == 1:
-                            raise lost
-                        count += 1
-                        self._state = "connecting"
-                        return await self._attempt(), count
-        except TimeoutError as exc:
-            late = TimeoutError(f"no connection within connect_timeout={self._connect_timeout} s")
-            raise ConnectFailed(count, last_error or late) from last_error or exc
-        raise AssertionError("the series of attempts is endless")
-
-    async def _attempt(self) -> Transport:
-        url, given, token = [await _evaluate(option) for option in (self._url, self._headers, self._auth)]
-        headers = dict(given or {})
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        assert url is not None
-        return await dial(
-            url,
-            limits=self._limits,
-            headers=headers,
-            subprotocols=self._subprotocols,
-            ssl=self._ssl,
-            proxy=self._proxy,
-        )
-
-    def _queued(self) -> None:
-        if self._state == "idle":
-            logger.warning(
-                "a message waits for a connection, but this client is not connecting: "
-                "use `async with client`, connect() or bind()",
-                extra={"peer": self._peer.id},
-            )
-            self._peer._out.on_queued = None
-
-    def _lost(self, info: CloseInfo) -> CloseInfo:
-        """The connection is gone; says whether another one will be dialed."""
+    def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        """The connection is gone; says whether another one will come."""
         self._lost_at = self._scheduler.time()
-        dialing = self._supervisor is not None and not self._supervisor.done()
-        will = dialing and self._reconnect is not None and not info.user_closed
-        if not dialing:
-            self._state = "closed" if info.user_closed else "idle"
-        elif not will:
-            # Here and not in the supervisor, a turn later: a `close` handler may connect again at once.
-            self._supervisor = None
-            self._end(ConnectionLost(info.code, info.reason, "not_sent"))
-        return msgspec.structs.replace(info, will_reconnect=will)
+        lost = ConnectionLost(info.code, info.reason, "not_sent")
+        comes_back = True
+        if replaced or self._state not in ("opening", "connected"):
+            comes_back = self._state != "closing"
+        elif info.user_closed or (self._dialing is not None and not self._reconnects):
+            comes_back = False
+            self._give_up(lost)
+        elif self._dialing is None:
+            comes_back = False
+            self._move(Input.LEFT)
+        else:
+            comes_back = self._come_back(self._dialing, lost)
+        return msgspec.structs.replace(info, will_reconnect=comes_back)
 
-    def _end(self, failure: Exception) -> None:
+    def _come_back(self, dialing: Dialing, lost: ConnectionLost) -> bool:
+        try:
+            delay = self._schedule.dropped(lost)
+        except Exception as exc:  # of a strategy that the user gave
+            self._give_up(exc)
+            return False
+        if delay is None:
+            self._give_up(lost)
+            return False
+        if self._asleep:
+            self._asleep = False
+            delay = 0.0
+        self._move(Input.DROPPED)
+        self._failed(f"the connection ended ({lost.code} {lost.reason})", delay)
+        dialing.begin(delay, self._context.copy())
+        return True
+
+    def _woke(self, seconds: float) -> None:
+        """This machine was asleep: what it waits for is long over, and its connection most likely gone."""
+        self._schedule.begin()
+        interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
+        transport = self._peer.transport
+        if self._state == "waiting" and self._dialing is not None:
+            self._dialing.hurry()
+        elif transport is None or interval is None or timeout is None or seconds < interval + timeout:
+            return  # the other side still has patience
+        elif self._state in ("opening", "connected"):
+            self._asleep = True
+            self._peer._lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
+            transport.abort()
+
+    def _give_up(self, failure: Exception) -> None:
         """No connection will come any more, unless somebody connects or binds."""
-        self._state = "closed"
+        self._move(Input.GAVE_UP)
         self._peer._out.keeps_offline = False
-        if self._lost_at and not isinstance(failure, ConnectionLost):
-            logger.error("the client gives up: %s", failure, extra={"peer": self._peer.id})
+        self._peer._out.discard(self._peer._out.ending)
+        if self._again and not isinstance(failure, ConnectionLost):
+            self._peer._log(logging.ERROR, "the client gives up: %s", failure)
         self._announce(failure)
 
     def _announce(self, failure: Exception | None) -> None:
+        """Tell those who wait for a connection that there is one, or why there will be none."""
         self._failure = failure
-        event, self._connected_event = self._connected_event, None
-        if event is not None and not event.done():
-            event.set_result(None)
+        announced, self._announced = self._announced, None
+        if announced is not None and not announced.done():
+            announced.set_result(failure)
+
+    # ------------------------------------------------------------ what dialing tells
+
+    async def _dialed(self, transport: Transport, attempts: int, again: bool) -> None:
+        self._move(Input.DIALED)
+        self._take(self._peer._session_for(transport))
+        await self._peer.wait_opened()
+        if again and self._peer.transport is transport:
+            self._tell_reconnected(ReconnectInfo(False, attempts, self._scheduler.time() - self._lost_at))
+
+    def _failed(self, what: str, delay: float) -> None:
+        self._peer._log(logging.WARNING, "%s; next attempt in %.1f s", what, delay)
+
+    def _queued(self) -> None:
+        if self._state == "idle":
+            self._peer._log(
+                logging.WARNING,
+                "a message waits for a connection, but this client is not connecting: "
+                "use `async with client`, connect() or bind()",
+            )
+            self._peer._out.on_queued = None
 
     def _tell_reconnected(self, info: ReconnectInfo) -> None:
         for function in list(self._on_reconnect):  # one may register another
             self._peer._run_in_background("on_reconnect", function, info)
-
-
-async def _evaluate(given: Any) -> Any:
-    value = given() if callable(given) else given
-    try:
-        return await value if inspect.isawaitable(value) else value
-    except asyncio.CancelledError as exc:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        # Something inside was cancelled, not the dialing: an attempt that failed.
-        raise RuntimeError(f"{given!r} was cancelled") from exc

@@ -6,7 +6,7 @@
     ├── ConnectionLost(code, reason, outcome)      also ConnectionError
     │   └── SessionLost
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
-    ├── HandshakeRejected(status, body)            also ConnectionError
+    ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout)             also TimeoutError
     ├── RpcError(message, code, data)              raise it in a handler: the caller gets it
     │   └── RemoteError                            what a caller gets; ``fields`` has the rest
@@ -129,12 +129,16 @@ class ConnectFailed(WsrpcError, ConnectionError):
 
 
 class HandshakeRejected(WsrpcError, ConnectionError):
-    """The server answered the opening handshake with an HTTP ``status`` other than 101."""
+    """The server answered the opening handshake with an HTTP ``status`` other than 101.
 
-    def __init__(self, status: int, body: str = "") -> None:
+    ``body`` and ``headers`` (names in lower case) are what it said besides.
+    """
+
+    def __init__(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status)
         self.status = status
         self.body = body
+        self.headers: Mapping[str, str] = headers or {}
 
     def __str__(self) -> str:
         text = f"the server refused the connection with HTTP {self.status}"

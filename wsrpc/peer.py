@@ -83,8 +83,8 @@ class Peer(Registrar, StreamCaller):
         self._opening: Opening | None = None
         self._background: dict[asyncio.Task[None], Context | None] = {}
         self._ended: asyncio.Future[None] | None = None
-        self._on_lost: Callable[[CloseInfo], CloseInfo] | None = None
-        """The owner's: told first of a connection's end, it may add what it knows."""
+        self._on_lost: Callable[[CloseInfo, bool], CloseInfo] | None = None
+        """The owner's: told first of a connection's end, and whether another replaces it. It may add what it knows."""
         self._on_opened: Callable[[], None] | None = None
         """The owner's: told when a connection is open and the `open` handlers are done."""
         warn = partial(self._log, logging.WARNING)
@@ -211,19 +211,23 @@ class Peer(Registrar, StreamCaller):
             ValueError: if the code may not be sent or the reason has more than 123 bytes.
         """
         check_close(code, reason)
+        session = self._begin_close(code, reason)
+        if session is not None:
+            await session.transport.close(code, reason)
+
+    def _begin_close(self, code: int, reason: str) -> Session | None:
+        """Accept nothing more; returns the session whose transport is to be closed now."""
         self._out.user_closed = True
-        session = self._session
-        if session is None:
-            self._out.ending = CloseInfo(code, reason, user_closed=True)
-            self._out.discard(self._out.ending)
-            return
         if self._condition is State.OPENING:
             with suppress(ConnectionLost):
                 self._out.flush_offline()
         if self._condition is not State.CLOSING:
             self._out.ending = CloseInfo(code, reason, user_closed=True)
+        if self._session is None:
+            self._out.discard(self._out.ending)
+        elif self._condition is not State.CLOSING:
             self._become(State.CLOSING)
-        await session.transport.close(code, reason)
+        return self._session
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
@@ -245,8 +249,18 @@ class Peer(Registrar, StreamCaller):
 
         `open` handlers are called here; those that are coroutines run on, see `wait_opened`.
         """
+        self._attach(self._session_for(transport))
+
+    def _session_for(self, transport: Transport) -> Session:
+        """Joins ``transport`` to this peer, not yet bound.
+
+        Raises:
+            TypeError, ValueError: this is no transport, or the one that is bound.
+        """
+        if self._session is not None and self._session.transport is transport:
+            raise ValueError("this transport is bound already")
         try:
-            session = Session(
+            return Session(
                 transport,
                 receive=self._intake.receive,
                 read_ended=self._calls.read_ended,
@@ -256,12 +270,16 @@ class Peer(Registrar, StreamCaller):
             )
         except AttributeError as exc:
             raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
-        if self._session is not None and self._session.transport is transport:
-            raise ValueError("this transport is bound already")
+
+    def _attach(self, session: Session) -> None:
+        replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         if self._session is not None:
-            old, why = self._session.transport, "another connection was bound"
-            self._lose(CloseInfo(CloseCode.GOING_AWAY, why))
-            self._in_background(old.close(CloseCode.GOING_AWAY, why))
+            old = self._session.transport
+            self._lose(self._out.ending if self._condition is State.CLOSING else replaced, replaced=True)
+            self._in_background(old.close(replaced.code, replaced.reason))
+        if self._session is not None:  # a `close` handler has bound one meanwhile, and was the last to say so
+            self._in_background(session.transport.close(replaced.code, replaced.reason))
+            raise ConnectionLost(replaced.code, replaced.reason, "not_sent")
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)
@@ -329,17 +347,19 @@ class Peer(Registrar, StreamCaller):
         self._out.line.wake()
         self._out.update_clear()
 
-    def _lose(self, info: CloseInfo) -> None:
-        """The connection is over."""
+    def _lose(self, info: CloseInfo, replaced: bool = False) -> None:
+        """The connection is over; ``replaced``: another one is there already."""
         session = self._session
         if session is None:
             return
         session.detach()
         self._session = None
+        # `close` may have been overtaken by what brings a new connection, and this one still ends by it.
+        by_user = self._out.user_closed or (self._condition is State.CLOSING and self._out.ending.user_closed)
         self._become(State.DISCONNECTED)
-        info = msgspec.structs.replace(info, user_closed=self._out.user_closed)
+        info = msgspec.structs.replace(info, user_closed=by_user)
         if self._on_lost is not None:
-            info = self._on_lost(info)
+            info = self._on_lost(info, replaced)
         self._out.ending = info
         self._log(logging.INFO, "disconnected: %d %s", info.code, info.reason)
         if self._opening is not None:
@@ -356,28 +376,30 @@ class Peer(Registrar, StreamCaller):
             self._ended.set_result(None)
         self._ended = None
 
-    async def _join(self, patience: float, closers: Closers) -> None:
+    async def _join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
         """Wait for handlers and whatever else this peer started, besides those that wait for this themselves.
 
-        After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running.
+        After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running, and
+        so does ``still()`` when it is no longer true.
         """
         deadline = self._loop.time() + patience
-        while True:
+        while still():
             tasks = {task for task, ctx in self._background.items() if not closers.cover(task, ctx)}
             tasks |= self._calls.tasks(closers)
             if not tasks:
                 break
             # What ends makes room for others, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self._loop.time()))
-            if late:
+            if late and still():
                 self._calls.discard_waiting()
                 for task in late:
                     task.cancel()
                 if stubborn := await closers.wait_besides(late, patience):
                     self._log(logging.WARNING, "%d handlers do not end although they were cancelled", len(stubborn))
                     break
-        self._out.requests.stop()
-        self._anonymous.stop()
+        if still():
+            self._out.requests.stop()
+            self._anonymous.stop()
 
     def _fail(self, code: int, reason: str) -> None:
         """End the connection because of what the other side did; what it still sends is not looked at."""

@@ -226,7 +226,7 @@ class Server(Registrar):
         peer = Peer(self._settings, dialer=False, shared=self._registry, loop=self._scheduler)
         self._peers[peer] = None
 
-        def lost(info: CloseInfo) -> CloseInfo:
+        def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
             self._peers.pop(peer, None)
             # What still runs for it must not outlive the server; it also keeps the peer in this set.
             self._leaving.add(peer)

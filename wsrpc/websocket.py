@@ -439,8 +439,9 @@ async def dial(
     except InvalidURI as exc:
         raise BadURL(f"a URL names a host, got {url!r}") from exc
     except InvalidStatus as exc:
-        body = exc.response.body or b""
-        raise HandshakeRejected(exc.response.status_code, bytes(body).decode(errors="replace")) from exc
+        body = bytes(exc.response.body or b"").decode(errors="replace")
+        headers = {name.lower(): value for name, value in exc.response.headers.raw_items()}
+        raise HandshakeRejected(exc.response.status_code, body, headers) from exc
     assert isinstance(connection, WebSocketClientConnection)
     connection.wsrpc.stall = limits.stall
     return connection.wsrpc

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
 
 import pytest
+from tenacity import (
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exponential,
+)
+from tenacity.asyncio import retry_if_exception as async_retry_if_exception
+from tenacity.wait import wait_base
 from websockets.exceptions import InvalidHandshake
 
-from wsrpc import ConnectionLost, HandshakeRejected, Reconnect
-from wsrpc._backoff import attempts, is_transient
+from wsrpc import ConnectionLost, HandshakeRejected, Reconnect, is_transient
+from wsrpc._backoff import Schedule
 from wsrpc._url import BadURL, check_url
 
 
@@ -60,67 +73,152 @@ def test_a_url(url: str) -> None:
     check_url(url, tls=False)
 
 
-class Series:
-    """Runs a series of attempts with a clock of its own; the delays are in ``slept``."""
+class Time:
+    """A clock that tests move."""
 
-    def __init__(self, reconnect: Reconnect) -> None:
-        self.reconnect = reconnect
-        self.slept: list[float] = []
-        self.failed: list[tuple[int, BaseException, float]] = []
+    def __init__(self) -> None:
+        self.now = 1000.0
 
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-
-    def note(self, number: int, error: BaseException, delay: float) -> None:
-        self.failed.append((number, error, delay))
-
-    async def run(self, *errors: BaseException) -> int:
-        """Fail with each of ``errors`` and then succeed; returns the number of the attempt."""
-        async for attempt in attempts(self.reconnect, self.note, self.sleep):
-            with attempt:
-                number = attempt.retry_state.attempt_number
-                if number <= len(errors):
-                    raise errors[number - 1]
-                return number
-        raise AssertionError("the series is endless")
+    def __call__(self) -> float:
+        return self.now
 
 
-async def test_it_goes_on_until_one_succeeds_and_tells_of_each_failure() -> None:
-    series = Series(Reconnect(initial=1.0, max=10.0))
-    errors = [OSError(str(number)) for number in range(5)]
-    assert await series.run(*errors) == 6
-    assert [(number, error) for number, error, _ in series.failed] == list(enumerate(errors, 1))
-    assert [delay for _, _, delay in series.failed] == series.slept
+def delays_of(schedule: Schedule, *errors: Exception) -> list[float | None]:
+    return [schedule.failed(error) for error in errors]
 
 
-async def test_a_fatal_error_ends_it_and_is_raised_as_it_is() -> None:
-    series = Series(Reconnect())
-    fatal = HandshakeRejected(403, "no")
-    with pytest.raises(HandshakeRejected) as caught:
-        await series.run(OSError(), fatal)
-    assert caught.value is fatal
-    assert len(series.failed) == 1
-
-
-async def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
+def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
     reconnect = Reconnect(initial=2.0, max=30.0)
-    delays: list[list[float]] = [[] for _ in range(8)]
-    for _ in range(300):
-        series = Series(reconnect)
-        await series.run(*[OSError()] * 8)
-        for position, delay in enumerate(series.slept):
-            delays[position].append(delay)
-    for position, found in enumerate(delays):
+    series = [delays_of(Schedule(reconnect, Time()), *[OSError()] * 8) for _ in range(300)]
+    for position, found in enumerate(zip(*series, strict=True)):
+        delays = [delay for delay in found if delay is not None]
         bound = min(30.0, 2.0 * 2**position)
-        assert 0 <= min(found) < bound / 4, "full jitter begins at nothing"
-        assert bound * 3 / 4 < max(found) <= bound
+        assert len(delays) == 300
+        assert 0 <= min(delays) < bound / 4, "full jitter begins at nothing"
+        assert bound * 3 / 4 < max(delays) <= bound
 
 
-async def test_cancelling_ends_it() -> None:
-    series = Series(Reconnect())
-    with pytest.raises(asyncio.CancelledError):
-        await series.run(OSError(), asyncio.CancelledError())
+@pytest.mark.parametrize("error", [HandshakeRejected(403, "no"), BadURL("x")])
+def test_a_fatal_error_ends_it(error: Exception) -> None:
+    schedule = Schedule(Reconnect(), Time())
+    assert schedule.failed(OSError()) is not None
+    assert schedule.failed(error) is None
+    assert not schedule.stopped
+
+
+def fixed(**options: Any) -> Schedule:
+    """A schedule without randomness: 1, 2, 4, ... seconds."""
+    return Schedule(Reconnect(wait=wait_exponential(), **options), Time())
+
+
+def test_a_drop_counts_as_a_failed_attempt_and_the_count_goes_on_over_short_connections() -> None:
+    schedule = fixed()
+    assert schedule.failed(OSError()) == 1
+    for delay in (2, 4, 8):
+        schedule.opened()
+        assert schedule.dropped(ConnectionLost()) == delay
+    assert schedule.failed(OSError()) == 16
+
+
+@pytest.mark.parametrize(("held", "delay"), [(59.9, 8), (60.0, 1), (1e6, 1)])
+def test_a_connection_that_held_for_a_minute_ends_the_count(held: float, delay: float) -> None:
+    time = Time()
+    schedule = Schedule(Reconnect(wait=wait_exponential()), time)
+    delays_of(schedule, *[OSError()] * 3)
+    schedule.opened()
+    time.now += held
+    assert schedule.dropped(ConnectionLost()) == delay
+
+
+def test_how_long_is_stable_can_be_said() -> None:
+    time = Time()
+    schedule = Schedule(Reconnect(wait=wait_exponential(), stable=5.0), time)
+    delays_of(schedule, *[OSError()] * 3)
+    schedule.opened()
+    time.now += 5.0
+    assert schedule.dropped(ConnectionLost()) == 1
+
+
+def test_after_1013_it_is_ten_seconds_more() -> None:
+    schedule = fixed()
+    assert schedule.dropped(ConnectionLost(1013, "try again later")) == 11
+    assert schedule.dropped(ConnectionLost(1012)) == 2
+
+
+HOUR_AWAY = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 8, 8),
+        (" 0 ", 1, 1),
+        (HOUR_AWAY, 3500, 3601),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 1, 1),
+        ("999999999999999999999", 24 * 3600 + 1, 24 * 3600 + 1),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 24 * 3600 + 1, 24 * 3600 + 1),
+        ("soon", 1, 1),
+        ("-5", 1, 1),
+        ("", 1, 1),
+        ("٣", 1, 1),
+    ],
+)
+def test_retry_after_is_honoured(said: str, least: float, most: float) -> None:
+    delay = fixed().failed(HandshakeRejected(503, "", {"retry-after": said}))
+    assert delay is not None
+    assert least <= delay <= most
+
+
+def test_strategies_of_tenacity() -> None:
+    schedule = fixed(stop=stop_after_attempt(3), retry=retry_if_exception_type(OSError))
+    assert delays_of(schedule, OSError(), OSError(), OSError()) == [1, 2, None]
+    assert schedule.stopped
+
+    schedule = fixed(stop=stop_after_attempt(3), retry=retry_if_exception_type(OSError))
+    assert schedule.failed(ValueError()) is None
+    assert not schedule.stopped
+
+
+def test_tenacitys_time_counts_from_the_drop() -> None:
+    schedule = fixed(stop=stop_before_delay(60.0))
+    schedule.begin()
+    schedule.opened()
+    assert schedule.dropped(ConnectionLost()) == 1
+    schedule = fixed(stop=stop_before_delay(3.0))
+    assert delays_of(schedule, OSError(), OSError(), OSError()) == [1, 2, None]
+
+
+def test_a_function_says_what_is_worth_it() -> None:
+    schedule = fixed(retry=lambda error: isinstance(error, ConnectionLost) and error.code != 4401)
+    assert schedule.dropped(ConnectionLost(1006)) == 1
+    assert schedule.dropped(ConnectionLost(4401)) is None
+
+
+@pytest.mark.parametrize("delay", [-1.0, math.nan])
+def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
+    class Odd(wait_base):
+        def __call__(self, retry_state: RetryCallState) -> float:
+            return delay
+
+    assert Schedule(Reconnect(wait=Odd()), Time()).failed(OSError()) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"initial": -1}, ValueError, "initial="),
+        ({"max": math.nan}, ValueError, "max="),
+        ({"stable": -0.1}, ValueError, "stable="),
+        ({"wait": 3.0}, TypeError, "wait_base"),
+        ({"stop": 5}, TypeError, "stop_base"),
+        ({"retry": OSError()}, TypeError, "plain function"),
+        ({"retry": async_retry_if_exception(lambda error: True)}, TypeError, "not async"),
+    ],
+)
+def test_what_is_no_strategy_is_refused(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        Reconnect(**options)
 
 
 def test_the_defaults_are_the_promised_ones() -> None:
-    assert (Reconnect().initial, Reconnect().max) == (2.0, 30.0)
+    assert (Reconnect().initial, Reconnect().max, Reconnect().stable) == (2.0, 30.0, 60.0)

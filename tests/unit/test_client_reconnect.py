@@ -441,8 +441,8 @@ async def test_a_server_that_closes_each_connection_at_once() -> None:
         connecting = asyncio.create_task(client.connect())
         for _ in range(5):
             peer = await raw.accept()
-            await peer.send(peer.close_frame(1013, "later"))
-            assert (await peer.next_of(CLOSE)).code == 1013
+            await peer.send(peer.close_frame(1012, "later"))
+            assert (await peer.next_of(CLOSE)).code == 1012
             peer.drop()
         peer = await raw.accept()
         await connecting
