@@ -200,11 +200,15 @@ class RawServer:
         self.peers.append(sock)
         return sock
 
-    async def refuse(self, status: str, body: str = "") -> bytes:
-        """Answer one attempt to connect with ``status``, such as ``"403 Forbidden"``; returns the request's head."""
+    async def refuse(self, status: str, body: str = "", *extra: str) -> bytes:
+        """Answer one attempt to connect with ``status``, such as ``"403 Forbidden"``; ``extra`` are header lines.
+
+        Returns the head of the request.
+        """
         sock = await self.accept_tcp()
         request, _ = await _head(sock)
-        answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *extra]
+        answer = "\r\n".join(lines) + f"\r\n\r\n{body}"
         await asyncio.get_running_loop().sock_sendall(sock, answer.encode())
         sock.close()
         return request

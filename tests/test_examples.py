@@ -95,6 +95,13 @@ async def test_a_slow_consumer_of_a_live_feed_skips_what_it_has_no_time_for() ->
     assert end == f"left after 5 of {numbers[-1]} ticks; 0 watching"
 
 
+async def test_a_client_that_subscribes_again_misses_nothing() -> None:
+    printed = (await run("resubscribe.py")).splitlines()
+    back = printed.pop(1)
+    assert re.fullmatch(r"back after \d+ attempt\(s\), with 1 headlines", back)
+    assert printed == ["It rains", "Nobody heard of this one", "The sun is back"]
+
+
 async def test_a_chat_is_a_conversation_over_one_channel_each() -> None:
     assert (await run("chat.py")).splitlines() == [
         "Ada hears    Ada is here",

@@ -1,6 +1,6 @@
 """The states of a client, and what each thing that happens does in each of them, as data.
 
-`docs/connection.md` shows this table; a test makes it from here, and another one plays every cell with a real client.
+`docs/drops.md` shows this table; a test makes it from here, and another one plays every cell with a real client.
 """
 
 from __future__ import annotations

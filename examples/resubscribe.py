@@ -1,0 +1,78 @@
+"""Subscribing again after a drop: `python examples/resubscribe.py`.
+
+A server's peers do not come back: after a drop the client is a new peer to it, which has subscribed to nothing. So the
+client subscribes again in `on_reconnect`, and says how far it has read. Here the server is restarted in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from wsrpc import Client, ConnectionLost, Peer, Reconnect, ReconnectInfo, Server
+
+
+class News:
+    """Headlines, numbered from 0, and who wants to hear of them."""
+
+    def __init__(self) -> None:
+        self.headlines: list[str] = []
+        self.subscribers: set[Peer] = set()
+
+    async def publish(self, headline: str) -> None:
+        self.headlines.append(headline)
+        for peer in list(self.subscribers):
+            with contextlib.suppress(ConnectionLost):  # it will subscribe again, and miss nothing
+                await peer.emit("headline", headline)
+
+    async def subscribe(self, peer: Peer, position: int) -> None:
+        """Send what ``peer`` has missed, then whatever happens."""
+        while position < len(self.headlines):
+            await peer.emit("headline", self.headlines[position])
+            position += 1
+        self.subscribers.add(peer)
+
+
+def serve(news: News) -> Server:
+    server = Server()
+    server.on("subscribe", news.subscribe)
+    server.on("close", lambda peer: news.subscribers.discard(peer))
+    return server
+
+
+async def main() -> None:
+    news = News()
+    read: list[str] = []
+    arrived: asyncio.Queue[str] = asyncio.Queue()
+
+    async with serve(news).listen("127.0.0.1", 0) as listener:
+        client = Client(listener.url, reconnect=Reconnect(initial=0.1))
+
+        @client.on("headline")
+        def headline(text: str) -> None:
+            read.append(text)
+            arrived.put_nowait(text)
+
+        @client.on_reconnect
+        async def subscribe_again(info: ReconnectInfo) -> None:
+            print(f"back after {info.attempts} attempt(s), with {len(read)} headlines")
+            await client.request("subscribe", len(read))
+
+        await client.connect()
+        await client.request("subscribe", 0)
+        await news.publish("It rains")
+        print(await arrived.get())
+
+    await news.publish("Nobody heard of this one")  # the server is down
+
+    async with serve(news).listen("127.0.0.1", listener.port):
+        print(await arrived.get())
+        await news.publish("The sun is back")
+        print(await arrived.get())
+        await client.close()
+
+
+if __name__ == "__main__":
+    logging.getLogger("wsrpc").setLevel(logging.ERROR)  # drops and failed attempts are warnings
+    asyncio.run(asyncio.wait_for(main(), 20))

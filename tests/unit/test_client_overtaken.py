@@ -1,0 +1,224 @@
+"""`Client`: calls of connect, bind and close that overtake each other. The last one decides."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server, dial
+from wsrpc.testing import memory_transports
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+
+
+def named(name: str) -> Server:
+    server = Server(limits=LIMITS)
+    server.on("who", lambda: name)
+    return server
+
+
+async def test_bind_from_two_tasks_at_once() -> None:
+    endings: list[CloseInfo] = []
+    client = Client(limits=LIMITS)
+    go_on = asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        await go_on.wait()
+
+    client.on("close", lambda peer, info: endings.append(info))
+    async with named("one").listen() as one, named("two").listen() as two:
+        first = asyncio.create_task(client.bind(await dial(one.url, limits=LIMITS)))
+        second = asyncio.create_task(client.bind(await dial(two.url, limits=LIMITS)))
+        await turns_until(lambda: endings)
+        go_on.set()
+        with pytest.raises(ConnectionLost, match="another connection was bound") as caught:
+            await first
+        assert caught.value.code == 1001
+        await second
+        assert await client.request("who") == "two"
+        assert [(info.code, info.will_reconnect) for info in endings] == [(1001, True)]
+        await client.close()
+
+
+async def test_many_binds_leave_one_connection() -> None:
+    client, server = Client(limits=LIMITS), named("it")
+    told: list[ReconnectInfo] = []
+    client.on_reconnect(told.append)
+    async with server.listen() as listener:
+        for _ in range(20):
+            await client.bind(await dial(listener.url, limits=LIMITS))
+            assert await client.request("who") == "it"
+        await turns_until(lambda: len(server.peers) == 1)
+        assert [(info.attempts, info.downtime, info.resumed) for info in told] == [(0, 0.0, False)] * 19
+        await client.close()
+
+
+async def test_a_close_handler_that_binds_overtakes_the_bind_that_ended_the_connection() -> None:
+    client = Client(limits=LIMITS)
+    third: list[Any] = []
+    outcomes: list[object] = []
+
+    async with named("one").listen() as one, named("two").listen() as two, named("three").listen() as three:
+        third.append(await dial(three.url, limits=LIMITS))
+
+        @client.on("close")
+        async def closed(peer: Peer, info: CloseInfo) -> None:
+            if third:
+                await client.bind(third.pop())
+                outcomes.append("bound")
+
+        await client.bind(await dial(one.url, limits=LIMITS))
+        try:
+            await client.bind(await dial(two.url, limits=LIMITS))
+        except ConnectionLost as exc:
+            outcomes.append(exc.code)
+        await turns_until(lambda: "bound" in outcomes)
+        # Where a coroutine's first step runs at once, the handler's bind comes within the other one.
+        assert await client.request("who") == "three"
+        await client.close()
+
+
+async def test_bind_right_after_close_and_the_close_still_has_its_code() -> None:
+    client, server = Client(limits=LIMITS), named("one")
+    endings: list[CloseInfo] = []
+    over_there: asyncio.Queue[CloseInfo] = asyncio.Queue()
+    client.on("close", lambda peer, info: endings.append(info))
+    server.on("close", lambda peer, info: over_there.put_nowait(info))
+    async with server.listen() as one, named("two").listen() as two:
+        await client.bind(await dial(one.url, limits=LIMITS))
+        transport = await dial(two.url, limits=LIMITS)
+        closing = asyncio.create_task(client.close(4000, "enough"))
+        await asyncio.sleep(0)
+        assert client.state == "closing"
+        await client.bind(transport)
+        await closing
+        assert client.state == "connected"
+        assert await client.request("who") == "two"
+        assert [(info.code, info.reason, info.user_closed) for info in endings] == [(4000, "enough", True)]
+        assert (await over_there.get()).code == 4000
+        await client.close()
+
+
+async def test_connect_during_a_close_dials_and_a_handler_of_the_new_connection_is_left_alone() -> None:
+    """The earlier close waits for event handlers, and cancels late ones: not those of the next connection."""
+    server = named("it")
+    limits = Limits(close_timeout=0.2)
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=limits)
+        release, running, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        @client.on("hold")
+        async def hold() -> None:
+            running.set()
+            await release.wait()
+            finished.set()
+
+        await client.connect()
+        await server.peers[0].emit("hold")
+        await running.wait()
+        running.clear()
+        closing = asyncio.create_task(client.close())
+        await turns_until(lambda: client.state == "closing" and client.peer.transport is None)
+        await client.connect()
+        assert await client.request("who") == "it"
+        await server.peers[-1].emit("hold")
+        await running.wait()
+        await closing  # whatever it waited for
+        assert client.state == "connected" and not finished.is_set()
+        release.set()
+        await finished.wait()
+        await client.close()
+
+
+async def test_close_during_a_bind_tells_the_bind() -> None:
+    client, server = Client(limits=LIMITS), named("it")
+    opening = asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        opening.set()
+        await asyncio.Event().wait()
+
+    ours, theirs = memory_transports()
+    accepting = asyncio.create_task(server.accept(theirs))
+    binding = asyncio.create_task(client.bind(ours))
+    await opening.wait()
+    closing = asyncio.create_task(client.close(4001, "stop"))
+    with pytest.raises(ConnectionLost) as caught:
+        await binding
+    assert caught.value.code == 4001
+    for task in asyncio.all_tasks():
+        if "finish_all" in repr(task):
+            task.cancel()  # the open handler: this side closed, so it is left to finish
+    await closing
+    await accepting
+    await server.close()
+
+
+async def test_a_thing_that_is_no_transport_changes_nothing() -> None:
+    client, server = Client(limits=LIMITS), named("it")
+    async with server.listen() as listener:
+        transport = await dial(listener.url, limits=LIMITS)
+        await client.bind(transport)
+        nothing: Any = object()
+        with pytest.raises(TypeError, match="takes a transport"):
+            await client.bind(nothing)
+        with pytest.raises(ValueError, match="bound already"):
+            await client.bind(transport)
+        assert client.state == "connected"
+        assert await client.request("who") == "it"
+        await client.close()
+
+
+async def test_a_bound_client_with_a_url_dials_after_a_drop() -> None:
+    server = named("it")
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS, reconnect=Reconnect(initial=0.001, max=0.001))
+        told: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+        client.on_reconnect(told.put_nowait)
+        transport = await dial(listener.url, limits=LIMITS)
+        await client.bind(transport)
+        transport.abort()
+        info = await told.get()
+        assert info.attempts == 1 and info.downtime > 0
+        assert await client.request("who") == "it"
+        await client.close()
+
+
+async def test_what_waits_rides_over_a_bind() -> None:
+    client, server = Client(limits=LIMITS), named("it")
+    go_on = asyncio.Event()
+    client.on("open", go_on.wait)
+    async with server.listen() as listener:
+        first = asyncio.create_task(client.bind(await dial(listener.url, limits=LIMITS)))
+        await turns_until(lambda: client.state == "opening")
+        waiting = asyncio.create_task(client.request("who"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(client.bind(await dial(listener.url, limits=LIMITS)))
+        with pytest.raises(ConnectionLost):
+            await first
+        go_on.set()
+        await second
+        assert await waiting == "it"
+        await client.close()
+
+
+async def test_close_from_within_an_option_that_is_asked_at_each_attempt() -> None:
+    client: Client
+
+    async def url() -> str:
+        await client.close()
+        return "ws://127.0.0.1:1/"
+
+    client = Client(url, limits=LIMITS)
+    with pytest.raises(ConnectionLost) as caught:
+        await client.connect()
+    assert caught.value.outcome == "not_sent"
+    await turns_until(lambda: client.state == "closed")

@@ -1,0 +1,235 @@
+"""`Client(reconnect=...)`: what it comes back from, when, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import raw_server
+from tenacity import RetryCallState, stop_after_attempt, wait_none
+from tenacity.wait import wait_base
+
+import wsrpc._wake
+from wsrpc import (
+    Client,
+    CloseInfo,
+    ConnectFailed,
+    ConnectionLost,
+    HandshakeRejected,
+    Limits,
+    Reconnect,
+    ReconnectInfo,
+    Server,
+    is_transient,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+AT_ONCE = Reconnect(initial=0.001, max=0.001)
+NEVER = Reconnect(initial=1e6, max=1e6)
+
+
+def echoing() -> Server:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    return server
+
+
+class Recorded(wait_base):
+    """Waits for nothing, and remembers the attempt numbers that it was asked for."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        self.numbers.append(retry_state.attempt_number)
+        return 0.0
+
+
+async def test_the_count_grows_over_drops() -> None:
+    wait = Recorded()
+    server = echoing()
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS, reconnect=Reconnect(wait=wait))
+        back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+        client.on_reconnect(back.put_nowait)
+        async with client:
+            for _ in range(3):
+                client.peer.info.underlying.transport.abort()
+                await back.get()
+    assert wait.numbers == [1, 2, 3]
+
+
+async def test_it_gives_up_when_the_strategy_says_so() -> None:
+    reconnect = Reconnect(wait=wait_none(), stop=stop_after_attempt(3))
+    client = Client("ws://127.0.0.1:1/", limits=LIMITS, reconnect=reconnect)
+    with pytest.raises(ConnectFailed) as caught:
+        await client.connect()
+    assert caught.value.attempts == 3
+    assert isinstance(caught.value.last_error, OSError)
+    assert client.state == "closed"
+    await client.close()
+
+
+async def test_giving_up_after_a_drop_ends_what_waited(caplog: pytest.LogCaptureFixture) -> None:
+    urls: list[str] = []
+    server = echoing()
+    reconnect = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(4))
+    client = Client(lambda: urls[-1], limits=LIMITS, reconnect=reconnect)
+    async with server.listen() as listener:
+        urls.append(listener.url)
+        await client.connect()
+        urls.append("ws://127.0.0.1:1/")
+        client.peer.info.underlying.transport.abort()
+        await client.peer.wait_closed()
+        with pytest.raises(ConnectionLost) as caught:
+            await client.request("echo", 1)
+        assert caught.value.outcome == "not_sent"
+        with pytest.raises(ConnectFailed) as failed:
+            await client.wait_connected()
+        assert failed.value.attempts == 3  # the drop was the first of four
+    assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
+        f"the client gives up: {failed.value}"
+    ]
+    await client.close()
+
+
+async def test_a_classifier_of_ones_own() -> None:
+    """A server that says 403 while it starts is no reason to give up, here."""
+    server = echoing()
+    refusals = 2
+
+    async with server.listen() as listener, raw_server() as raw:
+
+        def url() -> str:
+            return raw.url if refusals > 0 else listener.url
+
+        async def refuse() -> None:
+            nonlocal refusals
+            while refusals > 0:
+                await raw.refuse("403 Not yet")
+                refusals -= 1
+
+        refusing = asyncio.create_task(refuse())
+        retry = lambda error: is_transient(error) or isinstance(error, HandshakeRejected)  # noqa: E731 - as users write it
+        client = Client(url, limits=LIMITS, reconnect=Reconnect(initial=0.001, max=0.001, retry=retry))
+        async with client:
+            assert await client.request("echo", 1) == 1
+        await refusing
+
+
+async def test_a_classifier_that_says_no_to_a_close_code() -> None:
+    server = echoing()
+    endings: asyncio.Queue[CloseInfo] = asyncio.Queue()
+
+    def worth_it(error: BaseException) -> bool:
+        return not (isinstance(error, ConnectionLost) and error.code == 4401)
+
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS, reconnect=Reconnect(retry=worth_it))
+        client.on("close", lambda peer, info: endings.put_nowait(info))
+        async with client:
+            await server.peers[0].close(4401, "your token has run out")
+            info = await endings.get()
+            assert (info.code, info.will_reconnect, client.state) == (4401, False, "closed")
+            with pytest.raises(ConnectionLost, match="token"):
+                await client.request("echo", 1)
+
+
+async def test_a_classifier_that_fails_ends_the_client(caplog: pytest.LogCaptureFixture) -> None:
+    server = echoing()
+
+    def broken(error: BaseException) -> bool:
+        raise LookupError("a mistake")
+
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS, reconnect=Reconnect(retry=broken))
+        async with client:
+            client.peer.info.underlying.transport.abort()
+            await client.peer.wait_closed()
+            assert client.state == "closed"
+            with pytest.raises(LookupError):
+                await client.wait_connected()
+    assert "gives up: a mistake" in caplog.text
+
+
+async def test_retry_after_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    async with raw_server() as raw:
+        client = Client(raw.url, limits=LIMITS, reconnect=AT_ONCE)
+        connecting = asyncio.create_task(client.connect())
+        await raw.refuse("503 Later", "come back later", "Retry-After: 3600")
+        await turns_until(lambda: client.state == "waiting")
+        assert "HTTP 503: come back later; next attempt in 3600.0 s" in caplog.text
+        await client.close()
+        with pytest.raises(ConnectionLost):
+            await connecting
+
+
+async def test_a_fatal_refusal_says_status_and_body() -> None:
+    async with raw_server() as raw:
+        client = Client(raw.url, limits=LIMITS)
+        connecting = asyncio.create_task(client.connect())
+        await raw.refuse("401 No", "who are you?", "WWW-Authenticate: Bearer")
+        with pytest.raises(HandshakeRejected, match=r"HTTP 401: who are you\?") as caught:
+            await connecting
+        assert (caught.value.status, caught.value.body) == (401, "who are you?")
+        assert caught.value.headers["www-authenticate"] == "Bearer"
+        await client.close()
+
+
+# ---------------------------------------------------------------- a machine that was asleep
+
+
+class Sleep:
+    """The clock that counts time asleep: a test moves it on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asleep = 0.0
+        real = wsrpc._wake.clock
+        monkeypatch.setattr(wsrpc._wake, "clock", lambda: real() + self.asleep)
+        monkeypatch.setattr(wsrpc._wake, "LOOK_EVERY", 0.01)
+
+
+async def test_on_wake_it_dials_at_once_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = Sleep(monkeypatch)
+    urls = ["ws://127.0.0.1:1/"]
+    async with echoing().listen() as listener:
+        client = Client(lambda: urls[-1], limits=LIMITS, reconnect=NEVER, connect_timeout=None)
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: client.state == "waiting")
+        urls.append(listener.url)
+        sleep.asleep += 20.0
+        await connecting
+        assert await client.request("echo", 1) == 1
+        await client.close()
+
+
+async def test_on_wake_a_connection_of_before_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = Sleep(monkeypatch)
+    back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+    endings: list[CloseInfo] = []
+    async with echoing().listen() as listener:
+        async with Client(listener.url, limits=LIMITS, reconnect=NEVER) as client:
+            client.on_reconnect(back.put_nowait)
+            client.on("close", lambda peer, info: endings.append(info))
+            sleep.asleep += 3600.0
+            await back.get()
+            assert [(info.code, info.will_reconnect) for info in endings] == [(1006, True)]
+            assert "asleep for 36" in endings[0].reason
+            assert await client.request("echo", 1) == 1
+
+
+async def test_a_short_sleep_drops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = Sleep(monkeypatch)
+    async with echoing().listen() as listener:
+        async with Client(listener.url, limits=LIMITS, reconnect=NEVER) as client:
+            transport = client.peer.transport
+            sleep.asleep += 30.0  # the other side waits for 40
+            looked = asyncio.get_running_loop().time() + 0.1
+            while asyncio.get_running_loop().time() < looked:
+                assert await client.request("echo", 1) == 1
+            assert client.peer.transport is transport

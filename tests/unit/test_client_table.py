@@ -1,0 +1,397 @@
+"""Every cell of the table of a client's states: played with a real client, and shown in the docs as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from tenacity import RetryCallState
+from tenacity.wait import wait_base
+
+from wsrpc import (
+    Client,
+    ClientState,
+    CloseInfo,
+    ConnectFailed,
+    ConnectionLost,
+    HandshakeRejected,
+    Limits,
+    Reconnect,
+    Server,
+    dial,
+)
+from wsrpc._client_state import STATES, TABLE, Input, after
+
+LIMITS = Limits(close_timeout=2.0)
+CELLS = [(state, happened) for state in STATES for happened in TABLE[state]]
+
+
+class Delays(wait_base):
+    """Waits for ever, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.next = 1e6
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return self.next
+
+
+class Scene:
+    """A client whose dialing, `open` handlers and closing the test holds in its hand."""
+
+    def __init__(self, real_url: str, server: Server, **options: Any) -> None:
+        self.delays = Delays()
+        self.asked: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()
+        self.real_url = real_url
+        self.server = server
+        given = {"reconnect": Reconnect(wait=self.delays), "connect_timeout": None, "limits": LIMITS} | options
+        self.client = Client(given.pop("url", self.ask), **given)
+        self.ready = asyncio.Event()
+        self.opening = asyncio.Event()
+        self.held = asyncio.Event()
+        self.release = asyncio.Event()
+        self.parked = asyncio.Event()
+        self.server.on("park", self._park)
+        self.server.on("add", lambda a, b: a + b)
+        self.url: asyncio.Future[str]
+        self.closings: asyncio.Queue[CloseInfo] = asyncio.Queue()
+        self.client.on("open", self._open)
+        self.client.on("hold", self._hold)
+        self.client.on("close", lambda peer, info: self.closings.put_nowait(info))
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def ask(self) -> str:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.asked.put_nowait(future)
+        return await future
+
+    async def _open(self) -> None:
+        self.opening.set()
+        await self.ready.wait()
+
+    async def _hold(self) -> None:
+        self.held.set()
+        await self.release.wait()
+
+    async def _park(self) -> None:
+        self.parked.set()
+        await asyncio.Event().wait()
+
+    def end_the_wait(self) -> None:
+        # What a machine that wakes up does.
+        self.client._woke(3600.0)
+
+    def start(self, call: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(call)
+        self.tasks.append(task)
+        return task
+
+    def drop(self) -> None:
+        self.client.peer.info.underlying.transport.abort()
+
+    async def bind(self) -> asyncio.Task[None]:
+        transport = await dial(self.real_url, limits=LIMITS)
+        self.opening.clear()
+        task = self.start(self.client.bind(transport))
+        await self.opening.wait()
+        return task
+
+    async def reach(self, state: ClientState) -> asyncio.Task[None] | None:
+        """Bring the client into ``state``; returns the call of `connect` or `bind` that goes on."""
+        call = None
+        if state in ("connecting", "waiting", "opening", "connected", "closing", "closed"):
+            if self.client._dialing is None:
+                call = await self.bind()
+            else:
+                call = self.start(self.client.connect())
+                self.url = url = await self.asked.get()
+                if state == "waiting":
+                    url.set_exception(OSError("nobody there"))
+                    await turns_until(lambda: self.client.state == "waiting")
+                elif state != "connecting":
+                    url.set_result(self.real_url)
+                    await self.opening.wait()
+        if state in ("connected", "closing", "closed"):
+            self.ready.set()
+            assert call is not None
+            await call
+            self.ready.clear()
+        if state in ("closing", "closed"):
+            await self.server.peers[0].emit("hold")
+            await self.held.wait()
+            closing = self.start(self.client.close())
+            await self.closings.get()
+        if state == "closed":
+            self.release.set()
+            await closing
+            self.release.clear()
+        assert self.client.state == state
+        return call
+
+
+@asynccontextmanager
+async def scene(**options: Any) -> AsyncGenerator[Scene]:
+    server = Server(limits=LIMITS)
+    async with asyncio.timeout(8), server.listen() as listener:
+        played = Scene(listener.url, server, **options)
+        try:
+            yield played
+        finally:
+            played.ready.set()
+            played.release.set()
+            await played.client.close()
+            for task in played.tasks:
+                task.cancel()
+            await asyncio.gather(*played.tasks, return_exceptions=True)
+
+
+Play = Callable[[ClientState], Awaitable[None]]
+PLAYS: dict[Input, Play] = {}
+
+
+def plays(happened: Input) -> Callable[[Play], Play]:
+    def register(play: Play) -> Play:
+        PLAYS[happened] = play
+        return play
+
+    return register
+
+
+@plays(Input.CONNECT)
+async def connect(state: ClientState) -> None:
+    async with scene() as played:
+        earlier = await played.reach(state)
+        played.opening.clear()
+        call = played.start(played.client.connect())
+        await asyncio.sleep(0)
+        assert played.client.state == after(state, Input.CONNECT)
+        if state == "waiting":
+            played.end_the_wait()
+        if state not in ("opening", "connected"):
+            url = played.url if state == "connecting" else await played.asked.get()
+            url.set_result(played.real_url)
+            await played.opening.wait()
+        if state != "connected":
+            assert not call.done()
+            played.ready.set()
+        await call
+        if earlier is not None:
+            await earlier
+        assert played.client.state == "connected"
+
+
+@plays(Input.BIND)
+async def bind(state: ClientState) -> None:
+    async with scene() as played:
+        earlier = await played.reach(state)
+        pending = played.start(played.client.request("park")) if state == "connected" else None
+        if pending is not None:
+            await played.parked.wait()
+        old = played.client.peer.transport
+        binding = await played.bind()
+        assert played.client.state == after(state, Input.BIND)
+        assert played.client.peer.transport is not old
+        played.ready.set()
+        await binding
+        if earlier is not None:
+            await earlier  # whoever waited for a connection has this one
+        assert played.client.state == "connected"
+        assert await played.client.request("add", 1, 2) == 3
+        if pending is not None:
+            with pytest.raises(ConnectionLost) as caught:
+                await pending
+            assert (caught.value.code, caught.value.outcome) == (1001, "unknown")
+        if old is not None:
+            info = await played.closings.get()
+            assert (info.code, info.will_reconnect) == (1001, True)
+        assert played.asked.empty()
+
+
+@plays(Input.CLOSE)
+async def close(state: ClientState) -> None:
+    async with scene() as played:
+        earlier = await played.reach(state)
+        waiting = [] if earlier is None or earlier.done() else [earlier]
+        queued = played.start(played.client.request("add", 1, 2)) if state in ("connecting", "waiting") else None
+        await asyncio.sleep(0)
+        closing = played.start(played.client.close(4000, "enough"))
+        await asyncio.sleep(0)
+        assert played.client.state == after(state, Input.CLOSE)
+        played.release.set()
+        await closing
+        assert played.client.state == "closed"
+        for call in [*waiting, *([] if queued is None else [queued])]:
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            assert (caught.value.code, caught.value.reason, caught.value.outcome) == (4000, "enough", "not_sent")
+        if state in ("opening", "connected"):
+            info = await played.closings.get()
+            assert (info.code, info.reason, info.user_closed, info.will_reconnect) == (4000, "enough", True, False)
+
+
+@plays(Input.CANCELLED)
+async def cancelled(state: ClientState) -> None:
+    async with scene() as played:
+        call = await played.reach(state)
+        assert call is not None
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        assert played.client.state == after(state, Input.CANCELLED)
+
+
+@plays(Input.DIALED)
+async def dialed(state: ClientState) -> None:
+    async with scene() as played:
+        await played.reach(state)
+        played.url.set_result(played.real_url)
+        await played.opening.wait()
+        assert played.client.state == after(state, Input.DIALED)
+
+
+@plays(Input.FAILED)
+async def failed(state: ClientState) -> None:
+    async with scene() as played:
+        await played.reach(state)
+        played.url.set_exception(OSError("nobody there"))
+        await turns_until(lambda: played.client.state == after(state, Input.FAILED))
+
+
+@plays(Input.AGAIN)
+async def again(state: ClientState) -> None:
+    async with scene() as played:
+        await played.reach(state)
+        played.end_the_wait()
+        await played.asked.get()
+        assert played.client.state == after(state, Input.AGAIN)
+
+
+@plays(Input.GAVE_UP)
+async def gave_up(state: ClientState) -> None:
+    options: dict[str, Any] = {}
+    if state == "waiting":
+        options = {"connect_timeout": 0.05}
+    elif state != "connecting":
+        options = {"reconnect": None}
+    async with scene(**options) as played:
+        if state == "waiting":  # the time may be over at any moment
+            call = played.start(played.client.connect())
+            (await played.asked.get()).set_exception(OSError("nobody there"))
+            with pytest.raises(ConnectFailed):
+                await call
+        else:
+            await played.reach(state)
+        queued = None
+        if state in ("connecting", "opening"):
+            queued = played.start(played.client.request("add", 1, 2))
+            await asyncio.sleep(0)
+        if state == "connecting":
+            played.url.set_exception(HandshakeRejected(403))
+        elif state != "waiting":
+            played.drop()
+        await turns_until(lambda: played.client.state == after(state, Input.GAVE_UP))
+        if queued is not None:
+            with pytest.raises(ConnectionLost) as caught:
+                await queued
+            assert caught.value.outcome == "not_sent"
+        with pytest.raises((HandshakeRejected, ConnectionLost, ConnectFailed)):
+            await played.client.wait_connected()
+
+
+@plays(Input.OPENED)
+async def opened(state: ClientState) -> None:
+    async with scene() as played:
+        call = await played.reach(state)
+        queued = played.start(played.client.request("add", 1, 2))
+        await asyncio.sleep(0)
+        played.ready.set()
+        assert call is not None
+        await call
+        assert played.client.state == after(state, Input.OPENED)
+        assert await queued == 3
+
+
+@plays(Input.DROPPED)
+async def dropped(state: ClientState) -> None:
+    async with scene() as played:
+        await played.reach(state)
+        pending = played.start(played.client.request("park"))
+        if state == "connected":
+            await played.parked.wait()
+        else:
+            await asyncio.sleep(0)
+        played.drop()
+        info = await played.closings.get()
+        assert info.will_reconnect
+        assert played.client.state == after(state, Input.DROPPED)
+        if state == "connected":
+            with pytest.raises(ConnectionLost) as caught:
+                await pending
+            assert caught.value.outcome == "unknown"
+        else:  # it has not left yet, and waits on
+            played.end_the_wait()
+            played.ready.set()
+            (await played.asked.get()).set_result(played.real_url)
+            await played.parked.wait()
+
+
+@plays(Input.LEFT)
+async def left(state: ClientState) -> None:
+    async with scene(url=None) as played:
+        await played.reach(state)
+        pending = played.start(played.client.request("park"))
+        if state == "connected":
+            await played.parked.wait()
+        else:
+            await asyncio.sleep(0)
+        played.drop()
+        info = await played.closings.get()
+        assert not info.will_reconnect
+        assert played.client.state == after(state, Input.LEFT)
+        with pytest.raises(ConnectionLost) as caught:
+            await pending
+        assert caught.value.outcome == ("unknown" if state == "connected" else "not_sent")
+
+
+@plays(Input.CLOSED)
+async def closed(state: ClientState) -> None:
+    async with scene() as played:
+        await played.reach(state)
+        closing = played.start(played.client.close())
+        played.release.set()
+        await closing
+        assert played.client.state == after(state, Input.CLOSED)
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize(("state", "happened"), CELLS, ids=lambda value: getattr(value, "name", value))
+async def test_a_cell(state: ClientState, happened: Input) -> None:
+    await PLAYS[happened](state)
+
+
+def test_what_is_in_no_cell_cannot_happen() -> None:
+    for state in STATES:
+        for happened in Input:
+            if happened not in TABLE[state]:
+                with pytest.raises(AssertionError, match="cannot happen"):
+                    after(state, happened)
+    assert set(PLAYS) == set(Input)
+
+
+def as_markdown() -> str:
+    rows = ["| while it is | what happens | it becomes | and |", "|---|---|---|---|"]
+    for state, happened in CELLS:
+        name = f"`{happened.value}`" if happened.value.endswith(")") else happened.value
+        rows.append(f"| `{state}` | {name} | `{after(state, happened)}` | {TABLE[state][happened][1]} |")
+    return "\n".join(rows)
+
+
+def test_the_docs_show_the_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "drops.md"
+    assert as_markdown() in page.read_text("utf-8"), f"docs/drops.md needs this table:\n\n{as_markdown()}"
