@@ -18,6 +18,7 @@ from ._caller import StreamCaller
 from ._close import CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
+from ._dialing import dial
 from ._lifecycle import Closers
 from ._outbound import check_thread
 from ._registry import Registry
@@ -31,7 +32,6 @@ from .limits import Limits
 from .peer import Peer
 from .router import Registrar, Router
 from .transport import Transport
-from .websocket import dial
 
 __all__ = ["Client", "ClientState", "ReconnectInfo"]
 
