@@ -155,9 +155,9 @@ class _Pushing(Connection):
         self.send_data()
 
     def drop(self, code: int, reason: str) -> None:
-        self.wsrpc._broke(code, reason)
-        if code != CloseCode.ABNORMAL and self.protocol.state is OPEN and not self.backlog():
-            # It costs nothing to say why, should somebody be there after all.
+        self.wsrpc._cause = (code, reason)
+        if code != CloseCode.ABNORMAL and self.protocol.state is OPEN:
+            # Should somebody be there after all, and have room for it, it costs nothing to say why.
             self.protocol.send_close(code, reason)
             self.send_data()
         self.transport.abort()

@@ -51,7 +51,7 @@ class WebSocketTransport:
         self._flush_scheduled = False
         self._closing: asyncio.Task[None] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
-        self._cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
+        self._cause: tuple[int, str] = (CloseCode.ABNORMAL, "")  # where no Close frame says it
         self._ended: CloseInfo | None = None
         self._info: ConnectionInfo | None = None
 
@@ -222,11 +222,6 @@ class WebSocketTransport:
         self._paused = False
         if self.receiver is not None:
             self.receiver.resume_sending()
-
-    def _broke(self, code: int, reason: str) -> None:
-        """The line is dead, and about to be dropped."""
-        self._broken = True
-        self._cause = (code, reason)
 
     def _connection_lost(self, exc: Exception | None) -> None:
         protocol = self._protocol
