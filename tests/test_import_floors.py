@@ -29,7 +29,7 @@ FLOORS: list[list[str]] = [
     ["_intake"],
     ["peer", "websocket"],
     ["_backoff", "_connection"],
-    ["_dialing", "_listener"],
+    ["_dial", "_listener"],
     ["client", "server"],
     ["testing"],
     ["__init__"],

@@ -8,7 +8,7 @@ from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
-from ._dialing import dial
+from ._dial import dial
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
 from .anonymous import AnonymousChannel

@@ -18,7 +18,7 @@ from ._caller import StreamCaller
 from ._close import CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
-from ._dialing import dial
+from ._dial import dial
 from ._lifecycle import Closers
 from ._outbound import check_thread
 from ._registry import Registry
@@ -215,7 +215,7 @@ class Client(Registrar, StreamCaller):
             await self.wait_connected()
         except asyncio.CancelledError:
             if self._connecting == 1 and not self._peer.connected:  # nobody else waits for it
-                await self._stop_dialing()
+                await self._stop_dial()
                 self._state = "idle"
             raise
         finally:
@@ -279,7 +279,7 @@ class Client(Registrar, StreamCaller):
         await asyncio.shield(self._closing)
 
     async def _close(self, code: int, reason: str) -> None:
-        await self._stop_dialing()
+        await self._stop_dial()
         await self._peer.close(code, reason)
         await self._peer._join(self._limits.close_timeout, self._closers)
         self._closers = Closers()
@@ -309,7 +309,7 @@ class Client(Registrar, StreamCaller):
         if event is not None and event.get_loop() is not asyncio.get_running_loop():
             self._connected_event = None  # of a loop that was left in the middle; nobody waits there any more
 
-    async def _stop_dialing(self) -> None:
+    async def _stop_dial(self) -> None:
         supervisor = self._supervisor
         if supervisor is None or supervisor is asyncio.current_task():
             return
