@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. Inserting a floor moves those above it up by one.
 FLOORS: list[list[str]] = [
     ["errors", "limits", "_close", "_convert", "_frames", "_introspect", "_messages", "_scheduler", "_types", "_url"],
-    ["transport", "_arguments", "_codec", "_extension", "_inbox", "_outbox", "_rejections", "_requests"],
+    ["transport", "_arguments", "_codec", "_extension", "_heartbeat", "_inbox", "_outbox", "_rejections", "_requests"],
     ["_backlog", "_line", "_reading", "_session", "_settings", "_signature", "_unframer"],
     ["stream", "_arrivals", "_places"],
     ["_caller", "_context"],
@@ -27,9 +27,9 @@ FLOORS: list[list[str]] = [
     ["_serving"],
     ["_calls"],
     ["_intake"],
-    ["peer"],
-    ["websocket", "_backoff", "_client_state", "_wake"],
-    ["_listener", "_dialer"],
+    ["peer", "websocket"],
+    ["_backoff", "_client_state", "_connection", "_wake"],
+    ["_dial", "_listener"],
     ["_dialing"],
     ["client", "server"],
     ["testing"],

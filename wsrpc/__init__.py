@@ -9,6 +9,7 @@ from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
+from ._dial import dial
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
 from .anonymous import AnonymousChannel
@@ -47,7 +48,7 @@ from .router import Router, RouterChannel
 from .server import EmitReport, Listening, Server, ServerChannel
 from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Transport
-from .websocket import WebSocketTransport, dial
+from .websocket import WebSocketTransport
 
 __version__ = "0.1.0"
 

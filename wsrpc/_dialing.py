@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ._backoff import Schedule
 from ._client_state import Input
-from ._dialer import Dialer
+from ._dial import Dialer
 from .errors import ConnectFailed
 from .transport import Transport
 

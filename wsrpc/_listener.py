@@ -14,8 +14,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
+from ._connection import WebSocketServerConnection, library_options
 from .limits import Limits
-from .websocket import LIBRARY_LOGGER, WebSocketServerConnection, WebSocketTransport
+from .websocket import WebSocketTransport
 
 __all__ = ["Listener", "listen"]
 
@@ -105,24 +106,15 @@ async def listen(
     opening = Opening()
 
     def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
-        connection = WebSocketServerConnection(*args, **kwargs)
-        connection.wsrpc.stall = limits.stall
+        connection = WebSocketServerConnection(*args, limits=limits, **kwargs)
         # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
         opening[connection] = asyncio.current_task()
         return connection
 
     options: dict[str, Any] = {
+        **library_options(limits),
         "create_connection": create,
         "process_request": check,
-        "compression": None,
-        "open_timeout": limits.open_timeout,
-        "ping_interval": limits.ping_interval,
-        "ping_timeout": limits.ping_timeout,
-        "close_timeout": limits.close_timeout,
-        "max_size": limits.message,
-        "max_queue": None,
-        "write_limit": limits.high_water,
-        "logger": LIBRARY_LOGGER,
         "ssl": ssl,
     }
     if ssl is not None:

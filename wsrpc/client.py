@@ -19,7 +19,7 @@ from ._client_state import ClientState, Input, after
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
-from ._dialer import Dialer, PerAttempt
+from ._dial import Dialer, PerAttempt
 from ._dialing import Dialing
 from ._lifecycle import Closers
 from ._outbound import check_thread

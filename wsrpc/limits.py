@@ -74,7 +74,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     `emit_nowait` raises `QueueFull`."""
 
     stall: float = 10.0
-    """How long a write may make no progress; then the connection is dropped, since nobody reads it."""
+    """How long a full line may make no progress; then it is dropped, since nobody reads it. With a heartbeat that is at
+    most ``ping_interval + ping_timeout``."""
 
     offline: int = 256
     """Messages that a client keeps while not connected; the next raises `QueueFull`."""
@@ -98,10 +99,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Closing handshake; then the transport is dropped."""
 
     ping_interval: float | None = 20.0
-    """Heartbeat; each connection shortens it by up to 10 % so that many do not beat together."""
+    """Between two pings; each connection shortens it by up to 10 % so that many do not beat together. None: no pings.
+    (websockets' default.)"""
 
     ping_timeout: float | None = 20.0
-    """How long the answer to a ping may take; then the connection closes with 1011."""
+    """How long a ping may be without its answer; then the connection is dropped, with 1011. While bytes are unsent it
+    counts from when some of them last left, so that a slow reader is not taken for a dead line. None: pings only
+    keep the line open, and nothing is dropped. (websockets' default.)"""
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):

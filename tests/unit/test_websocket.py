@@ -150,18 +150,6 @@ async def test_a_compressed_frame_that_nobody_agreed_on_is_a_violation() -> None
             assert (await raw.next_of(CLOSE)).code == 1002
 
 
-async def test_pings_of_many_connections_do_not_beat_together() -> None:
-    intervals = set()
-    async with Server().listen() as listener:
-        for _ in range(5):
-            transport = await dial(listener.url, limits=Limits(ping_interval=10.0))
-            interval = transport.info.underlying.ping_interval
-            assert 9.0 <= interval <= 10.0
-            intervals.add(interval)
-            await transport.close()
-    assert len(intervals) == 5
-
-
 async def test_a_handler_that_sends_as_it_opens_is_not_too_early() -> None:
     server = Server(limits=LIMITS)
     server.on("open", lambda peer: peer.emit("hello", "x" * 100_000))

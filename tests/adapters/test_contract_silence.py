@@ -1,0 +1,266 @@
+"""The transport contract: a dead line is found, and one that is only slow is kept.
+
+The other side is a socket that neither closes nor answers, which is what a dead line looks like from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from flavours import OVER_SOCKETS, OverSockets
+from raw_websocket import CLOSE, PING, PONG, TEXT, handshake
+from recorder import Recorder
+
+from wsrpc import CloseInfo, Limits, Transport
+from wsrpc._listener import listen
+
+PEM = Path(__file__).parent / "localhost.pem"
+
+LIMITS = Limits(ping_interval=0.2, ping_timeout=0.2, close_timeout=60.0, stall=60.0)
+"""Whatever waits for the closing handshake, or for a stall alone, comes far too late."""
+
+PROMISE = 0.2 + 0.2 + 1.0
+"""Seconds within which a dead line is found."""
+
+PATIENT = LIMITS.replace(ping_interval=0.02, ping_timeout=1.0)
+
+PIECE = b"x" * 60_000
+
+over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
+
+
+@asynccontextmanager
+async def doing(*what: Callable[[], object], every: float = 0.0) -> AsyncGenerator[None]:
+    """Call it again and again meanwhile."""
+
+    async def go_on() -> None:
+        while True:
+            for call in what:
+                call()
+            await asyncio.sleep(every)
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def found(recorder: Recorder) -> CloseInfo:
+    """The end, which must come in time; from a moment at which the line was dead already."""
+    start = asyncio.get_running_loop().time()
+    info = await recorder.end()
+    assert asyncio.get_running_loop().time() - start < PROMISE
+    assert not info.was_clean
+    return info
+
+
+def sender(transport: Transport, recorder: Recorder, payload: bytes, *, always: bool = False) -> Callable[[], None]:
+    """Sends while there is room, or always, until the line is over."""
+
+    def send() -> None:
+        if recorder.lost is None and (always or not recorder.paused):
+            transport.send(payload)
+
+    return send
+
+
+@over_sockets
+async def test_an_idle_line(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS) as (transport, raw):
+        recorder = Recorder.of(transport)
+        info = await found(recorder)
+        assert (info.code, info.reason) == (1011, "no answer to a ping within 0.2 s")
+        # Should somebody be there after all, it is told why.
+        assert (await raw.next_frame()).opcode == PING
+        frame = await raw.next_frame()
+        assert (frame.opcode, frame.code, frame.reason) == (CLOSE, 1011, info.reason)
+
+
+@over_sockets
+async def test_a_line_that_is_found_dead_takes_nothing_any_more(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS) as (transport, _):
+        recorder = Recorder.of(transport)
+        await found(recorder)
+        with pytest.raises(ConnectionError):
+            transport.send(b"too late")
+        await transport.close()
+        transport.abort()
+
+
+@over_sockets
+@pytest.mark.parametrize("limits", [LIMITS, LIMITS.replace(stall=0.1), LIMITS.replace(ping_timeout=None, stall=0.4)])
+async def test_a_line_that_is_filled_until_it_is_full(flavour: OverSockets, limits: Limits) -> None:
+    async with flavour.raw(limits) as (transport, _):
+        recorder = Recorder.of(transport)
+        async with doing(sender(transport, recorder, PIECE)):
+            info = await found(recorder)
+        assert info.code in (1006, 1011) and info.reason
+        if limits.stall == 0.1:
+            assert (info.code, info.reason) == (1006, "nothing could be written for 0.1 s")
+
+
+@over_sockets
+async def test_a_line_on_which_sending_never_stops(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS.replace(high_water=1 << 30), receive_buffer=4096) as (transport, _):
+        recorder = Recorder.of(transport)
+        # It is never full, so that only the ping finds it, which is behind all that.
+        async with doing(sender(transport, recorder, PIECE, always=True), every=0.001):
+            assert (await found(recorder)).code == 1011
+
+
+@over_sockets
+async def test_a_line_whose_buffer_in_the_system_never_fills(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS) as (transport, _):
+        recorder = Recorder.of(transport)
+        async with doing(sender(transport, recorder, b"x"), every=0.005):
+            assert (await found(recorder)).code == 1011
+        assert not recorder.paused
+
+
+@over_sockets
+async def test_a_line_that_is_dead_in_one_direction(flavour: OverSockets) -> None:
+    """What comes in proves only that the other side's messages arrive."""
+    async with flavour.raw(LIMITS) as (transport, raw):
+        recorder = Recorder.of(transport)
+        message = raw.frame(TEXT, "are you there?")
+        async with doing(lambda: raw.sock.send(message), every=0.005):
+            assert (await found(recorder)).code == 1011
+        assert recorder.messages
+
+
+@over_sockets
+@pytest.mark.parametrize("kind", ["empty", "other", "earlier", "longer"])
+async def test_a_wrong_answer(flavour: OverSockets, kind: str) -> None:
+    async with flavour.raw(LIMITS) as (transport, raw):
+        recorder = Recorder.of(transport)
+        first = (await raw.next_of(PING)).payload
+        await raw.send(raw.frame(PONG, first))
+        payload = (await raw.next_of(PING)).payload
+        wrong = {"empty": b"", "other": bytes(len(payload)), "earlier": first, "longer": payload + b"!"}[kind]
+        async with doing(lambda: raw.sock.send(raw.frame(PONG, wrong)), every=0.005):
+            assert (await found(recorder)).code == 1011
+
+
+@over_sockets
+async def test_a_slow_reader_is_kept(flavour: OverSockets) -> None:
+    async with flavour.raw(PATIENT.replace(stall=1.0), receive_buffer=4096) as (transport, raw):
+        recorder = Recorder.of(transport)
+        for number in range(600):  # 36 MB, which the ping waits behind
+            transport.send(b"%d " % number + PIECE)
+        loop = asyncio.get_running_loop()
+        start, number = loop.time(), 0
+        while loop.time() < start + 1.5:
+            assert (await raw.next_of(TEXT)).payload.startswith(b"%d " % number)
+            number += 1
+            await asyncio.sleep(0.01)
+        assert recorder.lost is None and transport.unsent
+        while number < 600:
+            frame = await raw.next_frame()
+            number += frame.opcode == TEXT
+            if frame.opcode == PING:
+                await raw.send(raw.frame(PONG, frame.payload))
+        await raw.send(raw.frame(TEXT, "still here"))
+        await recorder.count(1)
+        assert recorder.lost is None
+
+
+async def test_a_slow_reader_is_kept_over_tls() -> None:
+    """Where asyncio's own transport for TLS says that nothing is unsent, and all of it is."""
+    accepted: asyncio.Future[Transport] = asyncio.get_running_loop().create_future()
+
+    async def accept(transport: Transport) -> None:
+        accepted.set_result(transport)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    listener = await listen(accept, "127.0.0.1", 0, limits=PATIENT.replace(stall=1.0), ssl=context)
+    trusting = ssl.create_default_context(cafile=str(PEM))
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", listener.port))
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=trusting, server_hostname="localhost", limit=1000)
+        writer.write(handshake())
+        await reader.readuntil(b"\r\n\r\n")
+        transport = await accepted
+        recorder = Recorder.of(transport)
+        transport.send(b"x" * 36_000_000)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        while loop.time() < start + 1.5:
+            await reader.readexactly(100_000)
+            await asyncio.sleep(0.01)
+        assert recorder.lost is None
+        transport.abort()
+        await recorder.end()
+        writer.transport.abort()
+        with pytest.raises((OSError, EOFError)):
+            await reader.readexactly(1 << 30)
+    listener.stop()
+    await listener.wait_closed()
+
+
+@over_sockets
+async def test_without_a_timeout_nobody_need_answer(flavour: OverSockets) -> None:
+    limits = LIMITS.replace(ping_interval=0.02, ping_timeout=None)
+    async with flavour.raw(limits) as (transport, raw):
+        recorder = Recorder.of(transport)
+        for _ in range(10):
+            assert (await raw.next_frame()).opcode == PING
+        assert recorder.lost is None
+
+
+@over_sockets
+async def test_pings_keep_their_place_among_messages(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS.replace(ping_interval=0.01, ping_timeout=8.0)) as (transport, raw):
+        recorder = Recorder.of(transport)
+        sent = iter(range(1_000_000))
+        pings, expected = 0, 0
+        async with doing(lambda: recorder.paused or transport.send(b"%d" % next(sent))):
+            while pings < 10:
+                frame = await raw.next_frame()
+                if frame.opcode == PING:
+                    pings += 1
+                    await raw.send(raw.frame(PONG, frame.payload))
+                else:
+                    assert frame.payload == b"%d" % expected
+                    expected += 1
+        assert recorder.lost is None
+
+
+@over_sockets
+@pytest.mark.parametrize("who", ["ours", "theirs"])
+async def test_no_pings_while_closing(flavour: OverSockets, who: str) -> None:
+    async with flavour.raw(PATIENT.replace(close_timeout=0.3)) as (transport, raw):
+        recorder = Recorder.of(transport)
+        closing = None
+        if who == "ours":
+            closing = asyncio.create_task(transport.close(4000, "bye"))
+        else:
+            await raw.send(raw.close_frame(4000, "bye"))
+        assert (await raw.next_of(CLOSE)).code == 4000
+        assert await raw.read_to_end() == b""
+        if closing is not None:
+            await closing
+        raw.drop()
+        assert (await recorder.end()).code == 4000
+
+
+@over_sockets
+async def test_whoever_sends_no_more_and_reads_nothing(flavour: OverSockets) -> None:
+    limits = LIMITS.replace(close_timeout=0.1, high_water=1 << 30, ping_interval=None)
+    async with flavour.raw(limits, receive_buffer=4096) as (transport, raw):
+        recorder = Recorder.of(transport)
+        for _ in range(300):
+            transport.send(PIECE)
+        transport.flush()
+        raw.sock.shutdown(socket.SHUT_WR)
+        assert (await found(recorder)).code == 1006

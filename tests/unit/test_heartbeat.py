@@ -1,0 +1,350 @@
+"""`wsrpc._heartbeat`: when it pings, what it takes for an answer, when it drops a line."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from raw_websocket import raw_client, raw_server
+
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
+from wsrpc._heartbeat import Heartbeat, StallWatch
+from wsrpc.testing import Clock
+
+LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall=3.0)
+CLOSELY = 0.5
+
+
+class Line:
+    """A line with a buffer, of which the other side takes what the test says."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.written = 0
+        self.taken = 0
+        self.full = False
+        self.pings: list[tuple[float, bytes]] = []
+        self.dropped: tuple[float, int, str] | None = None
+
+    def backlog(self) -> int:
+        return self.written - self.taken
+
+    def send(self, size: int) -> None:
+        self.written += size
+        if not self.full:
+            self.taken = self.written
+
+    def take(self, size: int) -> None:
+        self.taken = min(self.written, self.taken + size)
+
+    def send_ping(self, payload: bytes) -> None:
+        self.pings.append((self.clock.time(), payload))
+        self.send(6 + len(payload))
+
+    def drop(self, code: int, reason: str) -> None:
+        assert self.dropped is None
+        self.dropped = (self.clock.time(), code, reason)
+
+
+def beating(limits: Limits = LIMITS) -> tuple[Clock, Line, Heartbeat]:
+    clock = Clock()
+    line = Line(clock)
+    heartbeat = Heartbeat(line, clock, limits)
+    heartbeat.start()
+    return clock, line, heartbeat
+
+
+def to_ping(clock: Clock, line: Line) -> bytes:
+    """Let time pass until the next ping, and return its payload."""
+    count = len(line.pings)
+    while len(line.pings) == count:
+        assert clock.next_deadline is not None
+        clock.advance(clock.next_deadline - clock.time())
+    return line.pings[-1][1]
+
+
+def test_intervals_are_shortened_by_up_to_a_tenth_each_its_own_way() -> None:
+    first = set()
+    for _ in range(50):
+        clock, line, heartbeat = beating()
+        for _ in range(3):
+            heartbeat.pong(to_ping(clock, line))
+        times = [when for when, _ in line.pings]
+        assert 9.0 <= times[0] <= 10.0
+        assert times == pytest.approx([times[0] * number for number in (1, 2, 3)])
+        first.add(times[0])
+    assert len(first) == 50
+
+
+def test_a_late_answer_counts_and_the_next_ping_is_due_from_the_last() -> None:
+    clock, line, heartbeat = beating()
+    payload = to_ping(clock, line)
+    clock.advance(3.9)
+    heartbeat.pong(payload)
+    clock.advance(20)
+    (one, _), (two, _) = line.pings
+    assert two - one == pytest.approx(one)
+    assert line.dropped is not None, "the second had no answer"
+
+
+def test_an_answer_that_takes_longer_than_an_interval_makes_the_next_ping_wait() -> None:
+    clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=30.0))
+    payload = to_ping(clock, line)
+    clock.advance(25)
+    assert len(line.pings) == 1
+    heartbeat.pong(payload)
+    clock.advance(0)
+    assert len(line.pings) == 2
+
+
+def test_without_an_answer_an_idle_line_is_dropped() -> None:
+    clock, line, _ = beating()
+    clock.advance(100)
+    assert line.dropped is not None
+    when, code, reason = line.dropped
+    assert when == pytest.approx(line.pings[0][0] + 4) and when <= 14
+    assert (code, reason) == (1011, "no answer to a ping within 4 s")
+    assert len(line.pings) == 1 and clock.next_deadline is None
+
+
+@pytest.mark.parametrize("wrong", [b"", b"\0" * 8, b"hello", b"x" * 125])
+def test_another_payload_is_no_answer(wrong: bytes) -> None:
+    clock, line, heartbeat = beating()
+    heartbeat.pong(wrong)
+    to_ping(clock, line)
+    heartbeat.pong(wrong)
+    clock.advance(4)
+    assert line.dropped is not None
+
+
+def test_the_answer_to_an_earlier_ping_is_none_to_the_latest() -> None:
+    clock, line, heartbeat = beating()
+    earlier = to_ping(clock, line)
+    heartbeat.pong(earlier)
+    heartbeat.pong(earlier)
+    assert to_ping(clock, line) != earlier
+    heartbeat.pong(earlier)
+    clock.advance(4)
+    assert line.dropped is not None
+
+
+def test_a_ping_leaves_although_the_line_is_full_and_when_nothing_moves_it_is_dropped() -> None:
+    clock, line, _ = beating()
+    line.full = True
+    line.send(100_000)
+    to_ping(clock, line)
+    assert line.backlog() == 100_014
+    clock.advance(4)
+    assert line.dropped is not None and line.dropped[1] == 1011
+
+
+def test_a_slow_reader_is_not_dropped_and_its_answer_counts() -> None:
+    clock, line, heartbeat = beating()
+    line.full = True
+    line.send(100_000)
+    payload = to_ping(clock, line)
+    for _ in range(100):  # the ping is behind what takes 300 s
+        clock.advance(3)
+        line.take(1000)
+    line.take(14)
+    clock.advance(3)
+    assert line.dropped is None and line.backlog() == 0
+    heartbeat.pong(payload)
+    assert to_ping(clock, line) != payload, "it goes on as ever"
+
+
+def test_a_slow_reader_that_stops_is_dropped() -> None:
+    clock, line, _ = beating()
+    line.full = True
+    line.send(100_000)
+    to_ping(clock, line)
+    for _ in range(20):
+        line.take(1000)
+        clock.advance(3)
+    stopped = clock.time() - 3
+    clock.advance(100)
+    assert line.dropped is not None
+    assert stopped + 4 <= line.dropped[0] <= stopped + 4 + CLOSELY
+
+
+def test_a_ping_that_left_late_has_its_time_from_then() -> None:
+    clock, line, _ = beating()
+    line.full = True
+    line.send(1000)
+    to_ping(clock, line)
+    clock.advance(3.8)
+    line.take(10_000)
+    left = clock.time()
+    clock.advance(100)
+    assert line.dropped is not None
+    assert left + 4 <= line.dropped[0] <= left + 4 + CLOSELY
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_what_was_written_after_the_ping_may_keep_the_answer_back(moves: bool) -> None:
+    clock, line, _ = beating()
+    to_ping(clock, line)
+    clock.advance(3.9)
+    line.full = True
+    line.send(100_000)
+    clock.advance(0.2)
+    assert line.dropped is None
+    if moves:
+        line.take(50_000)
+    clock.advance(CLOSELY)
+    assert (line.dropped is None) is moves
+
+
+def test_what_the_system_takes_at_once_is_no_proof() -> None:
+    """It has room for megabytes on a line that is dead."""
+    clock, line, _ = beating()
+    to_ping(clock, line)
+    for _ in range(41):
+        line.send(1000)
+        clock.advance(0.1)
+    assert line.dropped is not None
+
+
+def test_without_a_timeout_pings_only_keep_the_line_open() -> None:
+    clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=None))
+    clock.advance(1000)
+    heartbeat.pong(line.pings[-1][1])
+    line.full = True
+    clock.advance(1000)
+    assert line.dropped is None
+    assert 200 <= len(line.pings) <= 223
+
+
+def test_without_an_interval_there_are_no_pings() -> None:
+    clock, line, heartbeat = beating(LIMITS.replace(ping_interval=None))
+    assert clock.next_deadline is None
+    heartbeat.pong(b"")
+    assert clock.next_deadline is None and not line.pings
+
+
+def test_after_stop_nothing_happens() -> None:
+    for advance in (0, 11):
+        clock, line, heartbeat = beating()
+        clock.advance(advance)
+        heartbeat.stop()
+        heartbeat.stop()
+        assert clock.next_deadline is None
+        if line.pings:
+            heartbeat.pong(line.pings[-1][1])
+        assert clock.next_deadline is None
+
+
+# ---------------------------------------------------------------- a full line
+
+
+def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
+    clock = Clock()
+    line = Line(clock)
+    line.full = True
+    line.send(100_000)
+    watch = StallWatch(line, clock, limits)
+    watch.start()
+    return clock, line, watch
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (LIMITS, 3.0),
+        (LIMITS.replace(stall=60.0), 14.0),
+        (LIMITS.replace(stall=60.0, ping_timeout=None), 60.0),
+        (LIMITS.replace(stall=60.0, ping_interval=None), 60.0),
+    ],
+)
+def test_a_full_line_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:
+    clock, line, _ = watching(limits)
+    clock.advance(1000)
+    assert line.dropped == (pytest.approx(expected), 1006, f"nothing could be written for {expected:g} s")
+
+
+def test_a_full_line_that_moves_is_not_dropped_before_it_stops() -> None:
+    clock, line, _ = watching(LIMITS)
+    for _ in range(30):
+        line.take(1)
+        clock.advance(2.9)
+    stopped = clock.time() - 2.9
+    assert line.dropped is None
+    clock.advance(100)
+    assert line.dropped is not None
+    assert stopped + 3 <= line.dropped[0] <= stopped + 3 + CLOSELY
+
+
+def test_writing_more_is_no_progress() -> None:
+    clock, line, _ = watching(LIMITS)
+    for _ in range(4):
+        line.send(1000)
+        clock.advance(1)
+    assert line.dropped is not None
+
+
+def test_a_line_with_room_is_not_watched() -> None:
+    clock, line, watch = watching(LIMITS)
+    watch.stop()
+    watch.stop()
+    assert clock.next_deadline is None
+    watch.start()
+    clock.advance(3)
+    assert line.dropped is not None
+
+
+# ---------------------------------------------------------------- what users see
+
+SHORT = Limits(ping_interval=0.2, ping_timeout=0.2, close_timeout=60.0)
+PROMISE = 0.2 + 0.2 + 1.0
+
+
+async def fails(request: asyncio.Task[object]) -> None:
+    """The request learns of the dead line in time."""
+    start = asyncio.get_running_loop().time()
+    with pytest.raises(ConnectionLost) as caught:
+        await request
+    assert (caught.value.code, caught.value.outcome) == (1011, "unknown")
+    assert asyncio.get_running_loop().time() - start < PROMISE
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_client_whose_server_is_gone_dials_again() -> None:
+    endings: list[CloseInfo] = []
+    async with raw_server() as server:
+        client = Client(server.url, limits=SHORT)
+        client.on("close", lambda peer, info: endings.append(info))
+        connecting = asyncio.create_task(client.connect())
+        await server.accept()
+        await connecting
+        await fails(asyncio.create_task(client.request("add", 1, 2)))
+        assert [(info.code, info.reason, info.was_clean, info.will_reconnect) for info in endings] == [
+            (1011, "no answer to a ping within 0.2 s", False, True)
+        ]
+        await client.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_server_whose_client_is_gone_forgets_it() -> None:
+    server = Server(limits=SHORT)
+    async with server.listen() as listener:
+        async with raw_client(listener.port) as raw:
+            await raw.next_frame()  # hello
+            [peer] = server.peers
+            await fails(asyncio.create_task(peer.request("add", 1, 2)))
+            assert not server.peers
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_two_that_answer_each_other_stay_together() -> None:
+    limits = Limits(ping_interval=0.01, ping_timeout=8.0)
+    endings: list[CloseInfo] = []
+    server = Server(limits=limits)
+    server.on("add", lambda a, b: a + b)
+    async with server.listen() as listener:
+        async with Client(listener.url, limits=limits) as client:
+            client.on("close", lambda peer, info: endings.append(info))
+            until = asyncio.get_running_loop().time() + 0.3  # some thirty pings each way, between requests
+            while asyncio.get_running_loop().time() < until:
+                assert await client.request("add", 1, 2) == 3
+            assert endings == []

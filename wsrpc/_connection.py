@@ -1,0 +1,196 @@
+"""Connections of the `websockets` library, as the default transport uses them.
+
+The library stays in charge of the opening handshake, TLS, proxies, redirects and closing. A subclass, entered by the
+documented ``create_connection=``, takes messages as they are parsed, without the library's queue and the tasks around
+it, and writes at once what one read caused. Plain frames, which are nearly all, are taken apart by an `Unframer`;
+whatever else comes (control frames, fragments, violations) goes to the library.
+
+The library's keepalive is off, because it does not find every dead line: its ping waits until a full line has room,
+which on a dead one it never has, and it ends the connection by a closing handshake, whose time comes on top.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.connection import Connection
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, Event
+
+from ._close import CloseCode
+from ._heartbeat import Heartbeat, StallWatch
+from ._unframer import Unframer
+from .limits import Limits
+from .websocket import WebSocketTransport
+
+__all__ = ["WebSocketClientConnection", "WebSocketServerConnection", "library_options"]
+
+LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
+"""The library's own log: what it says at INFO, wsrpc says too, with the peer's id."""
+LIBRARY_LOGGER.setLevel(logging.WARNING)
+
+TEXT, BINARY, CONT, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PONG
+
+
+def library_options(limits: Limits) -> dict[str, Any]:
+    """What the library is told, whether it dials or listens."""
+    return {
+        "compression": None,
+        "open_timeout": limits.open_timeout,
+        "ping_interval": None,
+        "close_timeout": limits.close_timeout,
+        "max_size": limits.message,
+        "max_queue": None,
+        "write_limit": limits.high_water,
+        "logger": LIBRARY_LOGGER,
+    }
+
+
+class _Pushing(Connection):
+    """What both sides' connections do differently from the library's."""
+
+    wsrpc: WebSocketTransport
+    unframer: Unframer
+    heartbeat: Heartbeat
+    stall_watch: StallWatch
+    plain = False
+    """Whether the library is between two messages, so that plain frames need not go through it."""
+    written = 0
+    """Bytes handed over for writing."""
+
+    def _set_up(self, limits: Limits, *, client: bool) -> None:
+        self.heartbeat = Heartbeat(self, self.loop, limits)
+        self.stall_watch = StallWatch(self, self.loop, limits)
+        self.wsrpc = WebSocketTransport(self, self.heartbeat, masked=client)
+        self.unframer = Unframer(masked=not client, largest=_largest(self.protocol))
+
+    # ------------------------------------------------------------ what the library and asyncio tell
+
+    def process_event(self, event: Event) -> None:
+        if not isinstance(event, Frame):
+            super().process_event(event)  # the opening handshake
+            return
+        receiver = self.wsrpc.receiver
+        opcode = event.opcode
+        if event.fin and (opcode is TEXT or opcode is BINARY) and receiver is not None:
+            data: Any = event.data
+            receiver.receive(data, opcode is TEXT)
+        elif opcode is TEXT or opcode is BINARY or opcode is CONT:
+            self.wsrpc._frame_received(event)
+        else:
+            if opcode is PONG:
+                self.heartbeat.pong(bytes(event.data))
+            super().process_event(event)
+
+    def data_received(self, data: bytes) -> None:
+        self.wsrpc._read_started()
+        try:
+            receiver = self.wsrpc.receiver
+            if self.plain:
+                if self.protocol.state is OPEN and receiver is not None:
+                    data = bytes(self.unframer.feed(data, receiver))
+                    if not data:
+                        return
+                else:
+                    data = bytes(self.unframer.take_rest()) + data
+            super().data_received(data)
+            self.plain = receiver is not None and _is_between_messages(self.protocol)
+        finally:
+            self.wsrpc._read_ended()
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self.wsrpc._expect_end()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.stall_watch.start()
+        self.wsrpc._pause_sending()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.stall_watch.stop()
+        self.wsrpc._resume_sending()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.heartbeat.stop()
+        self.stall_watch.stop()
+        self.wsrpc._connection_lost(exc)
+
+    # ------------------------------------------------------------ writing
+
+    def send_data(self) -> None:
+        # In place of the library's, to count what is written.
+        data = self.wsrpc._take_gathered()
+        if data:
+            self.written += len(data)
+            self.transport.write(data)
+        for data in self.protocol.data_to_send():
+            if data:
+                self.written += len(data)
+                self.transport.write(data)
+            elif self.transport.can_write_eof():
+                with suppress(OSError, RuntimeError):  # the connection is broken already, which is told elsewhere
+                    self.transport.write_eof()
+            else:  # TLS
+                self.transport.close()
+
+    def backlog(self) -> int:
+        size = 0
+        transport: Any = self.transport
+        while transport is not None:
+            size += transport.get_write_buffer_size()
+            # asyncio's TLS writes through a transport of its own, which takes large pieces, and does not count them.
+            transport = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        return size
+
+    def send_ping(self, payload: bytes) -> None:
+        self.protocol.send_ping(payload)
+        self.send_data()
+
+    def drop(self, code: int, reason: str) -> None:
+        self.wsrpc._cause = (code, reason)
+        if code != CloseCode.ABNORMAL and self.protocol.state is OPEN:
+            # Should somebody be there after all, and have room for it, it costs nothing to say why.
+            self.protocol.send_close(code, reason)
+            self.send_data()
+        self.transport.abort()
+
+
+class WebSocketClientConnection(_Pushing, ClientConnection):
+    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_up(limits, client=True)
+
+
+class WebSocketServerConnection(_Pushing, ServerConnection):
+    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_up(limits, client=False)
+
+
+# What the library calls these has changed between its versions, and is not documented. Where it is not found, all
+# frames go through the library, which is slower and nothing else.
+
+
+def _is_between_messages(protocol: Any) -> bool:
+    """Whether the library has dealt with all that it was given, and no message is half there."""
+    return (
+        protocol.state is OPEN
+        and not protocol.extensions
+        and not protocol.debug  # the library is to log each frame
+        and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
+        and getattr(protocol, "current_size", getattr(protocol, "cur_size", "unknown")) is None
+    )
+
+
+def _largest(protocol: Any) -> int:
+    """The largest message that may be taken past the library."""
+    largest: int | None = getattr(protocol, "max_message_size", getattr(protocol, "max_size", 0))
+    return sys.maxsize if largest is None else largest
