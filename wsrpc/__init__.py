@@ -10,6 +10,7 @@ from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
+from ._retry import Retry
 from .anonymous import AnonymousChannel
 from .channel import Channel
 from .client import Client, ClientState, ReconnectInfo
@@ -94,6 +95,7 @@ __all__ = [
     "RemoteError",
     "RequestTimeout",
     "ReservedEvent",
+    "Retry",
     "Router",
     "RouterChannel",
     "RpcError",

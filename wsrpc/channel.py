@@ -24,7 +24,7 @@ class _Closed:
         raise ChannelClosed(self.channel, self.reason)
 
     send_event = send_event_nowait = send_request = _refuse
-    open_channel = open_stream = upload = converter = _refuse
+    request_again = open_channel = open_stream = upload = converter = _refuse
 
 
 class Channel(Registrar, StreamCaller):

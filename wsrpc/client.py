@@ -23,7 +23,7 @@ from ._outbound import check_thread
 from ._registry import Registry
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
-from ._types import F
+from ._types import F, Offline, check_offline
 from ._url import check_url
 from .channel import Channel
 from .errors import ConnectFailed, ConnectionLost
@@ -74,6 +74,8 @@ class Client(Registrar, StreamCaller):
         proxy: a proxy's URL, True for the one that the environment names, None for none.
         limits: bounds of the connection and of the queue while there is none.
         reconnect: how long to wait between attempts; None does not dial again after a drop.
+        offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
+            `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
         connect_timeout: seconds for the first connection, all attempts; None tries for ever.
         transport: a connection to begin with, instead of a URL.
         codec: the encoding; the default is JSON with ``enc_hook``.
@@ -94,6 +96,7 @@ class Client(Registrar, StreamCaller):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
+        offline: Offline = "queue",
         connect_timeout: float | None = 30.0,
         transport: Transport | None = None,
         limits: Limits | None = None,
@@ -128,6 +131,8 @@ class Client(Registrar, StreamCaller):
         self._channel_name = None
         self._scheduler = LoopScheduler()
         self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
+        check_offline(offline)
+        self._peer._out.fails_offline = offline == "fail"
         self._peer._on_lost = self._lost
         self._peer._on_opened = lambda: self._announce(None)
         self._peer._out.on_queued = self._queued
