@@ -325,14 +325,18 @@ class Outbound:
         elif pending is not None:
             pending.bound = bound
         try:
-            while not self._must_queue(message, bound):
-                if line.full or (line.busy and not my_turn):
-                    my_turn = await line.wait_turn(pending, first=my_turn)
+            while True:
+                must_queue = self._must_queue(message, bound)
+                if (line.full and not must_queue) or (line.awaited and not my_turn):
+                    of_connection = bound or message.h is not UNSET
+                    my_turn = await line.wait_turn(pending, first=my_turn, bound=of_connection)
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return 0
                     if bound and session is not self._session:
                         raise self._not_sent()
                     continue
+                if must_queue:
+                    break
                 payload = self.encode(message)
                 if not self.send(payload):
                     if message.h is not UNSET:
