@@ -256,10 +256,10 @@ class Outbound:
         """See `StreamCaller.emit_nowait`."""
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
-        bound = self.fails(offline)
-        if self._must_queue(message, bound) or not self.send_nowait(self.encode(message)):
+        if self._must_queue(message) or not self.send_nowait(self.encode(message)):
             if message.h is not UNSET:
                 raise self.channel_lost(message.h)
+            bound = self.fails(offline)
             if bound and self.broken:
                 raise self._not_sent()
             self._queue(message, bound=bound)
@@ -326,14 +326,14 @@ class Outbound:
             pending.bound = bound
         try:
             while True:
-                must_queue = self._must_queue(message, bound)
+                must_queue = self._must_queue(message)
+                if bound and (self.broken or self._session is not session):
+                    raise self._not_sent()
                 if (line.full and not must_queue) or (line.awaited and not my_turn):
                     of_connection = bound or message.h is not UNSET
                     my_turn = await line.wait_turn(pending, first=my_turn, bound=of_connection)
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return 0
-                    if bound and session is not self._session:
-                        raise self._not_sent()
                     continue
                 if must_queue:
                     break
@@ -377,7 +377,7 @@ class Outbound:
         try:
             error = await left
         except asyncio.CancelledError:
-            self._outbox.remove(ticket)
+            self._outbox.remove(ticket)  # unless it has left in this very turn
             raise
         if error is not None:
             raise error
@@ -395,8 +395,8 @@ class Outbound:
         """Whether there is a connection, or another one may come."""
         return not self.broken or (self.keeps_offline and not self.user_closed)
 
-    def _must_queue(self, message: Event | Request, bound: bool) -> bool:
-        """Whether a message has to wait for a connection; raises if there is none that it may wait for."""
+    def _must_queue(self, message: Event | Request) -> bool:
+        """Whether a message has to wait for a connection; raises if there is none to wait for."""
         condition = self._condition
         if message.h is not UNSET:
             # An anonymous channel belongs to its connection.
@@ -408,7 +408,7 @@ class Outbound:
         if condition is State.OPENING:
             # What `open` handlers send goes first; a server's peer has nothing queued to be overtaken.
             return self.keeps_offline and not self.in_open_handler()
-        if self.keeps_offline and not self.user_closed and not bound:
+        if self.keeps_offline and not self.user_closed:
             return True
         raise self._not_sent()
 
