@@ -52,24 +52,21 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.attempts >= 1:
-            raise ValueError(f"attempts= counts all of them, so it is 1 or more, got {self.attempts!r}")
-        if not (self.initial >= 0 and self.max >= 0):
-            raise ValueError(f"initial= and max= are seconds, 0 or more, got {self.initial!r} and {self.max!r}")
-        given: Any = self.wait
-        if given is not None and not isinstance(given, wait_base):
-            raise TypeError(f"wait= takes one of tenacity's wait objects, tenacity.wait_fixed(1) say, got {given!r}")
-        given = self.stop
-        if given is not None and not isinstance(given, stop_base):
-            raise TypeError(
-                f"stop= takes one of tenacity's stop objects, tenacity.stop_after_attempt(5) say, got {given!r}"
-            )
-        given = self.retry
+            raise ValueError(f"Retry(attempts=) counts the first one, too: 1 or more; got {self.attempts!r}")
+        for name in ("initial", "max"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"Retry({name}=) is a number of seconds, 0 or more; got {getattr(self, name)!r}")
+        for name, kind in (("wait", wait_base), ("stop", stop_base)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, kind):
+                raise TypeError(f"Retry({name}=) takes one of tenacity's {kind.__name__} objects, got {given!r}")
+        condition: Any = self.retry
         # A class is callable, too, and what it makes counts as true, as does the coroutine of an `async def`.
-        plain = callable(given) and not isinstance(given, type) and not inspect.iscoroutinefunction(given)
-        if given is not None and not isinstance(given, retry_base) and not plain:
+        plain = callable(condition) and not isinstance(condition, type) and not inspect.iscoroutinefunction(condition)
+        if condition is not None and not isinstance(condition, retry_base) and not plain:
             raise TypeError(
-                "retry= takes one of tenacity's retry objects, tenacity.retry_if_exception_type(wsrpc.Overloaded) say, "
-                f"or a plain function from the error to a bool, got {given!r}"
+                f"Retry(retry=) takes a plain function of the exception, or one of tenacity's retry objects; "
+                f"got {condition!r}"
             )
 
 
