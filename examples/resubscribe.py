@@ -33,11 +33,14 @@ class News:
             position += 1
         self.subscribers.add(peer)
 
+    def unsubscribe(self, peer: Peer) -> None:
+        self.subscribers.discard(peer)
+
 
 def serve(news: News) -> Server:
     server = Server()
     server.on("subscribe", news.subscribe)
-    server.on("close", lambda peer: news.subscribers.discard(peer))
+    server.on("close", news.unsubscribe)
     return server
 
 

@@ -13,12 +13,24 @@ ROOT = Path(__file__).parent.parent
 
 # Lowest first. Inserting a floor moves those above it up by one.
 FLOORS: list[list[str]] = [
-    ["errors", "limits", "_close", "_convert", "_frames", "_introspect", "_messages", "_scheduler", "_types", "_url"],
+    [
+        "errors",
+        "limits",
+        "_close",
+        "_convert",
+        "_frames",
+        "_introspect",
+        "_messages",
+        "_scheduler",
+        "_strategies",
+        "_types",
+        "_url",
+    ],
     ["transport", "_arguments", "_codec", "_extension", "_heartbeat", "_inbox", "_outbox", "_rejections", "_requests"],
     ["_backlog", "_line", "_reading", "_session", "_settings", "_signature", "_unframer"],
-    ["stream", "_arrivals", "_places"],
+    ["stream", "_arrivals", "_places", "_retry"],
     ["_caller", "_context"],
-    ["_registry", "_waiting"],
+    ["_channel_caller", "_registry", "_waiting"],
     ["router", "_lifecycle"],
     ["anonymous", "channel", "_outbound"],
     ["_asking", "_channels", "_source"],
@@ -43,6 +55,7 @@ FOR_TYPES_ONLY = {
     ("_context", "wsrpc.peer.Peer"),
     ("_context", "wsrpc.anonymous.AnonymousChannel"),
     ("_caller", "wsrpc.anonymous.AnonymousChannel"),
+    ("_channel_caller", "wsrpc.anonymous.AnonymousChannel"),
 }
 
 

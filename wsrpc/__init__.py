@@ -12,6 +12,7 @@ from ._convert import DecHook, EncHook
 from ._dial import dial
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
+from ._retry import Retry
 from .anonymous import AnonymousChannel
 from .channel import Channel
 from .client import Client, ReconnectInfo
@@ -96,6 +97,7 @@ __all__ = [
     "RemoteError",
     "RequestTimeout",
     "ReservedEvent",
+    "Retry",
     "Router",
     "RouterChannel",
     "RpcError",

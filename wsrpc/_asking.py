@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,8 @@ from ._outbound import Outbound, check_sending
 from ._registry import Registry
 from ._rejections import error_from_wire
 from ._requests import MAX_REMEMBERED, Pending
-from ._types import ChannelRef
+from ._retry import Retry, ask_again
+from ._types import ChannelRef, Offline
 from .errors import BadResult, RequestTimeout, UnexpectedChannel
 from .limits import Limits
 
@@ -43,10 +44,11 @@ class Asker:
         args: tuple[Any, ...],
         returns: Any,
         timeout: float | UnsetType | None,
+        offline: Offline | None = None,
         opens: Callable[[int], Any] | None = None,
         /,
     ) -> Any:
-        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then what is returned."""
+        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then returned."""
         check_sending(channel, event, self.out.thread)
         convert = None if returns is UNSET else self.converter(returns)
         if timeout is not UNSET and timeout is not None and not timeout >= 0:
@@ -56,11 +58,11 @@ class Asker:
         message = _request(pending.id, channel, (event, *args))
         try:
             if self.out.places.scarce and h is None:
-                await self._send_to_a_place(message, pending)
+                await self._send_to_a_place(message, pending, self.out.fails(offline))
             elif self.out.clear and self.out.send(self.out.encode(message)):
                 self._requests.was_sent(pending)
             else:
-                await self.out.send_in_turn(message, pending)
+                await self.out.send_in_turn(message, pending, self.out.fails(offline))
             answer = await pending.future
         except asyncio.CancelledError as exc:
             self._give_up(pending, exc.args[0] if exc.args else None)
@@ -82,12 +84,36 @@ class Asker:
             )
         return value if convert is None else convert_answer(convert, value, event)
 
-    async def _send_to_a_place(self, message: Request, pending: Pending) -> None:
+    def request_again(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: float | UnsetType | None,
+        offline: Offline | None,
+        retry: Retry,
+        idempotent: bool,
+        /,
+    ) -> Coroutine[Any, Any, Any]:
+        """See `Caller.request` with ``retry``."""
+        return ask_again(
+            lambda left: self.send_request(channel, event, args, returns, left, offline),
+            retry,
+            idempotent=idempotent,
+            event=event,
+            timeout=self._limits.timeout if timeout is UNSET else timeout,
+            loop=self.out.loop,
+            expects_connection=lambda: self.out.expects_connection,
+        )
+
+    async def _send_to_a_place(self, message: Request, pending: Pending, bound: bool) -> None:
         my_turn = False
+        pending.bound = bound
         try:
             my_turn = await self.out.places.take(pending, lambda: len(self.out.encode(message)))
             if not pending.future.done():
-                await self.out.send_in_turn(message, pending)
+                await self.out.send_in_turn(message, pending, bound)
         finally:
             self.out.places.leave(pending, my_turn)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, stop_never, wait_random_exponential
-from tenacity.asyncio.retry import async_retry_base
 from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from ._close import CloseCode
+from ._strategies import Condition, check_strategies
 from ._url import BadURL
 from .errors import ConnectionLost, HandshakeRejected
 
@@ -62,21 +62,10 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     stable: float = 60.0
     wait: wait_base | None = None
     stop: stop_base | None = None
-    retry: retry_base | Callable[[BaseException], bool] | None = None
+    retry: Condition | None = None
 
     def __post_init__(self) -> None:
-        for name in ("initial", "max", "stable"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"Reconnect({name}=) is a number of seconds, 0 or more; got {getattr(self, name)!r}")
-        for name, kind in (("wait", wait_base), ("stop", stop_base)):
-            given = getattr(self, name)
-            if given is not None and not isinstance(given, kind):
-                raise TypeError(f"Reconnect({name}=) takes one of tenacity's {kind.__name__} objects, got {given!r}")
-        if self.retry is not None and (isinstance(self.retry, async_retry_base) or not callable(self.retry)):
-            raise TypeError(
-                f"Reconnect(retry=) takes a plain function of the exception, or one of tenacity's retry objects that "
-                f"are not async; got {self.retry!r}"
-            )
+        check_strategies(self, "initial", "max", "stable")
 
 
 class Schedule:

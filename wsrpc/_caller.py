@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypeVar, over
 from msgspec import UNSET, UnsetType
 
 from ._reading import Reading
-from ._types import ChannelRef, OnChannel
+from ._retry import Retry
+from ._types import ChannelRef, Offline, OnChannel, check_offline
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from .anonymous import AnonymousChannel
 
-__all__ = ["Caller", "Sender", "Source", "StreamCaller", "no_keywords"]
+__all__ = ["Caller", "Sender", "Source", "no_keywords"]
 
 T = TypeVar("T")
 
@@ -24,9 +25,13 @@ T = TypeVar("T")
 class Sender(Protocol):
     """What a channel needs of its peer."""
 
-    def send_event(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> Coroutine[Any, Any, None]: ...
+    def send_event(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> Coroutine[Any, Any, None]: ...
 
-    def send_event_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> None: ...
+    def send_event_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None: ...
 
     def send_request(
         self,
@@ -35,6 +40,20 @@ class Sender(Protocol):
         args: tuple[Any, ...],
         returns: Any,
         timeout: float | UnsetType | None,
+        offline: Offline | None = None,
+        /,
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def request_again(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: float | UnsetType | None,
+        offline: Offline | None,
+        retry: Retry,
+        idempotent: bool,
         /,
     ) -> Coroutine[Any, Any, Any]: ...
 
@@ -46,11 +65,18 @@ class Sender(Protocol):
         returns: Any,
         timeout: float | UnsetType | None,
         send: Source,
+        offline: Offline | None = None,
         /,
     ) -> Coroutine[Any, Any, Any]: ...
 
     def open_channel(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: float | UnsetType | None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        timeout: float | UnsetType | None,
+        offline: Offline | None = None,
+        /,
     ) -> Coroutine[Any, Any, AnonymousChannel]: ...
 
     def open_stream(
@@ -60,6 +86,7 @@ class Sender(Protocol):
         args: tuple[Any, ...],
         timeout: float | UnsetType | None,
         send: Source | None,
+        offline: Offline | None,
         /,
     ) -> Coroutine[Any, Any, Reading]: ...
 
@@ -71,42 +98,59 @@ Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 
 
 class Caller(OnChannel):
-    """`emit`, `emit_nowait`, `request` and `open_channel`, on one channel of one peer."""
+    """`emit`, `emit_nowait`, `request`, `stream` and `open_channel`, on one channel of one peer.
+
+    Where there may be another connection, ``offline`` says what becomes of a message while there is none: ``"queue"``
+    lets it wait for the next one, ``"fail"`` raises `ConnectionLost` at once, with ``outcome="not_sent"``. With
+    ``"fail"``, what waits on a connection that is there, for its `open` handlers or for its turn on a full line, fails
+    so when that connection ends. None, the default, is what the client was made with. On a server's peers nothing
+    ever waits for another connection.
+    """
 
     __slots__ = ()
 
     _sender: Sender
 
-    def emit(self, event: str, /, *args: Any, **unsupported: Never) -> Coroutine[Any, Any, None]:
+    def emit(
+        self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never
+    ) -> Coroutine[Any, Any, None]:
         """Send an event, which nobody answers.
 
         Returns when the message is accepted for sending, not when it is delivered: while the line is above
-        its high-water mark it waits, in turn, before encoding. Cancelling is safe: the event is then not
-        sent.
+        its high-water mark it waits, in turn, before encoding. With ``offline="fail"`` it also waits while the `open`
+        handlers run. Cancelling is safe: the event is then not sent.
+
+        Args:
+            offline: ``"queue"`` or ``"fail"``, while there is no connection.
 
         Raises:
             ConnectionLost: ``outcome="not_sent"``, if there is no connection and nothing queues for one.
             QueueFull: if the offline queue is full.
             ReservedEvent: for open, close and the like on the main channel.
             MessageTooBig: the other side has said that it takes less at once; nothing is sent.
-            ChannelClosed, ChannelNotReady: on an anonymous channel that is over, or not delivered yet.
+            ChannelClosed: on a channel that was closed.
             TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
             raise no_keywords("emit", event, unsupported)
-        return self._sender.send_event(self._channel_name, event, args)
+        if offline is not None:
+            check_offline(offline)
+        return self._sender.send_event(self._channel_name, event, args, offline)
 
-    def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
+    def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
         """Like `emit`, for plain functions in the event loop's thread; it never waits.
+
+        With ``offline="fail"`` and while the `open` handlers run, it leaves after them, or not at all.
 
         Raises:
             QueueFull: at the hard cap of unsent bytes; nothing is sent.
-            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, ChannelNotReady, TypeError, ValueError: as for
-                `emit`.
+            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
         """
         if unsupported:
             raise no_keywords("emit_nowait", event, unsupported)
-        self._sender.send_event_nowait(self._channel_name, event, args)
+        if offline is not None:
+            check_offline(offline)
+        self._sender.send_event_nowait(self._channel_name, event, args, offline)
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 
@@ -118,6 +162,9 @@ class Caller(OnChannel):
         *args: Any,
         timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
         **unsupported: Never,
     ) -> Any: ...
 
@@ -130,6 +177,9 @@ class Caller(OnChannel):
         returns: TypeForm[T],
         timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
         **unsupported: Never,
     ) -> T: ...
 
@@ -141,6 +191,9 @@ class Caller(OnChannel):
         returns: Any = UNSET,
         timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
         **unsupported: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Send a request and return its answer.
@@ -153,34 +206,55 @@ class Caller(OnChannel):
             send: an iterable or async iterable whose items the handler reads (its parameter is annotated
                 ``AsyncIterator[...]``), no faster than it reads them. A generator is closed at the end, also when the
                 handler wants no more of it. What it raises is raised here, and ends the handler.
+            retry: ask again for what did not run over there, as `Retry` says; ``timeout`` is for all attempts and the
+                waits between them. After the last one its error is raised.
+            idempotent: running twice does no harm, so ``retry`` also asks again for what may have run when its
+                connection ended.
+            offline: ``"queue"`` or ``"fail"``, while there is no connection.
 
         Cancelling is safe and cancels remotely: the other side's handler is told, with the reason given to
         ``task.cancel(reason)``.
 
         Raises:
             RemoteError: the other side rejected; its subclasses say how.
-            RequestTimeout: no answer in time; the other side was told to stop.
+            RequestTimeout: no answer in time; the other side was told to stop. With ``retry``, ``__cause__`` is the
+                error of the attempt before.
             ConnectionLost: the connection ended first; ``outcome`` says whether it may have run.
             BadResult: the answer does not fit ``returns``.
             UnexpectedChannel: the answer is a channel.
-            ChannelClosed: with ``send``, the other side has ended the upload without an error; or, on an anonymous
-                channel, that is over.
+            ChannelClosed: with ``send``, the other side has ended the upload without an error; or, on a channel that
+                was closed.
             MessageTooBig: the other side has said that it takes less at once; nothing was sent.
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused here, nothing was sent.
         """
         if unsupported:
             raise no_keywords("request", event, unsupported)
+        if offline is not None:
+            check_offline(offline)
+        if retry is not None:
+            check_retry(retry, send)
+            return self._sender.request_again(
+                self._channel_name, event, args, returns, timeout, offline, retry, idempotent
+            )
+        if idempotent:
+            raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
         if send is not None:
-            return self._sender.upload(self._channel_name, event, args, returns, timeout, send)
-        return self._sender.send_request(self._channel_name, event, args, returns, timeout)
+            return self._sender.upload(self._channel_name, event, args, returns, timeout, send, offline)
+        return self._sender.send_request(self._channel_name, event, args, returns, timeout, offline)
 
     async def open_channel(
-        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        offline: Offline | None = None,
+        **unsupported: Any,
     ) -> AnonymousChannel:
         """Send a request whose answer is a channel, for a conversation with its handler, and return it.
 
         The channel stays open until either side ends it, or the connection ends: ``async with`` it, or abort it.
-        ``timeout`` as in `request`, until the channel is open. Cancelling is safe and cancels remotely.
+        ``timeout`` and ``offline`` as in `request`, until the channel is open. Cancelling is safe and cancels remotely.
 
         Raises:
             BadResult: the answer is not a channel.
@@ -188,13 +262,9 @@ class Caller(OnChannel):
         """
         if unsupported:
             raise no_keywords("open_channel", event, unsupported)
-        return await self._sender.open_channel(self._channel_name, event, args, timeout)
-
-
-class StreamCaller(Caller):
-    """Also `stream`, which an anonymous channel has with another meaning."""
-
-    __slots__ = ()
+        if offline is not None:
+            check_offline(offline)
+        return await self._sender.open_channel(self._channel_name, event, args, timeout, offline)
 
     @overload
     def stream(
@@ -204,6 +274,7 @@ class StreamCaller(Caller):
         *args: Any,
         timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
+        offline: Offline | None = None,
         **unsupported: Never,
     ) -> Stream[Any]: ...
 
@@ -216,6 +287,7 @@ class StreamCaller(Caller):
         returns: TypeForm[T],
         timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
+        offline: Offline | None = None,
         **unsupported: Never,
     ) -> Stream[T]: ...
 
@@ -227,6 +299,7 @@ class StreamCaller(Caller):
         returns: Any = UNSET,
         timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
+        offline: Offline | None = None,
         **unsupported: Any,
     ) -> Stream[Any]:
         """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
@@ -238,30 +311,47 @@ class StreamCaller(Caller):
             returns: the type to check and convert each item to.
             timeout: seconds until the stream is open; items have none. The default is `Limits.timeout`.
             send: what the handler reads meanwhile; see `request`. What it raises is raised by the stream.
+            offline: ``"queue"`` or ``"fail"``, if there is no connection when the stream is opened.
 
         Raises:
             TypeError: ``returns`` is no type that can be converted to.
         """
         if unsupported:
             raise no_keywords("stream", event, unsupported)
+        if offline is not None:
+            check_offline(offline)
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNSET else sender.converter(returns)
-        return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, timeout, send))
+        return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, timeout, send, offline))
 
 
 _OPTIONS = {
-    "emit": "skip=, on a server",
-    "emit_nowait": "none",
-    "request": "returns=, timeout= and send=",
-    "open_channel": "timeout=",
-    "stream": "returns=, timeout= and send=",
+    "emit": "offline=, and skip= on a server",
+    "emit_nowait": "offline=",
+    "request": "returns=, timeout=, send=, retry=, idempotent= and offline=",
+    "open_channel": "timeout= and offline=",
+    "stream": "returns=, timeout=, send= and offline=",
 }
 
 
-def no_keywords(method: str, event: str, unsupported: Mapping[str, object]) -> TypeError:
+def no_keywords(
+    method: str, event: str, unsupported: Mapping[str, object], options: Mapping[str, str] = _OPTIONS
+) -> TypeError:
     """The error for keyword arguments that were meant for the handler, or are misspelled options."""
     names = ", ".join(unsupported)
     return TypeError(
         f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
-        f"keywords are options of {method}() itself ({_OPTIONS[method]})"
+        f"keywords are options of {method}() itself ({options[method]})"
     )
+
+
+def check_retry(retry: Any, send: Source | None) -> None:
+    """Refuse what ``retry=`` does not take, and what cannot be asked again.
+
+    Raises:
+        TypeError: says why.
+    """
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry= takes a wsrpc.Retry, got {retry!r}")
+    if send is not None:
+        raise TypeError("retry= and send= do not go together: what a source has given cannot be sent a second time")

@@ -22,22 +22,28 @@ class Line:
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
-        self._turns: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
+        self._turns: OrderedDict[asyncio.Future[bool], bool] = OrderedDict()
+        """With each whether it is bound to the present connection."""
         self._taken = False
         self.full = False
 
     @property
     def busy(self) -> bool:
-        return self.full or self._taken or bool(self._turns)
+        return self.full or self.awaited
 
-    async def wait_turn(self, pending: Pending | None, *, first: bool) -> bool:
+    @property
+    def awaited(self) -> bool:
+        """Whether others are to send first."""
+        return self._taken or bool(self._turns)
+
+    async def wait_turn(self, pending: Pending | None, *, first: bool, bound: bool = False) -> bool:
         """Wait in the queue, or at its head if ``first``; True if it is the caller's turn now.
 
         Whoever has the turn calls `pass_turn` when it has sent. A request that times out meanwhile is woken without
-        having it, and so is everybody by `reset`. Cancelling is safe.
+        having it, and so is by `reset` what is ``bound`` to the connection. Cancelling is safe.
         """
         turn: asyncio.Future[bool] = self._loop.create_future()
-        self._turns[turn] = None
+        self._turns[turn] = bound
         if first:
             self._taken = False
             self._turns.move_to_end(turn, last=False)
@@ -68,9 +74,13 @@ class Line:
         self.wake()
 
     def reset(self) -> None:
-        """The connection is gone: wake everybody, in order, to look for themselves."""
-        self.full = self._taken = False
-        while self._turns:
-            turn, _ = self._turns.popitem(last=False)
+        """The connection is gone: all may go on, to the next one or into the queue for that.
+
+        One by one as ever, or what is sent right after the drop would overtake those that waited.
+        """
+        self.full = False
+        for turn in [turn for turn, bound in self._turns.items() if bound]:
+            del self._turns[turn]
             if not turn.done():
                 turn.set_result(False)
+        self.wake()

@@ -15,7 +15,7 @@ from ._messages import NoMoreItems
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected, Reading
 from ._source import close_source
-from ._types import ChannelRef
+from ._types import ChannelRef, Offline
 from .anonymous import AnonymousChannel
 from .errors import BadResult, ChannelClosed, RemoteError, RequestTimeout, RpcError
 
@@ -32,28 +32,42 @@ class Opener:
         self.send_event = asker.out.send_event
         self.send_event_nowait = asker.out.send_event_nowait
         self.send_request = asker.send_request
+        self.request_again = asker.request_again
         self.converter = asker.converter
         self._asker = asker
         self._channels = channels
         self._keep = keep
 
     async def open_channel(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        timeout: Timeout,
+        offline: Offline | None = None,
+        /,
     ) -> AnonymousChannel:
         """See `Caller.open_channel`."""
         opened: AnonymousChannel = await self._asker.send_request(
-            channel, event, args, UNSET, timeout, self._channels.open
+            channel, event, args, UNSET, timeout, offline, self._channels.open
         )
         return opened
 
     async def open_stream(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, send: Source | None, /
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        timeout: Timeout,
+        send: Source | None,
+        offline: Offline | None,
+        /,
     ) -> Reading:
-        """See `StreamCaller.stream`."""
+        """See `Caller.stream`."""
         if send is not None:
             check_source(send)
         try:
-            opened = await self.open_channel(channel, event, args, timeout)
+            opened = await self.open_channel(channel, event, args, timeout, offline)
         except BaseException:
             await close_source(send)
             raise
@@ -100,13 +114,14 @@ class Opener:
         returns: Any,
         timeout: Timeout,
         send: Source,
+        offline: Offline | None = None,
         /,
     ) -> Any:
         """See `Caller.request` with ``send``."""
         check_source(send)
         try:
             convert = None if returns is UNSET else self.converter(returns)
-            opened = await self.open_channel(channel, event, args, timeout)
+            opened = await self.open_channel(channel, event, args, timeout, offline)
         except BaseException:
             await close_source(send)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -19,13 +20,13 @@ from ._extension import Announced, Credit, write_control
 from ._lifecycle import State
 from ._line import Line
 from ._messages import ChannelAbort, Event, Request
-from ._outbox import Outbox
+from ._outbox import Outbox, Told
 from ._places import Places
 from ._rejections import reason_to_wire, shortened
 from ._requests import MAX_REMEMBERED, Pending, Requests
 from ._scheduler import Scheduler
 from ._session import Session
-from ._types import RESERVED_EVENTS, ChannelRef, check_name
+from ._types import RESERVED_EVENTS, ChannelRef, Offline, check_name
 from .errors import (
     ChannelClosed,
     ConnectionLost,
@@ -68,7 +69,10 @@ class Outbound:
         self.plain = True
         """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
+        self.loop = loop
         self.keeps_offline = keeps_offline
+        self.fails_offline = False
+        """Whether what does not say ``offline=`` fails where it would wait for the next connection."""
         self._ignored = ignored
         self._fail = fail
         self._warn = warn
@@ -125,20 +129,25 @@ class Outbound:
         assert self._session is not None
         session, text = self._session, self._codec.text  # encoded before anything was negotiated
         for ticket, payload in self._outbox.larger_than(self.largest):
-            self._outbox.remove(ticket)
             error = self._too_big(payload)
-            request = next((pending for pending in self.requests.all() if pending.ticket == ticket), None)
-            if request is None:
+            if not self._outbox.refuse(ticket, error):
                 self._warn("an event that waited for a connection was not sent: %s", error)
-            else:
-                self.requests.fail(request, error)
         self._outbox.flush(lambda payload: session.send(payload, text))
 
     def connection_lost(self, info: CloseInfo) -> None:
-        """End every request that was sent; what was not stays for the next connection, if there will be one."""
+        """End every request that was sent; what was not stays for the next connection, if there will be one.
+
+        But not what was to leave on this one or not at all.
+        """
+        for ticket in self._outbox.bound():
+            error = ConnectionLost(info.code, info.reason, "not_sent")
+            if not self._outbox.refuse(ticket, error):
+                self._warn("an event that waited for the `open` handlers was not sent: %s", error)
         for pending in self.requests.all():
             if pending.sent:
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "unknown"))
+            elif pending.bound:
+                self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
         if not info.will_reconnect:
             self.discard(info)
         self.requests.connection_lost()
@@ -232,21 +241,28 @@ class Outbound:
 
     # ------------------------------------------------------------ events
 
-    async def send_event(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> None:
+    async def send_event(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
         """See `Caller.emit`."""
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
         if not (self.clear and self.send(self.encode(message))):
-            await self.send_in_turn(message, None)
+            await self.send_in_turn(message, None, self.fails(offline))
 
-    def send_event_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], /) -> None:
+    def send_event_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
         """See `Caller.emit_nowait`."""
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
         if self._must_queue(message) or not self.send_nowait(self.encode(message)):
             if message.h is not UNSET:
                 raise self.channel_lost(message.h)
-            self._queue(message)
+            bound = self.fails(offline)
+            if bound and self.broken:
+                raise self._not_sent()
+            self._queue(message, bound=bound)
 
     def send_nowait(self, payload: bytes, /) -> bool:
         """Send an encoded message without waiting; False if its connection has just ended and another one will come.
@@ -257,7 +273,7 @@ class Outbound:
             ConnectionLost: ``"not_sent"``.
         """
         if self._session is None:
-            raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
+            raise self._not_sent()
         if self.line.full and self._over_cap(self._session, len(payload)):
             raise QueueFull(
                 f"{self._session.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
@@ -265,9 +281,9 @@ class Outbound:
             )
         return self.send(payload)
 
-    def _queue(self, message: Event | Request, sent: Callable[[], None] | None = None) -> int:
+    def _queue(self, message: Event | Request, told: Told | None = None, *, bound: bool = False) -> int:
         # For another connection, on which nothing is negotiated yet.
-        ticket = self._outbox.put(self._codec.encode(message), sent)
+        ticket = self._outbox.put(self._codec.encode(message), told, bound=bound)
         if self.on_queued is not None:
             self.on_queued()
         return ticket
@@ -292,27 +308,41 @@ class Outbound:
             raise
         return True
 
-    async def send_in_turn(self, message: Event | Request, pending: Pending | None = None) -> int:
+    async def send_in_turn(self, message: Event | Request, pending: Pending | None = None, bound: bool = False) -> int:
         """Send what cannot go at once: keep it for the next connection, or wait until the line has room.
 
-        Returns how many bytes it had, 0 if it was kept or not sent.
+        ``bound`` to the present connection, it fails where it would be kept. Returns how many bytes it had, 0 if it was
+        kept or not sent.
 
         Raises:
             ChannelClosed: it was for an anonymous channel that is over meanwhile.
+            ConnectionLost: ``"not_sent"``, if it may not wait for another connection, or none will come.
         """
-        line = self.line
+        line, session = self.line, self._session
         my_turn = False
+        if message.h is not UNSET:
+            bound = False  # its channel belongs to the connection, and tells of its end
+        elif pending is not None:
+            pending.bound = bound
         try:
-            while not self._must_queue(message):
-                if line.full or (line.busy and not my_turn):
-                    my_turn = await line.wait_turn(pending, first=my_turn)
+            while True:
+                must_queue = self._must_queue(message)
+                if bound and (self.broken or self._session is not session):
+                    raise self._not_sent()
+                if (line.full and not must_queue) or (line.awaited and not my_turn):
+                    of_connection = bound or message.h is not UNSET
+                    my_turn = await line.wait_turn(pending, first=my_turn, bound=of_connection)
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return 0
                     continue
+                if must_queue:
+                    break
                 payload = self.encode(message)
                 if not self.send(payload):
                     if message.h is not UNSET:
                         raise self.channel_lost(message.h)
+                    if bound:
+                        raise self._not_sent()
                     break
                 if pending is not None:
                     self.requests.was_sent(pending)
@@ -321,15 +351,49 @@ class Outbound:
             if my_turn:
                 line.pass_turn()
             self.update_clear()
-        if pending is None:
-            self._queue(message)
+        if pending is not None:
+            pending.ticket = self._queue(message, partial(self._request_left, pending), bound=bound)
+        elif bound:
+            await self._wait_for_open_handlers(message)
         else:
-            pending.ticket = self._queue(message, partial(self.requests.was_sent, pending))
+            self._queue(message)
         return 0
+
+    def _request_left(self, pending: Pending, error: Exception | None) -> None:
+        if error is None:
+            self.requests.was_sent(pending)
+        else:
+            self.requests.fail(pending, error)
+
+    async def _wait_for_open_handlers(self, message: Event | Request) -> None:
+        """Send an event when the present connection's `open` handlers are done, or not at all."""
+        left: asyncio.Future[Exception | None] = self.loop.create_future()
+
+        def told(error: Exception | None) -> None:
+            if not left.done():
+                left.set_result(error)
+
+        ticket = self._queue(message, told, bound=True)
+        try:
+            error = await left
+        except asyncio.CancelledError:
+            self._outbox.remove(ticket)  # unless it has left in this very turn
+            raise
+        if error is not None:
+            raise error
 
     def take_back(self, ticket: int) -> None:
         """Forget a message that waits for a connection."""
         self._outbox.remove(ticket)
+
+    def fails(self, offline: Offline | None) -> bool:
+        """Whether a message with that option is bound to the present connection."""
+        return self.fails_offline if offline is None else offline == "fail"
+
+    @property
+    def expects_connection(self) -> bool:
+        """Whether there is a connection, or another one may come."""
+        return not self.broken or (self.keeps_offline and not self.user_closed)
 
     def _must_queue(self, message: Event | Request) -> bool:
         """Whether a message has to wait for a connection; raises if there is none to wait for."""
@@ -346,11 +410,14 @@ class Outbound:
             return self.keeps_offline and not self.in_open_handler()
         if self.keeps_offline and not self.user_closed:
             return True
-        raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
+        raise self._not_sent()
+
+    def _not_sent(self) -> ConnectionLost:
+        return ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
 
     def channel_lost(self, h: int) -> ChannelClosed:
         """The error for what can no more be sent on an anonymous channel, which belongs to its connection."""
-        return ChannelClosed(str(h), ConnectionLost(self.ending.code, self.ending.reason, "not_sent"))
+        return ChannelClosed(str(h), self._not_sent())
 
     def in_open_handler(self) -> bool:
         """Whether an `open` handler of the present connection, or a task that it started, is at work."""

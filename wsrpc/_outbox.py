@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from .errors import QueueFull
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Told"]
+
+Told = Callable[[Exception | None], None]
+"""Whoever sent a message: told None when it leaves, else why it never will."""
+
+
+class Entry(Struct, frozen=True):
+    payload: bytes
+    told: Told | None
+    bound: bool
 
 
 class Outbox:
@@ -16,7 +27,7 @@ class Outbox:
     __slots__ = ("_bytes", "_max_bytes", "_max_messages", "_messages", "_next")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
-        self._messages: OrderedDict[int, tuple[bytes, Callable[[], None] | None]] = OrderedDict()
+        self._messages: OrderedDict[int, Entry] = OrderedDict()
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -25,8 +36,8 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, payload: bytes, sent: Callable[[], None] | None = None) -> int:
-        """Keep ``payload`` and return its ticket; ``sent`` is called when it leaves.
+    def put(self, payload: bytes, told: Told | None = None, *, bound: bool = False) -> int:
+        """Keep ``payload`` and return its ticket; ``bound`` to the present connection, it does not outlive that.
 
         Raises:
             QueueFull: if that would go over a bound.
@@ -37,7 +48,7 @@ class Outbox:
                 f"(Limits.offline={self._max_messages}, Limits.offline_bytes={self._max_bytes})"
             )
         self._next += 1
-        self._messages[self._next] = (payload, sent)
+        self._messages[self._next] = Entry(payload, told, bound)
         self._bytes += len(payload)
         return self._next
 
@@ -46,22 +57,34 @@ class Outbox:
         entry = self._messages.pop(ticket, None)
         if entry is None:
             return False
-        self._bytes -= len(entry[0])
+        self._bytes -= len(entry.payload)
         return True
 
     def flush(self, send: Callable[[bytes], None]) -> None:
         """Send everything, oldest first. What ``send`` raises goes on to the caller; that message and those
         behind it stay."""
         while self._messages:
-            ticket, (payload, sent) = next(iter(self._messages.items()))
-            send(payload)
+            ticket, entry = next(iter(self._messages.items()))
+            send(entry.payload)
             self.remove(ticket)
-            if sent is not None:
-                sent()
+            if entry.told is not None:
+                entry.told(None)
 
     def larger_than(self, size: int) -> list[tuple[int, bytes]]:
         """Tickets and contents of the messages of more than ``size`` bytes."""
-        return [(ticket, payload) for ticket, (payload, _) in self._messages.items() if len(payload) > size]
+        return [(ticket, entry.payload) for ticket, entry in self._messages.items() if len(entry.payload) > size]
+
+    def bound(self) -> list[int]:
+        """Tickets of what does not outlive the present connection."""
+        return [ticket for ticket, entry in self._messages.items() if entry.bound]
+
+    def refuse(self, ticket: int, error: Exception) -> bool:
+        """Throw a message away; False if there was nobody to tell."""
+        entry = self._messages[ticket]
+        self.remove(ticket)
+        if entry.told is not None:
+            entry.told(error)
+        return entry.told is not None
 
     def clear(self) -> int:
         """Throw everything away; says how many messages that were."""

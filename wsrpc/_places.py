@@ -32,8 +32,8 @@ class Places:
     def reset(self) -> None:
         """The connection is gone: whoever waits is to look for itself."""
         self._running = sys.maxsize
-        self._requests.freed = None
         self._line.reset()
+        self._forget_if_idle()
 
     @property
     def scarce(self) -> bool:
@@ -69,9 +69,13 @@ class Places:
             pending.waits_there = 0
         if my_turn:
             self._line.pass_turn()
+            self._forget_if_idle()
 
     def _freed(self) -> None:
         self._line.full = False
         self._line.wake()
+        self._forget_if_idle()
+
+    def _forget_if_idle(self) -> None:
         if not self._line.busy:
             self._requests.freed = None

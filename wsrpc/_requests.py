@@ -41,6 +41,8 @@ class Pending(Struct, eq=False):
     """Bytes, if it was sent when all of the other side's places were taken, so that it waits over there."""
     h: int | None = None
     """The anonymous channel on which it was made."""
+    bound: bool = False
+    """Fails with the present connection, also if it was not sent."""
     opens: Callable[[int], Any] | None = None
     """Makes the channel of an answer that is one; None if none is wanted."""
     channel: Any = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-__all__ = ["RESERVED_EVENTS", "ChannelRef", "F", "OnChannel", "check_name"]
+__all__ = ["RESERVED_EVENTS", "ChannelRef", "F", "Offline", "OnChannel", "check_name", "check_offline"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
 
 ChannelRef = str | int | None
 """A named channel, an anonymous one by its id, or the main one."""
+
+Offline = Literal["queue", "fail"]
+"""What becomes of a message while there is no connection: it waits for the next one, or is refused."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
     "open": ("peer",),
@@ -41,3 +44,13 @@ def check_name(what: str, name: Any) -> None:
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"{what} is a non-empty string, got {name!r}")
+
+
+def check_offline(offline: Any) -> None:
+    """Refuse what ``offline=`` does not take.
+
+    Raises:
+        ValueError: for anything but ``"queue"`` and ``"fail"``.
+    """
+    if offline not in ("queue", "fail"):
+        raise ValueError(f'offline= is "queue" (wait for the next connection) or "fail" (refuse), got {offline!r}')

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Never, Protocol, Self, TypeVar, overload
 from msgspec import UNSET
 
 from ._arrivals import Arrivals, Ground
-from ._caller import Caller, Sender
+from ._caller import Sender
+from ._channel_caller import ChannelCaller
 from ._inbox import Inbox
 from ._reading import Reading, Tap
 from ._registry import Middleware, Registry
@@ -96,11 +97,12 @@ class _Refusing:
     def _refuse(self, *_: object) -> Never:
         raise self._error(*self._args)
 
-    send_event = send_event_nowait = send_request = open_channel = open_stream = upload = converter = _refuse
+    send_event = send_event_nowait = send_request = request_again = _refuse
+    open_channel = open_stream = upload = converter = _refuse
 
 
 @injectable("ctx.channel()", conversation=True)
-class AnonymousChannel(Registrar, Caller):
+class AnonymousChannel(Registrar, ChannelCaller):
     """A channel without a name that one request opened. Both sides emit, request, register and read on it.
 
     The requestor gets it from ``open_channel``. The handler of that request either has a parameter annotated with

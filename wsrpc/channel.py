@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Never
 
-from ._caller import Sender, StreamCaller
+from ._caller import Caller, Sender
 from ._registry import Registry
 from .errors import ChannelClosed
 from .router import Registrar
@@ -24,10 +24,10 @@ class _Closed:
         raise ChannelClosed(self.channel, self.reason)
 
     send_event = send_event_nowait = send_request = _refuse
-    open_channel = open_stream = upload = converter = _refuse
+    request_again = open_channel = open_stream = upload = converter = _refuse
 
 
-class Channel(Registrar, StreamCaller):
+class Channel(Registrar, Caller):
     """One named channel of one peer; `Peer.of` makes it. It has the same methods as the peer.
 
     Nothing travels to open or close it: a channel is a name on the messages.

@@ -14,7 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from ._backoff import Reconnect, Schedule
-from ._caller import StreamCaller
+from ._caller import Caller
 from ._client_state import ClientState, Input, after
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
@@ -27,7 +27,7 @@ from ._registry import Registry
 from ._scheduler import LoopScheduler
 from ._session import Session
 from ._settings import make_settings
-from ._types import F
+from ._types import F, Offline, check_offline
 from ._wake import WakeWatch
 from .channel import Channel
 from .errors import ConnectionLost
@@ -54,7 +54,7 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
     downtime: float
 
 
-class Client(Registrar, StreamCaller):
+class Client(Registrar, Caller):
     """One end of a connection that this side dials, and dials again when it drops.
 
     Handlers are registered first, then ``async with client:`` (or `connect` and `close`) dials. Handlers stay
@@ -70,6 +70,8 @@ class Client(Registrar, StreamCaller):
         proxy: a proxy's URL, True for the one that the environment names, None for none.
         limits: bounds of the connection and of the queue while there is none.
         reconnect: how long to wait between attempts; None does not dial again after a drop.
+        offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
+            `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
         connect_timeout: seconds for the first connection, all attempts; None tries for ever.
         transport: a connection to begin with, instead of a URL.
         codec: the encoding; the default is JSON with ``enc_hook``.
@@ -90,6 +92,7 @@ class Client(Registrar, StreamCaller):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
+        offline: Offline = "queue",
         connect_timeout: float | None = 30.0,
         transport: Transport | None = None,
         limits: Limits | None = None,
@@ -110,7 +113,9 @@ class Client(Registrar, StreamCaller):
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
         self._scheduler = LoopScheduler()
+        check_offline(offline)
         self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
+        self._peer._out.fails_offline = offline == "fail"
         self._peer._on_lost = self._lost
         self._peer._on_opened = self._opened
         self._peer._out.on_queued = self._queued
@@ -295,7 +300,7 @@ class Client(Registrar, StreamCaller):
         if self._state != "closing" or self._closing is None or self._closing.done():
             self._orders += 1
             self._move(Input.CLOSE)
-            dials = set() if self._dialing is None else self._dialing.stop()
+            dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
             session = self._peer._begin_close(code, reason)
             self._announce(self._failure or ConnectionLost(code, reason or "the client was closed", "not_sent"))
             closing = self._close(self._orders, dials, session, code, reason)

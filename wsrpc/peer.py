@@ -22,7 +22,7 @@ import msgspec
 
 from ._agreement import Agreement
 from ._asking import Asker
-from ._caller import Sender, StreamCaller
+from ._caller import Caller, Sender
 from ._calls import Calls, Hold
 from ._channels import Channels
 from ._close import CloseCode, CloseInfo, check_close
@@ -49,7 +49,7 @@ logger = logging.getLogger("wsrpc")
 
 
 @injectable("ctx.peer")
-class Peer(Registrar, StreamCaller):
+class Peer(Registrar, Caller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 
     ``id`` names it in logs; ``state`` is the application's own mapping; ``ignored`` counts what the protocol

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsrpc import Client, CloseInfo, ConnectionInfo, ConnectionLost, Context, Limits, Peer, RpcError, Server
+import tenacity
+
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    CloseInfo,
+    ConnectionInfo,
+    ConnectionLost,
+    Context,
+    Limits,
+    Peer,
+    Retry,
+    RpcError,
+    Server,
+)
 
 server = Server()
 client = Client("ws://127.0.0.1:8080")
@@ -44,6 +58,29 @@ async def arguments_travel_by_position(peer: Peer) -> None:
     await client.request("add", timeout="soon")  # error
     await client.request(5)  # error
     await client.request("add", returns=5)  # error
+
+
+async def asking_again(channel: AnonymousChannel) -> None:
+    await client.request("add", 1, retry=3)  # error
+    await client.request("add", 1, retry=Retry(), idempotent="yes")  # error
+    text: str = await client.request("add", 1, returns=int, retry=Retry())  # error
+    await client.emit("log", retry=Retry())  # error
+    await channel.request("add", 1, retry=Retry())  # error
+    Retry(3)  # error
+    Retry(wait=1.0)  # error
+    Retry(stop=tenacity.stop_after_attempt)  # error
+    Retry(retry=lambda: True)  # error
+    print(text)
+
+
+async def offline(channel: AnonymousChannel) -> None:
+    Client("ws://127.0.0.1", offline="drop")  # error
+    await client.emit("log", offline=True)  # error
+    await client.request("add", offline="drop")  # error
+    await channel.emit("log", offline="fail")  # error
+    channel.emit_nowait("log", offline="fail")  # error
+    await channel.request("add", returns=int, offline="fail")  # error
+    channel.stream("log", offline="fail")  # error
 
 
 def options_exist_or_do_not() -> None:

@@ -15,11 +15,14 @@ from typing import Any, Literal, TypedDict, assert_type
 from uuid import UUID
 
 import msgspec
+import tenacity
 
 import wsrpc
 from wsrpc import (
+    AnonymousChannel,
     Channel,
     Client,
+    ClientState,
     CloseCode,
     CloseInfo,
     Codec,
@@ -38,6 +41,7 @@ from wsrpc import (
     Reconnect,
     ReconnectInfo,
     RemoteError,
+    Retry,
     Router,
     RpcError,
     Server,
@@ -45,6 +49,7 @@ from wsrpc import (
     Transport,
     current_context,
     current_peer,
+    is_transient,
 )
 from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
 
@@ -165,6 +170,32 @@ async def calling(peer: Peer, channel: Channel) -> None:
     first, second = await asyncio.gather(client.request("a", returns=int), client.request("b", returns=str))
     assert_type(first, int)
     assert_type(second, str)
+
+
+async def asking_again(peer: Peer, channel: Channel) -> None:
+    for caller in (client, peer, channel):
+        assert_type(await caller.request("add", 1, retry=Retry()), Any)
+        assert_type(await caller.request("add", 1, returns=int, retry=Retry(), idempotent=True, timeout=10), int)
+    numbers = Retry(attempts=5, initial=0.5, max=10)
+    strategies = Retry(
+        wait=tenacity.wait_fixed(1) + tenacity.wait_random(0, 1),
+        stop=tenacity.stop_after_attempt(5) | tenacity.stop_after_delay(10),
+        retry=tenacity.retry_if_exception_type(wsrpc.Overloaded),
+    )
+    function = Retry(retry=lambda error: isinstance(error, RemoteError) and error.code == "busy")
+    await asyncio.gather(*(client.request("add", 1, retry=retry) for retry in (numbers, strategies, function)))
+
+
+async def offline(peer: Peer, channel: Channel) -> None:
+    live = Client("ws://127.0.0.1:8080/ws", offline="fail")
+    for caller in (live, peer, channel):
+        await caller.emit("position", 1, 2, offline="queue")
+        caller.emit_nowait("position", 1, 2, offline="fail")
+        assert_type(await caller.request("add", 1, 2, returns=int, offline="fail"), int)
+        assert_type(await caller.open_channel("chat", offline="fail"), AnonymousChannel)
+        async with caller.stream("numbers", returns=int, offline=None) as numbers:
+            async for number in numbers:
+                assert_type(number, int)
 
 
 async def errors() -> None:
@@ -288,14 +319,14 @@ async def dialing() -> None:
         subprotocols=["json"],
         ssl=ssl.create_default_context(),
         proxy=None,
-        reconnect=Reconnect(initial=1, max=10),
+        reconnect=Reconnect(initial=1, max=10, wait=tenacity.wait_fixed(3), retry=lambda error: is_transient(error)),
         connect_timeout=None,
         limits=Limits().replace(message=1024),
     )
     async with plain as same:
         assert_type(same, Client)
         assert_type(plain.peer, Peer)
-        assert_type(plain.state, Literal["idle", "connecting", "connected", "waiting", "closed"])
+        assert_type(plain.state, ClientState)
     await plain.connect()
     await plain.wait_connected()
     await plain.close(1000, "bye")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from wsrpc import Codec, JsonCodec, Limits, Peer
@@ -105,6 +106,13 @@ class Driven:
     @property
     def close_code(self) -> int | None:
         return None if self.transport.closed is None else self.transport.closed.code
+
+
+def redialing(**options: Any) -> Driven:
+    """The peer of a client that dials again: what waits outlives a drop. `Driven.rebind` is the next connection."""
+    driven = Driven(dialer=True, keeps_offline=True, **options)
+    driven.peer._on_lost = lambda info, *_: msgspec.structs.replace(info, will_reconnect=not info.user_closed)
+    return driven
 
 
 async def idle(driven: Driven) -> None:

@@ -162,6 +162,7 @@ HOUR_AWAY = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
         ("", 1, 1),
         ("٣", 1, 1),
     ],
+    ids=range(10),  # the hour that is away is another one in each process
 )
 def test_retry_after_is_honoured(said: str, least: float, most: float) -> None:
     delay = fixed().failed(HandshakeRejected(503, "", {"retry-after": said}))
@@ -212,6 +213,7 @@ def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
         ({"wait": 3.0}, TypeError, "wait_base"),
         ({"stop": 5}, TypeError, "stop_base"),
         ({"retry": OSError()}, TypeError, "plain function"),
+        ({"retry": OSError}, TypeError, "plain function"),
         ({"retry": async_retry_if_exception(lambda error: True)}, TypeError, "not async"),
     ],
 )

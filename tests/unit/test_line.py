@@ -88,13 +88,32 @@ async def test_when_all_leave_the_line_is_free() -> None:
     assert queue.sent == [] and not queue.line.busy
 
 
-async def test_reset_wakes_everybody_without_giving_anybody_the_turn() -> None:
+async def test_reset_lets_all_go_in_order() -> None:
     queue = Queue()
-    tasks = await queue.senders(3)
+    await queue.senders(3)
+    queue.line.reset()
+    assert queue.line.busy  # so that nobody overtakes them
+    await turns()
+    assert queue.sent == [0, 1, 2] and not queue.line.busy
+
+
+async def test_reset_wakes_what_is_bound_to_the_connection_without_giving_it_the_turn() -> None:
+    queue = Queue()
+    bound = [start(queue.line.wait_turn(None, first=False, bound=True)) for _ in range(3)]
+    await queue.senders(1)
+    queue.line.reset()
+    assert await asyncio.gather(*bound) == [False] * 3
+    await turns()
+    assert queue.sent == [0] and not queue.line.busy
+
+
+async def test_reset_while_somebody_has_the_turn() -> None:
+    queue = Queue()
+    await queue.senders(3)
+    queue.clear()
     queue.line.reset()
     await turns()
-    assert all(task.done() for task in tasks)
-    assert queue.sent == [] and not queue.line.busy
+    assert queue.sent == [0, 1, 2] and not queue.line.busy
 
 
 async def test_very_many_that_leave_in_any_order_leave_nothing() -> None:

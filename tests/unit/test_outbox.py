@@ -61,9 +61,9 @@ def test_the_bound_of_bytes() -> None:
 def test_the_sender_is_told_when_its_message_leaves() -> None:
     outbox = Outbox(10, 1000)
     told: list[str] = []
-    outbox.put(b"1", lambda: told.append("1"))
+    outbox.put(b"1", lambda error: told.append("1"))
     outbox.put(b"2")
-    outbox.remove(outbox.put(b"3", lambda: told.append("3")))
+    outbox.remove(outbox.put(b"3", lambda error: told.append("3")))
     outbox.flush(lambda payload: told.append(f"send {payload.decode()}"))
     assert told == ["send 1", "1", "send 2"]
 
@@ -72,7 +72,7 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
     outbox = Outbox(3, 6)
     told: list[bytes] = []
     for payload in (b"11", b"22", b"33"):
-        outbox.put(payload, lambda payload=payload: told.append(payload))  # type: ignore[misc]
+        outbox.put(payload, lambda error, payload=payload: told.append(payload))  # type: ignore[misc]
 
     def send(payload: bytes) -> None:
         if payload == b"22":
@@ -91,7 +91,7 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
 def test_a_sender_may_take_the_next_one_back_meanwhile() -> None:
     outbox = Outbox(3, 100)
     tickets: list[int] = []
-    tickets.append(outbox.put(b"1", lambda: outbox.remove(tickets[1]) and None))
+    tickets.append(outbox.put(b"1", lambda error: outbox.remove(tickets[1]) and None))
     tickets.append(outbox.put(b"2"))
     tickets.append(outbox.put(b"3"))
     assert flushed(outbox) == [b"1", b"3"]

@@ -1,0 +1,144 @@
+"""Asking again: which errors allow it, how long to wait between, and one deadline for all; on tenacity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from ._scheduler import Scheduler
+from ._strategies import Condition, check_strategies
+from .errors import ConnectionLost, Draining, Overloaded, QueueFull, RequestTimeout, TooManyRequests
+
+__all__ = ["Retry", "ask_again"]
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """How `Client.request`, with ``retry=``, asks again for what failed: full jitter, so that many do not come at once.
+
+    Before the second attempt it waits for a random time between 0 and ``initial`` seconds; the range doubles with each
+    further one, up to ``max``. All attempts and the waits between them share the request's one timeout.
+
+    Asked again is what never ran over there: `ConnectionLost` with outcome ``"not_sent"``, `Draining`, `Overloaded`,
+    `QueueFull` and `TooManyRequests`; with ``idempotent=True`` on the call also `ConnectionLost` with outcome
+    ``"unknown"``. After a `ConnectionLost` only while another connection may come.
+
+    Args:
+        attempts: how many in all.
+        initial, max: bounds of the waits, in seconds.
+        wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``.
+        stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Those that measure time use the real
+            clock; ``timeout`` on the call is the better bound.)
+        retry: which errors to ask again for, instead of those above: one of tenacity's ``retry_…`` objects, or a plain
+            function from the error to a bool. Whatever it says, what may have run is not asked again without
+            ``idempotent=True``.
+
+    Raises:
+        TypeError, ValueError: an option is of another kind, or out of its range.
+    """
+
+    attempts: int = 3
+    initial: float = 0.1
+    max: float = 5.0
+    wait: wait_base | None = None
+    stop: stop_base | None = None
+    retry: Condition | None = None
+
+    def __post_init__(self) -> None:
+        if not self.attempts >= 1:
+            raise ValueError(f"Retry(attempts=) counts the first one, too: 1 or more; got {self.attempts!r}")
+        check_strategies(self, "initial", "max")
+
+
+def never_ran(error: BaseException) -> bool:
+    """Whether asking again is of use; a `ConnectionLost` that may have run is for `ask_again` to judge."""
+    return isinstance(error, (ConnectionLost, Draining, Overloaded, QueueFull, TooManyRequests))
+
+
+async def ask_again(
+    ask: Callable[[float | None], Awaitable[Any]],
+    retry: Retry,
+    *,
+    idempotent: bool,
+    event: str,
+    timeout: float | None,
+    loop: Scheduler,
+    expects_connection: Callable[[], bool],
+) -> Any:
+    """What ``ask(seconds)`` gives, asked as often as ``retry`` says within ``timeout``. Cancelling is safe.
+
+    Raises:
+        RequestTimeout: the time is over; ``__cause__`` is the last error.
+        whatever the last attempt raised.
+    """
+    deadline = None if timeout is None else loop.time() + timeout
+    last: Exception | None = None
+    may_have_run = False
+
+    def may_be(error: BaseException) -> bool:
+        """What holds whatever the user's own condition says."""
+        if isinstance(error, ConnectionLost):
+            return expects_connection() and (idempotent or error.outcome == "not_sent")
+        return isinstance(error, Exception) and not isinstance(error, RequestTimeout)
+
+    async def sleep(seconds: float) -> None:
+        until = loop.time() + seconds
+        if deadline is None or until < deadline:
+            await _sleep_until(until, loop)
+        else:
+            await _sleep_until(deadline, loop)
+            raise _late(event, timeout) from last
+
+    condition = retry.retry or never_ran
+    async for attempt in AsyncRetrying(
+        wait=retry.wait or wait_random_exponential(multiplier=retry.initial, max=retry.max),
+        stop=retry.stop or stop_after_attempt(retry.attempts),
+        retry=retry_if_exception(may_be)
+        & (condition if isinstance(condition, retry_base) else retry_if_exception(condition)),
+        sleep=sleep,
+        reraise=True,
+    ):
+        with attempt:
+            try:
+                # The first one with the timeout as it was given, which is checked there.
+                left = timeout if last is None or deadline is None else max(0.0, deadline - loop.time())
+                return await ask(left)
+            except RequestTimeout:
+                raise _late(event, timeout) from last
+            except ConnectionLost as exc:
+                if may_have_run and exc.outcome == "not_sent":
+                    # That is so of this attempt, but not of the call.
+                    last = ConnectionLost(exc.code, exc.reason, "unknown")
+                    raise last from exc
+                may_have_run = exc.outcome == "unknown"
+                last = exc
+                raise
+            except Exception as exc:
+                last = exc
+                raise
+    raise AssertionError("a series of attempts ends with a value or an error")
+
+
+def _late(event: str, timeout: float | None) -> RequestTimeout:
+    assert timeout is not None
+    return RequestTimeout(event, timeout)
+
+
+async def _sleep_until(when: float, loop: Scheduler) -> None:
+    over: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    timer = loop.call_at(when, wake)
+    try:
+        await over
+    finally:
+        timer.cancel()

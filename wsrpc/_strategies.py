@@ -1,0 +1,54 @@
+"""Tenacity's strategies, as `Reconnect` and `Retry` take them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tenacity.asyncio.retry import async_retry_base
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+__all__ = ["Condition", "check_strategies"]
+
+Condition = retry_base | Callable[[BaseException], bool]
+"""Whether to go on: one of tenacity's, or a plain function of the exception."""
+
+
+class _Options(Protocol):
+    @property
+    def wait(self) -> wait_base | None: ...
+
+    @property
+    def stop(self) -> stop_base | None: ...
+
+    @property
+    def retry(self) -> Condition | None: ...
+
+
+def check_strategies(options: _Options, *seconds: str) -> None:
+    """Refuse what is no strategy; ``seconds`` names the fields that are durations.
+
+    Raises:
+        TypeError, ValueError: says what is expected and what came.
+    """
+    owner = type(options).__name__
+    for name in seconds:
+        if not getattr(options, name) >= 0:
+            raise ValueError(f"{owner}({name}=) is a number of seconds, 0 or more; got {getattr(options, name)!r}")
+    for name, kind in (("wait", wait_base), ("stop", stop_base)):
+        given = getattr(options, name)
+        if given is not None and not isinstance(given, kind):
+            raise TypeError(f"{owner}({name}=) takes one of tenacity's {kind.__name__} objects, got {given!r}")
+    condition: Any = options.retry
+    if condition is None or (isinstance(condition, retry_base) and not isinstance(condition, async_retry_base)):
+        return
+    # A class is callable, too, and what it makes counts as true, as does the coroutine of an `async def`.
+    waits = isinstance(condition, (type, async_retry_base)) or inspect.iscoroutinefunction(condition)
+    if waits or not callable(condition):
+        raise TypeError(
+            f"{owner}(retry=) takes a plain function of the exception, or one of tenacity's retry objects that are not "
+            f"async; got {condition!r}"
+        )
