@@ -26,9 +26,9 @@ class Boundaries:
         Returns where, counted from the first of them, the middle of the first payload is that begins here; it may lie
         behind the last of them.
         """
+        at = self._end_of_head(data) if self._in_head else 0
         if not self._is_websocket:
             return None
-        at = self._end_of_head(data) if self._in_head else 0
         size = len(data)
         middle: int | None = None
         while size - at > self._left:
@@ -52,13 +52,17 @@ class Boundaries:
         self._begun += data
         end = self._begun.find(b"\r\n\r\n", max(0, before - 3))
         if end < 0:
-            self._is_websocket = len(self._begun) < LONGEST_HEAD
+            if len(self._begun) > LONGEST_HEAD:
+                self._leave_head(is_websocket=False)
             return len(data)
         status = self._begun[:12]
-        self._is_websocket = not status.startswith(b"HTTP/") or status.endswith(b" 101")
-        self._in_head = False
-        self._begun.clear()
+        self._leave_head(is_websocket=not status.startswith(b"HTTP/") or status.endswith(b" 101"))
         return end + 4 - before
+
+    def _leave_head(self, *, is_websocket: bool) -> None:
+        self._in_head = False
+        self._is_websocket = is_websocket
+        self._begun.clear()
 
     def _header_size(self) -> int:
         """Bytes of the present frame's header; it grows while they come."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from ._line import Line
@@ -19,21 +20,22 @@ BACKLOG = 1024
 class Gate:
     """A free loopback port, and the lines that came in by it.
 
-    ``make_line`` makes one, given what to call at its end.
+    It accepts by itself: `asyncio.Server` would leave a socket open when it is closed a turn after it has accepted.
+
+    ``make_line`` makes a line of an accepted socket, given what to call at its end.
     """
 
-    def __init__(self, make_line: Callable[[Callable[[Line], None]], Line]) -> None:
+    def __init__(self, make_line: Callable[[socket.socket, Callable[[Line], None]], Line]) -> None:
         self._make_line = make_line
         self.state: Literal["new", "open", "closed"] = "new"
         self.port = 0
         self.lines: set[Line] = set()
-        self._server: asyncio.Server | None = None  # none while it refuses
+        self._listening: socket.socket | None = None  # none while it refuses
         self._refusing = 0
-        self._cuts = 0
         self._line_ended: asyncio.Future[None] | None = None
 
-    async def open(self) -> None:
-        """Listen. Cancelling is safe: then nothing is open.
+    def open(self) -> None:
+        """Listen.
 
         Raises:
             RuntimeError: it was opened before.
@@ -44,16 +46,15 @@ class Gate:
         self._keeper = bound(0)
         self.port = self._keeper.getsockname()[1]
         self.state = "open"
-        try:
-            await self._listen()
-        except BaseException:
-            self._stop()
-            raise
+        self._listen()
 
     async def close(self) -> None:
         """Reset all lines and wait until nothing is left of them. Cancelling is safe, that goes on."""
-        self._stop()
-        await asyncio.sleep(0)  # what the event loop has just accepted becomes a line in the next turn
+        self.state = "closed"
+        self._keeper.close()
+        self._stop_listening()
+        for line in list(self.lines):
+            line.abandon()
         while self.lines:
             self._line_ended = asyncio.get_running_loop().create_future()
             await self._line_ended
@@ -63,55 +64,41 @@ class Gate:
         for line in list(self.lines):
             line.reset()
 
-    @asynccontextmanager
-    async def refuse(self) -> AsyncGenerator[None]:
+    @contextmanager
+    def refuse(self) -> Iterator[None]:
         """Do not listen, for the length of the block."""
         self._refusing += 1
-        self._close_server()
+        self._stop_listening()
         try:
             yield
         finally:
             self._refusing -= 1
             if not self._refusing and self.state == "open":
-                await self._listen()
+                self._listen()
 
-    @asynccontextmanager
-    async def cut(self) -> AsyncGenerator[None]:
-        """Reset all lines, and do not listen for the length of the block."""
-        self._cuts += 1
-        self.reset_all()
-        try:
-            async with self.refuse():
-                yield
-        finally:
-            self._cuts -= 1
+    def _listen(self) -> None:
+        self._listening = bound(self.port)
+        self._listening.setblocking(False)
+        self._listening.listen(BACKLOG)
+        asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
 
-    async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        sock = bound(self.port)
-        self._server = await loop.create_server(self._accept, sock=sock, backlog=BACKLOG, start_serving=False)
-        await self._server.start_serving()
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
 
-    def _accept(self) -> asyncio.Protocol:
-        line = self._make_line(self._ended)
-        self.lines.add(line)
-        if self._cuts or self.state == "closed":  # it came a turn ago
-            line.reset()
-        return line.client
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(BACKLOG):
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            sock.setblocking(False)
+            self.lines.add(self._make_line(sock, self._ended))
 
     def _ended(self, line: Line) -> None:
         self.lines.discard(line)
         waiter = self._line_ended
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-    def _stop(self) -> None:
-        self.state = "closed"
-        self._keeper.close()
-        self._close_server()
-        self.reset_all()
-
-    def _close_server(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None

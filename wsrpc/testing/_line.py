@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 
 from ._boundaries import Boundaries
@@ -22,13 +23,14 @@ MID_FRAME = Cut(0)
 class Line:
     """A connection from the client to the proxy, and one from there to the server, which it dials.
 
-    ``ended`` is called when both are over.
+    ``sock`` is the client's; ``ended`` is called when nothing is left.
     """
 
     def __init__(
         self,
-        ways: Mapping[Direction, Way],
+        sock: socket.socket,
         address: tuple[str, int],
+        ways: Mapping[Direction, Way],
         ended: Callable[[Line], None],
         *,
         framed: bool,
@@ -37,42 +39,50 @@ class Line:
         """The sockets, by the direction in which what they read flows."""
         self.client, self.server = self.ends["up"], self.ends["down"]
         self.client.other, self.server.other = self.server, self.client
-        self._address = address
         self._ended = ended
-        self._dialing: asyncio.Task[None] | None = None
         self.connected = False
         """Whether the server was reached."""
         self.broken = False
         """Whether `reset` was called."""
         self.closing = False
         """Whether `close` was called."""
+        self._connecting = asyncio.get_running_loop().create_task(self._connect(sock, address))
+        self._connecting.add_done_callback(lambda task: self.lost())
+
+    async def _connect(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: self.client, sock)
+        if not self.broken:
+            try:
+                await loop.create_connection(lambda: self.server, *address)
+            except OSError:
+                self.reset()
 
     def made(self, end: End) -> None:
         """A socket is connected."""
         if self.broken:
             end.reset()
-        elif end is self.client:
-            end.update()
-            self._dialing = asyncio.get_running_loop().create_task(self._dial())
-            self._dialing.add_done_callback(lambda task: self.lost())
-        else:
-            self.connected = True
-            for each in (self.client, self.server):
-                each.update()
+            return
+        self.connected = end is self.server
+        self.client.update()
+        self.server.update()
 
     def lost(self) -> None:
         """Something is over; if it was the last thing, the line is."""
-        dialing = self._dialing is not None and not self._dialing.done()
-        if not dialing and self.client.transport is None and self.server.transport is None:
+        if self._connecting.done() and self.client.transport is None and self.server.transport is None:
             self._ended(self)
 
     def reset(self) -> None:
-        """Break both connections: each side gets a RST."""
+        """Break both connections: each side gets a RST, the server when it was reached."""
         self.broken = True
-        if self._dialing is not None:
-            self._dialing.cancel()
         for end in (self.client, self.server):
             end.reset()
+
+    def abandon(self) -> None:
+        """Reset, and do not wait until the server is reached."""
+        self.reset()
+        if self.client.transport is not None:  # else it is not dialing, and will not
+            self._connecting.cancel()
 
     def close(self) -> None:
         """Close both connections in good order, once what was handed on has left."""
@@ -80,12 +90,6 @@ class Line:
         for end in (self.client, self.server):
             if end.transport is not None:
                 end.transport.close()
-
-    async def _dial(self) -> None:
-        try:
-            await asyncio.get_running_loop().create_connection(lambda: self.server, *self._address)
-        except OSError:
-            self.reset()
 
 
 class End(asyncio.Protocol):

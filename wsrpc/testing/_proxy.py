@@ -35,7 +35,7 @@ class FaultProxy:
     block resets what is left.
 
     Bytes are passed on as they are, so ``wss://`` works as well: certificates hold, and nothing is decrypted. A proxy
-    belongs to one event loop, and can be entered once.
+    can be entered once. On Windows it needs asyncio's ``SelectorEventLoop``.
 
     Args:
         target: the server's URL, ``ws://`` or ``wss://``.
@@ -55,7 +55,7 @@ class FaultProxy:
         self._address = parts.hostname, parts.port or (80 if self._framed else 443)
         jitter = random.Random(seed)
         self._ways: dict[Direction, Way] = {direction: Way(jitter) for direction in DIRECTIONS}
-        self._gate = Gate(lambda ended: Line(self._ways, self._address, ended, framed=self._framed))
+        self._gate = Gate(lambda sock, ended: Line(sock, self._address, self._ways, ended, framed=self._framed))
 
     # ------------------------------------------------------------ what it is
 
@@ -93,7 +93,7 @@ class FaultProxy:
         return f"<FaultProxy {self._gate.state} to {host}:{port}, {self.connections} connections>"
 
     async def __aenter__(self) -> Self:
-        await self._gate.open()
+        self._gate.open()
         return self
 
     async def __aexit__(
@@ -117,12 +117,12 @@ class FaultProxy:
     def cut(self) -> Trouble:
         """The line is down: the present connections are reset, and new ones refused."""
         self._check_listening()
-        return self._gate.cut()
+        return self._cut()
 
     def refuse(self) -> Trouble:
         """New connections are refused, as if nothing listened at the port; the present ones go on."""
         self._check_listening()
-        return self._gate.refuse()
+        return self._refuse()
 
     def cut_after(self, count: int, direction: Direction) -> Trouble:
         """Each connection is reset when exactly ``count`` more bytes have passed in that direction.
@@ -241,6 +241,17 @@ class FaultProxy:
         for line in list(self._gate.lines):
             for direction in directions:
                 line.ends[direction].troubles_changed()
+
+    @asynccontextmanager
+    async def _cut(self) -> AsyncGenerator[None]:
+        with self._gate.refuse():
+            self._gate.reset_all()
+            yield
+
+    @asynccontextmanager
+    async def _refuse(self) -> AsyncGenerator[None]:
+        with self._gate.refuse():
+            yield
 
     @asynccontextmanager
     async def _half_close(self, direction: Direction) -> AsyncGenerator[None]:
