@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import pytest
-from bare import Bench, Side, bench, check_passes
+from bare import Bench, Side, bench, check_passes, some_turns
 from leftovers import open_sockets, other_tasks, turns_until
 from raw_websocket import raw_server
 
@@ -87,6 +87,24 @@ async def test_a_slow_reader_slows_the_sender() -> None:
         await sending
         assert received == data
         assert lead < 12 << 20
+
+
+async def test_a_slow_reader_gets_the_rest_after_both_have_ended() -> None:
+    async with bench(receive_buffer=4096) as b:
+        client, server = await b.line()
+        server.fin()
+        assert await client.to_end() == (b"", "fin")
+        [line] = b.proxy._gate.lines
+        assert line.server.transport is not None
+        data = b""
+        while not line.server.transport.get_write_buffer_size():  # until the kernel takes no more
+            piece = os.urandom(16384)
+            data += piece
+            await client.send(piece)
+            await some_turns()
+        client.fin()
+        await some_turns()
+        assert await server.to_end() == (data, "fin")
 
 
 # ---------------------------------------------------------------- what it says

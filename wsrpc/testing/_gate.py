@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -45,8 +45,12 @@ class Gate:
         # A second socket keeps the port while nothing listens there.
         self._keeper = bound(0)
         self.port = self._keeper.getsockname()[1]
+        try:
+            self._listen()
+        except OSError:
+            self._keeper.close()
+            raise
         self.state = "open"
-        self._listen()
 
     async def close(self) -> None:
         """Reset all lines and wait until nothing is left of them. Cancelling is safe, that goes on."""
@@ -65,7 +69,7 @@ class Gate:
             line.reset()
 
     @contextmanager
-    def refuse(self) -> Iterator[None]:
+    def refuse(self) -> Generator[None]:
         """Do not listen, for the length of the block."""
         self._refusing += 1
         self._stop_listening()

@@ -220,7 +220,7 @@ class End(asyncio.Protocol):
             return
         if self._boundaries is not None:
             middle = self._boundaries.feed(data)
-            if middle is not None and self._way.mid_frames and MID_FRAME not in self._cuts:
+            if middle is not None and self._way.mid_frames:
                 self._cuts[MID_FRAME] = self._passed + middle
                 self._cut_at = min(self._cuts.values())
         if self._cut_at is not None:

@@ -17,12 +17,12 @@ SLICE = 0.01
 
 
 class Transit:
-    """Pieces in order, each with the time at which it arrives; the troubles of the ``way`` decide when that is."""
+    """Pieces in order, each with the time at which it may arrive; the troubles of the ``way`` decide when that is."""
 
     def __init__(self, way: Way, time: Callable[[], float]) -> None:
         self._way = way
         self._time = time
-        self._pieces: deque[tuple[float, float, bytes | None]] = deque()  # when it came, when it is due, what it is
+        self._pieces: deque[tuple[float, float, bytes | None]] = deque()  # when it came, when it may arrive, what it is
         self._carried = 0.0  # when a slow line is done with what went before
         self.size = 0
         """Bytes."""
@@ -33,12 +33,9 @@ class Transit:
     def put(self, piece: bytes | None) -> None:
         """Add what has been read."""
         now = self._time()
-        due = now + self._way.draw_delay()
-        if self._pieces:
-            due = max(due, self._pieces[-1][1])
-        else:
+        if not self._pieces:
             self._carried = max(self._carried, now)
-        self._pieces.append((now, due, piece))
+        self._pieces.append((now, now + self._way.draw_delay(), piece))
         self.size += len(piece or b"")
 
     def due(self) -> float:
