@@ -51,7 +51,7 @@ from wsrpc import (
     current_peer,
     is_transient,
 )
-from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
+from wsrpc.testing import Clock, FaultProxy, ScriptedTransport, connect, memory_transports, pair
 
 
 @dataclass
@@ -408,3 +408,9 @@ async def testing() -> None:
     scripted.feed({"a": ["log"]}, "text", b"binary")
     scripted.expect({"i": 1, "d": None})
     assert_type(scripted.take(), list[Any])
+    async with FaultProxy("ws://127.0.0.1:8080/ws", seed=1) as proxy:
+        assert_type(proxy, FaultProxy)
+        assert_type(proxy.url, str)
+        proxy.drop()
+        async with proxy.cut_after(100, direction="up"), proxy.silence("down"), proxy.delay(0.1, jitter=0.1):
+            assert_type(proxy.connections + proxy.bytes_up, int)

@@ -1,0 +1,15 @@
+"""Testing applications, and peers: without a network, and with a bad one.
+
+`connect` gives a client that is connected in memory to a server; `pair` two peers that are connected to each
+other. Both are real: every message that one sends is encoded, carried and decoded as over a WebSocket.
+`ScriptedTransport` plays the other side from a script. `Clock` is time under the test's control.
+`FaultProxy` stands between a client and a server, on real sockets, and makes trouble.
+"""
+
+from ._clock import Clock
+from ._memory import MemoryTransport, memory_transports
+from ._pairs import connect, pair
+from ._proxy import FaultProxy
+from ._scripted import ScriptedTransport
+
+__all__ = ["Clock", "FaultProxy", "MemoryTransport", "ScriptedTransport", "connect", "memory_transports", "pair"]

@@ -1,0 +1,78 @@
+"""Where WebSocket frames begin and end in a flow of bytes."""
+
+from __future__ import annotations
+
+__all__ = ["Boundaries"]
+
+LONGEST_HEAD = 64 * 1024
+"""Bytes of an HTTP request or answer, after which it is taken for something else."""
+
+
+class Boundaries:
+    """Follows one direction of a connection from its first byte: an HTTP head, then frames. It keeps no payload.
+
+    What is no WebSocket (an answer that refuses the handshake, anything but HTTP) has no frames.
+    """
+
+    def __init__(self) -> None:
+        self._begun = bytearray()  # of an HTTP head, or of a frame's header
+        self._in_head = True
+        self._is_websocket = True
+        self._left = 0  # bytes of the present frame's payload
+
+    def feed(self, data: bytes) -> int | None:
+        """Follow the next bytes.
+
+        Returns where, counted from the first of them, the middle of the first payload is that begins here; it may lie
+        behind the last of them.
+        """
+        at = self._end_of_head(data) if self._in_head else 0
+        if not self._is_websocket:
+            return None
+        size = len(data)
+        middle: int | None = None
+        while size - at > self._left:
+            at += self._left
+            self._left = 0
+            missing = self._header_size() - len(self._begun)
+            piece = data[at : at + missing]
+            self._begun += piece
+            at += len(piece)
+            if len(self._begun) == self._header_size():
+                self._left = self._payload_size()
+                self._begun.clear()
+                if middle is None and self._left:
+                    middle = at + self._left // 2
+        self._left -= size - at
+        return middle
+
+    def _end_of_head(self, data: bytes) -> int:
+        """Where in ``data`` the HTTP head ends, or the end of ``data``."""
+        before = len(self._begun)
+        self._begun += data
+        end = self._begun.find(b"\r\n\r\n", max(0, before - 3))
+        if end < 0:
+            if len(self._begun) > LONGEST_HEAD:
+                self._leave_head(is_websocket=False)
+            return len(data)
+        status = self._begun[:12]
+        self._leave_head(is_websocket=not status.startswith(b"HTTP/") or status.endswith(b" 101"))
+        return end + 4 - before
+
+    def _leave_head(self, *, is_websocket: bool) -> None:
+        self._in_head = False
+        self._is_websocket = is_websocket
+        self._begun.clear()
+
+    def _header_size(self) -> int:
+        """Bytes of the present frame's header; it grows while they come."""
+        if len(self._begun) < 2:
+            return 2
+        second = self._begun[1]
+        return 2 + {126: 2, 127: 8}.get(second & 0x7F, 0) + (4 if second & 0x80 else 0)
+
+    def _payload_size(self) -> int:
+        size = self._begun[1] & 0x7F
+        if size < 126:
+            return size
+        return int.from_bytes(self._begun[2:4] if size == 126 else self._begun[2:10], "big")

@@ -1,0 +1,72 @@
+"""Time under the test's control."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+from .._scheduler import LoopScheduler, Timer
+
+__all__ = ["Clock"]
+
+
+class Clock:
+    """Time that stands still until `advance`; pass it to `pair`, or to a peer in place of the event loop.
+
+    Futures and tasks are those of the running loop, so only deadlines are under its control.
+    """
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._now = now
+        self._order = count()
+        self._timers: list[tuple[float, int, _ClockTimer]] = []
+        self._real = LoopScheduler()
+
+    def time(self) -> float:
+        """The clock's time, in seconds."""
+        return self._now
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
+        timer = _ClockTimer(callback)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def call_soon(self, callback: Callable[[], object], /) -> None:
+        self._real.call_soon(callback)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return self._real.create_future()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        return self._real.spawn(coroutine)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: timers that fall due run here, in order, each at its own time."""
+        until = self._now + seconds
+        while self._timers and self._timers[0][0] <= until:
+            when, _, timer = heapq.heappop(self._timers)
+            self._now = max(self._now, when)
+            if not timer.cancelled:
+                timer.callback()
+        self._now = until
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the next timer falls due; None if there is none."""
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+
+class _ClockTimer:
+    __slots__ = ("callback", "cancelled")
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True

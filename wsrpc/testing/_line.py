@@ -1,0 +1,264 @@
+"""One proxied connection: two sockets, and what flows between them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+
+from ._boundaries import Boundaries
+from ._sockets import reset_when_closed, unsent
+from ._transit import FIN, RESET, Transit
+from ._way import Cut, Direction, Way
+
+__all__ = ["Line"]
+
+LARGEST_TRANSIT = 256 * 1024
+"""Bytes that may be on their way in one direction; above it nothing more is read."""
+
+MID_FRAME = Cut(0)
+"""Stands for `FaultProxy.mid_frame` among the cuts of a connection."""
+
+
+class Line:
+    """A connection from the client to the proxy, and one from there to the server, which it dials.
+
+    ``sock`` is the client's; ``ended`` is called when nothing is left.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: tuple[str, int],
+        ways: Mapping[Direction, Way],
+        ended: Callable[[Line], None],
+        *,
+        framed: bool,
+    ) -> None:
+        self.ends: dict[Direction, End] = {direction: End(self, way, framed) for direction, way in ways.items()}
+        """The sockets, by the direction in which what they read flows."""
+        self.client, self.server = self.ends["up"], self.ends["down"]
+        self.client.other, self.server.other = self.server, self.client
+        self._ended = ended
+        self.connected = False
+        """Whether the server was reached."""
+        self.broken = False
+        """Whether `reset` was called."""
+        self.closing = False
+        """Whether `close` was called."""
+        self._connecting = asyncio.get_running_loop().create_task(self._connect(sock, address))
+        self._connecting.add_done_callback(lambda task: self.lost())
+
+    async def _connect(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: self.client, sock)
+        if not self.broken:
+            try:
+                await loop.create_connection(lambda: self.server, *address)
+            except OSError:
+                self.reset()
+
+    def made(self, end: End) -> None:
+        """A socket is connected."""
+        if self.broken:
+            end.reset()
+            return
+        self.connected = end is self.server
+        self.client.update()
+        self.server.update()
+
+    def lost(self) -> None:
+        """Something is over; if it was the last thing, the line is."""
+        if self._connecting.done() and self.client.transport is None and self.server.transport is None:
+            self._ended(self)
+
+    def reset(self) -> None:
+        """Break both connections: each side gets a RST, the server when it was reached."""
+        self.broken = True
+        for end in (self.client, self.server):
+            end.reset()
+
+    def abandon(self) -> None:
+        """Reset, and do not wait until the server is reached."""
+        self.reset()
+        if self.client.transport is not None:  # else it is not dialing, and will not
+            self._connecting.cancel()
+
+    def close(self) -> None:
+        """Close both connections in good order, once what was handed on has left."""
+        self.closing = True
+        for end in (self.client, self.server):
+            if end.transport is not None:
+                end.transport.close()
+
+
+class End(asyncio.Protocol):
+    """A socket of a line. What it reads it hands to ``other``, as far as the way there lets it."""
+
+    other: End
+
+    def __init__(self, line: Line, way: Way, framed: bool) -> None:
+        self._line = line
+        self._way = way
+        self._boundaries = Boundaries() if framed else None
+        self._loop = asyncio.get_running_loop()
+        self._transit = Transit(way, self._loop.time)
+        self._timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+        self._lossy = False  # silence swallowed something that was read here
+        self._passed = 0
+        self._cuts = {cut: cut.count for cut in way.cuts}
+        """Where this direction is cut, in bytes from its beginning."""
+        self._cut_at = min(self._cuts.values(), default=None)
+        self._over = False  # the line will be reset
+        self._finished = False  # the other socket got a FIN
+        self._full = False  # the other socket takes no more
+        self._reading = True
+
+    # ------------------------------------------------------------ the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._line.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._way.free and not self._transit:
+            self._pass(data)
+        else:
+            self._put(data)
+
+    def eof_received(self) -> bool:
+        self._put(FIN)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._put(RESET)
+        self._line.lost()
+
+    def pause_writing(self) -> None:
+        self.other._full = True
+        self.other.update()
+
+    def resume_writing(self) -> None:
+        self.other._full = False
+        self.other.update()
+
+    def reset(self) -> None:
+        """Break the connection: whoever is at the other end of the socket gets a RST."""
+        self._over = True
+        self._transit.clear()
+        self._stop_timer()
+        if self.transport is not None:
+            reset_when_closed(self.transport)
+            self.transport.abort()
+
+    def finish(self) -> None:
+        """End this direction after what is on its way; what comes later is swallowed."""
+        self._put(FIN)
+
+    # ------------------------------------------------------------ to the other socket
+
+    def troubles_changed(self) -> None:
+        """Go by the troubles that there are now."""
+        if self._lossy and not self._way.silences:
+            self._line.reset()
+            return
+        gone = [cut for cut in self._cuts if cut not in self._way.cuts]
+        for cut in gone:
+            if cut is not MID_FRAME or not self._way.mid_frames:
+                del self._cuts[cut]
+        self._cuts |= {cut: self._passed + cut.count for cut in self._way.cuts if cut not in self._cuts}
+        self._cut_at = min(self._cuts.values(), default=None)
+        self.update()
+
+    def update(self) -> None:
+        """Do what the way allows now: hand on what is due, read or do not read."""
+        if self._over:
+            return
+        self._stop_timer()
+        while self._transit and self._may_pass():
+            due = self._transit.due()
+            if due > self._loop.time():
+                self._timer = self._loop.call_at(due, self.update)
+                break
+            piece = self._transit.take()
+            if piece:
+                self._pass(piece)
+            else:
+                self._pass_end(piece)
+            if self._over:
+                return
+        self._cut_if_due()
+        self._read_or_not()
+
+    def _put(self, piece: bytes | None) -> None:
+        if not self._over:
+            self._transit.put(piece)
+            self.update()
+
+    def _may_pass(self) -> bool:
+        if self._way.stalls or not self._line.connected:
+            return False
+        return not self._full or self._finished or bool(self._way.silences)
+
+    def _read_or_not(self) -> None:
+        reading = not self._over and self._may_pass() and self._transit.size < LARGEST_TRANSIT
+        if reading is not self._reading and self.transport is not None:
+            self._reading = reading
+            if reading:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _pass(self, data: bytes) -> None:
+        if self._finished or self._over:
+            return
+        if self._way.silences:
+            self._lossy = True
+            return
+        if self._boundaries is not None:
+            middle = self._boundaries.feed(data)
+            if middle is not None and self._way.mid_frames:
+                self._cuts[MID_FRAME] = self._passed + middle
+                self._cut_at = min(self._cuts.values())
+        if self._cut_at is not None:
+            data = data[: self._cut_at - self._passed]
+        self._passed += len(data)
+        self._way.passed += len(data)
+        if self.other.transport is not None:
+            self.other.transport.write(data)
+        self._cut_if_due()
+
+    def _pass_end(self, piece: bytes | None) -> None:
+        if self._way.silences:
+            self._lossy = True
+        elif piece is RESET:
+            if not self._line.closing:
+                self._line.reset()
+        elif not self._finished:
+            self._finished = True
+            if self.other.transport is not None:
+                self.other.transport.write_eof()
+            if self.other._finished:
+                self._line.close()
+
+    def _cut_if_due(self) -> None:
+        if self._cut_at is not None and self._passed >= self._cut_at and self._line.connected and not self._over:
+            self._over = True
+            self._stop_timer()
+            self._read_or_not()
+            self._reset_when_sent()
+
+    def _reset_when_sent(self) -> None:
+        """Reset once what was handed on has left: a RST would take its place."""
+        if self.other.transport is not None and unsent(self.other.transport):
+            self._timer = self._loop.call_later(0.001, self._reset_when_sent)
+        else:
+            self._line.reset()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

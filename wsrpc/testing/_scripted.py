@@ -1,0 +1,94 @@
+"""A transport whose other side is a script."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+from .._close import CloseCode, CloseInfo, check_close
+from ..errors import ConnectionLost
+from ..transport import ConnectionInfo, Receiver
+
+__all__ = ["ScriptedTransport"]
+
+
+class ScriptedTransport:
+    """A transport whose other side is the test: `feed` what it says, `expect` what it must hear.
+
+    Everything happens inside the calls: a peer on it can be driven without the event loop turning.
+    """
+
+    def __init__(self, info: ConnectionInfo | None = None) -> None:
+        self.info = info or ConnectionInfo()
+        self.unsent = 0
+        self.closed: CloseInfo | None = None
+        self._receiver: Receiver | None = None
+        self._sent: deque[tuple[bytes, bool]] = deque()
+
+    # The contract.
+
+    def start(self, receiver: Receiver, /) -> None:
+        self._receiver = receiver
+        if self.closed is not None:
+            receiver.connection_lost(self.closed)
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        if self.closed is not None:
+            raise ConnectionLost(self.closed.code, self.closed.reason, "not_sent")
+        self._sent.append((payload, text))
+
+    def flush(self) -> None:
+        """Nothing: what was sent is there to be taken."""
+
+    async def drain(self) -> None:
+        return None
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        check_close(code, reason)
+        self.lose(CloseInfo(code, reason, was_clean=True))
+
+    def abort(self) -> None:
+        self.lose(CloseInfo(CloseCode.ABNORMAL, "aborted"))
+
+    # The script.
+
+    def feed(self, *messages: Any) -> None:
+        """Let messages arrive in one read: text or bytes as they are, anything else as JSON text."""
+        assert self._receiver is not None, "no peer is bound to this transport"
+        for message in messages:
+            if isinstance(message, bytes):
+                self._receiver.receive(message, False)
+            else:
+                text = message if isinstance(message, str) else json.dumps(message)
+                self._receiver.receive(text.encode("utf-8", "surrogatepass"), True)
+        self._receiver.read_ended()
+
+    def take(self) -> list[Any]:
+        """What was sent since the last time: text messages as decoded JSON, binary ones as bytes."""
+        taken = [json.loads(payload) if text else payload for payload, text in self._sent]
+        self._sent.clear()
+        return taken
+
+    def expect(self, *messages: Any) -> None:
+        """Assert that exactly ``messages`` were sent since the last time, in order."""
+        sent = self.take()
+        if sent != list(messages):
+            raise AssertionError(f"expected {list(messages)!r} to be sent, got {sent!r}")
+
+    def pause(self) -> None:
+        """Tell the peer that the line is full."""
+        assert self._receiver is not None
+        self._receiver.pause_sending()
+
+    def resume(self) -> None:
+        """Tell the peer that the line has drained."""
+        assert self._receiver is not None
+        self._receiver.resume_sending()
+
+    def lose(self, info: CloseInfo | None = None) -> None:
+        """End the connection, by default without a Close frame."""
+        if self.closed is None:
+            self.closed = info or CloseInfo(CloseCode.ABNORMAL, "dropped")
+            if self._receiver is not None:
+                self._receiver.connection_lost(self.closed)
