@@ -28,9 +28,10 @@ FLOORS: list[list[str]] = [
     ["_calls"],
     ["_intake"],
     ["peer"],
-    ["websocket", "_backoff"],
+    ["websocket", "_backoff", "_draining"],
     ["_listener"],
-    ["client", "server"],
+    ["client", "_listening"],
+    ["server"],
     ["testing"],
     ["__init__"],
 ]
