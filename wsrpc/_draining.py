@@ -43,15 +43,14 @@ class Draining:
     async def run(self, peers: Iterable[Peer]) -> None:
         """Return when all are closed or the time is over; those that are left then are as they were."""
         peers = list(peers)
-        logger.info("draining: %d connections, at most %g s", len(peers), self._deadline - self._loop.time())
         for peer in peers:
             peer._drain(self._deadline)
         try:
             async with asyncio.timeout_at(self._deadline) as self._time:
                 endings = await asyncio.gather(*map(self._leave, peers), return_exceptions=True)
         except TimeoutError:
-            busy = sum(peer.connected for peer in peers)
-            logger.warning("draining ends: %d connections are closed in the midst of their work", busy)
+            if busy := sum(peer.connected for peer in peers):
+                logger.warning("draining ends: %d connections are closed in the midst of their work", busy)
             return
         finally:
             self._time = None

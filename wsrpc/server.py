@@ -256,6 +256,7 @@ class Server(Registrar):
         if self._closing is None:
             self._closed = True
             if drain:
+                logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
                 self._draining = Draining(drain, self._closers)
             self._closing = asyncio.get_running_loop().create_task(self._close())
         elif self._draining is not None:
