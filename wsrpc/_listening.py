@@ -107,7 +107,11 @@ def _listen_to_sigterm(told: Callable[[], None]) -> None:
     try:
         loop.add_signal_handler(signal.SIGTERM, told)
     except NotImplementedError:  # on Windows
-        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(told))
+
+        def interrupted(number: int, frame: object) -> None:
+            loop.call_soon_threadsafe(told)
+
+        signal.signal(signal.SIGTERM, interrupted)
 
 
 @contextmanager
