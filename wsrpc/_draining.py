@@ -37,14 +37,12 @@ class Draining:
     def shorten(self, seconds: float) -> None:
         """End in ``seconds`` from now on, if that is sooner."""
         self._deadline = min(self._deadline, self._loop.time() + seconds)
-        if self._time is not None:
+        if self._time is not None and not self._time.expired():
             self._time.reschedule(self._deadline)
 
     async def run(self, peers: Iterable[Peer]) -> None:
         """Return when all are closed or the time is over; those that are left then are as they were."""
         peers = list(peers)
-        for peer in peers:
-            peer._drain(self._deadline)
         try:
             async with asyncio.timeout_at(self._deadline) as self._time:
                 endings = await asyncio.gather(*map(self._leave, peers), return_exceptions=True)
@@ -59,6 +57,7 @@ class Draining:
                 logger.error("closing a connection failed", exc_info=error)
 
     async def _leave(self, peer: Peer) -> None:
+        peer._drain(self._deadline)
         await self._wait_idle(peer)
         await peer.close(CloseCode.SERVICE_RESTART, CLOSING)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
-    Context,
     Draining,
     Limits,
     Peer,
@@ -362,45 +362,47 @@ async def test_what_a_client_sends_meanwhile_arrives_at_the_next_server_once_and
 
 async def test_200_clients_in_the_midst_of_calls_lose_not_one() -> None:
     old, new = Server(limits=LIMITS), Server(limits=LIMITS)
-    served = list[Server]()
+    served = {old: 0, new: 0}
+    everybody, enough = asyncio.Event(), asyncio.Event()
 
-    def add(ctx: Context, a: int, b: int) -> int:
+    def add(server: Server, a: int, b: int) -> int:
+        served[server] += 1
+        if served[old] == 500:
+            enough.set()
         return a + b
 
-    async def slow(a: int, b: int) -> int:
+    async def slow(server: Server, a: int, b: int) -> int:
         await asyncio.sleep(0)
-        return a + b
+        return add(server, a, b)
 
     for server in (old, new):
-        server.on("add", add)
-        server.on("slow", slow)
+        for function in (add, slow):
+            server.on(function.__name__, partial(function, server))
     codes = list[int]()
-    async with asyncio.timeout(30), old.listen() as first, new.listen() as second:
-        new.on("add", lambda a, b: served.append(new) or a + b)
-        moved = asyncio.Event()
+    async with old.listen() as first, new.listen() as second:
 
-        async def use(number: int) -> int:
-            urls = iter([first.url, second.url])
+        async def use() -> None:
+            urls, moved = iter([first.url, second.url]), asyncio.Event()
             client = Client(lambda: next(urls), limits=LIMITS, reconnect=AT_ONCE)
             client.on("close", lambda peer, info: codes.append(info.code))
-            calls = 0
+            client.on_reconnect(lambda info: moved.set())
             async with client:
-                ready.append(number)
-                while not (moved.is_set() and client.connected and calls > 5):
-                    answers = await asyncio.gather(client.request("add", calls, 1), client.request("slow", calls, 1))
-                    assert answers == [calls + 1] * 2
-                    calls += 1
-                    if len(codes) >= 200:
-                        moved.set()
-            return calls
+                if len(old.peers) == 200:
+                    everybody.set()
+                await everybody.wait()
+                for number in range(5):
+                    calls = [client.request("add", number, 1), client.request("slow", number, 2)]
+                    assert await asyncio.gather(*calls) == [number + 1, number + 2]
+                await moved.wait()
+                assert await client.request("add", 1, 1) == 2
 
-        ready = list[int]()
-        users = [start(use(number)) for number in range(200)]
-        await turns_until(lambda: len(ready) == 200, patience=20)
+        users = [start(use()) for _ in range(200)]
+        await enough.wait()
         await old.close(drain=LONG)
-        assert codes[:200] == [1012] * 200 and old.peers == ()
-        assert sum(await asyncio.gather(*users)) >= 1000
-        assert served
+        await asyncio.gather(*users)
+    assert codes.count(1012) == 200
+    assert sum(served.values()) == 200 * (5 * 2 + 1), "each was served once"
+    assert served[old] >= 500 and served[new] >= 200
 
 
 async def test_close_of_a_silent_client_still_writes_its_events() -> None:
@@ -475,8 +477,11 @@ async def test_another_close_cuts_it_short() -> None:
             longer = start(server.close(drain=10 * LONG))
             await asyncio.sleep(0)
             assert not (closing.done() or longer.done() or serving.done()) and observed.client.connected
-            await server.close()
-            await asyncio.gather(closing, longer, serving)
+            ends = [start(server.close()) for _ in range(3)]
+            while not closing.done():
+                ends.append(start(server.close(drain=0.0)))  # in each turn, whatever state it is in
+                await asyncio.sleep(0)
+            await asyncio.gather(longer, serving, *ends)
             assert await observed.closed_with_1012()
             assert len(work.cancelled) == 1
             with pytest.raises(ConnectionLost):
