@@ -65,8 +65,8 @@ class Agreement:
         self._owes_quiet = False
         """Whether this side has still to say that."""
         self.reader: Reader
-        self.silenced: Callable[[], None]
-        """Told that the other side drains: given by the peer."""
+        self.silenced: Callable[[bool], None]
+        """Told that the other side drains, and when that is over: given by the peer."""
 
     def connection_made(self) -> None:
         """Speak first, before anything else is sent, and do not wait for an answer: a plain peer gives none."""
@@ -83,6 +83,8 @@ class Agreement:
         self._channels.has_credit = False
         self._tell_quiet()
         self._closing_at = None
+        if self._out.silent:
+            self.silenced(False)
 
     # ------------------------------------------------------------ draining
 
@@ -115,7 +117,7 @@ class Agreement:
             self._ignored["drain that makes no sense"] += 1
         elif self._drains and self._dialer and not self._out.silent:
             self._out.fall_silent()
-            self.silenced()
+            self.silenced(True)
             # What `open` handlers ask still belongs to the beginning: it is served, so it comes before that word.
             if self._out.opening is None:
                 self._say_quiet()

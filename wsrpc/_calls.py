@@ -118,7 +118,6 @@ class Calls:
         self._line_full = False
         self._holding = Hold.NONE
         self._unstarted = 0
-        self._in_tasks_only = False
         self._refuses: Callable[[], bool] | None = None
         """Once this side drains: whether a new request is refused."""
         self._on_channels = 0
@@ -156,11 +155,9 @@ class Calls:
             for call in calls
         )
 
-    def run_in_tasks(self) -> None:
-        """Run plain functions in tasks, too, until this connection is over, so that it is known which handlers run."""
-        if not self._in_tasks_only:
-            self._in_tasks_only = True
-            self._unstarted += 1  # behind which they queue up
+    def run_in_tasks(self, always: bool) -> None:
+        """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
+        self._unstarted += 1 if always else -1  # they queue up behind one that never starts
 
     def drain(self, refuses: Callable[[], bool]) -> None:
         """Refuse each new request that is not on an anonymous channel, from now on, if ``refuses()``."""
@@ -484,9 +481,6 @@ class Calls:
                 self._cancel(call, reason)
         self.active.clear()
         self._on_channels = 0
-        if self._in_tasks_only:
-            self._in_tasks_only = False
-            self._unstarted -= 1
         self._line_full = False
         self.hold(Hold.NONE)
 

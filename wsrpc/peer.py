@@ -323,9 +323,10 @@ class Peer(Registrar, StreamCaller):
         # While this side waits for the other, a request may be part of what it waits for.
         return self._agreement.quiet and not (self._out.requests or self._anonymous.some_are_ours)
 
-    def _silenced(self) -> None:
-        self._calls.run_in_tasks()
-        self._log(logging.INFO, "the other side is about to close: what is new waits for another connection")
+    def _silenced(self, silent: bool) -> None:
+        self._calls.run_in_tasks(silent)
+        if silent:
+            self._log(logging.INFO, "the other side is about to close: what is new waits for another connection")
 
     def _open_overdue(self, handlers: str) -> None:
         self._log(

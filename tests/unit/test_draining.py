@@ -14,7 +14,7 @@ from core_driver import Blocked, messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
-from stream_driver import total
+from stream_driver import control, hello, total
 
 from wsrpc import (
     AnonymousChannel,
@@ -123,6 +123,23 @@ async def test_a_request_that_crosses_is_served_and_a_later_one_waits() -> None:
                 await late
             assert (lost.value.code, lost.value.outcome) == (1012, "not_sent")
             await closing
+
+
+async def test_what_is_sent_before_the_client_has_heard_is_served_also_by_an_idle_connection() -> None:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    async with asyncio.timeout(8), server.listen() as listener, raw_client(listener.port) as raw:
+        await raw.send(raw.frame(TEXT, json.dumps(hello("drain"))))
+        assert (await said(raw))["wsrpc"]["t"] == "welcome"
+        closing = start(server.close(drain=LONG))
+        assert (await said(raw))["wsrpc"]["t"] == "drain"
+        for number in range(3):
+            await raw.send(raw.frame(TEXT, f'{{"i":{number + 1},"a":["echo",{number}]}}'))
+            assert await said(raw) == {"i": number + 1, "d": number}
+        await raw.send(raw.frame(TEXT, json.dumps(control("drain", after_ms=0))))
+        assert (await raw.next_of(CLOSE)).code == 1012
+        raw.drop()
+        await closing
 
 
 async def test_a_new_request_of_a_plain_client_is_refused_and_its_events_are_handled() -> None:

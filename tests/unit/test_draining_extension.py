@@ -231,6 +231,8 @@ async def test_a_client_answers_once_and_keeps_what_is_new() -> None:
     d.expect({"a": ["e", 4]})
     await d.fed({"i": sent[2]["i"], "d": 0})
     assert request.result() == 0
+    d.peer.on("plain", lambda: d.peer.active)
+    assert await d.fed({"i": 2, "a": ["plain"]}) == [{"i": 2, "d": 0}], "plain functions need no task any more"
     d.assert_empty()
 
 
