@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from interop.node import Agent
-from interop.peers import DIALERS, LIBRARIES, Agents, Link, listen_again_and_again, serve, until
-from wsrpc import Client, CloseInfo, ConnectionLost, Context, Limits, Peer, Reconnect, ReconnectInfo, dial
+from interop.peers import DIALERS, LIBRARIES, Agents, Link, listen_again_and_again, serve, text_of, until
+from wsrpc import Client, CloseInfo, ConnectionLost, Context, Limits, Peer, Reconnect, ReconnectInfo, Server, dial
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -166,6 +166,35 @@ async def test_a_python_server_goes_away(agents: Agents, library: str) -> None:
         await check_ended(link, work, 1012, "the server is closing")
         (closed,) = await link.journal("close")
         assert (closed["code"], closed["reason"]) == (1012, "the server is closing")
+
+
+@pytest.mark.parametrize("library", DIALERS)
+async def test_a_python_server_drains(agents: Agents, library: str) -> None:
+    """What is in the air is answered, what a handler asks JavaScript meanwhile, too; what is new is refused."""
+    async with agents.link(library, "python-serves") as link:
+        go_on = asyncio.Event()
+
+        async def question(ctx: Context) -> int:
+            link.seen.started.put_nowait("question")
+            await go_on.wait()
+            answer: int = await ctx.peer.request("add", 1, 2)
+            return answer
+
+        link.app.on("question", question)
+        _, in_the_air = link.start_asking("question")
+        assert await link.seen.started.get() == "question"
+        assert isinstance(link.app, Server)
+        closing = asyncio.create_task(link.app.close(drain=60))
+        await until(lambda: "draining" in repr(link.app))
+        refused = await link.ask_in_vain("add", 1, 2)
+        assert "ask again on another connection" in text_of(refused)
+        await link.tell("log", "still heard")
+        go_on.set()
+        assert (await in_the_air)["resolved"] == 3
+        await closing
+        assert await link.seen.events.get() == (None, ["still heard"])
+        (closed,) = await link.journal("close")
+        assert (closed["code"], closed["reason"], closed["clean"]) == (1012, "the server is closing", True)
 
 
 async def test_foreign_messages_from_javascript_are_ignored(link: Link) -> None:

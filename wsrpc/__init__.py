@@ -10,6 +10,7 @@ from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
 from ._dial import dial
+from ._listening import Listening
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
 from ._retry import Retry
@@ -46,7 +47,7 @@ from .errors import (
 from .limits import Limits
 from .peer import Peer, current_peer
 from .router import Router, RouterChannel
-from .server import EmitReport, Listening, Server, ServerChannel
+from .server import EmitReport, Server, ServerChannel
 from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Transport
 from .websocket import WebSocketTransport

@@ -29,11 +29,13 @@ from ._signature import Handler
 from ._source import as_source
 from ._types import RESERVED_EVENTS
 from ._waiting import Waiting, WaitingRoom
+from .anonymous import AnonymousChannel
 from .errors import (
     BadArguments,
     BadResult,
     ChannelClosed,
     ConnectionLost,
+    Draining,
     Overloaded,
     RemoteError,
     RpcError,
@@ -116,6 +118,8 @@ class Calls:
         self._line_full = False
         self._holding = Hold.NONE
         self._unstarted = 0
+        self._refuses: Callable[[], bool] | None = None
+        """Once this side drains: whether a new request is refused."""
         self._on_channels = 0
         self._mark: float | None = None
         self._pumping = False
@@ -136,12 +140,39 @@ class Calls:
         tasks = ((call.task, call.ctx) for call in self._started if call.task is not None)
         return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
 
+    def channels(self, closers: Closers) -> set[AnonymousChannel]:
+        """The anonymous channels on which handlers of ``closers`` run."""
+        calls = (call for call in self._started if call.task is not None and closers.cover(call.task, call.ctx))
+        return {call.channel for call in calls if call.channel is not None}
+
+    def is_awaited(self, ctx: Context | None) -> bool:
+        """Whether ``ctx`` is that of a handler which runs here and for which the other side waits."""
+        if ctx is None or ctx.id is None:
+            return False
+        calls = (call for call in self._started if call.ctx is ctx)
+        return any(
+            not (call.cancelled or call.orphaned) and (call.channel is None or not call.channel.closed)
+            for call in calls
+        )
+
+    def run_in_tasks(self, always: bool) -> None:
+        """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
+        self._unstarted += 1 if always else -1  # they queue up behind one that never starts
+
+    def drain(self, refuses: Callable[[], bool]) -> None:
+        """Refuse each new request that is not on an anonymous channel, from now on, if ``refuses()``."""
+        self._refuses = refuses
+        self._update_busy()
+
     def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
         i = message.i
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._owner.ignored["duplicate id"] += 1
+            _finish(view)
+        elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
+            self.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
             _finish(view)
         elif self._must_wait(i is UNSET, message.h is not None):
             if self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode)):
@@ -167,7 +198,12 @@ class Calls:
 
     def _update_busy(self) -> None:
         self.busy = bool(
-            self.active or self.room or self._line_full or self._holding is not Hold.NONE or self.running >= self._limit
+            self.active
+            or self.room
+            or self._line_full
+            or self._holding is not Hold.NONE
+            or self.running >= self._limit
+            or self._refuses is not None
         )
 
     def use_context(self, context: contextvars.Context) -> None:

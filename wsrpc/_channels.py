@@ -76,6 +76,15 @@ class Channels:
     def has(self, h: int) -> bool:
         return h in self._opened or h in self._served
 
+    def all(self) -> list[AnonymousChannel]:
+        """Those that are open."""
+        return [*self._opened.values(), *self._served.values()]
+
+    @property
+    def some_are_ours(self) -> bool:
+        """Whether any is open that we opened."""
+        return bool(self._opened)
+
     def is_ours(self, h: int) -> bool:
         """Whether ``h`` is a channel that we opened."""
         return h in self._opened
@@ -136,7 +145,7 @@ class Channels:
         self.generation += 1
         for channel in self._late.values():
             channel._arrivals.take_ids()
-        for channel in [*self._opened.values(), *self._served.values()]:
+        for channel in self.all():
             channel._arrivals.take_ids()
             own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
             channel._end(own, own, by_other=True)

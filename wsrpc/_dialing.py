@@ -26,7 +26,7 @@ class Owner(Protocol):
 
     def _dialed(self, transport: Transport, attempts: int, again: bool, /) -> Coroutine[Any, Any, None]: ...
 
-    def _give_up(self, failure: Exception, /) -> None: ...
+    def _stopped(self, failure: Exception, /) -> None: ...
 
 
 class Dialing:
@@ -71,7 +71,7 @@ class Dialing:
         try:
             transport, attempts = await self._dial(delay)
         except Exception as exc:
-            self._owner._give_up(exc)
+            self._owner._stopped(exc)
             return
         await self._owner._dialed(transport, attempts, again)
 

@@ -5,7 +5,8 @@ Each is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exa
 
 The dialer says `Hello` first of all and goes on without waiting; the acceptor answers `Welcome` before anything else
 that it sends after reading it. A plain peer never answers. After that both know what the other can do and what it
-accepts. A consumer says `Credit` to tell a producer how far it may go.
+accepts. A consumer says `Credit` to tell a producer how far it may go. A server that is about to close says `Drain`,
+and its client answers with the same once it begins nothing new.
 """
 
 from __future__ import annotations
@@ -17,11 +18,24 @@ from msgspec import Struct
 
 from .limits import Limits
 
-__all__ = ["CREDIT", "MSGPACK", "Announced", "Credit", "Hello", "Welcome", "announce", "read_control", "write_control"]
+__all__ = [
+    "CREDIT",
+    "DRAIN",
+    "MSGPACK",
+    "Announced",
+    "Credit",
+    "Drain",
+    "Hello",
+    "Welcome",
+    "announce",
+    "read_control",
+    "write_control",
+]
 
 LARGEST = 4096
 
 CREDIT = "credit"
+DRAIN = "drain"
 MSGPACK = "msgpack"
 
 
@@ -53,9 +67,15 @@ class Credit(Struct, tag_field="t", tag="credit"):
     bytes: int
 
 
+class Drain(Struct, tag_field="t", tag="drain"):
+    """From a server: it closes in ``after_ms`` at the latest. From its client, with 0: nothing new comes any more."""
+
+    after_ms: int
+
+
 class _Control(Struct, forbid_unknown_fields=True):
     ours: bool = msgspec.field(name="ws-wrapper")
-    wsrpc: Hello | Welcome | Credit
+    wsrpc: Hello | Welcome | Credit | Drain
 
 
 _encode = msgspec.json.Encoder().encode
@@ -67,7 +87,7 @@ def announce(limits: Limits) -> Announced:
     return Announced(limits.message, limits.running, limits.waiting, limits.waiting_bytes)
 
 
-def write_control(message: Hello | Welcome | Credit) -> bytes:
+def write_control(message: Hello | Welcome | Credit | Drain) -> bytes:
     """The JSON text of a control message."""
     return _encode(_Control(False, message))
 

@@ -147,7 +147,8 @@ class Closers:
 
     async def wait_besides(self, tasks: set[asyncio.Task[Any]], timeout: float | None) -> set[asyncio.Task[Any]]:
         """Wait for ``tasks``, until one more closer comes, or ``timeout`` seconds; returns those that are late."""
-        self._added = asyncio.get_running_loop().create_future()
+        if self._added is None or self._added.done():
+            self._added = asyncio.get_running_loop().create_future()  # one for all that wait
         everything = asyncio.ensure_future(asyncio.wait(tasks, timeout=timeout))
         try:
             either: set[asyncio.Future[Any]] = {everything, self._added}
@@ -155,7 +156,6 @@ class Closers:
             return everything.result()[1] if everything.done() else set()
         finally:
             everything.cancel()
-            self._added.cancel()
 
 
 class Opening:

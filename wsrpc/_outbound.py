@@ -93,6 +93,10 @@ class Outbound:
         self.clear = False
         self.broken = True
         """Nothing can be sent on this connection any more, or there is none."""
+        self.silent = False
+        """The other side is about to close: what is new waits for another connection, what goes on goes on."""
+        self.is_awaited: Callable[[Context | None], bool] = lambda ctx: False
+        """Whether that is of a handler for whose end the other side waits."""
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
 
@@ -107,7 +111,12 @@ class Outbound:
         self.update_clear()
 
     def update_clear(self) -> None:
-        self.clear = self._condition is State.OPEN and not self.line.busy
+        self.clear = self._condition is State.OPEN and not (self.silent or self.line.busy)
+
+    def fall_silent(self) -> None:
+        """Begin nothing new on this connection."""
+        self.silent = True
+        self.update_clear()
 
     def agree(self, codec: NegotiatedCodec | None, limits: Announced) -> None:
         """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
@@ -153,6 +162,7 @@ class Outbound:
         self.requests.connection_lost()
         self.places.reset()
         self._aborted.clear()
+        self.silent = False
         self.encode = self._codec.encode
         self._text = self._codec.text
         self.largest = sys.maxsize
@@ -163,14 +173,18 @@ class Outbound:
 
     def discard(self, info: CloseInfo) -> None:
         """No connection will come: requests that wait for one fail, events are lost and the log says so."""
+        self.discard_requests(info)
+        lost = self._outbox.clear()
+        if lost:
+            self._warn("%d events that waited for a connection were not sent", lost)
+
+    def discard_requests(self, info: CloseInfo) -> None:
+        """Requests that wait for a connection fail."""
         for pending in self.requests.all():
             if not pending.sent:
                 if pending.ticket is not None:
                     self._outbox.remove(pending.ticket)
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
-        lost = self._outbox.clear()
-        if lost:
-            self._warn("%d events that waited for a connection were not sent", lost)
 
     # ------------------------------------------------------------ answers and notices
 
@@ -404,7 +418,7 @@ class Outbound:
                 raise self.channel_lost(message.h)
             return False
         if condition is State.OPEN:
-            return False
+            return self.silent and not self.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
         if condition is State.OPENING:
             # What `open` handlers send goes first; a server's peer has nothing queued to be overtaken.
             return self.keeps_offline and not self.in_open_handler()
@@ -414,6 +428,19 @@ class Outbound:
 
     def _not_sent(self) -> ConnectionLost:
         return ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
+
+    def _must_wait_for_another(self) -> bool:
+        if not self.keeps_offline:
+            raise ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
+        return True
+
+    async def wait_written(self) -> None:
+        """Wait until whatever waits for room in the line has been sent. Cancelling is safe."""
+        try:
+            if await self.line.wait_turn(None, first=False):
+                self.line.pass_turn()
+        finally:
+            self.update_clear()
 
     def channel_lost(self, h: int) -> ChannelClosed:
         """The error for what can no more be sent on an anonymous channel, which belongs to its connection."""

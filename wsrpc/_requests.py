@@ -137,9 +137,9 @@ class Requests:
 
     def fail(self, pending: Pending, error: Exception) -> None:
         """End a request with ``error``."""
-        self.drop(pending)
         if not pending.future.done():
             pending.future.set_result(error)
+        self.drop(pending)
         if pending.turn is not None and not pending.turn.done():
             pending.turn.set_result(False)
 
@@ -151,7 +151,12 @@ class Requests:
         if self._pending.pop(pending.id, None) is None:
             return False
         self._left(pending)
+        pending.future.cancel()  # if it is not done: somebody else may wait for the end of all
         return True
+
+    def unsettled(self) -> list[asyncio.Future[Inbound | Exception]]:
+        """What is done when those that are pending have ended."""
+        return [pending.future for pending in self._pending.values() if not pending.future.done()]
 
     def _left(self, pending: Pending) -> None:
         """It is not in the table any more."""

@@ -426,7 +426,6 @@ class Client(Registrar, Caller):
         """No connection will come any more, unless somebody connects or binds."""
         self._move(Input.GAVE_UP)
         self._peer._out.keeps_offline = False
-        self._peer._out.discard(self._peer._out.ending)
         if self._again and not isinstance(failure, ConnectionLost):
             self._peer._log(logging.ERROR, "the client gives up: %s", failure)
         self._announce(failure)
@@ -446,6 +445,10 @@ class Client(Registrar, Caller):
         await self._peer.wait_opened()
         if again and self._peer.transport is transport:
             self._tell_reconnected(ReconnectInfo(False, attempts, self._scheduler.time() - self._lost_at))
+
+    def _stopped(self, failure: Exception) -> None:
+        self._give_up(failure)
+        self._peer._out.discard(self._peer._out.ending)
 
     def _failed(self, what: str, delay: float) -> None:
         self._peer._log(logging.WARNING, "%s; next attempt in %.1f s", what, delay)

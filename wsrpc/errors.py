@@ -20,7 +20,7 @@
     ├── QueueFull, TooManyRequests, PeerError(peer)
     └── ProtocolError
 
-SessionLost and Draining have their place but nothing raises them yet.
+SessionLost has its place but nothing raises it yet.
 
 Something that you did wrong on this side (a reserved name, a full queue) has a class of its own;
 what the other side did or said is a `RemoteError` or a `ProtocolError`.

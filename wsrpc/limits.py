@@ -98,6 +98,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     close_timeout: float = 5.0
     """Closing handshake; then the transport is dropped."""
 
+    drain: float = 20.0
+    """How long `Server.run` lets work go on after SIGTERM; then connections are closed with 1012. (Kubernetes kills
+    what has not ended after 30 s.)"""
+
     ping_interval: float | None = 20.0
     """Between two pings; each connection shortens it by up to 10 % so that many do not beat together. None: no pings.
     (websockets' default.)"""

@@ -117,6 +117,7 @@ class Peer(Registrar, Caller):
         self._anonymous.handlers = self._calls
         self._anonymous.reject = self._calls.reject
         self._out.is_open = self._anonymous.has
+        self._out.is_awaited = self._calls.is_awaited
         self._out.requests.is_taken = self._anonymous.is_ours
         self._agreement = Agreement(
             settings, dialer=dialer, out=self._out, channels=self._anonymous, ignored=self.ignored
@@ -137,6 +138,7 @@ class Peer(Registrar, Caller):
             log=self._log,
         )
         self._agreement.reader = self._intake
+        self._agreement.silenced = self._silenced
 
     # ------------------------------------------------------------ what users see
 
@@ -218,7 +220,9 @@ class Peer(Registrar, Caller):
     def _begin_close(self, code: int, reason: str) -> Session | None:
         """Accept nothing more; returns the session whose transport is to be closed now."""
         self._out.user_closed = True
-        if self._condition is State.OPENING:
+        if self._out.silent:  # what asks would get no answer any more
+            self._out.discard_requests(CloseInfo(code, reason))
+        if self._condition is State.OPENING or self._out.silent:
             with suppress(ConnectionLost):
                 self._out.flush_offline()
         if self._condition is not State.CLOSING:
@@ -317,14 +321,30 @@ class Peer(Registrar, Caller):
         if self._condition is not State.OPENING:
             return
         try:
-            self._out.flush_offline()
+            if not self._out.silent:
+                self._out.flush_offline()
         except ConnectionLost:
             return  # it has ended, and `connection_lost` is about to come; what was not sent stays queued
         self._out.opening = None
         self._become(State.OPEN)
         self._calls.hold(Hold.NONE)
+        self._agreement.opened()
         if self._on_opened is not None:
             self._on_opened()
+
+    def _drain(self, until: float) -> None:
+        """Go on with what was begun, refuse what is new and not called for by that; ``until`` is for the other side."""
+        self._agreement.drain(until)
+        self._calls.drain(self._refuses_new)
+
+    def _refuses_new(self) -> bool:
+        # While this side waits for the other, a request may be part of what it waits for.
+        return self._agreement.quiet and not (self._out.requests or self._anonymous.some_are_ours)
+
+    def _silenced(self, silent: bool) -> None:
+        self._calls.run_in_tasks(silent)
+        if silent:
+            self._log(logging.INFO, "the other side is about to close: what is new waits for another connection")
 
     def _open_overdue(self, handlers: str) -> None:
         self._log(

@@ -6,13 +6,10 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
-import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from threading import get_ident
-from types import TracebackType
-from typing import Any, Never, Self
+from typing import Any, Never
 from weakref import WeakSet
 
 import msgspec
@@ -21,8 +18,10 @@ from ._caller import no_keywords
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec
 from ._convert import DecHook, EncHook
+from ._draining import CLOSING, Draining
 from ._lifecycle import Closers
 from ._listener import Listener, listen
+from ._listening import Listening, run
 from ._outbound import check_sending, check_thread, event_on
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
@@ -35,7 +34,7 @@ from .router import Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport
 
-__all__ = ["EmitReport", "Listening", "Server", "ServerChannel"]
+__all__ = ["EmitReport", "Server", "ServerChannel"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -91,6 +90,7 @@ class Server(Registrar):
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._closers = Closers()
+        self._draining: Draining | None = None
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
         self._emitted = 0
@@ -155,25 +155,30 @@ class Server(Registrar):
         async def accept(transport: WebSocketTransport) -> None:
             await self.accept(transport)
 
-        begin = partial(
-            listen,
-            accept,
-            host,
-            port,
-            limits=self._limits,
-            path=path,
-            origins=self._origins,
-            ssl=ssl,
-            sock=sock,
-            unix=unix,
-        )
+        async def begin() -> Listener:
+            if self._closed:
+                raise RuntimeError("this server is closed; make a new one")
+            listener = await listen(
+                accept,
+                host,
+                port,
+                limits=self._limits,
+                path=path,
+                origins=self._origins,
+                ssl=ssl,
+                sock=sock,
+                unix=unix,
+            )
+            self._listeners.add(listener)
+            return listener
+
         return Listening(self, begin)
 
     async def serve_forever(self) -> None:
-        """Wait until the server is closed. Cancelling is safe."""
+        """Wait until the server is closed, and drained before that if it drains. Cancelling is safe."""
         if self._stopped is None:
             self._stopped = asyncio.Event()
-        if not self._closed:
+        if self._draining is not None or not self._closed:
             await self._stopped.wait()
 
     def run(
@@ -187,27 +192,14 @@ class Server(Registrar):
     ) -> None:
         """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
 
-        Says on stderr where it listens, unless the log does. (SIGTERM ends it as it ends any program, without closing.)
+        SIGTERM drains for at most `Limits.drain` seconds, see `close`; Ctrl-C or another SIGTERM meanwhile closes at
+        once. Either way this returns, so that the program may end with status 0. In a thread that is not the main one
+        signals are left alone. Says on stderr where it listens, unless the log does.
 
         Raises:
             RuntimeError: inside a running event loop.
         """
-
-        async def main() -> None:
-            async with self.listen(host, port, path=path, ssl=ssl, unix=unix) as listener:
-                if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
-                    logger.info("listening on %s", listener.url)
-                else:
-                    sys.stderr.write(f"listening on {listener.url}, Ctrl-C ends it\n")
-                await self.serve_forever()
-
-        if _inside_a_loop():
-            raise RuntimeError("run() starts an event loop of its own: inside one, `async with server.listen(...)`")
-
-        try:
-            asyncio.run(main())
-        except KeyboardInterrupt:
-            logger.info("stopped")
+        run(self, self.listen(host, port, path=path, ssl=ssl, unix=unix), self._limits.drain)
 
     async def accept(self, transport: Transport) -> Peer:
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
@@ -219,8 +211,8 @@ class Server(Registrar):
             TypeError: this is no transport.
         """
         if self._closed:
-            await transport.close(CloseCode.SERVICE_RESTART, "the server is closing")
-            raise ConnectionLost(CloseCode.SERVICE_RESTART, "the server is closing", "not_sent")
+            await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
+            raise ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
         self._thread = get_ident()
         self._scheduler.renew()
         peer = Peer(self._settings, dialer=False, shared=self._registry, loop=self._scheduler)
@@ -241,26 +233,44 @@ class Server(Registrar):
         await peer.wait_opened()
         return peer
 
-    async def close(self) -> None:
+    async def close(self, drain: float = 0.0) -> None:
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
 
-        Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
+        ``drain``: for at most so many seconds what was begun goes on, in both directions (handlers, requests, streams,
+        channels), and each connection is closed as soon as that is over. Meanwhile a wsrpc client keeps what is new for
+        its next connection; new requests of other peers are rejected as `Draining`. Another call with a smaller
+        ``drain``, or none, ends that sooner.
+
+        Then request handlers that still run are cancelled, as at any end of a connection; handlers of events get
         `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
+
+        Raises:
+            ValueError: ``drain`` is negative.
         """
+        if not drain >= 0:
+            raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
         if self._peers:
             check_thread(self._thread, "server.close()")
         # In a task of its own, because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
         if self._closing is None:
+            self._closed = True
+            if drain:
+                logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
+                self._draining = Draining(drain, self._closers)
             self._closing = asyncio.get_running_loop().create_task(self._close())
+        elif self._draining is not None:
+            self._draining.shorten(drain)
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._closed = True
         for listener in self._listeners:
             listener.stop()
+        if self._draining is not None:
+            await self._draining.run(self._peers)
+            self._draining = None
         peers = list(self._peers)
-        endings = [peer.close(CloseCode.SERVICE_RESTART, "the server is closing") for peer in peers]
+        endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers]
         for error in await asyncio.gather(*endings, return_exceptions=True):
             if isinstance(error, Exception):  # of a transport that is not ours
                 logger.error("closing a connection failed", exc_info=error)
@@ -321,7 +331,9 @@ class Server(Registrar):
         return EmitReport(len(peers) - len(errors), tuple(errors))
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._peers)} peers"
+        state = f"{len(self._peers)} peers"
+        if self._closed:
+            state = "closed" if self._draining is None else f"draining, {state}"
         return f"<Server {state}>"
 
 
@@ -371,50 +383,3 @@ class ServerChannel(Registrar):
 
     def __repr__(self) -> str:
         return f"<ServerChannel {self._name!r}{' closed' if self._closed else ''}>"
-
-
-class Listening:
-    """``async with server.listen(...)``: listens inside the block; ``url`` and ``port`` say where."""
-
-    def __init__(self, server: Server, begin: Callable[[], Awaitable[Listener]]) -> None:
-        self._server = server
-        self._begin = begin
-        self._listener: Listener | None = None
-
-    @property
-    def url(self) -> str:
-        """Where a client on this machine finds the server; of a Unix socket only the path counts."""
-        return self._begun().url
-
-    @property
-    def port(self) -> int:
-        """The TCP port; 0 for a Unix socket."""
-        return self._begun().port
-
-    def _begun(self) -> Listener:
-        if self._listener is None:
-            raise RuntimeError("not listening: use `async with server.listen(...) as listener`")
-        return self._listener
-
-    async def __aenter__(self) -> Self:
-        if self._server._closed:
-            raise RuntimeError("this server is closed; make a new one")
-        self._listener = await self._begin()
-        self._server._listeners.add(self._listener)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._server.close()
-
-    def __repr__(self) -> str:
-        return f"<Listening {'not yet' if self._listener is None else f'at {self._listener.url}'}>"
-
-
-def _inside_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -1,0 +1,412 @@
+"""What two wsrpc peers say to each other when one drains, message by message, and what nonsense does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from core_driver import Blocked, Driven, messages, rejection, start, turns
+from leftovers import nothing_left as nothing_left
+from msgspec.structs import replace
+from stream_driver import control, hello, welcome
+
+from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, Server, current_peer
+from wsrpc.testing import ScriptedTransport
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LONG = 60.0
+QUIET = control("drain", after_ms=0)
+
+
+def drain(after_ms: Any = 20_000) -> dict[str, Any]:
+    return control("drain", after_ms=after_ms)
+
+
+# ---------------------------------------------------------------- the server's side
+
+
+class Leaving:
+    """A server with one connection, whose other side the test plays."""
+
+    def __init__(self, limits: Limits | None = None, **options: Any) -> None:
+        self.server = Server(limits=limits, **options)
+        self.line = ScriptedTransport()
+        self.work = Blocked()
+        self.server.on("work", self.work)
+        self.server.on("echo", lambda value: value)
+        self.closing: asyncio.Task[None] | None = None
+
+    async def fed(self, *fed: Any) -> list[Any]:
+        self.line.feed(*fed)
+        await turns()
+        return self.line.take()
+
+    async def leaves(self, drain: float = LONG) -> list[Any]:
+        """What is said when the server begins to drain."""
+        self.closing = start(self.server.close(drain=drain))
+        await turns()
+        return self.line.take()
+
+    async def is_over(self) -> int:
+        """The code of the end."""
+        async with asyncio.timeout(8):
+            assert self.closing is not None
+            await self.closing
+        assert self.line.closed is not None
+        return self.line.closed.code
+
+    @property
+    def peer(self) -> Peer:
+        return self.server.peers[0]
+
+
+@asynccontextmanager
+async def accepted(*features: str, **options: Any) -> AsyncGenerator[Leaving]:
+    it = Leaving(**options)
+    await it.server.accept(it.line)
+    if features:
+        assert (await it.fed(hello(*features)))[0]["wsrpc"]["t"] == "welcome"
+    yield it
+    await it.server.close()
+
+
+async def test_the_server_says_when_it_closes_and_closes_once_the_client_is_quiet() -> None:
+    async with accepted("drain") as it:
+        [said] = await it.leaves()
+        assert said.keys() == {"ws-wrapper", "wsrpc"} and said["ws-wrapper"] is False
+        assert said["wsrpc"].keys() == {"t", "after_ms"} and said["wsrpc"]["t"] == "drain"
+        assert 0 < said["wsrpc"]["after_ms"] <= LONG * 1000
+        assert await it.fed({"i": 1, "a": ["echo", "crossed"]}) == [{"i": 1, "d": "crossed"}]
+        assert it.line.closed is None, "more may be on its way"
+        it.line.feed(QUIET)
+        assert await it.is_over() == 1012
+
+
+async def test_a_quiet_client_s_work_ends_first() -> None:
+    async with accepted("drain") as it:
+        await it.fed({"i": 1, "a": ["work"]})
+        await it.leaves()
+        await it.fed({"i": 3, "a": ["work"]}, QUIET)
+        assert len(it.work.started) == 2 and it.line.closed is None
+        assert rejection(await it.fed({"i": 5, "a": ["echo", 1]}), 5)["code"] == "wsrpc.draining"
+        assert await it.fed({"i": 3, "a": ["work"]}, {"i": 3, "x": "enough"}) != []
+        assert it.peer.ignored["duplicate id"] == 1
+        it.work.go.set()
+        assert await it.is_over() == 1012
+        assert {"i": 1, "d": []} in it.line.take()
+
+
+async def test_while_the_server_waits_for_the_client_it_may_ask_back() -> None:
+    async with accepted("drain") as it:
+        asking = start(it.peer.request("confirm?"))
+        await turns()
+        [asked] = it.line.take()
+        await it.leaves()
+        assert await it.fed(QUIET, {"i": 5, "a": ["echo", "which?"]}) == [{"i": 5, "d": "which?"}]
+        opening = start(it.peer.open_channel("talk"))
+        await turns()
+        [opened] = it.line.take()
+        await it.fed({"i": asked["i"], "d": True}, {"i": opened["i"], "h": 1})
+        assert await asking is True
+        assert await it.fed({"i": 7, "a": ["echo", 2]}) == [{"i": 7, "d": 2}], "a conversation that it began goes on"
+        channel = await opening
+        await channel.abort()
+        assert await it.is_over() == 1012
+
+
+async def test_a_plain_client_is_refused_at_once_and_closed_when_idle() -> None:
+    for features, options in (((), {}), (("credit",), {}), (("drain",), {"extensions": False})):
+        it = Leaving(**options)
+        await it.server.accept(it.line)
+        await it.fed(*([hello(*features)] if features else []), {"i": 1, "a": ["work"]})
+        assert await it.leaves() == [], "nothing that it would not understand"
+        sent = await it.fed({"i": 2, "a": ["echo", 1]}, {"a": ["echo", 1]}, QUIET)
+        assert rejection(sent, 2)["code"] == "wsrpc.draining" and it.line.closed is None
+        it.work.go.set()
+        assert await it.is_over() == 1012
+        assert it.line.take() == [{"i": 1, "d": []}]
+
+
+async def test_a_hello_that_was_on_its_way_is_still_in_time() -> None:
+    async with accepted() as it:
+        await it.fed({"i": 1, "a": ["work"]})
+        assert await it.leaves() == []
+        answer, said, value = await it.fed(hello("drain"), {"i": 3, "a": ["echo", 1]})
+        assert (answer["wsrpc"]["t"], said["wsrpc"]["t"], value) == ("welcome", "drain", {"i": 3, "d": 1})
+        await it.fed(QUIET)
+        it.work.go.set()
+        assert await it.is_over() == 1012
+
+
+async def test_one_that_never_says_that_it_is_quiet_is_served_until_it_is_closed_in_time() -> None:
+    async with accepted("drain") as it:
+        await it.leaves()
+        for number in range(1, 1001, 100):
+            sent = await it.fed(*({"i": i, "a": ["echo", i]} for i in range(number, number + 100)))
+            assert [message["d"] for message in sent] == list(range(number, number + 100))
+        assert it.line.closed is None
+        await it.server.close(drain=0.01)
+        assert await it.is_over() == 1012
+
+
+async def test_one_that_floods_after_it_was_quiet_is_refused() -> None:
+    async with accepted("drain") as it:
+        await it.fed({"i": 1, "a": ["work"]})
+        await it.leaves()
+        sent = await it.fed(QUIET, *({"i": i, "a": ["work"]} for i in range(2, 1002)))
+        assert len(sent) == 1000 and {message["e"]["code"] for message in sent} == {"wsrpc.draining"}
+        it.work.go.set()
+        assert await it.is_over() == 1012
+        assert len(it.work.started) == 1
+
+
+async def test_events_on_the_wire_are_handled_to_the_end() -> None:
+    async with accepted("drain") as it:
+        await it.leaves()
+        await it.fed({"a": ["work", 1]}, QUIET, {"a": ["work", 2]})
+        assert it.work.started == [(1,), (2,)] and it.line.closed is None
+        it.work.go.set()
+        assert await it.is_over() == 1012
+        assert it.work.cancelled == []
+
+
+@pytest.mark.parametrize("after", [-1, 2**53, 10**30, -(10**30), 1.5, "20", None, [], {}, True], ids=repr)
+async def test_nonsense_from_a_client_changes_nothing(after: Any) -> None:
+    async with accepted("drain") as it:
+        assert await it.fed(drain(after), drain(0), drain(5)) == []
+        assert sum(it.peer.ignored.values()) == 3
+        await it.leaves()
+        await it.fed({"i": 1, "a": ["work"]}, drain(after))
+        assert await it.fed({"i": 2, "a": ["echo", 1]}) == [{"i": 2, "d": 1}], "not quiet yet"
+        await it.fed(QUIET, QUIET, QUIET)
+        assert sum(it.peer.ignored.values()) == 6
+        it.work.go.set()
+        assert await it.is_over() == 1012
+
+
+async def test_a_drop_ends_the_wait_for_quiet() -> None:
+    async with accepted("drain") as it:
+        await it.leaves()
+        it.line.lose()
+        assert await it.is_over() == 1006
+
+
+# ---------------------------------------------------------------- the client's side
+
+
+def dials_again(info: CloseInfo, replaced: bool) -> CloseInfo:
+    return replace(info, will_reconnect=True)
+
+
+async def connected(*, keeps_offline: bool = True) -> Driven:
+    """A client whose server knows what draining is, and that will dial again."""
+    d = Driven(dialer=True, extensions=True, keeps_offline=keeps_offline)
+    d.peer._on_lost = dials_again
+    await d.fed(welcome("drain", "credit"))
+    d.take()
+    return d
+
+
+async def test_a_client_answers_once_and_keeps_what_is_new() -> None:
+    d = await connected()
+    asked, i = await d.asks("before")
+    assert await d.fed(drain()) == [QUIET]
+    d.peer.emit_nowait("e", 1)
+    await d.peer.emit("e", 2)
+    request, event = start(d.peer.request("q")), start(d.peer.of("chat").emit("e", 3))
+    await turns()
+    d.expect()
+    assert event.done() and not request.done() and d.peer.connected
+    assert await d.fed({"i": i, "d": "answer"}) == []
+    assert asked.result() == "answer"
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    _, *sent = d.take()
+    assert [message["a"] for message in sent] == [["e", 1], ["e", 2], ["q"], ["e", 3]]
+    await d.peer.emit("e", 4)
+    d.expect({"a": ["e", 4]})
+    await d.fed({"i": sent[2]["i"], "d": 0})
+    assert request.result() == 0
+    d.peer.on("plain", lambda: d.peer.active)
+    assert await d.fed({"i": 2, "a": ["plain"]}) == [{"i": 2, "d": 0}], "plain functions need no task any more"
+    d.assert_empty()
+
+
+async def test_answers_cancellations_and_channels_go_on() -> None:
+    d = await connected()
+    work = Blocked()
+    d.peer.on("work", work)
+    asked, i = await d.asks("before")
+    opening = start(d.peer.open_channel("talk"))
+    await turns()
+    [opened] = d.take()
+    await d.fed({"i": opened["i"], "h": 1}, {"i": 2, "a": ["work"]}, drain())
+    channel = await opening
+    d.take()
+    await channel.emit("line", 1)
+    question = start(channel.request("count"))
+    await turns()
+    line, request = d.take()
+    assert line == {"h": channel.id, "a": ["line", 1]} and request["a"] == ["count"]
+    asked.cancel()
+    work.go.set()
+    await turns()
+    assert d.take() == [{"i": i, "x": {"message": "Request aborted"}, "_": 1}, {"i": 2, "d": []}]
+    await d.fed({"i": request["i"], "d": 7})
+    assert await question == 7
+    await channel.abort("bored")
+    d.expect({"h": channel.id, "x": "bored"})
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_what_a_handler_of_an_awaited_request_sends_goes_at_once(sync: bool) -> None:
+    d = await connected()
+    go_on = asyncio.Event()
+
+    def plainly(ctx: Context) -> int:
+        d.peer.emit_nowait("by the way")
+        return 1
+
+    async def asks(ctx: Context) -> Any:
+        await go_on.wait()
+        await current_peer().emit("by the way")
+        return await d.peer.request("which?")
+
+    d.peer.on("ask", plainly if sync else asks)
+    sent = await d.fed(drain(), {"i": 2, "a": ["ask"]})
+    go_on.set()
+    await turns()
+    sent += d.take()
+    assert sent[:2] == [QUIET, {"a": ["by the way"]}]
+    if sync:
+        assert sent[2:] == [{"i": 2, "d": 1}]
+    else:
+        assert sent[2]["a"] == ["which?"]
+        assert await d.fed({"i": sent[2]["i"], "d": "that"}) == [{"i": 2, "d": "that"}]
+
+
+async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
+    """Handlers of events, tasks that have outlived their handler, and handlers of what was cancelled."""
+    d = await connected()
+    go_on = asyncio.Event()
+    tasks = list[asyncio.Task[Any]]()
+
+    async def later(name: str) -> None:
+        await go_on.wait()
+        await d.peer.emit(name)
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await later("cancelled")
+
+    d.peer.on("event", lambda: later("event"))
+    d.peer.on("spawn", lambda: tasks.append(start(later("task"))))
+    d.peer.on("stubborn", stubborn)
+    await d.fed({"a": ["event"]}, {"i": 2, "a": ["spawn"]}, {"i": 4, "a": ["stubborn"]})
+    await d.fed({"i": 4, "x": "no"}, drain())
+    go_on.set()
+    await turns()
+    assert not [message for message in d.take() if "a" in message]
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    assert sorted(message["a"][0] for message in d.take()[1:]) == ["cancelled", "event", "task"]
+    await tasks[0]
+
+
+async def test_a_full_line_is_no_way_around_it() -> None:
+    d = await connected()
+    d.transport.pause()
+    waiting = [start(d.peer.emit("e", 1)), start(d.peer.request("q"))]
+    await turns()
+    assert await d.fed(drain()) == [QUIET]
+    d.transport.resume()
+    await turns()
+    d.expect()
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    assert [message["a"] for message in d.take()[1:]] == [["e", 1], ["q"]]
+    waiting[1].cancel()
+    await waiting[0]
+
+
+async def test_open_handlers_may_still_ask() -> None:
+    d = Driven(dialer=True, extensions=True, keeps_offline=True, bind=False)
+    d.peer._on_lost = dials_again
+    go_on = asyncio.Event()
+
+    async def load(peer: Peer) -> None:
+        await go_on.wait()
+        await peer.request("who am I?")
+
+    d.peer.on("open", load)
+    d.peer.bind(d.transport)
+    d.take()
+    assert await d.fed(welcome("drain"), drain()) == []
+    kept = start(d.peer.emit("kept"))
+    go_on.set()
+    await turns()
+    [asked] = d.take()
+    assert asked["a"] == ["who am I?"]
+    assert await d.fed({"i": asked["i"], "d": 1}) == [QUIET], "nothing else was sent before or after"
+    d.transport.lose()
+    go_on.clear()
+    d.rebind()
+    await turns()
+    d.take()
+    await d.fed(welcome())
+    go_on.set()
+    await turns()
+    [asked] = d.take()
+    assert await d.fed({"i": asked["i"], "d": 1}) == [{"a": ["kept"]}]
+    await kept
+
+
+async def test_a_peer_that_keeps_nothing_is_told_so() -> None:
+    d = await connected(keeps_offline=False)
+    await d.fed(drain())
+    for attempt in (d.peer.emit("e"), d.peer.request("q"), d.peer.of("chat").request("q"), d.peer.open_channel("c")):
+        with pytest.raises(ConnectionLost, match="draining") as lost:
+            await attempt
+        assert (lost.value.code, lost.value.outcome) == (1012, "not_sent")
+    with pytest.raises(ConnectionLost, match="draining"):
+        d.peer.emit_nowait("e")
+    d.expect()
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("after", [-1, 2**53, 10**30, 1.5, "20", None, [], True], ids=repr)
+async def test_nonsense_from_a_server_changes_nothing(after: Any) -> None:
+    d = await connected()
+    assert await d.fed(drain(after), control("drain")) == []
+    assert sum(d.ignored.values()) == 2
+    await d.peer.emit("e")
+    d.expect({"a": ["e"]})
+    assert await d.fed(drain(), *[drain()] * 100) == [QUIET]
+    assert d.ignored["control message out of place"] == 100
+
+
+@pytest.mark.parametrize("features", [None, (), ("credit",)], ids=["no welcome", "nothing", "others"])
+async def test_a_drain_that_was_not_agreed_on_is_ignored(features: tuple[str, ...] | None) -> None:
+    d = Driven(dialer=True, extensions=True, keeps_offline=True)
+    await d.fed(*([] if features is None else [welcome(*features)]))
+    d.take()
+    assert await d.fed(drain()) == []
+    await d.peer.emit("e")
+    d.expect({"a": ["e"]})
+    assert d.ignored == {"control message out of place": 1}
+
+
+async def test_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "wsrpc")
+    d = await connected()
+    await d.fed(drain())
+    assert "the other side is about to close: what is new waits for another connection" in messages(caplog, 0)

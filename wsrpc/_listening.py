@@ -1,0 +1,134 @@
+"""`Listening`: what `Server.listen` gives, and the program around it that `Server.run` is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ._listener import Listener
+
+__all__ = ["Listening", "run"]
+
+logger = logging.getLogger("wsrpc")
+
+
+class Listens(Protocol):
+    """What this needs of the server."""
+
+    async def serve_forever(self) -> None: ...
+
+    async def close(self, drain: float = 0.0) -> None: ...
+
+
+class Listening:
+    """``async with server.listen(...)``: listens inside the block; ``url`` and ``port`` say where."""
+
+    def __init__(self, server: Listens, begin: Callable[[], Awaitable[Listener]]) -> None:
+        self._server = server
+        self._begin = begin
+        self._listener: Listener | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds the server; of a Unix socket only the path counts."""
+        return self._begun().url
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        return self._begun().port
+
+    def _begun(self) -> Listener:
+        if self._listener is None:
+            raise RuntimeError("not listening: use `async with server.listen(...) as listener`")
+        return self._listener
+
+    async def __aenter__(self) -> Self:
+        self._listener = await self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._server.close()
+
+    def __repr__(self) -> str:
+        return f"<Listening {'not yet' if self._listener is None else f'at {self._listener.url}'}>"
+
+
+def run(server: Listens, listening: Listening, drain: float) -> None:
+    """Serve until a signal: Ctrl-C closes at once; SIGTERM drains for ``drain`` seconds, a second one closes at once.
+
+    Raises:
+        RuntimeError: inside a running event loop.
+    """
+    if _inside_a_loop():
+        raise RuntimeError("run() starts an event loop of its own: inside one, `async with server.listen(...)`")
+
+    async def main() -> None:
+        closings: list[asyncio.Task[None]] = []
+
+        def terminate() -> None:
+            _say("SIGTERM: closing" if closings else "SIGTERM: finishing what was begun; another one closes at once")
+            closing: Coroutine[Any, Any, None] = server.close() if closings else server.close(drain)
+            closings.append(asyncio.get_running_loop().create_task(closing))
+
+        async with listening:
+            _listen_to_sigterm(terminate)
+            _say(f"listening on {listening.url}", ", Ctrl-C ends it")
+            await server.serve_forever()
+            await asyncio.gather(*closings)
+
+    with _sigterm_restored():
+        with suppress(KeyboardInterrupt):
+            asyncio.run(main())
+    logger.info("stopped")
+
+
+def _say(text: str, hint: str = "") -> None:
+    """Into the log, or on stderr where that shows no such line."""
+    if logger.hasHandlers() and logger.isEnabledFor(logging.INFO):
+        logger.info("%s", text)
+    else:
+        sys.stderr.write(f"{text}{hint}\n")
+
+
+def _listen_to_sigterm(told: Callable[[], None]) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals are not this thread's
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGTERM, told)
+    except NotImplementedError:  # on Windows
+
+        def interrupted(number: int, frame: object) -> None:
+            loop.call_soon_threadsafe(told)
+
+        signal.signal(signal.SIGTERM, interrupted)
+
+
+@contextmanager
+def _sigterm_restored() -> Generator[None]:
+    """Afterwards whoever handled SIGTERM before does so again; the event loop, when it closes, forgets."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # None: it was not installed from Python, so that nothing here could put it back.
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _inside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
