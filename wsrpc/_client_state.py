@@ -74,7 +74,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         ),
         Input.OPENED: ("connected", "sends what waited"),
         Input.DROPPED: ("waiting", "stops the `open` handlers, keeps what waits"),
-        Input.LEFT: ("idle", "stops the `open` handlers; what waited fails as `not_sent`"),
+        Input.LEFT: ("idle", "stops the `open` handlers, keeps what waits for another `bind()`"),
         Input.GAVE_UP: ("closed", "stops the `open` handlers; what waited fails as `not_sent`"),
     },
     "connected": {

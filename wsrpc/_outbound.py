@@ -157,7 +157,7 @@ class Outbound:
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "unknown"))
             elif pending.bound:
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
-        if not info.will_reconnect:
+        if not self.expects_connection:
             self.discard(info)
         self.requests.connection_lost()
         self.places.reset()

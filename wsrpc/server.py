@@ -255,6 +255,8 @@ class Server(Registrar):
         self._closers.add_current()
         if self._closing is None:
             self._closed = True
+            for listener in self._listeners:
+                listener.stop()
             if drain:
                 logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
                 self._draining = Draining(drain, self._closers)
@@ -264,8 +266,6 @@ class Server(Registrar):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        for listener in self._listeners:
-            listener.stop()
         if self._draining is not None:
             await self._draining.run(self._peers)
             self._draining = None
