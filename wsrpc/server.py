@@ -255,18 +255,19 @@ class Server(Registrar):
         self._closers.add_current()
         if self._closing is None:
             self._closed = True
-            for listener in self._listeners:
-                listener.stop()
             if drain:
-                logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
                 self._draining = Draining(drain, self._closers)
-            self._closing = asyncio.get_running_loop().create_task(self._close())
+            self._closing = asyncio.get_running_loop().create_task(self._close(drain))
         elif self._draining is not None:
             self._draining.shorten(drain)
         await asyncio.shield(self._closing)
 
-    async def _close(self) -> None:
+    async def _close(self, drain: float) -> None:
+        for listener in self._listeners:
+            listener.stop()
         if self._draining is not None:
+            await asyncio.sleep(0)  # the library stops listening in a task
+            logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
             await self._draining.run(self._peers)
             self._draining = None
         peers = list(self._peers)
