@@ -35,7 +35,7 @@ FLOORS: list[list[str]] = [
     ["anonymous", "channel", "_outbound"],
     ["_asking", "_channels", "_source"],
     ["_agreement", "_invoke", "_producer"],
-    ["_answers", "_opening"],
+    ["_admission", "_answers", "_opening"],
     ["_serving"],
     ["_calls"],
     ["_intake"],

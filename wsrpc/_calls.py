@@ -7,20 +7,18 @@ import contextvars
 import logging
 from collections import Counter
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, Protocol
 
 from msgspec import UNSET
 
+from ._admission import Admission
 from ._answers import Answers
 from ._asking import Asker
 from ._channels import Channels
-from ._close import CloseCode
 from ._context import CURRENT, Context, Message
-from ._inbox import Decode
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
-from ._messages import Inbound, Resolution, channel_id
+from ._messages import Inbound, Resolution
 from ._registry import Registry
 from ._rejections import ABORTED
 from ._scheduler import EAGER, Scheduler
@@ -28,22 +26,19 @@ from ._serving import Serving
 from ._signature import Handler
 from ._source import as_source
 from ._types import RESERVED_EVENTS
-from ._waiting import Waiting, WaitingRoom
 from .anonymous import AnonymousChannel
 from .errors import (
     BadArguments,
     BadResult,
     ChannelClosed,
     ConnectionLost,
-    Draining,
-    Overloaded,
     RemoteError,
     RpcError,
     UnknownEvent,
 )
 from .limits import Limits
 
-__all__ = ["Calls", "Hold"]
+__all__ = ["Calls"]
 
 _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Result types that are not awaitable, known without asking."""
@@ -61,19 +56,11 @@ class Owner(Protocol):
     def _log(self) -> Log: ...
 
 
-class Hold(Enum):
-    """What waits while `open` handlers run."""
-
-    NONE = 0
-    EVENTS = 1
-    ALL = 2
-
-
 class Calls:
     """All inbound calls of one peer.
 
-    ``running`` counts handlers that run in tasks until they exit, cancelled or not. What finds no place waits.
-    While ``busy`` is false nothing is to be checked: a message may go straight to `dispatch`.
+    ``running`` counts handlers that run in tasks until they exit, cancelled or not; ``admission`` is asked before, and
+    told of what ends.
     """
 
     def __init__(
@@ -97,9 +84,8 @@ class Calls:
         self._reply = out.reply
         self._out = out
         self._channels = channels
-        self._limit = limits.running
         self._loop = loop
-        self._fail = fail
+        self.ignored = owner.ignored
         self._invoker = Invoker(own, shared, loop, owner._log)
         self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
         self.reject = self._answers.reject
@@ -113,22 +99,13 @@ class Calls:
         self.active: dict[int, Call] = {}
         self._started: set[Call] = set()
         self.running = 0
-        self.room = WaitingRoom(limits.waiting, limits.waiting_bytes)
-        self.busy = False
-        self._line_full = False
-        self._holding = Hold.NONE
+        self.admission = Admission(self, limits, reject=self.reject, fail=fail, log=owner._log)
+        self.arrived = self.admission.arrived
         self._unstarted = 0
-        self._refuses: Callable[[], bool] | None = None
-        """Once this side drains: whether a new request is refused."""
         self._on_channels = 0
         self._mark: float | None = None
-        self._pumping = False
 
     # ------------------------------------------------------------ starting
-
-    def knows(self, i: int) -> bool:
-        """Whether request ``i`` is being worked on or waits for that."""
-        return i in self.active or self.room.has(i)
 
     @property
     def unfinished(self) -> int:
@@ -159,68 +136,9 @@ class Calls:
         """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
         self._unstarted += 1 if always else -1  # they queue up behind one that never starts
 
-    def drain(self, refuses: Callable[[], bool]) -> None:
-        """Refuse each new request that is not on an anonymous channel, from now on, if ``refuses()``."""
-        self._refuses = refuses
-        self._update_busy()
-
-    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
-        """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
-        i = message.i
-        if i is not UNSET and self.knows(i):
-            # A rejection would settle the first one, which is still being worked on.
-            self._owner.ignored["duplicate id"] += 1
-            _finish(view)
-        elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
-            self.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-            _finish(view)
-        elif self._must_wait(i is UNSET, message.h is not None):
-            if self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode)):
-                self._update_busy()
-                return
-            _finish(view)
-            if i is UNSET:
-                self._drop(
-                    "event dropped, too many wait", f"an event was dropped: {len(self.room)} messages wait already"
-                )
-            else:
-                self.reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
-        else:
-            self.dispatch(message, view)
-
-    def _must_wait(self, is_event: bool, on_channel: bool) -> bool:
-        if self._line_full or self.running >= self._limit:
-            return True
-        if self._holding is not Hold.NONE:
-            # An `open` handler may wait for what comes on a channel that it has opened.
-            return not on_channel and (is_event or self._holding is Hold.ALL)
-        return bool(self.room)  # nobody overtakes those who wait already
-
-    def _update_busy(self) -> None:
-        self.busy = bool(
-            self.active
-            or self.room
-            or self._line_full
-            or self._holding is not Hold.NONE
-            or self.running >= self._limit
-            or self._refuses is not None
-        )
-
     def use_context(self, context: contextvars.Context) -> None:
         """Run handlers in copies of ``context``."""
         self._context = context
-
-    def hold(self, holding: Hold) -> None:
-        """Say what waits; what need not wait any more starts."""
-        self._holding = holding
-        self._update_busy()
-        self.pump()
-
-    def set_line_full(self, full: bool) -> None:
-        """Start nothing new while our answers could not leave."""
-        self._line_full = full
-        self._update_busy()
-        self.pump()
 
     def dispatch(self, message: Inbound, view: Message | None = None) -> None:
         """Run the handler now: inline if it can be, else in a task."""
@@ -271,7 +189,7 @@ class Calls:
 
     def _dispatch_slowly(self, ctx: Context, handler: Handler | None, local: Registry | None) -> None:
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
-            self._owner.ignored["reserved event"] += 1
+            self.ignored["reserved event"] += 1
             _finish(ctx.message)
         elif handler is None and not self._invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self._invoker.unknown(ctx))
@@ -310,28 +228,6 @@ class Calls:
         """The next handler's time starts with the next read."""
         self._mark = None
 
-    def pump(self) -> None:
-        """Start what waits, as far as there is room."""
-        if self._pumping or not self.room:
-            return
-        self._pumping = True
-        try:
-            while self.room and not (self._line_full or self._holding is not Hold.NONE or self.running >= self._limit):
-                waiting = self.room.pop()
-                try:
-                    message = waiting.decode(waiting.payload)
-                    if message.h is not None:
-                        message.h = channel_id(message.h)
-                    self.dispatch(message, waiting.view)
-                except Exception as exc:
-                    # It decoded when it came, so a codec is at fault: that is this connection's matter only.
-                    self._owner._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-                    self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
-        finally:
-            self._pumping = False
-            self._mark = None
-            self._update_busy()
-
     def _start(self, ctx: Context, handler: Handler | None, result: Any = None, local: Registry | None = None) -> None:
         call = Call(ctx, handler)
         i = ctx.id
@@ -340,7 +236,7 @@ class Calls:
             self._on_channels += ctx._message.h is not None
         self._started.add(call)
         self.running += 1
-        self.busy = True
+        self.admission.busy = True
         if not EAGER:
             self._unstarted += 1
         context = self._context.copy()
@@ -420,9 +316,8 @@ class Calls:
             self._on_channels -= call.ctx._message.h is not None
         _finish(call.ctx.message)
         if not self.active:
-            self._update_busy()
-        if self.room:
-            self.pump()
+            self.admission.update()
+        self._pump()
 
     def answered(self, call: Call) -> None:
         """A channel is the answer: what goes on counts as that from here on (``Limits.channels``)."""
@@ -432,9 +327,13 @@ class Calls:
             self._on_channels -= call.ctx._message.h is not None
         self.running -= 1
         _finish(call.ctx.message)
-        self._update_busy()
-        if self.room:
-            self.pump()
+        self.admission.update()
+        self._pump()
+
+    def _pump(self) -> None:
+        if self.admission.room:
+            self.admission.pump()
+            self._mark = None  # what was started is nobody else's time
 
     def cancel_call(self, call: Call, reason: object) -> None:
         """End a call whose channel is over, unless it has itself ended that, and the connection is there."""
@@ -453,12 +352,7 @@ class Calls:
         """The other side no longer waits for request ``i``; False if nothing of that id is there."""
         call = self.active.get(i)
         if call is None:
-            waiting = self.room.remove(i)
-            if waiting is None:
-                return False
-            _finish(waiting.view)
-            self.reject(i, RpcError(ABORTED))
-            return True
+            return self.admission.cancel(i)
         if not call.cancelled:
             self._cancel(call, reason if reason is not None else RemoteError(ABORTED))
         return True
@@ -473,23 +367,13 @@ class Calls:
     def connection_lost(self, reason: Exception) -> None:
         """Requests of the lost connection end: nobody can get their answer. Event handlers finish."""
         self._generation += 1
-        for waiting in self.room.clear_requests():
-            _finish(waiting.view)
         for call in list(self.active.values()):
             call.orphaned = True
             if not call.cancelled:
                 self._cancel(call, reason)
         self.active.clear()
         self._on_channels = 0
-        self._line_full = False
-        self.hold(Hold.NONE)
-
-    def discard_waiting(self) -> None:
-        """Start nothing more of what waits: nobody is left to whom it would matter."""
-        while self.room:
-            _finish(self.room.pop().view)
-            self._owner.ignored["dropped at the end"] += 1
-        self._update_busy()
+        self.admission.connection_lost()
 
     def note(self, text: str, /, *args: object) -> None:
         self._owner._log(logging.INFO, text, *args)
@@ -511,7 +395,7 @@ class Calls:
             if isinstance(error, BadArguments):
                 self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
-                self._drop("unknown event", f"{error} (further ones are only counted in peer.ignored)")
+                self.drop("unknown event", f"{error} (further ones are only counted in peer.ignored)")
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
@@ -519,11 +403,11 @@ class Calls:
         elif not quiet:
             self.reject(ctx.id, error)
 
-    def _drop(self, kind: str, text: str) -> None:
+    def drop(self, kind: str, text: str, /) -> None:
         """Count an event that reaches no handler; the first of a kind is worth a line."""
-        if not self._owner.ignored[kind]:
+        if not self.ignored[kind]:
             self._owner._log(logging.WARNING, "%s", text)
-        self._owner.ignored[kind] += 1
+        self.ignored[kind] += 1
 
 
 def _runs(call: Call) -> bool:

@@ -73,6 +73,7 @@ class Intake:
         self._shared = shared
         self._loop = loop
         self._calls = calls
+        self._admission = calls.admission
         self._asker = asker
         self._out = asker.out
         self._ignored = ignored
@@ -125,8 +126,8 @@ class Intake:
                     and len(a[0]) <= self._short_name
                     and len(a) <= self._most_arguments
                 ):
-                    if self._calls.busy:
-                        self._calls.arrived(message, payload, view, decode)
+                    if self._admission.busy:
+                        self._admission.arrived(message, payload, view, decode)
                     else:
                         self._calls.dispatch(message, view)
                 elif (
@@ -162,7 +163,7 @@ class Intake:
         channel = message.c
         if i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
-        elif i is not UNSET and self._calls.knows(i):
+        elif i is not UNSET and self._admission.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._ignored["duplicate id"] += 1
         elif name.__class__ is not str and message.h is None:
@@ -177,8 +178,8 @@ class Intake:
             self._on_channel(message, payload, decode)
         elif channel == "" and name in RESERVED_EVENTS:
             self._ignored["reserved event"] += 1
-        elif self._calls.busy:
-            self._calls.arrived(message, payload, view, decode)
+        elif self._admission.busy:
+            self._admission.arrived(message, payload, view, decode)
             return
         else:
             self._calls.dispatch(message, view)
@@ -295,7 +296,7 @@ class Intake:
         if saved.x is not UNSET:
             self._calls.cancel(saved.i, None)
         elif saved.a.__class__ is list and saved.a:
-            if not self._calls.knows(saved.i):
+            if not self._admission.knows(saved.i):
                 self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}"))
         elif saved.a is UNSET:
             pending = self._out.requests.find(saved.i)

@@ -22,6 +22,11 @@ class Waiting(Struct, eq=False):
     view: Message | None
     decode: Callable[[bytes | bytearray], Inbound]
 
+    def finish(self) -> None:
+        """It is dealt with, as far as whoever observes messages is concerned."""
+        if self.view is not None:
+            self.view._finish()
+
 
 class WaitingRoom:
     """Bounded by messages and by bytes; a request can be taken out when it is cancelled."""

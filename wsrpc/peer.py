@@ -20,10 +20,11 @@ from typing import Any
 
 import msgspec
 
+from ._admission import Hold
 from ._agreement import Agreement
 from ._asking import Asker
 from ._caller import Caller, Sender
-from ._calls import Calls, Hold
+from ._calls import Calls
 from ._channels import Channels
 from ._close import CloseCode, CloseInfo, check_close
 from ._context import CURRENT, Context, current_context, in_context
@@ -290,7 +291,7 @@ class Peer(Registrar, Caller):
         self._agreement.connection_made()
         self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
-        self._calls.hold(Hold.EVENTS if self._dialer else Hold.ALL)
+        self._calls.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
         self._calls.use_context(contextvars.copy_context())
         self._out.opening = Context(self, Inbound(a=["open"]))
         context = in_context(self._out.opening)
@@ -327,7 +328,7 @@ class Peer(Registrar, Caller):
             return  # it has ended, and `connection_lost` is about to come; what was not sent stays queued
         self._out.opening = None
         self._become(State.OPEN)
-        self._calls.hold(Hold.NONE)
+        self._calls.admission.hold(Hold.NONE)
         self._agreement.opened()
         if self._on_opened is not None:
             self._on_opened()
@@ -335,7 +336,7 @@ class Peer(Registrar, Caller):
     def _drain(self, until: float) -> None:
         """Go on with what was begun, refuse what is new and not called for by that; ``until`` is for the other side."""
         self._agreement.drain(until)
-        self._calls.drain(self._refuses_new)
+        self._calls.admission.drain(self._refuses_new)
 
     def _refuses_new(self) -> bool:
         # While this side waits for the other, a request may be part of what it waits for.
@@ -358,12 +359,12 @@ class Peer(Registrar, Caller):
         """The transport holds more unsent bytes than its high-water mark."""
         self._out.line.full = True
         self._out.update_clear()
-        self._calls.set_line_full(True)
+        self._calls.admission.set_line_full(True)
 
     def _resume_sending(self) -> None:
         """The transport has drained."""
         self._out.line.full = False
-        self._calls.set_line_full(False)
+        self._calls.admission.set_line_full(False)
         self._out.line.wake()
         self._out.update_clear()
 
@@ -411,7 +412,7 @@ class Peer(Registrar, Caller):
             # What ends makes room for others, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self._loop.time()))
             if late and still():
-                self._calls.discard_waiting()
+                self._calls.admission.discard()
                 for task in late:
                     task.cancel()
                 if stubborn := await closers.wait_besides(late, patience):

@@ -121,7 +121,7 @@ class ConnectedPeers(RuleBasedStateMachine):
         for peer in self.peers:
             await peer._join(0, Closers())
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._calls.active == {} and len(peer._calls.room) == 0
+            assert peer._calls.active == {} and len(peer._calls.admission.room) == 0
             assert not peer._out.line.busy and peer._background == {}
             assert peer._anonymous.lingering == 0
         assert self.clock.next_deadline is None, "a timer is left"

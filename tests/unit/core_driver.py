@@ -95,7 +95,7 @@ class Driven:
         assert peer.pending == 0
         assert peer.active == 0
         assert peer._calls.active == {}
-        assert len(peer._calls.room) == 0
+        assert len(peer._calls.admission.room) == 0
         assert peer._calls.tasks() == set()
         assert not peer._out.line.busy
 

@@ -1,0 +1,188 @@
+"""Which inbound message may have its handler now, which waits, and which is refused."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Protocol
+
+from msgspec import UNSET
+
+from ._close import CloseCode
+from ._context import Message
+from ._inbox import Decode
+from ._invoke import Log
+from ._messages import Inbound, channel_id
+from ._rejections import ABORTED
+from ._waiting import Waiting, WaitingRoom
+from .errors import Draining, Overloaded, RpcError
+from .limits import Limits
+
+__all__ = ["Admission", "Hold"]
+
+
+class Hold(Enum):
+    """What waits while `open` handlers run."""
+
+    NONE = 0
+    EVENTS = 1
+    ALL = 2
+
+
+class Calls(Protocol):
+    """What admission needs of those that run."""
+
+    ignored: Counter[str]
+    running: int
+
+    @property
+    def active(self) -> Mapping[int, object]: ...
+
+    def dispatch(self, message: Inbound, view: Message | None = None) -> None: ...
+
+    def drop(self, kind: str, text: str, /) -> None: ...
+
+
+class Admission:
+    """Keeps within ``Limits.running`` and ``Limits.waiting``, and what comes in order.
+
+    While ``busy`` is false nothing is to be checked: a message may go straight to `dispatch`.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        limits: Limits,
+        *,
+        reject: Callable[[int, RpcError], None],
+        fail: Callable[[int, str], None],
+        log: Log,
+    ) -> None:
+        self._calls = calls
+        self._limit = limits.running
+        self._reject = reject
+        self._fail = fail
+        self._log = log
+        self.room = WaitingRoom(limits.waiting, limits.waiting_bytes)
+        self.busy = False
+        self._line_full = False
+        self._holding = Hold.NONE
+        self._refuses: Callable[[], bool] | None = None
+        """Once this side drains: whether a new request is refused."""
+        self._pumping = False
+
+    # ------------------------------------------------------------ one message
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
+        """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
+        i = message.i
+        if i is not UNSET and self.knows(i):
+            # A rejection would settle the first one, which is still being worked on.
+            self._calls.ignored["duplicate id"] += 1
+        elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
+            self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
+        elif not self._must_wait(i is UNSET, message.h is not None):
+            self._calls.dispatch(message, view)
+            return
+        elif self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode)):
+            self.update()
+            return
+        elif i is UNSET:
+            text = f"an event was dropped: {len(self.room)} messages wait already"
+            self._calls.drop("event dropped, too many wait", text)
+        else:
+            self._reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
+        if view is not None:
+            view._finish()
+
+    def knows(self, i: int) -> bool:
+        """Whether request ``i`` is being worked on or waits for that."""
+        return i in self._calls.active or self.room.has(i)
+
+    def _must_wait(self, is_event: bool, on_channel: bool) -> bool:
+        if self._line_full or self._calls.running >= self._limit:
+            return True
+        if self._holding is not Hold.NONE:
+            # An `open` handler may wait for what comes on a channel that it has opened.
+            return not on_channel and (is_event or self._holding is Hold.ALL)
+        return bool(self.room)  # nobody overtakes those who wait already
+
+    def cancel(self, i: int) -> bool:
+        """The other side no longer waits for request ``i``; False if it does not wait here."""
+        waiting = self.room.remove(i)
+        if waiting is None:
+            return False
+        waiting.finish()
+        self._reject(i, RpcError(ABORTED))
+        return True
+
+    # ------------------------------------------------------------ what decides
+
+    def update(self) -> None:
+        """Something that decides has changed."""
+        self.busy = bool(
+            self._calls.active
+            or self.room
+            or self._line_full
+            or self._holding is not Hold.NONE
+            or self._calls.running >= self._limit
+            or self._refuses is not None
+        )
+
+    def hold(self, holding: Hold) -> None:
+        """Say what waits; what need not wait any more starts."""
+        self._holding = holding
+        self.update()
+        self.pump()
+
+    def set_line_full(self, full: bool) -> None:
+        """Start nothing new while our answers could not leave."""
+        self._line_full = full
+        self.update()
+        self.pump()
+
+    def drain(self, refuses: Callable[[], bool]) -> None:
+        """Refuse each new request that is not on an anonymous channel, from now on, if ``refuses()``."""
+        self._refuses = refuses
+        self.update()
+
+    # ------------------------------------------------------------ those that wait
+
+    def pump(self) -> None:
+        """Start what waits, as far as there is room."""
+        if self._pumping or not self.room:
+            return
+        self._pumping = True
+        try:
+            while self.room and not (
+                self._line_full or self._holding is not Hold.NONE or self._calls.running >= self._limit
+            ):
+                waiting = self.room.pop()
+                try:
+                    message = waiting.decode(waiting.payload)
+                    if message.h is not None:
+                        message.h = channel_id(message.h)
+                    self._calls.dispatch(message, waiting.view)
+                except Exception as exc:
+                    # It decoded when it came, so a codec is at fault: that is this connection's matter only.
+                    self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+                    self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+        finally:
+            self._pumping = False
+            self.update()
+
+    def connection_lost(self) -> None:
+        """Requests that wait get no answer any more; events start when there is room."""
+        for waiting in self.room.clear_requests():
+            waiting.finish()
+        self._line_full = False
+        self.hold(Hold.NONE)
+
+    def discard(self) -> None:
+        """Start nothing more of what waits: nobody is left to whom it would matter."""
+        while self.room:
+            self.room.pop().finish()
+            self._calls.ignored["dropped at the end"] += 1
+        self.update()
