@@ -22,6 +22,10 @@ __all__ = ["Listener", "listen"]
 
 logger = logging.getLogger("wsrpc")
 
+BACKLOG = 1024
+"""Connections that the system accepts ahead of us. (Of asyncio's 100 the rest of many clients that come back together
+would wait a second and more, for TCP to try again.)"""
+
 Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]
 """Connections that are not open yet, with the event loop's task that accepts them, which does the TLS handshake."""
 
@@ -116,6 +120,7 @@ async def listen(
         "create_connection": create,
         "process_request": check,
         "ssl": ssl,
+        "backlog": BACKLOG,
     }
     if ssl is not None:
         options["ssl_handshake_timeout"] = limits.open_timeout
