@@ -50,7 +50,7 @@ class Call:
 
 
 class Load:
-    """Calls that a client makes until it is told to stop. Each has a number of its own, which the server writes down."""
+    """Calls that a client makes until it is told to stop. Each has a number of its own, which servers write down."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -147,7 +147,8 @@ async def running(port: int, journal: Path) -> AsyncGenerator[float]:
     try:
         assert process.stdout is not None
         said = (await process.stdout.readline()).decode()
-        assert (found := re.fullmatch(r"listening since (\S+)\n", said)), said
+        found = re.fullmatch(r"listening since (\S+)\n", said)
+        assert found, said
         yield float(found[1])
     finally:
         process.kill()
@@ -227,7 +228,7 @@ def check(load: Load, journal: list[int]) -> None:
     assert set(ran) <= {call.number for call in load.calls} | emitted
 
     # All of that would hold if nothing had happened.
-    by_end = Counter({ended: 0 for ended in ("answered", "not_sent", "unknown")})
+    by_end = Counter(dict.fromkeys(("answered", "not_sent", "unknown"), 0))
     for (_, ended), count in ends.items():
         by_end[ended] += count
     assert min(by_end.values()) > KILLS, by_end
