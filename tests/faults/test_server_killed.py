@@ -37,7 +37,7 @@ ATTEMPT = 1.0
 CALLERS = 8
 """Of each kind, each with one call at a time."""
 
-AGAIN = Retry(attempts=10, initial=0.01, max=0.1)
+AGAIN = Retry(attempts=20, initial=0.01, max=0.1)
 
 
 @dataclass
@@ -69,7 +69,8 @@ class Load:
             "later": lambda n: request("later", n),
             "asks back": lambda n: request("ask_back", n),
             "now or never": lambda n: request("later", n, offline="fail"),
-            "retry": lambda n: request("later", n, offline="fail", retry=AGAIN, idempotent=False),
+            "retry": lambda n: request("later", n, retry=AGAIN, idempotent=False),
+            "retry soon": lambda n: request("later", n, offline="fail", retry=AGAIN, idempotent=False),
             "idempotent": lambda n: request("later", n, retry=AGAIN, idempotent=True),
         }
         for kind, ask in kinds.items():
