@@ -6,10 +6,22 @@ Each line that is printed was checked: the program ends with status 0 only if al
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from wsrpc import BadArguments, Client, Peer, RemoteError, RpcError, Server
+from wsrpc import (
+    BadArguments,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Peer,
+    Reconnect,
+    ReconnectInfo,
+    RemoteError,
+    RpcError,
+    Server,
+)
 
 
 @dataclass
@@ -88,7 +100,7 @@ def show(line: str, got: object, expected: object) -> None:
     print(line)
 
 
-async def main() -> None:
+async def calls() -> None:
     async with server.listen("127.0.0.1", 0) as listener:  # port 0: any that is free
         client = Client(listener.url)
         napping = asyncio.Event()
@@ -164,6 +176,97 @@ async def main() -> None:
 
             summed = await client.request("total", send=range(1, 101), returns=int)
             show(f"client ⇉ server  total(1, 2, …, 100), sent one by one = {summed}", summed, 5050)
+
+
+# ---------------------------------------------------------------- the server is restarted
+
+
+def backend(name: str, may_end: asyncio.Event) -> Server:
+    """One of the servers that follow each other at the same port."""
+    server = Server()
+
+    @server.on("work")
+    async def work(peer: Peer) -> str:
+        await peer.emit("working")
+        await may_end.wait()
+        return f"done by the {name}"
+
+    @server.on("subscribe")
+    async def subscribe(peer: Peer) -> None:
+        await peer.emit("news", f"news of the {name}")
+
+    return server
+
+
+async def restart() -> None:
+    # A connection that ends, and each attempt that fails, is a warning in the log.
+    logging.getLogger("wsrpc").setLevel(logging.ERROR)
+    may_end = asyncio.Event()
+    working = asyncio.Event()
+    endings: asyncio.Queue[CloseInfo] = asyncio.Queue()
+    news: asyncio.Queue[str] = asyncio.Queue()
+
+    async with backend("first", may_end).listen("127.0.0.1", 0) as listener:
+        client = Client(listener.url, reconnect=Reconnect(initial=0.05, max=0.1))
+        client.on("working", working.set)
+        client.on("news", news.put_nowait)
+        client.on("close", lambda peer, info: endings.put_nowait(info))
+
+        @client.on_reconnect
+        async def subscribe_again(info: ReconnectInfo) -> None:  # to the next server it is somebody new
+            await client.request("subscribe")
+
+        await client.connect()
+        in_the_air = asyncio.create_task(client.request("work"))
+        await working.wait()
+
+    # Here the block was left, so that nobody listens.
+    ending = await endings.get()
+    show(
+        f"client ↻ server  the server went away ({ending.code} {ending.reason}), and the client dials",
+        (ending.code, ending.will_reconnect),
+        (1012, True),
+    )
+
+    outcome: object = None
+    try:
+        await in_the_air
+    except ConnectionLost as error:
+        outcome = error.outcome
+    show(f"client ✗ server  work() was in the air: whether it ran is {outcome!r}", outcome, "unknown")
+
+    waiting = asyncio.create_task(client.request("work"))
+    may_end.set()
+    second = backend("second", may_end)
+    async with second.listen("127.0.0.1", listener.port):
+        done = await waiting
+        show(
+            f"client → server  work(), asked while there was no server, waited = {done!r}",
+            done,
+            "done by the second",
+        )
+
+        heard = await news.get()
+        show(f"server ⇢ client  on_reconnect has subscribed again: {heard!r}", heard, "news of the second")
+
+        may_end.clear()
+        working.clear()
+        begun = asyncio.create_task(client.request("work"))
+        await working.wait()
+        asyncio.get_running_loop().call_later(0.05, may_end.set)
+        await second.close(drain=10)  # seconds, at most
+        done = await begun
+        show(
+            f"client → server  work() had begun when the server was to close, and could end = {done!r}",
+            done,
+            "done by the second",
+        )
+    await client.close()
+
+
+async def main() -> None:
+    await calls()
+    await restart()
 
 
 if __name__ == "__main__":

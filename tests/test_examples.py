@@ -39,6 +39,7 @@ async def test_the_demo_shows_each_thing_once() -> None:
     printed = (await run("demo.py")).splitlines()
     shown = ["add(", "middle(", "double(", "greet(", "nap(", "withdraw(", "never ran", "event say("]
     shown += ["stream squares(", "total("]
+    shown += ["went away (1012 ", "'unknown'", "waited = ", "subscribed again", "could end = "]
     assert len(printed) == len(shown)
     assert [part for part, line in zip(shown, printed, strict=True) if part not in line] == []
 
@@ -50,6 +51,15 @@ async def test_the_demo_fails_when_something_is_not_as_it_should_be(tmp_path: Pa
     _, err = await process.communicate()
     assert process.returncode == 1
     assert "demo failed: expected 5, got -1" in err.decode()
+
+
+async def test_the_demo_fails_when_the_restart_goes_wrong(tmp_path: Path) -> None:
+    wrong = (EXAMPLES / "demo.py").read_text("utf-8").replace("close(drain=10)", "close()")
+    (tmp_path / "demo.py").write_text(wrong, "utf-8")
+    process = await start(str(tmp_path / "demo.py"))
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert "ConnectionLost" in err.decode()
 
 
 async def test_server_and_client_talk_to_each_other() -> None:

@@ -8,12 +8,17 @@ while a ping is on its way.
 What proves that the other side is there: the answer to the latest ping, and that something leaves a backlog. The
 operating system has room for more only because the other side's has confirmed what it got, which a dead line does
 not do. Data that comes in proves nothing, as the line may be dead in the one direction only.
+
+But something in between, a proxy for instance, may confirm what never arrives, or lose only the answers. So what leaves
+counts no further than the ping may be behind it: once as much has left after the ping as buffers on the way can hold,
+the ping was read, if anybody reads.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,6 +30,9 @@ __all__ = ["Heartbeat", "StallWatch"]
 
 CLOSELY = 0.5
 """Seconds, at most, between two looks at a backlog."""
+
+BUFFERS = 16 * 1024 * 1024
+"""Bytes that may be between us and a reader that is slow: Linux's own buffers, which grow, take 10 MiB on a line."""
 
 
 class Line(Protocol):
@@ -57,12 +65,16 @@ class Timers(Protocol):
 
 
 class Progress:
-    """Whether a backlog moves. ``since`` is when it was last seen to, or when the watch began."""
+    """Whether a backlog moves. ``since`` is when it was last seen to, or when the watch began.
 
-    __slots__ = ("_left", "_line", "behind", "since")
+    What leaves after the first ``enough`` bytes, counted from what was written by then, is not looked at.
+    """
 
-    def __init__(self, line: Line, now: float) -> None:
+    __slots__ = ("_end", "_left", "_line", "behind", "since")
+
+    def __init__(self, line: Line, now: float, enough: int = sys.maxsize) -> None:
         self._line = line
+        self._end = line.written + enough
         self.since = now
         backlog = line.backlog()
         self.behind = backlog > 0
@@ -72,7 +84,7 @@ class Progress:
     def look(self, now: float) -> None:
         backlog = self._line.backlog()
         left = self._line.written - backlog
-        if self.behind and left > self._left:
+        if self.behind and self._left < min(left, self._end):
             self.since = now
         self._left = left
         self.behind = backlog > 0
@@ -130,7 +142,7 @@ class Heartbeat:
         self._payload = os.urandom(8)
         self._sent_at = now
         self._line.send_ping(self._payload)
-        self._progress = Progress(self._line, now)
+        self._progress = Progress(self._line, now, BUFFERS)
         self._look_again(now, now + self._timeout)
 
     def _look_again(self, now: float, due: float) -> None:

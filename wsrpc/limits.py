@@ -108,8 +108,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     ping_timeout: float | None = 20.0
     """How long a ping may be without its answer; then the connection is dropped, with 1011. While bytes are unsent it
-    counts from when some of them last left, so that a slow reader is not taken for a dead line. None: pings only
-    keep the line open, and nothing is dropped. (websockets' default.)"""
+    counts from when some of them last left, until 16 MiB have left after the ping, so that a slow reader is not taken
+    for a dead line. None: pings only keep the line open, and nothing is dropped. (websockets' default.)"""
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):

@@ -9,7 +9,7 @@ from leftovers import nothing_left as nothing_left
 from raw_websocket import raw_client, raw_server
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
-from wsrpc._heartbeat import Heartbeat, StallWatch
+from wsrpc._heartbeat import BUFFERS, Heartbeat, StallWatch
 from wsrpc.testing import Clock
 
 LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall=3.0)
@@ -204,6 +204,25 @@ def test_what_the_system_takes_at_once_is_no_proof() -> None:
         line.send(1000)
         clock.advance(0.1)
     assert line.dropped is not None
+
+
+def test_a_line_that_takes_ever_more_and_answers_nothing_is_dropped() -> None:
+    """So does a proxy that has lost the server; a reader so slow would have come to the ping by then."""
+    clock, line, _ = beating()
+    line.full = True
+    line.send(100_000)
+    to_ping(clock, line)
+    line.send(1000 * BUFFERS)
+    for _ in range(16):  # what is before the ping, then as much as buffers may hold
+        clock.advance(3)
+        assert line.dropped is None
+        line.take(100_014 + BUFFERS // 16)
+    passed = clock.time()
+    while line.dropped is None:
+        assert clock.time() < passed + 4 + CLOSELY
+        clock.advance(0.1)
+        line.take(BUFFERS // 16)
+    assert line.dropped[1] == 1011
 
 
 def test_without_a_timeout_pings_only_keep_the_line_open() -> None:
