@@ -56,9 +56,13 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         check_strategies(self, "initial", "max")
 
 
+NEVER_RAN = (ConnectionLost, Draining, Overloaded, QueueFull, TooManyRequests)
+"""But for a `ConnectionLost` whose outcome is ``"unknown"``."""
+
+
 def never_ran(error: BaseException) -> bool:
     """Whether asking again is of use; a `ConnectionLost` that may have run is for `ask_again` to judge."""
-    return isinstance(error, (ConnectionLost, Draining, Overloaded, QueueFull, TooManyRequests))
+    return isinstance(error, NEVER_RAN)
 
 
 async def ask_again(
@@ -79,7 +83,7 @@ async def ask_again(
     """
     deadline = None if timeout is None else loop.time() + timeout
     last: Exception | None = None
-    may_have_run = False
+    may_have_run: ConnectionLost | None = None
 
     def may_be(error: BaseException) -> bool:
         """What holds whatever the user's own condition says."""
@@ -96,32 +100,34 @@ async def ask_again(
             raise _late(event, timeout) from last
 
     condition = retry.retry or never_ran
-    async for attempt in AsyncRetrying(
+    attempts = AsyncRetrying(
         wait=retry.wait or wait_random_exponential(multiplier=retry.initial, max=retry.max),
         stop=retry.stop or stop_after_attempt(retry.attempts),
         retry=retry_if_exception(may_be)
         & (condition if isinstance(condition, retry_base) else retry_if_exception(condition)),
         sleep=sleep,
         reraise=True,
-    ):
-        with attempt:
-            try:
-                # The first one with the timeout as it was given, which is checked there.
-                left = timeout if last is None or deadline is None else max(0.0, deadline - loop.time())
-                return await ask(left)
-            except RequestTimeout:
-                raise _late(event, timeout) from last
-            except ConnectionLost as exc:
-                if may_have_run and exc.outcome == "not_sent":
-                    # That is so of this attempt, but not of the call.
-                    last = ConnectionLost(exc.code, exc.reason, "unknown")
-                    raise last from exc
-                may_have_run = exc.outcome == "unknown"
-                last = exc
-                raise
-            except Exception as exc:
-                last = exc
-                raise
+    )
+    try:
+        async for attempt in attempts:
+            with attempt:
+                try:
+                    # The first one with the timeout as it was given, which is checked there.
+                    left = timeout if last is None or deadline is None else max(0.0, deadline - loop.time())
+                    return await ask(left)
+                except RequestTimeout:
+                    raise _late(event, timeout) from last
+                except Exception as exc:
+                    last = exc
+                    if isinstance(exc, ConnectionLost) and exc.outcome == "unknown":
+                        may_have_run = exc
+                    raise
+    except NEVER_RAN as exc:
+        if may_have_run is None or exc is may_have_run:
+            raise
+        # It is so of the last attempt, but not of the call.
+        lost = exc if isinstance(exc, ConnectionLost) else may_have_run
+        raise ConnectionLost(lost.code, lost.reason, "unknown") from exc
     raise AssertionError("a series of attempts ends with a value or an error")
 
 

@@ -223,6 +223,21 @@ async def test_the_outcome_is_that_of_all_attempts() -> None:
     assert isinstance(cause := caught.value.__cause__, ConnectionLost) and cause.outcome == "not_sent"
 
 
+async def test_a_refusal_after_what_may_have_run_does_not_say_that_nothing_ran() -> None:
+    d = redialing()
+    task = start(d.peer.request("q", retry=Retry(attempts=2, initial=0.0), idempotent=True, timeout=None))
+    await asked(d)
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    d.clock.advance(0)
+    await rejects(d, OVERLOADED)
+    with pytest.raises(ConnectionLost) as caught:
+        await task
+    assert (caught.value.code, caught.value.outcome) == (1006, "unknown")
+    assert isinstance(caught.value.__cause__, Overloaded)
+
+
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("reconnect", [True, False])
 async def test_over_a_real_drop(reconnect: bool) -> None:
