@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -130,11 +130,11 @@ async def test_an_item_that_finds_the_line_broken_says_that_the_call_may_have_ru
             await turns(20)
             caller.transport.abort()  # type: ignore[union-attr]
 
+        upload_or_stream: Coroutine[Any, Any, Any] = (
+            caller.request(kind, send=source()) if kind == "upload" else collect(caller.stream(kind, send=source()))
+        )
         with pytest.raises(ConnectionLost) as caught:
-            if kind == "upload":
-                await caller.request("upload", send=source())
-            else:
-                await collect(caller.stream("stream", send=source()))
+            await upload_or_stream
         await asyncio.wait(telling)
         assert begun == [kind]
         assert (caught.value.code, caught.value.outcome) == (1006, "unknown")
