@@ -8,7 +8,8 @@
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
-#                streams left in every way, 1 GiB to a slow consumer, a server that is killed 200 times
+#                streams left in every way, 1 GiB to a slow consumer, 10,000 cuts of a connection in use,
+#                a server that is killed 200 times
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
@@ -55,7 +56,7 @@ fmt: $(STAMPS)/dev
 soak: $(STAMPS)/dev
 	WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=300 tests/property/test_soak.py \
 	  tests/property/test_stream_soak.py tests/property/test_stream_memory.py \
-	  tests/faults/test_server_killed.py $(ARGS)
+	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/npm
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)

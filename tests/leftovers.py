@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -41,6 +42,23 @@ async def turns_until(condition: Callable[[], object], patience: float = 8.0) ->
     async with asyncio.timeout(patience):
         while not condition():  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0.001)
+
+
+async def living_objects() -> Counter[str]:
+    """How many objects of the kinds that connections, calls and streams are made of are alive, by type."""
+    # asyncio keeps cancelled timers, and what they refer to, until there are many.
+    for timer in [asyncio.get_running_loop().call_later(3600, print) for _ in range(500)]:
+        timer.cancel()
+    gc.collect()
+    for _ in range(2):  # what is thrown away may have a word to say in the next turn, and lives until then
+        await asyncio.sleep(0)
+        gc.collect()
+    return Counter(
+        type(thing).__name__
+        for thing in gc.get_objects()
+        if type(thing).__module__.startswith(("wsrpc", "_asyncio", "asyncio"))
+        or type(thing).__name__ in ("coroutine", "generator", "async_generator")
+    )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ._reading import Misdirected, Reading
 from ._source import close_source
 from ._types import ChannelRef, Offline
 from .anonymous import AnonymousChannel
-from .errors import BadResult, ChannelClosed, RemoteError, RequestTimeout, RpcError
+from .errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
 
 __all__ = ["Opener"]
 
@@ -141,7 +141,9 @@ class Opener:
         try:
             # The answer to the end of the items is the result.
             result = await self._asker.send_request(opened.id, "next", (NoMoreItems(),), UNSET, timeout)
-        except ChannelClosed as exc:
+        except (ChannelClosed, ConnectionLost) as exc:
+            # That this was not sent, on a line that has just broken, does not say that the handler has not run.
+            await opened.wait_closed()
             raise (opened._error or exc) from None
         except RequestTimeout as exc:
             opened._abort(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable
-from typing import Any
+from typing import Any, Never
 
 from msgspec import UNSET
 
@@ -16,7 +16,7 @@ from ._messages import Event, Inbound, Item, NoMoreItems
 from ._scheduler import Timer
 from ._source import iterate
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, ChannelClosed, Overloaded, RemoteError, RpcError
+from .errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
 
 __all__ = ["ItemRefused", "Producer"]
 
@@ -192,6 +192,14 @@ class Producer:
             self._waiter = None
         self._pause_at = self._sent + BURST
 
+    async def _wait_for_end(self) -> Never:
+        """The channel is over, or the line is broken, which the channel hears in a moment, and then says why.
+
+        What failed to be sent is no answer to what became of the call: its first message may have run.
+        """
+        while True:
+            await self._wait()
+
     async def _pause(self) -> None:
         """Let others have a turn: neither the source nor a generous consumer need ever wait."""
         self._pause_at = self._sent + BURST
@@ -203,7 +211,7 @@ class Producer:
         Cancelling stops it. To close the source is up to the caller.
 
         Raises:
-            whatever the source raises; ChannelClosed, ConnectionLost, MessageTooBig, TypeError: an item cannot be sent.
+            whatever the source raises; ChannelClosed, MessageTooBig, TypeError: an item cannot be sent.
         """
         while not self._mode:
             await self._wait()
@@ -244,19 +252,25 @@ class Producer:
                     await self._send_in_turn(value)
 
     def _send(self, value: Any) -> bool:
-        """Send an item if the line is clear."""
+        """Send an item if the line is clear, and not broken."""
         out = self._out
         if self._over or not out.clear:
             return False
         payload = out.encode(Event(("next", Item(value)), UNSET, self.h))
-        if not out.send(payload):
-            raise out.channel_lost(self.h)
+        try:
+            if not out.send(payload):
+                return False
+        except ConnectionLost:
+            return False
         self._sent += 1
         self._sent_bytes += len(payload)
         return True
 
     async def _send_in_turn(self, value: Any) -> None:
-        self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self.h))
+        try:
+            self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self.h))
+        except (ChannelClosed, ConnectionLost):
+            await self._wait_for_end()
         self._sent += 1
 
     async def _run_paced(self, source: Source) -> None:
@@ -268,6 +282,8 @@ class Producer:
                     await self._ask(self.h, "next", (Item(value),), UNSET, None)
                 except RemoteError as exc:
                     raise ItemRefused(exc) from None
+                except (ChannelClosed, ConnectionLost):
+                    await self._wait_for_end()
                 if self.stopped.done():
                     return
         finally:
@@ -326,10 +342,17 @@ class Producer:
         return self._mode == "pull"
 
     async def finish(self) -> None:
-        """Say that there are no more items."""
+        """Say that there are no more items.
+
+        Raises:
+            ChannelClosed: the channel is over.
+        """
         if self._mode == "pull":
             # The answer that brought the last ones has said it; whoever asked ahead hears it, too.
             while self._pulls:
                 self._channel._answer(self._pulls.popleft()[0], {"values": [], "done": True})
         else:
-            await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
+            try:
+                await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
+            except (ChannelClosed, ConnectionLost):
+                await self._wait_for_end()

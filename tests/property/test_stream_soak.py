@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from leftovers import living_objects
 
 from wsrpc import AnonymousChannel, Client, Context, Limits, Peer, RemoteError, RpcError, Server
 from wsrpc.testing import pair
@@ -295,21 +296,6 @@ async def open_and_leave(a: Peer, b: Peer, count: int, seed: int) -> Counter[str
     return counts
 
 
-async def objects() -> Counter[str]:
-    """How many objects of the kinds that streams are made of are alive."""
-    # asyncio keeps cancelled timers, and what they refer to, until there are many.
-    for timer in [asyncio.get_running_loop().call_later(3600, print) for _ in range(500)]:
-        timer.cancel()
-    await turns(2)
-    gc.collect()
-    return Counter(
-        type(thing).__name__
-        for thing in gc.get_objects()
-        if type(thing).__module__.startswith(("wsrpc", "_asyncio", "asyncio"))
-        or type(thing).__name__ in ("coroutine", "generator", "async_generator")
-    )
-
-
 @pytest.mark.timeout(600)
 async def test_nothing_is_left_of_very_many_that_were_left_in_any_way(caplog: pytest.LogCaptureFixture) -> None:
     # A stream that is thrown away is warned of, and pytest would keep each of those lines.
@@ -320,13 +306,13 @@ async def test_nothing_is_left_of_very_many_that_were_left_in_any_way(caplog: py
         sources = [Sources(peer) for peer in (a, b)]
         await open_and_leave(a, b, 1000, 1)  # so that caches, pools and remembered ids are as full as they get
         tasks = asyncio.all_tasks()
-        before = await objects()
+        before = await living_objects()
         tracemalloc.start()
         try:
             gc.collect()
             memory = tracemalloc.get_traced_memory()[0]
             counts = await open_and_leave(a, b, STREAMS, 2)
-            after = await objects()
+            after = await living_objects()
             grown = tracemalloc.get_traced_memory()[0] - memory
         finally:
             tracemalloc.stop()

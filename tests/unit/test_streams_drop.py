@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -84,6 +84,61 @@ async def test_a_drop_is_a_lost_connection_for_every_reader(extensions: bool) ->
             await task
         assert caught.value.code == 1006
         await emptied(left, right)
+
+
+@pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
+@pytest.mark.parametrize("last", [0, 1, 3], ids=["first item", "an item", "the end"])
+@pytest.mark.parametrize("kind", ["upload", "stream"])
+@pytest.mark.parametrize("by", ["client", "server"])
+async def test_an_item_that_finds_the_line_broken_says_that_the_call_may_have_run(
+    by: str, kind: str, last: int, extensions: bool
+) -> None:
+    """The transport knows before it has told: a client would keep what is new, and a server's peer refuse it."""
+    server, client = Server(extensions=extensions), Client(extensions=extensions)
+    async with connect(server, client=client):
+        [peer] = server.peers
+        caller, callee = (client.peer, peer) if by == "client" else (peer, client.peer)
+        begun: list[str] = []
+
+        async def upload(items: AsyncIterator[int]) -> None:
+            begun.append("upload")
+            async for _ in items:
+                pass
+
+        async def stream(items: AsyncIterator[int]) -> AsyncIterator[int]:
+            begun.append("stream")
+            async for item in items:
+                yield item
+
+        callee.on("upload", upload)
+        callee.on("stream", stream)
+
+        async def source() -> AsyncIterator[int]:
+            for item in range(3):
+                if item == last:
+                    break_off()
+                yield item
+            break_off()
+
+        telling: list[asyncio.Task[None]] = []
+
+        def break_off() -> None:
+            caller.transport._closing = True  # type: ignore[union-attr]  # it takes nothing any more
+            telling.append(start(tell()))
+
+        async def tell() -> None:
+            await turns(20)
+            caller.transport.abort()  # type: ignore[union-attr]
+
+        upload_or_stream: Coroutine[Any, Any, Any] = (
+            caller.request(kind, send=source()) if kind == "upload" else collect(caller.stream(kind, send=source()))
+        )
+        with pytest.raises(ConnectionLost) as caught:
+            await upload_or_stream
+        await asyncio.wait(telling)
+        assert begun == [kind]
+        assert (caught.value.code, caught.value.outcome) == (1006, "unknown")
+        await emptied(client.peer, peer)
 
 
 async def test_a_clean_close_by_either_side_ends_streams() -> None:

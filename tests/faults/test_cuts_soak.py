@@ -1,0 +1,278 @@
+"""A connection that is cut at very many random bytes, in both directions, under calls, events and streams both ways.
+
+``WSRPC_SOAK=1`` cuts 10,000 times instead of a number that fits an ordinary test run, and prints what became of what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from leftovers import living_objects, other_tasks, turns_until
+from tenacity import wait_none
+from traffic import Ledger, Notes, turns
+
+from wsrpc import Client, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc.testing import FaultProxy
+
+SOAK = os.environ.get("WSRPC_SOAK") == "1"
+CUTS = 10_000 if SOAK else 1_000
+A_ROUND = 50
+"""Cuts between two moments in which everything has to be over, and to add up."""
+CALLERS = 6
+"""At each end."""
+LEFT = 1024 * 1024  # bytes
+# Few handlers at once, so that some requests wait at either end for a place.
+LIMITS = Limits(running=5, close_timeout=1.0)
+
+
+class Story:
+    """A client and a server that call each other through a proxy, and what both saw."""
+
+    def __init__(self, proxy: FaultProxy, server: Server, seed: int, *, extensions: bool) -> None:
+        self.proxy = proxy
+        self.server = server
+        self.dice = random.Random(seed)
+        self.calm = asyncio.Event()
+        self.up = Ledger(self.dice, self.calm, offline=True)
+        self.down = Ledger(self.dice, self.calm, offline=False)
+        self.up_notes, self.news = Notes(), Notes()
+        self.down_notes: dict[int, list[int]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.attempts = 0
+        self.dialed = asyncio.Event()
+        self.opened = 0
+        self.closed: Counter[int] = Counter()
+        self.back = 0
+        self.outlived = 0
+        """Handlers of the client that were still running when it had another connection."""
+        self.waiting_from = 0
+        """The first event that cannot have been sent before the latest cut."""
+        self.waited_from: dict[int, int] = {}
+        self.client = Client(
+            self._url, limits=LIMITS, reconnect=Reconnect(wait=wait_none()), extensions=extensions, proxy=None
+        )
+        self.up.serve(server)
+        self.down.serve(self.client)
+        server.on("note", self._noted)
+        server.on("open", self._accepted)
+        self.client.on("note", lambda attempt, n: self.down_notes.setdefault(attempt, []).append(n))
+        self.client.on("news", lambda n: self.news.saw(self.attempts, n))
+        self.client.on("open", self._opened)
+        self.client.on("close", lambda peer, info: self._closed(info.code))
+        self.client.on_reconnect(self._came_back)
+
+    @property
+    def cuts(self) -> int:
+        """Every attempt to connect but the latest one has failed, or its connection was cut."""
+        return self.attempts - 1
+
+    # ------------------------------------------------------------ connections come and go
+
+    def _url(self) -> str:
+        self.attempts += 1
+        self.waited_from[self.attempts] = self.waiting_from
+        self.dialed.set()
+        return f"{self.proxy.url}?attempt={self.attempts}"
+
+    def _opened(self, peer: Peer) -> None:
+        self.opened += 1
+        self.outlived += len(self.down.running)
+
+    def _came_back(self, info: ReconnectInfo) -> None:
+        self.back += 1
+
+    def _closed(self, code: int) -> None:
+        self.closed[code] += 1
+        self.waiting_from = self.up_notes.sent
+
+    def _accepted(self, peer: Peer) -> None:
+        peer.state["attempt"] = int(peer.info.query["attempt"])
+        if not self.calm.is_set():
+            self._start_calling(peer)
+            self._start(self._emit_down(peer))
+
+    def _noted(self, peer: Peer, n: int, pad: str) -> None:
+        self.up_notes.saw(peer.state["attempt"], n)
+
+    async def cut(self) -> None:
+        """Cut the connection that there is, or the one that is being dialed, at some byte."""
+        if self.dice.random() < 0.5:
+            await self.client.wait_connected()
+        self.dialed.clear()
+        at = self.dice.randrange(self.dice.choice((1, 300, 1000, 5000, 20_000)))
+        async with self.proxy.cut_after(at, self.dice.choice(("up", "down"))):
+            await self.dialed.wait()
+
+    # ------------------------------------------------------------ the traffic
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is None:
+            self.tasks.discard(task)  # those that failed stay, for whoever waits for all
+
+    def _start_calling(self, caller: Client | Peer) -> None:
+        for _ in range(CALLERS):
+            self._start(self._call(caller))
+
+    async def _call(self, caller: Client | Peer) -> None:
+        ledger = self.up if caller is self.client else self.down
+        while not self.calm.is_set() and (caller is self.client or caller.connected):
+            await ledger.call(caller)
+            await turns(self.dice.randrange(4))
+
+    async def _emit_up(self) -> None:
+        while not self.calm.is_set():
+            for _ in range(self.dice.randrange(5)):
+                await self.client.emit("note", self.up_notes.next(), "x" * self.dice.randrange(100))
+            await turns(self.dice.randrange(8))
+            await self.client.wait_connected()
+
+    async def _emit_down(self, peer: Peer) -> None:
+        attempt = peer.state["attempt"]
+        with suppress(ConnectionLost):
+            while not self.calm.is_set():
+                n = peer.state["notes"] = peer.state.get("notes", -1) + 1
+                await peer.emit("note", attempt, n)
+                await turns(self.dice.randrange(8))
+
+    async def _emit_to_all(self) -> None:
+        while not self.calm.is_set():
+            await self.server.emit("news", self.news.next())
+            await turns(1 + self.dice.randrange(8))
+
+    async def round(self) -> None:
+        """Some cuts; then everything comes to its end, and has to fit."""
+        until = self.cuts + A_ROUND
+        self.calm.clear()
+        self._start_calling(self.client)
+        self._start(self._emit_up())
+        self._start(self._emit_to_all())
+        for peer in self.server.peers:
+            self._accepted(peer)
+        while self.cuts < until:
+            await self.cut()
+        self.calm.set()
+        while self.tasks:
+            done, _ = await asyncio.wait(self.tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        await self.check()
+
+    async def check(self) -> None:
+        last = None
+        while last != "value":  # the latest connection may have been cut before its trouble was over
+            await self.client.wait_connected()
+            await self.client.emit("note", self.up_notes.next(), "")
+            last = await self.up.call(self.client)
+        await turns_until(self._is_idle)
+        self.up.check()
+        self.down.check()
+        assert max(self.up_notes.seen) == self.attempts
+        assert self.up_notes.seen[self.attempts][-1] == self.up_notes.sent - 1
+        self.up_notes.check(self.waited_from)
+        self.news.check()
+        for attempt, numbers in self.down_notes.items():
+            assert numbers == list(range(len(numbers))), attempt
+        self.down_notes = {self.attempts: self.down_notes.get(self.attempts, [])}
+        self.waited_from = {self.attempts: self.waiting_from}
+        assert self.outlived == 0
+        assert self.closed.keys() <= {1006}
+        assert self.back == self.opened - 1 == self.closed[1006]
+
+    def _is_idle(self) -> bool:
+        peers = [*self.server.peers, self.client.peer]
+        counts = [(peer.pending, peer.active, peer.channels) for peer in peers]
+        return counts == [(0, 0, 0)] * 2
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Not the warning of a drop, or of an attempt that failed: of those there are as many as cuts."""
+    return not record.getMessage().startswith(("the connection ended (1006", "could not connect"))
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Generator[list[logging.LogRecord]]:
+    """The warnings and errors that nothing explains."""
+    logger = logging.getLogger("wsrpc")
+    logger.addFilter(is_news)
+    yield caplog.records
+    logger.removeFilter(is_news)
+
+
+@asynccontextmanager
+async def story(seed: int, *, extensions: bool) -> AsyncGenerator[Story]:
+    server = Server(limits=LIMITS, extensions=extensions)
+    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
+        told = Story(proxy, server, seed, extensions=extensions)
+        async with told.client:
+            yield told
+
+
+async def left_alive() -> tuple[Counter[str], int]:
+    """What could grow from cut to cut: objects, by type, and tasks."""
+    return await living_objects(), len(other_tasks())
+
+
+def report(s: Story, seconds: float, grown: int) -> None:
+    """For ``pytest -s``."""
+    print(f"\n{s.cuts} cuts, {s.attempts - s.opened} of them in the handshake, {seconds:.1f} s, {grown} bytes more")
+    for name, ledger, notes in (("client", s.up, s.up_notes), ("server", s.down, s.news)):
+        ends: Counter[str] = Counter()
+        for (_, how, ran), times in ledger.outcomes.items():
+            ends[f"{how} ({ran})"] += times
+        print(
+            f"  calls of the {name}: {ledger.outcomes.total()}, {dict(ends)}; events: {notes.total} + {notes.lost} lost"
+        )
+
+
+@pytest.mark.timeout(600 if SOAK else 30)
+@pytest.mark.parametrize(("seed", "extensions"), [(1, True), (2, True), (3, False)])
+async def test_whatever_is_cut_each_call_ends_once_and_nothing_runs_twice(
+    seed: int, extensions: bool, log: list[logging.LogRecord]
+) -> None:
+    cuts = -(-CUTS // 3)
+    began = time.monotonic()
+    grown = 0
+    async with story(seed, extensions=extensions) as s:
+        while s.cuts < cuts // 5:  # so that caches, pools and remembered ids are as full as they get
+            await s.round()
+        early = await left_alive()
+        if SOAK:  # it takes its time
+            tracemalloc.start()
+        memory = tracemalloc.get_traced_memory()[0]
+        try:
+            while s.cuts < cuts:
+                await s.round()
+            late = await left_alive()
+            grown = tracemalloc.get_traced_memory()[0] - memory
+        finally:
+            tracemalloc.stop()
+        report(s, time.monotonic() - began, grown)
+        assert late == early
+        assert grown < LEFT, f"{grown} bytes more than before"
+        assert cuts // 10 < s.attempts - s.opened < cuts // 2, "some cuts are to fall into the opening handshake"
+        for ledger in (s.up, s.down):
+            # Every sort of end, or the test would prove nothing.
+            sorts = Counter(ledger.outcomes.keys())
+            for what in ("request", "download", "break_off", "upload", "translate"):
+                assert sorts[what, "value", "ran"] and sorts[what, "unknown", "ran"]
+                assert sorts[what, "unknown", "did not run"]
+            assert any(how == "not_sent" for _, how, _ in sorts)
+            assert ledger.cancellations
+            assert ledger.sources["begun"]
+        assert s.up_notes.total and s.up_notes.lost and s.news.total
+    assert log == []

@@ -1,0 +1,234 @@
+"""Traffic over a connection that is cut again and again, and a ledger of what the applications at both ends saw.
+
+Nothing here asks the library what happened: handlers and callers write down what they see, and `Ledger.check`
+compares the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import contextmanager
+from itertools import count, pairwise
+from typing import Any
+
+from wsrpc import Client, ConnectionLost, Peer, Server
+
+ENDLESS = 1_000_000
+End = tuple[str, str]
+"""What was called, and how it ended: ``"value"``, ``"not_sent"`` or ``"unknown"``."""
+
+
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+class Ledger:
+    """The calls of one direction: what their callers at one end saw, and their handlers at the other.
+
+    Once ``calm`` is set, what would go on for ever ends by itself.
+    """
+
+    def __init__(self, dice: random.Random, calm: asyncio.Event, *, offline: bool) -> None:
+        self.dice = dice
+        self.calm = calm
+        self.offline = offline
+        """Whether calls may wait for another connection, so that they can also be made not to."""
+        self.numbers = count()
+        self.begun = 0
+        self.ends: dict[int, End] = {}
+        self.ran: Counter[int] = Counter()
+        self.running: set[int] = set()
+        self.cancelled: list[object] = []
+        """Why handlers of requests were cancelled."""
+        self.cancellations = 0
+        self.sources: Counter[str] = Counter()
+        self.outcomes: Counter[tuple[str, str, str]] = Counter()
+        """What was called, how it ended, and whether it had run: of all calls since the beginning."""
+
+    # ------------------------------------------------------------ the end that is called
+
+    def serve(self, side: Client | Server) -> None:
+        for handler in (self.now, self.later, self.park, self.download, self.upload, self.translate):
+            side.on(handler.__name__, handler)
+
+    @contextmanager
+    def _runs(self, n: int, *, streams: bool = False) -> Generator[None]:
+        self.ran[n] += 1
+        self.running.add(n)
+        try:
+            yield
+        except asyncio.CancelledError as exc:
+            if not streams:  # whose readers may have left
+                self.cancelled.append(exc.args[0] if exc.args else None)
+            raise
+        finally:
+            self.running.remove(n)
+
+    def now(self, n: int, pad: str) -> int:
+        with self._runs(n):
+            return n
+
+    async def later(self, n: int, pad: str) -> int:
+        with self._runs(n):
+            await turns(n % 8)
+            return n
+
+    async def park(self, n: int, pad: str) -> int:
+        """Does not end before a cut."""
+        with self._runs(n):
+            await self.calm.wait()
+            return n
+
+    async def download(self, n: int, size: int) -> AsyncIterator[int]:
+        with self._runs(n, streams=True):
+            for item in range(size):
+                if item % 8 == n % 8:
+                    await asyncio.sleep(0)
+                yield item
+
+    async def upload(self, n: int, items: AsyncIterator[int]) -> int:
+        with self._runs(n):
+            expected = 0
+            async for item in items:
+                assert item == expected, f"upload {n}: {item} after {expected - 1}"
+                expected += 1
+            return expected
+
+    async def translate(self, n: int, items: AsyncIterator[int]) -> AsyncIterator[str]:
+        with self._runs(n, streams=True):
+            expected = 0
+            async for item in items:
+                assert item == expected, f"translate {n}: {item} after {expected - 1}"
+                expected += 1
+                yield str(item)
+
+    # ------------------------------------------------------------ the end that calls
+
+    async def call(self, caller: Client | Peer) -> str:
+        """Something at random, to its end, which is returned. Raises whatever is no `ConnectionLost`."""
+        ways: list[Callable[..., Coroutine[Any, Any, None]]] = [
+            *(self._request for _ in range(5)),
+            self._download,
+            self._break_off,
+            self._upload,
+            self._translate,
+        ]
+        way = self.dice.choice(ways)
+        n = next(self.numbers)
+        self.begun += 1
+        options = {"offline": "fail"} if self.offline and self.dice.random() < 0.2 else {}
+        try:
+            await way(caller, n, options)
+            how = "value"
+        except ConnectionLost as exc:
+            how = exc.outcome
+        assert n not in self.ends
+        self.ends[n] = (way.__name__.strip("_"), how)
+        return how
+
+    async def _request(self, caller: Client | Peer, n: int, options: Any) -> None:
+        pad = "x" * self.dice.randrange(300)
+        event = self.dice.choice(("now", "now", "later", "park"))
+        assert await caller.request(event, n, pad, returns=int, **options) == n
+
+    async def _download(self, caller: Client | Peer, n: int, options: Any) -> None:
+        """To its end; more than a window at once, sometimes."""
+        size = self.dice.choice((0, 1, 10, 100))
+        expected = 0
+        async with caller.stream("download", n, size, returns=int, **options) as items:
+            async for item in items:
+                assert item == expected
+                expected += 1
+        assert expected == size
+
+    async def _break_off(self, caller: Client | Peer, n: int, options: Any) -> None:
+        """One that has no end is left after a while, if it gets that far."""
+        enough = self.dice.randrange(200)
+        expected = 0
+        async with caller.stream("download", n, ENDLESS, returns=int, **options) as items:
+            async for item in items:
+                assert item == expected
+                expected += 1
+                if expected > enough or self.calm.is_set():
+                    break
+            else:
+                raise AssertionError("a stream without an end has ended")
+
+    async def _upload(self, caller: Client | Peer, n: int, options: Any) -> None:
+        size = self.dice.choice((0, 1, 10, 100))
+        assert await caller.request("upload", n, send=self._source(size), returns=int, **options) == size
+
+    async def _translate(self, caller: Client | Peer, n: int, options: Any) -> None:
+        size = self.dice.choice((0, 1, 10, 100))
+        expected = 0
+        async with caller.stream("translate", n, send=self._source(size), returns=str, **options) as texts:
+            async for text in texts:
+                assert text == str(expected)
+                expected += 1
+        assert expected == size
+
+    async def _source(self, size: int) -> AsyncIterator[int]:
+        self.sources["begun"] += 1
+        try:
+            for item in range(size):
+                yield item
+        finally:
+            self.sources["left"] += 1
+
+    # ------------------------------------------------------------ the two compared
+
+    def check(self) -> None:
+        """Every call has ended, in a way that fits what ran over there. Then begin anew."""
+        assert len(self.ends) == self.begun
+        for n, (what, how) in self.ends.items():
+            times = self.ran[n]
+            # Nothing runs twice; what is answered has run, what was not sent has not.
+            allowed = {"value": (1,), "not_sent": (0,), "unknown": (0, 1)}[how]
+            assert times in allowed, f"{what} {n} ended as {how} and ran {times} times"
+            self.outcomes[what, how, "ran" if times else "did not run"] += 1
+        assert self.ran.keys() <= self.ends.keys()
+        assert self.running == set()
+        assert all(isinstance(reason, ConnectionLost) for reason in self.cancelled), self.cancelled
+        assert self.sources["begun"] == self.sources["left"]
+        self.cancellations += len(self.cancelled)
+        self.begun = 0
+        self.cancelled.clear()
+        self.ends.clear()
+        self.ran.clear()
+
+
+class Notes:
+    """Numbered events of one sender: what was seen of them, by connection."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.latest = -1
+        """The latest that was seen before those in ``seen``."""
+        self.seen: dict[int, list[int]] = {}
+        self.total = 0
+        self.lost = 0
+
+    def next(self) -> int:
+        self.sent += 1
+        return self.sent - 1
+
+    def saw(self, connection: int, number: int) -> None:
+        self.seen.setdefault(connection, []).append(number)
+
+    def check(self, before: dict[int, int] | None = None) -> None:
+        """In order, none twice, none missing but at cuts; ``before``: nothing that was sent from there on is missing
+        when that connection has carried anything."""
+        for connection, numbers in sorted(self.seen.items()):
+            first, last = numbers[0], numbers[-1]
+            assert all(b == a + 1 for a, b in pairwise(numbers)), f"connection {connection}: {numbers}"
+            assert first > self.latest, f"connection {connection} began with {first} after {self.latest}"
+            if before is not None and first > self.latest + 1:
+                assert first <= before[connection], f"{first} came first of what waited from {before[connection]} on"
+            self.lost += first - self.latest - 1
+            self.total += len(numbers)
+            self.latest = last
+        self.seen.clear()
