@@ -7,6 +7,7 @@ import contextvars
 import logging
 import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
@@ -450,7 +451,8 @@ class Client(Registrar, Caller):
 
     def _dialed(self, transport: Transport, attempts: int) -> None:
         self._move(Input.DIALED)
-        self._take(self._peer._session_for(transport), attempts)
+        with suppress(ConnectionLost):  # a `close` handler of the one before has bound another meanwhile, or closed
+            self._take(self._peer._session_for(transport), attempts)
 
     def _stopped(self, failure: Exception) -> None:
         self._give_up(failure)

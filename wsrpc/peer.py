@@ -279,11 +279,15 @@ class Peer(Registrar, Caller):
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         if self._session is not None:
             old = self._session.transport
-            self._lose(self._out.ending if self._condition is State.CLOSING else replaced, replaced=True)
-            self._in_background(old.close(replaced.code, replaced.reason))
-        if self._session is not None:  # a `close` handler has bound one meanwhile, and was the last to say so
-            self._in_background(session.transport.close(replaced.code, replaced.reason))
-            raise ConnectionLost(replaced.code, replaced.reason, "not_sent")
+            ending = self._out.ending if self._condition is State.CLOSING else replaced
+            self._out.user_closed = False
+            self._lose(ending, replaced=True)
+            self._in_background(old.close(ending.code, ending.reason))
+            # Where an async handler's first step runs at once, a `close` handler may be the last to say what is to be.
+            if self._session is not None or self._out.user_closed:
+                last = replaced if self._session is not None else self._out.ending
+                self._in_background(session.transport.close(last.code, last.reason))
+                raise ConnectionLost(last.code, last.reason, "not_sent")
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Any
 
 from wsrpc import ClientState, CloseInfo, ConnectionLost, QueueFull, ReconnectInfo, RequestTimeout

@@ -115,6 +115,11 @@ class Place:
         self.up = False
         self._endings.append(asyncio.get_running_loop().create_task(self.server.close(drain)))
 
+    @property
+    def quiet(self) -> bool:
+        """Whether no server is in the midst of closing."""
+        return all(task.done() for task in self._endings)
+
     def kill(self) -> None:
         """Nobody listens any more, and all connections are gone."""
         self._listening._listener.stop()
@@ -145,7 +150,7 @@ class Place:
         """Everything here ends."""
         if self.up:
             self.close(0)
-        await self._world.turns_until(lambda: all(task.done() for task in self._endings), "the servers close")
+        await self._world.turns_until(lambda: self.quiet, "the servers close")
         for task in self._endings:
             task.result()
         for proxy in self._proxies:
