@@ -8,7 +8,7 @@
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
-#                streams left in every way, 1 GiB to a slow consumer
+#                streams left in every way, 1 GiB to a slow consumer, 3,000 lives of a client
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
@@ -54,7 +54,8 @@ fmt: $(STAMPS)/dev
 
 soak: $(STAMPS)/dev
 	WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=300 tests/property/test_soak.py \
-	  tests/property/test_stream_soak.py tests/property/test_stream_memory.py $(ARGS)
+	  tests/property/test_stream_soak.py tests/property/test_stream_memory.py \
+	  tests/property/test_client_life.py $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/npm
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)

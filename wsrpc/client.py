@@ -369,8 +369,9 @@ class Client(Registrar, Caller):
             self._watch.start()
 
     def _take(self, session: Session, attempts: int) -> None:
-        self._schedule.opened()
         downtime = 0.0 if self._peer.connected else self._scheduler.time() - self._lost_at
+        self._peer._make_way(session)
+        self._schedule.opened()
         self._returned = ReconnectInfo(False, attempts, downtime) if self._again else None
         self._again = True
         self._peer._attach(session)

@@ -49,7 +49,9 @@ class World:
         self.complaints: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.errors = Errors()
-        logging.getLogger("wsrpc").addHandler(self.errors)
+        log = logging.getLogger("wsrpc")
+        log.addHandler(self.errors)
+        log.propagate = False  # pytest would keep what is logged, and the clients that are in tracebacks there
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(coroutine)
@@ -74,7 +76,9 @@ class World:
 
     def close(self) -> None:
         """Nothing is left here if all went well; if not, what is said of that is not to be lost in other complaints."""
-        logging.getLogger("wsrpc").removeHandler(self.errors)
+        log = logging.getLogger("wsrpc")
+        log.removeHandler(self.errors)
+        log.propagate = True
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.run(self.turns(20))

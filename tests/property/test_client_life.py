@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from client_ledger import Call, Events, Life, check_call
 from client_world import Place, World
 from hypothesis import settings
@@ -577,6 +578,7 @@ class ClientLife(RuleBasedStateMachine):
         assert gone() is None, gc.get_referrers(gone())
 
 
+@pytest.mark.timeout(1800 if SOAK else 120)
 class TestClientLife(ClientLife.TestCase):  # type: ignore[misc,name-defined]
     settings = settings(max_examples=3000 if SOAK else 100, stateful_step_count=40, deadline=None)
 
