@@ -9,7 +9,7 @@
 #   make bench   the benchmarks
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
 #                streams left in every way, 1 GiB to a slow consumer, 10,000 cuts of a connection in use,
-#                a server that is killed 200 times
+#                a server that is killed 200 times, 3,000 lives of a client
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
@@ -56,6 +56,7 @@ fmt: $(STAMPS)/dev
 soak: $(STAMPS)/dev
 	WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=300 tests/property/test_soak.py \
 	  tests/property/test_stream_soak.py tests/property/test_stream_memory.py \
+	  tests/property/test_client_life.py \
 	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/npm

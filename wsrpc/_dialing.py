@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from ._backoff import Schedule
 from ._client_state import Input
@@ -24,7 +24,7 @@ class Owner(Protocol):
 
     def _failed(self, what: str, delay: float, /) -> None: ...
 
-    def _dialed(self, transport: Transport, attempts: int, again: bool, /) -> Coroutine[Any, Any, None]: ...
+    def _dialed(self, transport: Transport, attempts: int, /) -> None: ...
 
     def _stopped(self, failure: Exception, /) -> None: ...
 
@@ -67,13 +67,12 @@ class Dialing:
         self._wake()
 
     async def _run(self, delay: float | None) -> None:
-        again = delay is not None
         try:
             transport, attempts = await self._dial(delay)
         except Exception as exc:
             self._owner._stopped(exc)
             return
-        await self._owner._dialed(transport, attempts, again)
+        self._owner._dialed(transport, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Transport, int]:
         attempts = 0

@@ -152,6 +152,8 @@ class Requests:
             return False
         self._left(pending)
         pending.future.cancel()  # if it is not done: somebody else may wait for the end of all
+        if not self._pending:
+            self.stop()  # on a closed client nothing else would, and it would live on until then
         return True
 
     def unsettled(self) -> list[asyncio.Future[Inbound | Exception]]:

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
@@ -143,9 +144,13 @@ class Client(Registrar, Caller):
         self._announced: asyncio.Future[Exception | None] | None = None
         """The next thing to tell those who wait for a connection."""
         self._failure: Exception | None = None
+        self._failed_at: TracebackType | None = None
+        """Where that came from: it is raised again and again, and each time would add to its traceback."""
         self._on_reconnect: list[Callable[[ReconnectInfo], Any]] = []
         self._again = False
         """Whether the next connection is not the first since `close`."""
+        self._returned: ReconnectInfo | None = None
+        """What `on_reconnect` functions get once the present connection is open; None if it is the first."""
         self._asleep = False
         self._lost_at = 0.0
         self._context = contextvars.copy_context()
@@ -252,12 +257,12 @@ class Client(Registrar, Caller):
                 if self._peer.connected:
                     return
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(self._failed_at)
             if self._announced is None:
                 self._announced = asyncio.get_running_loop().create_future()
             failure = await asyncio.shield(self._announced)
             if failure is not None:
-                raise failure
+                raise failure.with_traceback(self._failed_at)
 
     async def bind(self, transport: Transport) -> None:
         """Use a connection of your own, from now on; returns when the `open` handlers are done.
@@ -272,16 +277,12 @@ class Client(Registrar, Caller):
         """
         session = self._peer._session_for(transport)
         self._enter_loop()
-        downtime = 0.0 if self._peer.connected else self._scheduler.time() - self._lost_at
         self._begin(Input.BIND)
-        again = self._again
-        self._take(session)
+        self._take(session, 0)
         await self._peer.wait_opened()
         if self._peer.transport is not transport:
             ending = self._peer._out.ending
             raise ConnectionLost(ending.code, ending.reason)
-        if again:
-            self._tell_reconnected(ReconnectInfo(False, 0, downtime))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End the connection and do not dial again. What was accepted is written before the Close frame.
@@ -295,6 +296,8 @@ class Client(Registrar, Caller):
         check_close(code, reason)
         if self._peer.connected:
             check_thread(self._peer._out.thread, "client.close()")
+        if self._peer.transport is None:
+            self._enter_loop()
         # Remembered because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
         if self._state != "closing" or self._closing is None or self._closing.done():
@@ -365,14 +368,21 @@ class Client(Registrar, Caller):
         if self._dialing is not None and self._reconnects:
             self._watch.start()
 
-    def _take(self, session: Session) -> None:
+    def _take(self, session: Session, attempts: int) -> None:
+        downtime = 0.0 if self._peer.connected else self._scheduler.time() - self._lost_at
+        self._peer._make_way(session)
         self._schedule.opened()
+        self._returned = ReconnectInfo(False, attempts, downtime) if self._again else None
         self._again = True
         self._peer._attach(session)
 
     def _opened(self) -> None:
         self._move(Input.OPENED)
         self._announce(None)
+        # Here, because whoever brought the connection may have stopped waiting for it.
+        if self._returned is not None:
+            for function in list(self._on_reconnect):  # one may register another
+                self._peer._run_in_background("on_reconnect", function, self._returned)
 
     def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """The connection is gone; says whether another one will come."""
@@ -433,18 +443,17 @@ class Client(Registrar, Caller):
     def _announce(self, failure: Exception | None) -> None:
         """Tell those who wait for a connection that there is one, or why there will be none."""
         self._failure = failure
+        self._failed_at = None if failure is None else failure.__traceback__
         announced, self._announced = self._announced, None
         if announced is not None and not announced.done():
             announced.set_result(failure)
 
     # ------------------------------------------------------------ what dialing tells
 
-    async def _dialed(self, transport: Transport, attempts: int, again: bool) -> None:
+    def _dialed(self, transport: Transport, attempts: int) -> None:
         self._move(Input.DIALED)
-        self._take(self._peer._session_for(transport))
-        await self._peer.wait_opened()
-        if again and self._peer.transport is transport:
-            self._tell_reconnected(ReconnectInfo(False, attempts, self._scheduler.time() - self._lost_at))
+        with suppress(ConnectionLost):  # a `close` handler of the one before has bound another meanwhile, or closed
+            self._take(self._peer._session_for(transport), attempts)
 
     def _stopped(self, failure: Exception) -> None:
         self._give_up(failure)
@@ -461,7 +470,3 @@ class Client(Registrar, Caller):
                 "use `async with client`, connect() or bind()",
             )
             self._peer._out.on_queued = None
-
-    def _tell_reconnected(self, info: ReconnectInfo) -> None:
-        for function in list(self._on_reconnect):  # one may register another
-            self._peer._run_in_background("on_reconnect", function, info)

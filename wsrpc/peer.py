@@ -254,7 +254,9 @@ class Peer(Registrar, Caller):
 
         `open` handlers are called here; those that are coroutines run on, see `wait_opened`.
         """
-        self._attach(self._session_for(transport))
+        session = self._session_for(transport)
+        self._make_way(session)
+        self._attach(session)
 
     def _session_for(self, transport: Transport) -> Session:
         """Joins ``transport`` to this peer, not yet bound.
@@ -276,15 +278,27 @@ class Peer(Registrar, Caller):
         except AttributeError as exc:
             raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
 
-    def _attach(self, session: Session) -> None:
+    def _make_way(self, session: Session) -> None:
+        """End the present connection, if there is one, because of ``session``.
+
+        Raises:
+            ConnectionLost: a `close` handler has bound another one meanwhile, or closed. ``session`` is closed, too.
+        """
+        if self._session is None:
+            return
+        old = self._session.transport
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
-        if self._session is not None:
-            old = self._session.transport
-            self._lose(self._out.ending if self._condition is State.CLOSING else replaced, replaced=True)
-            self._in_background(old.close(replaced.code, replaced.reason))
-        if self._session is not None:  # a `close` handler has bound one meanwhile, and was the last to say so
-            self._in_background(session.transport.close(replaced.code, replaced.reason))
-            raise ConnectionLost(replaced.code, replaced.reason, "not_sent")
+        ending = self._out.ending if self._condition is State.CLOSING else replaced
+        self._out.user_closed = False
+        self._lose(ending, replaced=True)
+        self._in_background(old.close(ending.code, ending.reason))
+        # Where an async handler's first step runs at once, a `close` handler may be the last to say what is to be.
+        if self._session is not None or self._out.user_closed:
+            last = replaced if self._session is not None else self._out.ending
+            self._in_background(session.transport.close(last.code, last.reason))
+            raise ConnectionLost(last.code, last.reason, "not_sent")
+
+    def _attach(self, session: Session) -> None:
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, dial
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ReconnectInfo, Server, dial
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -214,3 +215,27 @@ def test_a_url_and_a_transport_are_refused() -> None:
 async def test_connect_without_a_url_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="bind"):
         await Client().connect()
+
+
+async def test_a_bind_that_is_cancelled_stays_bound_and_on_reconnect_is_told() -> None:
+    server = echo_server()
+    client = Client(limits=LIMITS)
+    ready = asyncio.Event()
+    told: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+    client.on("open", ready.wait)
+    client.on_reconnect(told.put_nowait)
+    async with server.listen() as listener:
+        ready.set()
+        await client.bind(await dial(listener.url, limits=LIMITS))
+        ready.clear()
+        binding = asyncio.create_task(client.bind(await dial(listener.url, limits=LIMITS)))
+        await turns_until(lambda: client.state == "opening")
+        binding.cancel()
+        await asyncio.wait([binding])
+        assert told.empty()
+        ready.set()
+        info = await told.get()
+        assert (info.attempts, info.downtime) == (0, 0.0)
+        assert client.state == "connected" and await client.request("echo", 1) == 1
+        await client.close()
+    assert told.empty()

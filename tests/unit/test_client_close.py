@@ -6,8 +6,9 @@ import asyncio
 import gc
 import logging
 import threading
+import weakref
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -479,3 +480,15 @@ async def test_nothing_is_complained_of_when_everything_ends_at_once(caplog: pyt
         del results, tasks, closing
         gc.collect()
     assert [record for record in caplog.records if record.name == "asyncio" and record.levelno >= logging.ERROR] == []
+
+
+@clean
+async def test_a_request_on_a_closed_client_leaves_nothing_that_keeps_it_alive() -> None:
+    client = Client(limits=LIMITS)
+    await client.close()
+    with suppress(ConnectionLost):
+        await client.request("too late")
+    gone = weakref.ref(client)
+    del client
+    gc.collect()
+    assert gone() is None

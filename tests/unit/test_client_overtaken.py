@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -83,6 +84,34 @@ async def test_a_close_handler_that_binds_overtakes_the_bind_that_ended_the_conn
         # Where a coroutine's first step runs at once, the handler's bind comes within the other one.
         assert await client.request("who") == "three"
         await client.close()
+
+
+@pytest.mark.parametrize("dials", [False, True])
+async def test_a_close_handler_that_closes_overtakes_what_ended_the_connection(dials: bool) -> None:
+    server = named("it")
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS)
+        answered: list[str] = []
+
+        @client.on("close")
+        async def closed(peer: Peer, info: CloseInfo) -> None:
+            # Where a coroutine's first step runs at once, that is within the other call.
+            await client.close(4000, "enough")
+            answered.append(client.state)
+
+        await client.connect()
+        if dials:
+            closing = asyncio.create_task(client.close())
+            await asyncio.sleep(0)
+            with pytest.raises(ConnectionLost):
+                await client.connect()
+            await closing
+        else:
+            with suppress(ConnectionLost):  # on Python 3.11 it is closed after it was bound
+                await client.bind(await dial(listener.url, limits=LIMITS))
+        await turns_until(lambda: answered)
+        assert answered[0] == client.state == "closed" and not client.connected
+        await turns_until(lambda: not server.peers)
 
 
 async def test_bind_right_after_close_and_the_close_still_has_its_code() -> None:
@@ -222,3 +251,16 @@ async def test_close_from_within_an_option_that_is_asked_at_each_attempt() -> No
         await client.connect()
     assert caught.value.outcome == "not_sent"
     await turns_until(lambda: client.state == "closed")
+
+
+async def test_bind_right_after_the_close_of_a_client_that_was_never_used() -> None:
+    client, server = Client(limits=LIMITS), named("it")
+    async with server.listen() as listener:
+        transport = await dial(listener.url, limits=LIMITS)
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        binding = asyncio.create_task(client.bind(transport))
+        again = asyncio.create_task(client.close())
+        await asyncio.wait([closing, binding, again])
+        assert client.state == "closed"
+        await turns_until(lambda: not server.peers)

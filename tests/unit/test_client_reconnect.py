@@ -414,6 +414,16 @@ async def test_the_server_says_goodbye_and_comes_back_on_the_same_port() -> None
         await client.close()
 
 
+async def test_connecting_again_by_hand_is_coming_back_too() -> None:
+    async with dialed(reconnect=None) as (client, story, _):
+        drop(client)
+        await story.expect("close")
+        assert client.state == "closed" and not story.closed[0].will_reconnect
+        await client.connect()
+        await story.expect("open", "reconnect")
+        assert story.reconnected[0].attempts == 1 and story.reconnected[0].downtime > 0
+
+
 async def test_handlers_that_fail_do_not_stop_the_way_back(caplog: pytest.LogCaptureFixture) -> None:
     async with dialed() as (client, story, _):
 

@@ -489,3 +489,15 @@ async def test_a_ticker_that_an_open_handler_started_does_not_overtake_what_wait
         await client.close()
         await server.close()
         await asyncio.gather(*tickers)
+
+
+@clean
+async def test_the_same_error_raised_again_and_again_has_the_same_traceback() -> None:
+    client = Client(NOBODY, limits=LIMITS)
+    await client.close()
+    depths: set[int] = set()
+    for _ in range(3):
+        with pytest.raises(ConnectionLost) as caught:
+            await client.wait_connected()
+        depths.add(len(caught.traceback))
+    assert len(depths) == 1

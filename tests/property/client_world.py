@@ -1,0 +1,168 @@
+"""Where the client of `test_client_life` lives: a loop whose time is the machine's, and two servers behind lines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+
+from wsrpc import Limits, Peer, Server
+from wsrpc.testing import FaultProxy
+
+__all__ = ["Errors", "Place", "TurningLoop", "World"]
+
+TURN = 0.001
+"""Seconds that a turn of the loop takes, whatever it does: so short timers run out by themselves, and on every machine
+in the same turn."""
+STUCK = 8.0
+"""Real seconds after which a condition that does not come about is a failure."""
+
+
+class TurningLoop(asyncio.SelectorEventLoop):
+    """Real sockets, but time passes only where the machine says so."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class Errors(logging.Handler):
+    """What wsrpc logs as an error: a handler that failed, here one whose assertion did."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(f"{record.getMessage()} {record.exc_info and record.exc_info[1]!r}")
+
+
+class World:
+    """The loop, and what it complains of."""
+
+    def __init__(self) -> None:
+        self.loop = TurningLoop()
+        self.complaints: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        self.errors = Errors()
+        log = logging.getLogger("wsrpc")
+        log.addHandler(self.errors)
+        log.propagate = False  # pytest would keep what is logged, and the clients that are in tracebacks there
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    async def turns(self, count: int) -> None:
+        for _ in range(count):
+            self.loop.now += TURN
+            await asyncio.sleep(0)
+
+    async def turns_until(self, condition: Callable[[], object], what: str) -> None:
+        patience = time.monotonic() + STUCK
+        while not condition():
+            await self.turns(1)
+            if time.monotonic() > patience:
+                left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+                raise AssertionError(f"this does not come about: {what}; tasks: {left}")
+
+    async def time_passes(self, seconds: float) -> None:
+        """All at once, as on a machine that is very busy."""
+        self.loop.now += seconds
+        await self.turns(3)
+
+    def close(self) -> None:
+        """Nothing is left here if all went well; if not, what is said of that is not to be lost in other complaints."""
+        log = logging.getLogger("wsrpc")
+        log.removeHandler(self.errors)
+        log.propagate = True
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.run(self.turns(20))
+        self.loop.close()
+
+
+class Place:
+    """Where a server is found, through a line. When one is gone, another one can be started."""
+
+    def __init__(self, world: World, limits: Limits, prepare: Callable[[Server], None]) -> None:
+        self._world = world
+        self._limits = limits
+        self._prepare = prepare
+        self._troubles = AsyncExitStack()
+        self._endings: list[asyncio.Task[None]] = []
+        self._proxies: list[FaultProxy] = []
+        self._listening: Any = None
+        self.up = False
+        self.url = ""
+        """Of the line to the server that there was last."""
+        self.server: Server
+        self.servers: list[Server] = []
+
+    async def start(self) -> None:
+        self.server = Server(limits=self._limits)
+        self._prepare(self.server)
+        self.servers.append(self.server)
+        self._listening = self.server.listen()
+        await self._listening.__aenter__()
+        proxy = FaultProxy(self._listening.url)
+        await proxy.__aenter__()
+        self._proxies.append(proxy)
+        self.url = proxy.url
+        self.up = True
+
+    def close(self, drain: float) -> None:
+        """Close the server, and let it take its time."""
+        self.up = False
+        self._endings.append(asyncio.get_running_loop().create_task(self.server.close(drain)))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no server is in the midst of closing."""
+        return all(task.done() for task in self._endings)
+
+    def kill(self) -> None:
+        """Nobody listens any more, and all connections are gone."""
+        self._listening._listener.stop()
+        for peer in self.server.peers:
+            abort(peer)
+        self.close(0)
+
+    # ------------------------------------------------------------ its line
+
+    def drop(self) -> None:
+        self._proxies[-1].drop()
+
+    async def trouble(self, kind: str) -> None:
+        """There is trouble on the line until `repair`."""
+        proxy = self._proxies[-1]
+        troubles: dict[str, Callable[[], AbstractAsyncContextManager[None]]] = {
+            "cut": proxy.cut,
+            "refuse": proxy.refuse,
+            "mid_frame_up": lambda: proxy.mid_frame("up"),
+            "mid_frame_down": lambda: proxy.mid_frame("down"),
+        }
+        await self._troubles.enter_async_context(troubles[kind]())
+
+    async def repair(self) -> None:
+        await self._troubles.aclose()
+
+    async def leave(self) -> None:
+        """Everything here ends."""
+        if self.up:
+            self.close(0)
+        await self._world.turns_until(lambda: self.quiet, "the servers close")
+        for task in self._endings:
+            task.result()
+        for proxy in self._proxies:
+            leaving = asyncio.get_running_loop().create_task(proxy.__aexit__(None, None, None))
+            await self._world.turns_until(leaving.done, "a proxy ends")
+            leaving.result()
+
+
+def abort(peer: Peer) -> None:
+    if peer.transport is not None:
+        peer.transport.abort()

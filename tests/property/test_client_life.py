@@ -1,0 +1,592 @@
+"""One client, two servers and the line between, everything that users and networks do to them, in any order.
+
+Whatever happens: the last of connect, bind and close decides; every call ends once, as the table in docs/drops.md says;
+events arrive at most once and in order; whoever is told of connections is told of each; and when it is over, nothing
+is left. The sockets are real, but for some that are bound; time passes only where a rule says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from client_ledger import Call, Events, Life, check_call
+from client_world import Place, World
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from leftovers import open_sockets, other_tasks
+from tenacity import wait_fixed
+from websockets.exceptions import InvalidHandshake
+
+from wsrpc import (
+    Client,
+    CloseInfo,
+    ConnectFailed,
+    ConnectionLost,
+    HandshakeRejected,
+    Limits,
+    Peer,
+    QueueFull,
+    Reconnect,
+    RemoteError,
+    RequestTimeout,
+    Retry,
+    Server,
+    dial,
+)
+from wsrpc._client_state import Input
+from wsrpc.router import Registrar
+from wsrpc.testing import memory_transports
+
+SOAK = os.environ.get("WSRPC_SOAK") == "1"
+LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None)
+
+places = st.sampled_from([0, 1])
+kinds = st.sampled_from(["now", "later", "park", "ask_back"])
+offlines = st.sampled_from([None, None, "queue", "fail"])
+timeouts = st.sampled_from([None, None, 0.0, 1.0, 20.0])
+some = st.integers(0, 20)
+
+
+class ClientLife(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sockets = open_sockets()
+        self.world = World()
+        self.life = Life()
+        self.number = 0
+        self.runs: Counter[int] = Counter()
+        self.calls: list[Call] = []
+        self.there, self.here = Events(), Events()
+        self.sends: list[asyncio.Task[None]] = []
+        self.reads: list[asyncio.Task[None]] = []
+        self.sources = 0
+        self.orders: list[tuple[str, int]] = []
+        """What the user has said to the client, with how much had happened by then."""
+        self.ordered: list[asyncio.Task[None]] = []
+        self.cancelled: set[asyncio.Task[None]] = set()
+        self.gate = asyncio.Event()
+        self.open_gate = asyncio.Event()
+        self.dial_gate = asyncio.Event()
+        self.dials = "first"
+        self.labels = 0
+        self.on_close: str | None = None
+        self.memory: list[Any] = []
+        self.accepting: list[asyncio.Task[None]] = []
+        self.client: Client
+
+    # ------------------------------------------------------------ the scene
+
+    @initialize(
+        with_url=st.sampled_from([True, True, True, False]),
+        redials=st.sampled_from([True, True, True, False]),
+        fails=st.booleans(),
+        opens=st.sampled_from(["nothing", "returns", "waits", "asks"]),
+        there=st.sampled_from(["returns", "waits"]),
+    )
+    def begin(self, with_url: bool, redials: bool, fails: bool, opens: str, there: str) -> None:
+        self.with_url, self.redials, self.opens = with_url, redials, opens
+        self.opens_there = there
+
+        async def main() -> None:
+            self.places = [Place(self.world, LIMITS, self.prepare) for _ in range(2)]
+            for place in self.places:
+                await place.start()
+            self.client = client = Client(
+                self.url if with_url else None,
+                limits=LIMITS,
+                proxy=None,
+                reconnect=Reconnect(wait=wait_fixed(1.0)) if redials else None,
+                offline="fail" if fails else "queue",
+            )
+            move = client._move
+
+            def moved(happened: Input) -> None:
+                before = client.state
+                move(happened)
+                self.life.moved(before, happened, client.state)
+
+            client._move = moved  # type: ignore[method-assign]
+            client.on("open", self.opened_here)
+            if opens in ("waits", "asks"):
+                client.on("connect", self.opening_here)
+            client.on("close", self.closed_here)
+            client.on("disconnect", self.answer_to_close)
+            client.on_reconnect(self.life.told.append)
+            client.on("note", lambda label, number: self.here.seen.append((label, number)))
+            self.register(client)
+
+        self.world.run(main())
+
+    async def url(self) -> str:
+        mode = self.dials
+        if mode == "held":
+            await self.dial_gate.wait()
+        elif mode == "fails":
+            raise OSError("nobody there")
+        elif mode == "refused":
+            raise HandshakeRejected(403)
+        return self.label(self.places[mode == "second"].url)
+
+    def label(self, url: str) -> str:
+        self.labels += 1
+        return f"{url}?n={self.labels}"
+
+    def prepare(self, server: Server) -> None:
+        def opened(peer: Peer) -> None:
+            peer.set("n", peer.info.query["n"])
+
+        async def opened_later(peer: Peer) -> None:
+            opened(peer)
+            await self.open_gate.wait()
+
+        server.on("open", opened_later if self.opens_there == "waits" else opened)
+        server.on("note", lambda peer, number: self.there.seen.append((peer.get("n"), number)))
+        server.on("ping", lambda: "pong")
+        self.register(server)
+
+    def register(self, side: Registrar) -> None:
+        def now(number: int) -> int:
+            self.runs[number] += 1
+            return number
+
+        async def later(number: int) -> int:
+            self.runs[number] += 1
+            await asyncio.sleep(0)
+            return number
+
+        async def park(number: int) -> int:
+            self.runs[number] += 1
+            await self.gate.wait()
+            return number
+
+        async def ask_back(peer: Peer, number: int) -> int:
+            self.runs[number] += 1
+            try:
+                await peer.request("now", -number, timeout=5)
+            except (ConnectionLost, RequestTimeout):
+                return number
+            return number
+
+        async def hold() -> None:
+            await self.gate.wait()
+
+        async def items(count: int) -> AsyncIterator[int]:
+            self.sources += 1
+            try:
+                for number in range(count):
+                    if number % 3 == 2:
+                        await self.gate.wait()
+                    yield number
+            finally:
+                self.sources -= 1
+
+        for handler in (now, later, park, ask_back, hold, items):
+            side.on(handler.__name__, handler)
+
+    def opened_here(self, peer: Peer) -> None:
+        self.life.opened(peer.info.query["n"])
+
+    async def opening_here(self, peer: Peer) -> None:
+        if self.opens == "waits":
+            await self.open_gate.wait()
+        else:
+            try:
+                await peer.request("ping", timeout=5)
+            except (ConnectionLost, RequestTimeout):
+                return
+
+    def closed_here(self, peer: Peer, info: CloseInfo) -> None:
+        self.life.closed(info)
+
+    async def answer_to_close(self) -> None:
+        order, self.on_close = self.on_close, None
+        if order == "connect" and self.with_url:
+            await self.connect()
+        elif order == "bind":
+            await self.bind(0, real=False)
+        elif order == "close":
+            await self.close()
+
+    # ------------------------------------------------------------ connect, bind and close
+
+    def order(self, what: str, place: int, *, real: bool = False) -> None:
+        if what == "connect" and self.with_url:
+            self.ordered.append(self.world.loop.create_task(self.connect()))
+        elif what == "bind":
+            self.ordered.append(self.world.loop.create_task(self.bind(place, real)))
+        elif what == "close":
+            self.ordered.append(self.world.loop.create_task(self.close()))
+
+    def say(self, what: str) -> int:
+        self.orders.append((what, len(self.life.moves)))
+        return len(self.orders)
+
+    async def connect(self) -> None:
+        said = self.say("connect")
+        moves = len(self.life.moves)
+        try:
+            await self.client.connect()
+        except ConnectionLost:
+            since = self.life.moves[moves:]
+            assert Input.CLOSE in since or (Input.GAVE_UP in since and not self.redials), since
+        except (ConnectFailed, HandshakeRejected):
+            assert Input.GAVE_UP in self.life.moves[moves:]
+        else:
+            assert self.client.connected, self.client
+            if said == len(self.orders):
+                assert self.client.state == "connected", self.client
+
+    async def bind(self, place: int, real: bool) -> None:
+        at = self.places[place]
+        if real:
+            try:
+                transport: Any = await dial(self.label(at.url), limits=LIMITS, proxy=None)
+            except (OSError, InvalidHandshake, HandshakeRejected):
+                return
+        else:
+            self.labels += 1
+            transport, theirs = memory_transports(path=f"/?n={self.labels}", limits=LIMITS)
+            self.memory.append(transport)
+            self.accepting.append(asyncio.get_running_loop().create_task(self.accept(at.server, theirs)))
+        said = self.say("bind")
+        moves = len(self.life.moves)
+        try:
+            await self.client.bind(transport)
+        except ConnectionLost as lost:
+            since = self.life.moves[moves + 1 :]
+            assert lost.code != 1001 or Input.BIND in since, (lost, since)  # noqa: PT017 - no error is right too
+        else:
+            assert self.client.peer.transport is transport, self.client
+            if said == len(self.orders):
+                assert self.client.state == "connected", self.client
+
+    async def accept(self, server: Server, transport: Any) -> None:
+        try:
+            await server.accept(transport)
+        except ConnectionLost as lost:
+            assert lost.code == 1012  # noqa: PT017 - no error is right too
+
+    async def close(self) -> None:
+        said = self.say("close")
+        await self.client.close()
+        if said == len(self.orders):
+            assert self.client.state == "closed", self.client
+
+    @rule(what=st.sampled_from(["connect", "bind", "close"]), place=places, real=st.booleans())
+    def say_it(self, what: str, place: int, real: bool) -> None:
+        self.order(what, place, real=real)
+
+    @rule(place=places)
+    def connect_or_bind(self, place: int) -> None:
+        self.order("connect" if self.with_url else "bind", place)
+        self.world.run(self.world.turns(20))
+
+    @rule(whats=st.lists(st.sampled_from(["connect", "bind", "close"]), min_size=2, max_size=4), place=places)
+    def say_several(self, whats: list[str], place: int) -> None:
+        for what in whats:
+            self.order(what, place)
+
+    @rule(what=st.sampled_from(["connect", "bind", "close"]))
+    def say_it_from_the_next_close_handler(self, what: str) -> None:
+        self.on_close = what
+
+    @rule(which=some)
+    def cancel_an_order(self, which: int) -> None:
+        running = [task for task in self.ordered if not task.done()]
+        if running:
+            task = running[which % len(running)]
+            self.cancelled.add(task)
+            task.cancel()
+
+    # ------------------------------------------------------------ calls
+
+    @rule(kind=kinds, offline=offlines, timeout=timeouts, retry=st.booleans(), idempotent=st.booleans())
+    def call(self, kind: str, offline: Any, timeout: float | None, retry: bool, idempotent: bool) -> None:
+        self.number += 1
+        options: dict[str, Any] = {"offline": offline, "timeout": timeout}
+        if retry:
+            options |= {"retry": Retry(wait=wait_fixed(0.5)), "idempotent": idempotent}
+        task = self.world.loop.create_task(self.client.request(kind, self.number, **options))
+        self.calls.append(Call(self.number, task, timeout=timeout, idempotent=retry and idempotent))
+
+    @rule(which=some, kind=kinds, timeout=timeouts)
+    def call_from_there(self, which: int, kind: str, timeout: float | None) -> None:
+        peers = [peer for place in self.places for peer in place.server.peers]
+        if peers:
+            self.number += 1
+            peer = peers[which % len(peers)]
+            task = self.world.loop.create_task(peer.request(kind, self.number, timeout=timeout))
+            self.calls.append(Call(self.number, task, timeout=timeout))
+
+    @rule(which=some)
+    def cancel(self, which: int) -> None:
+        running = [call for call in self.calls if not call.task.done()]
+        if running:
+            call = running[which % len(running)]
+            call.cancelled = True
+            call.task.cancel()
+
+    @rule(offline=offlines, awaits=st.booleans(), count=st.integers(1, 3))
+    def emit(self, offline: Any, awaits: bool, count: int) -> None:
+        async def main() -> None:
+            self.number += 1
+            number = self.number
+            try:
+                if awaits:
+                    await self.client.emit("note", number, offline=offline)
+                else:
+                    self.client.emit_nowait("note", number, offline=offline)
+            except (ConnectionLost, QueueFull):
+                self.there.not_sent.add(number)
+
+        for _ in range(count):
+            self.sends.append(self.world.loop.create_task(main()))
+
+    @rule(which=some, hold=st.booleans())
+    def emit_from_there(self, which: int, hold: bool) -> None:
+        async def main(peer: Peer) -> None:
+            self.number += 1
+            number = self.number
+            try:
+                if hold:
+                    await peer.emit("hold")
+                else:
+                    await peer.emit("note", peer.get("n"), number)
+            except ConnectionLost:
+                self.here.not_sent.add(number)
+
+        peers = [peer for place in self.places for peer in place.server.peers]
+        if peers:
+            self.sends.append(self.world.loop.create_task(main(peers[which % len(peers)])))
+
+    @rule(count=st.integers(0, 5), most=st.integers(0, 6), offline=offlines)
+    def stream(self, count: int, most: int, offline: Any) -> None:
+        async def main() -> None:
+            got: list[int] = []
+            try:
+                async with self.client.stream("items", count, returns=int, offline=offline, timeout=20) as stream:
+                    while len(got) < most:
+                        got.append(await anext(stream))
+            except StopAsyncIteration:
+                assert len(got) == count, got
+            except (ConnectionLost, QueueFull, RequestTimeout):
+                pass
+            except RemoteError as error:
+                # That is how long nobody reads where time passes at once.
+                assert "within 30 s" in str(error)  # noqa: PT017 - no error is right too
+            assert got == list(range(len(got))), got
+
+        self.reads.append(self.world.loop.create_task(main()))
+
+    @rule(which=some)
+    def cancel_a_stream(self, which: int) -> None:
+        running = [task for task in self.reads if not task.done()]
+        if running:
+            task = running[which % len(running)]
+            self.cancelled.add(task)
+            task.cancel()
+
+    # ------------------------------------------------------------ the network, the servers and time
+
+    @rule(mode=st.sampled_from(["first", "first", "second", "second", "held", "fails", "refused"]))
+    def dialing(self, mode: str) -> None:
+        self.dials = mode
+        self.let_through("dial_gate")
+
+    @rule(place=places, kind=st.sampled_from(["cut", "refuse", "mid_frame_up", "mid_frame_down"]))
+    def trouble(self, place: int, kind: str) -> None:
+        self.world.run(self.places[place].trouble(kind))
+
+    @rule()
+    def repair(self) -> None:
+        for place in self.places:
+            self.world.run(place.repair())
+
+    @rule()
+    def drop(self) -> None:
+        async def main() -> None:
+            for place in self.places:
+                place.drop()
+            for transport in self.memory:
+                transport.abort()
+            self.memory.clear()
+
+        self.world.run(main())
+
+    @rule(place=places, drain=st.sampled_from([0.0, 0.0, 5.0]), turns=st.sampled_from([0, 1, 10]), starts=st.booleans())
+    def close_a_server(self, place: int, drain: float, turns: int, starts: bool) -> None:
+        async def main() -> None:
+            at = self.places[place]
+            if at.up:
+                at.close(drain)
+            await self.world.turns(turns)
+            if starts:
+                await at.start()
+
+        self.world.run(main())
+
+    @rule(place=places)
+    def kill_a_server(self, place: int) -> None:
+        async def main() -> None:
+            if self.places[place].up:
+                self.places[place].kill()
+
+        self.world.run(main())
+
+    @rule(place=places)
+    def start_a_server(self, place: int) -> None:
+        if not self.places[place].up:
+            self.world.run(self.places[place].start())
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 1.0, 5.0, 30.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.run(self.world.time_passes(seconds))
+
+    @rule(count=st.integers(1, 6))
+    def turn(self, count: int) -> None:
+        self.world.run(self.world.turns(count))
+
+    @rule()
+    def wait(self) -> None:
+        self.world.run(self.world.turns(40))
+
+    @rule(gate=st.sampled_from(["gate", "open_gate", "dial_gate"]))
+    def let_through(self, gate: str) -> None:
+        async def main() -> None:
+            old = getattr(self, gate)
+            setattr(self, gate, asyncio.Event())
+            old.set()
+
+        self.world.run(main())
+
+    # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    @precondition(lambda self: hasattr(self, "client"))
+    def holds(self) -> None:
+        self.world.run(self.check())
+
+    async def check(self) -> None:
+        client, life = self.client, self.life
+        assert client.state == life.state
+        assert client.connected == (client.state in ("opening", "connected")), client
+        waiting = client.wait_connected()
+        try:
+            waiting.send(None)
+        except StopIteration:
+            assert client.state == "connected", client
+        except (ConnectionLost, ConnectFailed, HandshakeRejected):
+            assert client.state in ("closing", "closed"), client
+        else:
+            assert client.state not in ("connected", "closing", "closed"), client
+        finally:
+            waiting.close()
+        life.check()
+        for call in self.calls:
+            check_call(call, self.runs[call.number])
+        self.there.check()
+        self.here.check()
+        for task in [*self.ordered, *self.reads, *self.sends]:
+            if task.done() and not (task.cancelled() and task in self.cancelled):
+                task.result()
+        # That it gives up is to be seen in the log.
+        errors = [text for text in self.world.errors.texts if "the client gives up" not in text]
+        assert not errors, errors
+        assert not self.world.complaints, self.world.complaints
+
+    # ------------------------------------------------------------ the end
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "client"):
+                self.world.run(self.finish())
+                self.client_is_gone()
+        finally:
+            self.world.close()
+        assert not open_sockets() - self.sockets, "sockets are left open"
+
+    async def finish(self) -> None:
+        until = self.world.turns_until
+        self.dials, self.on_close = "first", None
+        for gate in (self.gate, self.open_gate, self.dial_gate):
+            gate.set()
+        for place in self.places:
+            await place.repair()
+            if not place.up:
+                await place.start()
+        client, life = self.client, self.life
+        await until(lambda: all(place.quiet for place in self.places), "servers that close are closed")
+        await until(lambda: all(task.done() for task in self.ordered), "connect, bind and close end")
+        await until(lambda: client.state in ("idle", "connected", "closed"), "the client comes to rest")
+        self.check_last_order()
+        if client.state != "idle":
+            await until(lambda: all(call.task.done() for call in self.calls), "the calls end")
+            await until(lambda: all(task.done() for task in self.reads), "the streams end")
+        await self.world.turns(30)
+        await self.check()
+        if client.state == "connected":
+            asking = asyncio.create_task(client.request("now", 0))
+            await until(asking.done, "another call ends")
+            assert asking.result() == 0
+        closing = asyncio.create_task(client.close())
+        await until(closing.done, "the last close ends")
+        closing.result()
+        assert client.state == "closed"
+        for place in self.places:
+            await place.leave()
+        everything = [*self.sends, *self.reads, *self.accepting, *(call.task for call in self.calls)]
+        await until(lambda: all(task.done() for task in everything), "everything ends")
+        await self.world.turns(5)
+        await self.check()
+        self.there.check_connections(life.labels)
+        for task in self.accepting:
+            task.result()
+        peers = [client.peer]
+        for peer in peers:
+            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
+            assert peer._background == {} and peer._calls.active == {}
+        assert self.sources == 0, "a source was not closed"
+        await until(lambda: not other_tasks(), "no task is left")
+
+    def check_last_order(self) -> None:
+        what, moves = self.orders[-1] if self.orders else ("nothing", 0)
+        since = self.life.moves[moves:]
+        expected = {"nothing": "idle", "close": "closed"}.get(what, "connected")
+        if what in ("connect", "bind"):
+            if Input.GAVE_UP in since:
+                expected = "closed"
+            elif Input.CANCELLED in since or Input.LEFT in since:
+                expected = "idle"
+        assert self.client.state == expected, (what, since)
+
+    def client_is_gone(self) -> None:
+        gone = weakref.ref(self.client)
+        # The model knows the client, and so do the tracebacks of what it raised.
+        for known in (self.calls, self.sends, self.reads, self.ordered, self.accepting, self.memory):
+            known.clear()
+        self.cancelled.clear()
+        del self.client, self.places
+        gc.collect()
+        assert gone() is None, gc.get_referrers(gone())
+
+
+@pytest.mark.timeout(1800 if SOAK else 120)
+class TestClientLife(ClientLife.TestCase):  # type: ignore[misc,name-defined]
+    settings = settings(max_examples=3000 if SOAK else 100, stateful_step_count=40, deadline=None)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        gc.collect()
+        gc.freeze()  # so that looking whether a client is gone does not look through everything
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        gc.unfreeze()
