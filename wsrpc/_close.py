@@ -50,7 +50,7 @@ class CloseInfo(msgspec.Struct, frozen=True):
     ``code`` is that of whichever side closed first. 1005: its Close frame had none; 1006: there was no Close frame, the
     connection dropped.
     ``was_clean``: both sides said goodbye. ``user_closed``: `close()` was called on this side.
-    ``will_reconnect``: a client is going to dial again.
+    ``will_reconnect``: there will be another connection, because a client dials again or another one was bound.
     """
 
     code: int

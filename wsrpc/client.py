@@ -39,8 +39,6 @@ from .transport import Transport
 
 __all__ = ["Client", "ReconnectInfo"]
 
-logger = logging.getLogger("wsrpc")
-
 DEFAULT_RECONNECT = Reconnect()
 
 
@@ -411,7 +409,6 @@ class Client(Registrar, Caller):
             self._give_up(lost)
             return False
         if self._asleep:
-            self._asleep = False
             delay = 0.0
         self._move(Input.DROPPED)
         self._failed(f"the connection ended ({lost.code} {lost.reason})", delay)
@@ -430,6 +427,7 @@ class Client(Registrar, Caller):
         elif self._state in ("opening", "connected"):
             self._asleep = True
             self._peer._lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
+            self._asleep = False
             transport.abort()
 
     def _give_up(self, failure: Exception) -> None:
