@@ -388,7 +388,8 @@ class Client(Registrar, Caller):
         lost = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
         if replaced or self._state not in ("opening", "connected"):
-            comes_back = self._state != "closing"
+            # Not either, if what had overtaken a close has given up meanwhile.
+            comes_back = self._state not in ("idle", "closing", "closed")
         elif info.user_closed or (self._dialing is not None and not self._reconnects):
             comes_back = False
             self._give_up(lost)

@@ -476,6 +476,10 @@ class ClientLife(RuleBasedStateMachine):
 
     async def check(self) -> None:
         client, life = self.client, self.life
+        # That it gives up is to be seen in the log.
+        errors = [text for text in self.world.errors.texts if "the client gives up" not in text]
+        assert not errors, errors
+        assert not self.world.complaints, self.world.complaints
         assert client.state == life.state
         assert client.connected == (client.state in ("opening", "connected")), client
         waiting = client.wait_connected()
@@ -497,10 +501,6 @@ class ClientLife(RuleBasedStateMachine):
         for task in [*self.ordered, *self.reads, *self.sends]:
             if task.done() and not (task.cancelled() and task in self.cancelled):
                 task.result()
-        # That it gives up is to be seen in the log.
-        errors = [text for text in self.world.errors.texts if "the client gives up" not in text]
-        assert not errors, errors
-        assert not self.world.complaints, self.world.complaints
 
     # ------------------------------------------------------------ the end
 

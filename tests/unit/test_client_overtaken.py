@@ -9,8 +9,20 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from raw_websocket import CLOSE, raw_server
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server, dial
+from wsrpc import (
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    HandshakeRejected,
+    Limits,
+    Peer,
+    Reconnect,
+    ReconnectInfo,
+    Server,
+    dial,
+)
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -133,6 +145,33 @@ async def test_bind_right_after_close_and_the_close_still_has_its_code() -> None
         assert [(info.code, info.reason, info.user_closed) for info in endings] == [(4000, "enough", True)]
         assert (await over_there.get()).code == 4000
         await client.close()
+
+
+async def test_a_connect_during_a_close_that_is_refused_and_then_the_old_connection_ends() -> None:
+    urls: list[str] = []
+    endings: asyncio.Queue[CloseInfo] = asyncio.Queue()
+
+    def url() -> str:
+        if not urls:
+            raise HandshakeRejected(403)
+        return urls.pop()
+
+    async with raw_server() as raw:
+        urls.append(raw.url)
+        client = Client(url, limits=LIMITS)
+        client.on("close", lambda peer, info: endings.put_nowait(info))
+        connecting = asyncio.create_task(client.connect())
+        there = await raw.accept()
+        await connecting
+        closing = asyncio.create_task(client.close())
+        await there.next_of(CLOSE)
+        with pytest.raises(HandshakeRejected):
+            await client.connect()
+        assert client.state == "closed" and endings.empty()
+        there.drop()
+        info = await endings.get()
+        assert (info.user_closed, info.will_reconnect) == (True, False)
+        await closing
 
 
 async def test_connect_during_a_close_dials_and_a_handler_of_the_new_connection_is_left_alone() -> None:
