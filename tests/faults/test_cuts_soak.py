@@ -191,7 +191,9 @@ class Story:
         self.waited_from = {self.attempts: self.waiting_from}
         assert self.outlived == 0
         assert self.closed.keys() <= {1006}
-        assert self.back == self.opened - 1 == self.closed[1006]
+        assert self.closed[1006] == self.opened - 1
+        # Nobody is told of a connection that was cut before it was of any use.
+        assert 0.9 * self.closed[1006] <= self.back <= self.closed[1006]
 
     def _is_idle(self) -> bool:
         peers = [*self.server.peers, self.client.peer]
