@@ -14,7 +14,11 @@ export function loadCommand(peers) {
   return async function load({ peer, workers = 4 }) {
     const wrapper = peers.get(peer)
     const counts = { right: 0, wrong: 0, failed: 0, left: 0 }
-    const closed = new Promise((resolve) => wrapper.socket.addEventListener("close", resolve))
+    const { socket } = wrapper
+    const closed = new Promise((resolve) => {
+      if (socket.readyState === socket.CLOSED) resolve()
+      else socket.addEventListener("close", resolve)
+    })
 
     const ask = async (number, target) => {
       let open = true
