@@ -91,7 +91,6 @@ class Work:
         assert counts["late"] == 0
         self.answers["theirs"] += counts["right"]
 
-
     def check(self) -> None:
         assert self.answers["right"] > CUTS
         assert self.answers["theirs"] > CUTS
