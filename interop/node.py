@@ -12,7 +12,8 @@ connection (default: the newest); ``channel`` is None for the main channel, a na
 for an anonymous one. A command that fails raises `AgentError`.
 
 =============  ==========================================================================================
-listen         ``port=0, path=`` → ``{"port", "url"}``; on 127.0.0.1
+listen         ``port=0, path=, keep=False`` → ``{"port", "url"}``; on 127.0.0.1. With ``keep``, the wrapper of the
+               first connection is bound to all later ones
 connect        ``url, headers=, protocols=`` → ``{"peer", "protocol"}`` once open. With ``peer``, that
                peer's wrapper, handlers kept, is bound to the new socket (how JavaScript reconnects)
 emit           ``event, args=[], channel=``
@@ -21,6 +22,10 @@ request        ``event, args=[], channel=, timeout_ms=, ref=`` → when settled,
 cancel         ``ref, reason=``: aborts the request's signal (4.x)
 burst          ``n, event="add", concurrency=n, channel=, timeout_ms=``: n requests, ``add(k, 1)`` or
                ``event(k)`` that should give k → ``{"right", "wrong", "failed", "first_error"}``
+load           ``workers=4``: keeps the connection busy until it ends, with events ``noted(k)`` and requests
+               ``tally(k)``, on the main channel and on "math" → ``{"right", "wrong", "failed", "left", "late"}``:
+               left pending at the end; late: settled after that, in all loads so far
+answer         ``keys, fail=False``: has the ``wait`` handlers and the items of ``steps`` with those keys answer
 iterate        ``event, args=[], take=, leave="abort", reason=, hold=, channel=``: for-await over the channel
                that a request brings → ``{"items", "rejected"?}``; after ``take`` items the loop is left, and
                the channel aborted, unless ``leave="break"``. With ``hold``, a name, the loop's body tells the
@@ -42,25 +47,28 @@ record         ``event, channel=, anonymous=False``: has an event that is not on
                into the journal, by later peers too; ``anonymous``: on anonymous channels made from now on
 set            ``middleware="refuse" | "append" | None`` (rejects every event and request; adds the argument
                "appended"), ``error_props=bool`` (errors cross with all their fields; what JavaScript does
-               by default under Node is to send the message alone)
+               by default under Node is to send the message alone), ``messages=bool`` (the journal gets each
+               message that arrives)
 exit           ends the agent; leaving the block does that too
 =============  ==========================================================================================
 
 Handlers that every peer has, on the main channel, on "math" and on anonymous channels: ``echo(value)``,
 ``args(*args)``, ``add(a, b)``, ``nothing()`` (undefined), ``nil()`` (null), ``blob(n)``, ``size(text)``,
-``slow(ms)`` → ms, ``hang()`` (journal: started; in 4.x aborted), ``fail(kind)`` with kind "error" (message
-"it failed", fields code and detail), "type", "async", "string", "object", "null" or "undefined",
-``ask(event, *args)`` (requests this side on the same channel and returns the answer), ``askMany(event, n)``
-(``event(k, 1)`` n times at once → list), ``log(*args)`` (journal: event). In 4.x also ``channel_make()``
-(answers with an anonymous channel), ``channel_talk(n)`` (and emits ``line`` n times on it at once), the
-streams ``count(n)``, ``count_list(n)``, ``count_then_fail(n)`` and ``ticks(ms)``, which is endless, and
-``total({enough, wrong, abort})``, which sums up what the requestor sends: it says ``stop`` once it has enough,
-and at the item ``wrong`` it fails, or aborts the channel. ``doubled()`` streams twice what it is sent.
+``slow(ms)`` → ms, ``hang()`` (journal: started; in 4.x aborted), ``wait(key)`` → key when `answer` says so
+(journal: started), or ``wait(key, "channel")`` → an anonymous channel, ``tally(value)`` → value (journal:
+tallied), ``fail(kind)`` with kind "error" (message "it failed", fields code and detail), "type", "async",
+"string", "object", "null" or "undefined", ``ask(event, *args)`` (requests this side on the same channel and
+returns the answer), ``askMany(event, n)`` (``event(k, 1)`` n times at once → list), ``log(*args)`` (journal:
+event). In 4.x also ``channel_make()`` (answers with an anonymous channel), ``channel_talk(n)`` (and emits
+``line`` n times on it at once), the streams ``count(n)``, ``steps(keys)`` (see `answer`), ``count_list(n)``,
+``count_then_fail(n)`` and ``ticks(ms)``, which is endless, and ``total({enough, wrong, abort})``, which sums
+up what the requestor sends: it says ``stop`` once it has enough, and at the item ``wrong`` it fails, or
+aborts the channel. ``doubled()`` streams twice what it is sent.
 
 Journal entries are dicts with ``kind`` and ``peer``: open; close (code, reason, clean); error (message);
 event (channel, event, args); started (channel, event); aborted (channel, event, reason: thrown); channel
 (channel: an anonymous one was made or received); channel_closed (channel, reason: thrown); stream_ended
-(sent: number of items); held, sent, taken (item).
+(sent: number of items); held, sent, taken (item); tallied (channel, item); message (data).
 
 "thrown" is ``{"is_error", "name", "message", "value", "props"}``: message and props (further own fields)
 for an Error, value for anything else. What JSON lacks is written ``{"$undefined": True}``,

@@ -5,8 +5,10 @@
 import { createInterface } from "node:readline"
 import { parseArgs } from "node:util"
 
+import { Answers } from "./answers.mjs"
 import { Journal } from "./journal.mjs"
 import { loadLibrary } from "./library.mjs"
+import { loadCommand } from "./load.mjs"
 import { Peers } from "./peers.mjs"
 import { streamCommands } from "./streams.mjs"
 import { decode, describe, encode } from "./values.mjs"
@@ -20,7 +22,8 @@ process.on("unhandledRejection", (reason) => write({ log: "unhandled rejection",
 
 const library = await loadLibrary(options.library)
 const journal = new Journal()
-const peers = new Peers(library, journal)
+const answers = new Answers()
+const peers = new Peers(library, journal, answers)
 const cancellers = new Map() // ref of a request → its AbortController
 const toJson = (value) => encode(value, (item) => peers.channelKey(item))
 
@@ -33,8 +36,8 @@ async function send({ peer, channel, event, timeout_ms, signal }, args) {
 }
 
 const commands = {
-  async listen({ port = 0, path }) {
-    const bound = await peers.listen(port, path)
+  async listen({ port = 0, path, keep = false }) {
+    const bound = await peers.listen(port, path, keep)
     return { port: bound, url: `ws://127.0.0.1:${bound}${path ?? ""}` }
   },
 
@@ -84,6 +87,12 @@ const commands = {
     }
     await Promise.all(Array.from({ length: Math.min(n, concurrency) }, worker))
     return counts
+  },
+
+  load: loadCommand(peers),
+
+  answer({ keys, fail = false }) {
+    for (const key of keys) answers.give(key, fail)
   },
 
   ...streamCommands({ library, journal, peers, send, toJson }),

@@ -8,7 +8,7 @@ import { describe, encode } from "./values.mjs"
  * which "ask" requests; without it, it is the handler's `this`, since ws-server-wrapper shares one handler
  * among all connections. (An anonymous channel must be named: 4.x refuses requests through `this` there.)
  */
-export function builtins({ library, journal, label, back, adoptChannel }) {
+export function builtins({ library, journal, answers, label, back, adoptChannel }) {
   const handlers = {
     echo: (value) => value,
     args: (...args) => args,
@@ -36,6 +36,20 @@ export function builtins({ library, journal, label, back, adoptChannel }) {
           reject(new Error("hang was aborted"))
         })
       })
+    },
+
+    async wait(key, kind) {
+      const peer = this.get("index")
+      const made = kind === "channel" ? this.channel() : undefined
+      if (made) adoptChannel(made, peer)
+      journal.add({ kind: "started", peer, channel: label, event: "wait" })
+      await answers.to(key)
+      return made ?? key
+    },
+
+    tally(value) {
+      journal.add({ kind: "tallied", peer: this.get("index"), channel: label, item: value })
+      return value
     },
 
     ask(event, ...args) {
@@ -72,6 +86,11 @@ export function builtins({ library, journal, label, back, adoptChannel }) {
           yield k
           await new Promise((resolve) => setTimeout(resolve, ms))
         }
+      })
+    })
+    handlers.steps = library.iterableHandler(function (keys) {
+      return streamed(journal, this.get("index"), async function* () {
+        for (const key of keys) yield await answers.to(key)
       })
     })
     handlers.count_list = library.iterableHandler((n) => Array.from({ length: n }, (_, k) => k))

@@ -8,14 +8,15 @@ import { describe } from "./values.mjs"
 const WIRE = { perMessageDeflate: false }
 
 export class Peers {
-  settings = { middleware: null, error_props: false }
+  settings = { middleware: null, error_props: false, messages: false }
   #wrappers = []
   #anonymous = [] // channels; the position is the key
   #recorded = [] // {event, channel, anonymous}
 
-  constructor(library, journal) {
+  constructor(library, journal, answers) {
     this.library = library
     this.journal = journal
+    this.answers = answers
     this.options = {
       // The servers' own defaults would end requests and connections by the clock.
       heartbeatInterval: 0,
@@ -29,7 +30,8 @@ export class Peers {
     return this.#wrappers.length
   }
 
-  async listen(port, path) {
+  /** With `keep`, the first connection's wrapper is bound to the sockets of all later ones. */
+  async listen(port, path, keep) {
     const server = new WebSocketServer({ host: "127.0.0.1", port, path, ...WIRE })
     await new Promise((resolve, reject) => {
       server.once("listening", resolve)
@@ -37,13 +39,17 @@ export class Peers {
     })
     const { Wrapper, ServerWrapper } = this.library
     if (ServerWrapper) {
+      if (keep) throw new Error(`${this.library.name} makes its wrappers itself`)
       const wrapped = new ServerWrapper(server, this.options)
       this.#attach(wrapped, null)
       this.#attach(wrapped.of("math"), "math")
       wrapped.on("connection", (wrapper) => this.#adopt(wrapper))
     } else {
+      let kept
       server.on("connection", (socket) => {
+        if (kept) return kept.bind(socket)
         const wrapper = new Wrapper(socket, this.options)
+        if (keep) kept = wrapper
         this.#attach(wrapper, null)
         this.#attach(wrapper.of("math"), "math")
         this.#adopt(wrapper)
@@ -148,6 +154,9 @@ export class Peers {
     wrapper.on("close", ({ code, reason, wasClean }) => {
       journal.add({ kind: "close", peer, code, reason, clean: wasClean })
     })
+    wrapper.on("message", (_, data) => {
+      if (this.settings.messages) journal.add({ kind: "message", peer, data: String(data) })
+    })
     wrapper.on("error", (event) => journal.add({ kind: "error", peer, message: event.message }))
     for (const channel of [wrapper, wrapper.of("math")]) {
       channel.use((...call) => this.#middleware(...call))
@@ -162,9 +171,9 @@ export class Peers {
   }
 
   #attach(channel, label, back) {
-    const { library, journal } = this
+    const { library, journal, answers } = this
     const adoptChannel = (made, peer) => this.adoptChannel(made, peer)
-    const handlers = builtins({ library, journal, label, back, adoptChannel })
+    const handlers = builtins({ library, journal, answers, label, back, adoptChannel })
     for (const [event, handler] of Object.entries(handlers)) channel.on(event, handler)
   }
 

@@ -39,7 +39,10 @@ export default class Connection extends Channel {
       for (const text of this.#queue.splice(0)) socket.send(text)
       this.fire("open")
     }
-    socket.onmessage = ({ data }) => this.#receive(data)
+    socket.onmessage = (event) => {
+      this.fire("message", event, event.data)
+      this.#receive(event.data)
+    }
     socket.onclose = (event) => this.fire("close", event)
     socket.onerror = (event) => this.fire("error", event)
     if (this.isConnected) socket.onopen()
@@ -98,7 +101,7 @@ export default class Connection extends Channel {
     return new Promise((resolve, reject) => {
       const giveUp = (error, reason) => {
         this.#settle(i)
-        this.post({ i, ...this.thrown("x", reason ?? new RequestAbortedError()) })
+        this.answer({ i, ...this.thrown("x", reason ?? new RequestAbortedError()) })
         reject(error)
       }
       const aborted = () => giveUp(new RequestAbortedError(), signal.reason)

@@ -84,7 +84,7 @@ class Mirror(Calling, Iterating):
     def current(self) -> Socket:
         return self.sockets[f"s{self._socket_count}"]
 
-    def _stay(self, info: CloseInfo) -> CloseInfo:
+    def _stay(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         # As a client's peer: what was accepted without a connection waits for the next one.
         return msgspec.structs.replace(info, will_reconnect=True)
 
