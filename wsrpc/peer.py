@@ -283,14 +283,14 @@ class Peer(Registrar, Caller):
         Raises:
             ConnectionLost: a `close` handler has bound another one meanwhile, or closed. ``session`` is closed, too.
         """
-        if self._session is None:
+        present = self._session
+        if present is None:
             return
-        old = self._session.transport
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         ending = self._out.ending if self._condition is State.CLOSING else replaced
         self._out.user_closed = False
         self._lose(ending, replaced=True)
-        self._in_background(old.close(ending.code, ending.reason))
+        self._in_background(present.transport.close(ending.code, ending.reason))
         # Where an async handler's first step runs at once, a `close` handler may be the last to say what is to be.
         if self._session is not None or self._out.user_closed:
             last = replaced if self._session is not None else self._out.ending
