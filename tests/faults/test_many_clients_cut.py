@@ -1,4 +1,7 @@
-"""A thousand clients are cut at once: with the default `Reconnect` they do not come back at once."""
+"""A thousand clients are cut at once: with the default `Reconnect` they do not come back at once.
+
+Here on a clock that leaves the machine out of it; ``make bench ARGS=--herd`` does it by the clock on the wall.
+"""
 
 from __future__ import annotations
 
