@@ -330,6 +330,8 @@ class Peer(Registrar, Caller):
         """Wait until `open` handlers are done or overdue, or the connection is gone. Cancelling is safe."""
         if self._opening is not None:
             await self._opening.wait()
+        if self._condition is State.OPENING and self._opening is None:
+            await self.wait_closed()  # it has ended before what waited was sent, and is about to say so
 
     def _opened(self) -> None:
         self._opening = None

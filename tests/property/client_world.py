@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
-from wsrpc import Limits, Peer, Server
+from wsrpc import Limits, Server
 from wsrpc.testing import FaultProxy
 
 __all__ = ["Errors", "Place", "TurningLoop", "World"]
@@ -114,22 +114,28 @@ class Place:
         self.url = proxy.url
         self.up = True
 
-    def close(self, drain: float) -> None:
-        """Close the server, and let it take its time."""
+    def end(self, drain: float = 0.0, *, kill: bool = False) -> None:
+        """Close the server, and let it take its time; ``kill``: all its connections are gone at once."""
         self.up = False
-        self._endings.append(asyncio.get_running_loop().create_task(self.server.close(drain)))
+        ending = self._end(self.server, self._listening, self._proxies[-1], drain, kill)
+        self._endings.append(asyncio.get_running_loop().create_task(ending))
+
+    async def _end(self, server: Server, listening: Any, proxy: FaultProxy, drain: float, kill: bool) -> None:
+        # asyncio's own server, closed in the turn after it has accepted, would leave that socket to the collector: so
+        # nobody comes in when it is closed.
+        async with proxy.refuse():
+            await self._world.turns(5)
+            if kill:
+                listening._listener.stop()
+                for peer in server.peers:
+                    if peer.transport is not None:
+                        peer.transport.abort()
+            await server.close(drain)
 
     @property
     def quiet(self) -> bool:
         """Whether no server is in the midst of closing."""
         return all(task.done() for task in self._endings)
-
-    def kill(self) -> None:
-        """Nobody listens any more, and all connections are gone."""
-        self._listening._listener.stop()
-        for peer in self.server.peers:
-            abort(peer)
-        self.close(0)
 
     # ------------------------------------------------------------ its line
 
@@ -153,7 +159,7 @@ class Place:
     async def leave(self) -> None:
         """Everything here ends."""
         if self.up:
-            self.close(0)
+            self.end()
         await self._world.turns_until(lambda: self.quiet, "the servers close")
         for task in self._endings:
             task.result()
@@ -161,8 +167,3 @@ class Place:
             leaving = asyncio.get_running_loop().create_task(proxy.__aexit__(None, None, None))
             await self._world.turns_until(leaving.done, "a proxy ends")
             leaving.result()
-
-
-def abort(peer: Peer) -> None:
-    if peer.transport is not None:
-        peer.transport.abort()

@@ -58,8 +58,8 @@ some = st.integers(0, 20)
 class ClientLife(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.sockets = open_sockets()
         self.world = World()
+        self.sockets = open_sockets()
         self.life = Life()
         self.number = 0
         self.runs: Counter[int] = Counter()
@@ -426,7 +426,7 @@ class ClientLife(RuleBasedStateMachine):
         async def main() -> None:
             at = self.places[place]
             if at.up:
-                at.close(drain)
+                at.end(drain)
             await self.world.turns(turns)
             if starts:
                 await at.start()
@@ -437,7 +437,7 @@ class ClientLife(RuleBasedStateMachine):
     def kill_a_server(self, place: int) -> None:
         async def main() -> None:
             if self.places[place].up:
-                self.places[place].kill()
+                self.places[place].end(kill=True)
 
         self.world.run(main())
 
@@ -522,6 +522,7 @@ class ClientLife(RuleBasedStateMachine):
             await place.repair()
             if not place.up:
                 await place.start()
+        await self.world.turns(30)  # a cut may wait for what is before it
         client, life = self.client, self.life
         await until(lambda: all(place.quiet for place in self.places), "servers that close are closed")
         await until(lambda: all(task.done() for task in self.ordered), "connect, bind and close end")

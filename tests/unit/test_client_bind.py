@@ -239,3 +239,18 @@ async def test_a_bind_that_is_cancelled_stays_bound_and_on_reconnect_is_told() -
         assert client.state == "connected" and await client.request("echo", 1) == 1
         await client.close()
     assert told.empty()
+
+
+async def test_a_connection_that_ends_when_what_waited_is_sent_is_not_open() -> None:
+    client = Client(limits=LIMITS)
+    waiting = asyncio.create_task(client.wait_connected())
+    await client.emit("waits")
+    ours, _ = memory_transports()
+    ours.close_soon(4000, "gone")
+    with pytest.raises(ConnectionLost) as caught:
+        await client.bind(ours)
+    assert caught.value.code == 4000
+    assert client.state == "idle" and not waiting.done()
+    await client.close()
+    with pytest.raises(ConnectionLost):
+        await waiting

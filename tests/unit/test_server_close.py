@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import weakref
+from contextlib import suppress
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import CLOSE, TEXT, raw_client
+from raw_websocket import CLOSE, TEXT, handshake, raw_client
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, RemoteError, Server
 
@@ -274,3 +276,24 @@ async def test_cancelling_close_lets_it_be_called_again() -> None:
             mute.drop()
             await server.close()
             assert server.peers == ()
+
+
+@pytest.mark.parametrize("turns", range(2, 6))
+async def test_a_connection_that_comes_while_it_closes_is_no_error(
+    turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At whichever turn of its handshake."""
+    server = Server(limits=LIMITS)
+    async with server.listen() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(handshake())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(server.close())
+        with suppress(OSError):
+            await reader.read(1)
+        writer.transport.abort()
+        await closing
+        with suppress(OSError):
+            await writer.wait_closed()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
