@@ -24,7 +24,7 @@ from ._dial import Dialer, PerAttempt
 from ._dialing import Dialing
 from ._lifecycle import Closers
 from ._outbound import check_thread
-from ._registry import Registry
+from ._registry import Registry, accepted
 from ._scheduler import LoopScheduler
 from ._session import Session
 from ._settings import make_settings
@@ -144,7 +144,8 @@ class Client(Registrar, Caller):
         self._failure: Exception | None = None
         self._failed_at: TracebackType | None = None
         """Where that came from: it is raised again and again, and each time would add to its traceback."""
-        self._on_reconnect: list[Callable[[ReconnectInfo], Any]] = []
+        self._on_reconnect: list[tuple[Callable[..., Any], int]] = []
+        """Functions, with how many arguments each takes."""
         self._again = False
         """Whether the next connection is not the first since `close`."""
         self._returned: ReconnectInfo | None = None
@@ -186,8 +187,16 @@ class Client(Registrar, Caller):
         router._include_in(self._registry, channel)
 
     def on_reconnect(self, function: F, /) -> F:
-        """Call ``function(info)``, sync or async, after each connection but the first; works as a decorator."""
-        self._on_reconnect.append(function)
+        """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
+
+        That is when its `open` handlers are done. ``info`` is a `ReconnectInfo`; a function without parameters will do,
+        too. Those that are async run on beside everything else, also when the connection has ended again meanwhile.
+        What they raise goes to the log.
+
+        Raises:
+            TypeError: it is no function, or needs more arguments.
+        """
+        self._on_reconnect.append((function, accepted("on_reconnect", ("info",), function)))
         return function
 
     async def __aenter__(self) -> Self:
@@ -379,8 +388,8 @@ class Client(Registrar, Caller):
         self._announce(None)
         # Here, because whoever brought the connection may have stopped waiting for it.
         if self._returned is not None:
-            for function in list(self._on_reconnect):  # one may register another
-                self._peer._run_in_background("on_reconnect", function, self._returned)
+            for function, count in list(self._on_reconnect):  # one may register another
+                self._peer._run_in_background("on_reconnect", function, *(self._returned,)[:count])
 
     def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """The connection is gone; says whether another one will come."""
