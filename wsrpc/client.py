@@ -467,6 +467,8 @@ class Client(Registrar, Caller):
 
     def _stopped(self, failure: Exception) -> None:
         self._give_up(failure)
+        if self._peer.transport is None:  # or one is closing, which ends as it was told to
+            self._peer._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
         self._peer._out.discard(self._peer._out.ending)
 
     def _failed(self, what: str, delay: float) -> None:

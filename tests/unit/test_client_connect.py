@@ -75,6 +75,9 @@ async def test_giving_up_ends_what_was_waiting(deaf_port: int) -> None:
     with pytest.raises(ConnectionLost) as caught:
         await request
     assert caught.value.outcome == "not_sent"
+    assert "gave up: could not connect in" in caught.value.reason
+    with pytest.raises(ConnectionLost, match=r"no connection \(1006 the client gave up: could not connect in"):
+        await client.request("x")
     with pytest.raises(ConnectFailed):
         await client.wait_connected()
     with pytest.raises(ConnectionLost):
@@ -364,8 +367,10 @@ async def test_connect_twice_is_one_connection() -> None:
 async def test_wait_connected_after_close_says_so() -> None:
     client = Client("ws://127.0.0.1:1/")
     await client.close()
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ConnectionLost, match="the client was closed"):
         await client.wait_connected()
+    with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
+        await client.request("x")
 
 
 # ---------------------------------------------------------------- TLS
