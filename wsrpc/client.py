@@ -43,9 +43,10 @@ DEFAULT_RECONNECT = Reconnect()
 
 
 class ReconnectInfo(msgspec.Struct, frozen=True):
-    """What `on_reconnect` handlers get.
+    """What `on_reconnect` functions get.
 
-    ``downtime`` is in seconds; ``attempts`` counts those that it took to dial, 0 after `Client.bind`.
+    ``downtime`` is in seconds; ``attempts`` counts those that it took to dial, 0 after `Client.bind`. ``resumed`` is
+    false: the server has a new peer. (No session survives a drop yet.)
     """
 
     resumed: bool
@@ -68,7 +69,8 @@ class Client(Registrar, Caller):
         ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
         proxy: a proxy's URL, True for the one that the environment names, None for none.
         limits: bounds of the connection and of the queue while there is none.
-        reconnect: how long to wait between attempts; None does not dial again after a drop.
+        reconnect: how long to wait between attempts, and when to stop. None does not dial again after a drop; the first
+            connection is tried as ever.
         offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
             `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
         connect_timeout: seconds for the first connection, all attempts; None tries for ever.
@@ -173,7 +175,7 @@ class Client(Registrar, Caller):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection."""
+        """Whether there is a connection, also while its `open` handlers run (``state`` is ``"opening"`` then)."""
         return self._peer.connected
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
@@ -226,7 +228,8 @@ class Client(Registrar, Caller):
             ConnectFailed: no attempt succeeded in time, or ``Reconnect(stop=)`` says that it is enough.
             HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is none, in a way that
                 another attempt would not change.
-            ConnectionLost: `close` was called meanwhile.
+            ConnectionLost: `close` was called meanwhile; or the connection ended while its `open` handlers ran, and is
+                not dialed again.
         """
         if self._transport is not None:
             transport, self._transport = self._transport, None
@@ -255,8 +258,11 @@ class Client(Registrar, Caller):
     async def wait_connected(self) -> None:
         """Wait until there is a connection and its `open` handlers are done. Cancelling is safe.
 
+        A client that is ``"idle"`` waits for somebody to connect or bind.
+
         Raises:
-            ConnectFailed, HandshakeRejected, ConnectionLost: there will be none.
+            ConnectionLost: there will be none, because the client was closed, or the last one is not dialed again.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`, also on the way back.
         """
         while True:
             if self._peer.connected:
