@@ -81,6 +81,9 @@ class Client(Registrar, Caller):
         expose_errors: send the text of unexpected exceptions to the other side (or ask a predicate for each).
         extensions: find out whether the server is wsrpc, too, for flow control and binary messages; plain ws-wrapper
             peers ignore the one message that this takes. False says nothing but ws-wrapper's own messages.
+
+    Raises:
+        TypeError, ValueError: an option is of another kind, or out of its range; the URL is none.
     """
 
     def __init__(
