@@ -210,7 +210,10 @@ async def restart() -> None:
         client = Client(listener.url, reconnect=Reconnect(initial=0.05, max=0.1))
         client.on("working", working.set)
         client.on("news", news.put_nowait)
-        client.on("close", lambda peer, info: endings.put_nowait(info))
+
+        @client.on("close")
+        def ended(peer: Peer, info: CloseInfo) -> None:
+            endings.put_nowait(info)
 
         @client.on_reconnect
         async def subscribe_again(info: ReconnectInfo) -> None:  # to the next server it is somebody new

@@ -60,7 +60,8 @@ async def main() -> None:
         @client.on_reconnect
         async def subscribe_again(info: ReconnectInfo) -> None:
             print(f"back after {info.attempts} attempt(s), with {len(read)} headlines")
-            await client.request("subscribe", len(read))
+            with contextlib.suppress(ConnectionLost):  # the next connection's call does it, once
+                await client.request("subscribe", len(read), offline="fail")
 
         await client.connect()
         await client.request("subscribe", 0)

@@ -55,6 +55,9 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     ``wait``, ``stop`` and ``retry`` take tenacity's own strategies instead; their attempt number is that count.
     ``retry`` may also be a function of the exception: a failed attempt's, or a drop's `ConnectionLost`. What it says
     no to ends the client; the default is `is_transient`.
+
+    Raises:
+        TypeError, ValueError: an option is of another kind, or out of its range.
     """
 
     initial: float = 2.0

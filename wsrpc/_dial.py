@@ -87,6 +87,8 @@ class Dialer:
             check_url(url, tls=ssl is not None)
         elif not callable(url):
             raise TypeError(f"a url is text, or a function that returns it, got {url!r}")
+        if not callable(headers):
+            _check_headers(headers)
         self._options = (url, headers, auth)
         self._subprotocols = subprotocols
         self._ssl = ssl
@@ -95,6 +97,7 @@ class Dialer:
 
     async def __call__(self) -> WebSocketTransport:
         url, given, token = [await _evaluate(option) for option in self._options]
+        _check_headers(given)
         headers = dict(given or {})
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -106,6 +109,11 @@ class Dialer:
             ssl=self._ssl,
             proxy=self._proxy,
         )
+
+
+def _check_headers(given: Any) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"headers= is a mapping of names to values, or a function that returns one, got {given!r}")
 
 
 async def _evaluate(given: Any) -> Any:

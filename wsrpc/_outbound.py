@@ -427,7 +427,8 @@ class Outbound:
         raise self._not_sent()
 
     def _not_sent(self) -> ConnectionLost:
-        return ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
+        reason = self.ending.reason or ("closed on this side" if self.ending.user_closed else "")
+        return ConnectionLost(self.ending.code, reason, "not_sent")
 
     def _must_wait_for_another(self) -> bool:
         if not self.keeps_offline:

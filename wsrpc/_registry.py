@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from ._introspect import location
 from ._signature import Handler, compile_handler
 from ._types import RESERVED_EVENTS, ChannelRef, check_name
 
-__all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope"]
+__all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope", "accepted"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -171,7 +171,7 @@ class Registry:
         if function is None:
             table.pop(event, None)
         else:
-            handler = LifecycleHandler(function, _accepted(event, function), location(function))
+            handler = LifecycleHandler(function, accepted(event, RESERVED_EVENTS[event], function), location(function))
             _warn_of_replacement(event, table.get(event), handler)
             table[event] = handler
         self._look_for_observers()
@@ -193,9 +193,12 @@ def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
         logger.warning("the handler of %r from %s is replaced by the one from %s", event, old.where, new.where)
 
 
-def _accepted(event: str, function: Callable[..., Any]) -> int:
-    """How many of the event's arguments ``function`` takes: all, or fewer from the front."""
-    names = RESERVED_EVENTS[event]
+def accepted(event: str, names: Sequence[str], function: Callable[..., Any]) -> int:
+    """How many of the event's arguments, which are called ``names``, ``function`` takes: all, or fewer from the front.
+
+    Raises:
+        TypeError: it is no function, or needs more.
+    """
     if not callable(function):
         raise TypeError(f"a handler of {event!r} is a callable, got {function!r}")
     try:

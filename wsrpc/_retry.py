@@ -13,7 +13,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from ._scheduler import Scheduler
-from ._strategies import Condition, check_strategies
+from ._strategies import Condition, check_number, check_strategies
 from .errors import ConnectionLost, Draining, Overloaded, QueueFull, RequestTimeout, TooManyRequests
 
 __all__ = ["Retry", "ask_again"]
@@ -51,8 +51,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     retry: Condition | None = None
 
     def __post_init__(self) -> None:
-        if not self.attempts >= 1:
-            raise ValueError(f"Retry(attempts=) counts the first one, too: 1 or more; got {self.attempts!r}")
+        check_number("Retry(attempts=) counts the first one, too: 1 or more", self.attempts, 1)
         check_strategies(self, "initial", "max")
 
 

@@ -11,7 +11,7 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-__all__ = ["Condition", "check_strategies"]
+__all__ = ["Condition", "check_number", "check_strategies"]
 
 Condition = retry_base | Callable[[BaseException], bool]
 """Whether to go on: one of tenacity's, or a plain function of the exception."""
@@ -28,6 +28,18 @@ class _Options(Protocol):
     def retry(self) -> Condition | None: ...
 
 
+def check_number(text: str, given: Any, least: int) -> None:
+    """Refuse what is no number, and one of less than ``least``; ``text`` says what is expected.
+
+    Raises:
+        TypeError, ValueError: that, and what came.
+    """
+    if not isinstance(given, (int, float)):
+        raise TypeError(f"{text}; got {given!r}")
+    if not given >= least:
+        raise ValueError(f"{text}; got {given!r}")
+
+
 def check_strategies(options: _Options, *seconds: str) -> None:
     """Refuse what is no strategy; ``seconds`` names the fields that are durations.
 
@@ -36,12 +48,11 @@ def check_strategies(options: _Options, *seconds: str) -> None:
     """
     owner = type(options).__name__
     for name in seconds:
-        if not getattr(options, name) >= 0:
-            raise ValueError(f"{owner}({name}=) is a number of seconds, 0 or more; got {getattr(options, name)!r}")
-    for name, kind in (("wait", wait_base), ("stop", stop_base)):
+        check_number(f"{owner}({name}=) is a number of seconds, 0 or more", getattr(options, name), 0)
+    for name, kind, such in (("wait", wait_base, "wait_fixed(5)"), ("stop", stop_base, "stop_after_attempt(10)")):
         given = getattr(options, name)
         if given is not None and not isinstance(given, kind):
-            raise TypeError(f"{owner}({name}=) takes one of tenacity's {kind.__name__} objects, got {given!r}")
+            raise TypeError(f"{owner}({name}=) takes an object of tenacity's, such as {such}; got {given!r}")
     condition: Any = options.retry
     if condition is None or (isinstance(condition, retry_base) and not isinstance(condition, async_retry_base)):
         return

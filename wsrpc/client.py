@@ -24,7 +24,7 @@ from ._dial import Dialer, PerAttempt
 from ._dialing import Dialing
 from ._lifecycle import Closers
 from ._outbound import check_thread
-from ._registry import Registry
+from ._registry import Registry, accepted
 from ._scheduler import LoopScheduler
 from ._session import Session
 from ._settings import make_settings
@@ -43,9 +43,10 @@ DEFAULT_RECONNECT = Reconnect()
 
 
 class ReconnectInfo(msgspec.Struct, frozen=True):
-    """What `on_reconnect` handlers get.
+    """What `on_reconnect` functions get.
 
-    ``downtime`` is in seconds; ``attempts`` counts those that it took to dial, 0 after `Client.bind`.
+    ``downtime`` is in seconds; ``attempts`` counts those that it took to dial, 0 after `Client.bind`. ``resumed`` is
+    false: the server has a new peer. (No session survives a drop yet.)
     """
 
     resumed: bool
@@ -68,7 +69,8 @@ class Client(Registrar, Caller):
         ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
         proxy: a proxy's URL, True for the one that the environment names, None for none.
         limits: bounds of the connection and of the queue while there is none.
-        reconnect: how long to wait between attempts; None does not dial again after a drop.
+        reconnect: how long to wait between attempts, and when to stop. None does not dial again after a drop; the first
+            connection is tried as ever.
         offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
             `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
         connect_timeout: seconds for the first connection, all attempts; None tries for ever.
@@ -79,6 +81,9 @@ class Client(Registrar, Caller):
         expose_errors: send the text of unexpected exceptions to the other side (or ask a predicate for each).
         extensions: find out whether the server is wsrpc, too, for flow control and binary messages; plain ws-wrapper
             peers ignore the one message that this takes. False says nothing but ws-wrapper's own messages.
+
+    Raises:
+        TypeError, ValueError: an option is of another kind, or out of its range; the URL is none.
     """
 
     def __init__(
@@ -107,6 +112,8 @@ class Client(Registrar, Caller):
         policy: Any = reconnect
         if policy is not None and not isinstance(policy, Reconnect):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
+        if connect_timeout is not None and not connect_timeout > 0:
+            raise ValueError(f"connect_timeout= is more than 0 seconds, or None for ever; got {connect_timeout!r}")
         settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
         self._limits = settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
@@ -144,7 +151,8 @@ class Client(Registrar, Caller):
         self._failure: Exception | None = None
         self._failed_at: TracebackType | None = None
         """Where that came from: it is raised again and again, and each time would add to its traceback."""
-        self._on_reconnect: list[Callable[[ReconnectInfo], Any]] = []
+        self._on_reconnect: list[tuple[Callable[..., Any], int]] = []
+        """Functions, with how many arguments each takes."""
         self._again = False
         """Whether the next connection is not the first since `close`."""
         self._returned: ReconnectInfo | None = None
@@ -170,7 +178,7 @@ class Client(Registrar, Caller):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection."""
+        """Whether there is a connection, also while its `open` handlers run (``state`` is ``"opening"`` then)."""
         return self._peer.connected
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
@@ -186,8 +194,16 @@ class Client(Registrar, Caller):
         router._include_in(self._registry, channel)
 
     def on_reconnect(self, function: F, /) -> F:
-        """Call ``function(info)``, sync or async, after each connection but the first; works as a decorator."""
-        self._on_reconnect.append(function)
+        """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
+
+        That is when its `open` handlers are done. ``info`` is a `ReconnectInfo`; a function without parameters will do,
+        too. Those that are async run on beside everything else, also when the connection has ended again meanwhile.
+        What they raise goes to the log.
+
+        Raises:
+            TypeError: it is no function, or needs more arguments.
+        """
+        self._on_reconnect.append((function, accepted("on_reconnect", ("info",), function)))
         return function
 
     async def __aenter__(self) -> Self:
@@ -215,7 +231,8 @@ class Client(Registrar, Caller):
             ConnectFailed: no attempt succeeded in time, or ``Reconnect(stop=)`` says that it is enough.
             HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is none, in a way that
                 another attempt would not change.
-            ConnectionLost: `close` was called meanwhile.
+            ConnectionLost: `close` was called meanwhile; or the connection ended while its `open` handlers ran, and is
+                not dialed again.
         """
         if self._transport is not None:
             transport, self._transport = self._transport, None
@@ -244,8 +261,11 @@ class Client(Registrar, Caller):
     async def wait_connected(self) -> None:
         """Wait until there is a connection and its `open` handlers are done. Cancelling is safe.
 
+        A client that is ``"idle"`` waits for somebody to connect or bind.
+
         Raises:
-            ConnectFailed, HandshakeRejected, ConnectionLost: there will be none.
+            ConnectionLost: there will be none, because the client was closed, or the last one is not dialed again.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`, also on the way back.
         """
         while True:
             if self._peer.connected:
@@ -379,8 +399,8 @@ class Client(Registrar, Caller):
         self._announce(None)
         # Here, because whoever brought the connection may have stopped waiting for it.
         if self._returned is not None:
-            for function in list(self._on_reconnect):  # one may register another
-                self._peer._run_in_background("on_reconnect", function, self._returned)
+            for function, count in list(self._on_reconnect):  # one may register another
+                self._peer._run_in_background("on_reconnect", function, *(self._returned,)[:count])
 
     def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """The connection is gone; says whether another one will come."""
@@ -456,6 +476,8 @@ class Client(Registrar, Caller):
 
     def _stopped(self, failure: Exception) -> None:
         self._give_up(failure)
+        if self._peer.transport is None:  # or one is closing, which ends as it was told to
+            self._peer._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
         self._peer._out.discard(self._peer._out.ending)
 
     def _failed(self, what: str, delay: float) -> None:

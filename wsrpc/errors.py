@@ -103,10 +103,10 @@ class ConnectionLost(WsrpcError, ConnectionError):
         self.outcome: Outcome = outcome
 
     def __str__(self) -> str:
-        text = f"the connection ended ({f'{self.code} {self.reason}'.rstrip()})"
-        return (
-            f"{text}; nothing was sent" if self.outcome == "not_sent" else f"{text}; what was in the air may have run"
-        )
+        how = f"{self.code} {self.reason}".rstrip()
+        if self.outcome == "not_sent":
+            return f"there is no connection ({how}); nothing was sent"
+        return f"the connection ended ({how}); what was in the air may have run"
 
 
 class SessionLost(ConnectionLost):

@@ -126,7 +126,7 @@ async def test_half_an_answer_is_none() -> None:
 
 @pytest.mark.parametrize("direction", ["up", "down", None])
 async def test_silence_is_found_out_by_pings(direction: Any) -> None:
-    limits = Limits(close_timeout=0.1, ping_interval=0.05, ping_timeout=0.05)
+    limits = Limits(close_timeout=0.1, ping_interval=0.25, ping_timeout=0.25)  # long for a request to get there
     async with story(limits=limits) as s:
         async with s.proxy.silence(direction):
             request = asyncio.create_task(s.client.request("park"))
@@ -153,7 +153,7 @@ async def test_order_holds_on_a_bad_line() -> None:
             for number in range(200):
                 await s.client.emit("note", number)
                 if number % 20 == 0:
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)  # so that they leave in several pieces
             assert await s.client.request("echo", 1) == 1
         assert s.noted == list(range(200))
         assert s.closed == []

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
+
+NOBODY = "ws://127.0.0.1:1/"
 
 PEM = Path(__file__).parent.parent / "adapters" / "localhost.pem"
 """A key and a certificate that it signed itself, for localhost and 127.0.0.1, valid for a hundred years."""
@@ -72,6 +75,9 @@ async def test_giving_up_ends_what_was_waiting(deaf_port: int) -> None:
     with pytest.raises(ConnectionLost) as caught:
         await request
     assert caught.value.outcome == "not_sent"
+    assert "gave up: could not connect in" in caught.value.reason
+    with pytest.raises(ConnectionLost, match=r"no connection \(1006 the client gave up: could not connect in"):
+        await client.request("x")
     with pytest.raises(ConnectFailed):
         await client.wait_connected()
     with pytest.raises(ConnectionLost):
@@ -264,12 +270,28 @@ def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
         Client(url)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "ws://", ""])
-async def test_a_url_that_is_none_is_not_tried_again(url: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "ws://", "", 5, None])
+async def test_a_url_that_is_none_is_not_tried_again(url: Any, caplog: pytest.LogCaptureFixture) -> None:
     client = Client(lambda: url, reconnect=AT_ONCE, connect_timeout=1.0)
     with pytest.raises(ValueError, match="ws://"):
         await client.connect()
     assert attempts_in(caplog) == []
+    await client.close()
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
+def test_a_connect_timeout_that_is_none_is_refused_at_once(seconds: float) -> None:
+    with pytest.raises(ValueError, match="connect_timeout= is more than 0 seconds"):
+        Client(NOBODY, connect_timeout=seconds)
+
+
+async def test_headers_that_are_none_say_what_headers_are(caplog: pytest.LogCaptureFixture) -> None:
+    wrong: Any = "Authorization: x"
+    with pytest.raises(TypeError, match="mapping of names to values"):
+        Client(NOBODY, headers=wrong)
+    client = Client(NOBODY, headers=lambda: wrong, reconnect=AT_ONCE, connect_timeout=0.05)
+    with pytest.raises(ConnectFailed, match="mapping of names to values"):
+        await client.connect()
     await client.close()
 
 
@@ -345,8 +367,10 @@ async def test_connect_twice_is_one_connection() -> None:
 async def test_wait_connected_after_close_says_so() -> None:
     client = Client("ws://127.0.0.1:1/")
     await client.close()
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ConnectionLost, match="the client was closed"):
         await client.wait_connected()
+    with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
+        await client.request("x")
 
 
 # ---------------------------------------------------------------- TLS

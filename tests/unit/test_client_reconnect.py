@@ -178,7 +178,8 @@ async def test_connect_timeout_is_for_the_first_connection_only() -> None:
         connecting = asyncio.create_task(client.connect())
         peer = await raw.accept()
         await connecting
-        client._connect_timeout = 0.0
+        assert client._dialing is not None
+        client._dialing._timeout = 0.0
         peer.drop()
         for _ in range(3):
             await raw.refuse("503 Later")
@@ -443,6 +444,24 @@ async def test_handlers_that_fail_do_not_stop_the_way_back(caplog: pytest.LogCap
         assert await client.request("echo", 1) == 1
     texts = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
     assert {"on_reconnect went wrong", "so did this", "division by zero"} <= set(texts)
+
+
+async def test_a_function_for_on_reconnect_may_do_without_the_info() -> None:
+    async with dialed() as (client, _, _):
+        told: asyncio.Queue[str] = asyncio.Queue()
+
+        @client.on_reconnect
+        async def again() -> None:
+            told.put_nowait("again")
+
+        drop(client)
+        assert await told.get() == "again"
+
+
+@pytest.mark.parametrize("wrong", [lambda info, more: None, "again", None])
+def test_what_on_reconnect_cannot_call_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"'on_reconnect' is (a callable|called with \(info\))"):
+        Client().on_reconnect(wrong)
 
 
 async def test_a_server_that_closes_each_connection_at_once() -> None:

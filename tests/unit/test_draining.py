@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from core_driver import Blocked, messages
+from core_driver import Blocked, messages, start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
@@ -54,10 +54,6 @@ class Observed:
     async def closed_with_1012(self) -> bool:
         info = await self.ended
         return (info.code, info.was_clean) == (1012, True)
-
-
-def start(coroutine: Any) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(coroutine)
 
 
 async def said(raw: RawPeer) -> Any:

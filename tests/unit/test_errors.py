@@ -88,7 +88,7 @@ def test_they_say_something_in_one_short_line(error: errors.WsrpcError) -> None:
 
 def test_what_they_say() -> None:
     lost = errors.ConnectionLost(1001, "away", "not_sent")
-    assert str(lost) == "the connection ended (1001 away); nothing was sent"
+    assert str(lost) == "there is no connection (1001 away); nothing was sent"
     assert str(errors.ConnectionLost(1006)) == ("the connection ended (1006); what was in the air may have run")
     assert str(errors.ConnectFailed(1, None)) == "could not connect in 1 attempt"
     assert str(errors.ConnectFailed(2, OSError("refused"))) == (

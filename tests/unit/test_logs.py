@@ -142,9 +142,10 @@ async def test_texts_about_a_connection_say_nothing_of_messages() -> None:
     await client.close()
     with pytest.raises(ConnectionLost) as no_connection:
         await client.wait_connected()
-    for text in (str(reasons[0]), str(no_info.value), str(no_connection.value)):
-        assert text.startswith("the connection ended (")
-        assert "message" not in text
+    ended, *never = str(reasons[0]), str(no_info.value), str(no_connection.value)
+    assert ended.startswith("the connection ended (")
+    assert all(text.startswith("there is no connection (") for text in never)
+    assert all("message" not in text for text in (ended, *never))
 
 
 # ---------------------------------------------------------------- failures
