@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from ._connection import WebSocketClientConnection, library_options
 from ._url import BadURL, check_url
@@ -43,6 +44,10 @@ async def dial(
         ValueError: for a URL that is none.
     """
     check_url(url, tls=ssl is not None)
+    try:
+        parse_uri(url)
+    except InvalidURI as exc:
+        raise BadURL(f"a URL names a host, got {url!r}") from exc
     limits = limits or Limits()
     options = library_options(limits)
     options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
@@ -57,13 +62,20 @@ async def dial(
             **options,
         )
     except InvalidURI as exc:
-        raise BadURL(f"a URL names a host, got {url!r}") from exc
+        # Not the URL that was given: what the server redirects to, a login page for instance. It has refused.
+        if isinstance(exc.__context__, InvalidStatus):
+            raise _rejected(exc.__context__) from exc
+        raise
     except InvalidStatus as exc:
-        body = bytes(exc.response.body or b"").decode(errors="replace")
-        said = {name.lower(): value for name, value in exc.response.headers.raw_items()}
-        raise HandshakeRejected(exc.response.status_code, body, said) from exc
+        raise _rejected(exc) from exc
     assert isinstance(connection, WebSocketClientConnection)
     return connection.wsrpc
+
+
+def _rejected(exc: InvalidStatus) -> HandshakeRejected:
+    body = bytes(exc.response.body or b"").decode(errors="replace")
+    said = {name.lower(): value for name, value in exc.response.headers.raw_items()}
+    return HandshakeRejected(exc.response.status_code, body, said)
 
 
 class Dialer:
