@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +22,9 @@ from .limits import Limits
 from .websocket import WebSocketTransport
 
 __all__ = ["Dialer", "PerAttempt", "dial"]
+
+VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""What a header's value may have (RFC 9110, 5.5)."""
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -109,7 +113,13 @@ class Dialer:
         url, given, token = [await _evaluate(option) for option in self._options]
         headers = dict(given or {})
         if token is not None:
+            if not isinstance(token, str):
+                raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
             headers["Authorization"] = f"Bearer {token}"
+        for name, value in headers.items():
+            # The library's error, if it has one, says the value, which then is in the log: a token most likely.
+            if not VALUE.fullmatch(str(value)):
+                raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")
         return await dial(
             url,
             limits=self._limits,
@@ -121,12 +131,15 @@ class Dialer:
 
 
 async def _evaluate(given: Any) -> Any:
-    value = given() if callable(given) else given
     try:
+        value = given() if callable(given) else given
         return await value if inspect.isawaitable(value) else value
-    except asyncio.CancelledError as exc:
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as exc:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        # Something inside was cancelled, not the dialing: an attempt that failed.
-        raise RuntimeError(f"{given!r} was cancelled") from exc
+        # Something inside was cancelled, for instance, not the dialing: an attempt that failed.
+        label = getattr(given, "__qualname__", type(given).__name__)
+        raise RuntimeError(f"{label} raised {exc!r}") from exc
