@@ -277,7 +277,8 @@ class Client(Registrar, Caller):
         self._enter_loop()
         self._begin(Input.BIND)
         self._take(session, 0)
-        await self._peer.wait_opened()
+        if self._peer.transport is transport:  # else a handler has bound another one in its first step
+            await self._peer.wait_opened()
         if self._peer.transport is not transport:
             ending = self._peer._out.ending
             raise ConnectionLost(ending.code, ending.reason)
@@ -367,7 +368,7 @@ class Client(Registrar, Caller):
             self._watch.start()
 
     def _take(self, session: Session, attempts: int) -> None:
-        downtime = 0.0 if self._peer.connected else self._scheduler.time() - self._lost_at
+        downtime = 0.0 if self._peer.transport is not None else self._scheduler.time() - self._lost_at
         self._peer._make_way(session)
         self._schedule.opened()
         self._returned = ReconnectInfo(False, attempts, downtime) if self._again else None
