@@ -153,7 +153,8 @@ class Server(Registrar):
             raise ValueError(f"a path begins with a slash, got {path!r}")
 
         async def accept(transport: WebSocketTransport) -> None:
-            await self.accept(transport)
+            with suppress(ConnectionLost):  # the server has closed since this one was let in, and so is it
+                await self.accept(transport)
 
         async def begin() -> Listener:
             if self._closed:

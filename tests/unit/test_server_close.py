@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import socket
 import weakref
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import CLOSE, TEXT, raw_client
+from raw_websocket import CLOSE, TEXT, handshake, raw_client
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, RemoteError, Server
+from wsrpc._listening import Listening
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -274,3 +279,30 @@ async def test_cancelling_close_lets_it_be_called_again() -> None:
             mute.drop()
             await server.close()
             assert server.peers == ()
+
+
+async def test_a_close_as_somebody_comes_in_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever in the opening handshake it is: the library's log would name it an error of the handler."""
+    loop = asyncio.get_running_loop()
+    for turns in range(12):
+        server = Server(limits=Limits(close_timeout=0.05))
+        with socket.socket() as sock:
+            async with server.listen() as listener:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, ("127.0.0.1", listener.port))
+                await turns_until(lambda: [each for each in opening_of(listener) if hasattr(each, "transport")])
+                await loop.sock_sendall(sock, handshake(host="127.0.0.1"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                closing = asyncio.create_task(server.close())
+                with suppress(ConnectionError):
+                    while await asyncio.wait_for(loop.sock_recv(sock, 1000), 5):
+                        pass
+                sock.close()
+                await closing
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def opening_of(listening: Listening) -> list[Any]:
+    assert listening._listener is not None
+    return list(listening._listener._opening)
