@@ -107,6 +107,8 @@ class Client(Registrar, Caller):
         policy: Any = reconnect
         if policy is not None and not isinstance(policy, Reconnect):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
+        if connect_timeout is not None and not connect_timeout >= 0:
+            raise ValueError(f"connect_timeout= is a number of seconds, 0 or more, or None; got {connect_timeout!r}")
         settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
         self._limits = settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
