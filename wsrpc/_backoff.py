@@ -106,7 +106,20 @@ class Schedule:
         return self.failed(error)
 
     def failed(self, error: Exception) -> float | None:
-        """An attempt has failed: seconds until the next one, None if there is to be none."""
+        """An attempt has failed: seconds until the next one, None if there is to be none.
+
+        Raises:
+            Exception: whatever a strategy of the user raises.
+        """
+        self.stopped = False
+        try:
+            return self._judge(error)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # which would end whoever asks here, in the midst of its work
+            raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
+
+    def _judge(self, error: Exception) -> float | None:
         state = self._state
         state.set_exception((type(error), error, error.__traceback__))
         retry = self._retry

@@ -101,10 +101,10 @@ class Caller(OnChannel):
     """`emit`, `emit_nowait`, `request`, `stream` and `open_channel`, on one channel of one peer.
 
     Where there may be another connection, ``offline`` says what becomes of a message while there is none: ``"queue"``
-    lets it wait for the next one, ``"fail"`` raises `ConnectionLost` at once, with ``outcome="not_sent"``. With
-    ``"fail"``, what waits on a connection that is there, for its `open` handlers or for its turn on a full line, fails
-    so when that connection ends. None, the default, is what the client was made with. On a server's peers nothing
-    ever waits for another connection.
+    lets it wait for the next one, ``"fail"`` raises `ConnectionLost` at once, with ``outcome="not_sent"``. (While the
+    other side drains, it is as if there were none.) With ``"fail"``, what waits on a connection that is there, for its
+    `open` handlers or for its turn on a full line, fails so when that connection ends. None, the default, is what the
+    client was made with. On a server's peers nothing ever waits for another connection.
     """
 
     __slots__ = ()

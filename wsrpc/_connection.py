@@ -34,7 +34,7 @@ LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
 """The library's own log: what it says at INFO, wsrpc says too, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 
-TEXT, BINARY, CONT, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PONG
+TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
 
 def library_options(limits: Limits) -> dict[str, Any]:
@@ -62,8 +62,12 @@ class _Pushing(Connection):
     """Whether the library is between two messages, so that plain frames need not go through it."""
     written = 0
     """Bytes handed over for writing."""
+    pongs = 0
+    """Bytes of those that were added to the line since it is full."""
+    hard_cap: int
 
     def _set_up(self, limits: Limits, *, client: bool) -> None:
+        self.hard_cap = limits.hard_cap
         self.heartbeat = Heartbeat(self, self.loop, limits)
         self.stall_watch = StallWatch(self, self.loop, limits)
         self.wsrpc = WebSocketTransport(self, self.heartbeat, masked=client)
@@ -85,6 +89,10 @@ class _Pushing(Connection):
         else:
             if opcode is PONG:
                 self.heartbeat.pong(bytes(event.data))
+            elif opcode is PING and self.wsrpc._paused:
+                self.pongs += len(event.data) + 2
+                if self.pongs > self.hard_cap:  # whoever pings on and on, and does not read the answers
+                    self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
             super().process_event(event)
 
     def data_received(self, data: bytes) -> None:
@@ -109,6 +117,7 @@ class _Pushing(Connection):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.pongs = 0
         self.stall_watch.start()
         self.wsrpc._pause_sending()
 
@@ -128,14 +137,15 @@ class _Pushing(Connection):
     def send_data(self) -> None:
         # In place of the library's, to count what is written.
         data = self.wsrpc._take_gathered()
+        pieces = self.protocol.data_to_send()
+        if pieces:
+            # Together: thousands of answers to pings, one by one, would take asyncio seconds on a line that is full.
+            data += b"".join(pieces)
         if data:
             self.written += len(data)
             self.transport.write(data)
-        for data in self.protocol.data_to_send():
-            if data:
-                self.written += len(data)
-                self.transport.write(data)
-            elif self.transport.can_write_eof():
+        if b"" in pieces:  # the end
+            if self.transport.can_write_eof():
                 with suppress(OSError, RuntimeError):  # the connection is broken already, which is told elsewhere
                     self.transport.write_eof()
             else:  # TLS

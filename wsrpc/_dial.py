@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from ._connection import WebSocketClientConnection, library_options
 from ._url import BadURL, check_url
@@ -20,6 +22,9 @@ from .limits import Limits
 from .websocket import WebSocketTransport
 
 __all__ = ["Dialer", "PerAttempt", "dial"]
+
+VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""What a header's value may have (RFC 9110, 5.5)."""
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -43,6 +48,10 @@ async def dial(
         ValueError: for a URL that is none.
     """
     check_url(url, tls=ssl is not None)
+    try:
+        parse_uri(url)
+    except InvalidURI as exc:
+        raise BadURL(f"a URL names a host, got {url!r}") from exc
     limits = limits or Limits()
     options = library_options(limits)
     options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
@@ -57,13 +66,20 @@ async def dial(
             **options,
         )
     except InvalidURI as exc:
-        raise BadURL(f"a URL names a host, got {url!r}") from exc
+        # Not the URL that was given: what the server redirects to, a login page for instance. It has refused.
+        if isinstance(exc.__context__, InvalidStatus):
+            raise _rejected(exc.__context__) from exc
+        raise
     except InvalidStatus as exc:
-        body = bytes(exc.response.body or b"").decode(errors="replace")
-        said = {name.lower(): value for name, value in exc.response.headers.raw_items()}
-        raise HandshakeRejected(exc.response.status_code, body, said) from exc
+        raise _rejected(exc) from exc
     assert isinstance(connection, WebSocketClientConnection)
     return connection.wsrpc
+
+
+def _rejected(exc: InvalidStatus) -> HandshakeRejected:
+    body = bytes(exc.response.body or b"").decode(errors="replace")
+    said = {name.lower(): value for name, value in exc.response.headers.raw_items()}
+    return HandshakeRejected(exc.response.status_code, body, said)
 
 
 class Dialer:
@@ -100,7 +116,13 @@ class Dialer:
         _check_headers(given)
         headers = dict(given or {})
         if token is not None:
+            if not isinstance(token, str):
+                raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
             headers["Authorization"] = f"Bearer {token}"
+        for name, value in headers.items():
+            # The library's error, if it has one, says the value, which then is in the log: a token most likely.
+            if not VALUE.fullmatch(str(value)):
+                raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")
         return await dial(
             url,
             limits=self._limits,
@@ -117,12 +139,15 @@ def _check_headers(given: Any) -> None:
 
 
 async def _evaluate(given: Any) -> Any:
-    value = given() if callable(given) else given
     try:
+        value = given() if callable(given) else given
         return await value if inspect.isawaitable(value) else value
-    except asyncio.CancelledError as exc:
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as exc:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        # Something inside was cancelled, not the dialing: an attempt that failed.
-        raise RuntimeError(f"{given!r} was cancelled") from exc
+        # Something inside was cancelled, for instance, not the dialing: an attempt that failed.
+        label = getattr(given, "__qualname__", type(given).__name__)
+        raise RuntimeError(f"{label} raised {exc!r}") from exc

@@ -78,7 +78,7 @@ class Dialing:
         attempts = 0
         last: Exception | None = None
         try:
-            async with asyncio.timeout(self._timeout if delay is None else None):
+            async with asyncio.timeout(self._timeout if delay is None else None) as limit:
                 while True:
                     if delay is not None:
                         await self._pause(delay)
@@ -96,6 +96,8 @@ class Dialing:
                     self._owner._move(Input.FAILED)
                     self._owner._failed(f"could not connect: {type(last).__name__}: {last}", delay)
         except TimeoutError as exc:
+            if not limit.expired():
+                raise  # of an attempt, after which there is to be no other
             late = TimeoutError(f"no connection within connect_timeout={self._timeout} s")
             raise ConnectFailed(attempts, last or late) from last or exc
 

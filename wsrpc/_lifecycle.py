@@ -159,7 +159,12 @@ class Closers:
 
 
 class Opening:
-    """The time during which `open` handlers run; ``done`` is called once, when they are finished or overdue."""
+    """The time during which `open` handlers run; ``done`` is called once, when they are finished or overdue.
+
+    `start` runs them, after the peer knows of this: where their first step runs at once, it may end the connection.
+    """
+
+    task: asyncio.Task[None]
 
     def __init__(
         self,
@@ -172,16 +177,20 @@ class Opening:
         raised: Raised,
     ) -> None:
         self._unfinished = unfinished
+        self._loop = loop
+        self._raised = raised
+        self._started = self._stopped = False
         self._done = done
         self._overdue = overdue
         self._over: asyncio.Future[None] = loop.create_future()
         self._timer: Timer = loop.call_at(loop.time() + patience, self._late)
-        self._task = loop.spawn(finish_all(unfinished, raised))
-        self._task.add_done_callback(self._finished)
 
-    @property
-    def task(self) -> asyncio.Task[None]:
-        return self._task
+    def start(self) -> None:
+        self.task = self._loop.spawn(finish_all(self._unfinished, self._raised))
+        self.task.add_done_callback(self._finished)
+        self._started = True
+        if self._stopped:
+            self._stop()
 
     def connection_lost(self, *, user_closed: bool) -> None:
         """The connection is gone: stop the handlers and let whoever waits go on.
@@ -190,8 +199,13 @@ class Opening:
         """
         self._timer.cancel()
         if not user_closed:
-            self._task.cancel("the connection ended")
+            self._stop()
         self._end()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        if self._started:
+            self.task.cancel("the connection ended")
 
     async def wait(self) -> None:
         await asyncio.shield(self._over)

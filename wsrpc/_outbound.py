@@ -117,6 +117,7 @@ class Outbound:
         """Begin nothing new on this connection."""
         self.silent = True
         self.update_clear()
+        self._refuse_bound(self._drained())
 
     def agree(self, codec: NegotiatedCodec | None, limits: Announced) -> None:
         """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
@@ -148,10 +149,7 @@ class Outbound:
 
         But not what was to leave on this one or not at all.
         """
-        for ticket in self._outbox.bound():
-            error = ConnectionLost(info.code, info.reason, "not_sent")
-            if not self._outbox.refuse(ticket, error):
-                self._warn("an event that waited for the `open` handlers was not sent: %s", error)
+        self._refuse_bound(ConnectionLost(info.code, info.reason, "not_sent"))
         for pending in self.requests.all():
             if pending.sent:
                 self.requests.fail(pending, ConnectionLost(info.code, info.reason, "unknown"))
@@ -170,6 +168,13 @@ class Outbound:
         self.line.reset()
         if not self.requests:
             self.requests.stop()
+
+    def _refuse_bound(self, why: ConnectionLost) -> None:
+        """What was to leave on this connection or not at all will not."""
+        for ticket in self._outbox.bound():
+            error = ConnectionLost(why.code, why.reason, "not_sent")  # one for each that raises it
+            if not self._outbox.refuse(ticket, error):
+                self._warn("an event that waited for the `open` handlers was not sent: %s", error)
 
     def discard(self, info: CloseInfo) -> None:
         """No connection will come: requests that wait for one fail, events are lost and the log says so."""
@@ -276,6 +281,8 @@ class Outbound:
             bound = self.fails(offline)
             if bound and self.broken:
                 raise self._not_sent()
+            if bound and self.silent:
+                raise self._drained()
             self._queue(message, bound=bound)
 
     def send_nowait(self, payload: bytes, /) -> bool:
@@ -343,6 +350,8 @@ class Outbound:
                 must_queue = self._must_queue(message)
                 if bound and (self.broken or self._session is not session):
                     raise self._not_sent()
+                if bound and must_queue and self.silent:
+                    raise self._drained()
                 if (line.full and not must_queue) or (line.awaited and not my_turn):
                     of_connection = bound or message.h is not UNSET
                     my_turn = await line.wait_turn(pending, first=my_turn, bound=of_connection)
@@ -432,8 +441,11 @@ class Outbound:
 
     def _must_wait_for_another(self) -> bool:
         if not self.keeps_offline:
-            raise ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
+            raise self._drained()
         return True
+
+    def _drained(self) -> ConnectionLost:
+        return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
 
     async def wait_written(self) -> None:
         """Wait until whatever waits for room in the line has been sent. Cancelling is safe."""

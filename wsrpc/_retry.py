@@ -91,7 +91,8 @@ async def ask_again(
         return isinstance(error, Exception) and not isinstance(error, RequestTimeout)
 
     async def sleep(seconds: float) -> None:
-        until = loop.time() + seconds
+        # 0 first, so that not-a-number is 0, too: it would confuse the event loop's timers, those of others included.
+        until = loop.time() + max(0.0, seconds)
         if deadline is None or until < deadline:
             await _sleep_until(until, loop)
         else:

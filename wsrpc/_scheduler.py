@@ -49,6 +49,11 @@ class LoopScheduler:
         self.create_future: Callable[[], asyncio.Future[Any]] = self._create_future
         self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = self._spawn
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its loop is another one than that which runs now."""
+        return self._loop is not None and self._loop is not asyncio.get_running_loop()
+
     def renew(self) -> bool:
         """Use the loop that runs now; says whether it is another one."""
         loop = asyncio.get_running_loop()

@@ -297,7 +297,8 @@ class Client(Registrar, Caller):
         self._enter_loop()
         self._begin(Input.BIND)
         self._take(session, 0)
-        await self._peer.wait_opened()
+        if self._peer.transport is transport:  # else a handler has bound another one in its first step
+            await self._peer.wait_opened()
         if self._peer.transport is not transport:
             ending = self._peer._out.ending
             raise ConnectionLost(ending.code, ending.reason)
@@ -314,8 +315,7 @@ class Client(Registrar, Caller):
         check_close(code, reason)
         if self._peer.connected:
             check_thread(self._peer._out.thread, "client.close()")
-        if self._peer.transport is None:
-            self._enter_loop()
+        self._enter_loop()
         # Remembered because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
         if self._state != "closing" or self._closing is None or self._closing.done():
@@ -353,13 +353,17 @@ class Client(Registrar, Caller):
             self._watch.stop()
 
     def _enter_loop(self) -> None:
-        """Make sure that nothing is left of another event loop than the one that runs."""
-        if not self._scheduler.renew():
-            return
-        if self._peer.transport is not None:
+        """Make sure that nothing is left of another event loop than the one that runs.
+
+        Raises:
+            RuntimeError: a connection is; nothing has changed.
+        """
+        if self._peer.transport is not None and self._scheduler.is_elsewhere:
             raise RuntimeError(
                 "this client was connected when its event loop ended: close() it there, or make a new Client"
             )
+        if not self._scheduler.renew():
+            return
         if self._state != "closed":
             self._state = "idle"
         self._peer._out.requests.stop()
@@ -387,7 +391,7 @@ class Client(Registrar, Caller):
             self._watch.start()
 
     def _take(self, session: Session, attempts: int) -> None:
-        downtime = 0.0 if self._peer.connected else self._scheduler.time() - self._lost_at
+        downtime = 0.0 if self._peer.transport is not None else self._scheduler.time() - self._lost_at
         self._peer._make_way(session)
         self._schedule.opened()
         self._returned = ReconnectInfo(False, attempts, downtime) if self._again else None

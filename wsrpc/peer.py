@@ -311,8 +311,7 @@ class Peer(Registrar, Caller):
         context = in_context(self._out.opening)
         unfinished = fire(self._registries, ("open", "connect"), (self,), self._handler_raised, context)
         if unfinished:
-            self._opening = context.run(
-                Opening,
+            opening = self._opening = Opening(
                 unfinished,
                 loop=self._loop,
                 patience=self._limits.open_handlers,
@@ -320,7 +319,8 @@ class Peer(Registrar, Caller):
                 overdue=self._open_overdue,
                 raised=self._handler_raised,
             )
-            context.run(self._keep, self._opening.task)
+            context.run(opening.start)
+            context.run(self._keep, opening.task)
         if self._session is session:  # a handler may have closed or bound again
             session.start()
             if self._opening is None:

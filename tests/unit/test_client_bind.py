@@ -9,7 +9,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ReconnectInfo, Server, dial
-from wsrpc.testing import memory_transports
+from wsrpc.testing import ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -254,3 +254,25 @@ async def test_a_connection_that_ends_when_what_waited_is_sent_is_not_open() -> 
     await client.close()
     with pytest.raises(ConnectionLost):
         await waiting
+
+
+async def test_over_a_connection_that_is_closing_there_was_no_time_without_one() -> None:
+    class Slow(ScriptedTransport):
+        """The other side does not answer the Close frame for a while."""
+
+        async def close(self, code: int = 1000, reason: str = "") -> None:
+            await answered.wait()
+            await super().close(code, reason)
+
+    answered = asyncio.Event()
+    infos: list[ReconnectInfo] = []
+    line = Slow()
+    client = Client(transport=line, extensions=False, limits=Limits(undecodable=1))
+    client.on_reconnect(infos.append)
+    async with client:
+        line.feed("{", "{")
+        assert not client.connected
+        assert client.peer.transport is line
+        await client.bind(ScriptedTransport())
+        answered.set()
+    assert [info.downtime for info in infos] == [0.0]

@@ -173,6 +173,24 @@ async def test_other_refusals_are_tried_again(status: int, caplog: pytest.LogCap
         await client.close()
 
 
+@pytest.mark.parametrize("location", ["http://portal.example/login", "https://portal.example/", "mailto:a@b"])
+async def test_a_redirect_to_what_is_no_websocket_is_tried_again(
+    location: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The network of a hotel, which wants to be logged into first."""
+    async with raw_server() as raw:
+        client = Client(raw.url + "?token=secret", reconnect=AT_ONCE, limits=LIMITS)
+        connecting = asyncio.create_task(client.connect())
+        await raw.refuse("302 Found", "", f"Location: {location}")
+        peer = await raw.accept()
+        await connecting
+        peer.drop()
+        await client.close()
+    [warning] = attempts_in(caplog)
+    assert "HTTP 302" in warning
+    assert "secret" not in warning
+
+
 async def test_garbage_instead_of_a_handshake_is_tried_again() -> None:
     async with raw_server() as raw:
         client = Client(raw.url, reconnect=AT_ONCE, limits=LIMITS)

@@ -73,6 +73,47 @@ async def test_many_binds_leave_one_connection() -> None:
         await client.close()
 
 
+async def test_an_open_handler_that_binds_in_its_first_step_which_may_run_at_once() -> None:
+    """What then ends the second connection stops its handlers, which have no say in when the third one is open."""
+    dialed, accepted = zip(*(memory_transports() for _ in range(3)), strict=True)
+    client, server = Client(limits=LIMITS), named("it")
+    begun: list[int] = []
+    stopped: list[int] = []
+    go_on = asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        number = len(begun)
+        begun.append(number)
+        try:
+            if number == 0:
+                await client.bind(dialed[1])
+            await go_on.wait()
+        except asyncio.CancelledError:
+            stopped.append(number)
+            raise
+
+    accepting = [asyncio.create_task(server.accept(each)) for each in accepted]
+    first = asyncio.create_task(client.bind(dialed[0]))
+    await turns_until(lambda: len(begun) == 2)
+    with pytest.raises(ConnectionLost, match="another connection was bound") as caught:
+        await first
+    assert caught.value.code == 1001
+    dialed[1].abort()
+    await turns_until(lambda: client.state == "idle")
+    third = asyncio.create_task(client.bind(dialed[2]))
+    await turns_until(lambda: len(begun) == 3)
+    await turns_until(lambda: len(stopped) == 2)
+    assert sorted(stopped) == [0, 1]
+    assert client.state == "opening"
+    assert not third.done()
+    go_on.set()
+    await third
+    assert await client.request("who") == "it"
+    await client.close()
+    await asyncio.gather(*accepting)
+
+
 async def test_a_close_handler_that_binds_overtakes_the_bind_that_ended_the_connection() -> None:
     client = Client(limits=LIMITS)
     third: list[Any] = []

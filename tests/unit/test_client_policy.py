@@ -140,11 +140,14 @@ async def test_a_classifier_that_says_no_to_a_close_code() -> None:
                 await client.request("echo", 1)
 
 
-async def test_a_classifier_that_fails_ends_the_client(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("mistake", [LookupError("a mistake"), asyncio.CancelledError("a mistake")])
+async def test_a_classifier_that_fails_ends_the_client(
+    mistake: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     server = echoing()
 
     def broken(error: BaseException) -> bool:
-        raise LookupError("a mistake")
+        raise mistake
 
     async with server.listen() as listener:
         client = Client(listener.url, limits=LIMITS, reconnect=Reconnect(retry=broken))
@@ -152,9 +155,35 @@ async def test_a_classifier_that_fails_ends_the_client(caplog: pytest.LogCapture
             client.peer.info.underlying.transport.abort()
             await client.peer.wait_closed()
             assert client.state == "closed"
-            with pytest.raises(LookupError):
+            with pytest.raises((LookupError, RuntimeError), match="a mistake"):
                 await client.wait_connected()
-    assert "gives up: a mistake" in caplog.text
+    assert "gives up: " in caplog.text
+    assert "a mistake" in caplog.text
+
+
+async def test_a_refusal_after_it_was_once_stopped_is_that_refusal() -> None:
+    async with raw_server() as raw:
+        client = Client(raw.url, limits=LIMITS, reconnect=Reconnect(stop=stop_after_attempt(1)))
+        connecting = asyncio.create_task(client.connect())
+        await raw.refuse("503 Later")
+        with pytest.raises(ConnectFailed):
+            await connecting
+        connecting = asyncio.create_task(client.connect())
+        await raw.refuse("401 No")
+        with pytest.raises(HandshakeRejected):
+            await connecting
+
+
+async def test_a_timeout_that_is_no_reason_to_go_on_is_raised_as_it_is() -> None:
+    """Not as that of ``connect_timeout``, which has not passed."""
+
+    def auth() -> str:
+        raise TimeoutError("no token")
+
+    client = Client("ws://127.0.0.1:1/", auth=auth, reconnect=Reconnect(retry=lambda error: False))
+    with pytest.raises(TimeoutError, match="no token"):
+        await client.connect()
+    assert client.state == "closed"
 
 
 async def test_retry_after_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 from core_driver import Driven, messages, redialing, start, turns
+from leftovers import turns_until
 from stream_driver import welcome
 
 from wsrpc import (
@@ -403,3 +404,54 @@ async def test_what_waits_on_an_anonymous_channel_fails_as_on_any_client() -> No
         await waiting
     await client.close()
     await server.close()
+
+
+@each_call
+async def test_while_the_other_side_drains_it_fails_at_once(name: str) -> None:
+    async with connect(server := Server()) as client:
+        began, may_end = asyncio.Event(), asyncio.Event()
+
+        @server.on("work")
+        async def work() -> str:
+            began.set()
+            await may_end.wait()
+            return "done"
+
+        begun = start(client.request("work"))
+        await began.wait()
+        closing = start(server.close(drain=60))
+        await turns_until(lambda: client.peer._out.silent)
+        with pytest.raises(ConnectionLost) as caught:
+            async with asyncio.timeout(5):
+                await CALLS[name](client, offline="fail")
+        assert (caught.value.code, caught.value.outcome) == (1012, "not_sent")
+        assert not begun.done()
+        may_end.set()
+        assert await begun == "done"
+        await closing
+
+
+async def test_what_waits_for_the_open_handlers_fails_when_the_other_side_drains() -> None:
+    server, go_on = Server(), asyncio.Event()
+    client = Client(offline="fail", reconnect=None)
+
+    @client.on("open")
+    async def opened() -> None:
+        await go_on.wait()
+
+    ours, theirs = memory_transports()
+    binding = start(client.bind(ours))
+    await server.accept(theirs)
+    waits = [start(client.emit("a")), start(client.request("b"))]
+    await asyncio.sleep(0)
+    closing = start(server.close(drain=60))
+    for each in waits:
+        with pytest.raises(ConnectionLost) as caught:
+            async with asyncio.timeout(5):
+                await each
+        assert (caught.value.code, caught.value.outcome) == (1012, "not_sent")
+    assert not closing.done()
+    go_on.set()
+    await binding
+    await closing
+    await client.close()

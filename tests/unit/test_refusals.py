@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from pathlib import Path
 from typing import Any, Never
@@ -35,6 +36,12 @@ def test_settings_of_another_kind(make: Any, options: dict[str, Any], words: str
 def test_reconnect_of_another_kind(reconnect: Any) -> None:
     with pytest.raises(TypeError, match=r"reconnect= takes a wsrpc\.Reconnect or None"):
         Client("ws://localhost/", reconnect=reconnect)
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan])
+def test_a_connect_timeout_that_is_none(seconds: float) -> None:
+    with pytest.raises(ValueError, match="connect_timeout= is more than 0 seconds, or None for ever"):
+        Client("ws://localhost/", connect_timeout=seconds)
 
 
 def test_a_tls_context_goes_with_wss() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import tenacity
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
+from tenacity.wait import wait_base
 
 from wsrpc import (
     BadResult,
@@ -410,6 +412,23 @@ async def test_stop_and_wait_take_the_place_of_numbers() -> None:
 
 def busy(error: BaseException) -> bool:
     return isinstance(error, RemoteError) and error.code == "busy"
+
+
+@pytest.mark.parametrize("seconds", [math.nan, -5.0])
+@pytest.mark.parametrize("timeout", [60.0, None])
+async def test_a_wait_that_makes_no_sense_is_none(seconds: float, timeout: float | None) -> None:
+    class Senseless(wait_base):
+        def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+            return seconds
+
+    d = Driven(dialer=True)
+    task = start(d.peer.request("q", retry=Retry(wait=Senseless()), timeout=timeout))
+    await rejects(d, OVERLOADED)
+    await turns()
+    d.clock.advance(0)
+    await turns()
+    d.feed({"i": await asked(d), "d": 1})
+    assert await task == 1
 
 
 @pytest.mark.parametrize(

@@ -384,8 +384,10 @@ def test_a_client_that_was_connected_when_its_loop_ended_says_so() -> None:
         await client.bind(ours)
 
     async def use_again() -> None:
-        with pytest.raises(RuntimeError, match="event loop ended"):
-            await client.connect()
+        for use in (client.connect, client.connect, client.close, client.__aenter__, client.close):
+            with pytest.raises(RuntimeError, match="event loop ended"):
+                await use()
+            assert client.state == "connected"
 
     asyncio.run(leave_connected())
     asyncio.run(use_again())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from raw_websocket import CLOSE, TEXT, raw_client, raw_server
+from leftovers import turns_until
+from raw_websocket import CLOSE, PING, PONG, TEXT, raw_client, raw_server
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Server, WebSocketTransport, dial
@@ -217,3 +219,30 @@ async def test_who_sends_on_and_on_learns_that_nobody_is_there(who: str) -> None
                     await send_on_and_on()
             else:
                 await send_on_and_on()
+
+
+async def test_who_pings_on_and_on_and_reads_nothing_is_dropped_at_the_hard_cap() -> None:
+    server = Server(limits=Limits(high_water=10_000, hard_cap=1_000_000, ping_interval=None, stall=60))
+    ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+    server.on("close", lambda peer, info: ended.set_result(info))
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=10_000) as raw:
+        pings = raw.frame(PING, b"x" * 125) * 1000
+        for _ in range(400):  # 50 MB: more than the system takes
+            if ended.done():
+                break
+            with suppress(ConnectionError):
+                await raw.send(pings)
+        info = await asyncio.wait_for(ended, 5)
+        assert (info.code, info.reason) == (4408, "slow consumer")
+
+
+async def test_a_slow_reader_of_a_large_message_may_ping() -> None:
+    server = Server(limits=Limits(high_water=10_000, hard_cap=100_000, ping_interval=None))
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=10_000) as raw:
+        [peer] = server.peers
+        await peer.emit("large", "x" * 20_000_000)
+        await turns_until(lambda: peer.transport is not None and peer.transport.unsent > 1_000_000)
+        await raw.send(*[raw.frame(PING, b"%d" % number) for number in range(20)])
+        assert len((await raw.next_of(TEXT)).payload) > 20_000_000
+        assert [(await raw.next_of(PONG)).payload for _ in range(20)] == [b"%d" % number for number in range(20)]
+        assert server.peers == (peer,)
