@@ -483,6 +483,8 @@ class Client(Registrar, Caller):
         if self._peer.transport is None:  # or one is closing, which ends as it was told to
             self._peer._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
         self._peer._out.discard(self._peer._out.ending)
+        if self._dialing is not None and not self._dialing.first:  # else `connect` raises it
+            self._peer._tell("error", failure)
 
     def _failed(self, what: str, delay: float) -> None:
         self._peer._log(logging.WARNING, "%s; next attempt in %.1f s", what, delay)

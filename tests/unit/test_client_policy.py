@@ -80,6 +80,8 @@ async def test_giving_up_after_a_drop_ends_what_waited(caplog: pytest.LogCapture
     server = echoing()
     reconnect = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(4))
     client = Client(lambda: urls[-1], limits=LIMITS, reconnect=reconnect)
+    told: list[Exception] = []
+    client.on("error", lambda peer, error: told.append(error))
     async with server.listen() as listener:
         urls.append(listener.url)
         await client.connect()
@@ -92,6 +94,7 @@ async def test_giving_up_after_a_drop_ends_what_waited(caplog: pytest.LogCapture
         with pytest.raises(ConnectFailed) as failed:
             await client.wait_connected()
         assert failed.value.attempts == 3  # the drop was the first of four
+        assert told == [failed.value]
     assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
         f"the client gives up: {failed.value}"
     ]
