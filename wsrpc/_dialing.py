@@ -77,8 +77,9 @@ class Dialing:
     async def _dial(self, delay: float | None) -> tuple[Transport, int]:
         attempts = 0
         last: Exception | None = None
+        limit = asyncio.timeout(self._timeout if delay is None else None)
         try:
-            async with asyncio.timeout(self._timeout if delay is None else None) as limit:
+            async with limit:
                 while True:
                     if delay is not None:
                         await self._pause(delay)

@@ -54,6 +54,11 @@ class LoopScheduler:
         """Whether its loop is another one than that which runs now."""
         return self._loop is not None and self._loop is not asyncio.get_running_loop()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its loop runs, in whatever thread."""
+        return self._loop is not None and self._loop.is_running()
+
     def renew(self) -> bool:
         """Use the loop that runs now; says whether it is another one."""
         loop = asyncio.get_running_loop()

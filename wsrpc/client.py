@@ -313,8 +313,6 @@ class Client(Registrar, Caller):
             ValueError: if the code may not be sent or the reason has more than 123 bytes.
         """
         check_close(code, reason)
-        if self._peer.connected:
-            check_thread(self._peer._out.thread, "client.close()")
         self._enter_loop()
         # Remembered because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
@@ -356,12 +354,15 @@ class Client(Registrar, Caller):
         """Make sure that nothing is left of another event loop than the one that runs.
 
         Raises:
-            RuntimeError: a connection is; nothing has changed.
+            RuntimeError: a connection is, or that one goes on in another thread; nothing has changed.
         """
-        if self._peer.transport is not None and self._scheduler.is_elsewhere:
-            raise RuntimeError(
-                "this client was connected when its event loop ended: close() it there, or make a new Client"
-            )
+        if self._scheduler.is_elsewhere:
+            if self._scheduler.is_running:
+                check_thread(self._peer._out.thread, "client.method()")
+            if self._peer.transport is not None:
+                raise RuntimeError(
+                    "this client was connected when its event loop ended: close() it there, or make a new Client"
+                )
         if not self._scheduler.renew():
             return
         if self._state != "closed":

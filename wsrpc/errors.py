@@ -284,6 +284,10 @@ class BadResult(WsrpcError):
     _channel: Any = None
     """The anonymous channel on which it came."""
 
+    def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
+        restore, (cls, args, state) = super().__reduce__()
+        return restore, (cls, args, {name: value for name, value in state.items() if name != "_channel"})
+
 
 class MessageTooBig(WsrpcError):
     """The message exceeds what the other side accepts; it was not sent."""

@@ -11,6 +11,7 @@ import pytest
 
 import wsrpc
 from wsrpc import errors
+from wsrpc.testing import pair
 
 PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "ConnectionLost": (errors.WsrpcError, ConnectionError),
@@ -78,6 +79,16 @@ def test_they_can_be_pickled_and_copied(error: errors.WsrpcError) -> None:
         assert str(back) == str(error)
         state = {k: v for k, v in vars(error).items() if k != "last_error"}
         assert {k: v for k, v in vars(back).items() if k != "last_error"} == state
+
+
+async def test_that_of_a_stream_can_be_pickled_and_does_not_take_the_connection_along() -> None:
+    async with pair() as (left, right):
+        right.on("numbers", lambda: iter(["one"]))
+        with pytest.raises(errors.BadResult) as caught:
+            async with left.stream("numbers", returns=int) as numbers:
+                await anext(numbers)
+    back = pickle.loads(pickle.dumps(caught.value))
+    assert str(back) == str(caught.value)
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)

@@ -11,7 +11,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import other_tasks, turns_until
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
-from wsrpc.testing import memory_transports
+from wsrpc.testing import ScriptedTransport, memory_transports
 
 clean = pytest.mark.usefixtures("nothing_left")
 
@@ -374,6 +374,26 @@ async def test_after_a_bound_connection_is_lost_the_client_is_idle() -> None:
         await client.close()
         assert client.state == "closed"
         await server.close()
+
+
+@clean
+@pytest.mark.parametrize("name", ["connect", "close", "bind"])
+async def test_in_another_thread_it_is_refused_also_while_it_dials(name: str) -> None:
+    client = Client(NOBODY, reconnect=NEVER, connect_timeout=None)
+
+    async def use() -> None:
+        async with asyncio.timeout(5):
+            await (client.bind(ScriptedTransport()) if name == "bind" else getattr(client, name)())
+
+    connecting = asyncio.create_task(client.connect())
+    await turns_until(lambda: client.state == "waiting")
+    with pytest.raises(RuntimeError, match="run_coroutine_threadsafe"):
+        await asyncio.to_thread(asyncio.run, use())
+    assert client.state == "waiting"
+    assert not connecting.done()
+    await client.close()
+    with pytest.raises(ConnectionLost):
+        await connecting
 
 
 def test_a_client_that_was_connected_when_its_loop_ended_says_so() -> None:
