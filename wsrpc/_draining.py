@@ -21,18 +21,22 @@ LONGEST = 365 * 86400.0
 
 
 class Draining:
-    """Closes peers with 1012, each as soon as it is idle, for at most ``seconds`` from now on. `run` is called once.
+    """Closes peers with 1012, each as soon as it is idle, for at most ``seconds`` from now on. `run` is called once;
+    nothing new is begun from now on.
 
     A peer is idle when no handler runs for it or waits for a place, no request to it is pending, no anonymous channel
     is open, what was accepted for it is written, and it has said, if it can, that nothing new is on its way.
     ``closers`` are the tasks that wait for the end themselves.
     """
 
-    def __init__(self, seconds: float, closers: Closers) -> None:
+    def __init__(self, seconds: float, closers: Closers, peers: Iterable[Peer]) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + min(seconds, LONGEST)
         self._closers = closers
         self._time: asyncio.Timeout | None = None
+        self._peers = list(peers)
+        for peer in self._peers:
+            peer._drain(self._deadline)
 
     def shorten(self, seconds: float) -> None:
         """End in ``seconds`` from now on, if that is sooner."""
@@ -40,14 +44,13 @@ class Draining:
         if self._time is not None and not self._time.expired():
             self._time.reschedule(self._deadline)
 
-    async def run(self, peers: Iterable[Peer]) -> None:
+    async def run(self) -> None:
         """Return when all are closed or the time is over; those that are left then are as they were."""
-        peers = list(peers)
         try:
             async with asyncio.timeout_at(self._deadline) as self._time:
-                endings = await asyncio.gather(*map(self._leave, peers), return_exceptions=True)
+                endings = await asyncio.gather(*map(self._leave, self._peers), return_exceptions=True)
         except TimeoutError:
-            if busy := sum(peer.connected for peer in peers):
+            if busy := sum(peer.connected for peer in self._peers):
                 logger.warning("draining ends: %d connections are closed in the midst of their work", busy)
             return
         finally:
@@ -57,7 +60,6 @@ class Draining:
                 logger.error("closing a connection failed", exc_info=error)
 
     async def _leave(self, peer: Peer) -> None:
-        peer._drain(self._deadline)
         await self._wait_idle(peer)
         await peer.close(CloseCode.SERVICE_RESTART, CLOSING)
 

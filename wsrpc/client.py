@@ -245,18 +245,15 @@ class Client(Registrar, Caller):
             self._begin(Input.CONNECT)
             self._dialing.begin(None, self._context.copy())
         orders = self._orders
-        self._waiting_users += 1
         try:
             await self.wait_connected()
         except asyncio.CancelledError:
-            alone = self._waiting_users == 1 and orders == self._orders and self._dialing.first
+            alone = self._waiting_users == 0 and orders == self._orders and self._dialing.first
             if alone and self._state in ("connecting", "waiting"):
                 self._move(Input.CANCELLED)
                 if dials := self._dialing.stop():
                     await asyncio.wait(dials)
             raise
-        finally:
-            self._waiting_users -= 1
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection and its `open` handlers are done. Cancelling is safe.
@@ -278,7 +275,11 @@ class Client(Registrar, Caller):
                 raise self._failure.with_traceback(self._failed_at)
             if self._announced is None:
                 self._announced = asyncio.get_running_loop().create_future()
-            failure = await asyncio.shield(self._announced)
+            self._waiting_users += 1
+            try:
+                failure = await asyncio.shield(self._announced)
+            finally:
+                self._waiting_users -= 1
             if failure is not None:
                 raise failure.with_traceback(self._failed_at)
 

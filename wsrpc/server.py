@@ -257,7 +257,7 @@ class Server(Registrar):
         if self._closing is None:
             self._closed = True
             if drain:
-                self._draining = Draining(drain, self._closers)
+                self._draining = Draining(drain, self._closers, self._peers)
             self._closing = asyncio.get_running_loop().create_task(self._close(drain))
         elif self._draining is not None:
             self._draining.shorten(drain)
@@ -269,7 +269,7 @@ class Server(Registrar):
         if self._draining is not None:
             await asyncio.sleep(0)  # the library stops listening in a task
             logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
-            await self._draining.run(self._peers)
+            await self._draining.run()
             self._draining = None
         peers = list(self._peers)
         endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers]
