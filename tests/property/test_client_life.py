@@ -171,7 +171,7 @@ class ClientLife(RuleBasedStateMachine):
             self.runs[number] += 1
             try:
                 await peer.request("now", -number, timeout=5)
-            except (ConnectionLost, RequestTimeout):
+            except (ConnectionLost, QueueFull, RequestTimeout):
                 return number
             return number
 
