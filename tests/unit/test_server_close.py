@@ -282,7 +282,10 @@ async def test_cancelling_close_lets_it_be_called_again() -> None:
 
 
 async def test_a_close_as_somebody_comes_in_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """Wherever in the opening handshake it is: the library's log would name it an error of the handler."""
+    """Wherever in the opening handshake it is: the library would log an error of the handler, which is ours.
+
+    (websockets 15 logs one of its own where the handshake is cut off.)
+    """
     loop = asyncio.get_running_loop()
     for turns in range(12):
         server = Server(limits=Limits(close_timeout=0.05))
@@ -300,7 +303,8 @@ async def test_a_close_as_somebody_comes_in_is_no_error(caplog: pytest.LogCaptur
                         pass
                 sock.close()
                 await closing
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [text for text in errors if "opening handshake" not in text] == []
 
 
 def opening_of(listening: Listening) -> list[Any]:
