@@ -9,7 +9,8 @@ from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
-from ._dial import dial
+from ._dial import Dial, dial
+from ._entrance import ANY_ORIGIN
 from ._listening import Listening
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
@@ -44,6 +45,7 @@ from .errors import (
     UnknownEvent,
     WsrpcError,
 )
+from .handshake import Handshake
 from .limits import Limits
 from .peer import Peer, current_peer
 from .router import Router, RouterChannel
@@ -55,6 +57,7 @@ from .websocket import WebSocketTransport
 __version__ = "0.1.0"
 
 __all__ = [
+    "ANY_ORIGIN",
     "AnonymousChannel",
     "BadArguments",
     "BadResult",
@@ -72,11 +75,13 @@ __all__ = [
     "ConnectionLost",
     "Context",
     "DecHook",
+    "Dial",
     "Draining",
     "EmitReport",
     "EncHook",
     "HandlerContext",
     "HandlerFailed",
+    "Handshake",
     "HandshakeRejected",
     "Inbound",
     "JsonCodec",

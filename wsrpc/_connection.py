@@ -25,6 +25,7 @@ from websockets.protocol import OPEN, Event
 from ._close import CloseCode
 from ._heartbeat import Heartbeat, StallWatch
 from ._unframer import Unframer
+from .handshake import Handshake
 from .limits import Limits
 from .websocket import WebSocketTransport
 
@@ -70,8 +71,24 @@ class _Pushing(Connection):
         self.hard_cap = limits.hard_cap
         self.heartbeat = Heartbeat(self, self.loop, limits)
         self.stall_watch = StallWatch(self, self.loop, limits)
-        self.wsrpc = WebSocketTransport(self, self.heartbeat, masked=client)
+        self.wsrpc = WebSocketTransport(
+            self, self.heartbeat, masked=client, largest=limits.message, take_at_most=self._take_at_most
+        )
         self.unframer = Unframer(masked=not client, largest=_largest(self.protocol))
+
+    def use_limits(self, limits: Limits) -> None:
+        """Keep other bounds than those that were given, from the end of the opening handshake on."""
+        self.hard_cap = limits.hard_cap
+        self.heartbeat = self.wsrpc._heartbeat = Heartbeat(self, self.loop, limits)
+        self.stall_watch = StallWatch(self, self.loop, limits)
+        self.close_timeout = limits.close_timeout
+        self.transport.set_write_buffer_limits(limits.high_water)
+        self.wsrpc.largest = limits.message
+
+    def _take_at_most(self, size: int) -> None:
+        protocol: Any = self.protocol
+        setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
+        self.unframer.largest = _largest(protocol)
 
     # ------------------------------------------------------------ what the library and asyncio tell
 
@@ -180,6 +197,9 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
 
 
 class WebSocketServerConnection(_Pushing, ServerConnection):
+    asked: Handshake
+    """What the client wanted, and what it is to get."""
+
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_up(limits, client=False)

@@ -8,7 +8,7 @@ import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, InvalidURI
@@ -19,9 +19,10 @@ from ._connection import WebSocketClientConnection, library_options
 from ._url import BadURL, check_url
 from .errors import HandshakeRejected
 from .limits import Limits
+from .transport import Transport
 from .websocket import WebSocketTransport
 
-__all__ = ["Dialer", "PerAttempt", "dial"]
+__all__ = ["Dial", "Dialer", "PerAttempt", "dial"]
 
 VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 """What a header's value may have (RFC 9110, 5.5)."""
@@ -82,6 +83,21 @@ def _rejected(exc: InvalidStatus) -> HandshakeRejected:
     return HandshakeRejected(exc.response.status_code, body, said)
 
 
+class Dial(Protocol):
+    """How to open a connection: `dial` is one such function, adapters have others. Raises as `dial` does."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        limits: Limits | None = None,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | bool | None = True,
+    ) -> Transport: ...
+
+
 class Dialer:
     """What a client dials with; calling it makes one attempt, in which it asks each option that is a function.
 
@@ -98,6 +114,7 @@ class Dialer:
         ssl: ssl_module.SSLContext | None,
         proxy: str | bool | None,
         limits: Limits,
+        dial: Dial,
     ) -> None:
         if isinstance(url, str):
             check_url(url, tls=ssl is not None)
@@ -110,8 +127,9 @@ class Dialer:
         self._ssl = ssl
         self._proxy = proxy
         self._limits = limits
+        self._dial = dial
 
-    async def __call__(self) -> WebSocketTransport:
+    async def __call__(self) -> Transport:
         url, given, token = [await _evaluate(option) for option in self._options]
         _check_headers(given)
         headers = dict(given or {})
@@ -123,7 +141,7 @@ class Dialer:
             # The library's error, if it has one, says the value, which then is in the log: a token most likely.
             if not VALUE.fullmatch(str(value)):
                 raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")
-        return await dial(
+        return await self._dial(
             url,
             limits=self._limits,
             headers=headers,

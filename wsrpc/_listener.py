@@ -6,17 +6,23 @@ import asyncio
 import logging
 import socket as socket_module
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
 from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.typing import Subprotocol
 
 from ._connection import WebSocketServerConnection, library_options
+from .errors import HandshakeRejected
+from .handshake import Handshake
 from .limits import Limits
-from .websocket import WebSocketTransport
+from .websocket import WebSocketTransport, address, joined_headers
 
 __all__ = ["Listener", "listen"]
 
@@ -67,44 +73,71 @@ class Listener:
         await self._server.wait_closed()
 
 
+def _admit(handshake: Handshake) -> None:
+    """Whoever comes."""
+
+
 async def listen(
-    accept: Callable[[WebSocketTransport], Awaitable[None]],
+    accept: Callable[[WebSocketTransport, Handshake], Awaitable[None]],
     host: str | None,
     port: int | None,
     *,
     limits: Limits,
     path: str | None = None,
-    origins: Iterable[str] = (),
+    admit: Callable[[Handshake], Awaitable[None] | None] = _admit,
+    compression: bool = False,
     ssl: ssl_module.SSLContext | None = None,
     sock: socket_module.socket | None = None,
     unix: str | None = None,
 ) -> Listener:
     """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
 
-    Without ``path`` any path is accepted; other paths get 404. A browser's ``Origin`` must be the host's own or
-    one in ``origins``, else 403: otherwise any page that a user visits could speak with their cookies.
+    Without ``path`` any path is accepted; other paths get 404. ``admit`` is asked for each handshake; it may change
+    what the connection is to be, and raises `HandshakeRejected` to refuse.
     """
-    allowed = frozenset(origins)
 
-    def check(connection: ServerConnection, request: Request) -> Response | None:
+    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, WebSocketServerConnection)
         if path is not None and request.path.partition("?")[0] != path:
             return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
-        origin = request.headers.get("Origin")
-        host = request.headers.get("Host", "")
-        if origin is not None and origin not in allowed and origin.partition("://")[2].lower() != host.lower():
-            logger.warning(
-                "refused the origin %r; to allow it: Server(origins=[%r])",
-                origin,
-                origin,
-                extra={"origin": origin},
-            )
-            return connection.respond(403, "this origin is not allowed\n")
+        handshake = connection.asked = Handshake(
+            request.path,
+            joined_headers(request.headers),
+            remote=address(connection.remote_address),
+            local=address(connection.local_address),
+            secure=ssl is not None,
+            limits=limits,
+            compression=compression,
+        )
+        try:
+            waiting = admit(handshake)
+            if waiting is not None:
+                await waiting
+        except HandshakeRejected as exc:
+            return _refusal(exc)
+        if handshake.limits is not limits:
+            connection.use_limits(handshake.limits)
+        if handshake.compression:
+            connection.protocol.available_extensions = enable_server_permessage_deflate(None)
         return None
+
+    def select_subprotocol(connection: ServerConnection, offered: object) -> Subprotocol | None:
+        chosen = connection.asked.subprotocol if isinstance(connection, WebSocketServerConnection) else None
+        return None if chosen is None else Subprotocol(chosen)
+
+    def process_response(connection: ServerConnection, request: Request, response: Response) -> None:
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            assert isinstance(connection, WebSocketServerConnection)
+            for name, value in connection.asked.response_headers.items():
+                if name in response.headers:
+                    del response.headers[name]
+                response.headers[name] = value
 
     async def handle(connection: ServerConnection) -> None:
         assert isinstance(connection, WebSocketServerConnection)
         opening.pop(connection, None)
-        await accept(connection.wsrpc)
+        connection.wsrpc.info = connection.asked.connection_info(connection)
+        await accept(connection.wsrpc, connection.asked)
         await connection.wait_closed()
 
     opening = Opening()
@@ -118,7 +151,10 @@ async def listen(
     options: dict[str, Any] = {
         **library_options(limits),
         "create_connection": create,
-        "process_request": check,
+        "process_request": process_request,
+        "process_response": process_response,
+        "select_subprotocol": select_subprotocol,
+        "server_header": None,
         "ssl": ssl,
         "backlog": BACKLOG,
     }
@@ -132,3 +168,17 @@ async def listen(
         options |= {"host": host, "port": port}
     server = await serve(handle, **options)
     return Listener(server, opening, path, secure=ssl is not None)
+
+
+def _refusal(rejected: HandshakeRejected) -> Response:
+    body = rejected.body.encode()
+    headers = Headers()
+    given = {"Content-Type": "text/plain; charset=utf-8", **rejected.headers}
+    given |= {"Content-Length": str(len(body)), "Connection": "close"}
+    for name, value in given.items():
+        headers[name] = value
+    try:
+        phrase = HTTPStatus(rejected.status).phrase
+    except ValueError:
+        phrase = "Refused"
+    return Response(rejected.status, phrase, headers, body)

@@ -18,11 +18,11 @@ MASKED = 0x80
 class Unframer:
     """Takes frames as far as they are plain. A server's are ``masked``; ``largest`` bounds a message."""
 
-    __slots__ = ("_largest", "_masked", "_rest")
+    __slots__ = ("_masked", "_rest", "largest")
 
     def __init__(self, *, masked: bool, largest: int) -> None:
         self._masked = MASKED if masked else 0
-        self._largest = largest
+        self.largest = largest
         self._rest: bytes | bytearray = b""
 
     def feed(self, data: bytes, receiver: Receiver) -> bytes | bytearray:
@@ -30,7 +30,7 @@ class Unframer:
 
         The beginning of a plain one is kept until the rest of it arrives.
         """
-        masked, largest = self._masked, self._largest
+        masked, largest = self._masked, self.largest
         head = 6 if masked else 2
         buffer: bytes | bytearray = data
         if self._rest:

@@ -20,7 +20,7 @@ from ._client_state import ClientState, Input, after
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
-from ._dial import Dialer, PerAttempt
+from ._dial import Dial, Dialer, PerAttempt, dial
 from ._dialing import Dialing
 from ._lifecycle import Closers
 from ._outbound import check_thread
@@ -68,6 +68,7 @@ class Client(Registrar, Caller):
         subprotocols: offered to the server, best first.
         ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
         proxy: a proxy's URL, True for the one that the environment names, None for none.
+        dial: what opens the connection, such as an adapter's function; the default is `wsrpc.dial`.
         limits: bounds of the connection and of the queue while there is none.
         reconnect: how long to wait between attempts, and when to stop. None does not dial again after a drop; the first
             connection is tried as ever.
@@ -95,6 +96,7 @@ class Client(Registrar, Caller):
         subprotocols: Sequence[str] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
+        dial: Dial = dial,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
         connect_timeout: float | None = 30.0,
@@ -137,6 +139,7 @@ class Client(Registrar, Caller):
                 ssl=ssl,
                 proxy=proxy,
                 limits=self._limits,
+                dial=dial,
             )
             self._dialing = Dialing(dialer, self._schedule, connect_timeout, self)
         self._reconnects = reconnect is not None

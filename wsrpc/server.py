@@ -6,10 +6,10 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, Never
+from typing import Any, Never, TypeVar
 from weakref import WeakSet
 
 import msgspec
@@ -19,6 +19,7 @@ from ._close import CloseCode, CloseInfo
 from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._draining import CLOSING, Draining
+from ._entrance import Entrance, Origins
 from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._listening import Listening, run
@@ -28,6 +29,7 @@ from ._scheduler import LoopScheduler
 from ._settings import make_settings
 from ._types import ChannelRef, check_name
 from .errors import ChannelClosed, ConnectionLost, MessageTooBig, PeerError, QueueFull
+from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
 from .router import Registrar, Router
@@ -35,6 +37,8 @@ from .transport import Transport
 from .websocket import WebSocketTransport
 
 __all__ = ["EmitReport", "Server", "ServerChannel"]
+
+H = TypeVar("H", bound=HandshakeFunction)
 
 logger = logging.getLogger("wsrpc")
 
@@ -56,7 +60,9 @@ class Server(Registrar):
 
     Args:
         limits: bounds of each connection.
-        origins: further values of a browser's ``Origin`` that may connect; the server's own host always may.
+        origins: further values of a browser's ``Origin`` that may connect; the server's own host always may. Or a
+            function of the `Handshake` that says whether, or `ANY_ORIGIN`.
+        compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
         codec, dec_hook, enc_hook, lax, expose_errors, extensions: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
             ``lambda ctx: asyncio.timeout(5)``.
@@ -66,7 +72,8 @@ class Server(Registrar):
         self,
         *,
         limits: Limits | None = None,
-        origins: Iterable[str] = (),
+        origins: Origins = (),
+        compression: bool = False,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
         enc_hook: EncHook | None = None,
@@ -75,9 +82,8 @@ class Server(Registrar):
         extensions: bool = True,
         handler_context: HandlerContext | None = None,
     ) -> None:
-        if isinstance(origins, str):
-            raise TypeError(f"origins is a list of origins, got text: origins=[{origins!r}]")
-        self._origins = tuple(origins)
+        self._entrance = Entrance(origins)
+        self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
         self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
@@ -152,9 +158,9 @@ class Server(Registrar):
         if path is not None and not path.startswith("/"):
             raise ValueError(f"a path begins with a slash, got {path!r}")
 
-        async def accept(transport: WebSocketTransport) -> None:
+        async def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
             with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
-                await self.accept(transport)
+                await self.accept(transport, handshake)
 
         async def begin() -> Listener:
             if self._closed:
@@ -165,7 +171,8 @@ class Server(Registrar):
                 port,
                 limits=self._limits,
                 path=path,
-                origins=self._origins,
+                admit=self._entrance.check,
+                compression=self._compression,
                 ssl=ssl,
                 sock=sock,
                 unix=unix,
@@ -202,10 +209,51 @@ class Server(Registrar):
         """
         run(self, self.listen(host, port, path=path, ssl=ssl, unix=unix), self._limits.drain)
 
-    async def accept(self, transport: Transport) -> Peer:
+    def on_handshake(self, function: H, /) -> H:
+        """Call ``function(handshake)``, sync or async, before a connection is accepted; works as a decorator.
+
+        It may refuse with ``handshake.reject(...)``, and say what the connection is to be; see `Handshake`. Whatever
+        else it raises is logged, and refuses with 500. It runs after the check of the origin; there is one for a
+        server. It has `Limits.open_timeout` to finish.
+
+        Raises:
+            TypeError: this is no function.
+        """
+        if not callable(function):
+            raise TypeError(f"on_handshake takes a function of the handshake, got {function!r}")
+        self._entrance.function = function
+        return function
+
+    async def handshake(self, handshake: Handshake) -> None:
+        """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
+
+        Raises:
+            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``.
+        """
+        waiting = self._entrance.check(handshake)
+        if waiting is not None:
+            await waiting
+
+    def handshake_nowait(self, handshake: Handshake) -> None:
+        """The same, for libraries that cannot wait here; see `handshakes_wait`.
+
+        Raises:
+            HandshakeRejected: as `handshake` does.
+            TypeError: the `on_handshake` function is async.
+        """
+        if self.handshakes_wait:
+            raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
+        self._entrance.check(handshake)
+
+    @property
+    def handshakes_wait(self) -> bool:
+        """Whether the `on_handshake` function is async, so that `handshake_nowait` would refuse."""
+        return self._entrance.is_async
+
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer:
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
 
-        Cancelling leaves the connection with its peer.
+        ``handshake`` is the one that `Server.handshake` let pass. Cancelling leaves the connection with its peer.
 
         Raises:
             ConnectionLost: the server is closed; the connection is closed, too.
@@ -216,7 +264,12 @@ class Server(Registrar):
             raise ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
         self._thread = get_ident()
         self._scheduler.renew()
-        peer = Peer(self._settings, dialer=False, shared=self._registry, loop=self._scheduler)
+        settings = self._settings
+        if handshake is not None and handshake.limits is not self._limits:
+            settings = msgspec.structs.replace(settings, limits=handshake.limits)
+        peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
+        if handshake is not None:
+            peer.state = handshake.state
         self._peers[peer] = None
 
         def lost(info: CloseInfo, replaced: bool) -> CloseInfo:

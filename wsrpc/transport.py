@@ -16,6 +16,13 @@ writes at once what was gathered. When more than the high-water mark is unsent, 
 When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``.
 That a ``send`` returned means only that the message left wsrpc; it may never arrive.
 
+**Raw.** What `Server.serve_raw` needs besides. ``send_piece(payload, text, last)`` sends a part of a message, a frame
+of its own where the library can, else kept until the last one. A receiver with a method ``receive_piece(payload, text,
+last)`` gets that for each frame as it comes, instead of ``receive``, where the library can. ``pause_receiving()`` stops
+reading, so that the other side is slowed down; what was read already may still be delivered. ``resume_receiving()``
+goes on. ``largest``, which may be assigned, is the size in bytes of the largest inbound message; a larger one closes
+with 1009.
+
 **End.** ``receiver.connection_lost(info)`` is called exactly once, last, whoever ended the connection and
 however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before,
 performs the closing handshake and returns when the connection is over, dropping it if that takes too long.
@@ -86,3 +93,15 @@ class Transport(Protocol):
     async def close(self, code: int = 1000, reason: str = "") -> None: ...
 
     def abort(self) -> None: ...
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None: ...
+
+    def pause_receiving(self) -> None: ...
+
+    def resume_receiving(self) -> None: ...
+
+    @property
+    def largest(self) -> int: ...
+
+    @largest.setter
+    def largest(self, size: int, /) -> None: ...

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
 from websockets.asyncio.connection import Connection
+from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
@@ -18,7 +20,7 @@ from ._heartbeat import Heartbeat
 from .errors import ConnectionLost
 from .transport import ConnectionInfo, Receiver
 
-__all__ = ["WebSocketTransport"]
+__all__ = ["WebSocketTransport", "address", "joined_headers"]
 
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
@@ -31,8 +33,18 @@ pending: 1.9 times the rate of one piece a read, because neither waits for the o
 class WebSocketTransport:
     """One WebSocket connection of the `websockets` library as a `Transport`."""
 
-    def __init__(self, connection: Connection, heartbeat: Heartbeat, *, masked: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        heartbeat: Heartbeat,
+        *,
+        masked: bool,
+        largest: int,
+        take_at_most: Callable[[int], None],
+    ) -> None:
         self._connection = connection
+        self._largest = largest
+        self._take_at_most = take_at_most
         self._heartbeat = heartbeat
         self._protocol = connection.protocol
         self._loop = connection.loop
@@ -62,6 +74,10 @@ class WebSocketTransport:
         if self._info is None:
             self._info = _describe(self._connection)
         return self._info
+
+    @info.setter
+    def info(self, info: ConnectionInfo) -> None:
+        self._info = info
 
     @property
     def unsent(self) -> int:
@@ -124,6 +140,24 @@ class WebSocketTransport:
 
     def abort(self) -> None:
         self._connection.transport.abort()
+
+    @property
+    def largest(self) -> int:
+        return self._largest
+
+    @largest.setter
+    def largest(self, size: int) -> None:
+        self._largest = size
+        self._take_at_most(size)
+
+    def pause_receiving(self) -> None:
+        self._connection.transport.pause_reading()
+
+    def resume_receiving(self) -> None:
+        self._connection.transport.resume_reading()
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        raise NotImplementedError
 
     # ------------------------------------------------------------ writing
 
@@ -246,21 +280,28 @@ def _describe(connection: Connection) -> ConnectionInfo:
     request = connection.request
     assert request is not None, "the opening handshake is over"
     path, _, query = request.path.partition("?")
-    headers: dict[str, str] = {}
-    for name, value in request.headers.raw_items():
-        key = name.lower()
-        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    headers = joined_headers(request.headers)
     return ConnectionInfo(
         path=path,
         query=MappingProxyType(dict(parse_qsl(query, keep_blank_values=True))),
         headers=MappingProxyType(headers),
         origin=headers.get("origin"),
-        remote=_address(connection.remote_address),
-        local=_address(connection.local_address),
+        remote=address(connection.remote_address),
+        local=address(connection.local_address),
         subprotocol=connection.subprotocol,
         underlying=connection,
     )
 
 
-def _address(address: Any) -> tuple[str, int] | None:
-    return (address[0], address[1]) if address.__class__ is tuple and len(address) >= 2 else None
+def joined_headers(headers: Headers) -> dict[str, str]:
+    """Each header once, in lower case, with all its values."""
+    joined: dict[str, str] = {}
+    for name, value in headers.raw_items():
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
+def address(name: Any) -> tuple[str, int] | None:
+    """Host and port of what the library calls an address, if it has them."""
+    return (name[0], name[1]) if name.__class__ is tuple and len(name) >= 2 else None

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 
-from wsrpc import Limits, Transport, dial
+from wsrpc import Handshake, Limits, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
 
@@ -152,7 +152,7 @@ class WebsocketsAccepts(Accepts):
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
-        async def accepted(transport: Transport) -> None:
+        async def accepted(transport: Transport, handshake: Handshake) -> None:
             accept(transport)
 
         listener = await listen(accepted, "127.0.0.1", 0, limits=limits)

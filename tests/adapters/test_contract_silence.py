@@ -176,7 +176,7 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
     """Where asyncio's own transport for TLS says that nothing is unsent, and all of it is."""
     accepted: asyncio.Future[Transport] = asyncio.get_running_loop().create_future()
 
-    async def accept(transport: Transport) -> None:
+    async def accept(transport: Transport, handshake: object) -> None:
         accepted.set_result(transport)
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

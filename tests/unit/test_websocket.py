@@ -120,7 +120,11 @@ async def test_what_it_asks_for() -> None:
 
 async def test_what_the_accepting_side_knows() -> None:
     accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
-    listener = await listen(accepted.put, "127.0.0.1", 0, limits=LIMITS)
+
+    async def accept(transport: WebSocketTransport, handshake: object) -> None:
+        accepted.put_nowait(transport)
+
+    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
     headers = ("X-Two: a", "X-Two: b", f"Origin: http://127.0.0.1:{listener.port}", "Sec-WebSocket-Protocol: p")
     headers = (*headers, "Sec-WebSocket-Extensions: permessage-deflate")
     async with raw_client(listener.port, "/a%20b/c?x=1&y=%C3%A4&x=2&z=&w#f", *headers) as raw:

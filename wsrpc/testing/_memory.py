@@ -27,7 +27,7 @@ class MemoryTransport:
         self.info = info
         self.sent = 0
         self._high_water = limits.high_water
-        self._largest = limits.message
+        self.largest = limits.message
         self._other: MemoryTransport
         self._receiver: Receiver | None = None
         self._loop = asyncio.get_running_loop()
@@ -37,6 +37,7 @@ class MemoryTransport:
         self._held = False
         self._scheduled = False
         self._drained: list[asyncio.Future[None]] = []
+        self._parts: list[bytes] = []
         self._closing = False
         self._ended: CloseInfo | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -91,6 +92,19 @@ class MemoryTransport:
             self._out.clear()
             self._loop.call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        self._parts.append(payload)
+        if last:
+            whole = b"".join(self._parts)
+            self._parts.clear()
+            self.send(whole, text)
+
+    def pause_receiving(self) -> None:
+        self._other.hold()
+
+    def resume_receiving(self) -> None:
+        self._other.release()
+
     def hold(self) -> None:
         """Let nothing that this end sends arrive, until `release`: the other side has stopped reading."""
         self._held = True
@@ -113,8 +127,8 @@ class MemoryTransport:
         batch, self._out = self._out, deque()
         self._unsent = 0
         for payload, text in batch:
-            if len(payload) > self._other._largest:
-                self._other.close_soon(CloseCode.MESSAGE_TOO_BIG, f"more than {self._other._largest} bytes")
+            if len(payload) > self._other.largest:
+                self._other.close_soon(CloseCode.MESSAGE_TOO_BIG, f"more than {self._other.largest} bytes")
                 break
             receiver.receive(payload, text)
         receiver.read_ended()

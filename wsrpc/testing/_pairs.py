@@ -11,6 +11,7 @@ from .._lifecycle import Closers
 from .._scheduler import LoopScheduler, Scheduler
 from .._settings import make_settings
 from ..client import Client
+from ..handshake import Handshake
 from ..limits import Limits
 from ..peer import Peer
 from ..server import Server
@@ -56,11 +57,17 @@ async def connect(
 
     Pass a ``client`` that has handlers already, or register them on what you get. One with a URL would dial that
     after a drop, so pass one without.
+
+    Raises:
+        HandshakeRejected: the server's `on_handshake`, or its check of the origin, has it so.
     """
     if client is None:
         client = Client(codec=server._settings.codec)
-    ours, theirs = memory_transports(path=path, headers=headers, limits=client._limits, other=server._limits)
-    accepting = asyncio.get_running_loop().create_task(server.accept(theirs))
+    asked = Handshake(path, headers or {}, limits=server._limits)
+    await server.handshake(asked)
+    ours, theirs = memory_transports(path=path, headers=headers, limits=client._limits, other=asked.limits)
+    ours.info = theirs.info = asked.connection_info()
+    accepting = asyncio.get_running_loop().create_task(server.accept(theirs, asked))
     try:
         await client.bind(ours)
         peer = await accepting

@@ -1,0 +1,114 @@
+"""`Handshake`: an opening handshake that a server may still refuse, and what the connection is to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl
+
+from .errors import HandshakeRejected
+from .limits import Limits
+from .transport import ConnectionInfo
+
+__all__ = ["Handshake"]
+
+BEARER = "bearer."
+"""Of a subprotocol that carries a token: browsers' WebSocket can send nothing else."""
+
+
+class Handshake:
+    """What `Server.on_handshake` functions get: what a client asks for, before it is answered.
+
+    Of the request: ``path`` (without the query), ``query`` and ``headers`` (text to text; header names are lower
+    case), ``origin``, ``host`` (what the client connected to, with the port if it named one), ``remote`` (address and
+    port, or None), ``secure`` (came by TLS), ``subprotocols`` (offered, best first), ``bearer_token``.
+
+    Of the answer, to be assigned or changed: ``subprotocol``, ``response_headers`` (a header given here replaces the
+    library's own), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`), ``principal``
+    (who it is: a session is resumed only by the same one).
+    """
+
+    def __init__(
+        self,
+        target: str,
+        headers: Mapping[str, str],
+        *,
+        remote: tuple[str, int] | None = None,
+        local: tuple[str, int] | None = None,
+        secure: bool = False,
+        subprotocols: Sequence[str] | None = None,
+        limits: Limits | None = None,
+        compression: bool = False,
+    ) -> None:
+        """What an adapter makes of a request whose path and query are ``target``.
+
+        ``subprotocols`` are those of the header unless they are given.
+        """
+        self.path, _, query = target.partition("?")
+        self.query: Mapping[str, str] = MappingProxyType(dict(parse_qsl(query, keep_blank_values=True)))
+        self.headers: Mapping[str, str] = MappingProxyType({name.lower(): value for name, value in headers.items()})
+        self.origin = self.headers.get("origin")
+        self.host = self.headers.get("host", "")
+        self.remote = remote
+        self.local = local
+        self.secure = secure
+        if subprotocols is None:
+            offered = self.headers.get("sec-websocket-protocol", "").split(",")
+            subprotocols = [name.strip() for name in offered if name.strip()]
+        self.subprotocols = tuple(subprotocols)
+        self.limits = limits or Limits()
+        self.compression = compression
+        self.response_headers: dict[str, str] = {}
+        self.state: dict[str, Any] = {}
+        self.principal: object = None
+        self._subprotocol: str | None = None
+
+    @property
+    def bearer_token(self) -> str | None:
+        """The token, from ``Authorization: Bearer``, else ``?access_token=``, else a subprotocol ``bearer.<token>``."""
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return token.strip()
+        if self.query.get("access_token"):
+            return self.query["access_token"]
+        return next((name[len(BEARER) :] for name in self.subprotocols if name.startswith(BEARER)), None)
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The one that is chosen; None for none.
+
+        Raises:
+            ValueError: on assigning one that was not offered.
+        """
+        return self._subprotocol
+
+    @subprotocol.setter
+    def subprotocol(self, name: str | None) -> None:
+        if name is not None and name not in self.subprotocols:
+            raise ValueError(f"the client offers the subprotocols {list(self.subprotocols)}, not {name!r}")
+        self._subprotocol = name
+
+    def reject(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> NoReturn:
+        """Refuse, with an HTTP status from 400 to 599 and a text; the same as raising `HandshakeRejected`."""
+        raise HandshakeRejected(status, body, headers)
+
+    def connection_info(self, underlying: Any = None, local: tuple[str, int] | None = None) -> ConnectionInfo:
+        """What a transport says of the connection that comes of this."""
+        return ConnectionInfo(
+            path=self.path,
+            query=self.query,
+            headers=self.headers,
+            origin=self.origin,
+            remote=self.remote,
+            local=local or self.local,
+            subprotocol=self._subprotocol,
+            underlying=underlying,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Handshake {self.path} from {self.remote}>"
+
+
+HandshakeFunction = Callable[[Handshake], Any]
+"""A user's, sync or async."""
