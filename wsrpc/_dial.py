@@ -40,8 +40,11 @@ async def dial(
     subprotocols: Sequence[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
+    compression: bool = False,
 ) -> WebSocketTransport:
     """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
+
+    ``compression`` offers permessage-deflate, which the server may take or leave.
 
     Raises:
         HandshakeRejected: the server answered with another status than 101.
@@ -56,6 +59,8 @@ async def dial(
     limits = limits or Limits()
     options = library_options(limits)
     options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
+    if compression:
+        options["compression"] = "deflate"
     if ssl is not None:
         options["ssl"] = ssl
     try:
@@ -95,6 +100,7 @@ class Dial(Protocol):
         subprotocols: Sequence[str] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
+        compression: bool = False,
     ) -> Transport: ...
 
 
@@ -113,6 +119,7 @@ class Dialer:
         subprotocols: Sequence[str] | None,
         ssl: ssl_module.SSLContext | None,
         proxy: str | bool | None,
+        compression: bool,
         limits: Limits,
         dial: Dial,
     ) -> None:
@@ -126,6 +133,7 @@ class Dialer:
         self._subprotocols = subprotocols
         self._ssl = ssl
         self._proxy = proxy
+        self._compression = compression
         self._limits = limits
         self._dial = dial
 
@@ -148,6 +156,7 @@ class Dialer:
             subprotocols=self._subprotocols,
             ssl=self._ssl,
             proxy=self._proxy,
+            compression=self._compression,
         )
 
 
