@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -18,14 +17,12 @@ from websockets.uri import parse_uri
 from ._connection import WebSocketClientConnection, library_options
 from ._url import BadURL, check_url
 from .errors import HandshakeRejected
+from .handshake import HEADER_VALUE
 from .limits import Limits
 from .transport import Transport
 from .websocket import WebSocketTransport
 
 __all__ = ["Dial", "Dialer", "PerAttempt", "dial"]
-
-VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""What a header's value may have (RFC 9110, 5.5)."""
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -147,7 +144,7 @@ class Dialer:
             headers["Authorization"] = f"Bearer {token}"
         for name, value in headers.items():
             # The library's error, if it has one, says the value, which then is in the log: a token most likely.
-            if not VALUE.fullmatch(str(value)):
+            if not HEADER_VALUE.fullmatch(str(value)):
                 raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")
         return await self._dial(
             url,
