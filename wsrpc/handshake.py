@@ -78,7 +78,7 @@ class Handshake:
             return token.strip()
         if self.query.get("access_token"):
             return self.query["access_token"]
-        return next((name[len(BEARER) :] for name in self.subprotocols if name.startswith(BEARER)), None)
+        return next((name[len(BEARER) :] for name in self.subprotocols if name.startswith(BEARER)), None) or None
 
     @property
     def subprotocol(self) -> str | None:
