@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -29,6 +29,7 @@ from ._channels import Channels
 from ._close import CloseCode, CloseInfo, check_close
 from ._context import CURRENT, Context, current_context, in_context
 from ._intake import Intake
+from ._key import Key, PeerState
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
 from ._messages import Inbound
 from ._opening import Opener
@@ -46,6 +47,8 @@ from .transport import ConnectionInfo, Transport
 
 __all__ = ["Peer", "current_peer"]
 
+T = TypeVar("T")
+
 logger = logging.getLogger("wsrpc")
 
 
@@ -53,8 +56,9 @@ logger = logging.getLogger("wsrpc")
 class Peer(Registrar, Caller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 
-    ``id`` names it in logs; ``state`` is the application's own mapping; ``ignored`` counts what the protocol
-    says to ignore, by kind.
+    ``id`` names it, also in logs; ``state`` is the application's own mapping (see `Key`), on a server the one that
+    `on_handshake` filled; ``principal`` is who it is, as that said. ``ignored`` counts what the protocol says to
+    ignore, by kind.
     """
 
     def __init__(
@@ -68,7 +72,8 @@ class Peer(Registrar, Caller):
         keeps_offline: bool = False,
     ) -> None:
         self.id = secrets.token_hex(8)
-        self.state: dict[str, Any] = {}
+        self.state = PeerState()
+        self.principal: object = None
         self.ignored: Counter[str] = Counter()
         self._limits = limits = settings.limits
         codec = settings.codec
@@ -179,11 +184,23 @@ class Peer(Registrar, Caller):
         """Anonymous channels that are open, streams included, whichever side opened them."""
         return len(self._anonymous)
 
-    def get(self, key: str, default: Any = None) -> Any:
+    @overload
+    def get(self, key: Key[T], default: None = None) -> T | None: ...
+    @overload
+    def get(self, key: Key[T], default: T) -> T: ...
+    @overload
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def get(self, key: Any, default: Any = None) -> Any:
         """``state.get``, by the name that ws-wrapper gives it."""
         return self.state.get(key, default)
 
-    def set(self, key: str, value: Any) -> None:
+    @overload
+    def set(self, key: Key[T], value: T) -> None: ...
+    @overload
+    def set(self, key: str, value: Any) -> None: ...
+
+    def set(self, key: Any, value: Any) -> None:
         """``state[key] = value``, by the name that ws-wrapper gives it."""
         self.state[key] = value
 
