@@ -28,7 +28,7 @@ from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
 from ._types import ChannelRef, check_name
-from .errors import ChannelClosed, ConnectionLost, MessageTooBig, PeerError, QueueFull
+from .errors import ChannelClosed, ConnectionLost, HandshakeRejected, MessageTooBig, PeerError, QueueFull
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
@@ -240,8 +240,9 @@ class Server(Registrar):
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
 
         Raises:
-            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``.
+            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
+        self._check_open()
         waiting = self._entrance.check(handshake)
         if waiting is not None:
             await waiting
@@ -255,7 +256,13 @@ class Server(Registrar):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
+        self._check_open()
         self._entrance.check(handshake)
+
+    def _check_open(self) -> None:
+        # Whoever else's HTTP server this is may go on listening.
+        if self._closed:
+            raise HandshakeRejected(503, f"{CLOSING}\n")
 
     @property
     def limits(self) -> Limits:
