@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
-
 from websockets.server import ServerProtocol
 
 from wsrpc import Handshake, Limits, Transport, dial

@@ -9,7 +9,6 @@ from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from recorder import Recorder
-from test_contract_messages import pattern
 
 from wsrpc import ConnectionLost, Limits
 
