@@ -88,8 +88,12 @@ class _Pushing(Connection):
 
     def _take_at_most(self, size: int) -> None:
         protocol: Any = self.protocol
-        setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
-        self.unframer.largest = _largest(protocol)
+        if self.wsrpc.takes_pieces:
+            protocol.max_message_size, protocol.max_fragment_size = None, size
+            self.unframer.largest = size
+        else:
+            setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
+            self.unframer.largest = _largest(protocol)
 
     # ------------------------------------------------------------ what the library and asyncio tell
 
