@@ -121,6 +121,9 @@ class _Pushing(Connection):
                     data = bytes(self.unframer.feed(data, receiver))
                     if not data:
                         return
+                    pong = self.unframer.only_pong(data)
+                    if pong is not None and self.heartbeat.pong(pong):
+                        return
                 else:
                     data = bytes(self.unframer.take_rest()) + data
             super().data_received(data)
