@@ -45,7 +45,7 @@ FLOORS: list[list[str]] = [
     ["_backoff", "_client_state", "_connection", "_draining", "_wake"],
     ["_dial", "_listener"],
     ["_dialing", "_listening"],
-    ["client", "server"],
+    ["adapting", "client", "server"],
     ["testing"],
     ["__init__"],
 ]

@@ -56,19 +56,24 @@ def library_options(limits: Limits) -> dict[str, Any]:
 class _Pushing(Connection):
     """What both sides' connections do differently from the library's."""
 
+    # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
+    __slots__ = ("hard_cap", "heartbeat", "plain", "pongs", "stall_watch", "unframer", "written", "wsrpc")
+
     wsrpc: WebSocketTransport
     unframer: Unframer
     heartbeat: Heartbeat
     stall_watch: StallWatch
-    plain = False
+    plain: bool
     """Whether the library is between two messages, so that plain frames need not go through it."""
-    written = 0
+    written: int
     """Bytes handed over for writing."""
-    pongs = 0
+    pongs: int
     """Bytes of those that were added to the line since it is full."""
     hard_cap: int
 
     def _set_up(self, limits: Limits, *, client: bool) -> None:
+        self.plain = False
+        self.written = self.pongs = 0
         self.hard_cap = limits.hard_cap
         self.heartbeat = Heartbeat(self, self.loop, limits)
         self.stall_watch = StallWatch(self, self.loop, limits)
@@ -88,8 +93,12 @@ class _Pushing(Connection):
 
     def _take_at_most(self, size: int) -> None:
         protocol: Any = self.protocol
-        setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
-        self.unframer.largest = _largest(protocol)
+        if self.wsrpc.takes_pieces:
+            protocol.max_message_size, protocol.max_fragment_size = None, size
+            self.unframer.largest = size
+        else:
+            setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
+            self.unframer.largest = _largest(protocol)
 
     # ------------------------------------------------------------ what the library and asyncio tell
 
@@ -121,6 +130,9 @@ class _Pushing(Connection):
                 if self.protocol.state is OPEN and receiver is not None:
                     data = bytes(self.unframer.feed(data, receiver))
                     if not data:
+                        return
+                    pong = self.unframer.only_pong(data)
+                    if pong is not None and self.heartbeat.pong(pong):
                         return
                 else:
                     data = bytes(self.unframer.take_rest()) + data

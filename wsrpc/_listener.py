@@ -139,6 +139,7 @@ async def listen(
         opening.pop(connection, None)
         connection.wsrpc.info = connection.asked.connection_info(connection)
         await accept(connection.wsrpc, connection.asked)
+        del connection.asked  # the peer has what it needs of it
         await connection.wait_closed()
 
     opening = Opening()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
 from typing import Any, Never, TypeVar
@@ -22,14 +22,14 @@ from ._draining import CLOSING, Draining
 from ._entrance import Entrance
 from ._lifecycle import Closers
 from ._listener import Listener, listen
-from ._listening import Listening, run
+from ._listening import Listening, Port, run
 from ._origins import Origins
 from ._outbound import check_sending, check_thread, event_on
 from ._registry import HandlerContext, Registry, accepted
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
 from ._types import ChannelRef, check_name
-from .errors import ChannelClosed, ConnectionLost, MessageTooBig, PeerError, QueueFull
+from .errors import ChannelClosed, ConnectionLost, HandshakeRejected, MessageTooBig, PeerError, QueueFull
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
@@ -97,7 +97,7 @@ class Server(Registrar):
         self._peers: dict[Peer, None] = {}
         self._by_id: dict[str, Peer] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
-        self._listeners: set[Listener] = set()
+        self._listeners: set[Port] = set()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._closers = Closers()
@@ -168,9 +168,7 @@ class Server(Registrar):
                 await self.accept(transport, handshake)
 
         async def begin() -> Listener:
-            if self._closed:
-                raise RuntimeError("this server is closed; make a new one")
-            listener = await listen(
+            return await listen(
                 accept,
                 host,
                 port,
@@ -182,11 +180,25 @@ class Server(Registrar):
                 sock=sock,
                 unix=unix,
             )
-            self._entrance.begin()
-            self._listeners.add(listener)
-            return listener
 
-        return Listening(self, begin)
+        return self.listening(begin)
+
+    def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
+        """For adapters that open a port by themselves: what `listen` gives, around a port that ``begin()`` opens.
+
+        The port is closed with the server, also at the beginning of a drain; it has ``url``, ``port``, ``stop()`` and
+        ``wait_closed()``, see `Port`.
+        """
+
+        async def begin_and_keep() -> Port:
+            if self._closed:
+                raise RuntimeError("this server is closed; make a new one")
+            port = await begin()
+            self._entrance.begin()
+            self._listeners.add(port)
+            return port
+
+        return Listening(self, begin_and_keep)
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed, and drained before that if it drains. Cancelling is safe."""
@@ -235,8 +247,9 @@ class Server(Registrar):
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
 
         Raises:
-            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``.
+            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
+        self._check_open()
         waiting = self._entrance.check(handshake)
         if waiting is not None:
             await waiting
@@ -250,7 +263,18 @@ class Server(Registrar):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
+        self._check_open()
         self._entrance.check_nowait(handshake)
+
+    def _check_open(self) -> None:
+        # Whoever else's HTTP server this is may go on listening.
+        if self._closed:
+            raise HandshakeRejected(503, f"{CLOSING}\n")
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of each connection, unless its `Handshake` says otherwise."""
+        return self._limits
 
     @property
     def handshakes_wait(self) -> bool:
