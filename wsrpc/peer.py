@@ -42,6 +42,7 @@ from ._signature import injectable
 from ._types import check_name
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
+from .limits import Limits
 from .router import Registrar
 from .transport import ConnectionInfo, Transport
 
@@ -75,6 +76,7 @@ class Peer(Registrar, Caller):
         self.state = PeerState()
         self.principal: object = None
         self.ignored: Counter[str] = Counter()
+        self._settings = settings
         self._limits = limits = settings.limits
         codec = settings.codec
         self._dialer = dialer
@@ -184,6 +186,34 @@ class Peer(Registrar, Caller):
     def channels(self) -> int:
         """Anonymous channels that are open, streams included, whichever side opened them."""
         return len(self._anonymous)
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the connection.
+
+        ``peer.limits = peer.limits.replace(message=4096)`` takes inbound messages of that size from now on, in an
+        `open` handler for instance; a wsrpc peer is told, and raises `MessageTooBig` for larger ones. What it has sent
+        before may still be too large, and close with 1009. It holds for this connection; all other bounds are settled
+        by its opening handshake, see `Handshake.limits`.
+
+        Raises:
+            ConnectionLost: on assigning, if there is no connection.
+            TypeError, ValueError: on assigning anything but bounds that differ in ``message`` alone.
+        """
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        given: Any = limits
+        if not isinstance(given, Limits):
+            raise TypeError(f"peer.limits is a wsrpc.Limits, got {given!r}")
+        if given.replace(message=self._limits.message) != self._limits:
+            raise ValueError("of peer.limits only message= may change while connected; on_handshake sets the others")
+        if self._session is None:
+            raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
+        self._limits = given
+        self._session.transport.largest = given.message
+        self._agreement.change(given)
 
     @overload
     def get(self, key: Key[T], default: None = None) -> T | None: ...
@@ -320,6 +350,7 @@ class Peer(Registrar, Caller):
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)
+        self._limits = self._settings.limits
         self._agreement.connection_made()
         self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.

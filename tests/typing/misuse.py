@@ -160,6 +160,7 @@ async def identity(peer: Peer, handshake: Handshake) -> None:
     Server(origins=5)  # error
     handshake.response_headers["X-Number"] = 5  # error
     handshake.limits = None  # error
+    peer.limits = 4096  # error
 
 
 @server.on_handshake  # error

@@ -263,6 +263,7 @@ async def opened(peer: Peer) -> None:
     assert_type(peer.info, ConnectionInfo)
     print(peer.info.path, peer.info.query.get("token"), peer.info.headers["user-agent"], peer.id)
     peer.set("user", "Ada")
+    peer.limits = peer.limits.replace(message=4096)
     print(peer.get("user"), peer.connected, peer.pending, peer.ignored["foreign"])
     await peer.close(CloseCode.POLICY_VIOLATION, "no")
     await peer.wait_closed()
@@ -409,6 +410,7 @@ class Tube:
     def __init__(self) -> None:
         self.info = ConnectionInfo(path="/tube", remote=("::1", 1))
         self.unsent = 0
+        self.largest = 1024
         self.receiver: Receiver | None = None
 
     def start(self, receiver: Receiver, /) -> None:
@@ -429,6 +431,12 @@ class Tube:
             self.receiver.connection_lost(CloseInfo(code, reason, was_clean=True))
 
     def abort(self) -> None: ...
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None: ...
+
+    def pause_receiving(self) -> None: ...
+
+    def resume_receiving(self) -> None: ...
 
 
 async def own_transports() -> None:
