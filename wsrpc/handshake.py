@@ -114,7 +114,7 @@ class Handshake:
         )
 
     def __repr__(self) -> str:
-        return f"<Handshake {self.path} from {self.remote}>"
+        return f"<Handshake {self.path!r} from {self.remote}>"
 
 
 HandshakeFunction = Callable[[Handshake], Any]
