@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -76,7 +76,7 @@ class Registry:
         self.lax = lax
         self.main = Scope()
         self.named: dict[str | int, Scope] = {}
-        self.taken: set[ChannelRef] = set()
+        self.taken: Set[ChannelRef] = frozenset()
         """Channels whose handlers are wsrpc's own."""
         self.used = False
         self.layered = False

@@ -94,7 +94,8 @@ class Peer(Registrar, Caller):
         """The owner's: told when a connection is open and the `open` handlers are done."""
         self._membership: Membership | None = None
         self._behind: Behind | None = None
-        warn = partial(self._log, logging.WARNING)
+        log, fail = self._log, self._fail  # one bound method each, however many have it
+        warn = partial(log, logging.WARNING)
         self._out = Outbound(
             codec,
             limits,
@@ -102,7 +103,7 @@ class Peer(Registrar, Caller):
             odd=dialer,
             keeps_offline=keeps_offline,
             ignored=self.ignored,
-            fail=self._fail,
+            fail=fail,
             warn=warn,
         )
         self._asker = Asker(self._out, limits, self._registry, warn)
@@ -114,7 +115,7 @@ class Peer(Registrar, Caller):
             limits=limits,
             loop=loop,
             expose_errors=settings.expose_errors,
-            fail=self._fail,
+            fail=fail,
             channels=self._anonymous,
             asker=self._asker,
         )
@@ -140,9 +141,9 @@ class Peer(Registrar, Caller):
             channels=self._anonymous,
             agreement=self._agreement if settings.extensions else None,
             ignored=self.ignored,
-            fail=self._fail,
+            fail=fail,
             fire=self._tell,
-            log=self._log,
+            log=log,
         )
         self._agreement.reader = self._intake
         self._agreement.silenced = self._silenced

@@ -15,7 +15,7 @@ from ._broadcast import Audience, EmitReport
 from ._caller import no_keywords
 from ._codec import Codec
 from ._registry import Registry
-from ._types import check_name
+from ._types import ChannelRef, check_name
 from .errors import RpcError
 from .peer import Peer
 from .transport import ConnectionInfo, Transport
@@ -130,6 +130,7 @@ class Rooms:
         self.codec = codec
         self.slow: Slow = slow
         self._registry = registry
+        registry.taken = self._taken = set[ChannelRef]()
         self._room_from = room_from
         # A room that was not declared is kept by its members, and by whoever has it at hand.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
@@ -180,7 +181,7 @@ class Rooms:
     def admit(self, peer: Peer, transport: Transport) -> None:
         """A new peer; what ``room_from`` raises goes on to the caller."""
         membership = peer._membership = Membership(self)
-        peer._registry.taken = self._registry.taken  # its own handlers would go before ours
+        peer._registry.taken = self._taken  # its own handlers would go before ours
         if self._room_from is not None:
             home = membership.home = self.get(self._room_from(transport.info))
             membership.rooms[home] = False
@@ -222,7 +223,7 @@ class Rooms:
     def _offer(self) -> None:
         """Let clients join and leave from now on."""
         registry = self._registry
-        if CHANNEL in registry.taken:
+        if CHANNEL in self._taken:
             return
         scope = registry.scope(CHANNEL)
         if theirs := [*scope.handlers, *scope.once]:
@@ -230,7 +231,7 @@ class Rooms:
         registry.order(CHANNEL)  # whoever joins and leaves again at once is not to end up inside
         registry.add(CHANNEL, "join", self.join)
         registry.add(CHANNEL, "leave", self.leave)
-        registry.taken.add(CHANNEL)
+        self._taken.add(CHANNEL)
 
     async def join(self, peer: Peer, room: str) -> None:
         if not await self._may_join(peer, room):
