@@ -136,6 +136,8 @@ class Rooms:
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._declared: dict[str, Room] = {}
         self._function: Callable[[Peer, str], Any] | None = None
+        self._everybody: dict[Peer, None] = {}
+        self.everybody = Audience(self._everybody, codec, slow, self.leave_all)
 
     # ------------------------------------------------------------ the server's side
 
@@ -186,6 +188,7 @@ class Rooms:
             home = membership.home = self.get(self._room_from(transport.info))
             membership.rooms[home] = False
             home._members[peer] = None
+        self._everybody[peer] = None
 
     # ------------------------------------------------------------ members
 
@@ -208,7 +211,8 @@ class Rooms:
         room._members.pop(peer, None)
 
     def leave_all(self, peer: Peer) -> None:
-        """Its connection is gone, or turned out to be broken."""
+        """Its connection is gone, or turned out to be broken, which is reported once."""
+        self._everybody.pop(peer, None)
         for room in self._membership_of(peer).rooms:
             room._members.pop(peer, None)
 

@@ -15,7 +15,7 @@ from weakref import WeakSet
 import msgspec
 
 from ._behind import Slow, check_slow
-from ._broadcast import Audience, EmitReport
+from ._broadcast import EmitReport
 from ._caller import no_keywords
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec
@@ -104,7 +104,6 @@ class Server(Registrar):
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
         self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
-        self._everybody = Audience(self._peers, self._settings.codec, slow, self._rooms.leave_all)
         if handler_context is not None:
             self.handler_context = handler_context
 
@@ -385,7 +384,8 @@ class Server(Registrar):
         return tuple(self._peers)
 
     async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
-        """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others.
+        """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others, and one whose
+        connection is broken is in one report.
 
         Peers whose line is full get 100 ms in all to drain, and one that did not is not waited for again until it has;
         but where ``slow="close"``, and more than half of all are in that state, they are. Then ``slow`` says what
@@ -397,7 +397,7 @@ class Server(Registrar):
         """
         if unsupported:
             raise no_keywords("emit", event, unsupported)
-        return await self._everybody.emit(None, event, args, skip)
+        return await self._rooms.everybody.emit(None, event, args, skip)
 
     async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
         """Send a WebSocket message that is none of the protocol, text or binary, to every peer; the rest as `emit`.
@@ -408,7 +408,7 @@ class Server(Registrar):
             TypeError: it is neither text nor bytes.
             RuntimeError: in another thread than the event loop's.
         """
-        return await self._everybody.send_raw(data, skip)
+        return await self._rooms.everybody.send_raw(data, skip)
 
     # ------------------------------------------------------------ rooms
 
@@ -471,7 +471,7 @@ class ServerChannel(Registrar):
         if unsupported:
             raise no_keywords("emit", event, unsupported)
         self._check_open()
-        return await self._server._everybody.emit(self._channel_name, event, args, skip)
+        return await self._server._rooms.everybody.emit(self._channel_name, event, args, skip)
 
     @property
     def closed(self) -> bool:
