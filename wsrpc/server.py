@@ -248,7 +248,7 @@ class Server(Registrar):
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
-        self._check_open()
+        self._refuse_if_closed()
         waiting = self._entrance.check(handshake)
         if waiting is not None:
             await waiting
@@ -262,10 +262,10 @@ class Server(Registrar):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._check_open()
+        self._refuse_if_closed()
         self._entrance.check_nowait(handshake)
 
-    def _check_open(self) -> None:
+    def _refuse_if_closed(self) -> None:
         # Whoever else's HTTP server this is may go on listening.
         if self._closed:
             raise HandshakeRejected(503, f"{CLOSING}\n")
