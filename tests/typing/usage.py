@@ -393,6 +393,7 @@ class Tube:
     """A transport of one's own, without wsrpc as a base class."""
 
     def __init__(self) -> None:
+        self.largest = 2**20
         self.info = ConnectionInfo(path="/tube", remote=("::1", 1))
         self.unsent = 0
         self.receiver: Receiver | None = None
@@ -415,6 +416,13 @@ class Tube:
             self.receiver.connection_lost(CloseInfo(code, reason, was_clean=True))
 
     def abort(self) -> None: ...
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        raise NotImplementedError
+
+    def pause_receiving(self) -> None: ...
+
+    def resume_receiving(self) -> None: ...
 
 
 async def own_transports() -> None:
