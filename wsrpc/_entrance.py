@@ -87,7 +87,7 @@ class Entrance:
 
     def _ask(self, handshake: Handshake) -> Awaitable[Any] | None:
         self.begin()
-        if self._closed:
+        if self._closed:  # whoever else's HTTP server this is may go on listening
             raise _closing()
         asked = "origins="
         try:
@@ -150,7 +150,7 @@ def _refuse(handshake: Handshake, exc: BaseException, asked: str = "on_handshake
 
 
 def _closing() -> HandshakeRejected:
-    return HandshakeRejected(503, "this server is closing\n")
+    return HandshakeRejected(503, "the server is closing\n")
 
 
 def _check_refusal(rejected: HandshakeRejected) -> None:
