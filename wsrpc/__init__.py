@@ -48,6 +48,7 @@ from .errors import (
 from .handshake import Handshake
 from .limits import Limits
 from .peer import Peer, current_peer
+from .raw import RawConnection
 from .router import Router, RouterChannel
 from .server import EmitReport, Server, ServerChannel
 from .stream import Stream
@@ -97,6 +98,7 @@ __all__ = [
     "PeerError",
     "ProtocolError",
     "QueueFull",
+    "RawConnection",
     "Receiver",
     "Reconnect",
     "ReconnectInfo",

@@ -24,6 +24,7 @@ from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._listening import Listening, run
 from ._outbound import check_sending, check_thread, event_on
+from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
@@ -32,6 +33,7 @@ from .errors import ChannelClosed, ConnectionLost, MessageTooBig, PeerError, Que
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
+from .raw import RawConnection
 from .router import Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport
@@ -39,6 +41,7 @@ from .websocket import WebSocketTransport
 __all__ = ["EmitReport", "Server", "ServerChannel"]
 
 H = TypeVar("H", bound=HandshakeFunction)
+R = TypeVar("R", bound=RawFunction)
 
 logger = logging.getLogger("wsrpc")
 
@@ -90,6 +93,7 @@ class Server(Registrar):
         self._channel_name = None
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
+        self._raw = RawServing()
         self._peers: dict[Peer, None] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
         self._listeners: set[Listener] = set()
@@ -224,6 +228,25 @@ class Server(Registrar):
         self._entrance.function = function
         return function
 
+    def serve_raw(self, function: R, /) -> R:
+        """Hand each connection to ``async def function(connection)``, without any protocol; works as a decorator.
+
+        It gets a `RawConnection`, after `on_handshake` as ever. When it returns, the connection is closed with 1000;
+        when it raises, with 1011, and the log has the traceback (with 1008 and its text for an `RpcError`). This goes
+        for all connections of the server; handlers are not called.
+
+        Raises:
+            TypeError: this is no async function.
+            ValueError: there is one already, or a service.
+        """
+        self._raw.use(function)
+        return function
+
+    @property
+    def raw_connections(self) -> tuple[RawConnection, ...]:
+        """The connections that `serve_raw` functions have, in the order in which they came."""
+        return self._raw.connections
+
     async def handshake(self, handshake: Handshake) -> None:
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
 
@@ -250,10 +273,11 @@ class Server(Registrar):
         """Whether the `on_handshake` function is async, so that `handshake_nowait` would refuse."""
         return self._entrance.is_async
 
-    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer:
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
 
-        ``handshake`` is the one that `Server.handshake` let pass. Cancelling leaves the connection with its peer.
+        With `serve_raw` it is given to that function, which goes on when this returns. ``handshake`` is the one that
+        `Server.handshake` let pass. Cancelling leaves the connection with its peer.
 
         Raises:
             ConnectionLost: the server is closed; the connection is closed, too.
@@ -267,6 +291,9 @@ class Server(Registrar):
         settings = self._settings
         if handshake is not None and handshake.limits is not self._limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
+        if self._raw.function is not None:
+            state = {} if handshake is None else handshake.state
+            return self._raw.accept(transport, state, settings.limits, self._scheduler)
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         if handshake is not None:
             peer.state = handshake.state
@@ -303,14 +330,14 @@ class Server(Registrar):
         """
         if not drain >= 0:
             raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
-        if self._peers:
+        if self._peers or self._raw.connections:
             check_thread(self._thread, "server.close()")
         # In a task of its own, because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
         if self._closing is None:
             self._closed = True
             if drain:
-                self._draining = Draining(drain, self._closers, self._peers)
+                self._draining = Draining(drain, self._closers, self._peers, self._raw)
             self._closing = asyncio.get_running_loop().create_task(self._close(drain))
         elif self._draining is not None:
             self._draining.shorten(drain)
@@ -321,16 +348,20 @@ class Server(Registrar):
             listener.stop()
         if self._draining is not None:
             await asyncio.sleep(0)  # the library stops listening in a task
-            logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
+            count = len(self._peers) + len(self._raw.connections)
+            logger.info("draining: %d connections, at most %g s", count, drain)
             await self._draining.run()
             self._draining = None
         peers = list(self._peers)
         endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers]
+        endings.append(self._raw.close(CloseCode.SERVICE_RESTART, CLOSING))
         for error in await asyncio.gather(*endings, return_exceptions=True):
             if isinstance(error, Exception):  # of a transport that is not ours
                 logger.error("closing a connection failed", exc_info=error)
         everybody = {*peers, *self._leaving}
-        await asyncio.gather(*(peer._join(self._limits.close_timeout, self._closers) for peer in everybody))
+        patience = self._limits.close_timeout
+        joining = [peer._join(patience, self._closers) for peer in everybody]
+        await asyncio.gather(*joining, self._raw.join(patience, self._closers))
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()

@@ -37,6 +37,7 @@ from wsrpc import (
     MsgpackCodec,
     Peer,
     PeerError,
+    RawConnection,
     Receiver,
     Reconnect,
     ReconnectInfo,
@@ -382,7 +383,7 @@ class Tube:
 
 async def own_transports() -> None:
     tube: Transport = Tube()
-    assert_type(await server.accept(tube), Peer)
+    assert_type(await server.accept(tube), Peer | RawConnection)
     async with Client(transport=Tube(), codec=codecs[0]) as over_tube:
         await over_tube.emit("x")
 
