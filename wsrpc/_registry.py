@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from ._context import Context
 from ._convert import DecHook
 from ._introspect import location
 from ._signature import Handler, compile_handler
-from ._types import RESERVED_EVENTS, ChannelRef, check_name
+from ._types import RAW, RESERVED_EVENTS, ChannelRef, check_name
 
 __all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope", "accepted"]
 
@@ -53,8 +53,9 @@ class Scope:
 class Registry:
     """All scopes of a peer, or of a server for its peers.
 
-    Three flags spare the fast path from looking: ``used`` once there is any handler, ``observed`` while there is one
-    of `message`, ``layered`` once there is anything to run around handlers.
+    Flags spare the fast path from looking: ``used`` once there is any handler, ``observed`` while there is one
+    of `message`, ``layered`` once there is anything to run around handlers. ``takes_raw``: what is no protocol message
+    has a handler, too.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class Registry:
         "main",
         "named",
         "observed",
+        "takes_raw",
         "used",
     )
 
@@ -78,6 +80,7 @@ class Registry:
         self.used = False
         self.layered = False
         self.observed = False
+        self.takes_raw = False
         self.handler_context: HandlerContext | None = None
         self._lifecycle: dict[str, LifecycleHandler] = {}
         self._lifecycle_once: dict[str, LifecycleHandler] = {}
@@ -154,6 +157,35 @@ class Registry:
         table[event] = handler
         self.used = True
 
+    def add_raw(self, function: Callable[..., Any]) -> None:
+        """Register what is called with the peer and each message that is not protocol; async functions in turn.
+
+        Raises:
+            TypeError: it is no function, or needs more arguments.
+        """
+        count = accepted("on_raw", ("peer", "message"), function)
+        is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+        def called(ctx: Context, message: Any) -> Any:
+            with _told(ctx):
+                result = function(*(ctx.peer, message)[:count])
+            return result if inspect.isawaitable(result) else None
+
+        async def awaited(ctx: Context, message: Any) -> None:
+            with _told(ctx):
+                await function(*(ctx.peer, message)[:count])
+
+        handler = compile_handler(awaited if is_async else called, ordered=is_async)
+        handler.name, handler.where = getattr(function, "__qualname__", repr(function)), location(function)
+        self.set_raw(handler)
+
+    def set_raw(self, handler: Handler) -> None:
+        """Let ``handler`` have each message that is not protocol."""
+        handlers = self.scope(RAW).handlers
+        _warn_of_replacement("raw messages", handlers.get(""), handler)
+        handlers[""] = handler
+        self.takes_raw = self.used = True
+
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         if not callable(middleware):
             raise TypeError(f"middleware is a callable (ctx, call_next), got {middleware!r}")
@@ -186,6 +218,16 @@ class Registry:
 
     def _look_for_observers(self) -> None:
         self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
+
+
+@contextmanager
+def _told(ctx: Context) -> Generator[None]:
+    """What a user's function raises is told to the `error` handlers; the log has it anyway."""
+    try:
+        yield
+    except Exception as exc:
+        ctx.peer._tell("error", exc)
+        raise
 
 
 def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:

@@ -290,8 +290,8 @@ class BadResult(WsrpcError):
 
 
 class MessageTooBig(WsrpcError):
-    """A message exceeds what the other side accepts, and was not sent; or it arrived, and ``receive(max_size=)`` on a raw
-    connection allows less."""
+    """A message exceeds what the other side accepts, and was not sent; or it arrived on a raw connection, and
+    ``receive(max_size=)`` allows less."""
 
 
 class ReservedEvent(WsrpcError, ValueError):

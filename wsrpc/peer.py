@@ -41,7 +41,7 @@ from ._signature import injectable
 from ._types import check_name
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
-from .router import Registrar
+from .router import RawRegistrar, Registrar
 from .transport import ConnectionInfo, Transport
 
 __all__ = ["Peer", "current_peer"]
@@ -50,7 +50,7 @@ logger = logging.getLogger("wsrpc")
 
 
 @injectable("ctx.peer")
-class Peer(Registrar, Caller):
+class Peer(Registrar, RawRegistrar, Caller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 
     ``id`` names it in logs; ``state`` is the application's own mapping; ``ignored`` counts what the protocol
@@ -139,6 +139,7 @@ class Peer(Registrar, Caller):
             log=self._log,
         )
         self._agreement.reader = self._intake
+        self._agreement.takes_raw = lambda: self._registry.takes_raw or self._shared.takes_raw
         self._agreement.silenced = self._silenced
 
     # ------------------------------------------------------------ what users see
@@ -200,6 +201,32 @@ class Peer(Registrar, Caller):
         if ordered:
             self._registry.order(name)
         return channel
+
+    async def send_raw(self, message: str | bytes) -> None:
+        """Send a message that is not protocol, str as text, bytes as binary, in order with everything else.
+
+        It waits as `emit` does while the line is full, and while a client's `open` handlers run; but not for another
+        connection. The other side's `on_raw` function gets it, or whatever reads there; if it looks like a protocol
+        message, it is one. Cancelling is safe: then it is not sent.
+
+        Raises:
+            ConnectionLost: ``outcome="not_sent"``, there is no connection, or the other side is draining.
+            MessageTooBig: the other side has said that it takes less.
+            TypeError: it is neither str nor bytes.
+            ValueError: binary, where binary messages are MessagePack: between two wsrpc peers neither of which had an
+                `on_raw` function when they connected.
+            RuntimeError: in another thread than the event loop's.
+        """
+        await self._out.send_raw(message)
+
+    def send_raw_nowait(self, message: str | bytes) -> None:
+        """Like `send_raw`, for plain functions in the event loop's thread; it never waits.
+
+        Raises:
+            QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
+        """
+        self._out.send_raw_nowait(message)
 
     def _forget_channel(self, name: str) -> None:
         self._channels.pop(name, None)

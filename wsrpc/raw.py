@@ -18,29 +18,17 @@ from ._line import Line
 from ._outbound import check_thread
 from ._scheduler import Scheduler
 from ._source import close_source, iterate
+from ._types import raw_payload
 from .errors import ConnectionLost, MessageTooBig, ProtocolError
 from .limits import Limits
 from .transport import ConnectionInfo, Transport
 
-__all__ = ["RawConnection", "RawMessage", "raw_payload"]
+__all__ = ["RawConnection", "RawMessage"]
 
 RawMessage: TypeAlias = str | bytes
 """A text message or a binary one."""
 
 Pieces: TypeAlias = Iterable[RawMessage] | AsyncIterable[RawMessage]
-
-
-def raw_payload(message: Any) -> tuple[bytes, bool]:
-    """What travels for a message, and whether as text.
-
-    Raises:
-        TypeError: it is neither text nor bytes.
-    """
-    if isinstance(message, str):
-        return message.encode(), True
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(message), False
-    raise TypeError(f"a raw message is str or bytes, got {type(message).__name__}: encode it first")
 
 
 logger = logging.getLogger("wsrpc")

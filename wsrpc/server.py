@@ -34,7 +34,7 @@ from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
 from .raw import RawConnection
-from .router import Registrar, Router
+from .router import RawRegistrar, Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -58,7 +58,7 @@ class EmitReport(msgspec.Struct, frozen=True):
     errors: tuple[PeerError, ...] = ()
 
 
-class Server(Registrar):
+class Server(Registrar, RawRegistrar):
     """Accepts connections. Its handlers serve every peer that has none of its own for an event.
 
     Args:
