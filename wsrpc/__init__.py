@@ -51,6 +51,7 @@ from .peer import Peer, current_peer
 from .raw import RawConnection
 from .router import Router, RouterChannel
 from .server import EmitReport, Server, ServerChannel
+from .service import Service, method
 from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Transport
 from .websocket import WebSocketTransport
@@ -111,6 +112,7 @@ __all__ = [
     "RpcError",
     "Server",
     "ServerChannel",
+    "Service",
     "SessionLost",
     "Stream",
     "StreamOverflow",
@@ -124,4 +126,5 @@ __all__ = [
     "current_peer",
     "dial",
     "is_transient",
+    "method",
 ]

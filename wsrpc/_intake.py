@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from ._agreement import Agreement
@@ -266,6 +267,24 @@ class Intake:
         if view is not None:
             view._finish()
 
+    def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
+        """One message, in place of `receive` where there is no protocol."""
+        try:
+            view = self._observe(payload, text, None)
+            if self._shared.raw_only == "json":
+                try:
+                    message = raw_json(payload)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+                    self._malformed(f"a message that is not JSON: {exc}")
+                    _finish(view)
+                else:
+                    self._dispatch_raw(message, payload, view, raw_json)
+            elif not self._raw(payload, text, view):
+                _finish(view)
+        except Exception as exc:
+            self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+            self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+
     def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
         """Hand what is not protocol to the `on_raw` function; False if there is none."""
         if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
@@ -274,12 +293,14 @@ class Intake:
             self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
             return True
         decode = raw_text if text else raw_binary
-        message = decode(payload)
+        self._dispatch_raw(decode(payload), payload, view, decode)
+        return True
+
+    def _dispatch_raw(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         if self._admission.busy:
             self._admission.arrived(message, payload, view, decode)
         else:
             self._calls.dispatch(message, view)
-        return True
 
     def _suspect_codec(self, payload: bytes | bytearray) -> None:
         """Text where this side speaks binary or the reverse: perhaps the two ends have different codecs."""
@@ -362,6 +383,15 @@ def raw_text(payload: bytes | bytearray) -> Inbound:
 
 def raw_binary(payload: bytes | bytearray) -> Inbound:
     return Inbound(["", bytes(payload)], c=RAW)
+
+
+def raw_json(payload: bytes | bytearray) -> Inbound:
+    return Inbound(["", msgspec.json.decode(payload)], c=RAW)
+
+
+def _finish(view: Message | None) -> None:
+    if view is not None:
+        view._finish()
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:

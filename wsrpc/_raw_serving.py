@@ -35,6 +35,8 @@ class RawServing:
 
     def __init__(self) -> None:
         self.function: RawFunction | None = None
+        self.on_end: Callable[[RawConnection], Awaitable[None]] | None = None
+        """Awaited after a connection's end."""
         self._running: dict[RawConnection, asyncio.Task[None]] = {}
 
     def use(self, function: Any) -> None:
@@ -87,6 +89,8 @@ class RawServing:
         finally:
             try:
                 await connection._finish(code, reason)
+                if self.on_end is not None:
+                    await self.on_end(connection)
             finally:
                 del self._running[connection]
                 ended = connection.ended

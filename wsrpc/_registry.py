@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ._context import Context
 from ._convert import DecHook
@@ -55,7 +55,7 @@ class Registry:
 
     Flags spare the fast path from looking: ``used`` once there is any handler, ``observed`` while there is one
     of `message`, ``layered`` once there is anything to run around handlers. ``takes_raw``: what is no protocol message
-    has a handler, too.
+    has a handler, too; ``raw_only``: everything goes to that, decoded if it is JSON.
     """
 
     __slots__ = (
@@ -68,6 +68,7 @@ class Registry:
         "main",
         "named",
         "observed",
+        "raw_only",
         "takes_raw",
         "used",
     )
@@ -81,6 +82,7 @@ class Registry:
         self.layered = False
         self.observed = False
         self.takes_raw = False
+        self.raw_only: Literal["json", "message"] | None = None
         self.handler_context: HandlerContext | None = None
         self._lifecycle: dict[str, LifecycleHandler] = {}
         self._lifecycle_once: dict[str, LifecycleHandler] = {}
@@ -125,8 +127,9 @@ class Registry:
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        instance: str | None = None,
     ) -> None:
-        """Register ``function``, replacing what was there; None removes.
+        """Register ``function``, replacing what was there; None removes. ``instance`` as for `compile_handler`.
 
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
@@ -148,6 +151,7 @@ class Registry:
             lax=self.lax if lax is None else lax,
             thread=thread,
             ordered=ordered,
+            instance=instance,
         )
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
@@ -167,13 +171,11 @@ class Registry:
         is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
         def called(ctx: Context, message: Any) -> Any:
-            with _told(ctx):
-                result = function(*(ctx.peer, message)[:count])
+            result = function(*(ctx.peer, message)[:count])
             return result if inspect.isawaitable(result) else None
 
         async def awaited(ctx: Context, message: Any) -> None:
-            with _told(ctx):
-                await function(*(ctx.peer, message)[:count])
+            await function(*(ctx.peer, message)[:count])
 
         handler = compile_handler(awaited if is_async else called, ordered=is_async)
         handler.name, handler.where = getattr(function, "__qualname__", repr(function)), location(function)
@@ -218,16 +220,6 @@ class Registry:
 
     def _look_for_observers(self) -> None:
         self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
-
-
-@contextmanager
-def _told(ctx: Context) -> Generator[None]:
-    """What a user's function raises is told to the `error` handlers; the log has it anyway."""
-    try:
-        yield
-    except Exception as exc:
-        ctx.peer._tell("error", exc)
-        raise
 
 
 def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -47,6 +47,14 @@ from .transport import ConnectionInfo, Transport
 __all__ = ["Peer", "current_peer"]
 
 logger = logging.getLogger("wsrpc")
+
+
+class Services(Protocol):
+    """The services of one peer: see `Service`."""
+
+    def opened(self) -> Coroutine[Any, Any, None] | None: ...
+
+    def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]: ...
 
 
 @injectable("ctx.peer")
@@ -80,6 +88,9 @@ class Peer(Registrar, RawRegistrar, Caller):
         self._channels: dict[str, Channel] = {}
         self._loop = loop
         self._session: Session | None = None
+        self._coming: Transport | None = None
+        """What is about to be bound, for those who look at its handshake before."""
+        self._services: Services | None = None
         self._condition = State.DISCONNECTED
         self._opening: Opening | None = None
         self._background: dict[asyncio.Task[None], Context | None] = {}
@@ -156,9 +167,10 @@ class Peer(Registrar, RawRegistrar, Caller):
         Raises:
             ConnectionLost: if there is no connection.
         """
-        if self._session is None:
+        transport = self._coming if self._session is None else self._session.transport
+        if transport is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
-        return self._session.transport.info
+        return transport.info
 
     @property
     def transport(self) -> Transport | None:
@@ -296,7 +308,7 @@ class Peer(Registrar, RawRegistrar, Caller):
         try:
             return Session(
                 transport,
-                receive=self._intake.receive,
+                receive=self._intake.receive_raw if self._shared.raw_only else self._intake.receive,
                 read_ended=self._calls.read_ended,
                 pause_sending=self._pause_sending,
                 resume_sending=self._resume_sending,
@@ -337,6 +349,8 @@ class Peer(Registrar, RawRegistrar, Caller):
         self._out.opening = Context(self, Inbound(a=["open"]))
         context = in_context(self._out.opening)
         unfinished = fire(self._registries, ("open", "connect"), (self,), self._handler_raised, context)
+        if self._services is not None:
+            unfinished += call_handler("open", self._services.opened, (), self._handler_raised, context)
         if unfinished:
             opening = self._opening = Opening(
                 unfinished,
@@ -436,6 +450,8 @@ class Peer(Registrar, RawRegistrar, Caller):
         self._calls.connection_lost(lost)
         self._anonymous.connection_lost(lost)
         self._tell("close", info, "disconnect")
+        if self._services is not None:
+            self._run_in_background("close", self._services.ended, info)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         self._ended = None
@@ -476,6 +492,14 @@ class Peer(Registrar, RawRegistrar, Caller):
         session.stop_receiving()
         self._tell("error", ProtocolError(reason))
         self._in_background(session.transport.close(code, reason))
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close while the connection opens, and look at nothing that has come."""
+        session = self._begin_close(code, reason)
+        if session is not None:
+            session.stop_receiving()
+            self._calls.admission.discard()
+            self._in_background(session.transport.close(code, reason))
 
     def _deliver(self, payload: bytes) -> None:
         """Send a message that was encoded for many peers; a peer that reads too slowly is closed with 4408.

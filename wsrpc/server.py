@@ -20,6 +20,7 @@ from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._draining import CLOSING, Draining
 from ._entrance import Entrance, Origins
+from ._hosting import Hosting
 from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._listening import Listening, run
@@ -42,6 +43,7 @@ __all__ = ["EmitReport", "Server", "ServerChannel"]
 
 H = TypeVar("H", bound=HandshakeFunction)
 R = TypeVar("R", bound=RawFunction)
+S = TypeVar("S", bound=Callable[..., Any])
 
 logger = logging.getLogger("wsrpc")
 
@@ -94,6 +96,7 @@ class Server(Registrar, RawRegistrar):
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
         self._raw = RawServing()
+        self._hosting = Hosting(self._registry, self._raw)
         self._peers: dict[Peer, None] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
         self._listeners: set[Listener] = set()
@@ -242,6 +245,24 @@ class Server(Registrar, RawRegistrar):
         self._raw.use(function)
         return function
 
+    def add_service(self, service: S, factory: Callable[..., Any] | None = None, /, *, channel: str | None = None) -> S:
+        """Make an object of a `Service` class for each connection; works as a decorator.
+
+        ``service`` is the class, or a function that makes the object and is annotated with the class that it returns;
+        ``factory`` such a function without annotation, beside the class. They may take the peer (the `RawConnection`
+        for a class with ``serve``), and may be async. A factory that raises refuses the connection: it is closed with
+        1011, and the log has the traceback (with 1008 and its text for an `RpcError`). One that waits, for a peer, has
+        `Limits.open_handlers` seconds.
+
+        The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
+
+        Raises:
+            TypeError: this is no service, or a method's signature cannot work; the text names the parameter.
+            ValueError: an event has a handler already, or another service has the whole connection.
+        """
+        self._hosting.add(service, factory, channel)
+        return service
+
     @property
     def raw_connections(self) -> tuple[RawConnection, ...]:
         """The connections that `serve_raw` functions have, in the order in which they came."""
@@ -280,7 +301,7 @@ class Server(Registrar, RawRegistrar):
         `Server.handshake` let pass. Cancelling leaves the connection with its peer.
 
         Raises:
-            ConnectionLost: the server is closed; the connection is closed, too.
+            ConnectionLost: the server is closed, or a service's factory refused; the connection is closed, too.
             TypeError: this is no transport.
         """
         if self._closed:
@@ -297,6 +318,11 @@ class Server(Registrar, RawRegistrar):
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         if handshake is not None:
             peer.state = handshake.state
+        if self._hosting.entries:
+            await self._hosting.attach(peer, transport)
+            if self._closed:
+                await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
+                raise ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
         self._peers[peer] = None
 
         def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
