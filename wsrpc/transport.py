@@ -61,6 +61,10 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     subprotocol: str | None = None
     underlying: Any = None
 
+    def __repr__(self) -> str:
+        # Not all of it: headers and the query may have tokens, and this may get into a log.
+        return f"<ConnectionInfo {self.path} remote={self.remote} origin={self.origin!r}>"
+
 
 class Receiver(Protocol):
     """What a transport tells; a peer (its session) is one."""

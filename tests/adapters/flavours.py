@@ -11,14 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from websockets.server import ServerProtocol
 
-from wsrpc import Handshake, Limits, Transport, dial
+from wsrpc import Handshake, Limits, Server, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
+from wsrpc_adapters import picows
 
 PATIENCE = 8.0
 
@@ -175,6 +177,37 @@ class WebsocketsAccepts(Accepts):
             await listener.wait_closed()
 
 
+class PicowsDials(Dials):
+    """picows, as the dialing side."""
+
+    name = "picows-dials"
+
+    async def dial(self, url: str, limits: Limits) -> Transport:
+        return await picows.dial(url, limits=limits)
+
+
+class PicowsAccepts(Accepts):
+    """picows, as the accepting side."""
+
+    name = "picows-accepts"
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async with picows.listen(HandsOver(limits, accept)) as listener:
+            yield listener.url
+
+
+class HandsOver(Server):
+    """Has no peers: whatever connects goes to a function."""
+
+    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
+        super().__init__(limits=limits)
+        self._hand_over = accept
+
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
+        self._hand_over(transport)
+
+
 class Memory(Flavour):
     """The transport of `wsrpc.testing`."""
 
@@ -209,6 +242,6 @@ class Discard:
     def connection_lost(self, info: object, /) -> None: ...
 
 
-FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), Memory()]
+FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), PicowsDials(), PicowsAccepts(), Memory()]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]
