@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ._close import CloseCode
+from ._key import PeerState
 from ._lifecycle import Closers
 from ._scheduler import Scheduler
 from .errors import RpcError
@@ -57,7 +58,7 @@ class RawServing:
         """Those whose function runs, in the order in which they came."""
         return tuple(self._running)
 
-    def accept(self, transport: Transport, state: dict[str, Any], limits: Limits, loop: Scheduler) -> RawConnection:
+    def accept(self, transport: Transport, state: PeerState, limits: Limits, loop: Scheduler) -> RawConnection:
         """Begin to serve."""
         assert self.function is not None
         connection = RawConnection(transport, limits, state, loop)

@@ -79,6 +79,7 @@ def raw_payload(message: Any) -> tuple[bytes, bool]:
     """
     if isinstance(message, str):
         return message.encode(), True
+    given: Any = message
     if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(message), False
-    raise TypeError(f"a raw message is str or bytes, got {type(message).__name__}: encode it first")
+        return bytes(given), False
+    raise TypeError(f"a raw message is str or bytes, got {type(given).__name__}: encode it first")

@@ -14,6 +14,7 @@ import msgspec
 
 from ._close import CloseCode, CloseInfo, check_close
 from ._feed import Feed, Piece
+from ._key import PeerState
 from ._line import Line
 from ._outbound import check_thread
 from ._scheduler import Scheduler
@@ -42,7 +43,7 @@ class RawConnection:
     that the other side is slowed down; neither does this side then see that the connection ends.
     """
 
-    def __init__(self, transport: Transport, limits: Limits, state: dict[str, Any], loop: Scheduler) -> None:
+    def __init__(self, transport: Transport, limits: Limits, state: PeerState, loop: Scheduler) -> None:
         self.id = secrets.token_hex(8)
         self.state = state
         self._transport = transport
@@ -251,7 +252,8 @@ class RawConnection:
                 raise TypeError(
                     "a raw message is str or bytes, or an iterable of these, got a mapping: encode it first"
                 )
-            await self._send_pieces(given)
+            pieces: Any = given
+            await self._send_pieces(pieces)
             return
         payload, text = raw_payload(message)
         self._check_open()

@@ -164,7 +164,10 @@ class Router(Registrar):
 
         def register(function: Any) -> Any:
             self._registry.add(channel, event, function, **options)
-            chosen = {**options, "lax": self._registry.lax if options.get("lax") is None else options["lax"]}
+            chosen: dict[str, Any] = {
+                **options,
+                "lax": self._registry.lax if options.get("lax") is None else options["lax"],
+            }
             self._calls.append(lambda registry, main: registry.add(channel or main, event, function, **chosen))
             return function
 

@@ -21,6 +21,7 @@ from ._convert import DecHook, EncHook
 from ._draining import CLOSING, Draining
 from ._entrance import Entrance
 from ._hosting import Hosting
+from ._key import PeerState
 from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._listening import Listening, Port, run
@@ -344,7 +345,7 @@ class Server(Registrar, RawRegistrar):
         if handshake is not None and handshake.limits is not self._limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
         if self._raw.function is not None:
-            state = {} if handshake is None else handshake.state
+            state = PeerState() if handshake is None else handshake.state
             return self._raw.accept(transport, state, settings.limits, self._scheduler)
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         if handshake is not None:

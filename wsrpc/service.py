@@ -78,7 +78,8 @@ def method(name: Any = None, /, *, lax: bool | None = None, thread: bool = False
         check_name("an event's name", name)
 
     def mark(function: F) -> F:
-        if not inspect.isfunction(function):
+        given: Any = function
+        if not inspect.isfunction(given):
             raise TypeError(f"@wsrpc.method is for plain methods, which take self; got {function!r}")
         setattr(function, MARK, Exposed(name, {"lax": lax, "thread": thread, "ordered": ordered}))
         return function
