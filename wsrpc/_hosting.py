@@ -132,7 +132,11 @@ class Hosting:
 
             self._registry.add_raw(received)
         else:
-            self._registry.add_raw(lambda peer, message: peer._services.objects[0].on_message(message))
+
+            def called(peer: Any, message: str | bytes) -> Any:
+                return peer._services.objects[0].on_message(message)
+
+            self._registry.add_raw(called)
         self._registry.raw_only = "json" if style == "on_json" else "message"
         self.entries.append(entry)
 

@@ -47,7 +47,8 @@ class RawServing:
             TypeError: this is no async function.
             ValueError: there is one already.
         """
-        if not callable(function) or not any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+        given: Any = function
+        if not callable(given) or not any(map(inspect.iscoroutinefunction, (given, type(given).__call__))):
             raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
         if self.function is not None:
             raise ValueError(f"this server's connections go to {self.function!r} already, whole")

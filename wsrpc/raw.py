@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from threading import get_ident
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -252,8 +252,7 @@ class RawConnection:
                 raise TypeError(
                     "a raw message is str or bytes, or an iterable of these, got a mapping: encode it first"
                 )
-            pieces: Any = given
-            await self._send_pieces(pieces)
+            await self._send_pieces(cast("Pieces", given))
             return
         payload, text = raw_payload(message)
         self._check_open()
