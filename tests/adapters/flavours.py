@@ -13,8 +13,10 @@ from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from aiohttp import web
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 
+import wsrpc_adapters.aiohttp
 from wsrpc import Handshake, Limits, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
@@ -197,6 +199,43 @@ class Discard:
     def connection_lost(self, info: object, /) -> None: ...
 
 
-FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), Memory()]
+class AiohttpDials(Dials):
+    """aiohttp's client, as the dialing side."""
+
+    name = "aiohttp-dials"
+
+    async def dial(self, url: str, limits: Limits) -> Transport:
+        return await wsrpc_adapters.aiohttp.dial(url, limits=limits)
+
+
+class AiohttpAccepts(Accepts):
+    """A connection that an aiohttp application has opened, as the accepting side."""
+
+    name = "aiohttp-accepts"
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            over = asyncio.Event()
+            transport, response = await wsrpc_adapters.aiohttp.take_over(
+                request, Handshake(request.raw_path, request.headers, limits=limits), over.set
+            )
+            assert transport is not None
+            accept(transport)
+            await over.wait()
+            return response
+
+        app = web.Application()
+        app.router.add_get("/", handler)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=2.0).start()
+            yield f"ws://127.0.0.1:{runner.addresses[0][1]}/"
+        finally:
+            await runner.cleanup()
+
+
+FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), AiohttpDials(), AiohttpAccepts(), Memory()]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]
