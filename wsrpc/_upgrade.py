@@ -33,7 +33,7 @@ from .websocket import WebSocketTransport, address, joined_headers
 __all__ = ["ClientUpgrade", "ServerUpgrade"]
 
 NOT_THEIRS = ("host", "authorization")
-"""Headers of a request that an HTTP client makes by itself, of the URL."""
+"""Headers that an HTTP client makes of the URL by itself."""
 
 
 class ServerUpgrade:
@@ -55,7 +55,7 @@ class ServerUpgrade:
         self._request = Request(handshake.path, Headers(handshake.headers))
         self._response = response = self._protocol.accept(self._request)
         self.status: int = response.status_code
-        self.headers: Mapping[str, str] = {**dict(response.headers.raw_items())}
+        self.headers: Mapping[str, str] = dict(response.headers.raw_items())
         self.body = (response.body or b"").decode()
         if self.status == 101:
             theirs = {name.lower() for name in handshake.response_headers}
@@ -105,13 +105,12 @@ class ClientUpgrade:
             max_size=self._limits.message,
             logger=LIBRARY_LOGGER,
         )
-        self._request = self._protocol.connect()
-        for name in NOT_THEIRS:
-            del self._request.headers[name]
-        for name, value in (headers or {}).items():
-            del self._request.headers[name]
-            self._request.headers[name] = value
-        self.headers: Mapping[str, str] = dict(self._request.headers.raw_items())
+        request = self._protocol.connect()
+        given = headers or {}
+        theirs = {*NOT_THEIRS, *(name.lower() for name in given)}
+        kept = {name: value for name, value in request.headers.raw_items() if name.lower() not in theirs}
+        self.headers: Mapping[str, str] = {**kept, **given}
+        self._request = Request(request.path, Headers(self.headers))
 
     def take_over(
         self, transport: asyncio.Transport, headers: Mapping[str, str], early: bytes = b""

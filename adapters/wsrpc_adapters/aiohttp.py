@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server, WebSocketTransport
@@ -22,7 +22,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
-__all__ = ["aiohttp_handler", "dial", "serve", "take_over"]
+__all__ = ["aiohttp_handler", "dial", "handshake_of", "serve", "take_over"]
 
 LARGEST_BODY = 64 * 1024
 """Bytes of a refusal that are read."""
@@ -47,16 +47,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     ``state`` is put into `Handshake.state`, which becomes `Peer.state`: ``state={"user": user}``. Returns when the
     connection is over, at once if it was refused. Cancelling drops the connection.
     """
-    line = request.transport
-    handshake = Handshake(
-        request.raw_path,
-        _joined(request.headers),
-        remote=_address(line, "peername"),
-        local=_address(line, "sockname"),
-        secure=request.secure,
-        limits=server.limits,
-        compression=server.compression,
-    )
+    handshake = handshake_of(request, limits=server.limits, compression=server.compression)
     handshake.state.update(state or {})
     try:
         await server.handshake(handshake)
@@ -73,6 +64,19 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     finally:
         transport.abort()
     return response
+
+
+def handshake_of(request: web.Request, *, limits: Limits | None = None, compression: bool = False) -> Handshake:
+    """What ``request`` asks for, before anybody has judged it."""
+    return Handshake(
+        request.raw_path,
+        _joined(request.headers),
+        remote=_address(request.transport, "peername"),
+        local=_address(request.transport, "sockname"),
+        secure=request.secure,
+        limits=limits,
+        compression=compression,
+    )
 
 
 async def take_over(
@@ -164,7 +168,7 @@ async def _dial(
         raise
     except aiohttp.ClientError as exc:
         raise ConnectionError(f"no answer to the opening handshake: {exc}") from exc
-    with response:
+    with closing(response):
         said = {name.lower(): value for name, value in _joined(response.headers).items()}
         connection = response.connection
         if response.status != 101 or connection is None:

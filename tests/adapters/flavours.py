@@ -218,7 +218,7 @@ class AiohttpAccepts(Accepts):
         async def handler(request: web.Request) -> web.StreamResponse:
             over = asyncio.Event()
             transport, response = await wsrpc_adapters.aiohttp.take_over(
-                request, Handshake(request.raw_path, request.headers, limits=limits), over.set
+                request, wsrpc_adapters.aiohttp.handshake_of(request, limits=limits), over.set
             )
             assert transport is not None
             accept(transport)
@@ -227,10 +227,10 @@ class AiohttpAccepts(Accepts):
 
         app = web.Application()
         app.router.add_get("/", handler)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=2.0).start()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
             yield f"ws://127.0.0.1:{runner.addresses[0][1]}/"
         finally:
             await runner.cleanup()
