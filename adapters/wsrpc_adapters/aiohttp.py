@@ -87,9 +87,13 @@ async def take_over(
     The handler has to last as long as the connection; ``lost`` is called at the end of that. There is no transport if
     the request was none for a WebSocket, which the response says, or its client is gone.
     """
+    if request.method != "GET" or request.version < aiohttp.HttpVersion11:
+        return None, web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
     upgrade = ServerUpgrade(handshake)
     if upgrade.status != 101:
-        return None, web.Response(status=upgrade.status, text=upgrade.body)
+        refusal = web.Response(status=upgrade.status, body=upgrade.body.encode(), headers=upgrade.headers)
+        refusal.force_close()  # as these headers say
+        return None, refusal
     response = web.StreamResponse(status=101, headers=upgrade.headers)
     response.force_close()  # no other request comes on this connection
     writer = await response.prepare(request)
