@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from websockets.asyncio.connection import Connection
 from websockets.client import ClientProtocol
@@ -48,7 +47,7 @@ class ServerUpgrade:
         self._protocol = ServerProtocol(
             state=OPEN,  # there is no request that it should read
             extensions=enable_server_permessage_deflate(None) if handshake.compression else None,
-            select_subprotocol=lambda *_: _chosen(handshake.subprotocol),
+            select_subprotocol=self._choose,
             max_size=handshake.limits.message,
             logger=LIBRARY_LOGGER,
         )
@@ -61,6 +60,10 @@ class ServerUpgrade:
             theirs = {name.lower() for name in handshake.response_headers}
             kept = {name: value for name, value in self.headers.items() if name.lower() not in theirs}
             self.headers = kept | handshake.response_headers
+
+    def _choose(self, protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        chosen = self._handshake.subprotocol
+        return None if chosen is None else Subprotocol(chosen)
 
     def take_over(
         self, transport: asyncio.Transport, early: bytes = b"", lost: Callable[[Exception | None], None] | None = None
@@ -163,7 +166,3 @@ class TakenOver(_Pushing, Connection):
         super().connection_lost(exc)
         if self._lost is not None:
             self._lost(exc)
-
-
-def _chosen(name: str | None) -> Any:
-    return None if name is None else Subprotocol(name)

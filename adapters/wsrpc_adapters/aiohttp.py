@@ -212,5 +212,5 @@ def _joined(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _address(transport: asyncio.Transport | None, name: str) -> tuple[str, int] | None:
-    found = None if transport is None else transport.get_extra_info(name)
-    return (found[0], found[1]) if isinstance(found, tuple) and len(found) >= 2 else None
+    found: Any = None if transport is None else transport.get_extra_info(name)
+    return (found[0], found[1]) if found.__class__ is tuple and len(found) >= 2 else None
