@@ -15,6 +15,7 @@ from typing import ClassVar
 from aiohttp import web
 
 from wsrpc import Server
+from wsrpc_adapters import picows
 from wsrpc_adapters.aiohttp import aiohttp_handler
 
 ABILITIES: dict[str, str] = {
@@ -83,4 +84,19 @@ class Aiohttp(Host):
             await runner.cleanup()
 
 
-HOSTS: list[Host] = [Default(), Aiohttp()]
+class Picows(Host):
+    """picows."""
+
+    name = "picows"
+    cannot: ClassVar[Mapping[str, str]] = {
+        "async handshake": "`listen` refuses with a TypeError: picows calls a plain function",
+        "compression": "nothing is compressed",
+    }
+
+    @asynccontextmanager
+    async def serving(self, server: Server) -> AsyncGenerator[str]:
+        async with picows.listen(server, path="/ws") as listener:
+            yield listener.url
+
+
+HOSTS: list[Host] = [Default(), Aiohttp(), Picows()]
