@@ -44,7 +44,7 @@ FLOORS: list[list[str]] = [
     ["peer", "websocket"],
     ["service", "_backoff", "_broadcast", "_client_state", "_connection", "_draining", "_wake"],
     ["rooms", "_dial", "_hosting", "_listener"],
-    ["_dialing", "_listening"],
+    ["_dialing", "_listening", "_upgrade"],
     ["adapting", "client", "server"],
     ["testing"],
     ["__init__"],
