@@ -10,7 +10,6 @@ import ssl as ssl_module
 from contextlib import suppress
 from contextvars import ContextVar
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
@@ -234,12 +233,22 @@ def _acceptance(handshake: Handshake) -> WSUpgradeResponse:
     return response
 
 
+class _Nameless(int):
+    """A status that `HTTPStatus` does not know."""
+
+    phrase = "Refused"
+
+    @property
+    def value(self) -> int:
+        return int(self)
+
+
 def _refusal(rejected: HandshakeRejected) -> WSUpgradeResponseWithListener:
     given = {"Content-Type": "text/plain; charset=utf-8", **rejected.headers}
     headers = CIMultiDict({name: value for name, value in given.items() if name.lower() != "content-length"})
     response: Any = WSUpgradeResponse.create_error_response(400, rejected.body.encode(), headers)
     try:
         response.status = HTTPStatus(rejected.status)
-    except ValueError:  # a status that has no name
-        response.status = SimpleNamespace(value=rejected.status, phrase="Refused")
+    except ValueError:
+        response.status = _Nameless(rejected.status)
     return WSUpgradeResponseWithListener(response, None)
