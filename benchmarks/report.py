@@ -22,9 +22,9 @@ KEPT_UP = 0.97
 INTRODUCTION = f"""\
 {PENDING} requests pending on one connection. "ratio" is to the first line of each table: the median over the
 rounds, then the lowest and the highest. "by CPU" is the same by answers per second of server CPU time, the
-one to trust where other work disturbed the run. "own" is the ratio to the bare echo of the same library. "server" is the share of its core; "load" is the share of
-time in which the load generator was not waiting, or that of a Python client. The µs are per answer. Of streams,
-an answer is an item."""
+one to trust where other work disturbed the run. "own" is the ratio to the bare echo of the same library.
+"server" is the share of its core; "load" is the share of time in which the load generator was not waiting,
+or that of a Python client. The µs are per answer. Of streams, an answer is an item."""
 
 SHARED_INTRODUCTION = f"""\
 small requests, one at a time, while {STREAMS} streams of {ITEM_BYTES // 1024} KiB items fill the line
