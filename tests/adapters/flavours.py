@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
+from websockets.server import ServerProtocol
 
 from wsrpc import Handshake, Limits, Server, Transport, dial
 from wsrpc._listener import listen
@@ -22,6 +23,9 @@ from wsrpc.testing import memory_transports
 from wsrpc_adapters import picows
 
 PATIENCE = 8.0
+
+BOUNDS_FRAMES = hasattr(ServerProtocol(), "max_fragment_size")
+"""Whether this is a version of websockets with a bound for frames; where not, messages are put together."""
 
 Early = Sequence[tuple[int, bytes]]
 """Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
@@ -31,6 +35,12 @@ class Flavour(ABC):
     """One way to get a transport."""
 
     name: str
+    pieces_in: bool = True
+    """Whether the frames of a message are handed on as they come."""
+    pieces_out: bool = True
+    """Whether a piece of a message is a frame of its own."""
+    pauses: bool = True
+    """Whether `pause_receiving` slows the other side down."""
 
     def __repr__(self) -> str:
         return self.name
@@ -142,6 +152,7 @@ class WebsocketsDials(Dials):
     """The default transport, as the dialing side."""
 
     name = "websockets-dials"
+    pieces_in = BOUNDS_FRAMES
 
     async def dial(self, url: str, limits: Limits) -> Transport:
         return await dial(url, limits=limits)
@@ -151,6 +162,7 @@ class WebsocketsAccepts(Accepts):
     """The default transport, as the accepting side."""
 
     name = "websockets-accepts"
+    pieces_in = BOUNDS_FRAMES
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
