@@ -46,7 +46,7 @@ async def dial(
 ) -> PicowsTransport:
     """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
 
-    ``compression`` would only be an offer, and is not made: picows compresses nothing.
+    ``compression`` changes nothing: picows has none to offer.
 
     Raises:
         HandshakeRejected: the server answered with another status than 101.
