@@ -44,7 +44,7 @@ FLOORS: list[list[str]] = [
     ["peer", "websocket"],
     ["_backoff", "_client_state", "_connection", "_draining", "_wake"],
     ["_dial", "_listener"],
-    ["_dialing", "_listening"],
+    ["_dialing", "_listening", "_upgrade"],
     ["adapting", "client", "server"],
     ["testing"],
     ["__init__"],

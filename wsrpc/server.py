@@ -277,6 +277,11 @@ class Server(Registrar):
         return self._limits
 
     @property
+    def compression(self) -> bool:
+        """Whether permessage-deflate is offered, unless a connection's `Handshake` says otherwise."""
+        return self._compression
+
+    @property
     def handshakes_wait(self) -> bool:
         """Whether the `on_handshake` function is async, so that `handshake_nowait` would refuse."""
         return self._entrance.is_async
