@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import wsrpc_adapters.aiohttp
+import wsrpc_adapters.picows
 from wsrpc import Dial, dial
 
 
@@ -19,4 +20,8 @@ class Dialing:
         return self.name
 
 
-DIALINGS = [Dialing("websockets", dial), Dialing("aiohttp", wsrpc_adapters.aiohttp.dial)]
+DIALINGS = [
+    Dialing("websockets", dial),
+    Dialing("aiohttp", wsrpc_adapters.aiohttp.dial),
+    Dialing("picows", wsrpc_adapters.picows.dial),
+]
