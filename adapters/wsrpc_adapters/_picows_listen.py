@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
 import ssl as ssl_module
+import time
 from contextlib import suppress
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -29,6 +31,8 @@ logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
 """Connections that the system accepts ahead of us."""
+
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 COMER: ContextVar[tuple[socket.socket, Any] | None] = ContextVar("wsrpc_picows_comer", default=None)
 """The accepted socket that the present context belongs to, and its address."""
@@ -81,9 +85,20 @@ class _Doorway(socket.socket):
         super().__init__(family, socket.SOCK_STREAM)
         self.coming: WeakSet[socket.socket] = WeakSet()
         """Accepted, and not through the opening handshake."""
+        self._complain_at = 0.0
 
     def accept(self) -> tuple[socket.socket, Any]:
-        accepted, name = super().accept()
+        try:
+            accepted, name = super().accept()
+        except OSError as exc:
+            if exc.errno not in OUT_OF_RESOURCES:
+                raise
+            # aiofastnet stumbles over these. To the event loop nobody is there now; it looks again in the next turn.
+            now = time.monotonic()
+            if now >= self._complain_at:
+                self._complain_at = now + 1.0
+                logger.error("cannot accept connections: %s", exc)
+            raise BlockingIOError(*exc.args) from exc
         COMER.set((accepted, name))
         self.coming.add(accepted)
         return accepted, name

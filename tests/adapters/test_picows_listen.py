@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
 import sys
@@ -134,6 +135,23 @@ async def test_a_port_in_use_leaves_nothing() -> None:
         with pytest.raises(OSError):
             async with picows.listen(Server(), port=sock.getsockname()[1]):
                 pytest.fail("it listens")
+
+
+async def test_when_no_more_files_can_be_opened_it_goes_on_later(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.get_running_loop()
+    async with picows.listen(echo_server()) as listener, Client(listener.url) as client:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno(), before[1]))
+            try:
+                await loop.sock_connect(sock, ("127.0.0.1", listener.port))
+                await turns_until(lambda: "cannot accept connections" in caplog.text)
+                assert await client.request("echo", 1) == 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            async with Client(listener.url) as later:
+                assert await later.request("echo", 2) == 2
 
 
 async def test_closing_the_server_does_not_wait_for_whoever_says_nothing() -> None:
