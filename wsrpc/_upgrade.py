@@ -43,11 +43,15 @@ class ServerUpgrade:
     """
 
     def __init__(self, handshake: Handshake) -> None:
+
+        def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+            return None if handshake.subprotocol is None else Subprotocol(handshake.subprotocol)
+
         self._handshake = handshake
         self._protocol = ServerProtocol(
             state=OPEN,  # there is no request that it should read
             extensions=enable_server_permessage_deflate(None) if handshake.compression else None,
-            select_subprotocol=self._choose,
+            select_subprotocol=choose,
             max_size=handshake.limits.message,
             logger=LIBRARY_LOGGER,
         )
@@ -60,10 +64,6 @@ class ServerUpgrade:
             theirs = {name.lower() for name in handshake.response_headers}
             kept = {name: value for name, value in self.headers.items() if name.lower() not in theirs}
             self.headers = kept | handshake.response_headers
-
-    def _choose(self, protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-        chosen = self._handshake.subprotocol
-        return None if chosen is None else Subprotocol(chosen)
 
     def take_over(
         self, transport: asyncio.Transport, early: bytes = b"", lost: Callable[[Exception | None], None] | None = None

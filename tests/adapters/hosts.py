@@ -61,21 +61,6 @@ class Default(Host):
             yield listener.url
 
 
-class Picows(Host):
-    """picows."""
-
-    name = "picows"
-    cannot: ClassVar[Mapping[str, str]] = {
-        "async handshake": "`listen` refuses with a TypeError: picows calls a plain function",
-        "compression": "nothing is compressed",
-    }
-
-    @asynccontextmanager
-    async def serving(self, server: Server) -> AsyncGenerator[str]:
-        async with picows.listen(server, path="/ws") as listener:
-            yield listener.url
-
-
 class Aiohttp(Host):
     """A route of an aiohttp application."""
 
@@ -97,6 +82,21 @@ class Aiohttp(Host):
             yield f"ws://127.0.0.1:{runner.addresses[0][1]}/ws"
         finally:
             await runner.cleanup()
+
+
+class Picows(Host):
+    """picows."""
+
+    name = "picows"
+    cannot: ClassVar[Mapping[str, str]] = {
+        "async handshake": "`listen` refuses with a TypeError: picows calls a plain function",
+        "compression": "nothing is compressed",
+    }
+
+    @asynccontextmanager
+    async def serving(self, server: Server) -> AsyncGenerator[str]:
+        async with picows.listen(server, path="/ws") as listener:
+            yield listener.url
 
 
 HOSTS: list[Host] = [Default(), Aiohttp(), Picows()]

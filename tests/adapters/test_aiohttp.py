@@ -233,7 +233,7 @@ async def test_compression(who: str) -> None:
     closes(app, server)
     async with running(app) as url:
         if who == "ours":
-            async with Client(url, dial=partial(dial, compression=True), limits=LIMITS) as client:
+            async with Client(url, dial=dial, compression=True, limits=LIMITS) as client:
                 assert await client.request("echo", "x" * 300_000) == "x" * 300_000
                 assert client.peer.info.underlying.protocol.extensions
         else:  # aiohttp's own client, which knows nothing of wsrpc
