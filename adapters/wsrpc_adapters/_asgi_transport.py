@@ -28,6 +28,8 @@ FRAME = 2
 """Bytes, besides its payload, that a message counts for: an empty one counts, too."""
 PIECE = 32 * 1024
 """Bytes that are gathered at most before they are written."""
+EAGER = sys.version_info >= (3, 12)
+"""Whether a task can take its first step at once."""
 BURST = 256
 """Messages that are written without a turn for others."""
 
@@ -121,7 +123,7 @@ class AsgiTransport:
         self._handed += size
         self._unsent += size
         self._gathered += size
-        if self._gathered >= PIECE:
+        if self._gathered >= PIECE or not (self._reading or EAGER):
             self._write_soon()
         elif not self._reading and not self._flush_scheduled and not self._writing:
             self._flush_scheduled = True
@@ -229,7 +231,7 @@ class AsgiTransport:
         self._write_soon()
 
     def _write_soon(self) -> None:
-        """Write what was gathered, now if this Python can run a task's first step at once."""
+        """Write what was gathered: now, or in the next turn, with what is sent until then."""
         self._gathered = 0
         closing = self._closing is not None and not self._close_sent
         if not self._writing and (self._out or closing) and self._broken is None and self._ended is None:
@@ -363,7 +365,7 @@ class AsgiTransport:
 
 
 def spawn(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """A task that takes its first step at once, from Python 3.12 on: what does not wait costs no turn of the loop."""
+    """A task that takes its first step at once where it can, so that what does not wait costs no turn of the loop."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
     return loop.create_task(coroutine)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
+from asgi_exempt import HYPERCORN, UVICORN
+from asgi_servers import SERVERS
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 
-from wsrpc import Handshake, Limits, Transport, dial
+from wsrpc import Handshake, Limits, Server, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
+from wsrpc_adapters.asgi import asgi
 
 PATIENCE = 8.0
 
@@ -29,6 +33,8 @@ class Flavour(ABC):
     """One way to get a transport."""
 
     name: str
+    exempt: Mapping[str, str] = {}
+    """Tests of the contract that do not fit, by name, and why."""
 
     def __repr__(self) -> str:
         return self.name
@@ -163,6 +169,31 @@ class WebsocketsAccepts(Accepts):
             await listener.wait_closed()
 
 
+class Accepting(Server):
+    """A server that hands on what it accepts."""
+
+    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
+        super().__init__(limits=limits)
+        self._hand_on = accept
+
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
+        self._hand_on(transport)
+
+
+class AsgiAccepts(Accepts):
+    """The transport of `wsrpc_adapters.asgi`."""
+
+    def __init__(self, server: str, exempt: Mapping[str, str]) -> None:
+        self.name = f"asgi-{server}"
+        self.exempt = exempt
+        self._serving = SERVERS[server]
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async with self._serving(asgi(Accepting(limits, accept))) as port:
+            yield f"ws://127.0.0.1:{port}/"
+
+
 class Memory(Flavour):
     """The transport of `wsrpc.testing`."""
 
@@ -197,6 +228,6 @@ class Discard:
     def connection_lost(self, info: object, /) -> None: ...
 
 
-FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), Memory()]
+FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), Memory(), AsgiAccepts("uvicorn", UVICORN), AsgiAccepts("hypercorn", HYPERCORN)]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]
