@@ -6,7 +6,7 @@ Nothing but wsrpc is needed, and an ASGI server, for instance uvicorn.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import quote

@@ -228,6 +228,12 @@ class Discard:
     def connection_lost(self, info: object, /) -> None: ...
 
 
-FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), Memory(), AsgiAccepts("uvicorn", UVICORN), AsgiAccepts("hypercorn", HYPERCORN)]
+FLAVOURS: list[Flavour] = [
+    WebsocketsDials(),
+    WebsocketsAccepts(),
+    Memory(),
+    AsgiAccepts("uvicorn", UVICORN),
+    AsgiAccepts("hypercorn", HYPERCORN),
+]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]
