@@ -95,7 +95,7 @@ async def main() -> None:
     web = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         serving = asyncio.create_task(web.serve([sock]))
-        while not web.started:
+        while not web.started:  # noqa: ASYNC110 - uvicorn sets no event
             await asyncio.sleep(0.01)
         try:
             await try_out(f"ws://127.0.0.1:{sock.getsockname()[1]}/ws")

@@ -116,8 +116,7 @@ class AsgiTransport:
         self._release()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        if self._closing is not None or self._broken is not None or self._dropped or self._ended is not None:
-            raise ConnectionLost(*self._code(), "not_sent")
+        self._check_open()
         size = len(payload) + FRAME
         self._out.append((payload, text))
         self._handed += size
@@ -152,6 +151,7 @@ class AsgiTransport:
         self.drop(CloseCode.ABNORMAL, "aborted")
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        self._check_open()
         self._parts.append(payload)
         if last:
             whole = b"".join(self._parts)
@@ -225,6 +225,10 @@ class AsgiTransport:
             self._write_soon()
 
     # ------------------------------------------------------------ out
+
+    def _check_open(self) -> None:
+        if self._closing is not None or self._broken is not None or self._dropped or self._ended is not None:
+            raise ConnectionLost(*self._code(), "not_sent")
 
     def _turn_ended(self) -> None:
         self._flush_scheduled = False

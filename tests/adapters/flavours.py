@@ -17,13 +17,18 @@ from urllib.parse import urlsplit
 from asgi_exempt import HYPERCORN, UVICORN
 from asgi_servers import SERVERS
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
+from websockets.server import ServerProtocol
 
 from wsrpc import Handshake, Limits, Server, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
+from wsrpc_adapters import picows
 from wsrpc_adapters.asgi import asgi
 
 PATIENCE = 8.0
+
+BOUNDS_FRAMES = hasattr(ServerProtocol(), "max_fragment_size")
+"""Whether this is a version of websockets with a bound for frames; where not, messages are put together."""
 
 Early = Sequence[tuple[int, bytes]]
 """Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
@@ -35,6 +40,12 @@ class Flavour(ABC):
     name: str
     exempt: Mapping[str, str] = {}
     """Tests of the contract that do not fit, by name, and why."""
+    pieces_in: bool = True
+    """Whether the frames of a message are handed on as they come."""
+    pieces_out: bool = True
+    """Whether a piece of a message is a frame of its own."""
+    pauses: bool = True
+    """Whether `pause_receiving` slows the other side down."""
 
     def __repr__(self) -> str:
         return self.name
@@ -146,6 +157,7 @@ class WebsocketsDials(Dials):
     """The default transport, as the dialing side."""
 
     name = "websockets-dials"
+    pieces_in = BOUNDS_FRAMES
 
     async def dial(self, url: str, limits: Limits) -> Transport:
         return await dial(url, limits=limits)
@@ -155,6 +167,7 @@ class WebsocketsAccepts(Accepts):
     """The default transport, as the accepting side."""
 
     name = "websockets-accepts"
+    pieces_in = BOUNDS_FRAMES
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
@@ -183,6 +196,9 @@ class Accepting(Server):
 class AsgiAccepts(Accepts):
     """The transport of `wsrpc_adapters.asgi`."""
 
+    pieces_in = False
+    pieces_out = False
+
     def __init__(self, server: str, exempt: Mapping[str, str]) -> None:
         self.name = f"asgi-{server}"
         self.exempt = exempt
@@ -192,6 +208,37 @@ class AsgiAccepts(Accepts):
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
         async with self._serving(asgi(Accepting(limits, accept))) as port:
             yield f"ws://127.0.0.1:{port}/"
+
+
+class PicowsDials(Dials):
+    """picows, as the dialing side."""
+
+    name = "picows-dials"
+
+    async def dial(self, url: str, limits: Limits) -> Transport:
+        return await picows.dial(url, limits=limits)
+
+
+class PicowsAccepts(Accepts):
+    """picows, as the accepting side."""
+
+    name = "picows-accepts"
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async with picows.listen(HandsOver(limits, accept)) as listener:
+            yield listener.url
+
+
+class HandsOver(Server):
+    """Has no peers: whatever connects goes to a function."""
+
+    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
+        super().__init__(limits=limits)
+        self._hand_over = accept
+
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
+        self._hand_over(transport)
 
 
 class Memory(Flavour):
@@ -231,9 +278,11 @@ class Discard:
 FLAVOURS: list[Flavour] = [
     WebsocketsDials(),
     WebsocketsAccepts(),
-    Memory(),
+    PicowsDials(),
+    PicowsAccepts(),
     AsgiAccepts("uvicorn", UVICORN),
     AsgiAccepts("hypercorn", HYPERCORN),
+    Memory(),
 ]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]
