@@ -364,8 +364,9 @@ class AsgiTransport:
             self._receiver.connection_lost(info)
 
     def __repr__(self) -> str:
-        state = "open" if self._closing is None else "closing"
-        return f"<AsgiTransport {state if self._ended is None else 'closed'} {self.info.remote}>"
+        states = {"closed": self._ended, "broken": self._broken, "closing": self._closing}
+        state = next((name for name, since in states.items() if since is not None), "open")
+        return f"<AsgiTransport {state} {self.info.remote}>"
 
 
 def spawn(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:

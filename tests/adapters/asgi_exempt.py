@@ -7,6 +7,7 @@ EARLY = "the server drops what comes together with the request, before its answe
 NOT_SEEN = "the server answers a Close frame by itself, or sends ours, and does not say whether the other side did"
 WORDING = "what breaks the rules is judged by the server, with its own codes, and ends before the application is told"
 PINGS = "the server pings, or not, as it is configured"
+PIECES = "pieces are kept until the last one comes; counted as unsent, they would hold that up"
 TURNS = "on 3.11 a message above the high-water mark is always unsent for a turn"
 
 ASGI = {
@@ -34,6 +35,8 @@ ASGI = {
     "test_no_pings_while_closing": PINGS,
     "test_a_line_that_is_filled_until_it_is_full": PINGS,
     "test_whoever_sends_no_more_and_reads_nothing": PINGS,
+    "test_a_paused_connection_is_not_taken_for_a_dead_one": PINGS,
+    "test_pieces_count_as_unsent_and_fill_the_line": PIECES,
 }
 
 UVICORN = {
@@ -54,6 +57,7 @@ HYPERCORN = {
     "test_messages_then_a_clean_close_before_start": CODES,
     "test_messages_then_close_before_start": CODES,
     "test_their_close_after_which_the_connection_stays_ends_by_dropping": CODES,
+    "test_a_piece_for_a_connection_that_is_over_is_refused": CODES,
     "test_abort_drops": ABORTS,
     "test_abort_from_within_receive": ABORTS,
     "test_abort_in_one_go_with_sending": ABORTS,

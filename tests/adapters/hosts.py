@@ -27,6 +27,8 @@ ABILITIES: dict[str, str] = {
     "async handshake": "`on_handshake` may be async",
     "limits per connection": "`on_handshake` sets the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
+    "early": "what a client sends before the answer to its handshake is kept",
+    "answered close": "a close is clean only if the other side answered it",
     "half-read message": "a drop in the middle of a message is seen as such",
     "pieces in": "a large message can be read piece by piece",
     "pieces out": "a large message can be sent piece by piece",
@@ -84,6 +86,8 @@ class Asgi(Host):
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
         "compression": "the ASGI server decides, for all: uvicorn's `ws_per_message_deflate`, which is on by default",
+        "early": "the ASGI server drops it; RFC 6455 forbids a client to send it",
+        "answered close": "uvicorn ends at once, without waiting for an answer, and the close counts as clean",
         "half-read message": "nothing is told of it but that the connection dropped",
         "pieces in": "the whole message comes at once; its size is bounded by `ws_max_size`, then by `Limits.message`",
         "pieces out": "pieces are kept, and leave as one message with the last one",
@@ -102,7 +106,7 @@ class AsgiHypercorn(Asgi):
 
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        **Asgi.cannot,
+        **{name: text for name, text in Asgi.cannot.items() if name != "answered close"},
         "compression": "hypercorn compresses for every client that offers it",
         "pieces in": "the whole message comes at once; `websocket_max_message_size`, then `Limits.message` bound it",
         "close code": "always 1006, not clean: hypercorn keeps the code to itself",
