@@ -6,6 +6,7 @@ Port 0 means any free one. A server ends when its stdin does, so that none outli
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -78,6 +79,37 @@ async def serve_with_wsrpc(handlers: dict[str, Callable[..., Any]], port: int) -
         await parent_left()
 
 
+async def asgi_bare(scope: Any, receive: Any, send: Any) -> None:
+    """What one writes by hand for an ASGI server."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+def asgi_wsrpc() -> Any:
+    from wsrpc import Server
+    from wsrpc_adapters.asgi import asgi
+
+    server = Server()
+    server.on("add", add)
+    server.on("echo", echo)
+    return asgi(server)
+
+
+async def serve_with_uvicorn(app: Any, port: int) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio", ws_per_message_deflate=False)
+    server = uvicorn.Server(config)
+    with socket.create_server((HOST, port)) as sock:
+        serving = asyncio.create_task(server.serve([sock]))
+        print(sock.getsockname()[1], flush=True)
+        await parent_left()
+        server.should_exit = True
+        await serving
+
+
 def main(kind: str, port: int) -> None:
     match kind:
         case "bare":
@@ -88,6 +120,10 @@ def main(kind: str, port: int) -> None:
             asyncio.run(serve_with_wsrpc({"add": add, "echo": echo}, port))
         case "wsrpc-async":
             asyncio.run(serve_with_wsrpc({"add": add_async, "echo": echo_async}, port))
+        case "asgi-bare":
+            asyncio.run(serve_with_uvicorn(asgi_bare, port))
+        case "asgi":
+            asyncio.run(serve_with_uvicorn(asgi_wsrpc(), port))
         case _:
             sys.exit(f"unknown kind of server: {kind}")
 

@@ -49,6 +49,8 @@ SERVERS = (
     Subject("bare", "bare websockets echo", echoes=True),
     Subject("wsrpc", "wsrpc, def handlers"),
     Subject("wsrpc-async", "wsrpc, async def handlers"),
+    Subject("asgi-bare", "bare ASGI echo under uvicorn", echoes=True),
+    Subject("asgi", "wsrpc in ASGI under uvicorn"),
     Subject("js", "JavaScript ws-wrapper on ws"),
     Subject("ceiling", "C echo (the generator's ceiling)", echoes=True),
 )
