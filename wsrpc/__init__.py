@@ -4,12 +4,15 @@ A `Server` accepts, a `Client` dials, and then either side calls the other, with
 """
 
 from ._backoff import Reconnect, is_transient
+from ._behind import KeepLatest
+from ._broadcast import EmitReport
 from ._client_state import ClientState
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
 from ._dial import Dial, dial
+from ._key import Key, PeerState
 from ._listening import Listening
 from ._messages import Inbound
 from ._origins import ANY_ORIGIN
@@ -48,8 +51,9 @@ from .errors import (
 from .handshake import Handshake
 from .limits import Limits
 from .peer import Peer, current_peer
+from .rooms import Room, RoomChannel
 from .router import Router, RouterChannel
-from .server import EmitReport, Server, ServerChannel
+from .server import Server, ServerChannel
 from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Transport
 from .websocket import WebSocketTransport
@@ -85,6 +89,8 @@ __all__ = [
     "HandshakeRejected",
     "Inbound",
     "JsonCodec",
+    "KeepLatest",
+    "Key",
     "Limits",
     "Listening",
     "Message",
@@ -95,6 +101,7 @@ __all__ = [
     "Overloaded",
     "Peer",
     "PeerError",
+    "PeerState",
     "ProtocolError",
     "QueueFull",
     "Receiver",
@@ -104,6 +111,8 @@ __all__ = [
     "RequestTimeout",
     "ReservedEvent",
     "Retry",
+    "Room",
+    "RoomChannel",
     "Router",
     "RouterChannel",
     "RpcError",

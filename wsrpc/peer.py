@@ -13,22 +13,24 @@ import contextvars
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
 from ._admission import Hold
 from ._agreement import Agreement
 from ._asking import Asker
+from ._behind import Behind, Slow
 from ._caller import Caller, Sender
 from ._calls import Calls
 from ._channels import Channels
 from ._close import CloseCode, CloseInfo, check_close
 from ._context import CURRENT, Context, current_context, in_context
 from ._intake import Intake
+from ._key import Key, PeerState
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
 from ._messages import Inbound
 from ._opening import Opener
@@ -41,10 +43,16 @@ from ._signature import injectable
 from ._types import check_name
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
+from .limits import Limits
 from .router import Registrar
 from .transport import ConnectionInfo, Transport
 
+if TYPE_CHECKING:
+    from .rooms import Membership, Room
+
 __all__ = ["Peer", "current_peer"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("wsrpc")
 
@@ -53,8 +61,9 @@ logger = logging.getLogger("wsrpc")
 class Peer(Registrar, Caller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 
-    ``id`` names it in logs; ``state`` is the application's own mapping; ``ignored`` counts what the protocol
-    says to ignore, by kind.
+    ``id`` names it, also in logs; ``state`` is the application's own mapping (see `Key`), on a server the one that
+    `on_handshake` filled; ``principal`` is who it is, as that said. ``ignored`` counts what the protocol says to
+    ignore, by kind.
     """
 
     def __init__(
@@ -68,8 +77,10 @@ class Peer(Registrar, Caller):
         keeps_offline: bool = False,
     ) -> None:
         self.id = secrets.token_hex(8)
-        self.state: dict[str, Any] = {}
+        self.state = PeerState()
+        self.principal: object = None
         self.ignored: Counter[str] = Counter()
+        self._settings = settings
         self._limits = limits = settings.limits
         codec = settings.codec
         self._dialer = dialer
@@ -88,6 +99,8 @@ class Peer(Registrar, Caller):
         """The owner's: told first of a connection's end, and whether another replaces it. It may add what it knows."""
         self._on_opened: Callable[[], None] | None = None
         """The owner's: told when a connection is open and the `open` handlers are done."""
+        self._membership: Membership | None = None
+        self._behind: Behind | None = None
         log, fail = self._log, self._fail  # one bound method each, however many have it
         warn = partial(log, logging.WARNING)
         self._out = Outbound(
@@ -180,11 +193,72 @@ class Peer(Registrar, Caller):
         """Anonymous channels that are open, streams included, whichever side opened them."""
         return len(self._anonymous)
 
-    def get(self, key: str, default: Any = None) -> Any:
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the connection.
+
+        ``peer.limits = peer.limits.replace(message=4096)`` takes inbound messages of that size from now on, in an
+        `open` handler for instance; a wsrpc peer is told, and raises `MessageTooBig` for larger ones. What it has sent
+        before may still be too large, and close with 1009. It holds for this connection; all other bounds are settled
+        by its opening handshake, see `Handshake.limits`.
+
+        Raises:
+            ConnectionLost: on assigning, if there is no connection.
+            TypeError, ValueError: on assigning anything but bounds that differ in ``message`` alone.
+        """
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        given: Any = limits
+        if not isinstance(given, Limits):
+            raise TypeError(f"peer.limits is a wsrpc.Limits, got {given!r}")
+        if given.replace(message=self._limits.message) != self._limits:
+            raise ValueError("of peer.limits only message= may change while connected; on_handshake sets the others")
+        if self._session is None:
+            raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
+        self._limits = given
+        self._session.transport.largest = given.message
+        self._agreement.change(given)
+
+    @property
+    def dropped(self) -> int:
+        """Broadcasts that were left out because this peer reads too slowly; see `Server` for the policies."""
+        return 0 if self._behind is None else self._behind.dropped
+
+    @property
+    def rooms(self) -> tuple[Room, ...]:
+        """The rooms of the server that this peer is in; when the connection is gone, those it was in at the end."""
+        return () if self._membership is None else tuple(self._membership.rooms)
+
+    @property
+    def home_room(self) -> Room:
+        """The room that ``Server(room_from=)`` gave to this peer.
+
+        Raises:
+            RuntimeError: it gave none.
+        """
+        if self._membership is None or self._membership.home is None:
+            raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
+        return self._membership.home
+
+    @overload
+    def get(self, key: Key[T], default: None = None) -> T | None: ...
+    @overload
+    def get(self, key: Key[T], default: T) -> T: ...
+    @overload
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def get(self, key: Any, default: Any = None) -> Any:
         """``state.get``, by the name that ws-wrapper gives it."""
         return self.state.get(key, default)
 
-    def set(self, key: str, value: Any) -> None:
+    @overload
+    def set(self, key: Key[T], value: T) -> None: ...
+    @overload
+    def set(self, key: str, value: Any) -> None: ...
+
+    def set(self, key: Any, value: Any) -> None:
         """``state[key] = value``, by the name that ws-wrapper gives it."""
         self.state[key] = value
 
@@ -229,6 +303,8 @@ class Peer(Registrar, Caller):
                 self._out.flush_offline()
         if self._condition is not State.CLOSING:
             self._out.ending = CloseInfo(code, reason, user_closed=True)
+            if self._behind is not None:
+                self._behind.flush(everything=True)
         if self._session is None:
             self._out.discard(self._out.ending)
         elif self._condition is not State.CLOSING:
@@ -303,6 +379,7 @@ class Peer(Registrar, Caller):
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)
+        self._limits = self._settings.limits
         self._agreement.connection_made()
         self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
@@ -381,6 +458,11 @@ class Peer(Registrar, Caller):
     def _resume_sending(self) -> None:
         """The transport has drained."""
         self._out.line.full = False
+        if self._behind is not None:
+            self._behind.flush()
+            if self._out.line.full:  # again, by what waited
+                return
+        self._out.line.overdue = False
         self._calls.admission.set_line_full(False)
         self._out.line.wake()
         self._out.update_clear()
@@ -405,6 +487,8 @@ class Peer(Registrar, Caller):
             self._opening = None
         self._agreement.connection_lost()
         self._intake.connection_lost()
+        if self._behind is not None:
+            self._behind.clear()
         self._out.connection_lost(info)
         lost = ConnectionLost(info.code, info.reason)
         self._calls.connection_lost(lost)
@@ -451,18 +535,31 @@ class Peer(Registrar, Caller):
         self._tell("error", ProtocolError(reason))
         self._in_background(session.transport.close(code, reason))
 
-    def _deliver(self, payload: bytes) -> None:
-        """Send a message that was encoded for many peers; a peer that reads too slowly is closed with 4408.
+    def _deliver(self, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+        """Send what was encoded for many peers; False if it is left out, as ``slow`` says.
 
         Raises:
             ConnectionLost: there is no connection.
-            QueueFull: this peer is at its hard cap.
+            MessageTooBig: the other side would not take it.
+            QueueFull: this peer is at its hard cap, and is closed with 4408, as ``slow`` says.
         """
-        try:
-            self._out.send_nowait(payload)
-        except QueueFull:
-            self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-            raise
+        out, session = self._out, self._session
+        if session is None or out.broken:
+            raise out._not_sent()
+        if len(payload) > out.largest:
+            raise out._too_big(payload)
+        if out.line.full:
+            if slow != "close":
+                if self._behind is None:
+                    self._behind = Behind(out, self._limits.behind, partial(self._log, logging.WARNING))
+                return self._behind.put(payload, text, slow, key, session.send)
+            if self._behind:
+                self._behind.flush(everything=True)  # this one can neither be dropped nor overtake
+            if out._over_cap(session, len(payload)):
+                self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+                raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
+        session.send(payload, text)
+        return True
 
     def _run_in_background(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async; what it raises goes to the log."""

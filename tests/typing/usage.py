@@ -31,17 +31,22 @@ from wsrpc import (
     Context,
     EmitReport,
     HandlerFailed,
+    Handshake,
     JsonCodec,
+    KeepLatest,
+    Key,
     Limits,
     Message,
     MsgpackCodec,
     Peer,
     PeerError,
+    PeerState,
     Receiver,
     Reconnect,
     ReconnectInfo,
     RemoteError,
     Retry,
+    Room,
     Router,
     RpcError,
     Server,
@@ -83,7 +88,7 @@ def add(a: int, b: int = 0) -> int:
 
 @server.on("whoami")
 async def whoami(peer: Peer, ctx: Context) -> str:
-    assert_type(peer.state, dict[str, Any])
+    assert_type(peer.state, PeerState)
     assert_type(ctx.event, str)
     return str(ctx.state["user"])
 
@@ -260,6 +265,7 @@ async def opened(peer: Peer) -> None:
     assert_type(peer.info, ConnectionInfo)
     print(peer.info.path, peer.info.query.get("token"), peer.info.headers["user-agent"], peer.id)
     peer.set("user", "Ada")
+    peer.limits = peer.limits.replace(message=4096)
     print(peer.get("user"), peer.connected, peer.pending, peer.ignored["foreign"])
     await peer.close(CloseCode.POLICY_VIOLATION, "no")
     await peer.wait_closed()
@@ -287,6 +293,54 @@ async def again(info: ReconnectInfo) -> None:
     assert_type(info.attempts, int)
 
 
+# ---------------------------------------------------------------- who it is
+
+ITEM = Key[Item]("item")
+VISITS: Key[int] = Key("visits")
+
+
+@server.on_handshake
+async def gate(handshake: Handshake) -> None:
+    assert_type(handshake.bearer_token, str | None)
+    assert_type(handshake.remote, tuple[str, int] | None)
+    if handshake.query.get("name") is None:
+        handshake.reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+    handshake.principal = handshake.query["name"]
+    handshake.state[ITEM] = Item("first")
+    handshake.state["anything"] = 5
+    handshake.limits = handshake.limits.replace(message=4096)
+    handshake.response_headers["X-Served-By"] = "me"
+
+
+def no_pages(handshake: Handshake) -> bool:
+    return False
+
+
+Server(origins=["https://example.com"], trusted_proxies=["10.0.0.0/8"], compression=True)
+Server(origins=no_pages)
+Server(origins=wsrpc.ANY_ORIGIN)
+
+
+async def with_types(peer: Peer, ctx: Context) -> None:
+    assert_type(peer.state[ITEM], Item)
+    assert_type(ctx.state[ITEM], Item)
+    assert_type(peer.state.get(ITEM), Item | None)
+    assert_type(peer.get(ITEM), Item | None)
+    assert_type(peer.get(VISITS, 0), int)
+    assert_type(peer.state.setdefault(VISITS, 0), int)
+    assert_type(peer.state.pop(VISITS), int)
+    peer.state[VISITS] += 1
+    peer.set(ITEM, Item("second"))
+    peer.set("anything", "else")
+    assert ITEM in peer.state
+    del peer.state[ITEM]
+    print(peer.state["user"].name, peer.get("user", "nobody"), peer.principal)
+    found = server.peer("0123")
+    assert_type(found, Peer | None)
+    if found is not None:
+        await found.emit("news")
+
+
 # ---------------------------------------------------------------- serving and dialing
 
 
@@ -301,10 +355,45 @@ async def serving(peer: Peer) -> None:
         report = await server.emit("news", "text", skip=peer)
         assert_type(report, EmitReport)
         assert_type(report.errors, tuple[PeerError, ...])
+        assert_type(report.dropped, int)
         await server.of("shop").emit("closing", 5)
+        await server.send_raw(b"bytes", skip=peer)
         assert_type(server.peers, tuple[Peer, ...])
         await server.serve_forever()
     await server.close()
+
+
+@server.on_join
+async def may_join(peer: Peer, room: str) -> bool:
+    return room in peer.state["rooms"]
+
+
+async def rooms(peer: Peer) -> None:
+    Server(slow="drop_oldest", room_from=lambda info: info.path)
+    lobby = server.room("lobby")
+    assert_type(lobby, Room)
+    server.room("prices", allow=lambda peer: peer.state["plan"] == "pro", slow=KeepLatest(symbol_of))
+    server.room("news", allow=asks_somebody, slow=KeepLatest())
+    lobby.add(peer)
+    assert_type(await lobby.emit("joined", peer.id, skip=peer), EmitReport)
+    assert_type(await lobby.of("chat").emit("line", "hi"), EmitReport)
+    assert_type(await lobby.send_raw("text"), EmitReport)
+    assert_type(len(lobby), int)
+    assert_type(list(lobby), list[Peer])
+    assert_type(peer in lobby, bool)
+    assert_type(peer.rooms, tuple[Room, ...])
+    assert_type(server.rooms, tuple[Room, ...])
+    assert_type(peer.dropped, int)
+    await peer.home_room.emit("said", "text")
+    assert_type(await may_join(peer, "lobby"), bool)
+
+
+async def asks_somebody(peer: Peer) -> bool:
+    return True
+
+
+def symbol_of(symbol: str, price: float) -> str:
+    return symbol
 
 
 async def fetch_token() -> str:
@@ -358,6 +447,7 @@ class Tube:
     def __init__(self) -> None:
         self.info = ConnectionInfo(path="/tube", remote=("::1", 1))
         self.unsent = 0
+        self.largest = 1024
         self.receiver: Receiver | None = None
 
     def start(self, receiver: Receiver, /) -> None:
@@ -378,6 +468,12 @@ class Tube:
             self.receiver.connection_lost(CloseInfo(code, reason, was_clean=True))
 
     def abort(self) -> None: ...
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None: ...
+
+    def pause_receiving(self) -> None: ...
+
+    def resume_receiving(self) -> None: ...
 
 
 async def own_transports() -> None:
