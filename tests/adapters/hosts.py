@@ -107,6 +107,7 @@ class AsgiHypercorn(Asgi):
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
         **{name: text for name, text in Asgi.cannot.items() if name != "answered close"},
+        "early": "hypercorn answers 400; RFC 6455 forbids a client to send it",
         "compression": "hypercorn compresses for every client that offers it",
         "pieces in": "the whole message comes at once; `websocket_max_message_size`, then `Limits.message` bound it",
         "close code": "always 1006, not clean: hypercorn keeps the code to itself",
