@@ -31,7 +31,7 @@ from ._registry import HandlerContext, Registry, accepted
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
 from ._types import check_name
-from .errors import ChannelClosed, ConnectionLost, HandshakeRejected
+from .errors import ChannelClosed, ConnectionLost
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
@@ -249,7 +249,6 @@ class Server(Registrar):
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
-        self._refuse_if_closed()
         waiting = self._entrance.check(handshake)
         if waiting is not None:
             await waiting
@@ -263,13 +262,7 @@ class Server(Registrar):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._refuse_if_closed()
         self._entrance.check_nowait(handshake)
-
-    def _refuse_if_closed(self) -> None:
-        # Whoever else's HTTP server this is may go on listening.
-        if self._closed:
-            raise HandshakeRejected(503, f"{CLOSING}\n")
 
     @property
     def limits(self) -> Limits:
