@@ -20,7 +20,7 @@ ALONE = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in P
 async def start(name: str, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", str(EXAMPLES / name), *arguments),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'adapters'}"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
