@@ -135,3 +135,11 @@ async def test_an_aiohttp_application_has_pages_and_a_websocket() -> None:
         "Ada hears: lunch is ready",
         "Bob hears: lunch is ready",
     ]
+
+
+async def test_a_fastapi_application_has_a_websocket_beside_its_routes() -> None:
+    printed = (await run("fastapi_app.py")).splitlines()
+    assert printed[0] == "without a token: 403"
+    # Of these two the first one to arrive is printed first.
+    assert sorted(printed[1:3]) == ["Ada hears that Bob bought 2 apples", "apples left: 1"]
+    assert printed[3:] == ["Ada is told: only 1 left [sold_out]"]

@@ -35,7 +35,7 @@ BUFFERS = 16 * 1024 * 1024
 """Bytes that may be between us and a reader that is slow: Linux's own buffers, which grow, take 10 MiB on a line."""
 
 
-class Line(Protocol):
+class Backlog(Protocol):
     """What a connection shows, and does, here."""
 
     @property
@@ -47,12 +47,16 @@ class Line(Protocol):
         """How many of them the operating system has not taken yet."""
         ...
 
-    def send_ping(self, payload: bytes) -> None:
-        """Write a ping now, behind what was sent before, whether there is room or not."""
-        ...
-
     def drop(self, code: int, reason: str) -> None:
         """The line is dead: end the connection without waiting for anything."""
+        ...
+
+
+class Line(Backlog, Protocol):
+    """One that can also be asked whether somebody is there."""
+
+    def send_ping(self, payload: bytes) -> None:
+        """Write a ping now, behind what was sent before, whether there is room or not."""
         ...
 
 
@@ -72,7 +76,7 @@ class Progress:
 
     __slots__ = ("_end", "_left", "_line", "behind", "since")
 
-    def __init__(self, line: Line, now: float, enough: int = sys.maxsize) -> None:
+    def __init__(self, line: Backlog, now: float, enough: int = sys.maxsize) -> None:
         self._line = line
         self._end = line.written + enough
         self.since = now
@@ -202,7 +206,7 @@ class StallWatch:
 
     __slots__ = ("_limit", "_line", "_loop", "_progress", "_timer")
 
-    def __init__(self, line: Line, loop: Timers, limits: Limits) -> None:
+    def __init__(self, line: Backlog, loop: Timers, limits: Limits) -> None:
         self._line = line
         self._loop = loop
         self._limit = limits.stall

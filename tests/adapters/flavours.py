@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from asgi_exempt import HYPERCORN, UVICORN
+from asgi_servers import SERVERS
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from websockets.server import ServerProtocol
 
@@ -23,6 +25,7 @@ from wsrpc import Handshake, Limits, Server, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
 from wsrpc_adapters import picows
+from wsrpc_adapters.asgi import asgi
 
 PATIENCE = 8.0
 
@@ -37,6 +40,8 @@ class Flavour(ABC):
     """One way to get a transport."""
 
     name: str
+    exempt: Mapping[str, str] = {}
+    """Tests of the contract that do not fit, by name, and why."""
     pieces_in: bool = True
     """Whether the frames of a message are handed on as they come."""
     pieces_out: bool = True
@@ -179,6 +184,34 @@ class WebsocketsAccepts(Accepts):
             await listener.wait_closed()
 
 
+class Accepting(Server):
+    """A server that hands on what it accepts."""
+
+    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
+        super().__init__(limits=limits)
+        self._hand_on = accept
+
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
+        self._hand_on(transport)
+
+
+class AsgiAccepts(Accepts):
+    """The transport of `wsrpc_adapters.asgi`."""
+
+    pieces_in = False
+    pieces_out = False
+
+    def __init__(self, server: str, exempt: Mapping[str, str]) -> None:
+        self.name = f"asgi-{server}"
+        self.exempt = exempt
+        self._serving = SERVERS[server]
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async with self._serving(asgi(Accepting(limits, accept))) as port:
+            yield f"ws://127.0.0.1:{port}/"
+
+
 class PicowsDials(Dials):
     """picows, as the dialing side."""
 
@@ -288,6 +321,8 @@ FLAVOURS: list[Flavour] = [
     AiohttpAccepts(),
     PicowsDials(),
     PicowsAccepts(),
+    AsgiAccepts("uvicorn", UVICORN),
+    AsgiAccepts("hypercorn", HYPERCORN),
     Memory(),
 ]
 

@@ -10,13 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from aiohttp import web
+from asgi_servers import SERVERS
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 
 from wsrpc import Server
 from wsrpc_adapters import picows
 from wsrpc_adapters.aiohttp import aiohttp_handler
+from wsrpc_adapters.asgi import asgi
 
 ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
@@ -25,6 +29,8 @@ ABILITIES: dict[str, str] = {
     "async handshake": "`on_handshake` may be async",
     "limits per connection": "`on_handshake` sets the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
+    "early": "what a client sends before the answer to its handshake is kept",
+    "answered close": "a close is clean only if the other side answered it",
     "half-read message": "a drop in the middle of a message is seen as such",
     "pieces in": "a large message can be read piece by piece",
     "pieces out": "a large message can be sent piece by piece",
@@ -99,4 +105,44 @@ class Picows(Host):
             yield listener.url
 
 
-HOSTS: list[Host] = [Default(), Aiohttp(), Picows()]
+class Asgi(Host):
+    """`wsrpc_adapters.asgi`, under uvicorn."""
+
+    name = "asgi-uvicorn"
+    cannot: ClassVar[Mapping[str, str]] = {
+        "compression": "the ASGI server decides, for all: uvicorn's `ws_per_message_deflate`, which is on by default",
+        "early": "the ASGI server drops it; RFC 6455 forbids a client to send it",
+        "answered close": "uvicorn ends at once, without waiting for an answer, and the close counts as clean",
+        "half-read message": "nothing is told of it but that the connection dropped",
+        "pieces in": "the whole message comes at once; its size is bounded by `ws_max_size`, then by `Limits.message`",
+        "pieces out": "pieces are kept, and leave as one message with the last one",
+        "heartbeat": "the ASGI server pings: uvicorn's `ws_ping_interval` and `ws_ping_timeout`, 20 s each by default",
+    }
+
+    @asynccontextmanager
+    async def serving(self, server: Server) -> AsyncGenerator[str]:
+        async with SERVERS[self.name.removeprefix("asgi-")](at_ws(asgi(server))) as port:
+            yield f"ws://127.0.0.1:{port}/ws"
+            await server.close()
+
+
+class AsgiHypercorn(Asgi):
+    """`wsrpc_adapters.asgi`, under hypercorn."""
+
+    name = "asgi-hypercorn"
+    cannot: ClassVar[Mapping[str, str]] = {
+        **{name: text for name, text in Asgi.cannot.items() if name != "answered close"},
+        "early": "hypercorn answers 400; RFC 6455 forbids a client to send it",
+        "compression": "hypercorn compresses for every client that offers it",
+        "pieces in": "the whole message comes at once; `websocket_max_message_size`, then `Limits.message` bound it",
+        "close code": "always 1006, not clean: hypercorn keeps the code to itself",
+        "heartbeat": "hypercorn pings with `websocket_ping_interval`, not by default, and waits for no answer",
+    }
+
+
+def at_ws(rpc: Any) -> Any:
+    """An application with a WebSocket at one path."""
+    return Starlette(routes=[WebSocketRoute("/ws", rpc)])
+
+
+HOSTS: list[Host] = [Default(), Aiohttp(), Picows(), Asgi(), AsgiHypercorn()]

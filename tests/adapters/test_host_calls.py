@@ -201,6 +201,7 @@ async def test_frames_of_every_kind(host: Host) -> None:
 async def test_what_comes_together_with_the_handshake(host: Host) -> None:
     frames = [build_frame(TEXT, b'{"i":%d,"a":["echo",1]}' % number, masked=True) for number in range(1, 4)]
     early = b"".join(frames)
-    async with host.serving(echo_server()) as url, raw(url, early=early[:-3]) as peer:
-        await peer.send(early[-3:])
+    kept = 0 if "early" in host.cannot else len(early) - 3
+    async with host.serving(echo_server()) as url, raw(url, early=early[:kept]) as peer:
+        await peer.send(early[kept:])
         assert [json.loads((await peer.next_of(TEXT)).payload)["i"] for _ in frames] == [1, 2, 3]

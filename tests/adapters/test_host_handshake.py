@@ -82,7 +82,9 @@ async def test_what_arrives_while_on_handshake_waits_is_kept(host: Host) -> None
 
         async def impatient() -> None:
             frame = build_frame(TEXT, b'{"i":1,"a":["echo","x"]}', masked=True)
-            async with raw(url, early=frame) as peer:
+            async with raw(url, early=b"" if cannot(host, "early") else frame) as peer:
+                if cannot(host, "early"):
+                    await peer.send(frame)
                 assert json.loads((await peer.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
 
         group.create_task(impatient())
@@ -207,7 +209,9 @@ async def test_compression_is_off_unless_asked_for(host: Host) -> None:
         async with host.serving(server) as url, raw(url, offer) as peer:
             await peer.send(peer.frame(TEXT, json.dumps({"i": 1, "a": ["echo", text]})))
             frame = await peer.next_of(TEXT)
-            if compression and not cannot(host, "compression"):
+            if cannot(host, "compression"):  # it may be on all the same
+                assert frame.payload
+            elif compression:
                 assert len(frame.payload) < 1000
             else:
                 assert json.loads(frame.payload)["d"] == text

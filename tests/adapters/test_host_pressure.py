@@ -8,7 +8,7 @@ import json
 import pytest
 from hosts import Host
 from leftovers import turns_until
-from raw_websocket import PING, PONG, TEXT
+from raw_websocket import CLOSE, PING, PONG, TEXT
 from served import LIMITS, Endings, echo_server, hosts, keeps_working, raw
 
 from wsrpc import ConnectionLost, QueueFull
@@ -34,7 +34,8 @@ async def test_awaiting_senders_wait_for_a_reader_that_is_stuck(host: Host) -> N
         sending = asyncio.create_task(send_on())
         transport = stuck.transport
         assert transport is not None
-        await turns_until(lambda: transport.unsent > TIGHT.high_water)
+        # Where a host writes message by message, a line that is full may keep no more than one of them.
+        await turns_until(lambda: transport.unsent > TIGHT.high_water // 4)
         settled = -1
         while settled != sent:  # until nothing moves any more
             settled = sent
@@ -141,8 +142,11 @@ async def test_closing_does_not_wait_for_a_reader_that_is_stuck(host: Host) -> N
             stuck.emit_nowait("n", PIECE)
         async with asyncio.timeout(8):
             await server.close()
-        assert not (await endings.next()).was_clean
-        assert await peer.read_to_end()
+        assert (await endings.next()).was_clean is ("answered close" in host.cannot)
+        if "answered close" in host.cannot:
+            assert (await peer.next_of(CLOSE)).code == 1012
+        else:
+            assert await peer.read_to_end()
 
 
 @hosts

@@ -1,0 +1,182 @@
+"""A `wsrpc.Server` inside an ASGI application: Starlette, FastAPI, Litestar, Quart, Django Channels, or none of these.
+
+Mount ``asgi(server)`` where the framework takes an ASGI application, or call `serve_websocket` in a WebSocket route.
+Nothing but wsrpc is needed, and an ASGI server, for instance uvicorn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
+
+from ._asgi_transport import AsgiTransport, Event, Receive, Send
+
+__all__ = ["Application", "WebSocket", "asgi", "serve_websocket"]
+
+UPGRADE: list[tuple[bytes, bytes]] = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"upgrade", b"websocket"),
+    (b"connection", b"upgrade"),
+]
+
+
+class WebSocket(Protocol):
+    """What Starlette, FastAPI and Litestar hand to a WebSocket route."""
+
+    @property
+    def scope(self) -> Any: ...
+
+    @property
+    def receive(self) -> Any: ...
+
+    @property
+    def send(self) -> Any: ...
+
+
+def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Application:
+    """An ASGI application whose WebSockets ``server`` serves.
+
+    ``state`` is what a surrounding application knows of the connection; `on_handshake` finds it in
+    ``handshake.state``, and it becomes `Peer.state`.
+    """
+    return Application(server, state or {})
+
+
+async def serve_websocket(server: Server, websocket: WebSocket, *, state: Mapping[str, Any] | None = None) -> None:
+    """Serve one connection inside a route of a framework; returns when it is over. ``state`` as for `asgi`.
+
+    ``websocket`` is the framework's own, not accepted yet: that is done here, once ``server`` has let it in.
+    Cancelling drops the connection.
+
+    Raises:
+        RuntimeError: the route has accepted it.
+        TypeError: this is no WebSocket.
+    """
+    try:
+        scope, receive, send = websocket.scope, websocket.receive, websocket.send
+    except AttributeError:
+        raise TypeError(
+            "serve_websocket takes a WebSocket with scope, receive and send, as Starlette, FastAPI and Litestar have "
+            f"it, got {websocket!r}; elsewhere: await asgi(server, state=...)(scope, receive, send)"
+        ) from None
+    # Whatever was received before is known to the framework's object alone.
+    seen = getattr(websocket, "client_state", None) or getattr(websocket, "connection_state", None)
+    if str(getattr(seen, "name", seen or "init")).lower() not in ("connecting", "init"):
+        raise RuntimeError(ACCEPTED)
+    await serve(server, scope, receive, send, state or {}, websocket)
+
+
+ACCEPTED = (
+    "this WebSocket is accepted already: take out `websocket.accept()`, since that is done here, once the server's "
+    "on_handshake has let it in"
+)
+
+
+class Application:
+    """What `asgi` gives. It serves WebSockets; run by itself, without a framework, also the lifespan."""
+
+    def __init__(self, server: Server, state: Mapping[str, Any]) -> None:
+        self._server = server
+        self._state = state
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        kind = scope["type"]
+        if kind == "websocket":
+            await serve(self._server, scope, receive, send, self._state, scope)
+        elif kind == "lifespan":
+            await self._live(receive, send)
+        else:
+            await send({"type": "http.response.start", "status": 426, "headers": UPGRADE})
+            await send({"type": "http.response.body", "body": b"this is a WebSocket\n"})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif event["type"] == "lifespan.shutdown":
+                await self._server.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def __repr__(self) -> str:
+        return f"asgi({self._server!r})"
+
+
+async def serve(
+    server: Server, scope: Any, receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
+) -> None:
+    """Serve one connection, from its handshake to its end."""
+    event = await receive()
+    if event["type"] == "websocket.disconnect":
+        return
+    if event["type"] != "websocket.connect":
+        raise RuntimeError(ACCEPTED)
+    handshake = handshake_of(scope, server)
+    handshake.state.update(state)
+    try:
+        await server.handshake(handshake)
+    except HandshakeRejected as exc:
+        with suppress(OSError):  # whoever is refused has left
+            await refuse(exc, scope, send)
+        return
+    headers = encoded(handshake.response_headers)
+    try:
+        await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})
+    except OSError:
+        return  # the client has left meanwhile
+
+    async def accepted(transport: AsgiTransport) -> None:
+        with suppress(ConnectionLost):  # the server is closed, and the connection by now, too
+            await server.accept(transport, handshake)
+
+    info = handshake.connection_info(underlying)
+    await AsgiTransport(receive, send, info, handshake.limits).run(accepted)
+
+
+def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
+    """What the client asks for, from the scope of its connection."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name in headers:  # HTTP/2 splits cookies
+            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        headers[name] = value
+    path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
+    query = scope.get("query_string", b"").decode("latin-1")
+    return Handshake(
+        f"{path.partition('?')[0]}?{query}",
+        headers,
+        remote=address(scope.get("client")),
+        local=address(scope.get("server")),
+        secure=scope.get("scheme") in ("wss", "https"),
+        subprotocols=scope.get("subprotocols"),
+        limits=server.limits,
+    )
+
+
+def address(name: Any) -> tuple[str, int] | None:
+    """Host and port; a Unix socket has none."""
+    return (name[0], name[1]) if name and name[1] is not None else None
+
+
+def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Send) -> None:
+    """Answer with the refusal where the server can, else with its own 403."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close"})
+        return
+    body = rejected.body.encode()
+    given = {"content-type": "text/plain; charset=utf-8"}
+    given |= {name.lower(): value for name, value in rejected.headers.items()}
+    given["content-length"] = str(len(body))
+    start: Event = {"type": "websocket.http.response.start", "status": rejected.status, "headers": encoded(given)}
+    await send(start)
+    await send({"type": "websocket.http.response.body", "body": body})

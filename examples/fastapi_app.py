@@ -1,0 +1,108 @@
+"""A FastAPI application with an authenticated WebSocket beside its routes.
+
+uvicorn fastapi_app:app --ws-per-message-deflate false      in examples/, for browsers and other clients
+python examples/fastapi_app.py                              the same, with two clients that try it out
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import uvicorn
+from fastapi import Depends, FastAPI, WebSocket, WebSocketException
+
+from wsrpc import Client, HandshakeRejected, Peer, RpcError, Server
+from wsrpc_adapters.asgi import serve_websocket
+
+TOKENS = {"secret-1": "Ada", "secret-2": "Bob"}
+
+server = Server()
+stock = {"apples": 3}
+
+
+@server.on("buy")
+async def buy(peer: Peer, what: str, count: int = 1) -> int:
+    """Returns how many are left, and tells everybody else."""
+    if stock.get(what, 0) < count:
+        raise RpcError(f"only {stock.get(what, 0)} left", code="sold_out")
+    stock[what] -= count
+    await server.emit("bought", peer.state["user"], count, what, skip=peer)
+    return stock[what]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    yield
+    await server.close()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/stock")
+async def show_stock() -> dict[str, int]:
+    return stock
+
+
+@app.put("/stock/{what}")
+async def restock(what: str, count: int) -> dict[str, int]:
+    """Routes and handlers share what they know; this one tells the WebSockets."""
+    stock[what] = stock.get(what, 0) + count
+    await server.emit("restocked", what, stock[what])
+    return stock
+
+
+async def current_user(websocket: WebSocket, access_token: str = "") -> str:
+    if access_token not in TOKENS:
+        raise WebSocketException(1008, "unknown token")  # before the upgrade: the client gets 403
+    return TOKENS[access_token]
+
+
+@app.websocket("/ws")
+async def ws(websocket: WebSocket, user: Annotated[str, Depends(current_user)]) -> None:
+    await serve_websocket(server, websocket, state={"user": user})
+
+
+async def try_out(url: str) -> None:
+    """What two clients of it see."""
+    try:
+        await Client(url).connect()
+    except HandshakeRejected as exc:
+        print(f"without a token: {exc.status}")
+    ada = Client(f"{url}?access_token=secret-1")
+    bob = Client(f"{url}?access_token=secret-2")
+    heard = asyncio.Event()
+
+    @ada.on("bought")
+    def bought(who: str, count: int, what: str) -> None:
+        print(f"Ada hears that {who} bought {count} {what}")
+        heard.set()
+
+    async with ada, bob:
+        print(f"apples left: {await bob.request('buy', 'apples', 2)}")
+        await heard.wait()
+        try:
+            await ada.request("buy", "apples", 2)
+        except RpcError as exc:
+            print(f"Ada is told: {exc.message} [{exc.code}]")
+
+
+async def main() -> None:
+    web = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        serving = asyncio.create_task(web.serve([sock]))
+        while not web.started:  # noqa: ASYNC110 - uvicorn sets no event
+            await asyncio.sleep(0.01)
+        try:
+            await try_out(f"ws://127.0.0.1:{sock.getsockname()[1]}/ws")
+        finally:
+            web.should_exit = True
+            await serving
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

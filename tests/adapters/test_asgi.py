@@ -1,0 +1,267 @@
+"""The ASGI adapter by itself: what servers differ in, shutdowns, and servers that can do less."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import uvicorn
+from asgi_servers import SERVERS, Uvicorn, uvicorn_serving
+from leftovers import turns_until
+from raw_websocket import CLOSE, TEXT, handshake, raw_client
+from served import Endings, Observed, echo_server
+
+from wsrpc import Client, CloseInfo, Handshake, Limits, Server
+from wsrpc_adapters.asgi import asgi
+
+LIMITS = Limits(close_timeout=2.0)
+every_server = pytest.mark.parametrize("run", SERVERS)
+
+
+@every_server
+async def test_calls_and_ends_under_every_server(run: str) -> None:
+    server = echo_server()
+    endings = Endings(server)
+    async with SERVERS[run](asgi(server)) as port:
+        url = f"ws://127.0.0.1:{port}/a%20b?x=1"
+        async with Observed(url) as seen:
+            numbers = range(200)
+            assert await asyncio.gather(*(seen.client.request("echo", n) for n in numbers)) == list(numbers)
+            assert server.peers[0].info.path == "/a%20b" and server.peers[0].info.query == {"x": "1"}
+            await seen.client.close(4001, "bye")
+        info = await endings.next()
+        expected = (1006, "", False) if run == "hypercorn" else (4001, "bye", True)
+        assert (info.code, info.reason, info.was_clean) == expected
+        async with Observed(url) as seen:
+            await server.peers[0].close(4002, "enough")
+            ended = await seen.ended
+            assert (ended.code, ended.reason) == (4002, "enough")
+            info = await endings.next()
+            assert (info.code, info.reason, info.was_clean) == (4002, "enough", True)
+        async with Observed(url) as seen:
+            assert seen.client.peer.transport is not None
+            seen.client.peer.transport.abort()
+            info = await endings.next()
+            assert (info.code, info.was_clean) == (1006, False)
+        await server.close()
+
+
+@pytest.mark.parametrize("run", ["uvicorn", "uvicorn-wsproto", "uvicorn-websockets"])
+async def test_uvicorn_s_shutdown_closes_with_1012(run: str) -> None:
+    server = echo_server()
+    endings = Endings(server)
+    async with SERVERS[run](asgi(server)) as port:
+        client = Client(f"ws://127.0.0.1:{port}/", limits=LIMITS, reconnect=None)
+        ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+        client.on("close", lambda peer, info: ended.set_result(info))
+        await client.connect()
+    assert (await ended).code == 1012
+    assert (await endings.next()).code == 1012
+    await client.close()
+
+
+async def test_draining_before_uvicorn_shuts_down() -> None:
+    server = Server(limits=LIMITS)
+    go, started = asyncio.Event(), asyncio.Event()
+
+    @server.on("slow")
+    async def slow() -> str:
+        started.set()
+        await go.wait()
+        return "done"
+
+    class DrainingUvicorn(Uvicorn):
+        async def shutdown(self, sockets: Any = None) -> None:
+            await server.close(drain=20)
+            await super().shutdown(sockets)
+
+    web = DrainingUvicorn(uvicorn.Config(asgi(server), port=0, log_config=None))
+    serving = asyncio.create_task(web.serve())
+    await turns_until(lambda: web.started)
+    port = web.servers[0].sockets[0].getsockname()[1]
+    async with Client(f"ws://127.0.0.1:{port}/", limits=LIMITS, reconnect=None) as client:
+        request = asyncio.create_task(client.request("slow"))
+        await started.wait()
+        web.should_exit = True
+        await turns_until(lambda: server._draining)
+        go.set()
+        assert await request == "done"
+        await serving
+
+
+async def test_an_application_that_uvicorn_cancels_in_its_handshake() -> None:
+    server = Server(limits=LIMITS)
+    asked = asyncio.Event()
+
+    @server.on_handshake
+    async def gate(given: Handshake) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with uvicorn_serving(asgi(server), timeout_graceful_shutdown=0) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake("/"))
+        await asked.wait()
+    writer.transport.abort()
+    assert server.peers == ()
+
+
+# ---------------------------------------------------------------- an ASGI server that the test plays
+
+
+class Played:
+    """An ASGI server's side of one connection, with an application that runs."""
+
+    def __init__(self, app: Any, **scope: Any) -> None:
+        self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.events: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
+        self.fails: Exception | None = None
+        self.blocked: asyncio.Future[None] | None = None
+        self.events.put_nowait({"type": "websocket.connect"})
+        given = {"type": "websocket", "path": "/caf\xe9", "headers": [], **scope}
+        self.running = asyncio.create_task(app(given, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        event = await self.events.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        if self.blocked is not None:
+            await self.blocked
+        if self.fails is not None:
+            raise self.fails
+        self.said.put_nowait(event)
+
+    async def next(self) -> dict[str, Any]:
+        async with asyncio.timeout(8):
+            return await self.said.get()
+
+    def text(self, text: str) -> None:
+        self.events.put_nowait({"type": "websocket.receive", "text": text})
+
+
+async def test_a_scope_with_nothing_but_what_the_specification_demands() -> None:
+    server = echo_server()
+    played = Played(asgi(server))
+    assert await played.next() == {"type": "websocket.accept", "subprotocol": None, "headers": []}
+    played.text('{"i":1,"a":["echo","x"]}')
+    assert (await played.next())["type"] == "websocket.send"
+    info = server.peers[0].info
+    assert (info.path, info.remote, info.local) == ("/caf%C3%A9", None, None)
+    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await played.running
+
+
+async def test_a_server_that_cannot_refuse_with_a_response_closes() -> None:
+    server = Server(origins=[])
+    headers = [(b"origin", b"https://evil.example"), (b"host", b"here")]
+    played = Played(asgi(server), headers=headers)
+    await played.running
+    assert await played.next() == {"type": "websocket.close"}
+
+
+async def test_headers_that_come_in_parts_are_joined() -> None:
+    server = Server()
+    seen: list[Handshake] = []
+    server.on_handshake(seen.append)
+    headers = [(b"cookie", b"a=1"), (b"Cookie", b"b=2"), (b"x-a", b"1"), (b"x-a", b"2")]
+    played = Played(asgi(server), headers=headers, query_string=b"q=%20", scheme="wss", client=("1.2.3.4", 5))
+    await played.next()
+    assert seen[0].headers == {"cookie": "a=1; b=2", "x-a": "1, 2"}
+    assert (seen[0].query, seen[0].secure, seen[0].remote) == ({"q": " "}, True, ("1.2.3.4", 5))
+    played.running.cancel()
+    await asyncio.wait([played.running])
+
+
+async def test_cancelling_the_application_ends_the_connection() -> None:
+    server = echo_server()
+    endings = Endings(server)
+    played = Played(asgi(server))
+    await played.next()
+    await turns_until(lambda: server.peers)
+    played.running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await played.running
+    info = await endings.next()
+    assert (info.code, info.reason) == (1006, "the ASGI server stopped the application")
+
+
+async def test_a_client_that_leaves_before_it_is_answered() -> None:
+    played = Played(asgi(echo_server()))
+    played.fails = OSError("gone")
+    await played.running
+    gone = Played(asgi(echo_server()))
+    gone.events.get_nowait()
+    gone.events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await gone.running
+
+
+async def test_a_send_that_fails_waits_for_how_the_connection_ended() -> None:
+    server = echo_server()
+    endings = Endings(server)
+    played = Played(asgi(server))
+    await played.next()
+    played.fails = OSError("gone")
+    played.text('{"i":1,"a":["echo","x"]}')
+    await turns_until(lambda: server.peers and "broken" in repr(server.peers[0].transport))
+    played.events.put_nowait({"type": "websocket.disconnect", "code": 4000, "reason": "bye"})
+    await played.running
+    info = await endings.next()
+    assert (info.code, info.reason, info.was_clean) == (4000, "bye", True)
+
+
+@pytest.mark.parametrize("where", ["receive", "send"])
+async def test_what_a_middleware_raises_reaches_the_server(where: str) -> None:
+    server = echo_server(limits=LIMITS.replace(close_timeout=0.05))
+    endings = Endings(server)
+    played = Played(asgi(server))
+    await played.next()
+    if where == "receive":
+        played.events.put_nowait(LookupError("of a middleware"))
+    else:
+        played.fails = LookupError("of a middleware")
+        played.text('{"i":1,"a":["echo","x"]}')
+    with pytest.raises(LookupError, match="of a middleware"):
+        await played.running
+    info = await endings.next()
+    assert (info.code, info.reason, info.was_clean) == (1006, "of a middleware", False)
+
+
+async def test_a_send_that_never_returns_ends_by_the_stall() -> None:
+    server = echo_server(limits=LIMITS.replace(stall=0.1, high_water=100))
+    endings = Endings(server)
+    played = Played(asgi(server))
+    await played.next()
+    played.blocked = asyncio.get_running_loop().create_future()
+    played.text('{"i":1,"a":["echo","%s"]}' % ("x" * 200))
+    info = await endings.next()
+    assert (info.code, info.reason) == (1006, "nothing could be written for 0.1 s")
+    await played.running
+
+
+async def test_a_send_that_never_returns_does_not_keep_what_is_read() -> None:
+    server = echo_server(limits=LIMITS.replace(close_timeout=0.05))
+    heard = asyncio.Event()
+    server.on("heard", heard.set)
+    played = Played(asgi(server))
+    await played.next()
+    played.blocked = asyncio.get_running_loop().create_future()
+    played.text('{"i":1,"a":["echo","x"]}')
+    played.text('{"a":["heard"]}')
+    await heard.wait()
+    assert played.said.empty()
+    await server.close()
+    await played.running
+
+
+async def test_what_is_too_large_for_this_connection_closes_with_1009() -> None:
+    server = echo_server(limits=LIMITS.replace(message=100))
+    endings = Endings(server)
+    async with uvicorn_serving(asgi(server)) as port, raw_client(port) as peer:
+        await peer.send(peer.frame(TEXT, "x" * 101), peer.frame(TEXT, '{"i":1,"a":["echo",1]}'))
+        frame = await peer.next_frame()
+        assert (frame.opcode, frame.code, frame.reason) == (CLOSE, 1009, "101 bytes, the limit is 100")
+        assert (await endings.next()).code == 1009

@@ -1,0 +1,127 @@
+"""Each ASGI framework's own way of mounting a server, with authentication, state and HTTP routes beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from asgi_apps import APPS, channels_cookie
+from asgi_servers import SERVERS, uvicorn_serving
+from fastapi import FastAPI, WebSocket
+from raw_websocket import ask
+from starlette.applications import Starlette
+from starlette.routing import Mount, WebSocketRoute
+
+from wsrpc import Client, HandshakeRejected, Limits, Peer, Server, dial
+from wsrpc_adapters.asgi import asgi, serve_websocket
+
+LIMITS = Limits(close_timeout=2.0)
+
+apps = pytest.mark.parametrize("app", APPS.values(), ids=APPS)
+servers = pytest.mark.parametrize("run", ["uvicorn", "hypercorn"])
+
+
+def talking_server() -> Server:
+    server = Server(limits=LIMITS)
+    server.on("add", lambda a, b: a + b)
+
+    @server.on("whoami")
+    async def whoami(peer: Peer) -> str:
+        user: str = peer.state["user"]
+        return f"{user}, says {await peer.request('name')}"
+
+    return server
+
+
+def client(port: int, path: str = "/ws", token: str = "t1") -> Client:
+    client = Client(
+        f"ws://127.0.0.1:{port}{path}?access_token={token}",
+        headers={"Cookie": channels_cookie()} if token == "t1" else {},
+        limits=LIMITS,
+        reconnect=None,
+    )
+    client.on("name", lambda: "Ada")
+    return client
+
+
+async def get(port: int, path: str) -> bytes:
+    return await ask(port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+
+
+@apps
+@servers
+async def test_a_server_beside_routes(app: Callable[[Server], Any], run: str) -> None:
+    server = talking_server()
+    async with SERVERS[run](app(server)) as port:
+        async with client(port) as ada, client(port) as other:
+            assert await ada.request("add", 1, 2) == await other.request("add", 2, 1) == 3
+            assert await ada.request("whoami") == "ada, says Ada"
+            assert [peer.state["user"] for peer in server.peers] == ["ada", "ada"]
+            info = server.peers[0].info
+            assert (info.path, info.query) == ("/ws", {"access_token": "t1"})
+            answer = await get(port, "/hello")
+            assert answer.startswith(b"HTTP/1.1 200") and b"hello" in answer
+        with pytest.raises(HandshakeRejected) as caught:
+            await client(port, token="wrong").connect()
+        assert caught.value.status in (401, 403)
+        with pytest.raises(HandshakeRejected):
+            await dial(f"ws://127.0.0.1:{port}/elsewhere", limits=LIMITS)
+        await server.close()
+
+
+@apps
+async def test_the_application_s_shutdown_ends_everything(app: Callable[[Server], Any]) -> None:
+    server = talking_server()
+    async with uvicorn_serving(app(server)) as port:
+        ada = client(port)
+        await ada.connect()
+        [peer] = server.peers
+    assert not server.peers and not peer.connected
+    await ada.close()
+    if app is not APPS["channels"]:  # Django has no shutdown; uvicorn's has closed the connection
+        with pytest.raises(RuntimeError, match="is closed"):
+            async with server.listen():
+                pytest.fail("it was not closed")
+
+
+@servers
+async def test_below_another_application_the_path_is_the_whole_one(run: str) -> None:
+    server = talking_server()
+    inner = Starlette(routes=[WebSocketRoute("/{room}", asgi(server))])
+    async with SERVERS[run](Starlette(routes=[Mount("/rooms", inner)])) as port:
+        async with client(port, "/rooms/caf%C3%A9"):
+            assert server.peers[0].info.path == "/rooms/caf%C3%A9"
+            assert server.peers[0].info.underlying["path_params"] == {"room": "café"}
+
+
+async def test_a_route_that_has_accepted_is_told_not_to() -> None:
+    server, app = talking_server(), FastAPI()
+    told: list[str] = []
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            await serve_websocket(server, websocket)
+        except RuntimeError as exc:
+            told.append(str(exc))
+
+    async with uvicorn_serving(app) as port:
+        (await dial(f"ws://127.0.0.1:{port}/ws", limits=LIMITS)).abort()
+    assert len(told) == 1 and "take out `websocket.accept()`" in told[0]
+
+
+async def test_what_is_no_websocket_is_refused_with_what_to_do() -> None:
+    with pytest.raises(TypeError, match=r"asgi\(server, state=...\)\(scope, receive, send\)"):
+        await serve_websocket(Server(), {"type": "websocket"})  # type: ignore[arg-type]
+
+
+@servers
+async def test_http_at_the_websocket_s_path(run: str) -> None:
+    async with SERVERS[run](asgi(talking_server())) as port:
+        assert (await get(port, "/")).startswith(b"HTTP/1.1 426")
+
+
+def test_what_an_application_shows() -> None:
+    assert repr(asgi(Server())) == "asgi(<Server 0 peers>)"
