@@ -16,10 +16,13 @@ FLOORS: list[list[str]] = [
     [
         "errors",
         "limits",
+        "stats",
         "_close",
         "_convert",
         "_frames",
+        "_health",
         "_introspect",
+        "_log",
         "_messages",
         "_scheduler",
         "_strategies",

@@ -50,8 +50,9 @@ from .limits import Limits
 from .peer import Peer, current_peer
 from .router import Router, RouterChannel
 from .server import EmitReport, Server, ServerChannel
+from .stats import PeerStats, ServerStats
 from .stream import Stream
-from .transport import ConnectionInfo, Receiver, Transport
+from .transport import ConnectionInfo, Receiver, Traffic, Transport
 from .websocket import WebSocketTransport
 
 __version__ = "0.1.0"
@@ -95,6 +96,7 @@ __all__ = [
     "Overloaded",
     "Peer",
     "PeerError",
+    "PeerStats",
     "ProtocolError",
     "QueueFull",
     "Receiver",
@@ -109,10 +111,12 @@ __all__ = [
     "RpcError",
     "Server",
     "ServerChannel",
+    "ServerStats",
     "SessionLost",
     "Stream",
     "StreamOverflow",
     "TooManyRequests",
+    "Traffic",
     "Transport",
     "UnexpectedChannel",
     "UnknownEvent",

@@ -23,10 +23,12 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 
 from ._close import CloseCode
+from ._health import Health
 from ._heartbeat import Heartbeat, StallWatch
 from ._unframer import Unframer
 from .handshake import Handshake
 from .limits import Limits
+from .transport import Traffic
 from .websocket import WebSocketTransport
 
 __all__ = ["WebSocketClientConnection", "WebSocketServerConnection", "library_options"]
@@ -63,6 +65,8 @@ class _Pushing(Connection):
     """Whether the library is between two messages, so that plain frames need not go through it."""
     written = 0
     """Bytes handed over for writing."""
+    read = 0
+    """Bytes that came in."""
     pongs = 0
     """Bytes of those that were added to the line since it is full."""
     hard_cap: int
@@ -74,6 +78,7 @@ class _Pushing(Connection):
         self.wsrpc = WebSocketTransport(
             self, self.heartbeat, masked=client, largest=limits.message, take_at_most=self._take_at_most
         )
+        self.wsrpc.count = self.traffic
         self.unframer = Unframer(masked=not client, largest=_largest(self.protocol))
 
     def use_limits(self, limits: Limits) -> None:
@@ -98,6 +103,8 @@ class _Pushing(Connection):
             return
         receiver = self.wsrpc.receiver
         opcode = event.opcode
+        if event.fin and (opcode is TEXT or opcode is BINARY or opcode is CONT):
+            self.unframer.messages += 1
         if event.fin and (opcode is TEXT or opcode is BINARY) and receiver is not None:
             data: Any = event.data
             receiver.receive(data, opcode is TEXT)
@@ -112,8 +119,14 @@ class _Pushing(Connection):
                     self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
             super().process_event(event)
 
+    def _first_read(self, data: bytes) -> bytes:
+        return data
+
     def data_received(self, data: bytes) -> None:
         self.wsrpc._read_started()
+        if not self.read:
+            data = self._first_read(data)
+        self.read += len(data)
         try:
             receiver = self.wsrpc.receiver
             if self.plain:
@@ -177,6 +190,9 @@ class _Pushing(Connection):
             transport = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
         return size
 
+    def traffic(self) -> Traffic:
+        return Traffic(self.unframer.messages, self.wsrpc.sent, self.read, self.written)
+
     def send_ping(self, payload: bytes) -> None:
         self.protocol.send_ping(payload)
         self.send_data()
@@ -199,10 +215,18 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
 class WebSocketServerConnection(_Pushing, ServerConnection):
     asked: Handshake
     """What the client wanted, and what it is to get."""
+    is_head = False
+    """Whether it only asks, by HEAD, how the server is."""
 
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, health: Health | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.health = health
         self._set_up(limits, client=False)
+
+    def _first_read(self, data: bytes) -> bytes:
+        as_get = None if self.health is None else self.health.as_get(data)
+        self.is_head = as_get is not None
+        return data if as_get is None else as_get
 
 
 # What the library calls these has changed between its versions, and is not documented. Where it is not found, all

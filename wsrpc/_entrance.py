@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
@@ -42,6 +43,10 @@ class Entrance:
         else:
             self._origins = frozenset(origins)
         self.function: HandshakeFunction | None = None
+        self.refused: Counter[int] = Counter()
+        """How many were, by HTTP status."""
+        self.closed = False
+        """Whether nobody may connect any more."""
 
     @property
     def is_async(self) -> bool:
@@ -53,9 +58,11 @@ class Entrance:
         """Let ``handshake`` pass, with what the user's function does to it; an awaitable if that is async.
 
         Raises:
-            HandshakeRejected: it may not; also 500 for whatever else the user's function raises.
+            HandshakeRejected: it may not; 503 once the server closes; 500 for whatever else the user's function raises.
         """
         try:
+            if self.closed:
+                raise HandshakeRejected(503, "draining\n", {"Retry-After": "1"})
             self._check_origin(handshake)
             if self.function is None:
                 return None
@@ -78,7 +85,7 @@ class Entrance:
             return
         if callable(allowed):
             if not allowed(handshake):
-                logger.warning("refused the origin %r, as origins= says", origin, extra={"origin": origin})
+                logger.warning("refused the origin %r, as origins= says", origin, extra=_about(handshake))
                 raise HandshakeRejected(403, "this origin is not allowed\n")
         elif origin not in allowed and not _same_host(origin, handshake.host):
             logger.warning(
@@ -88,9 +95,22 @@ class Entrance:
 
     def _refusal(self, handshake: Handshake, exc: Exception) -> HandshakeRejected:
         if isinstance(exc, HandshakeRejected):
+            self.refused[exc.status] += 1
             return exc
-        logger.error("on_handshake failed, for %s from %s", handshake.path, handshake.remote, exc_info=exc)
+        self.refused[500] += 1
+        logger.error(
+            "on_handshake failed, for %s from %s",
+            handshake.path,
+            handshake.remote,
+            exc_info=exc,
+            extra=_about(handshake),
+        )
         return HandshakeRejected(500, "internal error\n")
+
+
+def _about(handshake: Handshake) -> dict[str, object]:
+    remote = None if handshake.remote is None else "{}:{}".format(*handshake.remote)
+    return {"origin": handshake.origin, "remote": remote}
 
 
 def _same_host(origin: str, host: str) -> bool:

@@ -19,6 +19,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from ._connection import WebSocketServerConnection, library_options
+from ._health import Health
 from .errors import HandshakeRejected
 from .handshake import Handshake
 from .limits import Limits
@@ -39,8 +40,10 @@ Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]
 class Listener:
     """A port that accepts connections. ``url`` and ``port`` say where, also after the end."""
 
-    def __init__(self, server: Server, opening: Opening, path: str | None, *, secure: bool) -> None:
+    def __init__(self, server: Server, opening: Opening, path: str | None, *, secure: bool, tells_health: bool) -> None:
         self._server = server
+        self.tells_health = tells_health
+        """Whether somebody may ask here how the server is, also while it drains."""
         self._opening = opening
         scheme = "wss" if secure else "ws"
         listening = next(iter(server.sockets))
@@ -86,6 +89,8 @@ async def listen(
     path: str | None = None,
     admit: Callable[[Handshake], Awaitable[None] | None] = _admit,
     compression: bool = False,
+    health: Health | None = None,
+    reuse_port: bool = False,
     ssl: ssl_module.SSLContext | None = None,
     sock: socket_module.socket | None = None,
     unix: str | None = None,
@@ -93,11 +98,13 @@ async def listen(
     """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
 
     Without ``path`` any path is accepted; other paths get 404. ``admit`` is asked for each handshake; it may change
-    what the connection is to be, and raises `HandshakeRejected` to refuse.
+    what the connection is to be, and raises `HandshakeRejected` to refuse. ``health`` answers on a path of its own.
     """
 
     async def process_request(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, WebSocketServerConnection)
+        if health is not None and health.asks(request):
+            return health.answer(head=connection.is_head)
         if path is not None and request.path.partition("?")[0] != path:
             return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
         handshake = connection.asked = Handshake(
@@ -143,7 +150,7 @@ async def listen(
     opening = Opening()
 
     def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
-        connection = WebSocketServerConnection(*args, limits=limits, **kwargs)
+        connection = WebSocketServerConnection(*args, limits=limits, health=health, **kwargs)
         # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
         opening[connection] = asyncio.current_task()
         return connection
@@ -165,9 +172,9 @@ async def listen(
     elif sock is not None:
         options["sock"] = sock
     else:
-        options |= {"host": host, "port": port}
+        options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
     server = await serve(handle, **options)
-    return Listener(server, opening, path, secure=ssl is not None)
+    return Listener(server, opening, path, secure=ssl is not None, tells_health=health is not None)
 
 
 def _refusal(rejected: HandshakeRejected) -> Response:

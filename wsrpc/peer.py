@@ -30,6 +30,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._context import CURRENT, Context, current_context, in_context
 from ._intake import Intake
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
+from ._log import one_line
 from ._messages import Inbound
 from ._opening import Opener
 from ._outbound import Outbound
@@ -42,7 +43,8 @@ from ._types import check_name
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
 from .router import Registrar
-from .transport import ConnectionInfo, Transport
+from .stats import PeerStats
+from .transport import ConnectionInfo, Traffic, Transport
 
 __all__ = ["Peer", "current_peer"]
 
@@ -80,6 +82,11 @@ class Peer(Registrar, Caller):
         self._channels: dict[str, Channel] = {}
         self._loop = loop
         self._session: Session | None = None
+        self._since = 0.0
+        self._remote: tuple[str, int] | None = None
+        self._passed: Traffic | None = None
+        """On the connections before the present one."""
+        self._errors = 0
         self._condition = State.DISCONNECTED
         self._opening: Opening | None = None
         self._background: dict[asyncio.Task[None], Context | None] = {}
@@ -178,6 +185,32 @@ class Peer(Registrar, Caller):
     def channels(self) -> int:
         """Anonymous channels that are open, streams included, whichever side opened them."""
         return len(self._anonymous)
+
+    def stats(self) -> PeerStats:
+        """What this peer has done and is doing, for operators: a snapshot, made at the call."""
+        session, passed = self._session, self._traffic()
+        return PeerStats(
+            id=self.id,
+            uptime=0.0 if session is None else self._loop.time() - self._since,
+            messages_in=None if passed is None else passed.messages_in,
+            messages_out=None if passed is None else passed.messages_out,
+            bytes_in=None if passed is None else passed.bytes_in,
+            bytes_out=None if passed is None else passed.bytes_out,
+            unsent=0 if session is None else session.transport.unsent,
+            slow=self._out.line.full,
+            pending=self.pending,
+            active=self.active,
+            waiting=len(self._calls.admission.room),
+            channels=self.channels,
+            errors=self._errors,
+            ignored=dict(self.ignored),
+        )
+
+    def _traffic(self) -> Traffic | None:
+        present: Traffic | None = None if self._session is None else getattr(self._session.transport, "traffic", None)
+        if present is None or self._passed is None:
+            return present or self._passed
+        return self._passed + present
 
     def get(self, key: str, default: Any = None) -> Any:
         """``state.get``, by the name that ws-wrapper gives it."""
@@ -301,6 +334,8 @@ class Peer(Registrar, Caller):
     def _attach(self, session: Session) -> None:
         self._out.user_closed = False
         self._session = session
+        self._since = self._loop.time()
+        self._remote = session.transport.info.remote
         self._become(State.OPENING)
         self._agreement.connection_made()
         self._log(logging.INFO, "connected")
@@ -390,6 +425,7 @@ class Peer(Registrar, Caller):
         if session is None:
             return
         session.detach()
+        self._passed = self._traffic()
         self._session = None
         # `close` may have been overtaken by what brings a new connection, and this one still ends by it.
         by_user = self._out.user_closed or (self._condition is State.CLOSING and self._out.ending.user_closed)
@@ -500,8 +536,13 @@ class Peer(Registrar, Caller):
             task.add_done_callback(lambda task: self._background.pop(task, None))
 
     def _log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
-        """A line in the log ``wsrpc``, with this peer's id in ``extra``."""
-        logger.log(level, text, *args, exc_info=exc_info, extra={"peer": self.id})
+        """A line in the log ``wsrpc``, with this peer's id in ``extra``, and where the other side is (or was)."""
+        if level >= logging.ERROR:
+            self._errors += 1
+        if logger.isEnabledFor(level):
+            remote = None if self._remote is None else "{}:{}".format(*self._remote)
+            about = {"peer": self.id, "remote": remote}
+            logger.log(level, text, *map(one_line, args), exc_info=exc_info, extra=about)
 
 
 def current_peer() -> Peer:

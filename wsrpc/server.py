@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
@@ -20,6 +21,7 @@ from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._draining import CLOSING, Draining
 from ._entrance import Entrance, Origins
+from ._health import Health
 from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._listening import Listening, run
@@ -33,6 +35,7 @@ from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
 from .router import Registrar, Router
+from .stats import ServerStats, Tally
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -100,6 +103,8 @@ class Server(Registrar):
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
         self._emitted = 0
+        self._warned = False
+        self._tally = Tally(time.monotonic())
         if handler_context is not None:
             self.handler_context = handler_context
 
@@ -144,17 +149,33 @@ class Server(Registrar):
         ssl: ssl_module.SSLContext | None = None,
         sock: socket.socket | None = None,
         unix: str | None = None,
+        healthz: str | None = None,
+        reuse_port: bool = False,
     ) -> Listening:
         """Listen: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
 
         Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
         Leaving the block closes the server.
 
+        ``healthz``: a path, ``"/healthz"`` for instance, on which plain HTTP is answered by 200 while `healthy`, and by
+        503 while the server drains: so the port stays open until that is over, and refuses clients with 503 meanwhile.
+        ``reuse_port``: let several processes listen on one port, where the system knows how; it spreads clients over
+        them as it likes, and `peers`, rooms and `emit` are of one process.
+
         Raises:
-            ValueError: if the path does not begin with a slash, or both ``sock`` and ``unix`` are given.
+            ValueError: a path does not begin with a slash, or options do not go together.
         """
         if sock is not None and unix is not None:
             raise ValueError("give sock= or unix=, not both")
+        if reuse_port and (sock is not None or unix is not None):
+            raise ValueError("reuse_port= goes with host and port, not with sock= or unix=")
+        health = None if healthz is None else Health(healthz, lambda: self.healthy)
+        if reuse_port and not self._warned:
+            self._warned = True
+            logger.warning(
+                "reuse_port=True: each process knows only its own connections, so rooms, peers and server.emit are per "
+                "worker, and a client that comes back may come to another one"
+            )
         if path is not None and not path.startswith("/"):
             raise ValueError(f"a path begins with a slash, got {path!r}")
 
@@ -173,6 +194,8 @@ class Server(Registrar):
                 path=path,
                 admit=self._entrance.check,
                 compression=self._compression,
+                health=health,
+                reuse_port=reuse_port,
                 ssl=ssl,
                 sock=sock,
                 unix=unix,
@@ -197,6 +220,8 @@ class Server(Registrar):
         path: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         unix: str | None = None,
+        healthz: str | None = None,
+        reuse_port: bool = False,
     ) -> None:
         """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
 
@@ -207,7 +232,8 @@ class Server(Registrar):
         Raises:
             RuntimeError: inside a running event loop.
         """
-        run(self, self.listen(host, port, path=path, ssl=ssl, unix=unix), self._limits.drain)
+        listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
+        run(self, listening, self._limits.drain)
 
     def on_handshake(self, function: H, /) -> H:
         """Call ``function(handshake)``, sync or async, before a connection is accepted; works as a decorator.
@@ -273,7 +299,8 @@ class Server(Registrar):
         self._peers[peer] = None
 
         def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
-            self._peers.pop(peer, None)
+            if self._peers.pop(peer, self) is None:
+                self._tally.left(peer.stats(), info.code)
             # What still runs for it must not outlive the server; it also keeps the peer in this set.
             self._leaving.add(peer)
             return info
@@ -284,6 +311,7 @@ class Server(Registrar):
         except BaseException:
             self._peers.pop(peer, None)
             raise
+        self._tally.accepted += 1
         await peer.wait_opened()
         return peer
 
@@ -308,7 +336,7 @@ class Server(Registrar):
         # In a task of its own, because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
         if self._closing is None:
-            self._closed = True
+            self._closed = self._entrance.closed = True
             if drain:
                 self._draining = Draining(drain, self._closers, self._peers)
             self._closing = asyncio.get_running_loop().create_task(self._close(drain))
@@ -318,12 +346,15 @@ class Server(Registrar):
 
     async def _close(self, drain: float) -> None:
         for listener in self._listeners:
-            listener.stop()
+            if self._draining is None or not listener.tells_health:
+                listener.stop()
         if self._draining is not None:
             await asyncio.sleep(0)  # the library stops listening in a task
             logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
             await self._draining.run()
             self._draining = None
+            for listener in self._listeners:
+                listener.stop()
         peers = list(self._peers)
         endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers]
         for error in await asyncio.gather(*endings, return_exceptions=True):
@@ -336,6 +367,19 @@ class Server(Registrar):
         self._listeners.clear()
         if self._stopped is not None:
             self._stopped.set()
+
+    # ------------------------------------------------------------ for operators
+
+    @property
+    def healthy(self) -> bool:
+        """Whether connections are accepted, by whatever listens: True until `close` is called. What a balancer asks."""
+        return not self._closed
+
+    def stats(self) -> ServerStats:
+        """What this server has done and is doing: a snapshot, summed at the call, in microseconds for each peer."""
+        refused = dict(self._entrance.refused)
+        peers = (peer.stats() for peer in self._peers)
+        return self._tally.sum(time.monotonic(), peers, healthy=self.healthy, refused=refused)
 
     # ------------------------------------------------------------ everybody
 
