@@ -393,7 +393,7 @@ class Calls:
         error = self._answers.for_caller(exc, ctx.label)
         if ctx.id is None:
             if isinstance(error, BadArguments):
-                self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
+                self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error._for_log or error)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
                 self.drop("unknown event", f"{error} (further ones are only counted in peer.ignored)")
             elif error is exc:

@@ -25,6 +25,7 @@ from websockets.protocol import OPEN, Event
 from ._close import CloseCode
 from ._health import Health
 from ._heartbeat import Heartbeat, StallWatch
+from ._log import quieten
 from ._unframer import Unframer
 from .handshake import Handshake
 from .limits import Limits
@@ -36,6 +37,7 @@ __all__ = ["WebSocketClientConnection", "WebSocketServerConnection", "library_op
 LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
 """The library's own log: what it says at INFO, wsrpc says too, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
+LIBRARY_LOGGER.addFilter(quieten)
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
+from ._log import address_text
 from .errors import HandshakeRejected
 from .handshake import Handshake, HandshakeFunction
 
@@ -109,8 +110,7 @@ class Entrance:
 
 
 def _about(handshake: Handshake) -> dict[str, object]:
-    remote = None if handshake.remote is None else "{}:{}".format(*handshake.remote)
-    return {"origin": handshake.origin, "remote": remote}
+    return {"origin": handshake.origin, "remote": address_text(handshake.remote)}
 
 
 def _same_host(origin: str, host: str) -> bool:

@@ -30,7 +30,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._context import CURRENT, Context, current_context, in_context
 from ._intake import Intake
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
-from ._log import one_line
+from ._log import address_text, for_log
 from ._messages import Inbound
 from ._opening import Opener
 from ._outbound import Outbound
@@ -540,9 +540,8 @@ class Peer(Registrar, Caller):
         if level >= logging.ERROR:
             self._errors += 1
         if logger.isEnabledFor(level):
-            remote = None if self._remote is None else "{}:{}".format(*self._remote)
-            about = {"peer": self.id, "remote": remote}
-            logger.log(level, text, *map(one_line, args), exc_info=exc_info, extra=about)
+            about = {"peer": self.id, "remote": address_text(self._remote)}
+            logger.log(level, for_log(text), *map(for_log, args), exc_info=exc_info, extra=about, stacklevel=2)
 
 
 def current_peer() -> Peer:
