@@ -31,7 +31,7 @@ FLOORS: list[list[str]] = [
     ],
     ["transport", "_arguments", "_codec", "_extension", "_heartbeat", "_inbox", "_outbox", "_rejections", "_requests"],
     ["handshake", "_backlog", "_line", "_reading", "_session", "_settings", "_signature", "_unframer"],
-    ["stream", "_arrivals", "_entrance", "_places", "_retry"],
+    ["stream", "_arrivals", "_entrance", "_payloads", "_places", "_retry"],
     ["_caller", "_context"],
     ["_channel_caller", "_registry", "_waiting"],
     ["router", "_lifecycle"],

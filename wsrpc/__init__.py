@@ -15,6 +15,7 @@ from ._listening import Listening
 from ._messages import Inbound
 from ._registry import CallNext, HandlerContext, Middleware
 from ._retry import Retry
+from ._types import Redact
 from .anonymous import AnonymousChannel
 from .channel import Channel
 from .client import Client, ReconnectInfo
@@ -102,6 +103,7 @@ __all__ = [
     "Receiver",
     "Reconnect",
     "ReconnectInfo",
+    "Redact",
     "RemoteError",
     "RequestTimeout",
     "ReservedEvent",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 
-__all__ = ["address_text", "for_log", "quieten"]
+__all__ = ["address_text", "for_log", "logger", "quieten"]
+
+logger = logging.getLogger("wsrpc")
 
 _PASSWORD = re.compile(r"(://)[^\s/?#]*@")
 _QUERY = re.compile(r"\?[^\s?=]+=\S*")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
-__all__ = ["RESERVED_EVENTS", "ChannelRef", "F", "Offline", "OnChannel", "check_name", "check_offline"]
+__all__ = ["RESERVED_EVENTS", "ChannelRef", "F", "Offline", "OnChannel", "Redact", "check_name", "check_offline"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
@@ -15,6 +15,9 @@ ChannelRef = str | int | None
 
 Offline = Literal["queue", "fail"]
 """What becomes of a message while there is no connection: it waits for the next one, or is refused."""
+
+Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
+"""``redact(direction, event, args)`` gives what the log shows in place of ``args``."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
     "open": ("peer",),

@@ -34,6 +34,7 @@ from ._log import address_text, for_log
 from ._messages import Inbound
 from ._opening import Opener
 from ._outbound import Outbound
+from ._payloads import PayloadLog
 from ._registry import Registry
 from ._scheduler import Scheduler
 from ._session import Session
@@ -82,6 +83,11 @@ class Peer(Registrar, Caller):
         self._channels: dict[str, Channel] = {}
         self._loop = loop
         self._session: Session | None = None
+        self._payloads: PayloadLog | None = None
+        if settings.log_payloads is not False:
+            redact = None if settings.log_payloads is True else settings.log_payloads
+            codecs = (codec,) if settings.binary is None else (codec, settings.binary)
+            self._payloads = PayloadLog(codecs, redact, self._log)
         self._since = 0.0
         self._remote: tuple[str, int] | None = None
         self._passed: Traffic | None = None
@@ -300,7 +306,7 @@ class Peer(Registrar, Caller):
         if self._session is not None and self._session.transport is transport:
             raise ValueError("this transport is bound already")
         try:
-            return Session(
+            session = Session(
                 transport,
                 receive=self._intake.receive,
                 read_ended=self._calls.read_ended,
@@ -310,6 +316,9 @@ class Peer(Registrar, Caller):
             )
         except AttributeError as exc:
             raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
+        if self._payloads is not None:
+            self._payloads.join(session)
+        return session
 
     def _make_way(self, session: Session) -> None:
         """End the present connection, if there is one, because of ``session``.

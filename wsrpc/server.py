@@ -29,7 +29,7 @@ from ._outbound import check_sending, check_thread, event_on
 from ._registry import HandlerContext, Registry
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
-from ._types import ChannelRef, check_name
+from ._types import ChannelRef, Redact, check_name
 from .errors import ChannelClosed, ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
@@ -66,7 +66,7 @@ class Server(Registrar):
         origins: further values of a browser's ``Origin`` that may connect; the server's own host always may. Or a
             function of the `Handshake` that says whether, or `ANY_ORIGIN`.
         compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
-        codec, dec_hook, enc_hook, lax, expose_errors, extensions: as for `Client`.
+        codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
             ``lambda ctx: asyncio.timeout(5)``.
     """
@@ -83,11 +83,12 @@ class Server(Registrar):
         lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
+        log_payloads: bool | Redact = False,
         handler_context: HandlerContext | None = None,
     ) -> None:
         self._entrance = Entrance(origins)
         self._compression = compression
-        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
+        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads)
         self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
