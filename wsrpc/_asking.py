@@ -34,7 +34,7 @@ class Asker:
         self._limits = limits
         self._registry = registry
         self._warn = warn
-        self._told: set[str] = set()
+        self._told: dict[str, None] = {}
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     async def send_request(
@@ -142,7 +142,7 @@ class Asker:
                 "with stream(), open_channel() or request(send=)"
             )
         if event not in self._told:
-            self._told.add(event)
+            self._told[event] = None
             self._warn(
                 "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
                 "answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",

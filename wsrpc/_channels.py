@@ -56,7 +56,7 @@ class Channels:
         self._opened: dict[int, AnonymousChannel] = {}
         self._served: dict[int, AnonymousChannel] = {}
         self._late: dict[int, AnonymousChannel] = {}
-        self._credited: set[int] = set()
+        self._credited: dict[int, None] = {}
         """Those whose streams are read, by credit."""
         self.lingering = 0
         """Handlers of channels that are over that have not exited yet; they take a place as if theirs were not."""
@@ -157,7 +157,7 @@ class Channels:
         for table in (self._opened, self._served):
             if table.get(h) is channel:
                 del table[h]
-        self._credited.discard(h)
+        self._credited.pop(h, None)
         for pending in self._out.requests.on_channel(h):
             self._out.requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
         self.handlers.channel_over(h, reason)
@@ -189,7 +189,7 @@ class Channels:
 
     def start_items(self, h: int, inbox: Inbox) -> None:
         if self.has_credit:
-            self._credited.add(h)
+            self._credited[h] = None
             inbox.start_credit(lambda n, size: self._out.grant(h, n, size), self._share)
         self._out.reply(self._out.encode(Event(("start",), h=h)))
 

@@ -11,6 +11,7 @@ which on a dead one it never has, and it ends the connection by a closing handsh
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from contextlib import suppress
@@ -59,21 +60,26 @@ def library_options(limits: Limits) -> dict[str, Any]:
 class _Pushing(Connection):
     """What both sides' connections do differently from the library's."""
 
+    # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
+    __slots__ = ("hard_cap", "heartbeat", "plain", "pongs", "read", "stall_watch", "unframer", "written", "wsrpc")
+
     wsrpc: WebSocketTransport
     unframer: Unframer
     heartbeat: Heartbeat
     stall_watch: StallWatch
-    plain = False
+    plain: bool
     """Whether the library is between two messages, so that plain frames need not go through it."""
-    written = 0
+    written: int
     """Bytes handed over for writing."""
-    read = 0
+    read: int
     """Bytes that came in."""
-    pongs = 0
+    pongs: int
     """Bytes of those that were added to the line since it is full."""
     hard_cap: int
 
     def _set_up(self, limits: Limits, *, client: bool) -> None:
+        self.plain = False
+        self.read = self.written = self.pongs = 0
         self.hard_cap = limits.hard_cap
         self.heartbeat = Heartbeat(self, self.loop, limits)
         self.stall_watch = StallWatch(self, self.loop, limits)
@@ -94,8 +100,12 @@ class _Pushing(Connection):
 
     def _take_at_most(self, size: int) -> None:
         protocol: Any = self.protocol
-        setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
-        self.unframer.largest = _largest(protocol)
+        if self.wsrpc.takes_pieces:
+            protocol.max_message_size, protocol.max_fragment_size = None, size
+            self.unframer.largest = size
+        else:
+            setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
+            self.unframer.largest = _largest(protocol)
 
     # ------------------------------------------------------------ what the library and asyncio tell
 
@@ -135,6 +145,9 @@ class _Pushing(Connection):
                 if self.protocol.state is OPEN and receiver is not None:
                     data = bytes(self.unframer.feed(data, receiver))
                     if not data:
+                        return
+                    pong = self.unframer.only_pong(data)
+                    if pong is not None and self.heartbeat.pong(pong):
                         return
                 else:
                     data = bytes(self.unframer.take_rest()) + data
@@ -224,6 +237,21 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         super().__init__(*args, **kwargs)
         self.health = health
         self._set_up(limits, client=False)
+        self._open_timeout = limits.open_timeout
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(self._open_timeout, self.wsrpc.abort)
+
+    def requested(self) -> None:
+        """The client has said what it wants; how long the answer takes is nothing of its doing."""
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.requested()
+        super().connection_lost(exc)
 
     def _first_read(self, data: bytes) -> bytes:
         as_get = None if self.health is None else self.health.as_get(data)

@@ -97,7 +97,17 @@ class Heartbeat:
     part of, last moved. The next ping leaves an interval after the last one, and not before that was answered.
     """
 
-    __slots__ = ("_interval", "_line", "_loop", "_payload", "_progress", "_sent_at", "_timeout", "_timer")
+    __slots__ = (
+        "_interval",
+        "_line",
+        "_loop",
+        "_payload",
+        "_progress",
+        "_sent_at",
+        "_timeout",
+        "_timer",
+        "_until_next",
+    )
 
     def __init__(self, line: Line, loop: Timers, limits: Limits) -> None:
         self._line = line
@@ -111,6 +121,8 @@ class Heartbeat:
         self._payload = b""
         self._sent_at = 0.0
         self._progress: Progress | None = None
+        self._until_next = False
+        """Whether the timer is that of the next ping, although the last one is not answered yet."""
 
     def start(self) -> None:
         if self._interval is not None:
@@ -119,17 +131,22 @@ class Heartbeat:
     def stop(self) -> None:
         """No more pings, and no judgement of the last one. Idempotent."""
         self._payload = b""
+        self._until_next = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def pong(self, payload: bytes) -> None:
-        """An answer arrived. What answers an earlier ping, or none, does not count."""
+    def pong(self, payload: bytes) -> bool:
+        """An answer arrived; says whether it counts. What answers an earlier ping, or none, does not."""
         if not self._payload or payload != self._payload:
-            return
+            return False
+        if self._until_next:
+            self._payload = b""
+            return True
         self.stop()
         assert self._interval is not None
         self._timer = self._loop.call_at(max(self._sent_at + self._interval, self._loop.time()), self._beat)
+        return True
 
     def _beat(self) -> None:
         assert self._interval is not None
@@ -143,7 +160,19 @@ class Heartbeat:
         self._sent_at = now
         self._line.send_ping(self._payload)
         self._progress = Progress(self._line, now, BUFFERS)
-        self._look_again(now, now + self._timeout)
+        if self._progress.behind or self._interval >= self._timeout:
+            self._look_again(now, now + self._timeout)
+        else:  # nearly always the answer is there by then, and one timer for a ping is enough
+            self._until_next = True
+            self._timer = self._loop.call_at(now + self._interval, self._interval_over)
+
+    def _interval_over(self) -> None:
+        self._until_next = False
+        if not self._payload:
+            self._beat()
+        else:
+            assert self._timeout is not None
+            self._look_again(self._loop.time(), self._sent_at + self._timeout)
 
     def _look_again(self, now: float, due: float) -> None:
         assert self._progress is not None and self._timeout is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +81,7 @@ class Intake:
         self._fire = fire
         self._log = log
         self._suspected = False
-        self._malformed_at: deque[float] = deque(maxlen=limits.undecodable + 1)
+        self._malformed_at: list[float] = []
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, from the transport. Nothing is raised, whatever it is."""
@@ -310,7 +310,7 @@ class Intake:
         times = self._malformed_at
         now = self._loop.time()
         times.append(now)
-        if len(times) == times.maxlen and now - times[0] < MINUTE:
+        if len(times) > self._limits.undecodable and now - times.pop(0) < MINUTE:
             self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
 
     def agree(self, codec: NegotiatedCodec | None) -> None:

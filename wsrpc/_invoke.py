@@ -63,7 +63,7 @@ class Invoker:
         self._loop = loop
         self._log = log
         # A lane goes when its handler or channel does.
-        self._lanes: WeakKeyDictionary[object, asyncio.Lock] = WeakKeyDictionary()
+        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None  # it has a kilobyte, and few need it
 
     @property
     def layered(self) -> bool:
@@ -127,6 +127,8 @@ class Invoker:
     async def _in_lane(self, call: Call, handler: Handler) -> Any:
         if not handler.ordered:
             return await self._call(call, handler)
+        if self._lanes is None:
+            self._lanes = WeakKeyDictionary()
         lane = self._lanes.get(handler.lane)
         if lane is None:
             lane = self._lanes[handler.lane] = asyncio.Lock()

@@ -40,10 +40,8 @@ Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]
 class Listener:
     """A port that accepts connections. ``url`` and ``port`` say where, also after the end."""
 
-    def __init__(self, server: Server, opening: Opening, path: str | None, *, secure: bool, tells_health: bool) -> None:
+    def __init__(self, server: Server, opening: Opening, path: str | None, *, secure: bool) -> None:
         self._server = server
-        self.tells_health = tells_health
-        """Whether somebody may ask here how the server is, also while it drains."""
         self._opening = opening
         scheme = "wss" if secure else "ws"
         listening = next(iter(server.sockets))
@@ -103,6 +101,7 @@ async def listen(
 
     async def process_request(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, WebSocketServerConnection)
+        connection.requested()
         if health is not None and health.asks(request):
             return health.answer(head=connection.is_head)
         if path is not None and request.path.partition("?")[0] != path:
@@ -145,6 +144,7 @@ async def listen(
         opening.pop(connection, None)
         connection.wsrpc.info = connection.asked.connection_info(connection)
         await accept(connection.wsrpc, connection.asked)
+        del connection.asked  # the peer has what it needs of it
         await connection.wait_closed()
 
     opening = Opening()
@@ -162,6 +162,7 @@ async def listen(
         "process_response": process_response,
         "select_subprotocol": select_subprotocol,
         "server_header": None,
+        "open_timeout": None,  # `on_handshake` has a time of its own
         "ssl": ssl,
         "backlog": BACKLOG,
     }
@@ -174,14 +175,15 @@ async def listen(
     else:
         options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
     server = await serve(handle, **options)
-    return Listener(server, opening, path, secure=ssl is not None, tells_health=health is not None)
+    return Listener(server, opening, path, secure=ssl is not None)
 
 
 def _refusal(rejected: HandshakeRejected) -> Response:
     body = rejected.body.encode()
     headers = Headers()
-    given = {"Content-Type": "text/plain; charset=utf-8", **rejected.headers}
-    given |= {"Content-Length": str(len(body)), "Connection": "close"}
+    given = {"content-type": "text/plain; charset=utf-8"}
+    given |= {name.lower(): value for name, value in rejected.headers.items()}
+    given |= {"content-length": str(len(body)), "connection": "close"}
     for name, value in given.items():
         headers[name] = value
     try:

@@ -12,6 +12,7 @@ from .transport import Receiver
 __all__ = ["Unframer"]
 
 TEXT, BINARY = 0x81, 0x82  # with FIN, without extensions
+PONG = 0x8A
 MASKED = 0x80
 
 
@@ -71,6 +72,13 @@ class Unframer:
         if position < end:
             self._rest = buffer if position == 0 and isinstance(buffer, bytearray) else bytearray(buffer[position:])
         return b""
+
+    def only_pong(self, data: bytes) -> bytes | None:
+        """The payload of a pong, if ``data`` is one and nothing else: all that an idle connection brings."""
+        size = data[1] ^ self._masked if len(data) > 1 else MASKED
+        if data[0] != PONG or size >= 126 or len(data) != (6 if self._masked else 2) + size:
+            return None
+        return apply_mask(data[6:], data[2:6]) if self._masked else data[2:]
 
     def take_rest(self) -> bytearray:
         """What was kept, for the library to go on with."""

@@ -101,7 +101,8 @@ class Peer(Registrar, Caller):
         """The owner's: told first of a connection's end, and whether another replaces it. It may add what it knows."""
         self._on_opened: Callable[[], None] | None = None
         """The owner's: told when a connection is open and the `open` handlers are done."""
-        warn = partial(self._log, logging.WARNING)
+        log, fail = self._log, self._fail  # one bound method each, however many have it
+        warn = partial(log, logging.WARNING)
         self._out = Outbound(
             codec,
             limits,
@@ -109,7 +110,7 @@ class Peer(Registrar, Caller):
             odd=dialer,
             keeps_offline=keeps_offline,
             ignored=self.ignored,
-            fail=self._fail,
+            fail=fail,
             warn=warn,
         )
         self._asker = Asker(self._out, limits, self._registry, warn)
@@ -121,7 +122,7 @@ class Peer(Registrar, Caller):
             limits=limits,
             loop=loop,
             expose_errors=settings.expose_errors,
-            fail=self._fail,
+            fail=fail,
             channels=self._anonymous,
             asker=self._asker,
         )
@@ -147,9 +148,9 @@ class Peer(Registrar, Caller):
             channels=self._anonymous,
             agreement=self._agreement if settings.extensions else None,
             ignored=self.ignored,
-            fail=self._fail,
+            fail=fail,
             fire=self._tell,
-            log=self._log,
+            log=log,
         )
         self._agreement.reader = self._intake
         self._agreement.silenced = self._silenced

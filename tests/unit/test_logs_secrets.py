@@ -36,7 +36,7 @@ SECRET = "s3cr3t-of-mine"
 LIMITS = Limits(close_timeout=2.0, message=4096, undecodable=3)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
-WITHOUT_PEER = ("refused the origin", "on_handshake failed", "draining", "opening handshake failed")
+WITHOUT_PEER = ("refused the origin", "a connection is refused because", "draining", "opening handshake failed")
 """Lines about what has no peer, or not one."""
 
 
@@ -209,7 +209,9 @@ async def test_handshakes_that_fail(log: Capture) -> None:
             writer.close()
             await writer.wait_closed()
     log.check()
-    assert log.saw("refused the origin") and log.saw("on_handshake failed")
+    assert log.saw("refused the origin") and log.saw("on_handshake failed, for")
+    refusals = [record for record in log.records if record.getMessage().startswith(("refused", "a connection is"))]
+    assert all(vars(record)["remote"].startswith("127.0.0.1:") for record in refusals)
 
 
 def echoing(body: str) -> Callable[..., Awaitable[Any]]:

@@ -1,0 +1,76 @@
+"""Both servers at the same time, each with its clients, for the memory and the CPU time of a connection."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from ..processes import BenchmarkError, Child, start
+
+__all__ = ["run_idle"]
+
+KINDS = ("bare", "wsrpc")
+PING_INTERVAL = 5.0
+FEW = 100
+"""Connections that are there when the growth of memory begins to count, so that what a server loads once does not."""
+MOST_MEMORY, MOST_CPU = 1.6, 1.3
+
+
+def run_idle(connections: int, seconds: float, *, server_core: int, load_core: int) -> bool:
+    """Print what both cost; whether wsrpc costs at most 1.6 times the memory and 1.3 times the CPU time."""
+    allow_descriptors(connections + 100)
+    grown: dict[str, float] = {}
+    busy: dict[str, float] = {}
+    with ExitStack() as stack:
+        servers: dict[str, Child] = {}
+        clients: dict[str, Child] = {}
+        for kind in KINDS:
+            command = [sys.executable, "-m", "benchmarks.idle.server", kind, str(PING_INTERVAL)]
+            servers[kind] = stack.enter_context(start(f"idle server {kind}", command, server_core))
+            port = servers[kind].read_line(10)
+
+            def more(count: int, kind: str = kind, port: str = port) -> Child:
+                command = [sys.executable, "-m", "benchmarks.idle.clients", port, str(count)]
+                child = stack.enter_context(start(f"idle clients of {kind}", command, load_core))
+                child.read_line(300)
+                return child
+
+            more(FEW)
+            before = ask(servers[kind])["resident"]
+            clients[kind] = more(connections)
+            grown[kind] = (ask(servers[kind])["resident"] - before) / connections
+        time.sleep(2 * PING_INTERVAL)  # until each has had pings
+        began = {kind: (ask(servers[kind])["cpu"], ask(clients[kind])["pings"]) for kind in KINDS}
+        time.sleep(seconds)
+        for kind in KINDS:
+            ended, told = ask(servers[kind])["cpu"], ask(clients[kind])
+            if told["lost"]:
+                raise BenchmarkError(f"{told['lost']} connections to {kind} were lost")
+            cpu, pings = began[kind]
+            busy[kind] = (ended - cpu) / seconds
+            print(
+                f"{kind:6} {grown[kind] / 1024:6.1f} KiB resident for each of {connections} connections, "
+                f"{busy[kind]:6.1%} of a core with {(told['pings'] - pings) / seconds:.0f} pings a second"
+            )
+    memory, cpu = grown["wsrpc"] / grown["bare"], busy["wsrpc"] / busy["bare"]
+    print(f"wsrpc/bare: memory {memory:.2f} (at most {MOST_MEMORY}), CPU {cpu:.2f} (at most {MOST_CPU})")
+    return memory <= MOST_MEMORY and cpu <= MOST_CPU
+
+
+def ask(child: Child) -> Any:
+    child.write_line("")
+    return json.loads(child.read_line(60))
+
+
+def allow_descriptors(needed: int) -> None:
+    """Raise this process's limit of open files, which its children inherit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise BenchmarkError(f"{needed} open files are needed, and `ulimit -Hn` says {hard}: raise that")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
