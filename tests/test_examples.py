@@ -124,3 +124,11 @@ async def test_a_chat_is_a_conversation_over_one_channel_each() -> None:
         "Bob hears    goodbye",
         "Ada left     bored",
     ]
+
+
+async def test_workers_keep_rooms_together_also_when_one_goes() -> None:
+    assert (await run("workers.py")).splitlines() == [
+        "8 clients of 4 rooms, those of one room at one worker",
+        "the attic hears: hello",
+        "one worker went, its rooms are together elsewhere: still here",
+    ]
