@@ -22,6 +22,7 @@ FLOORS: list[list[str]] = [
         "_frames",
         "_health",
         "_introspect",
+        "_key",
         "_log",
         "_messages",
         "_proxies",

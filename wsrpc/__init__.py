@@ -10,6 +10,7 @@ from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
 from ._dial import Dial, dial
+from ._key import Key, PeerState
 from ._listening import Listening
 from ._messages import Inbound
 from ._origins import ANY_ORIGIN
@@ -87,6 +88,7 @@ __all__ = [
     "HandshakeRejected",
     "Inbound",
     "JsonCodec",
+    "Key",
     "Limits",
     "Listening",
     "Message",
@@ -97,6 +99,7 @@ __all__ = [
     "Overloaded",
     "Peer",
     "PeerError",
+    "PeerState",
     "PeerStats",
     "ProtocolError",
     "QueueFull",

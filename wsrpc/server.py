@@ -99,6 +99,7 @@ class Server(Registrar):
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
         self._peers: dict[Peer, None] = {}
+        self._by_id: dict[str, Peer] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
         self._listeners: set[Port] = set()
         self._tell_health: set[Port] = set()
@@ -325,11 +326,14 @@ class Server(Registrar):
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         if handshake is not None:
             peer.state = handshake.state
+            peer.principal = handshake.principal
         self._peers[peer] = None
+        self._by_id[peer.id] = peer
 
         def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
-            if self._peers.pop(peer, self) is None:
+            if peer in self._peers:  # a peer may be bound again, by itself
                 self._tally.left(peer.stats(), info.code)
+            self._forget(peer)
             # What still runs for it must not outlive the server; it also keeps the peer in this set.
             self._leaving.add(peer)
             return info
@@ -338,11 +342,15 @@ class Server(Registrar):
         try:
             peer.bind(transport)
         except BaseException:
-            self._peers.pop(peer, None)
+            self._forget(peer)
             raise
         self._tally.accepted += 1
         await peer.wait_opened()
         return peer
+
+    def _forget(self, peer: Peer) -> None:
+        self._peers.pop(peer, None)
+        self._by_id.pop(peer.id, None)
 
     async def close(self, drain: float = 0.0) -> None:
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
@@ -418,6 +426,10 @@ class Server(Registrar):
     def peers(self) -> tuple[Peer, ...]:
         """The connected peers, in the order in which they came."""
         return tuple(self._peers)
+
+    def peer(self, id: str, /) -> Peer | None:
+        """The connected peer with this `Peer.id`; None if there is none, any more."""
+        return self._by_id.get(id)
 
     async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
         """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others.
