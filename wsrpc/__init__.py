@@ -4,6 +4,8 @@ A `Server` accepts, a `Client` dials, and then either side calls the other, with
 """
 
 from ._backoff import Reconnect, is_transient
+from ._behind import KeepLatest
+from ._broadcast import EmitReport
 from ._client_state import ClientState
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
@@ -50,8 +52,9 @@ from .errors import (
 from .handshake import Handshake
 from .limits import Limits
 from .peer import Peer, current_peer
+from .rooms import Room, RoomChannel
 from .router import Router, RouterChannel
-from .server import EmitReport, Server, ServerChannel
+from .server import Server, ServerChannel
 from .stats import PeerStats, ServerStats
 from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Traffic, Transport
@@ -88,6 +91,7 @@ __all__ = [
     "HandshakeRejected",
     "Inbound",
     "JsonCodec",
+    "KeepLatest",
     "Key",
     "Limits",
     "Listening",
@@ -111,6 +115,8 @@ __all__ = [
     "RequestTimeout",
     "ReservedEvent",
     "Retry",
+    "Room",
+    "RoomChannel",
     "Router",
     "RouterChannel",
     "RpcError",

@@ -74,12 +74,15 @@ class PayloadLog:
 
     def _line(self, direction: Literal["in", "out"], message: Inbound) -> str | None:
         out = direction == "out"
-        i, h = message.i, channel_id(message.h)
+        a: Any = message.a
+        i: Any = message.i
+        h = channel_id(message.h)
         number = "" if i is UNSET else f" #{i}"
         if message.ours is False:
             return None
-        if message.a is not UNSET:
-            event, *values = message.a
+        values: list[Any]
+        if a is not UNSET:
+            event, *values = a
             if event.__class__ is not str:
                 return None
             name = event[:LONGEST_NAME]
@@ -118,7 +121,7 @@ class PayloadLog:
             except Exception as exc:
                 # Its text may quote what was to be hidden.
                 return f"{HIDDEN} redact failed: {type(exc).__name__}"
-        parts = shown if isinstance(shown, list | tuple) else [shown]
+        parts: Sequence[Any] = shown if isinstance(shown, list | tuple) else [shown]
         text = ", ".join(map(_bounded.repr, parts[:20]))
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 

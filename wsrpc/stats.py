@@ -32,6 +32,8 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that wait for the other side to read on."""
     slow: bool
     """Whether that is more than `Limits.high_water`, so that senders wait."""
+    dropped: int
+    """`Peer.dropped`: what was emitted to many and left out for this peer, as ``Server(slow=)`` says, in all."""
     pending: int
     """Requests made here that await their answer."""
     active: int
@@ -76,6 +78,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that wait, now, for other sides to read on."""
     slow: int
     """Connections, now, with more of those than `Limits.high_water`."""
+    dropped: int
+    """What was emitted to many and left out for one of them, as ``Server(slow=)`` says, in all."""
     pending: int
     """Requests made here that await their answer now."""
     active: int
@@ -98,7 +102,7 @@ class Tally:
         self.accepted = 0
         self._closed: Counter[int] = Counter()
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
-        self._errors = 0
+        self._errors = self._dropped = 0
         self._ignored: Counter[str] = Counter()
 
     def left(self, last: PeerStats, code: int) -> None:
@@ -109,12 +113,13 @@ class Tally:
         self._bytes_in += last.bytes_in or 0
         self._bytes_out += last.bytes_out or 0
         self._errors += last.errors
+        self._dropped += last.dropped
         self._ignored.update(last.ignored)
 
     def sum(self, now: float, peers: Iterable[PeerStats], *, healthy: bool, refused: dict[int, int]) -> ServerStats:
         """The whole, with those of ``peers`` that are connected. Plain sums, since there may be ten thousand."""
         messages_in, messages_out = self._messages_in, self._messages_out
-        bytes_in, bytes_out, errors = self._bytes_in, self._bytes_out, self._errors
+        bytes_in, bytes_out, errors, dropped = self._bytes_in, self._bytes_out, self._errors, self._dropped
         count = unsent = slow = pending = active = waiting = channels = 0
         ignored = Counter(self._ignored)
         for peer in peers:
@@ -130,6 +135,7 @@ class Tally:
             waiting += peer.waiting
             channels += peer.channels
             errors += peer.errors
+            dropped += peer.dropped
             if peer.ignored:
                 ignored.update(peer.ignored)
         return ServerStats(
@@ -145,6 +151,7 @@ class Tally:
             bytes_out=bytes_out,
             unsent=unsent,
             slow=slow,
+            dropped=dropped,
             pending=pending,
             active=active,
             waiting=waiting,

@@ -169,3 +169,10 @@ def not_a_gate(peer: Peer) -> None: ...
 
 @server.on_handshake  # error
 def not_a_gate_either() -> None: ...
+async def rooms_take_what_they_say(peer: Peer) -> None:
+    Server(slow="drop")  # error
+    server.room("prices", allow=True)  # error
+    room = server.room("lobby")
+    room.add("somebody")  # error
+    await room.emit("joined", skip="me")  # error
+    await room.send_raw(7)  # error
