@@ -36,8 +36,8 @@ class PayloadLog:
         self._decode = {codec.text: codec.decode for codec in codecs}
         self._redact = redact
         self._log = log
-        self._asked: dict[tuple[bool, int], str] = {}
-        """Names of requests, by who made them (True: this side) and id."""
+        self._asked: dict[Any, str] = {}
+        """Names of requests, by whether this side made them, and id."""
         self._opened: dict[int, str] = {}
         """Names of the requests that opened anonymous channels; "" where two have the same id."""
 
@@ -121,7 +121,7 @@ class PayloadLog:
             except Exception as exc:
                 # Its text may quote what was to be hidden.
                 return f"{HIDDEN} redact failed: {type(exc).__name__}"
-        parts: Sequence[Any] = shown if isinstance(shown, list | tuple) else [shown]
+        parts: Any = shown if shown.__class__ in (list, tuple) else [shown]
         text = ", ".join(map(_bounded.repr, parts[:20]))
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 

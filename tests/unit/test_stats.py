@@ -9,8 +9,10 @@ import pytest
 from core_driver import Driven, redialing, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from test_server_emit import audience, line_of
 from websockets.asyncio.client import connect as websockets_connect
 
+import wsrpc._broadcast
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, PeerStats, RemoteError, Server, ServerStats
 from wsrpc.testing import connect
 
@@ -194,3 +196,20 @@ async def test_snapshots_are_json_and_do_not_change() -> None:
             assert before.ignored == {} and before == copy
             with pytest.raises(AttributeError):
                 before.peers = 7  # type: ignore[misc]
+
+
+async def test_what_broadcasts_leave_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.0)
+    limits = LIMITS.replace(high_water=1024, behind=1024)
+    server = Server(limits=limits, slow="drop_newest")
+    async with asyncio.timeout(PATIENCE), audience(server, 1, limits) as [(_, peer)]:
+        line_of(peer).hold()
+        peer.emit_nowait("say", "x" * 2000)
+        for _ in range(20):
+            await server.emit("say", "y" * 100)
+        left_out = peer.dropped
+        assert left_out > 0
+        assert peer.stats().dropped == server.stats().dropped == left_out
+        line_of(peer).release()
+    await turns_until(lambda: not server.peers)
+    assert server.stats().dropped == left_out
