@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from ._introspect import location
 from ._log import address_text, for_log
@@ -71,10 +72,11 @@ class Entrance:
         """Let ``handshake`` pass, with what the user's function does to it; an awaitable if that is async.
 
         Raises:
-            HandshakeRejected: it may not; 503 once the server closes; 500 for whatever else the user's function raises.
+            HandshakeRejected: it may not; also 500 for whatever else the user's function raises.
         """
         seconds = handshake.limits.open_timeout
-        result = self._ask(handshake)
+        with self._counting():
+            result = self._ask(handshake)
         return None if result is None else self._finish(handshake, result, seconds)
 
     def check_nowait(self, handshake: Handshake) -> None:
@@ -83,21 +85,31 @@ class Entrance:
         Raises:
             HandshakeRejected: also 500 if the user's function returns an awaitable.
         """
-        result = self._ask(handshake)
-        if result is not None:
-            if inspect.iscoroutine(result):
-                result.close()
-            exc = TypeError("on_handshake returns an awaitable, for which this transport's library cannot wait")
-            raise self._refusal(handshake, exc)
+        with self._counting():
+            result = self._ask(handshake)
+            if result is not None:
+                if inspect.iscoroutine(result):
+                    result.close()
+                _refuse(handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait"))
+
+    @contextmanager
+    def _counting(self) -> Generator[None]:
+        try:
+            yield
+        except HandshakeRejected as exc:
+            self.refused[exc.status] += 1
+            raise
 
     def _ask(self, handshake: Handshake) -> Awaitable[Any] | None:
         self.begin()
-        if self._closed:
-            raise self._counted(_closing())
+        if self._closed:  # whoever else's HTTP server this is may go on listening
+            raise _closing()
+        asked = "origins="
         try:
             if self._proxies:
                 self._look_behind_proxies(handshake)
             self._origins.check(handshake)
+            asked = "on_handshake"
             if self._function is not None:
                 result = self._function(handshake)
                 if inspect.isawaitable(result):
@@ -106,10 +118,14 @@ class Entrance:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # a CancelledError of something else's, for instance
-            raise self._refusal(handshake, exc) from exc
+            _refuse(handshake, exc, asked)
         return None
 
     async def _finish(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
+        with self._counting():
+            await self._wait(handshake, result, seconds)
+
+    async def _wait(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
         patience = asyncio.timeout(seconds)
         self._judging.add(patience)
         try:
@@ -123,12 +139,12 @@ class Entrance:
             if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             if not (patience.expired() and isinstance(exc, TimeoutError)):
-                raise self._refusal(handshake, exc) from exc
+                _refuse(handshake, exc)
             if self._closed:
-                raise self._counted(_closing()) from None
+                raise _closing() from None
             text = "on_handshake has not finished within %g s, for %s"
             logger.error(text, seconds, for_log(handshake), extra=_about(handshake))
-            raise self._counted(HandshakeRejected(503, "this takes too long\n")) from None
+            raise HandshakeRejected(503, "this takes too long\n") from None
         finally:
             self._judging.discard(patience)
 
@@ -139,25 +155,23 @@ class Entrance:
             handshake.secure = handshake.secure if seen.secure is None else seen.secure
             handshake.host = seen.host or handshake.host
 
-    def _refusal(self, handshake: Handshake, exc: BaseException) -> HandshakeRejected:
-        if isinstance(exc, HandshakeRejected):
-            try:
-                _check_refusal(exc)
-            except (TypeError, ValueError) as mistake:
-                exc = mistake
-            else:
-                return self._counted(exc)
-        text = "a connection is refused because on_handshake failed, for %s"
-        logger.error(text, for_log(handshake), exc_info=exc, extra=_about(handshake))
-        return self._counted(HandshakeRejected(500, "internal error\n"))
-
-    def _counted(self, rejected: HandshakeRejected) -> HandshakeRejected:
-        self.refused[rejected.status] += 1
-        return rejected
-
 
 def _about(handshake: Handshake) -> dict[str, object]:
     return {"remote": address_text(handshake.remote)}
+
+
+def _refuse(handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
+    """Refuse because of what was raised."""
+    if isinstance(exc, HandshakeRejected):
+        try:
+            _check_refusal(exc)
+        except (TypeError, ValueError) as mistake:
+            exc = mistake
+        else:
+            raise exc
+    text = "a connection is refused because %s failed, for %s"
+    logger.error(text, asked, for_log(handshake), exc_info=exc, extra=_about(handshake))
+    raise HandshakeRejected(500, "internal error\n") from exc
 
 
 def _closing() -> HandshakeRejected:

@@ -92,7 +92,7 @@ async def test_connect_closes_also_after_an_exception() -> None:
 async def test_connect_to_a_closed_server_is_refused() -> None:
     server = Server()
     await server.close()
-    with pytest.raises(HandshakeRejected, match="503"):
+    with pytest.raises(HandshakeRejected, match="503: the server is closing"):
         async with connect(server):
             pytest.fail("connected")
 
