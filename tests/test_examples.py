@@ -143,3 +143,11 @@ async def test_a_fastapi_application_has_a_websocket_beside_its_routes() -> None
     # Of these two the first one to arrive is printed first.
     assert sorted(printed[1:3]) == ["Ada hears that Bob bought 2 apples", "apples left: 1"]
     assert printed[3:] == ["Ada is told: only 1 left [sold_out]"]
+
+
+async def test_workers_keep_rooms_together_also_when_one_goes() -> None:
+    assert (await run("workers.py")).splitlines() == [
+        "8 clients of 4 rooms, those of one room at one worker",
+        "the attic hears: hello",
+        "one worker went, its rooms are together elsewhere: still here",
+    ]

@@ -56,11 +56,12 @@ WITH_LOG = (
 
 @pytest.fixture(autouse=True)
 def _log_as_it_was() -> Iterator[None]:
-    """A page may change the log's level; the tests that come after it read the log."""
+    """A page may change the log's level and handlers; the tests that come after it read the log."""
     logger = logging.getLogger("wsrpc")
-    level = logger.level
+    level, handlers = logger.level, list(logger.handlers)
     yield
     logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 class Block(NamedTuple):

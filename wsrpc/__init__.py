@@ -18,6 +18,7 @@ from ._messages import Inbound
 from ._origins import ANY_ORIGIN
 from ._registry import CallNext, HandlerContext, Middleware
 from ._retry import Retry
+from ._types import Redact
 from .anonymous import AnonymousChannel
 from .channel import Channel
 from .client import Client, ReconnectInfo
@@ -56,8 +57,9 @@ from .rooms import Room, RoomChannel
 from .router import Router, RouterChannel
 from .server import Server, ServerChannel
 from .service import Service, method
+from .stats import PeerStats, ServerStats
 from .stream import Stream
-from .transport import ConnectionInfo, Receiver, Transport
+from .transport import ConnectionInfo, Receiver, Traffic, Transport
 from .websocket import WebSocketTransport
 
 __version__ = "0.1.0"
@@ -104,12 +106,14 @@ __all__ = [
     "Peer",
     "PeerError",
     "PeerState",
+    "PeerStats",
     "ProtocolError",
     "QueueFull",
     "RawConnection",
     "Receiver",
     "Reconnect",
     "ReconnectInfo",
+    "Redact",
     "RemoteError",
     "RequestTimeout",
     "ReservedEvent",
@@ -121,11 +125,13 @@ __all__ = [
     "RpcError",
     "Server",
     "ServerChannel",
+    "ServerStats",
     "Service",
     "SessionLost",
     "Stream",
     "StreamOverflow",
     "TooManyRequests",
+    "Traffic",
     "Transport",
     "UnexpectedChannel",
     "UnknownEvent",

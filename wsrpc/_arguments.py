@@ -43,6 +43,10 @@ def _bounded(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
 
 
+_WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array", "object"})
+"""What msgspec says that it got, where it does not quote the value."""
+
+
 class Explainer:
     """Turns a failed conversion into an error that names the parameter.
 
@@ -85,7 +89,9 @@ class Explainer:
         index = int(found["index"]) if found else 0
         parameter = self._rest if in_rest else self._parameters[index - 1] if 0 < index <= most else None
         if found is None or parameter is None:  # a text that msgspec did not write
-            return BadArguments(f"{called}: {_bounded(str(exc))}")
+            error = BadArguments(f"{called}: {_bounded(str(exc))}")
+            error._for_log = f"{called}: its arguments do not fit"
+            return error
         path = found["path"]
         # Which key it was, msgspec does not say.
         where = f"{'a key of ' if found['key'] else ''}argument {parameter.name!r}"
@@ -97,4 +103,7 @@ class Explainer:
         if wanted := _EXPECTED.fullmatch(text):
             text = text.replace("Expected", "expected", 1).replace("`", "")
             data.update({key: value.replace("`", "") for key, value in wanted.groupdict().items() if value})
-        return BadArguments(f"{called}: {where}: {text}", data=data)
+        error = BadArguments(f"{called}: {where}: {text}", data=data)
+        if data.get("got") not in _WIRE_TYPES:
+            error._for_log = f"{called}: {where} does not fit"
+        return error

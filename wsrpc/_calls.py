@@ -396,7 +396,9 @@ class Calls:
             if ctx._message.c == RAW:
                 self._peer._tell("error", error if isinstance(error, BadArguments) else exc)
             if isinstance(error, BadArguments):
-                self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event or ctx.label, error)
+                self._owner._log(
+                    logging.WARNING, "event %r was dropped: %s", ctx.event or ctx.label, error._for_log or error
+                )
             elif isinstance(exc, UnknownEvent) and exc._made_here:
                 self.drop("unknown event", f"{error} (further ones are only counted in peer.ignored)")
             elif error is exc:

@@ -24,10 +24,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 
 from ._close import CloseCode
+from ._health import Health
 from ._heartbeat import Heartbeat, StallWatch
+from ._log import quieten
 from ._unframer import Unframer
 from .handshake import Handshake
 from .limits import Limits
+from .transport import Traffic
 from .websocket import WebSocketTransport
 
 __all__ = ["WebSocketClientConnection", "WebSocketServerConnection", "library_options"]
@@ -35,6 +38,7 @@ __all__ = ["WebSocketClientConnection", "WebSocketServerConnection", "library_op
 LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
 """The library's own log: what it says at INFO, wsrpc says too, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
+LIBRARY_LOGGER.addFilter(quieten)
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
@@ -57,7 +61,7 @@ class _Pushing(Connection):
     """What both sides' connections do differently from the library's."""
 
     # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
-    __slots__ = ("hard_cap", "heartbeat", "plain", "pongs", "stall_watch", "unframer", "written", "wsrpc")
+    __slots__ = ("hard_cap", "heartbeat", "plain", "pongs", "read", "stall_watch", "unframer", "written", "wsrpc")
 
     wsrpc: WebSocketTransport
     unframer: Unframer
@@ -67,19 +71,22 @@ class _Pushing(Connection):
     """Whether the library is between two messages, so that plain frames need not go through it."""
     written: int
     """Bytes handed over for writing."""
+    read: int
+    """Bytes that came in."""
     pongs: int
     """Bytes of those that were added to the line since it is full."""
     hard_cap: int
 
     def _set_up(self, limits: Limits, *, client: bool) -> None:
         self.plain = False
-        self.written = self.pongs = 0
+        self.read = self.written = self.pongs = 0
         self.hard_cap = limits.hard_cap
         self.heartbeat = Heartbeat(self, self.loop, limits)
         self.stall_watch = StallWatch(self, self.loop, limits)
         self.wsrpc = WebSocketTransport(
             self, self.heartbeat, masked=client, largest=limits.message, take_at_most=self._take_at_most
         )
+        self.wsrpc.count = self.traffic
         self.unframer = Unframer(masked=not client, largest=_largest(self.protocol))
 
     def use_limits(self, limits: Limits) -> None:
@@ -108,6 +115,8 @@ class _Pushing(Connection):
             return
         receiver = self.wsrpc.receiver
         opcode = event.opcode
+        if event.fin and (opcode is TEXT or opcode is BINARY or opcode is CONT):
+            self.unframer.messages += 1
         if event.fin and (opcode is TEXT or opcode is BINARY) and receiver is not None:
             data: Any = event.data
             receiver.receive(data, opcode is TEXT)
@@ -122,8 +131,14 @@ class _Pushing(Connection):
                     self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
             super().process_event(event)
 
+    def _first_read(self, data: bytes) -> bytes:
+        return data
+
     def data_received(self, data: bytes) -> None:
         self.wsrpc._read_started()
+        if not self.read:
+            data = self._first_read(data)
+        self.read += len(data)
         try:
             receiver = self.wsrpc.receiver
             if self.plain:
@@ -190,6 +205,9 @@ class _Pushing(Connection):
             transport = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
         return size
 
+    def traffic(self) -> Traffic:
+        return Traffic(self.unframer.messages, self.wsrpc.sent, self.read, self.written)
+
     def send_ping(self, payload: bytes) -> None:
         self.protocol.send_ping(payload)
         self.send_data()
@@ -214,9 +232,12 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
 
     asked: Handshake
     """What the client wanted, and what it is to get."""
+    is_head = False
+    """Whether it only asks, by HEAD, how the server is."""
 
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, health: Health | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.health = health
         self._set_up(limits, client=False)
         self._open_timeout = limits.open_timeout
         self._patience: asyncio.TimerHandle | None = None
@@ -234,6 +255,11 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self.requested()
         super().connection_lost(exc)
+
+    def _first_read(self, data: bytes) -> bytes:
+        as_get = None if self.health is None else self.health.as_get(data)
+        self.is_head = as_get is not None
+        return data if as_get is None else as_get
 
 
 # What the library calls these has changed between its versions, and is not documented. Where it is not found, all

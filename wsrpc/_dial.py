@@ -168,7 +168,9 @@ class Dialer:
 
 def _check_headers(given: Any) -> None:
     if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"headers= is a mapping of names to values, or a function that returns one, got {given!r}")
+        raise TypeError(
+            f"headers= is a mapping of names to values, or a function that returns one, got {type(given).__name__}"
+        )
 
 
 async def _evaluate(given: Any) -> Any:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ._introspect import location
+from ._log import address_text, for_log
 from ._origins import OriginRule, Origins
 from ._proxies import TrustedProxies
 from .errors import HandshakeRejected
@@ -34,6 +37,8 @@ class Entrance:
         self._warned = False
         self._closed = False
         self._judging: set[asyncio.Timeout] = set()
+        self.refused: Counter[int] = Counter()
+        """How many were, by HTTP status."""
 
     def use(self, function: HandshakeFunction) -> None:
         """Ask ``function`` from now on."""
@@ -70,7 +75,8 @@ class Entrance:
             HandshakeRejected: it may not; also 500 for whatever else the user's function raises.
         """
         seconds = handshake.limits.open_timeout
-        result = self._ask(handshake)
+        with self._counting():
+            result = self._ask(handshake)
         return None if result is None else self._finish(handshake, result, seconds)
 
     def check_nowait(self, handshake: Handshake) -> None:
@@ -79,11 +85,20 @@ class Entrance:
         Raises:
             HandshakeRejected: also 500 if the user's function returns an awaitable.
         """
-        result = self._ask(handshake)
-        if result is not None:
-            if inspect.iscoroutine(result):
-                result.close()
-            _refuse(handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait"))
+        with self._counting():
+            result = self._ask(handshake)
+            if result is not None:
+                if inspect.iscoroutine(result):
+                    result.close()
+                _refuse(handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait"))
+
+    @contextmanager
+    def _counting(self) -> Generator[None]:
+        try:
+            yield
+        except HandshakeRejected as exc:
+            self.refused[exc.status] += 1
+            raise
 
     def _ask(self, handshake: Handshake) -> Awaitable[Any] | None:
         self.begin()
@@ -107,6 +122,10 @@ class Entrance:
         return None
 
     async def _finish(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
+        with self._counting():
+            await self._wait(handshake, result, seconds)
+
+    async def _wait(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
         patience = asyncio.timeout(seconds)
         self._judging.add(patience)
         try:
@@ -123,7 +142,8 @@ class Entrance:
                 _refuse(handshake, exc)
             if self._closed:
                 raise _closing() from None
-            logger.error("on_handshake has not finished within %g s, for %r", seconds, handshake)
+            text = "on_handshake has not finished within %g s, for %s"
+            logger.error(text, seconds, for_log(handshake), extra=_about(handshake))
             raise HandshakeRejected(503, "this takes too long\n") from None
         finally:
             self._judging.discard(patience)
@@ -136,6 +156,10 @@ class Entrance:
             handshake.host = seen.host or handshake.host
 
 
+def _about(handshake: Handshake) -> dict[str, object]:
+    return {"remote": address_text(handshake.remote)}
+
+
 def _refuse(handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
     """Refuse because of what was raised."""
     if isinstance(exc, HandshakeRejected):
@@ -145,12 +169,13 @@ def _refuse(handshake: Handshake, exc: BaseException, asked: str = "on_handshake
             exc = mistake
         else:
             raise exc
-    logger.error("a connection is refused because %s failed, for %r", asked, handshake, exc_info=exc)
+    text = "a connection is refused because %s failed, for %s"
+    logger.error(text, asked, for_log(handshake), exc_info=exc, extra=_about(handshake))
     raise HandshakeRejected(500, "internal error\n") from exc
 
 
 def _closing() -> HandshakeRejected:
-    return HandshakeRejected(503, "the server is closing\n")
+    return HandshakeRejected(503, "the server is closing\n", {"Retry-After": "1"})
 
 
 def _check_refusal(rejected: HandshakeRejected) -> None:

@@ -21,10 +21,12 @@ MASKS = 4096  # bytes of randomness taken at once
 class Framer:
     """Appends frames to a list. A client's are masked, each with four fresh random bytes."""
 
-    __slots__ = ("_masks", "_position", "frame")
+    __slots__ = ("_masks", "_position", "frame", "parts")
 
     def __init__(self, *, masked: bool) -> None:
         self.frame = self._masked if masked else self._plain
+        self.parts = 3 if masked else 2
+        """How much a frame adds to the list."""
         self._masks = b""
         self._position = 0
 

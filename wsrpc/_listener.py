@@ -19,6 +19,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from ._connection import WebSocketServerConnection, library_options
+from ._health import Health
 from .errors import HandshakeRejected
 from .handshake import Handshake
 from .limits import Limits
@@ -86,6 +87,8 @@ async def listen(
     path: str | None = None,
     admit: Callable[[Handshake], Awaitable[None] | None] = _admit,
     compression: bool = False,
+    health: Health | None = None,
+    reuse_port: bool = False,
     ssl: ssl_module.SSLContext | None = None,
     sock: socket_module.socket | None = None,
     unix: str | None = None,
@@ -93,12 +96,14 @@ async def listen(
     """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
 
     Without ``path`` any path is accepted; other paths get 404. ``admit`` is asked for each handshake; it may change
-    what the connection is to be, and raises `HandshakeRejected` to refuse.
+    what the connection is to be, and raises `HandshakeRejected` to refuse. ``health`` answers on a path of its own.
     """
 
     async def process_request(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, WebSocketServerConnection)
         connection.requested()
+        if health is not None and health.asks(request):
+            return health.answer(head=connection.is_head)
         if path is not None and request.path.partition("?")[0] != path:
             return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
         handshake = connection.asked = Handshake(
@@ -145,7 +150,7 @@ async def listen(
     opening = Opening()
 
     def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
-        connection = WebSocketServerConnection(*args, limits=limits, **kwargs)
+        connection = WebSocketServerConnection(*args, limits=limits, health=health, **kwargs)
         # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
         opening[connection] = asyncio.current_task()
         return connection
@@ -168,7 +173,7 @@ async def listen(
     elif sock is not None:
         options["sock"] = sock
     else:
-        options |= {"host": host, "port": port}
+        options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
     server = await serve(handle, **options)
     return Listener(server, opening, path, secure=ssl is not None)
 

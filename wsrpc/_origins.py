@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from ._log import address_text
 from .errors import HandshakeRejected
 from .handshake import Handshake
 
@@ -77,14 +78,18 @@ class OriginRule:
                 )
             if said:
                 return
-            logger.warning("refused the origin %r, as the function of origins= says", origin, extra={"origin": origin})
+            logger.warning("refused the origin %r, as the function of origins= says", origin, extra=_about(handshake))
         else:
             clear = _canonical(origin)
             if clear is not None and (clear in self._listed or _is_own(clear, handshake)):
                 return
             hint = "it is malformed" if clear is None else f"to allow it: Server(origins=[{origin!r}])"
-            logger.warning("refused the origin %r; %s", origin, hint, extra={"origin": origin})
+            logger.warning("refused the origin %r; %s", origin, hint, extra=_about(handshake))
         raise HandshakeRejected(403, "this origin is not allowed\n")
+
+
+def _about(handshake: Handshake) -> dict[str, object]:
+    return {"origin": handshake.origin, "remote": address_text(handshake.remote)}
 
 
 def _listed(origin: Any) -> str:

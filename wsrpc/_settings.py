@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from ._codec import Codec, JsonCodec, NegotiatedCodec
 from ._convert import EncHook
+from ._types import Redact
 from .limits import Limits
 
 __all__ = ["Settings", "make_settings"]
@@ -24,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Whether to say more than ws-wrapper's messages to peers that understand it."""
     binary: NegotiatedCodec | None = None
     """What to speak with peers that speak it, too."""
+    log_payloads: bool | Redact = False
+    """Whether each message is a line in the log."""
 
 
 def make_settings(
@@ -32,6 +36,7 @@ def make_settings(
     enc_hook: EncHook | None,
     expose_errors: bool | Callable[[BaseException], bool] = False,
     extensions: bool = True,
+    log_payloads: bool | Redact = False,
 ) -> Settings:
     """The settings of a client or a server.
 
@@ -45,7 +50,10 @@ def make_settings(
         raise TypeError(f"codec= takes a codec such as wsrpc.JsonCodec(), got {codec!r}")
     if codec is not None and enc_hook is not None:
         raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
+    asked: Any = log_payloads
+    if not isinstance(asked, bool) and (not callable(asked) or inspect.iscoroutinefunction(asked)):
+        raise TypeError(f"log_payloads= is True, False or a plain function(direction, event, args), got {asked!r}")
     codec = codec or JsonCodec(enc_hook=enc_hook)
     # A codec of the user's own is what both ends were told to speak.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
-    return Settings(codec, limits or Limits(), expose_errors, extensions, binary)
+    return Settings(codec, limits or Limits(), expose_errors, extensions, binary, log_payloads)

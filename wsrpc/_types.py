@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
 __all__ = [
     "RAW",
@@ -12,6 +12,7 @@ __all__ = [
     "F",
     "Offline",
     "OnChannel",
+    "Redact",
     "check_name",
     "check_offline",
     "raw_payload",
@@ -29,6 +30,9 @@ text, and ids begin at 1."""
 
 Offline = Literal["queue", "fail"]
 """What becomes of a message while there is no connection: it waits for the next one, or is refused."""
+
+Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
+"""``redact(direction, event, args)`` gives what the log shows in place of ``args``."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
     "open": ("peer",),

@@ -19,11 +19,13 @@ MASKED = 0x80
 class Unframer:
     """Takes frames as far as they are plain. A server's are ``masked``; ``largest`` bounds a message."""
 
-    __slots__ = ("_masked", "_rest", "largest")
+    __slots__ = ("_masked", "_rest", "largest", "messages")
 
     def __init__(self, *, masked: bool, largest: int) -> None:
         self._masked = MASKED if masked else 0
         self.largest = largest
+        self.messages = 0
+        """How many there were."""
         self._rest: bytes | bytearray = b""
 
     def feed(self, data: bytes, receiver: Receiver) -> bytes | bytearray:
@@ -38,12 +40,14 @@ class Unframer:
             buffer = self.take_rest()
             buffer += data
         position, end = 0, len(buffer)
+        count, plain = 0, True
         while end - position >= head:
             first = buffer[position]
             size = buffer[position + 1] ^ masked
             start = position + head
             if (first != TEXT and first != BINARY) or size >= MASKED:
-                return buffer[position:] if position else buffer
+                plain = False
+                break
             if size >= 126:
                 more = 2 if size == 126 else 8
                 if end - start < more:
@@ -51,15 +55,20 @@ class Unframer:
                 size = int.from_bytes(buffer[position + 2 : position + 2 + more], "big")
                 start += more
             if size > largest:
-                return buffer[position:] if position else buffer
+                plain = False
+                break
             after = start + size
             if after > end:
                 break
             payload = buffer[start:after]
             if masked:
                 payload = apply_mask(payload, buffer[start - 4 : start])
+            count += 1
             receiver.receive(payload, first == TEXT)  # looked up each time: it may have been detached meanwhile
             position = after
+        self.messages += count
+        if not plain:
+            return buffer[position:] if position else buffer
         if position < end:
             self._rest = buffer if position == 0 and isinstance(buffer, bytearray) else bytearray(buffer[position:])
         return b""

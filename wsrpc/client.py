@@ -28,7 +28,7 @@ from ._registry import Registry, accepted
 from ._scheduler import LoopScheduler
 from ._session import Session
 from ._settings import make_settings
-from ._types import F, Offline, check_offline
+from ._types import F, Offline, Redact, check_offline
 from ._wake import WakeWatch
 from .channel import Channel
 from .errors import ConnectionLost
@@ -83,6 +83,10 @@ class Client(Registrar, RawRegistrar, Caller):
         expose_errors: send the text of unexpected exceptions to the other side (or ask a predicate for each).
         extensions: find out whether the server is wsrpc, too, for flow control and binary messages; plain ws-wrapper
             peers ignore the one message that this takes. False says nothing but ws-wrapper's own messages.
+        log_payloads: write each message into the log, as one bounded line at DEBUG. A function ``redact(direction,
+            event, args)`` gives what is shown in place of ``args``, a list: direction is ``"in"`` or ``"out"``; event
+            is the name (``"channel:name"`` on a named channel) of the event or request, also for its answer, which is a
+            list of one, and for what is said on the anonymous channel that it opened.
 
     Raises:
         TypeError, ValueError: an option is of another kind, or out of its range; the URL is none.
@@ -110,6 +114,7 @@ class Client(Registrar, RawRegistrar, Caller):
         lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
+        log_payloads: bool | Redact = False,
     ) -> None:
         if url is not None and transport is not None:
             raise ValueError("give a url or a transport, not both")
@@ -118,7 +123,7 @@ class Client(Registrar, RawRegistrar, Caller):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
         if connect_timeout is not None and not connect_timeout > 0:
             raise ValueError(f"connect_timeout= is more than 0 seconds, or None for ever; got {connect_timeout!r}")
-        settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
+        settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads)
         self._limits = settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None

@@ -182,6 +182,8 @@ class RpcError(WsrpcError):
 
     # Whether this side made it for its caller; a `RemoteError` that came in is not passed on as it is.
     _made_here: bool = False
+    # What the log says in place of the text, where that may quote values.
+    _for_log: str | None = None
 
     def __init__(self, message: str, code: str | int | None = None, data: Any = None) -> None:
         super().__init__(message)

@@ -32,9 +32,11 @@ from ._context import CURRENT, Context, current_context, in_context
 from ._intake import Intake
 from ._key import Key, PeerState
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
+from ._log import address_text, for_log
 from ._messages import Inbound
 from ._opening import Opener
 from ._outbound import Outbound
+from ._payloads import PayloadLog
 from ._registry import Registry
 from ._scheduler import Scheduler
 from ._session import Session
@@ -45,7 +47,8 @@ from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
 from .limits import Limits
 from .router import RawRegistrar, Registrar
-from .transport import ConnectionInfo, Transport
+from .stats import PeerStats
+from .transport import ConnectionInfo, Traffic, Transport
 
 if TYPE_CHECKING:
     from .rooms import Membership, Room
@@ -102,6 +105,16 @@ class Peer(Registrar, RawRegistrar, Caller):
         self._coming: Transport | None = None
         """What is about to be bound, for those who look at its handshake before."""
         self._services: Services | None = None
+        self._payloads: PayloadLog | None = None
+        if settings.log_payloads is not False:
+            redact = None if settings.log_payloads is True else settings.log_payloads
+            codecs = (codec,) if settings.binary is None else (codec, settings.binary)
+            self._payloads = PayloadLog(codecs, redact, self._log)
+        self._since = 0.0
+        self._remote: tuple[str, int] | None = None
+        self._passed: Traffic | None = None
+        """On the connections before the present one."""
+        self._errors = 0
         self._condition = State.DISCONNECTED
         self._opening: Opening | None = None
         self._background: dict[asyncio.Task[None], Context | None] = {}
@@ -205,6 +218,33 @@ class Peer(Registrar, RawRegistrar, Caller):
     def channels(self) -> int:
         """Anonymous channels that are open, streams included, whichever side opened them."""
         return len(self._anonymous)
+
+    def stats(self) -> PeerStats:
+        """What this peer has done and is doing, for operators: a snapshot, made at the call."""
+        session, passed = self._session, self._traffic()
+        return PeerStats(
+            id=self.id,
+            uptime=0.0 if session is None else self._loop.time() - self._since,
+            messages_in=None if passed is None else passed.messages_in,
+            messages_out=None if passed is None else passed.messages_out,
+            bytes_in=None if passed is None else passed.bytes_in,
+            bytes_out=None if passed is None else passed.bytes_out,
+            unsent=0 if session is None else session.transport.unsent,
+            slow=self._out.line.full,
+            dropped=self.dropped,
+            pending=self.pending,
+            active=self.active,
+            waiting=len(self._calls.admission.room),
+            channels=self.channels,
+            errors=self._errors,
+            ignored=dict(self.ignored),
+        )
+
+    def _traffic(self) -> Traffic | None:
+        present: Traffic | None = None if self._session is None else getattr(self._session.transport, "traffic", None)
+        if present is None or self._passed is None:
+            return present or self._passed
+        return self._passed + present
 
     @property
     def limits(self) -> Limits:
@@ -383,7 +423,7 @@ class Peer(Registrar, RawRegistrar, Caller):
         if self._session is not None and self._session.transport is transport:
             raise ValueError("this transport is bound already")
         try:
-            return Session(
+            session = Session(
                 transport,
                 receive=self._intake.receive_raw if self._shared.raw_only else self._intake.receive,
                 read_ended=self._calls.read_ended,
@@ -393,6 +433,9 @@ class Peer(Registrar, RawRegistrar, Caller):
             )
         except AttributeError as exc:
             raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
+        if self._payloads is not None:
+            self._payloads.join(session)
+        return session
 
     def _make_way(self, session: Session) -> None:
         """End the present connection, if there is one, because of ``session``.
@@ -417,6 +460,8 @@ class Peer(Registrar, RawRegistrar, Caller):
     def _attach(self, session: Session) -> None:
         self._out.user_closed = False
         self._session = session
+        self._since = self._loop.time()
+        self._remote = session.transport.info.remote
         self._become(State.OPENING)
         self._limits = self._settings.limits
         self._agreement.connection_made()
@@ -514,6 +559,7 @@ class Peer(Registrar, RawRegistrar, Caller):
         if session is None:
             return
         session.detach()
+        self._passed = self._traffic()
         self._session = None
         # `close` may have been overtaken by what brings a new connection, and this one still ends by it.
         by_user = self._out.user_closed or (self._condition is State.CLOSING and self._out.ending.user_closed)
@@ -649,8 +695,12 @@ class Peer(Registrar, RawRegistrar, Caller):
             task.add_done_callback(lambda task: self._background.pop(task, None))
 
     def _log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
-        """A line in the log ``wsrpc``, with this peer's id in ``extra``."""
-        logger.log(level, text, *args, exc_info=exc_info, extra={"peer": self.id})
+        """A line in the log ``wsrpc``, with this peer's id in ``extra``, and where the other side is (or was)."""
+        if level >= logging.ERROR:
+            self._errors += 1
+        if logger.isEnabledFor(level):
+            about = {"peer": self.id, "remote": address_text(self._remote)}
+            logger.log(level, for_log(text), *map(for_log, args), exc_info=exc_info, extra=about, stacklevel=2)
 
 
 def current_peer() -> Peer:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
@@ -22,6 +23,7 @@ from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._draining import CLOSING, Draining
 from ._entrance import Entrance
+from ._health import Health
 from ._hosting import Hosting
 from ._key import PeerState
 from ._lifecycle import Closers
@@ -33,7 +35,7 @@ from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry, accepted
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
-from ._types import check_name
+from ._types import Redact, check_name
 from .errors import ChannelClosed, ConnectionLost
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
@@ -41,6 +43,7 @@ from .peer import Peer
 from .raw import RawConnection
 from .rooms import Allow, Room, RoomFrom, Rooms
 from .router import RawRegistrar, Registrar, Router
+from .stats import ServerStats, Tally
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -64,7 +67,7 @@ class Server(Registrar, RawRegistrar):
         trusted_proxies: addresses and networks, such as ``"10.0.0.0/8"``, whose ``X-Forwarded-For``, ``-Proto`` and
             ``-Host`` count; ``"unix"`` is whatever connects over a Unix socket. Nobody's do otherwise.
         compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
-        codec, dec_hook, enc_hook, lax, expose_errors, extensions: as for `Client`.
+        codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
             ``lambda ctx: asyncio.timeout(5)``.
         slow: what becomes of what is emitted to many, for a peer whose line is full: ``"close"`` lets it wait, up to
@@ -87,6 +90,7 @@ class Server(Registrar, RawRegistrar):
         lax: bool = False,
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
+        log_payloads: bool | Redact = False,
         handler_context: HandlerContext | None = None,
         slow: Slow = "close",
         room_from: RoomFrom | None = None,
@@ -94,7 +98,7 @@ class Server(Registrar, RawRegistrar):
         check_slow(slow)
         self._entrance = Entrance(origins, trusted_proxies)
         self._compression = compression
-        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
+        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads)
         self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
@@ -106,6 +110,8 @@ class Server(Registrar, RawRegistrar):
         self._by_id: dict[str, Peer] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
         self._listeners: set[Port] = set()
+        self._tell_health: set[Port] = set()
+        """Those that are to tell, while the server drains, that it does."""
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._closers = Closers()
@@ -113,6 +119,8 @@ class Server(Registrar, RawRegistrar):
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
         self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
+        self._warned = False
+        self._tally = Tally(time.monotonic())
         if handler_context is not None:
             self.handler_context = handler_context
 
@@ -157,17 +165,33 @@ class Server(Registrar, RawRegistrar):
         ssl: ssl_module.SSLContext | None = None,
         sock: socket.socket | None = None,
         unix: str | None = None,
+        healthz: str | None = None,
+        reuse_port: bool = False,
     ) -> Listening:
         """Listen: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
 
         Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
         Leaving the block closes the server.
 
+        ``healthz``: a path, ``"/healthz"`` for instance, on which plain HTTP is answered by 200 while `healthy`, and by
+        503 while the server drains: so the port stays open until that is over, and refuses clients with 503 meanwhile.
+        ``reuse_port``: let several processes listen on one port, where the system knows how; it spreads clients over
+        them as it likes, and `peers`, rooms and `emit` are of one process.
+
         Raises:
-            ValueError: if the path does not begin with a slash, or both ``sock`` and ``unix`` are given.
+            ValueError: a path does not begin with a slash, or options do not go together.
         """
         if sock is not None and unix is not None:
             raise ValueError("give sock= or unix=, not both")
+        if reuse_port and (sock is not None or unix is not None):
+            raise ValueError("reuse_port= goes with host and port, not with sock= or unix=")
+        health = None if healthz is None else Health(healthz, lambda: self.healthy)
+        if reuse_port and not self._warned:
+            self._warned = True
+            logger.warning(
+                "reuse_port=True: each process knows only its own connections, so rooms, peers and server.emit are per "
+                "worker, and a client that comes back may come to another one"
+            )
         if path is not None and not path.startswith("/"):
             raise ValueError(f"a path begins with a slash, got {path!r}")
 
@@ -176,7 +200,7 @@ class Server(Registrar, RawRegistrar):
                 await self.accept(transport, handshake)
 
         async def begin() -> Listener:
-            return await listen(
+            listener = await listen(
                 accept,
                 host,
                 port,
@@ -184,10 +208,15 @@ class Server(Registrar, RawRegistrar):
                 path=path,
                 admit=self._entrance.check,
                 compression=self._compression,
+                health=health,
+                reuse_port=reuse_port,
                 ssl=ssl,
                 sock=sock,
                 unix=unix,
             )
+            if health is not None:
+                self._tell_health.add(listener)
+            return listener
 
         return self.listening(begin)
 
@@ -223,6 +252,8 @@ class Server(Registrar, RawRegistrar):
         path: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         unix: str | None = None,
+        healthz: str | None = None,
+        reuse_port: bool = False,
     ) -> None:
         """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
 
@@ -233,7 +264,8 @@ class Server(Registrar, RawRegistrar):
         Raises:
             RuntimeError: inside a running event loop.
         """
-        run(self, self.listen(host, port, path=path, ssl=ssl, unix=unix), self._limits.drain)
+        listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
+        run(self, listening, self._limits.drain)
 
     def on_handshake(self, function: H, /) -> H:
         """Call ``function(handshake)``, sync or async, before a connection is accepted; works as a decorator.
@@ -365,6 +397,8 @@ class Server(Registrar, RawRegistrar):
         self._by_id[peer.id] = peer
 
         def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
+            if peer in self._peers:  # a peer may be bound again, by itself
+                self._tally.left(peer.stats(), info.code)
             self._forget(peer)
             # What still runs for it must not outlive the server; it also keeps the peer in this set.
             self._leaving.add(peer)
@@ -376,6 +410,7 @@ class Server(Registrar, RawRegistrar):
         except BaseException:
             self._forget(peer)
             raise
+        self._tally.accepted += 1
         await peer.wait_opened()
         return peer
 
@@ -416,13 +451,16 @@ class Server(Registrar, RawRegistrar):
 
     async def _close(self, drain: float) -> None:
         for listener in self._listeners:
-            listener.stop()
+            if self._draining is None or listener not in self._tell_health:
+                listener.stop()
         if self._draining is not None:
             await asyncio.sleep(0)  # the library stops listening in a task
             count = len(self._peers) + len(self._raw.connections)
             logger.info("draining: %d connections, at most %g s", count, drain)
             await self._draining.run()
             self._draining = None
+            for listener in self._listeners:
+                listener.stop()
         peers = list(self._peers)
         endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers]
         endings.append(self._raw.close(CloseCode.SERVICE_RESTART, CLOSING))
@@ -436,8 +474,22 @@ class Server(Registrar, RawRegistrar):
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
+        self._tell_health.clear()
         if self._stopped is not None:
             self._stopped.set()
+
+    # ------------------------------------------------------------ for operators
+
+    @property
+    def healthy(self) -> bool:
+        """Whether connections are accepted, by whatever listens: True until `close` is called. What a balancer asks."""
+        return not self._closed
+
+    def stats(self) -> ServerStats:
+        """What this server has done and is doing: a snapshot, summed at the call, in microseconds for each peer."""
+        refused = dict(self._entrance.refused)
+        peers = (peer.stats() for peer in self._peers)
+        return self._tally.sum(time.monotonic(), peers, healthy=self.healthy, refused=refused)
 
     # ------------------------------------------------------------ everybody
 

@@ -26,6 +26,8 @@ goes on. Both may be called at any time, in ``receive``, repeatedly, and after t
 answered end nothing, and ``close`` reads on by itself. ``largest``, which may be assigned, is the size in bytes of
 the largest inbound message, or frame of a message that is handed on by frames; a larger one closes with 1009.
 
+**Traffic.** May be left out. ``traffic`` is a `Traffic`: what has passed so far, for `Peer.stats`.
+
 **End.** ``receiver.connection_lost(info)`` is called exactly once, last, whoever ended the connection and
 however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before,
 performs the closing handshake and returns when the connection is over, dropping it if that takes too long.
@@ -42,7 +44,7 @@ import msgspec
 
 from ._close import CloseInfo
 
-__all__ = ["ConnectionInfo", "Receiver", "Transport"]
+__all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,23 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         # Not all of it: headers and the query may have tokens, and this may get into a log.
         return f"<ConnectionInfo {self.path} remote={self.remote} origin={self.origin!r}>"
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """Messages and bytes that a transport has carried; bytes as they are on the line, with what frames them."""
+
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.messages_in + other.messages_in,
+            self.messages_out + other.messages_out,
+            self.bytes_in + other.bytes_in,
+            self.bytes_out + other.bytes_out,
+        )
 
 
 class Receiver(Protocol):

@@ -18,7 +18,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
 from ._heartbeat import Heartbeat
 from .errors import ConnectionLost
-from .transport import ConnectionInfo, Receiver
+from .transport import ConnectionInfo, Receiver, Traffic
 
 __all__ = ["WebSocketTransport", "address", "joined_headers"]
 
@@ -48,7 +48,9 @@ class WebSocketTransport:
         self._heartbeat = heartbeat
         self._protocol = connection.protocol
         self._loop = connection.loop
-        self._frame = Framer(masked=masked).frame
+        framer = Framer(masked=masked)
+        self._frame = framer.frame
+        self._parts_of_frame = framer.parts
         self.receiver: Receiver | None = None
         """Who gets the messages, after `start`."""
         self._early: list[tuple[bytes | bytearray, bool]] = []
@@ -60,6 +62,10 @@ class WebSocketTransport:
         self._paused = False
         self._reading = False
         self._out: list[bytes] = []
+        self._sent = 0
+        """Messages that were handed to the connection; those in ``_out`` come on top, which costs no message time."""
+        self.count: Callable[[], Traffic] = Traffic
+        """Given by the connection, which sees the bytes."""
         self._gathered = 0
         self._broken = False
         self._piece = FIRST_PIECE
@@ -86,6 +92,10 @@ class WebSocketTransport:
     def unsent(self) -> int:
         return self._gathered + self._connection.transport.get_write_buffer_size()
 
+    @property
+    def traffic(self) -> Traffic:
+        return self.count()
+
     def start(self, receiver: Receiver, /) -> None:
         self.receiver = receiver
         if self._paused:
@@ -110,6 +120,7 @@ class WebSocketTransport:
             raise ConnectionLost(*self._close_code(), "not_sent")
         if self._protocol.extensions:
             # Compression and the like belong to the library: it builds the frame.
+            self._sent += 1
             if text:
                 self._protocol.send_text(payload)
             else:
@@ -200,12 +211,18 @@ class WebSocketTransport:
         self._piece = FIRST_PIECE
         self._flush()
 
+    @property
+    def sent(self) -> int:
+        """Messages that were taken for sending."""
+        return self._sent + len(self._out) // self._parts_of_frame
+
     def _take_gathered(self) -> bytes:
         """Hand the frames that were built here to the connection, which is about to write."""
         out = self._out
         if not out:
             return b""
         data = b"".join(out)
+        self._sent = self.sent
         out.clear()
         self._gathered = 0
         return data

@@ -59,7 +59,7 @@ async def connect(
     after a drop, so pass one without.
 
     Raises:
-        HandshakeRejected: the server's `on_handshake`, or its check of the origin, has it so.
+        HandshakeRejected: the server's `on_handshake`, or its check of the origin, has it so; or 503, it is closed.
     """
     if client is None:
         client = Client(codec=server._settings.codec)

@@ -1,0 +1,226 @@
+"""`log_payloads=`: each message is one bounded line of the log, and what is secret is the user's to hide."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import Client, Limits, MsgpackCodec, RpcError, Server
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+SECRET = "s3cr3t-of-mine"
+LIMITS = Limits(close_timeout=2.0)
+PATIENCE = 8
+
+
+@pytest.fixture(autouse=True)
+def _debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "wsrpc")
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+
+
+def serving(**options: Any) -> Server:
+    server = Server(limits=LIMITS, **options)
+    server.on("login", lambda name, password: {"token": password})
+    server.of("chat").on("say", lambda text: len(text))
+    server.on("echo", lambda value: value)
+
+    @server.on("refuse")
+    def refuse(why: str) -> None:
+        raise RpcError(why)
+
+    @server.on("stick")
+    async def stick() -> None:
+        await asyncio.Event().wait()
+
+    @server.on("count")
+    async def count(up_to: int) -> AsyncIterator[int]:
+        for n in range(up_to):
+            yield n
+
+    return server
+
+
+async def test_off_nothing_stands_between_a_peer_and_its_transport(caplog: pytest.LogCaptureFixture) -> None:
+    async with connect(serving()) as client:
+        assert await client.request("echo", SECRET) == SECRET
+        session = client.peer._session
+        assert session is not None
+        assert session.send == session.transport.send
+        assert session.receive == client.peer._intake.receive
+    assert lines(caplog) == []
+
+
+async def test_each_message_is_a_line_that_says_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    server = serving(log_payloads=True, extensions=False)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        async with Client(listener.url, limits=LIMITS) as client:
+            [peer] = server.peers
+            await client.emit("nobody handles this", 1, [2, {"three": None}])
+            assert await client.of("chat").request("say", "hi") == 2
+            with pytest.raises(RpcError):
+                await client.request("refuse", "not you")
+            assert [n async for n in client.stream("count", 2)] == [0, 1]
+            with pytest.raises(TimeoutError):
+                await client.request("stick", timeout=0.01)
+        await peer.wait_closed()
+    said = [re.sub(r"#\d+", "#N", line) for line in lines(caplog)]
+    assert said[0].endswith("bytes that are no event, request or answer")  # the client's `hello`
+    assert said[1:6] == [
+        "received event nobody handles this (1, [2, {'three': None}])",
+        "received request chat:say #N ('hi')",
+        "sent answer chat:say #N (2)",
+        "received request refuse #N ('not you')",
+        "sent rejection refuse #N ({'message': 'not you'})",
+    ]
+    assert "sent channel count #N ()" in said
+    assert "sent request count/next #N ({'done': False, 'value': 1})" in said
+    assert "received request stick #N ()" in said
+    assert any(line.startswith("received cancellation stick #N (") for line in said)
+    records = [record for record in caplog.records if record.levelno == logging.DEBUG]
+    assert {record.peer for record in records} == {peer.id}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("extensions", [True, False])
+async def test_both_ends_say_the_same(extensions: bool, caplog: pytest.LogCaptureFixture) -> None:
+    server = serving(log_payloads=True, extensions=extensions)
+    client = Client(log_payloads=True, extensions=extensions)
+    async with asyncio.timeout(PATIENCE), connect(server, client=client):
+        for _ in range(2):
+            assert await client.request("echo", "x") == "x"
+        assert [n async for n in client.stream("count", 1)] == [0]
+    mine = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG and vars(r)["peer"] == client.peer.id]
+    other = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG and vars(r)["peer"] != client.peer.id]
+    assert sorted(line.replace("sent", "received") for line in mine if line.startswith("sent")) == sorted(
+        line for line in other if line.startswith("received")
+    )
+    assert mine and len(mine) == len(other)
+
+
+@pytest.mark.parametrize("codec", [None, MsgpackCodec()])
+async def test_what_redact_gives_is_shown_instead(codec: MsgpackCodec | None, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[tuple[str, str, list[Any]]] = []
+
+    def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
+        asked.append((direction, event, list(args)))
+        return ["***"] if event == "login" else args
+
+    server = serving(log_payloads=redact, codec=codec)
+    client = Client(log_payloads=redact, codec=codec)
+    async with asyncio.timeout(PATIENCE), connect(server, client=client):
+        assert await client.request("login", "Ada", SECRET) == {"token": SECRET}
+        await client.emit("login", "Ada", SECRET)
+        assert await client.request("echo", "open") == "open"
+    assert SECRET not in caplog.text
+    assert "request login" in caplog.text and "answer login" in caplog.text and "('***')" in caplog.text
+    assert "('open')" in caplog.text
+    assert {(direction, event) for direction, event, _ in asked} == {
+        (direction, event) for direction in ("in", "out") for event in ("login", "echo")
+    }
+    assert ("out", "login", [{"token": SECRET}]) in asked
+
+
+async def test_what_a_request_opens_goes_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
+        return () if event == "secrets" else args
+
+    server = serving(log_payloads=redact)
+
+    @server.on("secrets")
+    async def secrets() -> AsyncIterator[str]:
+        yield SECRET
+        raise RpcError(SECRET)
+
+    client = Client(log_payloads=redact)
+    async with asyncio.timeout(PATIENCE), connect(server, client=client):
+        stream = client.stream("secrets")
+        assert await anext(stream) == SECRET
+        with pytest.raises(RpcError):
+            await anext(stream)
+    assert "event secrets/next" in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_a_redact_that_fails_shows_nothing_and_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
+        raise KeyError(args)
+
+    async with asyncio.timeout(PATIENCE), connect(serving(log_payloads=redact)) as client:
+        assert await client.request("echo", SECRET) == SECRET
+    assert SECRET not in caplog.text
+    assert "(… redact failed: KeyError)" in caplog.text
+
+
+async def test_what_belongs_to_nothing_that_is_known_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    server = serving(log_payloads=lambda direction, event, args: args)
+    async with asyncio.timeout(PATIENCE), connect(server) as client:
+        transport = client.peer.transport
+        assert transport is not None
+        for message in (
+            {"i": 77, "d": SECRET},
+            {"i": 78, "e": SECRET},
+            {"i": 79, "x": SECRET},
+            {"h": 80, "a": ["next", SECRET]},
+            {"h": 80, "x": SECRET},
+            {"a": SECRET},
+            {"a": [[SECRET]]},
+            {"i": [SECRET], "a": ["x", SECRET]},
+            {"ws-wrapper": False, "a": ["x", SECRET]},
+            [SECRET],
+        ):
+            transport.send(msgspec.json.encode(message))
+        transport.send(SECRET.encode(), False)
+        await client.request("echo", 1)
+    assert SECRET not in caplog.text
+    assert "received answer ? #77 (…)" in lines(caplog)
+    assert "received event ?/next (…)" in lines(caplog)
+
+
+async def test_a_line_is_bounded_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    deep: Any = "deep"
+    for _ in range(30):
+        deep = [deep]
+    values = ["x" * 100_000, list(range(10_000)), {str(n): n for n in range(10_000)}, deep, b"y" * 100_000, "a\nb"]
+    server = serving(log_payloads=True)
+    async with asyncio.timeout(PATIENCE), connect(server) as client:
+        for value in values:
+            await client.request("echo", value)
+        await client.emit("e" * 200, *["z" * 1000] * 50)
+        await client.emit("line\nbreak")
+        await turns()
+    assert len(lines(caplog)) >= 2 * len(values) + 2
+    assert all(len(line) < 800 and line.isprintable() for line in lines(caplog))
+
+
+async def test_below_debug_nothing_is_decoded_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+
+    def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
+        pytest.fail("asked")
+
+    async with asyncio.timeout(PATIENCE), connect(serving(log_payloads=redact)) as client:
+        assert await client.request("echo", 1) == 1
+
+
+async def later(direction: str, event: str, args: Sequence[Any]) -> Any:
+    return args
+
+
+@pytest.mark.parametrize("given", ["yes", 1, None, later])
+def test_anything_else_is_refused(given: Any) -> None:
+    for make in (Server, Client):
+        with pytest.raises(TypeError, match="log_payloads= is True, False or a plain function"):
+            make(log_payloads=given)

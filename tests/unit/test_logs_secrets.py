@@ -1,0 +1,301 @@
+"""What never stands in the log: payloads, tokens, the queries and passwords of URLs; and who is named in each line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Any, Literal
+
+import pytest
+from core_driver import Driven
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import (
+    Client,
+    ConnectionLost,
+    Context,
+    Handshake,
+    HandshakeRejected,
+    Limits,
+    Peer,
+    Reconnect,
+    RequestTimeout,
+    Server,
+    WsrpcError,
+    dial,
+)
+from wsrpc._log import for_log
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+SECRET = "s3cr3t-of-mine"
+LIMITS = Limits(close_timeout=2.0, message=4096, undecodable=3)
+AT_ONCE = Reconnect(initial=0.001, max=0.001)
+PATIENCE = 8
+WITHOUT_PEER = ("refused the origin", "a connection is refused because", "draining", "opening handshake failed")
+"""Lines about what has no peer, or not one."""
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Capture(logging.Handler):
+    """Everything that is logged under ``wsrpc``, as a handler with everything in it would write it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+        extra = {name: value for name, value in record.__dict__.items() if name not in ("args", "msg", "exc_info")}
+        self.lines.append(f"{self.format(record)} {record.msg!r} {record.args!r} {extra!r}")
+
+    def check(self) -> None:
+        """Nothing that is secret was written, and each line says which peer's it is."""
+        assert [line for line in self.lines if SECRET in line] == []
+        for record in self.records:
+            text = record.getMessage()
+            if not text.startswith(WITHOUT_PEER):
+                assert len(record.peer) == 16, text  # type: ignore[attr-defined]
+                assert hasattr(record, "remote"), text
+            assert text.isprintable()
+
+    def saw(self, text: str) -> bool:
+        return any(text in record.getMessage() for record in self.records)
+
+
+@pytest.fixture
+def log() -> Any:
+    capture = Capture()
+    logger = logging.getLogger("wsrpc")
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(capture)
+    yield capture
+    logger.removeHandler(capture)
+    logger.setLevel(before)
+
+
+@asynccontextmanager
+async def both(server: Server, **options: Any) -> AsyncGenerator[tuple[Client, Peer, str]]:
+    """Client and peer, connected with secrets in each place that may have some."""
+    async with asyncio.timeout(PATIENCE), server.listen(path="/ws") as listener:
+        url = listener.url.replace("://", f"://user:{SECRET}@") + f"?access_token={SECRET}&room=a"
+        options = {"headers": {"Cookie": f"session={SECRET}"}, "auth": SECRET, "reconnect": AT_ONCE, **options}
+        async with Client(url, limits=LIMITS, subprotocols=[f"bearer.{SECRET}"], **options) as client:
+            await turns_until(lambda: server.peers)
+            yield client, server.peers[0], url
+
+
+async def stuck(value: str) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_what_is_said_between_two_peers(log: Capture) -> None:
+    server = Server(limits=LIMITS)
+
+    @server.on("fail")
+    def fail(value: str) -> None:
+        raise LookupError("a text of the handler's own")
+
+    @server.on("ask back")
+    async def ask_back(ctx: Context, value: str) -> object:
+        return await ctx.peer.request("nobody handles this", value, timeout=1)
+
+    server.on("echo", lambda value: value)
+    server.on("cannot be sent", lambda value: {value: object()})
+    server.on("number", lambda n: n)
+
+    def typed(colour: Colour, size: Literal["s", "m"] = "s", count: int = 0) -> None: ...
+
+    server.on("typed", typed)
+    async with both(server) as (client, peer, _):
+        client.on("stuck", stuck)
+        assert await client.request("echo", SECRET) == SECRET
+        calls: list[tuple[Any, ...]] = [("fail", SECRET), ("ask back", SECRET), ("cannot be sent", SECRET)]
+        calls += [("nobody handles this", SECRET), ("typed", SECRET), ("typed", "red", SECRET)]
+        calls += [("typed", "red", "s", SECRET), ("echo", SECRET, SECRET), ("typed",)]
+        for call in calls:
+            await client.emit(*call)
+            with pytest.raises(WsrpcError):
+                await client.request(*call)
+        with pytest.raises(RequestTimeout):
+            await peer.request("stuck", SECRET, timeout=0.001)
+        await client.emit("echo\nERROR:wsrpc:all is lost")
+        await client.of("no such\r\nchannel").emit("x", SECRET)
+        await client.request("echo", 1)
+    log.check()
+    assert log.saw("event 'typed' was dropped: typed(): argument 'colour' (1st) does not fit")
+    assert log.saw("argument 'count' (3rd): expected int, got str")
+    assert log.saw("handling fail failed")
+
+
+async def test_what_is_no_message(log: Capture) -> None:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        for payloads in (
+            [f'{{"i": 1, "a": ["echo", "{SECRET}"'] * 5,
+            [f'["{SECRET}"]', SECRET, f'{{"a": "{SECRET}"}}', f'{{"i": "{SECRET}", "a": ["echo"]}}'],
+            [f'{{"a": ["echo", "{SECRET * 1000}"]}}'],
+            ['{"a": ["' + SECRET + '", ' + "[" * 100 + "]" * 100 + "]}"],
+            [b'{"a": ["echo", "\xff' + SECRET.encode() + b'"]}'],
+        ):
+            transport = await dial(f"{listener.url}?token={SECRET}", limits=LIMITS)
+            lost = asyncio.Event()
+            transport.start(Deaf(lost))
+            for payload in payloads:
+                transport.send(payload if isinstance(payload, bytes) else payload.encode())
+            transport.flush()
+            if len(payloads) == 4:
+                await turns_until(lambda: any(peer.ignored for peer in server.peers))
+                await transport.close()
+            await lost.wait()
+    log.check()
+    assert log.saw("closing the connection with 1007")
+
+
+class Deaf:
+    """A receiver that only waits for the end."""
+
+    def __init__(self, lost: asyncio.Event) -> None:
+        self._lost = lost
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
+
+    def read_ended(self) -> None: ...
+
+    def pause_sending(self) -> None: ...
+
+    def resume_sending(self) -> None: ...
+
+    def connection_lost(self, info: object, /) -> None:
+        self._lost.set()
+
+
+async def test_handshakes_that_fail(log: Capture) -> None:
+    server = Server(limits=LIMITS)
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        if handshake.path == "/bug":
+            raise LookupError("a text of the function's own")
+        handshake.reject(401, "who are you?")
+
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        for path, headers in (
+            ("", {}),
+            ("bug", {}),
+            ("", {"Origin": "https://elsewhere.example"}),
+            ("", {"Origin": "https://elsewhere.example\x1b[2J"}),
+        ):
+            client = Client(
+                f"{listener.url}{path}?token={SECRET}", headers={**headers, "Cookie": SECRET}, connect_timeout=0.2
+            )
+            with pytest.raises((HandshakeRejected, ConnectionError, ValueError)):
+                await client.connect()
+            await client.close()
+        for request in (f"GET /?token={SECRET}\r\n\r\n", f"POST /?token={SECRET} HTTP/1.1\r\nX-{SECRET}\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+            writer.write(request.encode())
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+    log.check()
+    assert log.saw("refused the origin") and log.saw("on_handshake failed, for")
+    refusals = [record for record in log.records if record.getMessage().startswith(("refused", "a connection is"))]
+    assert all(vars(record)["remote"].startswith("127.0.0.1:") for record in refusals)
+
+
+def echoing(body: str) -> Callable[..., Awaitable[Any]]:
+    async def dial(url: str, **options: Any) -> Any:
+        raise HandshakeRejected(503, body.format(url.partition("//")[2].partition("/")[2]))
+
+    return dial
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": lambda: f"ws:///?token={SECRET}"},
+        {"url": lambda: f"http://user:{SECRET}@here/?token={SECRET}"},
+        {"headers": lambda: [("Authorization", SECRET)]},
+        {"headers": lambda: {"X-Token": f"{SECRET}\r\n"}},
+        {"auth": lambda: [SECRET]},
+        {"proxy": f"ftp://user:{SECRET}@127.0.0.1:1"},
+        {"proxy": f"http://user:{SECRET}@127.0.0.1:1"},
+        {"dial": echoing("Cannot GET /{0}")},
+    ],
+)
+async def test_attempts_that_fail(options: dict[str, Any], log: Capture) -> None:
+    """At first, and on the way back."""
+    options = {"url": f"ws://user:{SECRET}@127.0.0.1:1/ws?token={SECRET}", "limits": LIMITS, **options}
+    client = Client(**options, reconnect=AT_ONCE, connect_timeout=0.1)
+    client.emit_nowait("first", SECRET)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises((WsrpcError, ValueError)):
+            await client.connect()
+        driven = Driven()  # for its transport
+        await client.bind(driven.transport)
+        driven.transport.lose()
+        await turns_until(lambda: len(log.records) > 5 or client.state == "closed")
+        await client.close()
+    log.check()
+
+
+async def test_drops_and_draining(log: Capture) -> None:
+    server = Server(limits=LIMITS)
+    started = asyncio.Event()
+
+    @server.on("work")
+    async def work(value: str) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with both(server) as (client, _, _url):
+        working = asyncio.create_task(client.request("work", SECRET))
+        await started.wait()
+        client.peer.info.underlying.transport.abort()
+        with pytest.raises(ConnectionLost):
+            await working
+        await client.wait_connected()
+        started.clear()
+        working = asyncio.create_task(client.request("work", SECRET))
+        await started.wait()
+        await server.close(drain=0.05)
+        with pytest.raises(ConnectionLost):
+            await working
+    log.check()
+    assert log.saw("draining: 1 connections") and log.saw("draining ends") and log.saw("next attempt")
+
+
+async def test_a_close_reason_cannot_write_lines_of_its_own(log: Capture) -> None:
+    driven = Driven()
+    await driven.peer.close(4000, "bye\nERROR:wsrpc:all is lost \x1b[2J")
+    log.check()
+    assert log.saw(r"disconnected: 4000 bye\nERROR:wsrpc:all is lost \x1b[2J")
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (5, 5),
+        (1.5, 1.5),
+        ("plain äöü", "plain äöü"),
+        ("a\nb\u2028c\x00", r"a\nb\u2028c\x00"),
+        ("wss://user:pa@ss@host/path?a=b&c=d (why?)", "wss://…@host/path?… (why?)"),
+        ("'wss://host?token=x'", "'wss://host?…"),
+        ("GET /ws?token=x HTTP/1.1", "GET /ws?… HTTP/1.1"),
+        ("who are you? a=b", "who are you? a=b"),
+        (ValueError("http://u:p@proxy isn't valid"), "http://…@proxy isn't valid"),
+    ],
+)
+def test_a_line_is_one_line_without_what_opens_doors(value: object, line: object) -> None:
+    assert for_log(value) == line

@@ -1,0 +1,215 @@
+"""What operators see: `Server.stats` and `Peer.stats`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from core_driver import Driven, redialing, turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from test_server_emit import audience, line_of
+from websockets.asyncio.client import connect as websockets_connect
+
+import wsrpc._broadcast
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, PeerStats, RemoteError, Server, ServerStats
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+PATIENCE = 8
+
+
+async def test_a_new_server_has_done_nothing() -> None:
+    stats = Server().stats()
+    assert stats.healthy and stats.uptime >= 0
+    numbers = msgspec.structs.asdict(stats)
+    assert {name for name, value in numbers.items() if value} <= {"healthy", "uptime"}
+
+
+async def test_messages_and_bytes_are_counted_alike_at_both_ends() -> None:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        async with Client(listener.url, limits=LIMITS) as client:
+            for n in range(5):
+                assert await client.request("echo", "x" * n) == "x" * n
+            assert await client.request("echo", "y" * 200_000) == "y" * 200_000
+            ours, [theirs] = client.peer.stats(), [peer.stats() for peer in server.peers]
+            assert ours.messages_out == theirs.messages_in
+            assert ours.messages_in == theirs.messages_out
+            assert ours.messages_out is not None and ours.messages_out >= 6
+            assert ours.bytes_out is not None and ours.bytes_out >= 200_000
+            # The opening handshake is written by other means.
+            assert theirs.bytes_in is not None and theirs.bytes_in >= ours.bytes_out > 0
+            assert ours.uptime > 0 and theirs.uptime > 0
+            total = server.stats()
+            assert (total.messages_in, total.bytes_in) == (theirs.messages_in, theirs.bytes_in)
+            assert (total.peers, total.accepted, total.closed) == (1, 1, {})
+        await turns_until(lambda: not server.peers)
+        over = server.stats()
+        assert (over.peers, over.accepted, over.closed) == (0, 1, {1000: 1})
+        assert over.messages_in == total.messages_in
+        assert over.bytes_in > total.bytes_in  # the Close frame
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_what_the_library_takes_apart_is_counted_too(compression: bool) -> None:
+    server = Server(limits=LIMITS, compression=compression)
+    server.on("echo", lambda value: value)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        async with websockets_connect(listener.url) as connection:
+            await connection.send('{"i": 1, "a": ["echo", "whole"]}')
+            await connection.recv()
+            await connection.send(['{"i": 2, "a": ', '["echo", ', '"in pieces"]}'])
+            await connection.recv()
+            await connection.ping()
+            await connection.send(b"foreign")
+            await turns_until(lambda: server.stats().ignored)
+            [stats] = [peer.stats() for peer in server.peers]
+            assert stats.messages_in == 3
+            assert stats.ignored == {"foreign": 1}
+            assert stats.messages_out == 2
+
+
+async def test_what_goes_on_is_counted_now_and_what_is_over_no_more() -> None:
+    server = Server(limits=LIMITS.replace(running=2))
+    release = asyncio.Event()
+
+    @server.on("work")
+    async def work() -> None:
+        await release.wait()
+
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        async with Client(listener.url, limits=LIMITS, extensions=False) as client:
+            client.on("ask", release.wait)
+            [peer] = server.peers
+            tasks = [asyncio.create_task(client.request("work")) for _ in range(5)]
+            tasks.append(asyncio.create_task(peer.request("ask")))
+            await turns_until(lambda: server.stats().waiting == 3)
+            stats = server.stats()
+            assert (stats.active, stats.waiting, stats.pending) == (2, 3, 1)
+            assert client.peer.stats().pending == 5
+            release.set()
+            await asyncio.gather(*tasks)
+            stats = server.stats()
+            assert (stats.active, stats.waiting, stats.pending) == (0, 0, 0)
+
+
+async def test_failed_handlers_and_what_is_ignored_stay_in_the_totals() -> None:
+    server = Server(limits=LIMITS)
+
+    @server.on("fail")
+    def fail() -> None:
+        raise ValueError("mine")
+
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(2):
+            async with connect(server) as client:
+                await client.emit("fail")
+                await client.emit("nobody handles this")
+                with pytest.raises(RemoteError):
+                    await client.request("nobody handles this")  # those are before it
+                [peer] = server.peers
+                assert (peer.stats().errors, peer.stats().ignored) == (1, {"unknown event": 1})
+                assert peer.stats().messages_in is None  # this transport does not count
+        await turns_until(lambda: not server.peers)
+        stats = server.stats()
+        assert (stats.errors, stats.ignored) == (2, {"unknown event": 2})
+        assert (stats.accepted, stats.messages_in) == (2, 0)
+        await server.close()
+
+
+async def test_refused_handshakes_are_counted_by_status() -> None:
+    server = Server(limits=LIMITS)
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        if handshake.path == "/bug":
+            raise LookupError
+        handshake.reject(401 if handshake.bearer_token is None else 403)
+
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        for path, auth in (("", None), ("", "token"), ("", None), ("bug", None)):
+            client = Client(f"{listener.url}{path}", auth=auth, connect_timeout=1, reconnect=None)
+            with pytest.raises((HandshakeRejected, ConnectionError)):
+                async with client:
+                    pass
+            if path == "bug":
+                break
+        stats = server.stats()
+        assert stats.refused[401] == 2 and stats.refused[403] == 1 and stats.refused[500] >= 1
+        assert (stats.accepted, stats.peers) == (0, 0)
+
+
+async def test_a_client_that_comes_back_keeps_its_totals_and_its_uptime_begins_anew() -> None:
+    driven = redialing()
+    assert driven.peer.stats().uptime == 0
+    driven.clock.advance(5)
+    assert driven.peer.stats().uptime == 5
+    driven.peer.on("fail", lambda: 1 / 0)
+    await driven.fed({"a": ["fail"]})
+    driven.transport.lose()
+    await turns()
+    assert (driven.peer.stats().uptime, driven.peer.stats().errors) == (0, 1)
+    driven.rebind()
+    driven.clock.advance(1)
+    assert (driven.peer.stats().uptime, driven.peer.stats().errors) == (1, 1)
+
+
+async def test_traffic_is_added_up_over_connections() -> None:
+    server = Server(limits=LIMITS)
+    server.on("echo", lambda value: value)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS)
+        counts = []
+        for _ in range(2):
+            async with client:
+                await client.request("echo", 1)
+            counts.append(client.peer.stats().messages_in or 0)
+        assert counts[1] == 2 * counts[0] > 0
+
+
+async def test_a_side_that_does_not_read_is_slow_and_its_bytes_are_unsent() -> None:
+    driven = Driven()
+    driven.transport.pause()
+    driven.peer.emit_nowait("news", "x" * 100)
+    stats = driven.peer.stats()
+    assert stats.slow
+    driven.transport.resume()
+    assert not driven.peer.stats().slow
+
+
+async def test_snapshots_are_json_and_do_not_change() -> None:
+    server = Server(limits=LIMITS)
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        async with Client(listener.url, limits=LIMITS) as client:
+            [peer] = server.peers
+            before, of_peer = server.stats(), peer.stats()
+            copy = msgspec.json.decode(msgspec.json.encode(before), type=ServerStats)
+            assert copy == before
+            assert msgspec.json.decode(msgspec.json.encode(of_peer), type=PeerStats) == of_peer
+            await client.emit("nobody handles this")
+            await turns_until(lambda: server.stats().ignored)
+            assert before.ignored == {} and before == copy
+            with pytest.raises(AttributeError):
+                before.peers = 7  # type: ignore[misc]
+
+
+async def test_what_broadcasts_leave_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.0)
+    limits = LIMITS.replace(high_water=1024, behind=1024)
+    server = Server(limits=limits, slow="drop_newest")
+    async with asyncio.timeout(PATIENCE), audience(server, 1, limits) as [(_, peer)]:
+        line_of(peer).hold()
+        peer.emit_nowait("say", "x" * 2000)
+        for _ in range(20):
+            await server.emit("say", "y" * 100)
+        left_out = peer.dropped
+        assert left_out > 0
+        assert peer.stats().dropped == server.stats().dropped == left_out
+        line_of(peer).release()
+    await turns_until(lambda: not server.peers)
+    assert server.stats().dropped == left_out

@@ -1,0 +1,46 @@
+"""Answering a balancer that asks by plain HTTP whether to send clients here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+__all__ = ["Health"]
+
+
+class Health:
+    """``GET`` and ``HEAD`` of one path: 200 "ok", or 503 "draining" once ``healthy()`` is false.
+
+    Raises:
+        ValueError: the path does not begin with a slash, or has a query.
+    """
+
+    def __init__(self, path: str, healthy: Callable[[], bool]) -> None:
+        if not path.startswith("/") or not path.isprintable() or any(char in path for char in "? #"):
+            raise ValueError(f"healthz= is a path such as '/healthz', got {path!r}")
+        self._path = path
+        self._healthy = healthy
+        self._head = f"HEAD {path}".encode()
+
+    def asks(self, request: Request) -> bool:
+        """Whether that is the question, not a client that asks for a WebSocket."""
+        return request.path.partition("?")[0] == self._path and "Upgrade" not in request.headers
+
+    def as_get(self, data: bytes) -> bytes | None:
+        """``HEAD`` written as ``GET``, which is all that the library parses; None if ``data`` begins otherwise."""
+        rest = data[len(self._head) :]
+        return b"GET " + data[5:] if data.startswith(self._head) and rest[:1] in (b" ", b"?") else None
+
+    def answer(self, *, head: bool) -> Response:
+        healthy = self._healthy()
+        body = b"ok\n" if healthy else b"draining\n"
+        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        headers = Headers()
+        headers["Content-Type"] = "text/plain; charset=utf-8"
+        headers["Content-Length"] = str(len(body))
+        headers["Cache-Control"] = "no-store"
+        headers["Connection"] = "close"
+        return Response(status, status.phrase, headers, b"" if head else body)
