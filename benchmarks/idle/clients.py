@@ -14,7 +14,10 @@ from typing import Any
 PING = 0x9
 AT_ONCE = 50
 HELLO = json.dumps(
-    {"ws-wrapper": False, "wsrpc": {"t": "hello", "v": 1, "features": ["credit", "drain"], "limits": {"message": 2**22}}}
+    {
+        "ws-wrapper": False,
+        "wsrpc": {"t": "hello", "v": 1, "features": ["credit", "drain"], "limits": {"message": 2**22}},
+    }
 ).encode()
 
 
