@@ -277,3 +277,14 @@ async def ask(port: int, request: bytes) -> bytes:
         await loop.sock_connect(sock, ("127.0.0.1", port))
         await loop.sock_sendall(sock, request)
         return await RawPeer(sock, client=True, request=request).read_to_end()
+
+
+async def head_of(port: int, request: bytes) -> bytes:
+    """Send a request, return the head of the answer and drop the connection."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        await loop.sock_sendall(sock, request)
+        head, _ = await _head(sock)
+        return head

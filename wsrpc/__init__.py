@@ -10,9 +10,9 @@ from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
 from ._dial import Dial, dial
-from ._entrance import ANY_ORIGIN
 from ._listening import Listening
 from ._messages import Inbound
+from ._origins import ANY_ORIGIN
 from ._registry import CallNext, HandlerContext, Middleware
 from ._retry import Retry
 from .anonymous import AnonymousChannel

@@ -11,6 +11,7 @@ which on a dead one it never has, and it ends the connection by a closing handsh
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from contextlib import suppress
@@ -92,8 +93,12 @@ class _Pushing(Connection):
 
     def _take_at_most(self, size: int) -> None:
         protocol: Any = self.protocol
-        setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
-        self.unframer.largest = _largest(protocol)
+        if self.wsrpc.takes_pieces:
+            protocol.max_message_size, protocol.max_fragment_size = None, size
+            self.unframer.largest = size
+        else:
+            setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
+            self.unframer.largest = _largest(protocol)
 
     # ------------------------------------------------------------ what the library and asyncio tell
 
@@ -211,6 +216,21 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_up(limits, client=False)
+        self._open_timeout = limits.open_timeout
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(self._open_timeout, self.wsrpc.abort)
+
+    def requested(self) -> None:
+        """The client has said what it wants; how long the answer takes is nothing of its doing."""
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.requested()
+        super().connection_lost(exc)
 
 
 # What the library calls these has changed between its versions, and is not documented. Where it is not found, all

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -18,14 +17,12 @@ from websockets.uri import parse_uri
 from ._connection import WebSocketClientConnection, library_options
 from ._url import BadURL, check_url
 from .errors import HandshakeRejected
+from .handshake import HEADER_VALUE
 from .limits import Limits
 from .transport import Transport
 from .websocket import WebSocketTransport
 
 __all__ = ["Dial", "Dialer", "PerAttempt", "dial"]
-
-VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""What a header's value may have (RFC 9110, 5.5)."""
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -40,8 +37,11 @@ async def dial(
     subprotocols: Sequence[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
+    compression: bool = False,
 ) -> WebSocketTransport:
     """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
+
+    ``compression`` offers permessage-deflate, which the server may take or leave.
 
     Raises:
         HandshakeRejected: the server answered with another status than 101.
@@ -56,6 +56,8 @@ async def dial(
     limits = limits or Limits()
     options = library_options(limits)
     options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
+    if compression:
+        options["compression"] = "deflate"
     if ssl is not None:
         options["ssl"] = ssl
     try:
@@ -95,6 +97,7 @@ class Dial(Protocol):
         subprotocols: Sequence[str] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
+        compression: bool = False,
     ) -> Transport: ...
 
 
@@ -113,6 +116,7 @@ class Dialer:
         subprotocols: Sequence[str] | None,
         ssl: ssl_module.SSLContext | None,
         proxy: str | bool | None,
+        compression: bool,
         limits: Limits,
         dial: Dial,
     ) -> None:
@@ -126,6 +130,7 @@ class Dialer:
         self._subprotocols = subprotocols
         self._ssl = ssl
         self._proxy = proxy
+        self._compression = compression
         self._limits = limits
         self._dial = dial
 
@@ -139,7 +144,7 @@ class Dialer:
             headers["Authorization"] = f"Bearer {token}"
         for name, value in headers.items():
             # The library's error, if it has one, says the value, which then is in the log: a token most likely.
-            if not VALUE.fullmatch(str(value)):
+            if not HEADER_VALUE.fullmatch(str(value)):
                 raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")
         return await self._dial(
             url,
@@ -148,6 +153,7 @@ class Dialer:
             subprotocols=self._subprotocols,
             ssl=self._ssl,
             proxy=self._proxy,
+            compression=self._compression,
         )
 
 

@@ -1,53 +1,67 @@
-"""Who may connect to a server: the rule of origins, then the user's `on_handshake`."""
+"""Who may connect to a server: what proxies say, the rule of origins, then the user's `on_handshake`."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Iterable
+from typing import Any
 
+from ._introspect import location
+from ._origins import OriginRule, Origins
+from ._proxies import TrustedProxies
 from .errors import HandshakeRejected
-from .handshake import Handshake, HandshakeFunction
+from .handshake import BEARER, Handshake, HandshakeFunction, check_header
+from .limits import Limits
 
-__all__ = ["ANY_ORIGIN", "Entrance", "Origins"]
+__all__ = ["Entrance"]
 
 logger = logging.getLogger("wsrpc")
 
-
-class _AnyOrigin:
-    def __repr__(self) -> str:
-        return "ANY_ORIGIN"
-
-
-ANY_ORIGIN: Final = _AnyOrigin()
-"""``Server(origins=ANY_ORIGIN)``: pages of any site may connect, with their visitors' cookies."""
-
-Origins = Iterable[str] | Callable[[Handshake], bool] | _AnyOrigin
-"""What may be in a browser's ``Origin`` besides the server's own host: a list, a function that decides, or anything."""
-
-DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
+"""Of a response, besides ``Sec-WebSocket-…``: these make it an answer to the handshake."""
 
 
 class Entrance:
     """Lets connections in, or not. `check` is asked for each, by whatever listens."""
 
-    def __init__(self, origins: Origins) -> None:
-        if isinstance(origins, str):
-            raise TypeError(f"origins is a list of origins, got text: origins=[{origins!r}]")
-        self._origins: frozenset[str] | Callable[[Handshake], bool] | _AnyOrigin
-        if isinstance(origins, _AnyOrigin) or callable(origins):
-            self._origins = origins
-        else:
-            self._origins = frozenset(origins)
-        self.function: HandshakeFunction | None = None
+    def __init__(self, origins: Origins, trusted_proxies: Iterable[str]) -> None:
+        self._origins = OriginRule(origins)
+        self._proxies = TrustedProxies(trusted_proxies)
+        self._function: HandshakeFunction | None = None
+        self._where = ""
+        self._warned = False
+        self._closed = False
+        self._judging: set[asyncio.Timeout] = set()
+
+    def use(self, function: HandshakeFunction) -> None:
+        """Ask ``function`` from now on."""
+        where = location(function)
+        if self._function is not None and where != self._where:
+            logger.warning("on_handshake from %s is replaced by the one from %s", self._where, where)
+        self._function, self._where = function, where
 
     @property
     def is_async(self) -> bool:
         """Whether `check` has to be awaited."""
-        function = self.function
+        function = self._function
         return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+    def begin(self) -> None:
+        """Connections may come from now on."""
+        if self._origins.allows_any and not self._warned:
+            self._warned = True
+            logger.warning(
+                "origins=ANY_ORIGIN: pages of any site may connect, with the cookies of whoever looks at them"
+            )
+
+    def close(self) -> None:
+        """Let nobody in any more; those who wait for it are refused now."""
+        self._closed = True
+        for judging in self._judging:
+            if not judging.expired():
+                judging.reschedule(asyncio.get_running_loop().time())
 
     def check(self, handshake: Handshake) -> Awaitable[None] | None:
         """Let ``handshake`` pass, with what the user's function does to it; an awaitable if that is async.
@@ -55,45 +69,118 @@ class Entrance:
         Raises:
             HandshakeRejected: it may not; also 500 for whatever else the user's function raises.
         """
-        try:
-            self._check_origin(handshake)
-            if self.function is None:
-                return None
-            result = self.function(handshake)
-        except Exception as exc:
-            raise self._refusal(handshake, exc) from exc
-        return self._finish(handshake, result) if inspect.isawaitable(result) else None
+        seconds = handshake.limits.open_timeout
+        result = self._ask(handshake)
+        return None if result is None else self._finish(handshake, result, seconds)
 
-    async def _finish(self, handshake: Handshake, result: Awaitable[Any]) -> None:
+    def check_nowait(self, handshake: Handshake) -> None:
+        """The same, where nothing can be awaited.
+
+        Raises:
+            HandshakeRejected: also 500 if the user's function returns an awaitable.
+        """
+        result = self._ask(handshake)
+        if result is not None:
+            if inspect.iscoroutine(result):
+                result.close()
+            exc = TypeError("on_handshake returns an awaitable, for which this transport's library cannot wait")
+            raise self._refusal(handshake, exc)
+
+    def _ask(self, handshake: Handshake) -> Awaitable[Any] | None:
+        self.begin()
+        if self._closed:
+            raise _closing()
         try:
-            async with asyncio.timeout(handshake.limits.open_timeout):
+            if self._proxies:
+                self._look_behind_proxies(handshake)
+            self._origins.check(handshake)
+            if self._function is not None:
+                result = self._function(handshake)
+                if inspect.isawaitable(result):
+                    return result
+            _settle(handshake)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:  # a CancelledError of something else's, for instance
+            raise self._refusal(handshake, exc) from exc
+        return None
+
+    async def _finish(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
+        patience = asyncio.timeout(seconds)
+        self._judging.add(patience)
+        try:
+            async with patience:
                 await result
-        except Exception as exc:
-            raise self._refusal(handshake, exc) from exc
+            _settle(handshake)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            if not (patience.expired() and isinstance(exc, TimeoutError)):
+                raise self._refusal(handshake, exc) from exc
+            if self._closed:
+                raise _closing() from None
+            logger.error("on_handshake has not finished within %g s, for %r", seconds, handshake)
+            raise HandshakeRejected(503, "this takes too long\n") from None
+        finally:
+            self._judging.discard(patience)
 
-    def _check_origin(self, handshake: Handshake) -> None:
-        origin = handshake.origin
-        allowed = self._origins
-        if origin is None or isinstance(allowed, _AnyOrigin):
-            return
-        if callable(allowed):
-            if not allowed(handshake):
-                logger.warning("refused the origin %r, as origins= says", origin, extra={"origin": origin})
-                raise HandshakeRejected(403, "this origin is not allowed\n")
-        elif origin not in allowed and not _same_host(origin, handshake.host):
-            logger.warning(
-                "refused the origin %r; to allow it: Server(origins=[%r])", origin, origin, extra={"origin": origin}
-            )
-            raise HandshakeRejected(403, "this origin is not allowed\n")
+    def _look_behind_proxies(self, handshake: Handshake) -> None:
+        seen = self._proxies.look_behind(handshake.remote, handshake.headers)
+        if seen is not None:
+            handshake.remote = seen.remote
+            handshake.secure = handshake.secure if seen.secure is None else seen.secure
+            handshake.host = seen.host or handshake.host
 
-    def _refusal(self, handshake: Handshake, exc: Exception) -> HandshakeRejected:
+    def _refusal(self, handshake: Handshake, exc: BaseException) -> HandshakeRejected:
         if isinstance(exc, HandshakeRejected):
-            return exc
-        logger.error("on_handshake failed, for %s from %s", handshake.path, handshake.remote, exc_info=exc)
+            try:
+                _check_refusal(exc)
+            except (TypeError, ValueError) as mistake:
+                exc = mistake
+            else:
+                return exc
+        logger.error("a connection is refused because on_handshake failed, for %r", handshake, exc_info=exc)
         return HandshakeRejected(500, "internal error\n")
 
 
-def _same_host(origin: str, host: str) -> bool:
-    scheme, _, theirs = origin.lower().partition("://")
-    port = f":{DEFAULT_PORTS.get(scheme, '')}"
-    return theirs.removesuffix(port) == host.lower().removesuffix(port) and theirs != ""
+def _closing() -> HandshakeRejected:
+    return HandshakeRejected(503, "this server is closing\n")
+
+
+def _check_refusal(rejected: HandshakeRejected) -> None:
+    """What a user has raised must be something that can be sent.
+
+    Raises:
+        TypeError, ValueError: says what cannot.
+    """
+    status: Any = rejected.status
+    body: Any = rejected.body
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        raise ValueError(f"a handshake is refused with an HTTP status from 400 to 599, got {status!r}")
+    if not isinstance(body, str):
+        raise TypeError(f"the body of a refusal is text, got {type(body).__name__}")
+    body.encode()
+    for name, value in rejected.headers.items():
+        check_header(name, value)
+
+
+def _settle(handshake: Handshake) -> None:
+    """What the user's function has made of it must be something that can be done.
+
+    Raises:
+        TypeError, ValueError: says what cannot.
+    """
+    limits: Any = handshake.limits
+    if not isinstance(limits, Limits):
+        raise TypeError(f"handshake.limits is a wsrpc.Limits, got {limits!r}")
+    for name, value in handshake.response_headers.items():
+        check_header(name, value)
+        if name.lower() in OWN_HEADERS or name.lower().startswith("sec-websocket-"):
+            raise ValueError(f"the header {name!r} belongs to the answer itself, and is not for on_handshake to set")
+    if handshake.subprotocol is None and any(name.startswith(BEARER) for name in handshake.subprotocols):
+        # A browser that offered some and is given none ends the connection; and the token is not to be said aloud.
+        rest = (name for name in handshake.subprotocols if not name.startswith(BEARER))
+        handshake.subprotocol = next(rest, None)

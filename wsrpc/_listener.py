@@ -98,6 +98,7 @@ async def listen(
 
     async def process_request(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, WebSocketServerConnection)
+        connection.requested()
         if path is not None and request.path.partition("?")[0] != path:
             return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
         handshake = connection.asked = Handshake(
@@ -156,6 +157,7 @@ async def listen(
         "process_response": process_response,
         "select_subprotocol": select_subprotocol,
         "server_header": None,
+        "open_timeout": None,  # `on_handshake` has a time of its own
         "ssl": ssl,
         "backlog": BACKLOG,
     }
@@ -174,8 +176,9 @@ async def listen(
 def _refusal(rejected: HandshakeRejected) -> Response:
     body = rejected.body.encode()
     headers = Headers()
-    given = {"Content-Type": "text/plain; charset=utf-8", **rejected.headers}
-    given |= {"Content-Length": str(len(body)), "Connection": "close"}
+    given = {"content-type": "text/plain; charset=utf-8"}
+    given |= {name.lower(): value for name, value in rejected.headers.items()}
+    given |= {"content-length": str(len(body)), "connection": "close"}
     for name, value in given.items():
         headers[name] = value
     try:

@@ -12,9 +12,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ._listener import Listener
-
-__all__ = ["Listening", "run"]
+__all__ = ["Listening", "Port", "run"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -27,13 +25,35 @@ class Listens(Protocol):
     async def close(self, drain: float = 0.0) -> None: ...
 
 
+class Port(Protocol):
+    """Something that accepts connections for a server, as long as that is not closed."""
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds it."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 if there is none."""
+        ...
+
+    def stop(self) -> None:
+        """Accept no further connections; those that have a peer stay. Idempotent."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Drop what is left, and wait until every connection is over."""
+        ...
+
+
 class Listening:
     """``async with server.listen(...)``: listens inside the block; ``url`` and ``port`` say where."""
 
-    def __init__(self, server: Listens, begin: Callable[[], Awaitable[Listener]]) -> None:
+    def __init__(self, server: Listens, begin: Callable[[], Awaitable[Port]]) -> None:
         self._server = server
         self._begin = begin
-        self._listener: Listener | None = None
+        self._listener: Port | None = None
 
     @property
     def url(self) -> str:
@@ -45,7 +65,7 @@ class Listening:
         """The TCP port; 0 for a Unix socket."""
         return self._begun().port
 
-    def _begun(self) -> Listener:
+    def _begun(self) -> Port:
         if self._listener is None:
             raise RuntimeError("not listening: use `async with server.listen(...) as listener`")
         return self._listener

@@ -68,6 +68,7 @@ class Client(Registrar, Caller):
         subprotocols: offered to the server, best first.
         ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
         proxy: a proxy's URL, True for the one that the environment names, None for none.
+        compression: offer permessage-deflate; the server may take it or leave it.
         dial: what opens the connection, such as an adapter's function; the default is `wsrpc.dial`.
         limits: bounds of the connection and of the queue while there is none.
         reconnect: how long to wait between attempts, and when to stop. None does not dial again after a drop; the first
@@ -96,6 +97,7 @@ class Client(Registrar, Caller):
         subprotocols: Sequence[str] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
+        compression: bool = False,
         dial: Dial = dial,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
@@ -138,6 +140,7 @@ class Client(Registrar, Caller):
                 subprotocols=subprotocols,
                 ssl=ssl,
                 proxy=proxy,
+                compression=compression,
                 limits=self._limits,
                 dial=dial,
             )

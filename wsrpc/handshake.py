@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -11,10 +12,14 @@ from .errors import HandshakeRejected
 from .limits import Limits
 from .transport import ConnectionInfo
 
-__all__ = ["Handshake"]
+__all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_header"]
 
 BEARER = "bearer."
 """Of a subprotocol that carries a token: browsers' WebSocket can send nothing else."""
+
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""What a header may have (RFC 9110, 5.1 and 5.5)."""
 
 
 class Handshake:
@@ -22,10 +27,11 @@ class Handshake:
 
     Of the request: ``path`` (without the query), ``query`` and ``headers`` (text to text; header names are lower
     case), ``origin``, ``host`` (what the client connected to, with the port if it named one), ``remote`` (address and
-    port, or None), ``secure`` (came by TLS), ``subprotocols`` (offered, best first), ``bearer_token``.
+    port, or None), ``secure`` (came by TLS), ``subprotocols`` (offered, best first), ``bearer_token``. Behind a proxy
+    that is trusted, ``remote``, ``secure`` and ``host`` are what it says of the client.
 
-    Of the answer, to be assigned or changed: ``subprotocol``, ``response_headers`` (a header given here replaces the
-    library's own), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`), ``principal``
+    Of the answer, to be assigned or changed: ``subprotocol``, ``response_headers`` (not those that make it an answer
+    to a handshake), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`), ``principal``
     (who it is: a session is resumed only by the same one).
     """
 
@@ -72,7 +78,7 @@ class Handshake:
             return token.strip()
         if self.query.get("access_token"):
             return self.query["access_token"]
-        return next((name[len(BEARER) :] for name in self.subprotocols if name.startswith(BEARER)), None)
+        return next((name[len(BEARER) :] for name in self.subprotocols if name.startswith(BEARER)), None) or None
 
     @property
     def subprotocol(self) -> str | None:
@@ -112,3 +118,17 @@ class Handshake:
 
 HandshakeFunction = Callable[[Handshake], Any]
 """A user's, sync or async."""
+
+
+def check_header(name: object, value: object) -> None:
+    """Refuse what cannot be sent as a header; the value, which may be a secret, is not said.
+
+    Raises:
+        TypeError, ValueError: says what is wrong.
+    """
+    if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
+        raise ValueError(f"a header's name is a word such as 'X-Served-By', got {name!r}")
+    if not isinstance(value, str):
+        raise TypeError(f"the header {name!r} is text, got {type(value).__name__}")
+    if not HEADER_VALUE.fullmatch(value):
+        raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")

@@ -93,7 +93,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long an `open` handler may hold back what arrives meanwhile."""
 
     open_timeout: float = 10.0
-    """Opening handshake, one attempt. (websockets' default.)"""
+    """Opening handshake, one attempt. A server counts the client's request and its own `on_handshake` each by itself.
+    (websockets' default.)"""
 
     close_timeout: float = 5.0
     """Closing handshake; then the transport is dropped."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl as ssl_module
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
 from typing import Any, Never, TypeVar
@@ -19,16 +19,17 @@ from ._close import CloseCode, CloseInfo
 from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._draining import CLOSING, Draining
-from ._entrance import Entrance, Origins
+from ._entrance import Entrance
 from ._lifecycle import Closers
 from ._listener import Listener, listen
-from ._listening import Listening, run
+from ._listening import Listening, Port, run
+from ._origins import Origins
 from ._outbound import check_sending, check_thread, event_on
-from ._registry import HandlerContext, Registry
+from ._registry import HandlerContext, Registry, accepted
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
 from ._types import ChannelRef, check_name
-from .errors import ChannelClosed, ConnectionLost, MessageTooBig, PeerError, QueueFull
+from .errors import ChannelClosed, ConnectionLost, HandshakeRejected, MessageTooBig, PeerError, QueueFull
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
@@ -62,6 +63,8 @@ class Server(Registrar):
         limits: bounds of each connection.
         origins: further values of a browser's ``Origin`` that may connect; the server's own host always may. Or a
             function of the `Handshake` that says whether, or `ANY_ORIGIN`.
+        trusted_proxies: addresses and networks, such as ``"10.0.0.0/8"``, whose ``X-Forwarded-For``, ``-Proto`` and
+            ``-Host`` count; ``"unix"`` is whatever connects over a Unix socket. Nobody's do otherwise.
         compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
         codec, dec_hook, enc_hook, lax, expose_errors, extensions: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
@@ -73,6 +76,7 @@ class Server(Registrar):
         *,
         limits: Limits | None = None,
         origins: Origins = (),
+        trusted_proxies: Iterable[str] = (),
         compression: bool = False,
         codec: Codec | None = None,
         dec_hook: DecHook | None = None,
@@ -82,7 +86,7 @@ class Server(Registrar):
         extensions: bool = True,
         handler_context: HandlerContext | None = None,
     ) -> None:
-        self._entrance = Entrance(origins)
+        self._entrance = Entrance(origins, trusted_proxies)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
         self._limits = self._settings.limits
@@ -92,7 +96,7 @@ class Server(Registrar):
         self._channels: dict[str, ServerChannel] = {}
         self._peers: dict[Peer, None] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
-        self._listeners: set[Listener] = set()
+        self._listeners: set[Port] = set()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._closers = Closers()
@@ -163,9 +167,7 @@ class Server(Registrar):
                 await self.accept(transport, handshake)
 
         async def begin() -> Listener:
-            if self._closed:
-                raise RuntimeError("this server is closed; make a new one")
-            listener = await listen(
+            return await listen(
                 accept,
                 host,
                 port,
@@ -177,10 +179,25 @@ class Server(Registrar):
                 sock=sock,
                 unix=unix,
             )
-            self._listeners.add(listener)
-            return listener
 
-        return Listening(self, begin)
+        return self.listening(begin)
+
+    def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
+        """For adapters that open a port by themselves: what `listen` gives, around a port that ``begin()`` opens.
+
+        The port is closed with the server, also at the beginning of a drain; it has ``url``, ``port``, ``stop()`` and
+        ``wait_closed()``, see `Port`.
+        """
+
+        async def begin_and_keep() -> Port:
+            if self._closed:
+                raise RuntimeError("this server is closed; make a new one")
+            port = await begin()
+            self._entrance.begin()
+            self._listeners.add(port)
+            return port
+
+        return Listening(self, begin_and_keep)
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed, and drained before that if it drains. Cancelling is safe."""
@@ -213,23 +230,25 @@ class Server(Registrar):
         """Call ``function(handshake)``, sync or async, before a connection is accepted; works as a decorator.
 
         It may refuse with ``handshake.reject(...)``, and say what the connection is to be; see `Handshake`. Whatever
-        else it raises is logged, and refuses with 500. It runs after the check of the origin; there is one for a
-        server. It has `Limits.open_timeout` to finish.
+        else it raises is logged, and refuses with 500; so does what it leaves that cannot be sent. It runs after the
+        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. There is one for
+        a server: another one replaces it, with a warning.
 
         Raises:
-            TypeError: this is no function.
+            TypeError: this is no function of a handshake.
         """
-        if not callable(function):
-            raise TypeError(f"on_handshake takes a function of the handshake, got {function!r}")
-        self._entrance.function = function
+        if not accepted("on_handshake", ("handshake",), function):
+            raise TypeError(f"on_handshake takes a function of the handshake, but {function!r} takes no argument")
+        self._entrance.use(function)
         return function
 
     async def handshake(self, handshake: Handshake) -> None:
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
 
         Raises:
-            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``.
+            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
+        self._check_open()
         waiting = self._entrance.check(handshake)
         if waiting is not None:
             await waiting
@@ -243,7 +262,18 @@ class Server(Registrar):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._entrance.check(handshake)
+        self._check_open()
+        self._entrance.check_nowait(handshake)
+
+    def _check_open(self) -> None:
+        # Whoever else's HTTP server this is may go on listening.
+        if self._closed:
+            raise HandshakeRejected(503, f"{CLOSING}\n")
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of each connection, unless its `Handshake` says otherwise."""
+        return self._limits
 
     @property
     def handshakes_wait(self) -> bool:
@@ -309,6 +339,7 @@ class Server(Registrar):
         self._closers.add_current()
         if self._closing is None:
             self._closed = True
+            self._entrance.close()
             if drain:
                 self._draining = Draining(drain, self._closers, self._peers)
             self._closing = asyncio.get_running_loop().create_task(self._close(drain))

@@ -16,12 +16,15 @@ writes at once what was gathered. When more than the high-water mark is unsent, 
 When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``.
 That a ``send`` returned means only that the message left wsrpc; it may never arrive.
 
-**Raw.** What `Server.serve_raw` needs besides. ``send_piece(payload, text, last)`` sends a part of a message, a frame
-of its own where the library can, else kept until the last one. A receiver with a method ``receive_piece(payload, text,
-last)`` gets that for each frame as it comes, instead of ``receive``, where the library can. ``pause_receiving()`` stops
+**Raw.** What `Server.serve_raw` needs besides. A receiver that has a method ``receive_piece(payload, text, last)``
+gets a message of several frames by that, a frame at a time as they come, where the library tells; a message that is
+one frame, or that the library has put together, comes by ``receive`` as ever. ``send_piece(payload, text, last)``
+sends a part of a message, a frame of its own where the library can, else kept until the last one, which may be empty;
+it raises what ``send`` does. Until the last one whoever sends them sends nothing else. ``pause_receiving()`` stops
 reading, so that the other side is slowed down; what was read already may still be delivered. ``resume_receiving()``
-goes on. ``largest``, which may be assigned, is the size in bytes of the largest inbound message; a larger one closes
-with 1009.
+goes on. Both may be called at any time, in ``receive``, repeatedly, and after the end. Meanwhile pings that are not
+answered end nothing, and ``close`` reads on by itself. ``largest``, which may be assigned, is the size in bytes of
+the largest inbound message, or frame of a message that is handed on by frames; a larger one closes with 1009.
 
 **End.** ``receiver.connection_lost(info)`` is called exactly once, last, whoever ended the connection and
 however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before,
@@ -57,6 +60,10 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     local: tuple[str, int] | None = None
     subprotocol: str | None = None
     underlying: Any = None
+
+    def __repr__(self) -> str:
+        # Not all of it: headers and the query may have tokens, and this may get into a log.
+        return f"<ConnectionInfo {self.path} remote={self.remote} origin={self.origin!r}>"
 
 
 class Receiver(Protocol):

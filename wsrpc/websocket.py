@@ -54,6 +54,9 @@ class WebSocketTransport:
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._parts: bytearray | None = None
         self._parts_text = True
+        self._receive_piece: Callable[[bytes, bool, bool], None] | None = None
+        self._receiving = True
+        self._sending_pieces = False
         self._paused = False
         self._reading = False
         self._out: list[bytes] = []
@@ -91,6 +94,7 @@ class WebSocketTransport:
         self._reading = True
         for payload, text in early:
             receiver.receive(payload, text)
+        self._hand_on_pieces(receiver)
         self._reading = False
         receiver.read_ended()
         self._flush()
@@ -98,11 +102,8 @@ class WebSocketTransport:
             # It ended before anybody listened: say so soon, not inside this call.
             self._loop.call_soon(receiver.connection_lost, self._ended)
             return
-        if early:
-            self._connection.transport.resume_reading()
-        # Not before: until now an answer need not have been read.
-        if self._protocol.state is OPEN and self._closing is None:
-            self._heartbeat.start()
+        if self._receiving:
+            self._go_on_receiving()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if self._protocol.state is not OPEN or self._broken:
@@ -135,6 +136,9 @@ class WebSocketTransport:
         check_close(code, reason)
         if self._closing is None:
             self._heartbeat.stop()  # from here on `close_timeout` bounds everything
+            if not self._receiving:
+                self._receiving = True
+                self._resume_reading()  # for the other side's Close frame
             self._closing = self._loop.create_task(self._close(code, reason))
         await asyncio.shield(self._closing)
 
@@ -150,14 +154,35 @@ class WebSocketTransport:
         self._largest = size
         self._take_at_most(size)
 
+    @property
+    def takes_pieces(self) -> bool:
+        """Whether the receiver is handed on the frames of a message."""
+        return self._receive_piece is not None
+
     def pause_receiving(self) -> None:
-        self._connection.transport.pause_reading()
+        if self._receiving and self._closing is None and not self._connection.transport.is_closing():
+            self._receiving = False
+            self._heartbeat.stop()  # its answers would not be read
+            self._connection.transport.pause_reading()
 
     def resume_receiving(self) -> None:
-        self._connection.transport.resume_reading()
+        if not self._receiving:
+            self._receiving = True
+            if self.receiver is not None:
+                self._go_on_receiving()
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
-        raise NotImplementedError
+        if self._protocol.state is not OPEN or self._broken:
+            raise ConnectionLost(*self._close_code(), "not_sent")
+        if self._sending_pieces:
+            self._protocol.send_continuation(payload, last)
+        elif text:
+            self._protocol.send_text(payload, last)
+        else:
+            self._protocol.send_binary(payload, last)
+        self._sending_pieces = not last
+        self._gathered += len(payload) + 2
+        self._flush()  # what is sent after it must not overtake it: the library gathers by itself
 
     # ------------------------------------------------------------ writing
 
@@ -206,9 +231,33 @@ class WebSocketTransport:
 
     # ------------------------------------------------------------ what the connection tells
 
+    def _hand_on_pieces(self, receiver: Receiver) -> None:
+        """If it wants them. (websockets 15 has no bound for a frame alone, so messages are put together there.)"""
+        receive_piece: Callable[[bytes, bool, bool], None] | None = getattr(receiver, "receive_piece", None)
+        if receive_piece is not None and hasattr(self._protocol, "max_fragment_size"):
+            self._receive_piece = receive_piece
+            self._take_at_most(self._largest)
+            if self._parts is not None:
+                parts, self._parts = self._parts, None
+                receive_piece(bytes(parts), self._parts_text, False)
+
+    def _go_on_receiving(self) -> None:
+        self._resume_reading()
+        # Not before: until now an answer need not have been read.
+        if self._protocol.state is OPEN and self._closing is None:
+            self._heartbeat.start()
+
+    def _resume_reading(self) -> None:
+        if not self._connection.transport.is_closing():
+            self._connection.transport.resume_reading()
+
     def _frame_received(self, frame: Frame) -> None:
-        """A data frame, in order; messages are put together here."""
-        if frame.opcode is CONT:
+        """A data frame, in order; messages are put together here, unless the receiver takes pieces."""
+        if self._receive_piece is not None:
+            if frame.opcode is not CONT:
+                self._parts_text = frame.opcode is TEXT
+            self._receive_piece(bytes(frame.data), self._parts_text, frame.fin)
+        elif frame.opcode is CONT:
             assert self._parts is not None
             self._parts += frame.data
             if frame.fin:

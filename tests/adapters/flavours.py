@@ -11,15 +11,21 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
+from websockets.server import ServerProtocol
 
-from wsrpc import Handshake, Limits, Transport, dial
+from wsrpc import Handshake, Limits, Server, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
+from wsrpc_adapters import picows
 
 PATIENCE = 8.0
+
+BOUNDS_FRAMES = hasattr(ServerProtocol(), "max_fragment_size")
+"""Whether this is a version of websockets with a bound for frames; where not, messages are put together."""
 
 Early = Sequence[tuple[int, bytes]]
 """Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
@@ -29,6 +35,12 @@ class Flavour(ABC):
     """One way to get a transport."""
 
     name: str
+    pieces_in: bool = True
+    """Whether the frames of a message are handed on as they come."""
+    pieces_out: bool = True
+    """Whether a piece of a message is a frame of its own."""
+    pauses: bool = True
+    """Whether `pause_receiving` slows the other side down."""
 
     def __repr__(self) -> str:
         return self.name
@@ -140,6 +152,7 @@ class WebsocketsDials(Dials):
     """The default transport, as the dialing side."""
 
     name = "websockets-dials"
+    pieces_in = BOUNDS_FRAMES
 
     async def dial(self, url: str, limits: Limits) -> Transport:
         return await dial(url, limits=limits)
@@ -149,6 +162,7 @@ class WebsocketsAccepts(Accepts):
     """The default transport, as the accepting side."""
 
     name = "websockets-accepts"
+    pieces_in = BOUNDS_FRAMES
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
@@ -161,6 +175,37 @@ class WebsocketsAccepts(Accepts):
         finally:
             listener.stop()
             await listener.wait_closed()
+
+
+class PicowsDials(Dials):
+    """picows, as the dialing side."""
+
+    name = "picows-dials"
+
+    async def dial(self, url: str, limits: Limits) -> Transport:
+        return await picows.dial(url, limits=limits)
+
+
+class PicowsAccepts(Accepts):
+    """picows, as the accepting side."""
+
+    name = "picows-accepts"
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async with picows.listen(HandsOver(limits, accept)) as listener:
+            yield listener.url
+
+
+class HandsOver(Server):
+    """Has no peers: whatever connects goes to a function."""
+
+    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
+        super().__init__(limits=limits)
+        self._hand_over = accept
+
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
+        self._hand_over(transport)
 
 
 class Memory(Flavour):
@@ -197,6 +242,6 @@ class Discard:
     def connection_lost(self, info: object, /) -> None: ...
 
 
-FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), Memory()]
+FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), PicowsDials(), PicowsAccepts(), Memory()]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]

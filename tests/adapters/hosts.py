@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from wsrpc import Server
+from wsrpc_adapters import picows
 
 ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
@@ -57,4 +58,19 @@ class Default(Host):
             yield listener.url
 
 
-HOSTS: list[Host] = [Default()]
+class Picows(Host):
+    """picows."""
+
+    name = "picows"
+    cannot: ClassVar[Mapping[str, str]] = {
+        "async handshake": "`listen` refuses with a TypeError: picows calls a plain function",
+        "compression": "nothing is compressed",
+    }
+
+    @asynccontextmanager
+    async def serving(self, server: Server) -> AsyncGenerator[str]:
+        async with picows.listen(server, path="/ws") as listener:
+            yield listener.url
+
+
+HOSTS: list[Host] = [Default(), Picows()]

@@ -31,13 +31,16 @@ class MemoryTransport:
         self._other: MemoryTransport
         self._receiver: Receiver | None = None
         self._loop = asyncio.get_running_loop()
-        self._out: deque[tuple[bytes, bool]] = deque()
+        self._out: deque[tuple[bytes, bool, bool | None]] = deque()
+        """What is on its way: text or not; whether a piece is the last, None for a whole message."""
         self._unsent = 0
         self._paused = False
         self._held = False
         self._scheduled = False
         self._drained: list[asyncio.Future[None]] = []
         self._parts: list[bytes] = []
+        """Of a message that arrives in pieces, for a receiver that takes none."""
+        self._receiving = True
         self._closing = False
         self._ended: CloseInfo | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -55,17 +58,28 @@ class MemoryTransport:
             self._loop.call_soon(receiver.connection_lost, self._ended)
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        if self._closing or self._ended is not None:
-            ended = self._ended or CloseInfo(CloseCode.ABNORMAL, "closing")
-            raise ConnectionLost(ended.code, ended.reason, "not_sent")
+        self._check_open()
         self.sent += 1
-        self._out.append((payload, text))
+        self._send(payload, text, None)
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        self._check_open()
+        self.sent += last
+        self._send(payload, text, last)
+
+    def _send(self, payload: bytes, text: bool, last: bool | None) -> None:
+        self._out.append((payload, text, last))
         self._unsent += len(payload)
         if self._unsent > self._high_water and not self._paused:
             self._paused = True
             if self._receiver is not None:
                 self._receiver.pause_sending()
         self._schedule()
+
+    def _check_open(self) -> None:
+        if self._closing or self._ended is not None:
+            ended = self._ended or CloseInfo(CloseCode.ABNORMAL, "closing")
+            raise ConnectionLost(ended.code, ended.reason, "not_sent")
 
     def flush(self) -> None:
         """Nothing: what was sent arrives in the next turn."""
@@ -92,18 +106,12 @@ class MemoryTransport:
             self._out.clear()
             self._loop.call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
-    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
-        self._parts.append(payload)
-        if last:
-            whole = b"".join(self._parts)
-            self._parts.clear()
-            self.send(whole, text)
-
     def pause_receiving(self) -> None:
-        self._other.hold()
+        self._receiving = False
 
     def resume_receiving(self) -> None:
-        self._other.release()
+        self._receiving = True
+        self._other._schedule()
 
     def hold(self) -> None:
         """Let nothing that this end sends arrive, until `release`: the other side has stopped reading."""
@@ -122,15 +130,17 @@ class MemoryTransport:
     def _deliver(self) -> None:
         self._scheduled = False
         receiver = self._other._receiver
-        if self._held or receiver is None or not self._out:
+        if self._held or receiver is None or not (self._out and self._other._receiving):
             return
         batch, self._out = self._out, deque()
         self._unsent = 0
-        for payload, text in batch:
-            if len(payload) > self._other.largest:
-                self._other.close_soon(CloseCode.MESSAGE_TOO_BIG, f"more than {self._other.largest} bytes")
+        while batch:
+            if not self._other._arrived(*batch.popleft()):
                 break
-            receiver.receive(payload, text)
+            if batch and not self._other._receiving:
+                self._out.extendleft(reversed(batch))
+                self._unsent += sum(len(payload) for payload, _, _ in batch)
+                break
         receiver.read_ended()
         if self._paused and self._unsent <= self._high_water // 4:
             self._paused = False
@@ -141,11 +151,29 @@ class MemoryTransport:
             if self._receiver is not None and self._ended is None:
                 self._receiver.resume_sending()
 
+    def _arrived(self, payload: bytes, text: bool, last: bool | None) -> bool:
+        """Hand on a message or a piece of one; False if it is too large, and that was the last."""
+        receiver = self._receiver
+        assert receiver is not None
+        receive_piece = None if last is None else getattr(receiver, "receive_piece", None)
+        if last is not None and receive_piece is None:
+            self._parts.append(payload)
+            payload = b"".join(self._parts)
+            self._parts = [] if last else [payload]
+        if len(payload) > self.largest:
+            self.close_soon(CloseCode.MESSAGE_TOO_BIG, f"more than {self.largest} bytes")
+            return False
+        if receive_piece is not None:
+            receive_piece(payload, text, last)
+        elif last is not False:
+            receiver.receive(payload, text)
+        return True
+
     def _finish(self, info: CloseInfo) -> None:
         if self._ended is not None:
             return
         if info.was_clean:
-            self._held = False
+            self._held, self._other._receiving = False, True
             self._deliver()
         for end in (self, self._other):
             end._end(info)

@@ -22,9 +22,13 @@ class ScriptedTransport:
     def __init__(self, info: ConnectionInfo | None = None) -> None:
         self.info = info or ConnectionInfo()
         self.unsent = 0
+        self.largest = 2**53
+        self.receiving = True
+        """Whether the reader has not paused."""
         self.closed: CloseInfo | None = None
         self._receiver: Receiver | None = None
         self._sent: deque[tuple[bytes, bool]] = deque()
+        self._pieces: list[bytes] = []
 
     # The contract.
 
@@ -50,6 +54,19 @@ class ScriptedTransport:
 
     def abort(self) -> None:
         self.lose(CloseInfo(CloseCode.ABNORMAL, "aborted"))
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        self._pieces.append(payload)
+        if last:
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            self.send(whole, text)
+
+    def pause_receiving(self) -> None:
+        self.receiving = False
+
+    def resume_receiving(self) -> None:
+        self.receiving = True
 
     # The script.
 

@@ -1,0 +1,245 @@
+"""Listening with picows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl as ssl_module
+from contextlib import suppress
+from contextvars import ContextVar
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any
+from weakref import WeakSet
+
+import picows
+from multidict import CIMultiDict
+from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
+
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Listening, Server
+
+from ._picows_dial import READ_BUFFER
+from ._picows_log import LOG, address, joined_headers
+from ._picows_transport import PicowsTransport
+
+__all__ = ["listen"]
+
+logger = logging.getLogger("wsrpc")
+
+BACKLOG = 1024
+"""Connections that the system accepts ahead of us."""
+
+COMER: ContextVar[tuple[socket.socket, Any] | None] = ContextVar("wsrpc_picows_comer", default=None)
+"""The accepted socket that the present context belongs to, and its address."""
+
+
+def listen(
+    server: Server,
+    host: str | None = "127.0.0.1",
+    port: int = 0,
+    *,
+    path: str | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+) -> Listening:
+    """Listen, as `Server.listen` does: ``async with listen(server, ...) as listener``, which has ``url`` and ``port``.
+
+    Port 0 picks a free one; ``path=None`` accepts any path; ``host=None`` listens on all addresses. Leaving the block
+    closes the server, which may have other listeners, too.
+
+    Raises:
+        TypeError: the server's `on_handshake` is async, for which picows cannot wait.
+        ValueError: if the path does not begin with a slash.
+    """
+    if path is not None and not path.startswith("/"):
+        raise ValueError(f"a path begins with a slash, got {path!r}")
+
+    async def begin() -> _PicowsPort:
+        listener = _PicowsPort(server, path, secure=ssl is not None)
+        await listener.open(host, port, ssl)
+        return listener
+
+    _check(server)
+    return server.listening(begin)
+
+
+def _check(server: Server) -> None:
+    if server.handshakes_wait:
+        raise TypeError(
+            "picows cannot wait for an async on_handshake: make it a plain function, or use server.listen() instead"
+        )
+
+
+class _Doorway(socket.socket):
+    """A listening socket that tells who came, because picows shows a request without its connection.
+
+    The event loop accepts in one context, and goes on in a copy of it; those that accept without asking this object
+    (uvloop, Windows) leave `Handshake.remote` None.
+    """
+
+    def __init__(self, family: int) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self.coming: WeakSet[socket.socket] = WeakSet()
+        """Accepted, and not through the opening handshake."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted, name = super().accept()
+        COMER.set((accepted, name))
+        self.coming.add(accepted)
+        return accepted, name
+
+
+class _PicowsPort:
+    """A port, or several of one host name, that picows listens on."""
+
+    def __init__(self, server: Server, path: str | None, *, secure: bool) -> None:
+        self._server = server
+        self._path = path
+        self._secure = secure
+        self._doorways: list[_Doorway] = []
+        self._servers: list[asyncio.Server] = []
+        self._transports: set[PicowsTransport] = set()
+        self._accepting: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.url = ""
+
+    async def open(self, host: str | None, port: int, ssl: ssl_module.SSLContext | None) -> None:
+        _check(self._server)
+        limits = self._server.limits
+        library: Any = picows  # its annotations leave some things open
+        options: dict[str, Any] = {"ssl": ssl, "backlog": BACKLOG}
+        if ssl is not None:
+            options["ssl_handshake_timeout"] = limits.open_timeout
+        try:
+            await self._bind(host, port)
+            for doorway in self._doorways:
+                self._servers.append(
+                    await library.ws_create_server(
+                        self._meet,
+                        sock=doorway,
+                        websocket_handshake_timeout=limits.open_timeout,
+                        logger_name=LOG,
+                        enable_auto_pong=False,
+                        max_frame_size=limits.message,
+                        read_buffer_init_size=READ_BUFFER,
+                        **options,
+                    )
+                )
+        except BaseException:
+            self.stop()
+            raise
+        host, self.port = self._doorways[0].getsockname()[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))  # what is everywhere is reached here
+        shown = f"[{shown}]" if ":" in shown else shown
+        self.url = f"{'wss' if self._secure else 'ws'}://{shown}:{self.port}{self._path or '/'}"
+
+    async def _bind(self, host: str | None, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, name in dict.fromkeys((family, name) for family, _, _, _, name in found):
+            doorway = _Doorway(family)
+            self._doorways.append(doorway)
+            if os.name == "posix":
+                doorway.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                doorway.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            doorway.bind(name)
+
+    # ------------------------------------------------------------ the opening handshake
+
+    def _meet(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
+        path = request.path.decode("latin-1")
+        if self._path is not None and path.partition("?")[0] != self._path:
+            return _refusal(HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n"))
+        headers = joined_headers(request.headers)
+        comer = COMER.get()
+        limits = self._server.limits
+        handshake = Handshake(
+            path,
+            headers,
+            remote=None if comer is None else address(comer[1]),
+            local=None if comer is None else address(comer[0].getsockname()),
+            secure=self._secure,
+            limits=limits,
+        )
+        try:
+            self._server.handshake_nowait(handshake)
+            if handshake.limits.message > limits.message:
+                raise ValueError("over picows on_handshake can only lower limits.message, not raise the server's")
+            response = _acceptance(handshake)
+        except HandshakeRejected as exc:
+            return _refusal(exc)
+        except Exception as exc:
+            logger.error("the handshake failed, for %s", handshake.path, exc_info=exc)
+            return _refusal(HandshakeRejected(500, "internal error\n"))
+        if any(token.strip().lower() == "upgrade" for token in headers.get("connection", "").split(",")):
+            request.headers["Connection"] = "Upgrade"  # picows wants it alone; Firefox says "keep-alive, Upgrade"
+
+        def opened(transport: PicowsTransport) -> None:
+            if comer is not None:
+                for doorway in self._doorways:
+                    doorway.coming.discard(comer[0])
+            self._begin(transport, handshake)
+
+        return WSUpgradeResponseWithListener(response, PicowsTransport(handshake.limits, client=False, opened=opened))
+
+    def _begin(self, transport: PicowsTransport, handshake: Handshake) -> None:
+        ws: Any = transport.connection
+        tcp = ws.underlying_transport
+        handshake.remote = handshake.remote or address(tcp.get_extra_info("peername"))
+        transport.info = handshake.connection_info(ws, address(tcp.get_extra_info("sockname")))
+        self._transports.add(transport)
+        transport.over.add_done_callback(lambda _: self._transports.discard(transport))
+        task = asyncio.get_running_loop().create_task(self._accept(transport, handshake))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _accept(self, transport: PicowsTransport, handshake: Handshake) -> None:
+        try:
+            with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
+                await self._server.accept(transport, handshake)
+        except Exception as exc:
+            logger.error("accepting a connection failed", exc_info=exc)
+            transport.abort()
+
+    # ------------------------------------------------------------ the end
+
+    def stop(self) -> None:
+        """Accept no further connections; those that are open stay. Idempotent."""
+        for server in self._servers:
+            server.close()
+        for doorway in self._doorways:
+            doorway.close()
+            # Whoever connects and says nothing would hold up the end until the handshake's timeout.
+            for comer in list(doorway.coming):
+                with suppress(OSError):
+                    comer.shutdown(socket.SHUT_RDWR)
+
+    async def wait_closed(self) -> None:
+        """Drop what is left and wait until every connection is over. Cancelling is safe."""
+        for transport in list(self._transports):
+            transport.abort()
+        while waiting := [*(transport.over for transport in self._transports), *self._accepting]:
+            await asyncio.wait(waiting)
+        for server in self._servers:
+            await server.wait_closed()
+
+
+def _acceptance(handshake: Handshake) -> WSUpgradeResponse:
+    given = CIMultiDict(handshake.response_headers)
+    if handshake.subprotocol is not None:
+        given["Sec-WebSocket-Protocol"] = handshake.subprotocol
+    response: WSUpgradeResponse = WSUpgradeResponse.create_101_response(given)
+    return response
+
+
+def _refusal(rejected: HandshakeRejected) -> WSUpgradeResponseWithListener:
+    given = {"Content-Type": "text/plain; charset=utf-8", **rejected.headers}
+    headers = CIMultiDict({name: value for name, value in given.items() if name.lower() != "content-length"})
+    response: Any = WSUpgradeResponse.create_error_response(400, rejected.body.encode(), headers)
+    try:
+        response.status = HTTPStatus(rejected.status)
+    except ValueError:  # a status that has no name
+        response.status = SimpleNamespace(value=rejected.status, phrase="Refused")
+    return WSUpgradeResponseWithListener(response, None)

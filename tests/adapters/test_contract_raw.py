@@ -1,0 +1,251 @@
+"""The transport contract: messages by pieces, and a reader that takes its time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
+from leftovers import turns_until
+from raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT
+from recorder import Recorder
+
+from wsrpc import ConnectionLost, Limits
+
+LIMITS = Limits(close_timeout=2.0)
+
+flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
+over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
+handing_on = pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if each.pieces_in], ids=repr)
+pausing = pytest.mark.parametrize("flavour", [each for each in FLAVOURS if each.pauses], ids=repr)
+pausing_sockets = pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if each.pauses], ids=repr)
+
+
+class PieceRecorder(Recorder):
+    """Takes pieces, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[tuple[bytes, bool, bool]] = []
+
+    def receive_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        assert isinstance(payload, bytes), "who takes pieces keeps them"
+        self.pieces.append((payload, text, last))
+        self._note("receive_piece")
+
+    def whole(self) -> list[tuple[bytes, bool]]:
+        """The messages that came, whether in pieces or not."""
+        found, parts = list(self.messages), b""
+        for payload, text, last in self.pieces:
+            parts += payload
+            if last:
+                found.append((parts, text))
+                parts = b""
+        return found
+
+
+# ---------------------------------------------------------------- out
+
+
+@over_sockets
+@pytest.mark.parametrize(("text", "opcode"), [(True, TEXT), (False, BINARY)])
+async def test_pieces_leave_as_frames_of_one_message(flavour: OverSockets, text: bool, opcode: int) -> None:
+    async with flavour.raw(LIMITS) as (transport, raw):
+        transport.start(Recorder())
+        transport.send_piece(b"one ", text, False)
+        if flavour.pieces_out:  # it does not wait for the rest
+            assert (await raw.next_frame()).payload == b"one "
+        transport.send_piece(b"two", text, False)
+        transport.send_piece(b"", text, True)
+        transport.send(b"next")
+        if flavour.pieces_out:
+            frames = [await raw.next_frame() for _ in range(3)]
+            assert [(frame.opcode, frame.payload, frame.fin) for frame in frames] == [
+                (CONT, b"two", False),
+                (CONT, b"", True),
+                (TEXT, b"next", True),
+            ]
+        else:
+            frame = await raw.next_frame()
+            assert (frame.opcode, frame.payload, frame.fin) == (opcode, b"one two", True)
+
+
+@flavours
+async def test_what_is_sent_before_between_and_after_stays_in_order(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        recorder = Recorder.of(theirs)
+        ours.start(Recorder())
+        ours.send(b"first")
+        ours.send_piece(b"a" * 70_000, False, False)
+        ours.send_piece(b"b", False, True)
+        ours.send(b"second")
+        ours.send_piece(b"single", True, True)
+        ours.send(b"third")
+        await recorder.count(5)
+        assert recorder.messages == [
+            (b"first", True),
+            (b"a" * 70_000 + b"b", False),
+            (b"second", True),
+            (b"single", True),
+            (b"third", True),
+        ]
+
+
+@flavours
+async def test_pieces_count_as_unsent_and_fill_the_line(flavour: Flavour) -> None:
+    async with flavour.stalled(LIMITS) as (transport, go_on):
+        recorder = Recorder.of(transport)
+        while not recorder.paused:
+            transport.send_piece(b"x" * 65536, False, False)
+        assert transport.unsent > LIMITS.high_water
+        transport.send_piece(b"", False, True)
+        go_on()
+        await recorder.until(lambda: not recorder.paused)
+
+
+@flavours
+async def test_a_piece_for_a_connection_that_is_over_is_refused(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        recorder = Recorder.of(ours)
+        theirs.start(Recorder())
+        ours.send_piece(b"never ", True, False)
+        await theirs.close(1001, "gone")
+        assert (await recorder.end()).code == 1001
+        with pytest.raises(ConnectionLost) as caught:
+            ours.send_piece(b"finished", True, True)
+        assert (caught.value.code, caught.value.outcome) == (1001, "not_sent")
+
+
+# ---------------------------------------------------------------- in
+
+
+@over_sockets
+async def test_frames_are_handed_on_as_they_come(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS) as (transport, raw):
+        recorder = PieceRecorder()
+        transport.start(recorder)
+        await raw.send(raw.frame(TEXT, "whole"), raw.frame(TEXT, "gr\u00fc".encode()[:3], fin=False))
+        if flavour.pieces_in:
+            await recorder.until(lambda: recorder.pieces != [])
+            assert recorder.pieces == [("gr\u00fc".encode()[:3], True, False)]
+        await raw.send(raw.frame(PING, b"now?"), raw.frame(CONT, "gr\u00fc".encode()[3:], fin=False))
+        assert (await raw.next_of(PONG)).payload == b"now?"
+        await raw.send(raw.frame(CONT), raw.frame(BINARY, b"next"))
+        await recorder.until(lambda: (b"next", False) in recorder.messages)
+        assert recorder.whole().count(("gr\u00fc".encode(), True)) == 1
+        if flavour.pieces_in:
+            assert recorder.pieces[1:] == [("gr\u00fc".encode()[3:], True, False), (b"", True, True)]
+            assert recorder.messages == [(b"whole", True), (b"next", False)]
+
+
+@over_sockets
+async def test_a_message_that_began_before_start_is_handed_on_from_there(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS) as (transport, raw):
+        # The ping is answered when what came before it has been read.
+        await raw.send(raw.frame(BINARY, b"one ", fin=False), raw.frame(PING), raw.frame(CONT, b"two ", fin=False))
+        await raw.next_of(PONG)
+        recorder = PieceRecorder()
+        transport.start(recorder)
+        await raw.send(raw.frame(CONT, b"three"))
+        await recorder.until(lambda: recorder.whole() != [])
+        assert recorder.whole() == [(b"one two three", False)]
+
+
+@handing_on
+async def test_for_whom_takes_pieces_only_a_frame_is_bounded(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS.replace(message=1000)) as (transport, raw):
+        recorder = PieceRecorder()
+        transport.start(recorder)
+        await raw.send(raw.frame(BINARY, b"x" * 1000, fin=False))
+        for _ in range(9):
+            await raw.send(raw.frame(CONT, b"x" * 1000, fin=False))
+        await raw.send(raw.frame(CONT), raw.frame(BINARY, b"y" * 1000))
+        await recorder.count(1)
+        assert recorder.whole() == [(b"y" * 1000, False), (b"x" * 10_000, False)]
+        await raw.send(raw.frame(BINARY, b"x", fin=False), raw.frame(CONT, b"x" * 1001))
+        assert (await raw.next_of(CLOSE)).code == 1009
+        raw.drop()
+        assert (await recorder.end()).code == 1009
+
+
+@flavours
+async def test_the_largest_message_may_be_changed(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        recorder = Recorder.of(ours)
+        theirs.start(Recorder())
+        theirs.send(b"x" * 1001)
+        await recorder.count(1)
+        ours.largest = 1000
+        assert ours.largest == 1000
+        theirs.send(b"x" * 1000)
+        theirs.send(b"x" * 1001)
+        assert (await recorder.end()).code == 1009
+        assert [len(payload) for payload, _ in recorder.messages] == [1001, 1000]
+
+
+# ---------------------------------------------------------------- a reader that takes its time
+
+
+@pausing
+async def test_whoever_pauses_slows_the_other_side_down(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        recorder, sender = Recorder.of(ours), Recorder.of(theirs)
+        ours.pause_receiving()
+        ours.pause_receiving()
+        sent = 0
+        async with asyncio.timeout(8):
+            while not (sender.paused and theirs.unsent > 10 * 65536):
+                theirs.send(b"%07d" % sent + b"x" * 65529, False)
+                sent += 1
+                if sent % 16 == 0:
+                    await asyncio.sleep(0)
+        assert len(recorder.messages) < sent
+        ours.resume_receiving()
+        ours.resume_receiving()
+        await recorder.count(sent)
+        assert [int(payload[:7]) for payload, _ in recorder.messages] == list(range(sent))
+        await sender.until(lambda: not sender.paused)
+
+
+@pausing
+async def test_a_receiver_may_pause_at_a_message(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        recorder = Recorder(lambda payload: ours.pause_receiving() if payload == b"pause" else None)
+        ours.start(recorder)
+        theirs.start(Recorder())
+        theirs.send(b"pause")
+        await recorder.count(1)
+        theirs.send(b"later")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert recorder.messages == [(b"pause", True)]
+        ours.resume_receiving()
+        await recorder.count(2)
+
+
+@pausing
+async def test_a_paused_connection_closes_in_good_order(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS.replace(close_timeout=60.0)) as (ours, theirs):
+        recorder, other = Recorder.of(ours), Recorder.of(theirs)
+        ours.pause_receiving()
+        async with asyncio.timeout(8):
+            await ours.close(1000, "enough")
+        assert (await recorder.end()).was_clean
+        assert (await other.end()).reason == "enough"
+        ours.resume_receiving()
+        ours.pause_receiving()
+
+
+@pausing_sockets
+async def test_a_paused_connection_is_not_taken_for_a_dead_one(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.05)) as (transport, raw):
+        recorder = Recorder.of(transport)
+        ping = await raw.next_of(PING)
+        transport.pause_receiving()
+        await raw.send(raw.frame(PONG, ping.payload))
+        end = asyncio.get_running_loop().time() + 0.3
+        await turns_until(lambda: asyncio.get_running_loop().time() > end)
+        assert recorder.lost is None
+        transport.resume_receiving()
+        ping = await raw.next_of(PING)  # it goes on from there, and finds what is dead
+        assert (await recorder.end()).code == 1011

@@ -1,0 +1,237 @@
+"""Every place where a server runs: who may connect, and as what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+from hosts import Host
+from raw_websocket import CLOSE, TEXT, ask, build_frame, handshake
+from served import LIMITS, echo_server, hosts, keeps_working, port_of, raw
+
+from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer, dial
+
+
+def cannot(host: Host, ability: str) -> bool:
+    return ability in host.cannot
+
+
+@hosts
+async def test_state_comes_from_on_handshake(host: Host) -> None:
+    server = Server(limits=LIMITS)
+    seen: list[Handshake] = []
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        seen.append(given)
+        given.state["user"] = given.bearer_token
+
+    server.on("who", lambda: current_peer().state["user"])
+    async with host.serving(server) as url, Client(url + "?x=1&y=%C3%BC", auth="ada", limits=LIMITS) as client:
+        assert await client.request("who") == "ada"
+        [peer] = server.peers
+        assert (peer.info.path, peer.info.query) == ("/ws", {"x": "1", "y": "ü"})
+        assert peer.info.headers["authorization"] == "Bearer ada"
+        assert peer.info.origin is None and peer.info.subprotocol is None
+        assert peer.info.underlying is not None
+        for address in (peer.info.remote, seen[0].remote):
+            assert address is not None and address[0] == "127.0.0.1" and address[1] > 0
+        assert client.peer.info.local == peer.info.remote
+        assert seen[0].host == f"127.0.0.1:{port_of(url)}" and not seen[0].secure
+
+
+@hosts
+async def test_on_handshake_may_be_async(host: Host) -> None:
+    server = echo_server()
+
+    @server.on_handshake
+    async def gate(given: Handshake) -> None:
+        await asyncio.sleep(0.001)
+        if given.bearer_token != "ada":
+            given.reject(401, "who are you?")
+
+    if cannot(host, "async handshake"):
+        with pytest.raises(TypeError, match="plain function"):
+            async with host.serving(server):
+                pytest.fail("it listens")
+        return
+    async with host.serving(server) as url:
+        with pytest.raises(HandshakeRejected) as caught:
+            await dial(url, limits=LIMITS)
+        assert caught.value.status == 401
+        async with Client(url, auth="ada", limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+
+
+@hosts
+async def test_what_arrives_while_on_handshake_waits_is_kept(host: Host) -> None:
+    server = echo_server()
+    go, asked = asyncio.Event(), asyncio.Event()
+
+    @server.on_handshake
+    async def gate(given: Handshake) -> None:
+        asked.set()
+        await go.wait()
+
+    if cannot(host, "async handshake"):
+        assert server.handshakes_wait
+        return
+    async with host.serving(server) as url, asyncio.TaskGroup() as group:
+
+        async def impatient() -> None:
+            frame = build_frame(TEXT, b'{"i":1,"a":["echo","x"]}', masked=True)
+            async with raw(url, early=frame) as peer:
+                assert json.loads((await peer.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
+
+        group.create_task(impatient())
+        await asked.wait()
+        go.set()
+
+
+@hosts
+async def test_a_refusal_has_status_body_and_headers(host: Host) -> None:
+    server = echo_server()
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        if "no" in given.query:
+            given.reject(402, "päy first", {"X-Price": "7", "Content-Type": "text/x-bill"})
+
+    async with host.serving(server) as url, keeps_working(url):
+        with pytest.raises(HandshakeRejected) as caught:
+            await dial(url + "?no", limits=LIMITS)
+        if cannot(host, "refusal body"):
+            assert caught.value.status == 403
+        else:
+            assert (caught.value.status, caught.value.body) == (402, "päy first")
+            assert caught.value.headers["x-price"] == "7"
+            assert caught.value.headers["content-type"] == "text/x-bill"
+        assert len(server.peers) == 1
+
+
+@hosts
+async def test_a_failing_on_handshake_refuses_and_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(limits=LIMITS)
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        raise LookupError("a secret")
+
+    async with host.serving(server) as url:
+        with pytest.raises(HandshakeRejected) as caught:
+            await dial(url, limits=LIMITS)
+        assert caught.value.status == (403 if cannot(host, "refusal body") else 500)
+        assert "secret" not in caught.value.body
+    errors = [record for record in caplog.records if (record.name, record.levelno) == ("wsrpc", logging.ERROR)]
+    assert len(errors) == 1 and errors[0].exc_info is not None
+
+
+@hosts
+async def test_headers_of_the_response(host: Host) -> None:
+    server = Server(limits=LIMITS)
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        given.response_headers["X-Served-By"] = "me"
+        given.response_headers["Set-Cookie"] = "a=b"
+
+    async with host.serving(server) as url, Client(url, limits=LIMITS) as client:
+        said = client.peer.info.underlying.response.headers
+        expected = [None, None] if cannot(host, "response headers") else ["me", "a=b"]
+        assert [said.get(name) for name in ("X-Served-By", "Set-Cookie")] == expected
+
+
+@hosts
+async def test_the_subprotocol(host: Host) -> None:
+    server = echo_server()
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        given.state["offered"] = given.subprotocols
+        if "b" in given.subprotocols:
+            given.subprotocol = "b"
+
+    server.on("offered", lambda: current_peer().state["offered"])
+    async with host.serving(server) as url:
+        async with Client(url, subprotocols=["a", "b", "bearer.t"], limits=LIMITS) as client:
+            assert await client.request("offered") == ["a", "b", "bearer.t"]
+            chosen = None if cannot(host, "subprotocol") else "b"
+            assert client.peer.info.subprotocol == server.peers[0].info.subprotocol == chosen
+        async with Client(url, subprotocols=["a"], limits=LIMITS) as client:
+            assert await client.request("offered") == ["a"]
+            assert client.peer.info.subprotocol is None
+
+
+@hosts
+async def test_another_origin_is_refused(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    server = echo_server(origins=["https://app.example"])
+    async with host.serving(server) as url:
+        own = f"http://127.0.0.1:{port_of(url)}"
+        for origin in ("https://app.example", own):
+            async with Client(url, headers={"Origin": origin}, limits=LIMITS) as client:
+                assert await client.request("echo", 1) == 1
+                assert server.peers[0].info.origin == origin
+        with pytest.raises(HandshakeRejected) as caught:
+            await dial(url, limits=LIMITS, headers={"Origin": "https://evil.example"})
+        assert caught.value.status == 403
+    assert "origins=['https://evil.example']" in caplog.text
+
+
+@hosts
+async def test_the_size_of_messages_may_differ_per_connection(host: Host) -> None:
+    server = echo_server()
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        if "small" in given.query:
+            given.limits = given.limits.replace(message=100)
+
+    async with host.serving(server) as url, keeps_working(url), raw(url + "?small") as small, raw(url) as large:
+        for peer in (small, large):
+            await peer.send(peer.frame(TEXT, '{"i":1,"a":["echo","%s"]}' % ("x" * 200)))
+        assert json.loads((await large.next_of(TEXT)).payload)["i"] == 1
+        if not cannot(host, "limits per connection"):
+            assert (await small.next_of(CLOSE)).code == 1009
+        else:
+            assert (await small.next_frame()).opcode in (TEXT, CLOSE)
+
+
+@hosts
+async def test_compression_is_off_unless_asked_for(host: Host) -> None:
+    offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+    text = "x" * 10_000
+    for compression in (False, True):
+        server = echo_server(compression=compression)
+        async with host.serving(server) as url, raw(url, offer) as peer:
+            await peer.send(peer.frame(TEXT, json.dumps({"i": 1, "a": ["echo", text]})))
+            frame = await peer.next_of(TEXT)
+            if compression and not cannot(host, "compression"):
+                assert len(frame.payload) < 1000
+            else:
+                assert json.loads(frame.payload)["d"] == text
+
+
+@hosts
+async def test_what_is_no_handshake_harms_nobody(host: Host) -> None:
+    async with host.serving(echo_server()) as url, keeps_working(url):
+        for request in (
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port_of(url)}\r\nConnection: close\r\n\r\n".encode(),
+            b"POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            handshake("/ws").replace(b"Version: 13", b"Version: 12\r\nConnection: close"),
+            b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200 + b"\r\n\r\n",
+        ):
+            answer = await ask(port_of(url), request)
+            assert not answer.startswith(b"HTTP/1.1 101"), request[:100]
+
+
+@hosts
+async def test_somebody_who_leaves_in_the_handshake_harms_nobody(host: Host) -> None:
+    async with host.serving(echo_server()) as url, keeps_working(url):
+        for size in (1, 40, 10_000):
+            _, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.write(handshake("/ws")[:size])
+            await writer.drain()
+            writer.transport.abort()

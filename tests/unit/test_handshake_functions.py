@@ -1,0 +1,340 @@
+"""`on_handshake` functions of every kind, and what becomes of those that fail or never end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import ask
+from raw_websocket import handshake as request_for
+
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, Server, dial
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+
+
+def gated(function: Callable[..., Any], **options: Any) -> Server:
+    server = Server(**{"limits": LIMITS, **options})
+    server.on("echo", lambda value: value)
+    server.on_handshake(function)
+    return server
+
+
+async def refusal(server: Server, url: str, **options: Any) -> HandshakeRejected:
+    """How a real client and one in memory are refused: the same way."""
+    with pytest.raises(HandshakeRejected) as caught:
+        await dial(url, limits=LIMITS, proxy=None, **options)
+    with pytest.raises(HandshakeRejected) as in_memory:
+        async with connect(server, **options):
+            pytest.fail("let in")
+    assert in_memory.value.status == caught.value.status
+    assert in_memory.value.body == caught.value.body
+    return caught.value
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno == logging.ERROR]
+
+
+# ---------------------------------------------------------------- kinds of functions
+
+
+def let_in(handshake: Handshake) -> None:
+    handshake.state["by"] = "me"
+
+
+async def let_in_later(handshake: Handshake) -> None:
+    await asyncio.sleep(0)
+    handshake.state["by"] = "me"
+
+
+class Gate:
+    def __call__(self, handshake: Handshake) -> None:
+        let_in(handshake)
+
+    def method(self, handshake: Handshake) -> None:
+        let_in(handshake)
+
+    async def later(self, handshake: Handshake) -> None:
+        await let_in_later(handshake)
+
+
+class LaterGate:
+    async def __call__(self, handshake: Handshake) -> None:
+        await let_in_later(handshake)
+
+
+@pytest.mark.parametrize(
+    ("function", "waits"),
+    [
+        (let_in, False),
+        (let_in_later, True),
+        (Gate(), False),
+        (Gate().method, False),
+        (Gate().later, True),
+        (LaterGate(), True),
+        (functools.partial(let_in), False),
+        (functools.partial(let_in_later), True),
+        (lambda handshake: let_in_later(handshake), False),  # nobody can see that it waits
+    ],
+)
+async def test_any_callable_will_do(function: Callable[..., Any], waits: bool) -> None:
+    server = gated(function)
+    assert server.handshakes_wait is waits
+    async with server.listen() as listener:
+        async with Client(listener.url, limits=LIMITS, proxy=None) as client, connect(server):
+            assert await client.request("echo", 1) == 1
+            assert [peer.state for peer in server.peers] == [{"by": "me"}] * 2
+
+
+def no_parameter() -> None: ...
+
+
+def two_parameters(handshake: Handshake, more: int) -> None: ...
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "let_in", no_parameter, two_parameters])
+def test_what_cannot_be_called_with_a_handshake_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="on_handshake"):
+        Server().on_handshake(wrong)
+
+
+def test_another_one_replaces_it_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    assert server.on_handshake(let_in) is let_in
+    server.on_handshake(let_in)  # the same again is no surprise
+    assert not caplog.records
+    server.on_handshake(let_in_later)
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().count("test_handshake_functions.py:") == 2
+    assert server.handshakes_wait
+
+
+# ---------------------------------------------------------------- those that fail
+
+
+def cancelled() -> BaseException:
+    return asyncio.CancelledError("of something else")
+
+
+def async_too(function: Callable[[Handshake], None]) -> list[Callable[..., Any]]:
+    async def later(handshake: Handshake) -> None:
+        await asyncio.sleep(0)
+        function(handshake)
+
+    return [function, later]
+
+
+def raises(make: Callable[[], BaseException]) -> Callable[[Handshake], None]:
+    def function(handshake: Handshake) -> None:
+        raise make()
+
+    return function
+
+
+class Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("make", [lambda: LookupError("secret"), cancelled, Odd, TimeoutError, lambda: OSError(5, "x")])
+@pytest.mark.parametrize("later", [0, 1])
+async def test_whatever_they_raise_refuses_with_500(
+    make: Callable[[], BaseException], later: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = gated(async_too(raises(make))[later])
+    async with server.listen() as listener:
+        refused = await refusal(server, listener.url)
+        assert (refused.status, refused.body) == (500, "internal error\n")
+        assert server.peers == ()
+    for record in errors(caplog):
+        assert "on_handshake failed" in record.getMessage()
+        assert record.exc_info is not None and isinstance(record.exc_info[1], type(make()))
+    assert len(errors(caplog)) == 2
+
+
+def reject(*args: Any, **kwargs: Any) -> Callable[[Handshake], None]:
+    return lambda handshake: handshake.reject(*args, **kwargs)
+
+
+def sets(name: str, value: Any) -> Callable[[Handshake], None]:
+    return lambda handshake: setattr(handshake, name, value)
+
+
+def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
+    return lambda handshake: handshake.response_headers.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (reject(200), "status from 400 to 599, got 200"),
+        (reject(101), "status from 400 to 599, got 101"),
+        (reject(600), "status from 400 to 599, got 600"),
+        (reject("401"), "status from 400 to 599, got '401'"),
+        (reject(401, b"bytes"), "the body of a refusal is text"),
+        (reject(401, "\ud800"), "surrogates not allowed"),
+        (reject(401, headers={"X-A": "a\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
+        (reject(401, headers={"X A": "a"}), "a header's name is a word"),
+        (answers("X-A", "token\nX-B: b"), "'X-A' has a character that cannot be sent"),
+        (answers("X-A", "\u20ac"), "'X-A' has a character that cannot be sent"),
+        (answers("X-A\r\n", "a"), "a header's name is a word"),
+        (answers("", "a"), "a header's name is a word"),
+        (answers(5, "a"), "a header's name is a word"),
+        (answers("X-A", 5), "'X-A' is text, got int"),
+        (answers("Sec-WebSocket-Accept", "a"), "belongs to the answer itself"),
+        (answers("upgrade", "h2c"), "belongs to the answer itself"),
+        (sets("limits", None), "handshake.limits is a wsrpc.Limits"),
+        (sets("limits", {"message": 5}), "handshake.limits is a wsrpc.Limits"),
+        (sets("subprotocol", "c"), "offers the subprotocols"),
+    ],
+)
+@pytest.mark.parametrize("later", [0, 1])
+async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
+    function: Callable[[Handshake], None], text: str, later: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = gated(async_too(function)[later])
+    async with server.listen() as listener:
+        request = request_for("/", "Sec-WebSocket-Protocol: a, b")
+        answer = await ask(listener.port, request)
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert answer.endswith(b"\r\n\r\ninternal error\n")
+    assert b"X-B" not in answer
+    [record] = errors(caplog)
+    assert record.exc_info is not None and text in str(record.exc_info[1])
+    assert "token" not in str(record.exc_info[1])
+
+
+async def test_the_signals_of_the_process_pass() -> None:
+    for stop in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(stop):
+            await gated(raises(stop)).handshake(Handshake("/", {}))
+
+
+async def test_a_library_that_cannot_wait_lets_nobody_in_unasked(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TypeError, match="make it a plain function"):
+        gated(let_in_later).handshake_nowait(Handshake("/", {}))
+    with pytest.raises(HandshakeRejected) as caught:
+        gated(lambda handshake: let_in_later(handshake)).handshake_nowait(Handshake("/", {}))
+    assert caught.value.status == 500
+    assert "returns an awaitable" in caplog.text
+    gated(let_in).handshake_nowait(asked := Handshake("/", {}))
+    assert asked.state == {"by": "me"}
+
+
+# ---------------------------------------------------------------- those that never end
+
+
+class Stuck:
+    """Never ends by itself; ``begun`` and ``ended`` count."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = 0
+
+    async def __call__(self, handshake: Handshake) -> None:
+        if handshake.path == "/quick":
+            return
+        self.begun += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended += 1
+
+
+async def test_one_that_never_ends_is_answered_with_503_and_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    stuck = Stuck()
+    server = gated(stuck, limits=LIMITS.replace(open_timeout=0.2))
+    async with server.listen() as listener:
+        waiting = asyncio.create_task(ask(listener.port, request_for("/?access_token=hidden")))
+        await turns_until(lambda: stuck.begun)
+        async with Client(listener.url + "quick", limits=LIMITS, proxy=None) as client:
+            assert await client.request("echo", 1) == 1
+        answer = await waiting
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert stuck.ended == 1
+    [record] = errors(caplog)
+    assert "on_handshake has not finished within 0.2 s" in record.getMessage()
+    assert "hidden" not in caplog.text
+
+
+async def test_a_refusal_on_the_last_moment_counts() -> None:
+    async def slow(handshake: Handshake) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            handshake.reject(429, "too many of you")
+
+    server = gated(slow, limits=LIMITS.replace(open_timeout=0.05))
+    async with server.listen() as listener:
+        assert (await refusal(server, listener.url)).status == 429
+
+
+async def test_a_client_that_goes_away_meanwhile_gets_no_peer() -> None:
+    opened: list[object] = []
+    judged: list[str] = []
+    begun = asyncio.Event()
+    go = asyncio.Event()
+
+    async def gate(handshake: Handshake) -> None:
+        begun.set()
+        await go.wait()
+        judged.append(handshake.path)
+
+    server = gated(gate)
+    server.on("open", opened.append)
+    async with server.listen() as listener:
+        before = asyncio.all_tasks()
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, ("127.0.0.1", listener.port))
+            await loop.sock_sendall(sock, request_for("/gone"))
+            await begun.wait()
+            # With a reset, so that there is no doubt.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        [connection] = asyncio.all_tasks() - before - {asyncio.current_task()}
+        go.set()
+        await asyncio.wait([connection])
+        assert judged == ["/gone"]
+        assert opened == []
+        async with Client(listener.url, limits=LIMITS, proxy=None) as client:
+            assert await client.request("echo", 1) == 1
+        assert len(opened) == 1
+
+
+async def test_a_server_that_closes_meanwhile_waits_for_nobody() -> None:
+    stuck = Stuck()
+    server = gated(stuck, limits=LIMITS.replace(open_timeout=1000.0))
+    async with server.listen() as listener:
+        waiting = asyncio.create_task(ask(listener.port, request_for()))
+        in_memory = asyncio.create_task(server.handshake(Handshake("/", {})))
+        await turns_until(lambda: stuck.begun == 2)
+    assert stuck.ended == 2
+    assert not (await waiting).startswith(b"HTTP/1.1 101")
+    with pytest.raises(HandshakeRejected) as caught:
+        await in_memory
+    assert caught.value.status == 503
+    with pytest.raises(HandshakeRejected) as caught:
+        await server.handshake(Handshake("/quick", {}))
+    assert caught.value.status == 503
+
+
+async def test_cancelling_whoever_asks_is_cancelling() -> None:
+    stuck = Stuck()
+    asking = asyncio.create_task(gated(stuck).handshake(Handshake("/", {})))
+    await turns_until(lambda: stuck.begun)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert stuck.ended == 1

@@ -1,0 +1,197 @@
+"""Which pages may connect."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import ANY_ORIGIN, Client, Handshake, HandshakeRejected, Server, dial
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def passes(origin: str | None, host: str, *, secure: bool = False, **options: Any) -> bool:
+    """Whether a server lets a page of ``origin`` connect to ``host``."""
+    headers = {"Host": host} if origin is None else {"Host": host, "Origin": origin}
+    try:
+        await Server(**options).handshake(Handshake("/", headers, secure=secure))
+    except HandshakeRejected as exc:
+        return exc.status != 403
+    return True
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://example.com", "example.com"),
+        ("https://example.com", "example.com"),
+        ("HTTPS://Example.COM", "example.com"),
+        ("https://example.com", "EXAMPLE.com"),
+        ("http://example.com", "example.com:80"),
+        ("http://example.com:80", "example.com"),
+        ("https://example.com", "example.com:443"),
+        ("https://example.com:443", "example.com"),
+        ("http://example.com:8080", "example.com:8080"),
+        ("http://[::1]:8080", "[::1]:8080"),
+        ("http://[::1]", "[::1]:80"),
+        ("http://192.168.1.5", "192.168.1.5"),
+        ("https://xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ],
+)
+async def test_the_own_host(origin: str, host: str) -> None:
+    assert await passes(origin, host)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://example.com", "example.com:8080"),
+        ("http://example.com:8080", "example.com"),
+        ("http://example.com", "example.com:443"),
+        ("https://example.com", "example.com:80"),
+        ("https://example.com:80", "example.com:443"),
+        ("https://sub.example.com", "example.com"),
+        ("https://example.com", "sub.example.com"),
+        ("https://example.com.evil.example", "example.com"),
+        ("https://evilexample.com", "example.com"),
+        ("http://[::1]:8080", "[::1]"),
+        ("http://::1", "[::1]"),
+        ("null", "null"),
+        ("null", ""),
+        ("", ""),
+        ("http://", ""),
+        ("://example.com", "example.com"),
+        ("example.com", "example.com"),
+        ("ws://example.com", "example.com"),
+        ("ftp://example.com", "example.com"),
+        ("chrome-extension://example.com", "example.com"),
+        ("https://example.com/", "example.com"),
+        ("https://example.com/", "example.com/"),
+        ("https://user@example.com", "user@example.com"),
+        ("https://example.com?", "example.com?"),
+        ("https://a.example, https://example.com", "example.com"),
+        ("https://example.com https://a.example", "example.com"),
+        ("http://example.com:8o", "example.com:8o"),
+        ("http://example.com:", "example.com:"),
+        ("http://[", "["),
+        ("http://[::1", "[::1"),
+    ],
+)
+async def test_everybody_else(origin: str, host: str) -> None:
+    assert not await passes(origin, host)
+
+
+async def test_a_page_without_tls_may_not_use_a_connection_with_it() -> None:
+    assert await passes("https://example.com", "example.com", secure=True)
+    assert not await passes("http://example.com", "example.com", secure=True)
+    assert not await passes("http://example.com:443", "example.com:443", secure=True)
+    assert await passes("http://example.com", "example.com", secure=True, origins=["http://example.com"])
+
+
+async def test_programs_send_none() -> None:
+    assert await passes(None, "example.com")
+    assert await passes(None, "example.com", origins=lambda handshake: False)
+
+
+@pytest.mark.parametrize(
+    ("listed", "origin"),
+    [
+        ("https://app.example", "https://app.example"),
+        ("https://App.example:443", "https://app.example"),
+        ("https://app.example", "https://app.example:443"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("null", "null"),
+        ("file://", "file://"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+    ],
+)
+async def test_those_that_are_listed(listed: str, origin: str) -> None:
+    assert await passes(origin, "example.com", origins=[listed])
+    assert not await passes(origin, "example.com", origins=["https://other.example"])
+    assert await passes("http://example.com", "example.com", origins=[listed])  # the own host, besides
+
+
+@pytest.mark.parametrize(
+    "wrong", ["example.com", "https://example.com/", "https://example.com/app", "*", "", "http://["]
+)
+def test_what_no_browser_sends_is_refused_at_once(wrong: str) -> None:
+    with pytest.raises(ValueError, match="an origin is written as browsers send it") as caught:
+        Server(origins=[wrong])
+    assert ("ANY_ORIGIN" in str(caught.value)) is (wrong == "*")
+
+
+# ---------------------------------------------------------------- a function
+
+
+async def test_a_function_decides_instead() -> None:
+    def ours(handshake: Handshake) -> bool:
+        assert handshake.origin is not None
+        return handshake.origin.endswith(".example") and handshake.path == "/"
+
+    assert await passes("https://a.example", "other", origins=ours)
+    assert not await passes("https://other", "other", origins=ours)  # the own host, too, only if it says so
+
+
+async def test_what_it_raises_refuses_with_500(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(handshake: Handshake) -> bool:
+        raise LookupError("no such table")
+
+    with pytest.raises(HandshakeRejected) as caught:
+        await Server(origins=broken).handshake(Handshake("/", {"Origin": "https://a.example"}))
+    assert caught.value.status == 500
+    assert "no such table" in caplog.text
+
+
+async def later(handshake: Handshake) -> bool:
+    return False
+
+
+def test_an_async_one_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="plain function"):
+        Server(origins=later)
+
+
+async def test_one_that_turns_out_to_be_async_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
+    """A coroutine is true, whatever it would return."""
+    server = Server(origins=lambda handshake: later(handshake))
+    with pytest.raises(HandshakeRejected) as caught:
+        await server.handshake(Handshake("/", {"Origin": "https://a.example"}))
+    assert caught.value.status == 500
+    assert "awaitable" in caplog.text
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("ANY_ORIGIN" in record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+
+
+async def test_any_origin_warns_once_when_listening_begins(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(origins=ANY_ORIGIN)
+    assert warnings(caplog) == 0
+    async with server.listen() as listener, server.listen():
+        assert warnings(caplog) == 1
+        for origin in ("https://evil.example", "null", "garbage"):
+            async with Client(listener.url, headers={"Origin": origin}, proxy=None):
+                assert server.peers[0].info.origin == origin
+    assert warnings(caplog) == 1
+
+
+async def test_any_origin_warns_at_the_first_handshake_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(origins=ANY_ORIGIN)
+    for _ in range(2):
+        async with connect(server, headers={"Origin": "https://evil.example"}):
+            assert warnings(caplog) == 1
+
+
+async def test_others_do_not_warn(caplog: pytest.LogCaptureFixture) -> None:
+    async with Server(origins=["https://a.example"]).listen() as listener:
+        transport = await dial(listener.url, proxy=None)
+        await transport.close()
+    assert warnings(caplog) == 0

@@ -1,0 +1,110 @@
+"""What proxies say of the clients behind them, and which proxies may."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, NamedTuple
+
+__all__ = ["UNIX", "Forwarded", "TrustedProxies"]
+
+UNIX = "unix"
+"""In ``trusted_proxies``: whatever connects over a Unix socket."""
+
+Address = tuple[str, int] | None
+
+ENTRY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?")
+"""An address with or without a port, the former in brackets if it has colons."""
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::\d{1,5})?")
+SECURE = {"https": True, "wss": True, "http": False, "ws": False}
+
+
+class Forwarded(NamedTuple):
+    """What is to be believed of a request. None where nothing is said: it is as it looks from here."""
+
+    remote: Address
+    secure: bool | None
+    host: str | None
+
+
+class TrustedProxies:
+    """The proxies whose ``X-Forwarded-For``, ``-Proto`` and ``-Host`` count.
+
+    Raises:
+        TypeError, ValueError: what was given is no list of addresses and networks.
+    """
+
+    def __init__(self, trusted: Iterable[str]) -> None:
+        given: Any = trusted
+        if isinstance(given, str):
+            raise TypeError(f"trusted_proxies is a list of addresses and networks, got text: [{given!r}]")
+        texts = list(trusted)
+        self._unix = UNIX in texts
+        self._networks = [_network(text) for text in texts if text != UNIX]
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def trusts(self, remote: Address) -> bool:
+        """Whether what ``remote`` says counts."""
+        if remote is None:
+            return self._unix
+        address = _address(remote[0])
+        return address is not None and any(address in network for network in self._networks)
+
+    def look_behind(self, remote: Address, headers: Mapping[str, str]) -> Forwarded | None:
+        """Who asks, where it is ``remote`` that has connected; None if that does not count as a proxy.
+
+        Each proxy adds the address that it sees at the end of ``X-Forwarded-For``. So it is read from there, past
+        trusted ones: what stands before the first other one was written by nobody who can be believed. What is no
+        address ends it, too.
+        """
+        if not self.trusts(remote):
+            return None
+        client = remote
+        for text in reversed(headers.get("x-forwarded-for", "").split(",")):
+            entry = _entry(text.strip())
+            if entry is None:
+                break
+            client = entry
+            if not self.trusts(entry):
+                break
+        # The last value, which the nearest proxy has written or let pass.
+        scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
+        host = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
+        return Forwarded(client, SECURE.get(scheme), host if HOST.fullmatch(host) else None)
+
+
+def _network(text: Any) -> Any:
+    try:
+        if not isinstance(text, str):  # a number would be taken for an address
+            raise TypeError("it is not text")
+        network = ip_network(text)
+    except (TypeError, ValueError) as exc:
+        raise type(exc)(
+            f"trusted_proxies has addresses such as '10.0.0.7', networks such as '10.0.0.0/8', and {UNIX!r} for Unix "
+            f"sockets; got {text!r}: {exc}"
+        ) from None
+    if isinstance(network, IPv6Network):
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None and network.prefixlen >= 96:
+            return ip_network((int(mapped), network.prefixlen - 96))
+    return network
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    # On a socket for both families an IPv4 address looks like ::ffff:10.0.0.1.
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _entry(text: str) -> tuple[str, int] | None:
+    """An entry of ``X-Forwarded-For``; the port is 0 unless it is said."""
+    address, port = _address(text), "0"
+    if address is None and (found := ENTRY.fullmatch(text)):
+        address, port = _address(found[1] or found[2] or ""), found[3] or "0"
+    return None if address is None or int(port) > 65535 else (str(address), int(port))

@@ -1,0 +1,20 @@
+"""For authors of adapters: parts that a transport of another library can be made of, as the default one is.
+
+An adapter for a library turns its connections into `Transport` objects. On the accepting side it makes a `Handshake` of
+each request (with `Server.limits`), asks `Server.handshake` about it, and hands the transport to `Server.accept`; if it
+also opens a `Port`, `Server.listening` ends that with the server. On the dialing side it is a function such as `dial`.
+
+- `Heartbeat` finds dead lines as `Limits.ping_interval` and ``ping_timeout`` want it, `StallWatch` those on which
+  nothing leaves (``stall``); for libraries whose own keepalive waits behind a full line, or ends with another code.
+- `Framer` builds data frames, for libraries that write each message by itself and give access to the connection.
+- `check_close` refuses a code or a reason that may not be sent.
+"""
+
+from __future__ import annotations
+
+from ._close import check_close
+from ._frames import Framer
+from ._heartbeat import Heartbeat, StallWatch
+from ._listening import Port
+
+__all__ = ["Framer", "Heartbeat", "Port", "StallWatch", "check_close"]
