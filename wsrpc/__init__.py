@@ -4,6 +4,8 @@ A `Server` accepts, a `Client` dials, and then either side calls the other, with
 """
 
 from ._backoff import Reconnect, is_transient
+from ._behind import KeepLatest
+from ._broadcast import EmitReport
 from ._client_state import ClientState
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec, JsonCodec, MsgpackCodec
@@ -48,8 +50,9 @@ from .errors import (
 from .handshake import Handshake
 from .limits import Limits
 from .peer import Peer, current_peer
+from .rooms import Room, RoomChannel
 from .router import Router, RouterChannel
-from .server import EmitReport, Server, ServerChannel
+from .server import Server, ServerChannel
 from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Transport
 from .websocket import WebSocketTransport
@@ -85,6 +88,7 @@ __all__ = [
     "HandshakeRejected",
     "Inbound",
     "JsonCodec",
+    "KeepLatest",
     "Limits",
     "Listening",
     "Message",
@@ -104,6 +108,8 @@ __all__ = [
     "RequestTimeout",
     "ReservedEvent",
     "Retry",
+    "Room",
+    "RoomChannel",
     "Router",
     "RouterChannel",
     "RpcError",

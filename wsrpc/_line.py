@@ -18,7 +18,7 @@ class Line:
     send, so that nobody overtakes.
     """
 
-    __slots__ = ("_loop", "_taken", "_turns", "full")
+    __slots__ = ("_loop", "_taken", "_turns", "full", "overdue")
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
@@ -26,6 +26,8 @@ class Line:
         """With each whether it is bound to the present connection."""
         self._taken = False
         self.full = False
+        self.overdue = False
+        """It has been full for as long as emitting to many waits, and has not drained since."""
 
     @property
     def busy(self) -> bool:
@@ -78,7 +80,7 @@ class Line:
 
         One by one as ever, or what is sent right after the drop would overtake those that waited.
         """
-        self.full = False
+        self.full = self.overdue = False
         for turn in [turn for turn, bound in self._turns.items() if bound]:
             del self._turns[turn]
             if not turn.done():

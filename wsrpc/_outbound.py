@@ -37,7 +37,7 @@ from .errors import (
 )
 from .limits import Limits
 
-__all__ = ["Outbound", "check_sending", "check_thread", "event_on"]
+__all__ = ["BRACE", "Outbound", "check_sending", "check_thread", "event_on"]
 
 BRACE = ord("{")
 

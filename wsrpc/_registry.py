@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -67,6 +67,7 @@ class Registry:
         "main",
         "named",
         "observed",
+        "taken",
         "used",
     )
 
@@ -75,6 +76,8 @@ class Registry:
         self.lax = lax
         self.main = Scope()
         self.named: dict[str | int, Scope] = {}
+        self.taken: Set[ChannelRef] = frozenset()
+        """Channels whose handlers are wsrpc's own."""
         self.used = False
         self.layered = False
         self.observed = False
@@ -127,8 +130,11 @@ class Registry:
 
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
+            ValueError: the channel is taken.
         """
         check_name("an event's name", event)
+        if channel in self.taken:
+            raise ValueError(f"channel {channel!r} is where wsrpc itself serves clients: take another for {event!r}")
         if channel is None and event in RESERVED_EVENTS:
             if lax is not None or thread or ordered:
                 raise TypeError(f"{event!r} reports on the connection: lax=, thread= and ordered= do not apply")

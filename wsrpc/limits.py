@@ -73,6 +73,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Unsent bytes, or one message if that is larger: past it a reply closes the connection with 4408 and
     `emit_nowait` raises `QueueFull`."""
 
+    behind: int = 1 * MiB
+    """Bytes of broadcasts that wait for a slow reader, and 256 for each of them, where the slow policy is to drop some.
+    (On a line of 1 Mbit/s nobody is more than ten seconds behind.)"""
+
+    rooms: int = 256
+    """Rooms that one peer is in; no other one takes it in."""
+
     stall: float = 10.0
     """How long a full line may make no progress; then it is dropped, since nobody reads it. With a heartbeat that is at
     most ``ping_interval + ping_timeout``."""

@@ -13,16 +13,17 @@ import contextvars
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ._admission import Hold
 from ._agreement import Agreement
 from ._asking import Asker
+from ._behind import Behind, Slow
 from ._caller import Caller, Sender
 from ._calls import Calls
 from ._channels import Channels
@@ -43,6 +44,9 @@ from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
 from .router import Registrar
 from .transport import ConnectionInfo, Transport
+
+if TYPE_CHECKING:
+    from .rooms import Membership, Room
 
 __all__ = ["Peer", "current_peer"]
 
@@ -88,6 +92,8 @@ class Peer(Registrar, Caller):
         """The owner's: told first of a connection's end, and whether another replaces it. It may add what it knows."""
         self._on_opened: Callable[[], None] | None = None
         """The owner's: told when a connection is open and the `open` handlers are done."""
+        self._membership: Membership | None = None
+        self._behind: Behind | None = None
         log, fail = self._log, self._fail  # one bound method each, however many have it
         warn = partial(log, logging.WARNING)
         self._out = Outbound(
@@ -180,6 +186,27 @@ class Peer(Registrar, Caller):
         """Anonymous channels that are open, streams included, whichever side opened them."""
         return len(self._anonymous)
 
+    @property
+    def dropped(self) -> int:
+        """Broadcasts that were left out because this peer reads too slowly; see `Server` for the policies."""
+        return 0 if self._behind is None else self._behind.dropped
+
+    @property
+    def rooms(self) -> tuple[Room, ...]:
+        """The rooms of the server that this peer is in; when the connection is gone, those it was in at the end."""
+        return () if self._membership is None else tuple(self._membership.rooms)
+
+    @property
+    def home_room(self) -> Room:
+        """The room that ``Server(room_from=)`` gave to this peer.
+
+        Raises:
+            RuntimeError: it gave none.
+        """
+        if self._membership is None or self._membership.home is None:
+            raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
+        return self._membership.home
+
     def get(self, key: str, default: Any = None) -> Any:
         """``state.get``, by the name that ws-wrapper gives it."""
         return self.state.get(key, default)
@@ -229,6 +256,8 @@ class Peer(Registrar, Caller):
                 self._out.flush_offline()
         if self._condition is not State.CLOSING:
             self._out.ending = CloseInfo(code, reason, user_closed=True)
+            if self._behind is not None:
+                self._behind.flush(everything=True)
         if self._session is None:
             self._out.discard(self._out.ending)
         elif self._condition is not State.CLOSING:
@@ -381,6 +410,11 @@ class Peer(Registrar, Caller):
     def _resume_sending(self) -> None:
         """The transport has drained."""
         self._out.line.full = False
+        if self._behind is not None:
+            self._behind.flush()
+            if self._out.line.full:  # again, by what waited
+                return
+        self._out.line.overdue = False
         self._calls.admission.set_line_full(False)
         self._out.line.wake()
         self._out.update_clear()
@@ -405,6 +439,8 @@ class Peer(Registrar, Caller):
             self._opening = None
         self._agreement.connection_lost()
         self._intake.connection_lost()
+        if self._behind is not None:
+            self._behind.clear()
         self._out.connection_lost(info)
         lost = ConnectionLost(info.code, info.reason)
         self._calls.connection_lost(lost)
@@ -451,18 +487,31 @@ class Peer(Registrar, Caller):
         self._tell("error", ProtocolError(reason))
         self._in_background(session.transport.close(code, reason))
 
-    def _deliver(self, payload: bytes) -> None:
-        """Send a message that was encoded for many peers; a peer that reads too slowly is closed with 4408.
+    def _deliver(self, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+        """Send what was encoded for many peers; False if it is left out, as ``slow`` says.
 
         Raises:
             ConnectionLost: there is no connection.
-            QueueFull: this peer is at its hard cap.
+            MessageTooBig: the other side would not take it.
+            QueueFull: this peer is at its hard cap, and is closed with 4408, as ``slow`` says.
         """
-        try:
-            self._out.send_nowait(payload)
-        except QueueFull:
-            self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-            raise
+        out, session = self._out, self._session
+        if session is None or out.broken:
+            raise out._not_sent()
+        if len(payload) > out.largest:
+            raise out._too_big(payload)
+        if out.line.full:
+            if slow != "close":
+                if self._behind is None:
+                    self._behind = Behind(out, self._limits.behind, partial(self._log, logging.WARNING))
+                return self._behind.put(payload, text, slow, key, session.send)
+            if self._behind:
+                self._behind.flush(everything=True)  # this one can neither be dropped nor overtake
+            if out._over_cap(session, len(payload)):
+                self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+                raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
+        session.send(payload, text)
+        return True
 
     def _run_in_background(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async; what it raises goes to the log."""

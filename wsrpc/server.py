@@ -14,6 +14,8 @@ from weakref import WeakSet
 
 import msgspec
 
+from ._behind import Slow, check_slow
+from ._broadcast import EmitReport
 from ._caller import no_keywords
 from ._close import CloseCode, CloseInfo
 from ._codec import Codec
@@ -24,36 +26,26 @@ from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._listening import Listening, Port, run
 from ._origins import Origins
-from ._outbound import check_sending, check_thread, event_on
+from ._outbound import check_thread
 from ._registry import HandlerContext, Registry, accepted
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
-from ._types import ChannelRef, check_name
-from .errors import ChannelClosed, ConnectionLost, HandshakeRejected, MessageTooBig, PeerError, QueueFull
+from ._types import check_name
+from .errors import ChannelClosed, ConnectionLost, HandshakeRejected
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
+from .rooms import Allow, Room, RoomFrom, Rooms
 from .router import Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport
 
-__all__ = ["EmitReport", "Server", "ServerChannel"]
+__all__ = ["Server", "ServerChannel"]
 
 H = TypeVar("H", bound=HandshakeFunction)
+J = TypeVar("J", bound=Callable[[Peer, str], Any])
 
 logger = logging.getLogger("wsrpc")
-
-BURST = 64
-"""Broadcasts without a turn for others."""
-PATIENCE = 0.1
-"""Seconds that emitting to many waits, in all, for peers whose line is full."""
-
-
-class EmitReport(msgspec.Struct, frozen=True):
-    """What became of emitting to many: how many peers it was sent to, and one error for each that failed."""
-
-    sent: int
-    errors: tuple[PeerError, ...] = ()
 
 
 class Server(Registrar):
@@ -69,6 +61,11 @@ class Server(Registrar):
         codec, dec_hook, enc_hook, lax, expose_errors, extensions: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
             ``lambda ctx: asyncio.timeout(5)``.
+        slow: what becomes of what is emitted to many, for a peer whose line is full: ``"close"`` lets it wait, up to
+            `Limits.hard_cap`, where the peer is closed with 4408. The others keep at most `Limits.behind` bytes
+            and leave out the rest: ``"drop_newest"``, ``"drop_oldest"``, or all but the latest of a kind,
+            ``KeepLatest(key)``. `Peer.dropped` counts what was left out.
+        room_from: a function of a connection's `ConnectionInfo` that names the room for its peer, `Peer.home_room`.
     """
 
     def __init__(
@@ -85,7 +82,10 @@ class Server(Registrar):
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         handler_context: HandlerContext | None = None,
+        slow: Slow = "close",
+        room_from: RoomFrom | None = None,
     ) -> None:
+        check_slow(slow)
         self._entrance = Entrance(origins, trusted_proxies)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions)
@@ -103,7 +103,7 @@ class Server(Registrar):
         self._draining: Draining | None = None
         self._stopped: asyncio.Event | None = None
         self._thread: int | None = None
-        self._emitted = 0
+        self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
         if handler_context is not None:
             self.handler_context = handler_context
 
@@ -248,7 +248,7 @@ class Server(Registrar):
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
-        self._check_open()
+        self._refuse_if_closed()
         waiting = self._entrance.check(handshake)
         if waiting is not None:
             await waiting
@@ -262,10 +262,10 @@ class Server(Registrar):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._check_open()
+        self._refuse_if_closed()
         self._entrance.check_nowait(handshake)
 
-    def _check_open(self) -> None:
+    def _refuse_if_closed(self) -> None:
         # Whoever else's HTTP server this is may go on listening.
         if self._closed:
             raise HandshakeRejected(503, f"{CLOSING}\n")
@@ -286,7 +286,7 @@ class Server(Registrar):
         ``handshake`` is the one that `Server.handshake` let pass. Cancelling leaves the connection with its peer.
 
         Raises:
-            ConnectionLost: the server is closed; the connection is closed, too.
+            ConnectionLost: the server is closed, or ``room_from`` failed; the connection is closed, too.
             TypeError: this is no transport.
         """
         if self._closed:
@@ -300,10 +300,17 @@ class Server(Registrar):
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         if handshake is not None:
             peer.state = handshake.state
+        try:
+            self._rooms.admit(peer, transport)
+        except Exception as exc:
+            logger.error("room_from failed, for %s", transport.info.path, exc_info=exc)
+            await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
+            raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
         self._peers[peer] = None
 
         def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
             self._peers.pop(peer, None)
+            self._rooms.leave_all(peer)
             # What still runs for it must not outlive the server; it also keeps the peer in this set.
             self._leaving.add(peer)
             return info
@@ -313,6 +320,7 @@ class Server(Registrar):
             peer.bind(transport)
         except BaseException:
             self._peers.pop(peer, None)
+            self._rooms.leave_all(peer)
             raise
         await peer.wait_opened()
         return peer
@@ -376,10 +384,12 @@ class Server(Registrar):
         return tuple(self._peers)
 
     async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
-        """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others.
+        """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others, and one whose
+        connection is broken is in one report.
 
-        Peers whose line is full get 100 ms in all to drain; then the message waits with what is unsent, and a
-        peer that is at its hard cap is closed with 4408. Cancelling is safe: then nothing was sent.
+        Peers whose line is full get 100 ms in all to drain, and one that did not is not waited for again until it has;
+        but where ``slow="close"``, and more than half of all are in that state, they are. Then ``slow`` says what
+        becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
 
         Raises:
             ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
@@ -387,34 +397,52 @@ class Server(Registrar):
         """
         if unsupported:
             raise no_keywords("emit", event, unsupported)
-        return await self._emit(None, event, args, skip)
+        return await self._rooms.everybody.emit(None, event, args, skip)
 
-    async def _emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Peer | None) -> EmitReport:
-        check_sending(channel, event, self._thread)
-        peers = [peer for peer in self._peers if peer is not skip]
-        message = event_on(channel, (event, *args))
-        payloads: dict[Callable[[Any], bytes], bytes] = {}  # one for each encoding, whatever the number of peers
-        payloads[self._settings.codec.encode] = self._settings.codec.encode(message)
-        self._emitted += 1
-        if self._emitted % BURST == 0:  # whoever emits on and on is to let connections come and go
-            await asyncio.sleep(0)
-        full = [peer.transport.drain() for peer in peers if peer._out.line.full and peer.transport]
-        if full:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await asyncio.gather(*full, return_exceptions=True)
-        errors: list[PeerError] = []
-        for peer in peers:
-            try:
-                encode = peer._out.encode
-                if encode not in payloads:
-                    payloads[encode] = encode(message)
-                peer._deliver(payloads[encode])
-            except (ConnectionLost, MessageTooBig, QueueFull) as exc:
-                error = PeerError(peer, str(exc))
-                error.__cause__ = exc
-                errors.append(error)
-        return EmitReport(len(peers) - len(errors), tuple(errors))
+    async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
+        """Send a WebSocket message that is none of the protocol, text or binary, to every peer; the rest as `emit`.
+
+        The key function of a `KeepLatest` policy gets the message.
+
+        Raises:
+            TypeError: it is neither text nor bytes.
+            RuntimeError: in another thread than the event loop's.
+        """
+        return await self._rooms.everybody.send_raw(data, skip)
+
+    # ------------------------------------------------------------ rooms
+
+    def room(self, name: str, *, allow: Allow | None = None, slow: Slow | None = None) -> Room:
+        """The room of that name; without options one that is empty does not stay. See `Room`.
+
+        Args:
+            allow: ``allow(peer)``, sync or async, says whether a client may join by itself; see `on_join`.
+            slow: the policy for members that read too slowly, instead of the server's; see `Server`.
+
+        Raises:
+            TypeError: ``name`` is not text, or empty; ``allow`` is no function.
+            ValueError: it has another ``allow`` or ``slow`` already, or channel "rooms" has handlers of yours.
+        """
+        return self._rooms.declare(name, allow, slow)
+
+    @property
+    def rooms(self) -> tuple[Room, ...]:
+        """The rooms that have members, and those that were made with options."""
+        return self._rooms.all()
+
+    def on_join(self, function: J, /) -> J:
+        """Ask ``function(peer, room)``, sync or async, whether a client may join a room of that name; a decorator.
+
+        It is asked for rooms without ``allow=``. Once there is one of the two, clients join and leave by requests on
+        channel "rooms", ``join`` and ``leave`` with the name, and no other handlers can be registered there. Who is
+        refused is told "not allowed" and nothing else; what the function raised is in the log.
+
+        Raises:
+            TypeError: this is no function.
+            ValueError: channel "rooms" has handlers of yours.
+        """
+        self._rooms.ask(function)
+        return function
 
     def __repr__(self) -> str:
         state = f"{len(self._peers)} peers"
@@ -443,7 +471,7 @@ class ServerChannel(Registrar):
         if unsupported:
             raise no_keywords("emit", event, unsupported)
         self._check_open()
-        return await self._server._emit(self._channel_name, event, args, skip)
+        return await self._server._rooms.everybody.emit(self._channel_name, event, args, skip)
 
     @property
     def closed(self) -> bool:

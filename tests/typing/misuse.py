@@ -142,3 +142,12 @@ def states(lost: ConnectionLost) -> None:
         print("never")
     if lost.outcome == "perhaps":  # error
         print("never")
+
+
+async def rooms_take_what_they_say(peer: Peer) -> None:
+    Server(slow="drop")  # error
+    server.room("prices", allow=True)  # error
+    room = server.room("lobby")
+    room.add("somebody")  # error
+    await room.emit("joined", skip="me")  # error
+    await room.send_raw(7)  # error

@@ -32,6 +32,7 @@ from wsrpc import (
     EmitReport,
     HandlerFailed,
     JsonCodec,
+    KeepLatest,
     Limits,
     Message,
     MsgpackCodec,
@@ -42,6 +43,7 @@ from wsrpc import (
     ReconnectInfo,
     RemoteError,
     Retry,
+    Room,
     Router,
     RpcError,
     Server,
@@ -301,10 +303,45 @@ async def serving(peer: Peer) -> None:
         report = await server.emit("news", "text", skip=peer)
         assert_type(report, EmitReport)
         assert_type(report.errors, tuple[PeerError, ...])
+        assert_type(report.dropped, int)
         await server.of("shop").emit("closing", 5)
+        await server.send_raw(b"bytes", skip=peer)
         assert_type(server.peers, tuple[Peer, ...])
         await server.serve_forever()
     await server.close()
+
+
+@server.on_join
+async def may_join(peer: Peer, room: str) -> bool:
+    return room in peer.state["rooms"]
+
+
+async def rooms(peer: Peer) -> None:
+    Server(slow="drop_oldest", room_from=lambda info: info.path)
+    lobby = server.room("lobby")
+    assert_type(lobby, Room)
+    server.room("prices", allow=lambda peer: peer.state["plan"] == "pro", slow=KeepLatest(symbol_of))
+    server.room("news", allow=asks_somebody, slow=KeepLatest())
+    lobby.add(peer)
+    assert_type(await lobby.emit("joined", peer.id, skip=peer), EmitReport)
+    assert_type(await lobby.of("chat").emit("line", "hi"), EmitReport)
+    assert_type(await lobby.send_raw("text"), EmitReport)
+    assert_type(len(lobby), int)
+    assert_type(list(lobby), list[Peer])
+    assert_type(peer in lobby, bool)
+    assert_type(peer.rooms, tuple[Room, ...])
+    assert_type(server.rooms, tuple[Room, ...])
+    assert_type(peer.dropped, int)
+    await peer.home_room.emit("said", "text")
+    assert_type(await may_join(peer, "lobby"), bool)
+
+
+async def asks_somebody(peer: Peer) -> bool:
+    return True
+
+
+def symbol_of(symbol: str, price: float) -> str:
+    return symbol
 
 
 async def fetch_token() -> str:
@@ -356,6 +393,7 @@ class Tube:
     """A transport of one's own, without wsrpc as a base class."""
 
     def __init__(self) -> None:
+        self.largest = 2**20
         self.info = ConnectionInfo(path="/tube", remote=("::1", 1))
         self.unsent = 0
         self.receiver: Receiver | None = None
@@ -378,6 +416,13 @@ class Tube:
             self.receiver.connection_lost(CloseInfo(code, reason, was_clean=True))
 
     def abort(self) -> None: ...
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        raise NotImplementedError
+
+    def pause_receiving(self) -> None: ...
+
+    def resume_receiving(self) -> None: ...
 
 
 async def own_transports() -> None:

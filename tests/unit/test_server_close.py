@@ -297,3 +297,11 @@ async def test_a_connection_that_comes_while_it_closes_is_no_error(
         with suppress(OSError):
             await writer.wait_closed()
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_closed_server_still_takes_registrations() -> None:
+    # They do nothing; but whoever registers is not answered with an HTTP status.
+    server = Server()
+    await server.close()
+    server.on("add", lambda a, b: a + b)
+    server.use(lambda ctx, call_next: call_next(ctx))

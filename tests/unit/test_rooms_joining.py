@@ -1,0 +1,266 @@
+"""Clients that join rooms by themselves, on channel "rooms": who may, what the others are told, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from core_driver import messages
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import BadArguments, Client, KeepLatest, Limits, Peer, RemoteError, Router, RpcError, Server, UnknownEvent
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def ask(client: Client, event: str, *args: object) -> object:
+    """``None`` where the server agrees, else what it says."""
+    try:
+        return await client.of("rooms").request(event, *args)
+    except RemoteError as error:
+        return error.message
+
+
+async def test_joining_and_leaving() -> None:
+    server = Server()
+    prices = server.room("prices", allow=lambda peer: peer.state.get("plan") == "pro")
+    async with connect(server) as client, connect(server) as other:
+        pro, free = server.peers
+        pro.state["plan"] = "pro"
+        heard: asyncio.Queue[int] = asyncio.Queue()
+        client.on("price", heard.put_nowait)
+        assert await ask(client, "join", "prices") is None
+        assert await ask(client, "join", "prices") is None
+        assert await ask(other, "join", "prices") == "not allowed"
+        assert list(prices) == [pro]
+        assert (await prices.emit("price", 7)).sent == 1
+        assert await heard.get() == 7
+        assert await ask(client, "leave", "prices") is None
+        assert await ask(client, "leave", "prices") is None
+        assert await ask(client, "leave", "nowhere") is None
+        assert len(prices) == 0
+        assert free.rooms == ()
+
+
+async def test_each_join_is_judged_anew() -> None:
+    server = Server()
+    verdicts = [True, False]
+    room = server.room("prices", allow=lambda peer: verdicts.pop(0))
+    async with connect(server) as client:
+        assert await ask(client, "join", "prices") is None
+        assert await ask(client, "join", "prices") == "not allowed"
+        assert len(room) == 1  # which does not throw it out: that is `discard`
+
+
+async def test_on_join_is_asked_for_names_without_a_validator() -> None:
+    server = Server()
+    asked: list[tuple[str, str]] = []
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        asked.append((peer.id, room))
+        await asyncio.sleep(0)
+        return room.startswith("public-")
+
+    async def allow(peer: Peer) -> bool:
+        return True
+
+    server.room("prices", allow=allow)
+    server.room("slow", slow="drop_oldest")
+    async with connect(server) as client:
+        (peer,) = server.peers
+        answers = [await ask(client, "join", name) for name in ("public-a", "private", "prices", "slow")]
+        assert answers == [None, "not allowed", None, "not allowed"]
+        assert asked == [(peer.id, name) for name in ("public-a", "private", "slow")]
+        assert [room.name for room in peer.rooms] == ["public-a", "prices"]
+        assert await ask(client, "leave", "public-a") is None
+        assert [room.name for room in server.rooms] == ["prices", "slow"]
+
+
+@pytest.mark.parametrize("exc", [PermissionError("the password is secret"), RpcError("secret", code="why"), KeyError()])
+async def test_a_refusal_says_nothing_of_what_was_raised(exc: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(expose_errors=True)
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        raise exc
+
+    async with connect(server) as client:
+        with pytest.raises(RemoteError) as raised:
+            await client.of("rooms").request("join", "prices")
+        error = raised.value
+        assert (error.message, error.code, error.data, dict(error.fields)) == ("not allowed", None, None, {})
+        assert server.rooms == ()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.getMessage() == "refused to let it join room 'prices':"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is exc
+
+
+async def test_names_that_no_validator_is_asked_about() -> None:
+    server = Server(limits=Limits(name=8))
+    asked: list[str] = []
+
+    @server.on_join
+    def may(peer: Peer, room: str) -> bool:
+        asked.append(room)
+        return True
+
+    async with connect(server) as client:
+        for name in ("", "ninebytes", "ääääx"):
+            assert await ask(client, "join", name) == "not allowed"
+        for wrong in (7, None, ["a"]):
+            with pytest.raises(BadArguments, match=r"join\(\): argument 'room'"):
+                await client.of("rooms").request("join", wrong)
+        with pytest.raises(BadArguments):
+            await client.of("rooms").request("join")
+        assert await ask(client, "join", "ääää") is None
+        assert asked == ["ääää"]
+
+
+async def test_a_client_joins_so_many_rooms_at_most() -> None:
+    server = Server(limits=Limits(rooms=3))
+    server.on_join(lambda peer, room: True)
+    async with connect(server) as client:
+        answers = [await ask(client, "join", name) for name in "abcda"]
+        assert answers == [None, None, None, "in 3 rooms already, and Limits.rooms allows no more", None]
+        assert [room.name for room in server.rooms] == ["a", "b", "c"]
+        assert await ask(client, "leave", "b") is None
+        assert await ask(client, "join", "d") is None
+
+
+async def test_a_client_does_not_leave_where_the_server_has_put_it() -> None:
+    server = Server(room_from=lambda info: info.path)
+    server.on_join(lambda peer, room: True)
+    async with connect(server) as client:
+        (peer,) = server.peers
+        server.room("muted").add(peer)
+        for name in ("muted", "/"):
+            assert await ask(client, "join", name) is None
+            assert await ask(client, "leave", name) == "not allowed"
+        assert [room.name for room in peer.rooms] == ["/", "muted"]
+
+
+async def test_joining_and_leaving_happen_in_order() -> None:
+    server = Server()
+    go_on = asyncio.Event()
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        await go_on.wait()
+        return True
+
+    async with connect(server) as client:
+        (peer,) = server.peers
+        joining = asyncio.create_task(ask(client, "join", "a"))
+        await turns_until(lambda: peer.active)
+        leaving = asyncio.create_task(ask(client, "leave", "a"))
+        await turns_until(lambda: peer.active == 2)
+        go_on.set()
+        assert await joining is None
+        assert await leaving is None
+        assert peer.rooms == ()
+
+
+async def test_whoever_is_gone_before_it_is_let_in() -> None:
+    server = Server()
+    asked, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        asked.set()
+        await go_on.wait()
+        done.set()
+        return True
+
+    async with connect(server) as client:
+        (peer,) = server.peers
+        await client.of("rooms").emit("join", "a")  # an event, whose handler is not cancelled
+        await asked.wait()
+        assert peer.transport is not None
+        peer.transport.abort()
+        await turns_until(lambda: not server.peers)
+        go_on.set()
+        await done.wait()
+        await turns_until(lambda: not peer.active)
+        assert (peer.rooms, server.rooms) == ((), ())
+
+
+async def test_without_a_validator_nobody_joins() -> None:
+    server = Server()
+    server.room("prices", slow=KeepLatest())
+    async with connect(server) as client:
+        for event in ("join", "leave"):
+            with pytest.raises(UnknownEvent, match="Channel 'rooms' does not exist"):
+                await client.of("rooms").request(event, "prices")
+
+
+async def test_the_channel_is_the_servers_own_once_it_is_offered() -> None:
+    server = Server()
+    server.of("rooms").on("list", list)  # nothing speaks against it
+    with pytest.raises(
+        ValueError, match=r"clients join rooms on channel 'rooms', where you have handlers of \['list'\]"
+    ):
+        server.on_join(lambda peer, room: True)
+    with pytest.raises(ValueError, match="clients join"):
+        server.room("prices", allow=lambda peer: True)
+    assert server.rooms == ()
+    server.of("rooms").on("list", None)
+    server.on_join(lambda peer, room: True)
+    router = Router()
+    router.on("list", list)
+    async with connect(server) as client:
+        (peer,) = server.peers
+        for refuse in (
+            lambda: server.of("rooms").on("join", lambda room: None),
+            lambda: server.of("rooms").once("list", list),
+            lambda: server.of("rooms").on("join", None),
+            lambda: server.include(router, channel="rooms"),
+            lambda: peer.of("rooms").on("join", lambda room: None),
+        ):
+            with pytest.raises(ValueError, match="channel 'rooms' is where wsrpc itself serves clients"):
+                refuse()
+        client.of("rooms").on("list", lambda: ["a"])  # the client's side is free
+        assert await peer.of("rooms").request("list") == ["a"]
+        assert await ask(client, "join", "a") is None
+
+
+async def test_middleware_sees_it() -> None:
+    server = Server()
+    server.on_join(lambda peer, room: True)
+    seen: list[tuple[str | None, str, object]] = []
+
+    @server.use
+    async def note(ctx, call_next):  # type: ignore[no-untyped-def]
+        seen.append((ctx.channel_name, ctx.event, ctx.args))
+        return await call_next(ctx)
+
+    async with connect(server) as client:
+        await ask(client, "join", "a")
+    assert seen == [("rooms", "join", ("a",))]
+
+
+async def test_options_that_are_none() -> None:
+    server = Server()
+    with pytest.raises(TypeError, match="allow= takes a function of the peer, got True"):
+        server.room("prices", allow=True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="on_join takes a function"):
+        server.on_join(True)  # type: ignore[type-var]
+    first = server.room("prices", allow=lambda peer: True, slow="drop_oldest")
+    assert server.room("prices") is first
+    assert server.room("prices", slow="drop_oldest") is first
+    with pytest.raises(ValueError, match="room 'prices' has slow='drop_oldest' already"):
+        server.room("prices", slow="close")
+    with pytest.raises(ValueError, match="room 'prices' has allow="):
+        server.room("prices", allow=lambda peer: True)
+
+
+async def test_a_validator_that_forgets_to_answer(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.on_join(lambda peer, room: None)
+    async with connect(server) as client:
+        assert await ask(client, "join", "a") == "not allowed"
+    assert messages(caplog) == []

@@ -1,0 +1,259 @@
+"""Who reads too slowly: what becomes of what is emitted to many, by the policy of the server or the room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from core_driver import messages
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import TEXT, RawPeer, raw_client
+from test_server_emit import Ear, audience, line_of
+
+import wsrpc._broadcast
+from wsrpc import KeepLatest, Limits, Peer, QueueFull, Server
+from wsrpc.testing import MemoryTransport
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ENTRY = 256
+"""What a waiting message counts besides its bytes."""
+LIMITS = Limits(high_water=1024, hard_cap=100_000, behind=10 * (ENTRY + 100), close_timeout=0.2, ping_interval=None)
+
+
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that emitting waits for a line is not what is tested here."""
+    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.0)
+
+
+def word(number: int) -> str:
+    """Text that makes 100 bytes of a message to "say" in JSON, in MessagePack a few less."""
+    return f"{number:084}"
+
+
+@asynccontextmanager
+async def one_slow(**options: Any) -> AsyncGenerator[tuple[Server, Ear, Peer, MemoryTransport]]:
+    """A server whose one peer has stopped reading, with a full line."""
+    server = Server(limits=LIMITS, **options)
+    async with audience(server, 1, LIMITS) as [(ear, peer)]:
+        line = line_of(peer)
+        line.hold()
+        peer.emit_nowait("say", "x" * 2000)
+        assert peer.dropped == 0
+        yield server, ear, peer, line
+        line.release()
+
+
+async def heard_until(ear: Ear, last: str) -> list[int]:
+    """The numbers that arrived after the first message, up to ``last``."""
+    words = []
+    while (text := await ear.heard.get()) != last:
+        words.append(text)
+    assert words.pop(0) == "x" * 2000
+    return [int(text) for text in words]
+
+
+async def numbers_sent(emit: Any, count: int) -> list[tuple[int, int]]:
+    """Emit so many; what was sent and what was dropped of each."""
+    reports = [await emit("say", word(number)) for number in range(count)]
+    assert all(report.errors == () for report in reports)
+    return [(report.sent, report.dropped) for report in reports]
+
+
+@pytest.mark.parametrize("where", ["server", "room"])
+async def test_drop_newest(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"slow": "drop_newest"} if where == "server" else {}
+    async with one_slow(**options) as (server, ear, peer, line):
+        room = server.room("lobby", slow="drop_newest")
+        room.add(peer)
+        emit = server.emit if where == "server" else room.emit
+        assert await numbers_sent(emit, 20) == [(1, 0)] * 10 + [(0, 1)] * 10
+        assert peer.dropped == 10
+        assert peer.connected
+        line.release()
+        await turns_until(lambda: not line.unsent)
+        assert await numbers_sent(emit, 1) == [(1, 0)]
+        await peer.emit("say", "end")
+        assert await heard_until(ear, "end") == [*range(10), 0]
+        assert messages(caplog) == [
+            "reads too slowly: until its line has drained, broadcasts are dropped (drop_newest)"
+        ]
+
+
+async def test_drop_oldest(caplog: pytest.LogCaptureFixture) -> None:
+    async with one_slow(slow="drop_oldest") as (server, ear, peer, line):
+        assert await numbers_sent(server.emit, 20) == [(1, 0)] * 20
+        assert peer.dropped == 10
+        line.release()
+        await peer.emit("say", "end")
+        assert await heard_until(ear, "end") == [*range(10, 20)]
+        # Another episode is another line in the log.
+        line.hold()
+        peer.emit_nowait("say", "x" * 2000)
+        await numbers_sent(server.emit, 12)
+        assert peer.dropped == 12
+        assert len(messages(caplog)) == 2
+
+
+async def test_keep_latest_by_key() -> None:
+    async with one_slow() as (server, ear, peer, line):
+        prices = server.room("prices", slow=KeepLatest(lambda text: int(text) % 3))
+        prices.add(peer)
+        assert await numbers_sent(prices.emit, 20) == [(1, 0)] * 20
+        assert peer.dropped == 17
+        line.release()
+        await peer.emit("say", "end")
+        # Each is where the first of its kind was, so that one that changes all the time gets its turn, too.
+        assert await heard_until(ear, "end") == [18, 19, 17]
+
+
+async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
+    async with one_slow(slow=KeepLatest()) as (server, ear, peer, line):
+        one, other = server.room("one"), server.room("other")
+        for room in (one, other):
+            room.add(peer)
+        ear.client.on("tell", lambda text: ear.heard.put_nowait(f"told {text}"))
+        for number in range(3):
+            await server.emit("say", f"{number}")
+            await one.emit("say", f"one {number}")
+            await one.emit("tell", f"one {number}")
+            await one.of("side").emit("say", f"one {number}")
+            await other.emit("say", f"other {number}")
+        assert peer.dropped == 10
+        line.release()
+        await peer.emit("say", "end")
+        words = [await ear.heard.get() for _ in range(7)]
+        assert words[1:] == ["2", "one 2", "told one 2", "side one 2", "other 2", "end"]
+
+
+async def test_a_key_function_that_fails_shows_before_anybody_is_slow() -> None:
+    server = Server(slow=KeepLatest(lambda text: [text]))
+    with pytest.raises(TypeError, match="unhashable"):
+        await server.emit("say", "x")
+    with pytest.raises(TypeError, match="positional argument"):
+        await server.emit("say")
+    by_length = Server(slow=KeepLatest(len))
+    assert (await by_length.send_raw(b"x")).sent == 0  # a raw message is its only argument
+
+
+async def test_close_is_the_default_and_lets_it_wait_up_to_the_hard_cap() -> None:
+    async with one_slow() as (server, _, peer, _):
+        assert await numbers_sent(server.emit, 20) == [(1, 0)] * 20
+        report = await server.emit("say", "y" * 100_000)
+        assert isinstance(report.errors[0].__cause__, QueueFull)
+        assert (report.sent, peer.connected, peer.dropped) == (0, False, 0)
+
+
+async def test_what_waits_is_bounded_however_small_it_is() -> None:
+    async with one_slow(slow="drop_oldest") as (server, _, peer, _):
+        for _ in range(1000):
+            await server.send_raw(b"")
+        assert peer._behind is not None
+        assert len(peer._behind) == LIMITS.behind // ENTRY
+        # One message waits even if it is larger than all.
+        assert (await server.emit("say", "z" * 50_000)).sent == 1
+        assert len(peer._behind) == 1
+
+
+async def test_what_is_awaited_does_not_overtake() -> None:
+    async with one_slow(slow="drop_oldest") as (server, ear, peer, line):
+        await numbers_sent(server.emit, 5)
+        emitting = asyncio.create_task(peer.emit("say", "end"))
+        await asyncio.sleep(0)
+        await server.emit("say", word(5))
+        assert not emitting.done()
+        line.release()
+        await emitting
+        assert await heard_until(ear, "end") == [*range(6)]
+
+
+async def test_a_line_that_fills_up_again_by_what_waited() -> None:
+    async with one_slow(slow="drop_oldest") as (server, ear, peer, line):
+        for _ in range(2):
+            await server.send_raw("x" * 1100)
+        emitting = asyncio.create_task(peer.emit("say", "end"))
+        await asyncio.sleep(0)
+        for left in (1, 0):  # one fills the line
+            line.release()
+            await asyncio.sleep(0)
+            line.hold()
+            assert peer._behind is not None
+            assert len(peer._behind) == left
+            assert not emitting.done()
+        line.release()
+        await emitting
+        assert await heard_until(ear, "end") == []
+
+
+async def test_what_must_not_be_dropped_sends_what_waits_before_it() -> None:
+    async with one_slow() as (server, ear, peer, line):
+        prices = server.room("prices", slow="drop_oldest")
+        prices.add(peer)
+        await numbers_sent(prices.emit, 3)
+        assert (await server.emit("say", "99")).sent == 1
+        await prices.emit("say", word(3))
+        line.release()
+        await peer.emit("say", "end")
+        assert await heard_until(ear, "end") == [0, 1, 2, 99, 3]
+
+
+async def test_what_waits_leaves_before_the_close_frame() -> None:
+    async with one_slow(slow="drop_oldest") as (server, ear, peer, _):
+        await numbers_sent(server.emit, 3)
+        await peer.close()
+        assert [await ear.heard.get() for _ in range(4)] == ["x" * 2000, *map(word, range(3))]
+
+
+async def test_what_waits_goes_with_the_connection() -> None:
+    async with one_slow(slow="drop_newest") as (server, _, peer, line):
+        await numbers_sent(server.emit, 12)
+        line.abort()
+        await turns_until(lambda: not server.peers)
+        assert peer._behind is not None
+        assert (len(peer._behind), peer.dropped) == (0, 2)
+
+
+async def test_policies_that_are_none() -> None:
+    for wrong in ("drop", KeepLatest, 7, ["close"]):
+        with pytest.raises(ValueError, match=r"slow= is .* or wsrpc\.KeepLatest\(\)"):
+            Server(slow=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="slow= is"):
+            Server().room("lobby", slow=wrong)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- real sockets
+
+
+async def filled(server: Server, deaf: RawPeer) -> Peer:
+    """The peer of a raw client that reads nothing, when its line is full and all buffers on the way are."""
+    await turns_until(lambda: server.peers)
+    peer = next(peer for peer in server.peers if peer.info.remote == deaf.sock.getsockname())
+    while not peer._out.line.full:
+        peer.emit_nowait("say", "x" * 10_000)
+        await asyncio.sleep(0)
+    return peer
+
+
+async def test_by_real_sockets_a_slow_reader_gets_the_newest_when_it_reads_again() -> None:
+    limits = Limits(high_water=16 * 1024, behind=20_000, close_timeout=1.0, ping_interval=None)
+    server = Server(limits=limits, slow="drop_oldest")
+    async with server.listen() as listener, raw_client(listener.port, receive_buffer=4096) as deaf:
+        peer = await filled(server, deaf)
+        for number in range(1000):
+            assert (await server.emit("n", number)).sent == 1
+        assert peer.dropped > 900
+        assert peer.transport is not None
+        assert peer.transport.unsent < 1024 * 1024
+        numbers = []
+        while not numbers or numbers[-1] != b'{"a":["n",999]}':
+            payload = (await deaf.next_of(TEXT)).payload
+            if payload.startswith(b'{"a":["n",'):
+                numbers.append(payload)
+        assert numbers == [b'{"a":["n",%d]}' % number for number in range(peer.dropped, 1000)]
+        await deaf.send(deaf.close_frame())
+        await deaf.read_to_end()

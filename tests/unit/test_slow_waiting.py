@@ -1,0 +1,103 @@
+"""For whom emitting to many waits, and how often: whoever reads slowly holds up the others once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import raw_client
+from test_server_emit import audience, line_of
+from test_slow_receivers import LIMITS, filled
+
+import wsrpc._broadcast
+from wsrpc import Client, Limits, Server
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How often it waits is looked at here, not how long."""
+    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.001)
+
+
+async def test_a_stuck_reader_is_waited_for_once_and_others_get_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(high_water=16 * 1024, hard_cap=1024 * 1024, close_timeout=0.2, ping_interval=None)
+    server = Server(limits=limits)
+    ended: asyncio.Queue[int] = asyncio.Queue()
+    server.on("close", lambda peer, info: ended.put_nowait(info.code))
+    waits = 0
+    async with AsyncExitStack() as stack:
+        listener = await stack.enter_async_context(server.listen())
+        deaf = await stack.enter_async_context(raw_client(listener.port, receive_buffer=4096))
+        stuck = await filled(server, deaf)
+        line = stuck.transport
+        assert line is not None
+        drain = line.drain
+
+        async def counted() -> None:
+            nonlocal waits
+            waits += 1
+            await drain()
+
+        monkeypatch.setattr(line, "drain", counted)
+        heard: list[asyncio.Queue[int]] = []
+        for _ in range(3):
+            heard.append(asyncio.Queue())
+            client = Client(listener.url, reconnect=None)
+            client.on("n", lambda number, filling, queue=heard[-1]: queue.put_nowait(number))
+            await stack.enter_async_context(client)
+        closed_at = None
+        for number in range(300):
+            report = await server.emit("n", number, "x" * 5000)
+            for queue in heard:
+                assert await queue.get() == number
+            if report.errors and closed_at is None:
+                assert [error.peer for error in report.errors] == [stuck]
+                closed_at = number
+        assert waits == 1
+        # It is dealt with at its bound, no sooner and no later.
+        assert closed_at is not None
+        assert 100 < closed_at <= 1024 * 1024 // 5000
+        assert await ended.get() == 4408
+
+
+@pytest.mark.parametrize(("slow", "times"), [("close", 3), ("drop_oldest", 1)])
+async def test_where_most_are_behind_whoever_emits_waits_each_time_rather_than_close_them(
+    slow: Any, times: int
+) -> None:
+    server = Server(limits=LIMITS, slow=slow)
+    async with audience(server, 3, LIMITS) as pairs:
+        lines = [line_of(peer) for _, peer in pairs]
+        drains = [0] * len(lines)
+        for number, line in enumerate(lines):
+
+            async def counted(number: int = number, drain: Any = line.drain) -> None:
+                drains[number] += 1
+                await drain()
+
+            line.drain = counted  # type: ignore[method-assign]
+        for line in lines[:2]:
+            line.hold()
+        await server.emit("say", "x" * 2000)
+        await turns_until(lambda: not lines[2].unsent)
+        for _ in range(3):
+            await server.emit("say", "y")
+        assert drains == [times, times, 0]
+        lines[0].release()
+        await turns_until(lambda: not lines[0].unsent)
+        for _ in range(3):
+            await server.emit("say", "z")
+        assert drains == [times, times, 0]  # one of three holds up nobody
+        lines[1].release()
+        await turns_until(lambda: not lines[1].unsent)
+        lines[1].hold()
+        for _ in range(3):
+            await server.emit("say", "x" * 2000)
+            await turns_until(lambda: not (lines[0].unsent or lines[2].unsent))
+        assert drains == [times, times + 1, 0]  # it had drained: it gets its time again, once
+        lines[1].release()
