@@ -29,7 +29,9 @@ def main() -> int:
     parser.add_argument("--herd", action="store_true", help="only a thousand clients that are cut at once, about 30 s")
     parser.add_argument("--idle", action="store_true", help="only 10,000 connections that say nothing, about 2 min")
     parser.add_argument("--floods", action="store_true", help="only a client beside floods, about 2 min")
-    parser.add_argument("--broadcast", action="store_true", help="only a broadcast with one that never reads, about 30 s")
+    parser.add_argument(
+        "--broadcast", action="store_true", help="only a broadcast with one that never reads, about 30 s"
+    )
     options = parser.parse_args()
     # A terminated run must end its servers, which happens on the way out of their blocks.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -20,6 +20,7 @@ FLOORS: list[list[str]] = [
         "_convert",
         "_frames",
         "_introspect",
+        "_key",
         "_messages",
         "_proxies",
         "_scheduler",

@@ -12,6 +12,7 @@ from ._codec import Codec, JsonCodec, MsgpackCodec
 from ._context import Context, Message, current_context
 from ._convert import DecHook, EncHook
 from ._dial import Dial, dial
+from ._key import Key, PeerState
 from ._listening import Listening
 from ._messages import Inbound
 from ._origins import ANY_ORIGIN
@@ -89,6 +90,7 @@ __all__ = [
     "Inbound",
     "JsonCodec",
     "KeepLatest",
+    "Key",
     "Limits",
     "Listening",
     "Message",
@@ -99,6 +101,7 @@ __all__ = [
     "Overloaded",
     "Peer",
     "PeerError",
+    "PeerState",
     "ProtocolError",
     "QueueFull",
     "Receiver",

@@ -14,6 +14,7 @@ from ._extension import (
     DRAIN,
     MSGPACK,
     Announced,
+    Changed,
     Credit,
     Drain,
     Hello,
@@ -24,6 +25,7 @@ from ._extension import (
 from ._messages import MAX_ID
 from ._outbound import Outbound
 from ._settings import Settings
+from .limits import Limits
 
 __all__ = ["Agreement"]
 
@@ -54,6 +56,7 @@ class Agreement:
         self._channels = channels
         self._ignored = ignored
         self._features = [CREDIT, DRAIN] if settings.binary is None else [CREDIT, DRAIN, MSGPACK]
+        self._limits = settings.limits
         self._agreed = False
         self._drains = False
         """Whether both sides know what draining is."""
@@ -70,8 +73,15 @@ class Agreement:
 
     def connection_made(self) -> None:
         """Speak first, before anything else is sent, and do not wait for an answer: a plain peer gives none."""
+        self._limits = self._settings.limits
         if self._settings.extensions and self._dialer:
-            self._out.say(write_control(Hello(VERSION, self._features, announce(self._settings.limits))))
+            self._out.say(write_control(Hello(VERSION, self._features, announce(self._limits))))
+
+    def change(self, limits: Limits) -> None:
+        """This side has other bounds from now on."""
+        self._limits = limits
+        if self._agreed:
+            self._out.say(write_control(Changed(announce(limits))))
 
     def opened(self) -> None:
         """The `open` handlers are done."""
@@ -147,7 +157,9 @@ class Agreement:
                 channel._credited(control.n, control.bytes)
         elif isinstance(control, Drain):
             self._drain_heard(control)
-        elif self._agreed or isinstance(control, Hello) is self._dialer:
+        elif isinstance(control, Changed) and self._agreed:
+            self._out.agree(None, control.limits)
+        elif isinstance(control, Changed) or self._agreed or isinstance(control, Hello) is self._dialer:
             self._ignored["control message out of place"] += 1
         elif isinstance(control, Hello) and control.v < VERSION:
             self._ignored["hello of another version"] += 1
@@ -155,7 +167,9 @@ class Agreement:
             self._agreed = True
             if isinstance(control, Hello):
                 # Before anything else: what comes after it may use what was agreed.
-                self._out.say(write_control(Welcome(self._features, announce(self._settings.limits))))
+                self._out.say(write_control(Welcome(self._features, announce(self._limits))))
+            elif self._limits is not self._settings.limits:  # since our hello
+                self.change(self._limits)
             self._apply({*control.features} & {*self._features}, control.limits)
             if self._drains and self._closing_at is not None:  # its hello was on its way
                 self._ask_for_quiet(self._closing_at)

@@ -36,6 +36,9 @@ class CloseCode(IntEnum):
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
     """Never on the wire."""
+    UNAUTHORIZED = 3000
+    FORBIDDEN = 3003
+    TIMEOUT = 3008
     ACCOUNTING = 4400
     SLOW_CONSUMER = 4408
     FENCED = 4409

@@ -230,6 +230,8 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
 
 
 class WebSocketServerConnection(_Pushing, ServerConnection):
+    __slots__ = ("_open_timeout", "_patience", "asked")
+
     asked: Handshake
     """What the client wanted, and what it is to get."""
 
@@ -247,6 +249,7 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         """The client has said what it wants; how long the answer takes is nothing of its doing."""
         if self._patience is not None:
             self._patience.cancel()
+            self._patience = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.requested()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from ._key import PeerState
 from ._messages import Inbound
 from ._reading import Upload
 from ._signature import injectable
@@ -18,8 +19,6 @@ from .errors import BadArguments
 from .stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
     from .anonymous import AnonymousChannel
     from .peer import Peer
 
@@ -157,10 +156,9 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         self._message.a[1:] = args
 
     @property
-    def state(self) -> MutableMapping[str, Any]:
+    def state(self) -> PeerState:
         """The peer's state."""
-        state: MutableMapping[str, Any] = self.peer.state
-        return state
+        return self.peer.state
 
     def channel(self) -> AnonymousChannel:
         """An anonymous channel for the requestor: register handlers on it, then return it as the result.

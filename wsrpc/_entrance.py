@@ -162,7 +162,10 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         raise ValueError(f"a handshake is refused with an HTTP status from 400 to 599, got {status!r}")
     if not isinstance(body, str):
         raise TypeError(f"the body of a refusal is text, got {type(body).__name__}")
-    body.encode()
+    try:
+        body.encode()
+    except UnicodeEncodeError:  # without its context: what cannot be sent cannot be logged either
+        raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
     for name, value in rejected.headers.items():
         check_header(name, value)
 

@@ -5,8 +5,8 @@ Each is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exa
 
 The dialer says `Hello` first of all and goes on without waiting; the acceptor answers `Welcome` before anything else
 that it sends after reading it. A plain peer never answers. After that both know what the other can do and what it
-accepts. A consumer says `Credit` to tell a producer how far it may go. A server that is about to close says `Drain`,
-and its client answers with the same once it begins nothing new.
+accepts; `Changed` says that this has changed. A consumer says `Credit` to tell a producer how far it may go. A server
+that is about to close says `Drain`, and its client answers with the same once it begins nothing new.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "DRAIN",
     "MSGPACK",
     "Announced",
+    "Changed",
     "Credit",
     "Drain",
     "Hello",
@@ -59,6 +60,12 @@ class Welcome(Struct, tag_field="t", tag="welcome"):
     limits: Announced
 
 
+class Changed(Struct, tag_field="t", tag="limits"):
+    """The bounds of whoever says it have changed since its hello or welcome."""
+
+    limits: Announced
+
+
 class Credit(Struct, tag_field="t", tag="credit"):
     """``n`` items of ``bytes`` bytes are granted on channel ``h``, counted from its beginning."""
 
@@ -75,7 +82,7 @@ class Drain(Struct, tag_field="t", tag="drain"):
 
 class _Control(Struct, forbid_unknown_fields=True):
     ours: bool = msgspec.field(name="ws-wrapper")
-    wsrpc: Hello | Welcome | Credit | Drain
+    wsrpc: Hello | Welcome | Changed | Credit | Drain
 
 
 _encode = msgspec.json.Encoder().encode
@@ -87,7 +94,7 @@ def announce(limits: Limits) -> Announced:
     return Announced(limits.message, limits.running, limits.waiting, limits.waiting_bytes)
 
 
-def write_control(message: Hello | Welcome | Credit | Drain) -> bytes:
+def write_control(message: Hello | Welcome | Changed | Credit | Drain) -> bytes:
     """The JSON text of a control message."""
     return _encode(_Control(False, message))
 

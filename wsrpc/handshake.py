@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
+from ._key import PeerState
 from .errors import HandshakeRejected
 from .limits import Limits
 from .transport import ConnectionInfo
@@ -66,7 +67,7 @@ class Handshake:
         self.limits = limits or Limits()
         self.compression = compression
         self.response_headers: dict[str, str] = {}
-        self.state: dict[str, Any] = {}
+        self.state = PeerState()
         self.principal: object = None
         self._subprotocol: str | None = None
 
@@ -113,7 +114,7 @@ class Handshake:
         )
 
     def __repr__(self) -> str:
-        return f"<Handshake {self.path} from {self.remote}>"
+        return f"<Handshake {self.path!r} from {self.remote}>"
 
 
 HandshakeFunction = Callable[[Handshake], Any]

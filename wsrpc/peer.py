@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
@@ -30,6 +30,7 @@ from ._channels import Channels
 from ._close import CloseCode, CloseInfo, check_close
 from ._context import CURRENT, Context, current_context, in_context
 from ._intake import Intake
+from ._key import Key, PeerState
 from ._lifecycle import Closers, Opening, State, Unfinished, call_handler, finish_all, fire, move
 from ._messages import Inbound
 from ._opening import Opener
@@ -42,6 +43,7 @@ from ._signature import injectable
 from ._types import check_name
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
+from .limits import Limits
 from .router import Registrar
 from .transport import ConnectionInfo, Transport
 
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Peer", "current_peer"]
 
+T = TypeVar("T")
+
 logger = logging.getLogger("wsrpc")
 
 
@@ -57,8 +61,9 @@ logger = logging.getLogger("wsrpc")
 class Peer(Registrar, Caller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 
-    ``id`` names it in logs; ``state`` is the application's own mapping; ``ignored`` counts what the protocol
-    says to ignore, by kind.
+    ``id`` names it, also in logs; ``state`` is the application's own mapping (see `Key`), on a server the one that
+    `on_handshake` filled; ``principal`` is who it is, as that said. ``ignored`` counts what the protocol says to
+    ignore, by kind.
     """
 
     def __init__(
@@ -72,8 +77,10 @@ class Peer(Registrar, Caller):
         keeps_offline: bool = False,
     ) -> None:
         self.id = secrets.token_hex(8)
-        self.state: dict[str, Any] = {}
+        self.state = PeerState()
+        self.principal: object = None
         self.ignored: Counter[str] = Counter()
+        self._settings = settings
         self._limits = limits = settings.limits
         codec = settings.codec
         self._dialer = dialer
@@ -187,6 +194,34 @@ class Peer(Registrar, Caller):
         return len(self._anonymous)
 
     @property
+    def limits(self) -> Limits:
+        """The bounds of the connection.
+
+        ``peer.limits = peer.limits.replace(message=4096)`` takes inbound messages of that size from now on, in an
+        `open` handler for instance; a wsrpc peer is told, and raises `MessageTooBig` for larger ones. What it has sent
+        before may still be too large, and close with 1009. It holds for this connection; all other bounds are settled
+        by its opening handshake, see `Handshake.limits`.
+
+        Raises:
+            ConnectionLost: on assigning, if there is no connection.
+            TypeError, ValueError: on assigning anything but bounds that differ in ``message`` alone.
+        """
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        given: Any = limits
+        if not isinstance(given, Limits):
+            raise TypeError(f"peer.limits is a wsrpc.Limits, got {given!r}")
+        if given.replace(message=self._limits.message) != self._limits:
+            raise ValueError("of peer.limits only message= may change while connected; on_handshake sets the others")
+        if self._session is None:
+            raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
+        self._limits = given
+        self._session.transport.largest = given.message
+        self._agreement.change(given)
+
+    @property
     def dropped(self) -> int:
         """Broadcasts that were left out because this peer reads too slowly; see `Server` for the policies."""
         return 0 if self._behind is None else self._behind.dropped
@@ -207,11 +242,23 @@ class Peer(Registrar, Caller):
             raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
         return self._membership.home
 
-    def get(self, key: str, default: Any = None) -> Any:
+    @overload
+    def get(self, key: Key[T], default: None = None) -> T | None: ...
+    @overload
+    def get(self, key: Key[T], default: T) -> T: ...
+    @overload
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def get(self, key: Any, default: Any = None) -> Any:
         """``state.get``, by the name that ws-wrapper gives it."""
         return self.state.get(key, default)
 
-    def set(self, key: str, value: Any) -> None:
+    @overload
+    def set(self, key: Key[T], value: T) -> None: ...
+    @overload
+    def set(self, key: str, value: Any) -> None: ...
+
+    def set(self, key: Any, value: Any) -> None:
         """``state[key] = value``, by the name that ws-wrapper gives it."""
         self.state[key] = value
 
@@ -332,6 +379,7 @@ class Peer(Registrar, Caller):
         self._out.user_closed = False
         self._session = session
         self._become(State.OPENING)
+        self._limits = self._settings.limits
         self._agreement.connection_made()
         self._log(logging.INFO, "connected")
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.

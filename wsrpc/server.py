@@ -95,6 +95,7 @@ class Server(Registrar):
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
         self._peers: dict[Peer, None] = {}
+        self._by_id: dict[str, Peer] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
         self._listeners: set[Port] = set()
         self._closed = False
@@ -300,6 +301,7 @@ class Server(Registrar):
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         if handshake is not None:
             peer.state = handshake.state
+            peer.principal = handshake.principal
         try:
             self._rooms.admit(peer, transport)
         except Exception as exc:
@@ -307,10 +309,10 @@ class Server(Registrar):
             await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
             raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
         self._peers[peer] = None
+        self._by_id[peer.id] = peer
 
         def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
-            self._peers.pop(peer, None)
-            self._rooms.leave_all(peer)
+            self._forget(peer)
             # What still runs for it must not outlive the server; it also keeps the peer in this set.
             self._leaving.add(peer)
             return info
@@ -319,11 +321,15 @@ class Server(Registrar):
         try:
             peer.bind(transport)
         except BaseException:
-            self._peers.pop(peer, None)
-            self._rooms.leave_all(peer)
+            self._forget(peer)
             raise
         await peer.wait_opened()
         return peer
+
+    def _forget(self, peer: Peer) -> None:
+        self._peers.pop(peer, None)
+        self._by_id.pop(peer.id, None)
+        self._rooms.leave_all(peer)
 
     async def close(self, drain: float = 0.0) -> None:
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
@@ -382,6 +388,10 @@ class Server(Registrar):
     def peers(self) -> tuple[Peer, ...]:
         """The connected peers, in the order in which they came."""
         return tuple(self._peers)
+
+    def peer(self, id: str, /) -> Peer | None:
+        """The connected peer with this `Peer.id`; None if there is none, any more."""
+        return self._by_id.get(id)
 
     async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
         """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others, and one whose

@@ -42,8 +42,11 @@ async def dial(
     subprotocols: Sequence[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
+    compression: bool = False,
 ) -> PicowsTransport:
     """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
+
+    ``compression`` changes nothing: picows has none to offer.
 
     Raises:
         HandshakeRejected: the server answered with another status than 101.

@@ -1,4 +1,4 @@
-"""Says its port; ``COUNT SIZE`` emits that to all, and answers with seconds, failures and resident bytes."""
+"""``HARD_CAP`` as argument. Says its port; ``COUNT SIZE`` emits that to all, and answers with seconds, failures and resident bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from wsrpc import Server
+from wsrpc import Limits, Server
 
 
 def resident() -> int:
@@ -33,9 +33,9 @@ async def emit(server: Server, count: int, size: int) -> dict[str, float]:
     }
 
 
-async def main() -> None:
+async def main(hard_cap: int) -> None:
     logging.disable()
-    server = Server()
+    server = Server(limits=Limits(hard_cap=hard_cap))
     loop = asyncio.get_running_loop()
     async with server.listen() as listener:
         print(listener.port, flush=True)
@@ -45,4 +45,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(int(sys.argv[1])))

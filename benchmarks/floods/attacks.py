@@ -1,6 +1,6 @@
-"""The attackers: ``python -m benchmarks.floods.attacks NAME PORT`` floods until its stdin ends; says when it begins.
+"""The attackers: ``python -m benchmarks.floods.attacks NAME PORT [MOST]`` floods until its stdin ends, and says when it begins.
 
-All on bare sockets of 127.0.0.1, with a number of connections that is bounded.
+All on bare sockets of 127.0.0.1, with a number of connections that is bounded, by ``MOST``, too.
 """
 
 from __future__ import annotations
@@ -136,6 +136,17 @@ async def cancels(port: int, began: Callable[[], None]) -> None:
     await pour(port, began, pieces)
 
 
+async def joins(port: int, began: Callable[[], None]) -> None:
+    number = 0
+
+    def pieces() -> bytes:
+        nonlocal number
+        number += 1000
+        return b"".join(frame(f'{{"i":{i},"c":"rooms","a":["join","{i}"]}}') for i in range(number - 999, number + 1))
+
+    await pour(port, began, pieces)
+
+
 async def unknown_events(port: int, began: Callable[[], None]) -> None:
     piece = frame('{"a":["nobody",1]}') * 4000
     await pour(port, began, lambda: piece)
@@ -157,14 +168,16 @@ ATTACKS: dict[str, tuple[Callable[[int, Callable[[], None]], Awaitable[None]], i
     "handshakes": (handshakes, AT_ONCE),
     "refusals": (refusals, AT_ONCE),
     "cancels": (cancels, EAGER),
+    "joins": (joins, EAGER),
     "unknown events": (unknown_events, EAGER),
     "unknown requests": (unknown_requests, EAGER),
     "large messages": (large_messages, EAGER),
 }
 
 
-async def main(name: str, port: int) -> None:
+async def main(name: str, port: int, most: int) -> None:
     attack, count = ATTACKS[name]
+    count = min(count, most)
     loop = asyncio.get_running_loop()
     begun = 0
 
@@ -191,4 +204,4 @@ async def main(name: str, port: int) -> None:
 
 if __name__ == "__main__":
     os.nice(19)  # whoever measures on the same core comes first
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else SLOW))

@@ -26,6 +26,7 @@ async def main(open_timeout: float) -> None:
     server = Server(limits=Limits(open_timeout=open_timeout))
     server.on("echo", lambda value: value)
     server.on("wait", asyncio.Event().wait)
+    server.on_join(lambda peer, room: True)
     loop = asyncio.get_running_loop()
     async with server.listen() as listener:
         print(listener.port, flush=True)

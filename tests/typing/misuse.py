@@ -13,6 +13,8 @@ from wsrpc import (
     ConnectionInfo,
     ConnectionLost,
     Context,
+    Handshake,
+    Key,
     Limits,
     Peer,
     Retry,
@@ -144,6 +146,29 @@ def states(lost: ConnectionLost) -> None:
         print("never")
 
 
+VISITS = Key[int]("visits")
+
+
+async def identity(peer: Peer, handshake: Handshake) -> None:
+    peer.state[VISITS] = "many"  # error
+    peer.set(VISITS, "many")  # error
+    text: str = peer.state[VISITS]  # error
+    number: int = peer.get(VISITS)  # error
+    print(text, number, peer.get(VISITS, "none"))  # error
+    await server.peer("0123").emit("news")  # error
+    Server(trusted_proxies=[10])  # error
+    Server(origins=5)  # error
+    handshake.response_headers["X-Number"] = 5  # error
+    handshake.limits = None  # error
+    peer.limits = 4096  # error
+
+
+@server.on_handshake  # error
+def not_a_gate(peer: Peer) -> None: ...
+
+
+@server.on_handshake  # error
+def not_a_gate_either() -> None: ...
 async def rooms_take_what_they_say(peer: Peer) -> None:
     Server(slow="drop")  # error
     server.room("prices", allow=True)  # error

@@ -31,13 +31,16 @@ from wsrpc import (
     Context,
     EmitReport,
     HandlerFailed,
+    Handshake,
     JsonCodec,
     KeepLatest,
+    Key,
     Limits,
     Message,
     MsgpackCodec,
     Peer,
     PeerError,
+    PeerState,
     Receiver,
     Reconnect,
     ReconnectInfo,
@@ -85,7 +88,7 @@ def add(a: int, b: int = 0) -> int:
 
 @server.on("whoami")
 async def whoami(peer: Peer, ctx: Context) -> str:
-    assert_type(peer.state, dict[str, Any])
+    assert_type(peer.state, PeerState)
     assert_type(ctx.event, str)
     return str(ctx.state["user"])
 
@@ -262,6 +265,7 @@ async def opened(peer: Peer) -> None:
     assert_type(peer.info, ConnectionInfo)
     print(peer.info.path, peer.info.query.get("token"), peer.info.headers["user-agent"], peer.id)
     peer.set("user", "Ada")
+    peer.limits = peer.limits.replace(message=4096)
     print(peer.get("user"), peer.connected, peer.pending, peer.ignored["foreign"])
     await peer.close(CloseCode.POLICY_VIOLATION, "no")
     await peer.wait_closed()
@@ -287,6 +291,54 @@ async def seen(peer: Peer, message: Message) -> None:
 async def again(info: ReconnectInfo) -> None:
     assert_type(info.downtime, float)
     assert_type(info.attempts, int)
+
+
+# ---------------------------------------------------------------- who it is
+
+ITEM = Key[Item]("item")
+VISITS: Key[int] = Key("visits")
+
+
+@server.on_handshake
+async def gate(handshake: Handshake) -> None:
+    assert_type(handshake.bearer_token, str | None)
+    assert_type(handshake.remote, tuple[str, int] | None)
+    if handshake.query.get("name") is None:
+        handshake.reject(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+    handshake.principal = handshake.query["name"]
+    handshake.state[ITEM] = Item("first")
+    handshake.state["anything"] = 5
+    handshake.limits = handshake.limits.replace(message=4096)
+    handshake.response_headers["X-Served-By"] = "me"
+
+
+def no_pages(handshake: Handshake) -> bool:
+    return False
+
+
+Server(origins=["https://example.com"], trusted_proxies=["10.0.0.0/8"], compression=True)
+Server(origins=no_pages)
+Server(origins=wsrpc.ANY_ORIGIN)
+
+
+async def with_types(peer: Peer, ctx: Context) -> None:
+    assert_type(peer.state[ITEM], Item)
+    assert_type(ctx.state[ITEM], Item)
+    assert_type(peer.state.get(ITEM), Item | None)
+    assert_type(peer.get(ITEM), Item | None)
+    assert_type(peer.get(VISITS, 0), int)
+    assert_type(peer.state.setdefault(VISITS, 0), int)
+    assert_type(peer.state.pop(VISITS), int)
+    peer.state[VISITS] += 1
+    peer.set(ITEM, Item("second"))
+    peer.set("anything", "else")
+    assert ITEM in peer.state
+    del peer.state[ITEM]
+    print(peer.state["user"].name, peer.get("user", "nobody"), peer.principal)
+    found = server.peer("0123")
+    assert_type(found, Peer | None)
+    if found is not None:
+        await found.emit("news")
 
 
 # ---------------------------------------------------------------- serving and dialing
@@ -393,9 +445,9 @@ class Tube:
     """A transport of one's own, without wsrpc as a base class."""
 
     def __init__(self) -> None:
-        self.largest = 2**20
         self.info = ConnectionInfo(path="/tube", remote=("::1", 1))
         self.unsent = 0
+        self.largest = 1024
         self.receiver: Receiver | None = None
 
     def start(self, receiver: Receiver, /) -> None:
@@ -417,8 +469,7 @@ class Tube:
 
     def abort(self) -> None: ...
 
-    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
-        raise NotImplementedError
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None: ...
 
     def pause_receiving(self) -> None: ...
 

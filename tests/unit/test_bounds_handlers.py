@@ -12,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import TEXT, raw_client
 
-from wsrpc import Client, Overloaded, StreamOverflow, TooManyRequests
+from wsrpc import Client, Overloaded, RpcError, StreamOverflow, TooManyRequests
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -160,3 +160,16 @@ async def test_a_producer_that_knows_no_flow_control_overflows_the_queue() -> No
         with pytest.raises(StreamOverflow):
             await rest()
         assert 8 <= read <= 12, "what fitted is read first"
+
+
+async def test_more_rooms_than_may_be_are_refused() -> None:
+    async with beside(AMPLE.replace(rooms=2)) as world, Client(world.url, limits=AMPLE) as client:
+        world.server.on_join(lambda peer, room: True)
+        rooms = client.of("rooms")
+        for name in ("a", "b"):
+            await rooms.request("join", name)
+        with pytest.raises(RpcError, match="in 2 rooms already"):
+            await rooms.request("join", "c")
+        await world.goes_on()
+        assert [room.name for room in world.server.rooms] == ["a", "b"]
+    assert not world.server.rooms

@@ -68,6 +68,22 @@ async def test_at_the_hard_cap_emit_nowait_raises_and_an_answer_closes_with_4408
         assert info.reason == "slow consumer"
 
 
+async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says() -> None:
+    server = Server(limits=AMPLE.replace(high_water=10_000, behind=300_000), slow="drop_newest")
+    async with beside(AMPLE, server) as world, raw_client(world.port, receive_buffer=SMALL) as raw:
+        peer = await world.newest()
+        for emitted in range(1000):
+            report = await server.emit("n", PIECE)
+            assert not report.errors
+            if report.dropped:
+                break
+        assert report.dropped == 1 and peer.transport is not None
+        assert peer.transport.unsent <= 10_000 + len(PIECE) + 100
+        await world.goes_on()
+        for _ in range(emitted):  # all that came before, whole
+            assert len((await raw.next_frame()).payload) > len(PIECE)
+
+
 async def test_a_full_line_that_does_not_move_is_dropped() -> None:
     limits = AMPLE.replace(high_water=10_000, stall=0.2, ping_interval=None)
     async with beside(limits) as world, raw_client(world.port, receive_buffer=SMALL):

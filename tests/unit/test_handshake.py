@@ -20,7 +20,6 @@ async def test_state_and_subprotocol_and_headers_come_from_on_handshake() -> Non
         handshake.subprotocol = "b"
         handshake.response_headers["X-Served-By"] = "me"
 
-    server.on("who", lambda peer: peer.state["user"])
     async with server.listen() as listener:
         async with Client(listener.url + "a?x=1", auth="ada", subprotocols=["a", "b"]) as client:
             assert client.peer.info.subprotocol == "b"

@@ -184,7 +184,7 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
         (reject(600), "status from 400 to 599, got 600"),
         (reject("401"), "status from 400 to 599, got '401'"),
         (reject(401, b"bytes"), "the body of a refusal is text"),
-        (reject(401, "\ud800"), "surrogates not allowed"),
+        (reject(401, "\ud800"), "has lone surrogates"),
         (reject(401, headers={"X-A": "a\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
         (reject(401, headers={"X A": "a"}), "a header's name is a word"),
         (answers("X-A", "token\nX-B: b"), "'X-A' has a character that cannot be sent"),

@@ -1,0 +1,221 @@
+"""Who a peer is: ids, state, principal, and finding one again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client, Context, Handshake, Key, Peer, PeerState, Reconnect, Server
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+NAME = Key[str]("name")
+VISITS = Key[int]("visits")
+
+
+# ---------------------------------------------------------------- ids
+
+
+async def test_open_is_told_the_id_and_the_token() -> None:
+    """C3: what a server knows of a client from its first moment on."""
+    server = Server()
+    told: list[tuple[str, object]] = []
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        handshake.state["token"] = handshake.bearer_token
+
+    @server.on("open")
+    def opened(peer: Peer) -> None:
+        told.append((peer.id, peer.state["token"]))
+
+    async with server.listen() as listener:
+        async with Client(listener.url, auth="ada", proxy=None), Client(listener.url, auth="bob", proxy=None):
+            assert told == [(peer.id, peer.state["token"]) for peer in server.peers]
+    assert {token for _, token in told} == {"ada", "bob"}
+    assert len({id for id, _ in told}) == 2
+
+
+async def test_a_push_to_one_client_by_its_id() -> None:
+    """C6."""
+    server = Server()
+
+    @server.on("my id")
+    def my_id(peer: Peer) -> str:
+        return peer.id
+
+    got: dict[str, list[str]] = {"ada": [], "bob": []}
+    async with server.listen() as listener:
+        async with Client(listener.url, proxy=None) as ada, Client(listener.url, proxy=None) as bob:
+            ada.on("news", got["ada"].append)
+            bob.on("news", got["bob"].append)
+            bob.on("age", lambda: 42)
+            id = await bob.request("my id", returns=str)
+            peer = server.peer(id)
+            assert peer is not None and peer.id == id
+            await peer.emit("news", "for bob")
+            assert await peer.request("age") == 42
+            assert got == {"ada": [], "bob": ["for bob"]}
+
+
+async def test_there_is_no_peer_by_another_id_or_after_the_end() -> None:
+    server = Server()
+    seen: list[Peer | None] = []
+    server.on("open", lambda peer: seen.append(server.peer(peer.id)))
+    server.on("close", lambda peer, info: seen.append(server.peer(peer.id)))
+    assert server.peer("nobody") is None
+    async with connect(server) as client:
+        (peer,) = server.peers
+        assert server.peer(peer.id) is peer
+        assert server.peer(client.peer.id) is None  # that is the client's own name for it
+    assert server.peer(peer.id) is None
+    assert seen == [peer, None]
+
+
+async def test_another_connection_is_another_peer() -> None:
+    server = Server()
+    server.on_handshake(lambda handshake: handshake.state.update(visits=1))
+    client = Client()
+    ids: list[str] = []
+    for _ in range(2):
+        async with connect(server, client=client):
+            (peer,) = server.peers
+            ids.append(peer.id)
+            assert peer.state == {"visits": 1}
+            peer.state["visits"] += 1
+    assert len(set(ids)) == 2
+
+
+# ---------------------------------------------------------------- state
+
+
+async def test_handlers_see_what_on_handshake_left() -> None:
+    server = Server()
+
+    @server.on_handshake
+    async def gate(handshake: Handshake) -> None:
+        await asyncio.sleep(0)
+        handshake.state[NAME] = handshake.query["name"]
+        handshake.principal = ("user", handshake.query["name"])
+
+    @server.on("who")
+    def who(ctx: Context, peer: Peer) -> list[Any]:
+        assert ctx.state is peer.state
+        return [peer.get(NAME), peer.get("name"), peer.get("nothing"), peer.get("nothing", 5), str(peer.principal)]
+
+    async with connect(server, path="/?name=ada") as one, connect(server, path="/?name=bob") as other:
+        assert await one.request("who") == ["ada", "ada", None, 5, "('user', 'ada')"]
+        assert (await other.request("who"))[0] == "bob"
+
+
+async def test_without_a_handshake_nobody_is_known() -> None:
+    async with connect(Server()) as client:
+        assert client.peer.state == {}
+        assert client.peer.principal is None
+
+
+async def test_get_and_set_as_in_ws_wrapper() -> None:
+    """W13."""
+    async with connect(Server()) as client:
+        peer = client.peer
+        peer.set("user", "ada")
+        assert peer.get("user") == peer.state["user"] == "ada"
+        assert peer.get("none") is None
+        assert peer.get("none", 5) == 5
+        peer.set(VISITS, 1)
+        assert peer.get("visits") == peer.get(VISITS) == 1
+
+
+def test_a_key_stands_for_its_name() -> None:
+    state = PeerState()
+    state[VISITS] = 1
+    state["visits"] += 1
+    assert state[VISITS] == state["visits"] == 2
+    assert state.setdefault(VISITS, 7) == 2
+    assert state.setdefault(NAME, "ada") == state["name"] == "ada"
+    assert VISITS in state and "visits" in state
+    assert state == {"visits": 2, "name": "ada"}
+    assert [type(key) for key in state] == [str, str]
+    assert json.loads(json.dumps(state)) == {"visits": 2, "name": "ada"}
+    assert state.pop(VISITS) == 2
+    del state[NAME]
+    assert state.get(NAME) is None and state.get(NAME, "nobody") == "nobody"
+    with pytest.raises(KeyError, match="name"):
+        state[NAME]
+
+
+def test_keys_of_a_name_are_equal() -> None:
+    assert Key[int]("visits") == VISITS == Key[str]("visits") == "visits"
+    assert VISITS != NAME and VISITS != 5
+    assert repr(VISITS) == "Key('visits')"
+    with pytest.raises(TypeError, match="made of a name"):
+        Key[int](5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+# ---------------------------------------------------------------- what the contract does not cover
+
+
+async def test_the_library_s_own_connection_is_at_hand() -> None:
+    """E8."""
+    server = Server()
+    async with server.listen() as listener:
+        async with Client(listener.url, proxy=None) as client:
+            (peer,) = server.peers
+            for side in (peer, client.peer):
+                assert side.info.underlying.transport.get_extra_info("socket") is not None
+            assert peer.info.local == ("127.0.0.1", listener.port)
+
+
+# ---------------------------------------------------------------- a token that runs out
+
+TOKEN_EXPIRED = 4401
+
+
+async def test_a_client_whose_token_ran_out_comes_back_with_a_fresh_one() -> None:
+    valid = {"first": 0.05, "second": 1000.0}  # seconds
+    endings: list[tuple[int, str, bool]] = []
+    server = Server()
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        token = handshake.bearer_token
+        if token not in valid:
+            handshake.reject(401, "bad token")
+        handshake.state["token"] = token
+
+    @server.on("open")
+    def opened(peer: Peer) -> None:
+        async def expire() -> None:
+            await asyncio.sleep(valid[peer.state["token"]])
+            await peer.close(TOKEN_EXPIRED, "token expired")
+
+        peer.state["expiry"] = asyncio.create_task(expire())
+
+    @server.on("close")
+    def closed(peer: Peer) -> None:
+        peer.state["expiry"].cancel()
+
+    @server.on("who")
+    def who(peer: Peer) -> object:
+        return peer.state["token"]
+
+    tokens = iter(valid)
+
+    async def fresh_token() -> str:
+        await asyncio.sleep(0)
+        return next(tokens)
+
+    async with server.listen() as listener:
+        client = Client(listener.url, auth=fresh_token, reconnect=Reconnect(initial=0.01), proxy=None)
+        client.on("close", lambda peer, info: endings.append((info.code, info.reason, info.will_reconnect)))
+        async with client:
+            assert await client.request("who") == "first"
+            await turns_until(lambda: endings)
+            assert await client.request("who") == "second"
+            assert endings == [(TOKEN_EXPIRED, "token expired", True)]

@@ -1,0 +1,95 @@
+"""`Key`: names an entry of `Peer.state`, and its type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+__all__ = ["Key", "PeerState"]
+
+T = TypeVar("T")
+
+
+class Key(Generic[T]):
+    """``USER = Key[User]("user")``: type checkers then know that ``peer.state[USER]`` is a ``User``.
+
+    It stands for its name: ``peer.state["user"]`` is the same entry. Nothing is checked when the program runs.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        given: Any = name
+        if not isinstance(given, str):
+            raise TypeError(f"a key is made of a name, as text, got {given!r}")
+        self.name = name
+        """What it is without its type."""
+
+    # As a key of a dict it is found under its name.
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Key):
+            return self.name == other.name
+        return self.name == other
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r})"
+
+
+class PeerState(dict[str, Any]):
+    """What an application keeps with a peer: a dict by name, or by `Key` for what has a type."""
+
+    __slots__ = ()
+
+    # Looking up by a Key needs nothing, since it equals its name; but what is kept is the name.
+
+    def _keep(self, key: Key[Any] | str, value: Any) -> None:
+        super().__setitem__(key.name if isinstance(key, Key) else key, value)
+
+    def _default(self, key: Key[Any] | str, default: Any = None) -> Any:
+        return super().setdefault(key.name if isinstance(key, Key) else key, default)
+
+    if TYPE_CHECKING:
+        # What dict says of a default of another type than the values' comes to Any here.
+
+        @overload
+        def __getitem__(self, key: Key[T], /) -> T: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: Any, /) -> Any: ...
+
+        @overload
+        def __setitem__(self, key: Key[T], value: T, /) -> None: ...
+        @overload
+        def __setitem__(self, key: str, value: Any, /) -> None: ...
+        def __setitem__(self, key: Any, value: Any, /) -> None: ...
+
+        @overload
+        def get(self, key: Key[T], default: None = None, /) -> T | None: ...
+        @overload
+        def get(self, key: Key[T], default: T, /) -> T: ...
+        @overload
+        def get(self, key: str, default: Any = None, /) -> Any: ...
+        def get(self, key: Any, default: Any = None, /) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+        @overload
+        def setdefault(self, key: Key[T], default: T, /) -> T: ...
+        @overload
+        def setdefault(self, key: str, default: Any = None, /) -> Any: ...
+        def setdefault(self, key: Any, default: Any = None, /) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+        @overload
+        def pop(self, key: Key[T], /) -> T: ...
+        @overload
+        def pop(self, key: Key[T], default: T, /) -> T: ...
+        @overload
+        def pop(self, key: str, default: Any = ..., /) -> Any: ...
+        def pop(self, key: Any, default: Any = None, /) -> Any: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+
+        def __delitem__(self, key: Key[Any] | str, /) -> None: ...
+
+    else:
+        __setitem__ = _keep
+        setdefault = _default
