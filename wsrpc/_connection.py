@@ -12,7 +12,6 @@ which on a dead one it never has, and it ends the connection by a closing handsh
 from __future__ import annotations
 
 import asyncio
-import asyncio
 import logging
 import sys
 from contextlib import suppress
@@ -39,8 +38,8 @@ LIBRARY_LOGGER.setLevel(logging.WARNING)
 
 READ, READ_OF_LARGE = 16 * 1024, 256 * 1024
 """Bytes that one read takes at most, and one in the middle of a large message. (asyncio's own is the latter. Full of
-small messages it is ten thousand of them, which are dealt with in one go; with four connections that send on and on, the
-others waited for a third of a second.)"""
+small messages it is ten thousand of them, which are dealt with in one go; with four connections that send on and on,
+the others waited for a third of a second.)"""
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 

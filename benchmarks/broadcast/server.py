@@ -1,4 +1,4 @@
-"""``HARD_CAP`` as argument. Says its port; ``COUNT SIZE`` emits that to all, and answers with seconds, failures and resident bytes."""
+"""Says its port; a line ``COUNT SIZE`` emits that to all, and is answered with what it took. Its argument is the cap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attackers: ``python -m benchmarks.floods.attacks NAME PORT [MOST]`` floods until its stdin ends, and says when it begins.
+"""The attackers: ``python -m benchmarks.floods.attacks NAME PORT [MOST]`` floods until its stdin ends.
 
 All on bare sockets of 127.0.0.1, with a number of connections that is bounded, by ``MOST``, too.
 """

@@ -21,8 +21,8 @@ def holds(server: Server) -> str:
 
 
 async def main(open_timeout: float) -> None:
-    # What is refused is logged as it is by default, to nowhere: a disk is not what is measured.
-    logging.getLogger("wsrpc").addHandler(logging.StreamHandler(open(os.devnull, "w")))
+    # What is refused is logged as it is by default, but to nowhere: a disk is not what is measured.
+    logging.getLogger("wsrpc").addHandler(logging.FileHandler(os.devnull))
     server = Server(limits=Limits(open_timeout=open_timeout))
     server.on("echo", lambda value: value)
     server.on("wait", asyncio.Event().wait)

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""``python -m benchmarks.idle.server KIND PING_INTERVAL`` says its port, and after each line what it has cost."""
-=======
 """``python -m benchmarks.idle.server KIND PING_INTERVAL`` says its port, then answers each line with its cost."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ MOST = 40
 """Attackers of a kind."""
 CALLS = 10
 SPARE = 40
-"""Objects that may be more than before, of what asyncio and the library keep for a while; each attack makes thousands."""
+"""Objects that may be more than before, which asyncio and the library keep for a while; an attack makes thousands."""
 
 
 @asynccontextmanager
