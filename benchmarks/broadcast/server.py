@@ -1,4 +1,4 @@
-"""Says its port; a line ``COUNT SIZE`` emits that to all, and is answered with what it took. Its argument is the cap."""
+"""Says its port; a line ``COUNT SIZE`` emits that to all, and is answered with what it took. Argument: the hard cap."""
 
 from __future__ import annotations
 
