@@ -49,6 +49,8 @@ class Result(msgspec.Struct, kw_only=True):
     cpu_ratio: float = 0.0
     """The same by answers per second of the server's CPU time. It agrees with `ratio` where the server was
     the limit and had a core to itself, and is the one to trust where other work disturbed the run."""
+    own_ratio: float | None = None
+    """As `ratio`, to the bare echo that the same library makes."""
     rate: float = 0.0
     """Answers per second, the median."""
     server_cpu: float = 0.0
@@ -57,13 +59,18 @@ class Result(msgspec.Struct, kw_only=True):
     load_us: float = 0.0
     bad: int = 0
 
-    def summarise(self, base: list[Sample]) -> None:
-        """Fills in what follows from the samples; `base` are those of the first subject, round by round."""
+    def summarise(self, base: list[Sample], own: list[Sample] | None = None) -> None:
+        """Fills in what follows from the samples; `base` are those of the first subject, round by round.
+
+        `own` are those of the bare echo that the same library makes.
+        """
         samples = self.samples
         pairs = list(zip(samples, base, strict=True))
         ratios = [ours.rate / theirs.rate for ours, theirs in pairs]
         self.ratio, self.ratio_low, self.ratio_high = median(ratios), min(ratios), max(ratios)
         self.cpu_ratio = median(theirs.server_us / ours.server_us for ours, theirs in pairs)
+        if own is not None:
+            self.own_ratio = median(ours.rate / theirs.rate for ours, theirs in zip(samples, own, strict=True))
         self.rate = median(sample.rate for sample in samples)
         self.server_cpu = median(sample.server_cpu for sample in samples)
         self.load_busy = median(sample.load_busy for sample in samples)

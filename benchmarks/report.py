@@ -22,9 +22,9 @@ KEPT_UP = 0.97
 INTRODUCTION = f"""\
 {PENDING} requests pending on one connection. "ratio" is to the first line of each table: the median over the
 rounds, then the lowest and the highest. "by CPU" is the same by answers per second of server CPU time, the
-one to trust where other work disturbed the run. "server" is the share of its core; "load" is the share of
-time in which the load generator was not waiting, or that of a Python client. The µs are per answer. Of streams,
-an answer is an item."""
+one to trust where other work disturbed the run. "own" is the ratio to the bare echo of the same library.
+"server" is the share of its core; "load" is the share of time in which the load generator was not waiting,
+or that of a Python client. The µs are per answer. Of streams, an answer is an item."""
 
 SHARED_INTRODUCTION = f"""\
 small requests, one at a time, while {STREAMS} streams of {ITEM_BYTES // 1024} KiB items fill the line
@@ -33,7 +33,7 @@ small requests, one at a time, while {STREAMS} streams of {ITEM_BYTES // 1024} K
 
 SHARED_COLUMNS = ("", "p99 ratio", "(low-high)", "p50 ms", "p99 ms", "MB/s", "requests/s", "share", "")
 
-COLUMNS = ("", "ratio", "(low-high)", "by CPU", "answers/s", "server", "load", "server µs", "load µs", "")
+COLUMNS = ("", "ratio", "(low-high)", "by CPU", "own", "answers/s", "server", "load", "server µs", "load µs", "")
 
 
 def render(results: Sequence[Result], shared: SharedResult, facts: dict[str, str]) -> str:
@@ -65,6 +65,7 @@ def _row(result: Result) -> tuple[str, ...]:
         f"{result.ratio:.2f}",
         f"({result.ratio_low:.2f}-{result.ratio_high:.2f})",
         f"{result.cpu_ratio:.2f}",
+        "" if result.own_ratio is None else f"{result.own_ratio:.2f}",
         f"{result.rate:,.0f}",
         f"{result.server_cpu:.0%}",
         f"{result.load_busy:.0%}",

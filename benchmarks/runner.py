@@ -73,7 +73,7 @@ def _summaries(workload: str, subjects: list[Subject], samples: Samples) -> list
     for subject in subjects:
         measured = samples[workload, subject.key]
         result = Result(workload=workload, subject=subject.key, title=subject.title, samples=measured)
-        result.summarise(base)
+        result.summarise(base, samples[workload, subject.own] if subject.own else None)
         results.append(result)
     return results
 

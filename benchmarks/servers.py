@@ -89,6 +89,26 @@ def main(kind: str, port: int) -> None:
         case "wsrpc-async":
             asyncio.run(serve_with_wsrpc({"add": add_async, "echo": echo_async}, port))
         case _:
+            asyncio.run(serve_with_adapter(kind, port))
+
+
+async def serve_with_adapter(kind: str, port: int) -> None:
+    # Only here, so that a library that is missing does not take the other servers with it.
+    from . import adapters
+
+    handlers: dict[str, Callable[..., Any]] = {"add": add, "echo": echo}
+    match kind:
+        case "wsrpc-picows":
+            await adapters.serve_with_picows(handlers, port)
+        case "bare-aiohttp":
+            await adapters.serve_with_aiohttp(None, port)
+        case "wsrpc-aiohttp":
+            await adapters.serve_with_aiohttp(handlers, port)
+        case "bare-asgi":
+            await adapters.serve_with_uvicorn(None, port)
+        case "wsrpc-asgi":
+            await adapters.serve_with_uvicorn(handlers, port)
+        case _:
             sys.exit(f"unknown kind of server: {kind}")
 
 

@@ -37,6 +37,8 @@ class Subject:
     key: str
     title: str
     echoes: bool = False
+    own: str = ""
+    """The key of the bare echo that the same library makes, if that is among them."""
 
 
 WORKLOADS = (
@@ -49,6 +51,11 @@ SERVERS = (
     Subject("bare", "bare websockets echo", echoes=True),
     Subject("wsrpc", "wsrpc, def handlers"),
     Subject("wsrpc-async", "wsrpc, async def handlers"),
+    Subject("wsrpc-picows", "wsrpc on picows"),
+    Subject("bare-aiohttp", "bare aiohttp echo", echoes=True),
+    Subject("wsrpc-aiohttp", "wsrpc on aiohttp", own="bare-aiohttp"),
+    Subject("bare-asgi", "bare ASGI echo under uvicorn", echoes=True),
+    Subject("wsrpc-asgi", "wsrpc on ASGI under uvicorn", own="bare-asgi"),
     Subject("js", "JavaScript ws-wrapper on ws"),
     Subject("ceiling", "C echo (the generator's ceiling)", echoes=True),
 )

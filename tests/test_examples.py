@@ -20,7 +20,7 @@ ALONE = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in P
 async def start(name: str, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", str(EXAMPLES / name), *arguments),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -123,4 +123,15 @@ async def test_a_chat_is_a_conversation_over_one_channel_each() -> None:
         "Bob hears    Ada is here already [taken]",
         "Bob hears    goodbye",
         "Ada left     bored",
+    ]
+
+
+async def test_an_aiohttp_application_has_pages_and_a_websocket() -> None:
+    assert (await run("aiohttp_app.py")).splitlines() == [
+        "1 + 2 is 3",
+        "Ada hears: Bob is here",
+        "page: connected: Ada, Bob",
+        "answer: 2 heard it",
+        "Ada hears: lunch is ready",
+        "Bob hears: lunch is ready",
     ]

@@ -51,9 +51,11 @@ from .errors import (
 from .handshake import Handshake
 from .limits import Limits
 from .peer import Peer, current_peer
+from .raw import RawConnection
 from .rooms import Room, RoomChannel
 from .router import Router, RouterChannel
 from .server import Server, ServerChannel
+from .service import Service, method
 from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Transport
 from .websocket import WebSocketTransport
@@ -104,6 +106,7 @@ __all__ = [
     "PeerState",
     "ProtocolError",
     "QueueFull",
+    "RawConnection",
     "Receiver",
     "Reconnect",
     "ReconnectInfo",
@@ -118,6 +121,7 @@ __all__ = [
     "RpcError",
     "Server",
     "ServerChannel",
+    "Service",
     "SessionLost",
     "Stream",
     "StreamOverflow",
@@ -131,4 +135,5 @@ __all__ = [
     "current_peer",
     "dial",
     "is_transient",
+    "method",
 ]

@@ -55,7 +55,8 @@ class Agreement:
         self._out = out
         self._channels = channels
         self._ignored = ignored
-        self._features = [CREDIT, DRAIN] if settings.binary is None else [CREDIT, DRAIN, MSGPACK]
+        self.takes_raw: Callable[[], bool] = lambda: False
+        """Whether this side wants raw messages, binary ones among them."""
         self._limits = settings.limits
         self._agreed = False
         self._drains = False
@@ -70,6 +71,11 @@ class Agreement:
         self.reader: Reader
         self.silenced: Callable[[bool], None]
         """Told that the other side drains, and when that is over: given by the peer."""
+
+    @property
+    def _features(self) -> list[str]:
+        # Where binary messages are MessagePack, nobody could tell raw ones from them.
+        return [CREDIT, DRAIN] if self._settings.binary is None or self.takes_raw() else [CREDIT, DRAIN, MSGPACK]
 
     def connection_made(self) -> None:
         """Speak first, before anything else is sent, and do not wait for an answer: a plain peer gives none."""

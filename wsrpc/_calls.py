@@ -25,7 +25,7 @@ from ._scheduler import EAGER, Scheduler
 from ._serving import Serving
 from ._signature import Handler
 from ._source import as_source
-from ._types import RESERVED_EVENTS
+from ._types import RAW, RESERVED_EVENTS
 from .anonymous import AnonymousChannel
 from .errors import (
     BadArguments,
@@ -393,8 +393,10 @@ class Calls:
             exc._made_here = True
         error = self._answers.for_caller(exc, ctx.label)
         if ctx.id is None:
+            if ctx._message.c == RAW:
+                self._peer._tell("error", error if isinstance(error, BadArguments) else exc)
             if isinstance(error, BadArguments):
-                self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event, error)
+                self._owner._log(logging.WARNING, "event %r was dropped: %s", ctx.event or ctx.label, error)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
                 self.drop("unknown event", f"{error} (further ones are only counted in peer.ignored)")
             elif error is exc:

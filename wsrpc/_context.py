@@ -15,6 +15,7 @@ from ._key import PeerState
 from ._messages import Inbound
 from ._reading import Upload
 from ._signature import injectable
+from ._types import RAW
 from .errors import BadArguments
 from .stream import Stream
 
@@ -130,7 +131,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def event(self) -> str:
-        """The event's name."""
+        """The event's name; empty for a raw message, which is then the one of ``args``."""
         name: str = self._message.a[0]
         return name
 
@@ -143,8 +144,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def channel_name(self) -> str | None:
         """The named channel; None for the main one."""
-        name: str | None = self._message.c
-        return name
+        name = self._message.c
+        return name if isinstance(name, str) else None
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -192,6 +193,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def label(self) -> str:
         """What is handled, for a log: ``chat:say #7``."""
+        if self._message.c == RAW:
+            return "a raw message"
         scope = self._message.c if self._message.h is None else self._message.h
         where = "" if scope is None else f"{scope}:"
         which = "" if self.id is None else f" #{self.id}"

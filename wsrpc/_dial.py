@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI, parse_uri
 
 from ._connection import WebSocketClientConnection, library_options
 from ._url import BadURL, check_url
@@ -48,11 +48,7 @@ async def dial(
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
         ValueError: for a URL that is none.
     """
-    check_url(url, tls=ssl is not None)
-    try:
-        parse_uri(url)
-    except InvalidURI as exc:
-        raise BadURL(f"a URL names a host, got {url!r}") from exc
+    parse_url(url, tls=ssl is not None)
     limits = limits or Limits()
     options = library_options(limits)
     options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
@@ -77,6 +73,19 @@ async def dial(
         raise _rejected(exc) from exc
     assert isinstance(connection, WebSocketClientConnection)
     return connection.wsrpc
+
+
+def parse_url(url: str, *, tls: bool) -> WebSocketURI:
+    """The parts of a URL that may be dialed; ``tls`` as for `check_url`.
+
+    Raises:
+        BadURL: it may not.
+    """
+    check_url(url, tls=tls)
+    try:
+        return parse_uri(url)
+    except InvalidURI as exc:
+        raise BadURL(f"a URL names a host, got {url!r}") from exc
 
 
 def _rejected(exc: InvalidStatus) -> HandshakeRejected:

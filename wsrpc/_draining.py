@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ._close import CloseCode
 from ._lifecycle import Closers
+from ._raw_serving import RawServing
 from .peer import Peer
 
 __all__ = ["CLOSING", "Draining"]
@@ -26,14 +27,16 @@ class Draining:
 
     A peer is idle when no handler runs for it or waits for a place, no request to it is pending, no anonymous channel
     is open, what was accepted for it is written, and it has said, if it can, that nothing new is on its way.
-    ``closers`` are the tasks that wait for the end themselves.
+    ``closers`` are the tasks that wait for the end themselves. ``raw`` connections are left alone until their functions
+    end, or the time is over.
     """
 
-    def __init__(self, seconds: float, closers: Closers, peers: Iterable[Peer]) -> None:
+    def __init__(self, seconds: float, closers: Closers, peers: Iterable[Peer], raw: RawServing) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + min(seconds, LONGEST)
         self._closers = closers
         self._time: asyncio.Timeout | None = None
+        self._raw = raw
         self._peers = list(peers)
         for peer in self._peers:
             peer._drain(self._deadline)
@@ -48,9 +51,10 @@ class Draining:
         """Return when all are closed or the time is over; those that are left then are as they were."""
         try:
             async with asyncio.timeout_at(self._deadline) as self._time:
-                endings = await asyncio.gather(*map(self._leave, self._peers), return_exceptions=True)
+                leaving = [*map(self._leave, self._peers), self._raw.wait_done(self._closers)]
+                endings = await asyncio.gather(*leaving, return_exceptions=True)
         except TimeoutError:
-            if busy := sum(peer.connected for peer in self._peers):
+            if busy := sum(peer.connected for peer in self._peers) + len(self._raw.connections):
                 logger.warning("draining ends: %d connections are closed in the midst of their work", busy)
             return
         finally:

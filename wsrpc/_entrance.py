@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from ._introspect import location
 from ._origins import OriginRule, Origins
@@ -83,17 +83,18 @@ class Entrance:
         if result is not None:
             if inspect.iscoroutine(result):
                 result.close()
-            exc = TypeError("on_handshake returns an awaitable, for which this transport's library cannot wait")
-            raise self._refusal(handshake, exc)
+            _refuse(handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait"))
 
     def _ask(self, handshake: Handshake) -> Awaitable[Any] | None:
         self.begin()
-        if self._closed:
+        if self._closed:  # whoever else's HTTP server this is may go on listening
             raise _closing()
+        asked = "origins="
         try:
             if self._proxies:
                 self._look_behind_proxies(handshake)
             self._origins.check(handshake)
+            asked = "on_handshake"
             if self._function is not None:
                 result = self._function(handshake)
                 if inspect.isawaitable(result):
@@ -102,7 +103,7 @@ class Entrance:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # a CancelledError of something else's, for instance
-            raise self._refusal(handshake, exc) from exc
+            _refuse(handshake, exc, asked)
         return None
 
     async def _finish(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
@@ -119,7 +120,7 @@ class Entrance:
             if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             if not (patience.expired() and isinstance(exc, TimeoutError)):
-                raise self._refusal(handshake, exc) from exc
+                _refuse(handshake, exc)
             if self._closed:
                 raise _closing() from None
             logger.error("on_handshake has not finished within %g s, for %r", seconds, handshake)
@@ -134,20 +135,22 @@ class Entrance:
             handshake.secure = handshake.secure if seen.secure is None else seen.secure
             handshake.host = seen.host or handshake.host
 
-    def _refusal(self, handshake: Handshake, exc: BaseException) -> HandshakeRejected:
-        if isinstance(exc, HandshakeRejected):
-            try:
-                _check_refusal(exc)
-            except (TypeError, ValueError) as mistake:
-                exc = mistake
-            else:
-                return exc
-        logger.error("a connection is refused because on_handshake failed, for %r", handshake, exc_info=exc)
-        return HandshakeRejected(500, "internal error\n")
+
+def _refuse(handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
+    """Refuse because of what was raised."""
+    if isinstance(exc, HandshakeRejected):
+        try:
+            _check_refusal(exc)
+        except (TypeError, ValueError) as mistake:
+            exc = mistake
+        else:
+            raise exc
+    logger.error("a connection is refused because %s failed, for %r", asked, handshake, exc_info=exc)
+    raise HandshakeRejected(500, "internal error\n") from exc
 
 
 def _closing() -> HandshakeRejected:
-    return HandshakeRejected(503, "this server is closing\n")
+    return HandshakeRejected(503, "the server is closing\n")
 
 
 def _check_refusal(rejected: HandshakeRejected) -> None:

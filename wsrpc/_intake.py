@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from ._agreement import Agreement
@@ -23,13 +24,15 @@ from ._messages import MAX_ID, Inbound, channel_id, is_id
 from ._registry import Registry
 from ._rejections import reason_from_wire
 from ._scheduler import Scheduler
-from ._types import RESERVED_EVENTS
+from ._types import RAW, RESERVED_EVENTS
 from .errors import BadArguments, BadResult, ProtocolError, RemoteError
 from .limits import Limits
 
 __all__ = ["Intake"]
 
 MINUTE = 60.0
+CONTROL = b'{"ws-wrapper":false,"wsrpc":'
+"""What control messages begin with, those of other versions, too."""
 
 
 class Intake:
@@ -147,7 +150,7 @@ class Intake:
             if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
                 self._answered(message)
             else:
-                self._notice(message)
+                self._notice(message, payload)
             if view is not None:
                 view._finish()
         except Exception as exc:
@@ -162,14 +165,14 @@ class Intake:
         name = a[0]
         channel = message.c
         if i is not UNSET and not is_id(i):
-            self._malformed("a request whose id is not an integer from 1 to 2^53-1")
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
         elif i is not UNSET and self._admission.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._ignored["duplicate id"] += 1
         elif name.__class__ is not str and message.h is None:
-            self._refuse(message, f"an event's name is text, got {type(name).__name__}")
+            self._refuse(message, f"an event's name is text, got {type(name).__name__}", payload)
         elif message.h is None and channel is not None and channel.__class__ is not str:
-            self._refuse(message, f"Channel '{_short(channel)}' does not exist")
+            self._refuse(message, f"Channel '{_short(channel)}' does not exist", payload)
         elif len(a) > self._most_arguments:
             self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
         elif isinstance(name, str) and (self._too_long(name) or (isinstance(channel, str) and self._too_long(channel))):
@@ -190,9 +193,9 @@ class Intake:
     def _too_long(self, name: str) -> bool:
         return len(name) > self._short_name and len(name.encode()) > self._limits.name
 
-    def _refuse(self, message: Inbound, why: str) -> None:
+    def _refuse(self, message: Inbound, why: str, payload: bytes | bytearray | None = None) -> None:
         if message.i is UNSET:
-            self._malformed(why)
+            self._malformed(why, payload)
         else:
             self._calls.reject(message.i, BadArguments(why))
 
@@ -222,14 +225,14 @@ class Intake:
         elif pending is None:
             self._ignored["answer to no request"] += 1
 
-    def _notice(self, message: Inbound) -> None:
+    def _notice(self, message: Inbound, payload: bytes | bytearray) -> None:
         """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
         x = message.x
         if message.i.__class__ is int and message.a is UNSET and x is UNSET:
             # Ids of 0 and below are nobody's: JavaScript answers an event with -1 when its handler returns null.
             self._ignored["answer to no request"] += 1
         elif x is UNSET or message.a is not UNSET:
-            self._malformed("an object that is no message")
+            self._malformed("an object that is no message", payload)
         elif message.h is not None:
             h = channel_id(message.h)
             if h is None or not self._channels.aborted(h, x, message.flag):
@@ -257,10 +260,47 @@ class Intake:
         return True
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
-        self._ignored["foreign"] += 1
         view = self._observe(payload, text, None)
+        if self._raw(payload, text, view):
+            return
+        self._ignored["foreign"] += 1
         if view is not None:
             view._finish()
+
+    def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
+        """One message, in place of `receive` where there is no protocol."""
+        try:
+            view = self._observe(payload, text, None)
+            if self._shared.raw_only == "json":
+                try:
+                    message = raw_json(payload)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+                    self._malformed(f"a message that is not JSON: {exc}")
+                    _finish(view)
+                else:
+                    self._dispatch_raw(message, payload, view, raw_json)
+            elif not self._raw(payload, text, view):
+                _finish(view)
+        except Exception as exc:
+            self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+            self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+
+    def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
+        """Hand what is not protocol to the `on_raw` function; False if there is none."""
+        if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
+            return False
+        if text and not _is_utf8(payload):
+            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
+            return True
+        decode = raw_text if text else raw_binary
+        self._dispatch_raw(decode(payload), payload, view, decode)
+        return True
+
+    def _dispatch_raw(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
+        if self._admission.busy:
+            self._admission.arrived(message, payload, view, decode)
+        else:
+            self._calls.dispatch(message, view)
 
     def _suspect_codec(self, payload: bytes | bytearray) -> None:
         """Text where this side speaks binary or the reverse: perhaps the two ends have different codecs."""
@@ -287,10 +327,13 @@ class Intake:
             self._foreign(payload, text)
             return
         view = self._observe(payload, text, None)
+        answers = saved is not None and is_id(saved.i)
+        if not answers and self._raw(payload, text, view):
+            return
         if view is not None:
             view._finish()
         self._malformed(f"a message that does not decode: {exc}")
-        if saved is None or not is_id(saved.i):
+        if saved is None or not answers:
             return
         # Somebody may be waiting: for an answer from here, or for the answer that this was.
         if saved.x is not UNSET:
@@ -303,8 +346,13 @@ class Intake:
             if pending is not None and pending.sent:
                 self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} does not decode: {exc}"))
 
-    def _malformed(self, why: str) -> None:
-        """Count what looks like a message and is none; too many in a minute end the connection."""
+    def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
+        """Count what looks like a message and is none; too many in a minute end the connection.
+
+        Not so where ``payload`` is given, and there is who wants what is not protocol.
+        """
+        if payload is not None and self._raw(payload, payload.lstrip()[:1] == b"{"):
+            return
         self._ignored["malformed"] += 1
         self._fire("error", ProtocolError(f"ignored {why}"))
         times = self._malformed_at
@@ -326,6 +374,24 @@ class Intake:
         self._decode, self._text = self._codec.decode, self._codec.text
         self._malformed_at.clear()
         self._suspected = False
+
+
+def raw_text(payload: bytes | bytearray) -> Inbound:
+    """A raw message, as handlers are called."""
+    return Inbound(["", payload.decode()], c=RAW)
+
+
+def raw_binary(payload: bytes | bytearray) -> Inbound:
+    return Inbound(["", bytes(payload)], c=RAW)
+
+
+def raw_json(payload: bytes | bytearray) -> Inbound:
+    return Inbound(["", msgspec.json.decode(payload)], c=RAW)
+
+
+def _finish(view: Message | None) -> None:
+    if view is not None:
+        view._finish()
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:

@@ -62,6 +62,10 @@ class Line:
             if pending is not None:
                 pending.turn = None
 
+    def take(self) -> None:
+        """Begin a turn, as the line is not ``busy``; `pass_turn` ends it."""
+        self._taken = True
+
     def wake(self) -> None:
         """Let the next one send, if the line has room and nobody is at it."""
         while self._turns and not self.full and not self._taken:

@@ -18,6 +18,7 @@ __all__ = [
     "Inbound",
     "Item",
     "NoMoreItems",
+    "Raw",
     "Rejection",
     "Request",
     "Resolution",
@@ -86,6 +87,14 @@ class Cancellation(Struct, gc=False):
     i: int
     x: Any
     flag: int | UnsetType = field(default=UNSET, name="_")
+
+
+class Raw(Struct, gc=False):
+    """What is no protocol message, as it is sent."""
+
+    payload: bytes
+    text: bool
+    h: UnsetType = UNSET
 
 
 class ChannelCreated(Struct, gc=False):

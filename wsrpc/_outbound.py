@@ -19,14 +19,14 @@ from ._context import CURRENT, Context
 from ._extension import Announced, Credit, write_control
 from ._lifecycle import State
 from ._line import Line
-from ._messages import ChannelAbort, Event, Request
+from ._messages import ChannelAbort, Event, Raw, Request
 from ._outbox import Outbox, Told
 from ._places import Places
 from ._rejections import reason_to_wire, shortened
 from ._requests import MAX_REMEMBERED, Pending, Requests
 from ._scheduler import Scheduler
 from ._session import Session
-from ._types import RESERVED_EVENTS, ChannelRef, Offline, check_name
+from ._types import RESERVED_EVENTS, ChannelRef, Offline, check_name, raw_payload
 from .errors import (
     ChannelClosed,
     ConnectionLost,
@@ -142,7 +142,7 @@ class Outbound:
             error = self._too_big(payload)
             if not self._outbox.refuse(ticket, error):
                 self._warn("an event that waited for a connection was not sent: %s", error)
-        self._outbox.flush(lambda payload: session.send(payload, text))
+        self._outbox.flush(lambda payload, raw: session.send(payload, text if raw is None else raw))
 
     def connection_lost(self, info: CloseInfo) -> None:
         """End every request that was sent; what was not stays for the next connection, if there will be one.
@@ -254,6 +254,12 @@ class Outbound:
             "(its Limits.message): send less at once, as a stream of small items for instance"
         )
 
+    def _queue_full(self, session: Session) -> QueueFull:
+        return QueueFull(
+            f"{session.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
+            "other side reads too slowly; `await emit()` waits instead"
+        )
+
     def _over_cap(self, session: Session, size: int) -> bool:
         unsent = session.transport.unsent
         return unsent > 0 and unsent + size > self._limits.hard_cap
@@ -296,15 +302,62 @@ class Outbound:
         if self._session is None:
             raise self._not_sent()
         if self.line.full and self._over_cap(self._session, len(payload)):
-            raise QueueFull(
-                f"{self._session.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
-                "other side reads too slowly; `await emit()` waits instead"
-            )
+            raise self._queue_full(self._session)
         return self.send(payload)
 
-    def _queue(self, message: Event | Request, told: Told | None = None, *, bound: bool = False) -> int:
-        # For another connection, on which nothing is negotiated yet.
-        ticket = self._outbox.put(self._codec.encode(message), told, bound=bound)
+    # ------------------------------------------------------------ what is no protocol message
+
+    async def send_raw(self, message: Any) -> None:
+        """See `Peer.send_raw`."""
+        raw = self._check_raw(message)
+        if self.clear:
+            self._hand_over(raw)
+        else:
+            await self.send_in_turn(raw, bound=True)
+
+    def send_raw_nowait(self, message: Any) -> None:
+        """See `Peer.send_raw_nowait`."""
+        raw = self._check_raw(message)
+        if self._session is not None and self.line.full and self._over_cap(self._session, len(raw.payload)):
+            raise self._queue_full(self._session)
+        if self._must_queue(raw):
+            if self.broken:
+                raise self._not_sent()
+            if self.silent:
+                raise self._drained()
+            self._queue(raw, bound=True)
+        else:
+            self._hand_over(raw)
+
+    def _check_raw(self, message: Any) -> Raw:
+        check_thread(self.thread, "peer.send_raw(...)")
+        payload, text = raw_payload(message)
+        if not text and self._text is None:
+            raise ValueError(
+                "binary messages are MessagePack between these two peers, as neither had an on_raw function when they "
+                "connected: send text, or use on_raw on one side"
+            )
+        return Raw(payload, text)
+
+    def _hand_over(self, raw: Raw) -> None:
+        """As `send`, but it waits for no other connection."""
+        assert self._session is not None
+        if len(raw.payload) > self.largest:
+            raise self._too_big(raw.payload)
+        try:
+            self._session.send(raw.payload, raw.text)
+        except ConnectionLost:
+            self.broken = True
+            raise
+
+    # ------------------------------------------------------------ in turn, and for another connection
+
+    def _queue(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> int:
+        if isinstance(message, Raw):
+            ticket = self._outbox.put(message.payload, told, bound=bound, text=message.text)
+        else:
+            # For another connection, on which nothing is negotiated yet.
+            ticket = self._outbox.put(self._codec.encode(message), told, bound=bound)
         if self.on_queued is not None:
             self.on_queued()
         return ticket
@@ -329,7 +382,9 @@ class Outbound:
             raise
         return True
 
-    async def send_in_turn(self, message: Event | Request, pending: Pending | None = None, bound: bool = False) -> int:
+    async def send_in_turn(
+        self, message: Event | Request | Raw, pending: Pending | None = None, bound: bool = False
+    ) -> int:
         """Send what cannot go at once: keep it for the next connection, or wait until the line has room.
 
         ``bound`` to the present connection, it fails where it would be kept. Returns how many bytes it had, 0 if it was
@@ -360,6 +415,9 @@ class Outbound:
                     continue
                 if must_queue:
                     break
+                if isinstance(message, Raw):
+                    self._hand_over(message)
+                    return len(message.payload)
                 payload = self.encode(message)
                 if not self.send(payload):
                     if message.h is not UNSET:
@@ -388,7 +446,7 @@ class Outbound:
         else:
             self.requests.fail(pending, error)
 
-    async def _wait_for_open_handlers(self, message: Event | Request) -> None:
+    async def _wait_for_open_handlers(self, message: Event | Request | Raw) -> None:
         """Send an event when the present connection's `open` handlers are done, or not at all."""
         left: asyncio.Future[Exception | None] = self.loop.create_future()
 
@@ -418,7 +476,7 @@ class Outbound:
         """Whether there is a connection, or another one may come."""
         return not self.broken or (self.keeps_offline and not self.user_closed)
 
-    def _must_queue(self, message: Event | Request) -> bool:
+    def _must_queue(self, message: Event | Request | Raw) -> bool:
         """Whether a message has to wait for a connection; raises if there is none to wait for."""
         condition = self._condition
         if message.h is not UNSET:

@@ -19,6 +19,7 @@ class Entry(Struct, frozen=True):
     payload: bytes
     told: Told | None
     bound: bool
+    text: bool | None
 
 
 class Outbox:
@@ -36,8 +37,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, payload: bytes, told: Told | None = None, *, bound: bool = False) -> int:
+    def put(self, payload: bytes, told: Told | None = None, *, bound: bool = False, text: bool | None = None) -> int:
         """Keep ``payload`` and return its ticket; ``bound`` to the present connection, it does not outlive that.
+
+        ``text``: of a raw message, whether it is that.
 
         Raises:
             QueueFull: if that would go over a bound.
@@ -48,7 +51,7 @@ class Outbox:
                 f"(Limits.offline={self._max_messages}, Limits.offline_bytes={self._max_bytes})"
             )
         self._next += 1
-        self._messages[self._next] = Entry(payload, told, bound)
+        self._messages[self._next] = Entry(payload, told, bound, text)
         self._bytes += len(payload)
         return self._next
 
@@ -60,12 +63,14 @@ class Outbox:
         self._bytes -= len(entry.payload)
         return True
 
-    def flush(self, send: Callable[[bytes], None]) -> None:
-        """Send everything, oldest first. What ``send`` raises goes on to the caller; that message and those
-        behind it stay."""
+    def flush(self, send: Callable[[bytes, bool | None], None]) -> None:
+        """Send everything, oldest first, with what `put` was told of its kind.
+
+        What ``send`` raises goes on to the caller; that message and those behind it stay.
+        """
         while self._messages:
             ticket, entry = next(iter(self._messages.items()))
-            send(entry.payload)
+            send(entry.payload, entry.text)
             self.remove(ticket)
             if entry.told is not None:
                 entry.told(None)

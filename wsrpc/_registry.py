@@ -6,13 +6,13 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ._context import Context
 from ._convert import DecHook
 from ._introspect import location
 from ._signature import Handler, compile_handler
-from ._types import RESERVED_EVENTS, ChannelRef, check_name
+from ._types import RAW, RESERVED_EVENTS, ChannelRef, check_name
 
 __all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope", "accepted"]
 
@@ -53,8 +53,9 @@ class Scope:
 class Registry:
     """All scopes of a peer, or of a server for its peers.
 
-    Three flags spare the fast path from looking: ``used`` once there is any handler, ``observed`` while there is one
-    of `message`, ``layered`` once there is anything to run around handlers.
+    Flags spare the fast path from looking: ``used`` once there is any handler, ``observed`` while there is one
+    of `message`, ``layered`` once there is anything to run around handlers. ``takes_raw``: what is no protocol message
+    has a handler, too; ``raw_only``: everything goes to that, decoded if it is JSON.
     """
 
     __slots__ = (
@@ -67,7 +68,9 @@ class Registry:
         "main",
         "named",
         "observed",
+        "raw_only",
         "taken",
+        "takes_raw",
         "used",
     )
 
@@ -81,6 +84,8 @@ class Registry:
         self.used = False
         self.layered = False
         self.observed = False
+        self.takes_raw = False
+        self.raw_only: Literal["json", "message"] | None = None
         self.handler_context: HandlerContext | None = None
         self._lifecycle: dict[str, LifecycleHandler] = {}
         self._lifecycle_once: dict[str, LifecycleHandler] = {}
@@ -125,8 +130,9 @@ class Registry:
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        instance: str | None = None,
     ) -> None:
-        """Register ``function``, replacing what was there; None removes.
+        """Register ``function``, replacing what was there; None removes. ``instance`` as for `compile_handler`.
 
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
@@ -151,6 +157,7 @@ class Registry:
             lax=self.lax if lax is None else lax,
             thread=thread,
             ordered=ordered,
+            instance=instance,
         )
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
@@ -159,6 +166,33 @@ class Registry:
             handler.put_in_lane(scope)
         table[event] = handler
         self.used = True
+
+    def add_raw(self, function: Callable[..., Any]) -> None:
+        """Register what is called with the peer and each message that is not protocol; async functions in turn.
+
+        Raises:
+            TypeError: it is no function, or needs more arguments.
+        """
+        count = accepted("on_raw", ("peer", "message"), function)
+        is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+        def called(ctx: Context, message: Any) -> Any:
+            result = function(*(ctx.peer, message)[:count])
+            return result if inspect.isawaitable(result) else None
+
+        async def awaited(ctx: Context, message: Any) -> None:
+            await function(*(ctx.peer, message)[:count])
+
+        handler = compile_handler(awaited if is_async else called, ordered=is_async)
+        handler.name, handler.where = getattr(function, "__qualname__", repr(function)), location(function)
+        self.set_raw(handler)
+
+    def set_raw(self, handler: Handler) -> None:
+        """Let ``handler`` have each message that is not protocol."""
+        handlers = self.scope(RAW).handlers
+        _warn_of_replacement("raw messages", handlers.get(""), handler)
+        handlers[""] = handler
+        self.takes_raw = self.used = True
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         if not callable(middleware):

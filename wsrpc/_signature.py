@@ -288,6 +288,14 @@ class Handler:
         return self._explainer.explain(exc, a)
 
 
+def _method(facts: Facts, instance: str) -> Facts:
+    if not facts.parameters or facts.parameters[0].source != "wire":
+        raise refusal(facts.name, facts.where, None, "a method takes self first")
+    first, *others = facts.parameters
+    itself = Parameter(first.name, "injected", expression=instance)
+    return facts._replace(parameters=(itself, *others))
+
+
 def compile_handler(
     function: Callable[..., Any],
     *,
@@ -295,13 +303,18 @@ def compile_handler(
     lax: bool = False,
     thread: bool = False,
     ordered: bool = False,
+    instance: str | None = None,
 ) -> Handler:
     """Make a handler of any callable.
+
+    ``instance``: it is a method, whose ``self`` is what this expression gives, in terms of ``ctx`` as for `injectable`.
 
     Raises:
         TypeError: it cannot work; the text names the handler and the parameter and says what to do.
     """
     facts = introspect(function)
+    if instance is not None:
+        facts = _method(facts, instance)
     if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
         text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
         raise refusal(facts.name, facts.where, None, text)

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-__all__ = ["RESERVED_EVENTS", "ChannelRef", "F", "Offline", "OnChannel", "check_name", "check_offline"]
+__all__ = [
+    "RAW",
+    "RESERVED_EVENTS",
+    "ChannelRef",
+    "F",
+    "Offline",
+    "OnChannel",
+    "check_name",
+    "check_offline",
+    "raw_payload",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 """A handler; decorators return it unchanged, so that it keeps its own signature."""
 
 ChannelRef = str | int | None
 """A named channel, an anonymous one by its id, or the main one."""
+
+RAW = 0
+"""In the place of a channel, for what is no protocol message. Nothing from the wire can name it: channels' names are
+text, and ids begin at 1."""
 
 Offline = Literal["queue", "fail"]
 """What becomes of a message while there is no connection: it waits for the next one, or is refused."""
@@ -54,3 +68,18 @@ def check_offline(offline: Any) -> None:
     """
     if offline not in ("queue", "fail"):
         raise ValueError(f'offline= is "queue" (wait for the next connection) or "fail" (refuse), got {offline!r}')
+
+
+def raw_payload(message: Any) -> tuple[bytes, bool]:
+    """What travels for a raw message, and whether as text.
+
+    Raises:
+        TypeError: it is neither text nor bytes.
+        UnicodeEncodeError: text with lone surrogates, which cannot travel.
+    """
+    if isinstance(message, str):
+        return message.encode(), True
+    given: Any = message
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return bytes(given), False
+    raise TypeError(f"a raw message is str or bytes, got {type(given).__name__}: encode it first")

@@ -7,6 +7,8 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 - `Heartbeat` finds dead lines as `Limits.ping_interval` and ``ping_timeout`` want it, `StallWatch` those on which
   nothing leaves (``stall``); for libraries whose own keepalive waits behind a full line, or ends with another code.
 - `Framer` builds data frames, for libraries that write each message by itself and give access to the connection.
+- `ServerUpgrade` and `ClientUpgrade` make the default transport of a connection that an HTTP library has opened. That
+  is the least work and the most that an adapter can offer, where the library gives its asyncio transport away.
 - `check_close` refuses a code or a reason that may not be sent.
 """
 
@@ -16,5 +18,6 @@ from ._close import check_close
 from ._frames import Framer
 from ._heartbeat import Heartbeat, StallWatch
 from ._listening import Port
+from ._upgrade import ClientUpgrade, ServerUpgrade
 
-__all__ = ["Framer", "Heartbeat", "Port", "StallWatch", "check_close"]
+__all__ = ["ClientUpgrade", "Framer", "Heartbeat", "Port", "ServerUpgrade", "StallWatch", "check_close"]

@@ -34,7 +34,7 @@ from .channel import Channel
 from .errors import ConnectionLost
 from .limits import Limits
 from .peer import Peer
-from .router import Registrar, Router
+from .router import RawRegistrar, Registrar, Router
 from .transport import Transport
 
 __all__ = ["Client", "ReconnectInfo"]
@@ -54,7 +54,7 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
     downtime: float
 
 
-class Client(Registrar, Caller):
+class Client(Registrar, RawRegistrar, Caller):
     """One end of a connection that this side dials, and dials again when it drops.
 
     Handlers are registered first, then ``async with client:`` (or `connect` and `close`) dials. Handlers stay
@@ -211,6 +211,14 @@ class Client(Registrar, Caller):
         """
         self._on_reconnect.append((function, accepted("on_reconnect", ("info",), function)))
         return function
+
+    async def send_raw(self, message: str | bytes) -> None:
+        """Send what is not protocol; see `Peer.send_raw`."""
+        await self._peer.send_raw(message)
+
+    def send_raw_nowait(self, message: str | bytes) -> None:
+        """The same without waiting; see `Peer.send_raw_nowait`."""
+        self._peer.send_raw_nowait(message)
 
     async def __aenter__(self) -> Self:
         if self._dialing is not None or self._transport is not None:

@@ -290,7 +290,8 @@ class BadResult(WsrpcError):
 
 
 class MessageTooBig(WsrpcError):
-    """The message exceeds what the other side accepts; it was not sent."""
+    """A message exceeds what the other side accepts, and was not sent; or it arrived on a raw connection, and
+    ``receive(max_size=)`` allows less."""
 
 
 class ReservedEvent(WsrpcError, ValueError):

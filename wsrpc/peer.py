@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -44,7 +44,7 @@ from ._types import check_name
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
 from .limits import Limits
-from .router import Registrar
+from .router import RawRegistrar, Registrar
 from .transport import ConnectionInfo, Transport
 
 if TYPE_CHECKING:
@@ -57,8 +57,16 @@ T = TypeVar("T")
 logger = logging.getLogger("wsrpc")
 
 
+class Services(Protocol):
+    """The services of one peer: see `Service`."""
+
+    def opened(self) -> Coroutine[Any, Any, None] | None: ...
+
+    def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]: ...
+
+
 @injectable("ctx.peer")
-class Peer(Registrar, Caller):
+class Peer(Registrar, RawRegistrar, Caller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 
     ``id`` names it, also in logs; ``state`` is the application's own mapping (see `Key`), on a server the one that
@@ -91,6 +99,9 @@ class Peer(Registrar, Caller):
         self._channels: dict[str, Channel] = {}
         self._loop = loop
         self._session: Session | None = None
+        self._coming: Transport | None = None
+        """What is about to be bound, for those who look at its handshake before."""
+        self._services: Services | None = None
         self._condition = State.DISCONNECTED
         self._opening: Opening | None = None
         self._background: dict[asyncio.Task[None], Context | None] = {}
@@ -153,6 +164,7 @@ class Peer(Registrar, Caller):
             log=log,
         )
         self._agreement.reader = self._intake
+        self._agreement.takes_raw = lambda: self._registry.takes_raw or self._shared.takes_raw
         self._agreement.silenced = self._silenced
 
     # ------------------------------------------------------------ what users see
@@ -169,9 +181,10 @@ class Peer(Registrar, Caller):
         Raises:
             ConnectionLost: if there is no connection.
         """
-        if self._session is None:
+        transport = self._coming if self._session is None else self._session.transport
+        if transport is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
-        return self._session.transport.info
+        return transport.info
 
     @property
     def transport(self) -> Transport | None:
@@ -276,6 +289,32 @@ class Peer(Registrar, Caller):
             self._registry.order(name)
         return channel
 
+    async def send_raw(self, message: str | bytes) -> None:
+        """Send a message that is not protocol, str as text, bytes as binary, in order with everything else.
+
+        It waits as `emit` does while the line is full, and while a client's `open` handlers run; but not for another
+        connection. The other side's `on_raw` function gets it, or whatever reads there; if it looks like a protocol
+        message, it is one. Cancelling is safe: then it is not sent.
+
+        Raises:
+            ConnectionLost: ``outcome="not_sent"``, there is no connection, or the other side is draining.
+            MessageTooBig: the other side has said that it takes less.
+            TypeError: it is neither str nor bytes.
+            ValueError: binary, where binary messages are MessagePack: between two wsrpc peers neither of which had an
+                `on_raw` function when they connected.
+            RuntimeError: in another thread than the event loop's.
+        """
+        await self._out.send_raw(message)
+
+    def send_raw_nowait(self, message: str | bytes) -> None:
+        """Like `send_raw`, for plain functions in the event loop's thread; it never waits.
+
+        Raises:
+            QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
+        """
+        self._out.send_raw_nowait(message)
+
     def _forget_channel(self, name: str) -> None:
         self._channels.pop(name, None)
         self._registry.remove_scope(name)
@@ -346,7 +385,7 @@ class Peer(Registrar, Caller):
         try:
             return Session(
                 transport,
-                receive=self._intake.receive,
+                receive=self._intake.receive_raw if self._shared.raw_only else self._intake.receive,
                 read_ended=self._calls.read_ended,
                 pause_sending=self._pause_sending,
                 resume_sending=self._resume_sending,
@@ -388,6 +427,8 @@ class Peer(Registrar, Caller):
         self._out.opening = Context(self, Inbound(a=["open"]))
         context = in_context(self._out.opening)
         unfinished = fire(self._registries, ("open", "connect"), (self,), self._handler_raised, context)
+        if self._services is not None:
+            unfinished += call_handler("open", self._services.opened, (), self._handler_raised, context)
         if unfinished:
             opening = self._opening = Opening(
                 unfinished,
@@ -494,6 +535,8 @@ class Peer(Registrar, Caller):
         self._calls.connection_lost(lost)
         self._anonymous.connection_lost(lost)
         self._tell("close", info, "disconnect")
+        if self._services is not None:
+            self._run_in_background("close", self._services.ended, info)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         self._ended = None
@@ -534,6 +577,14 @@ class Peer(Registrar, Caller):
         session.stop_receiving()
         self._tell("error", ProtocolError(reason))
         self._in_background(session.transport.close(code, reason))
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close while the connection opens, and look at nothing that has come."""
+        session = self._begin_close(code, reason)
+        if session is not None:
+            session.stop_receiving()
+            self._calls.admission.discard()
+            self._in_background(session.transport.close(code, reason))
 
     def _deliver(self, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
         """Send what was encoded for many peers; False if it is left out, as ``slow`` says.

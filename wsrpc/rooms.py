@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Never
 from weakref import WeakValueDictionary
 
@@ -14,7 +15,7 @@ from ._behind import Slow, check_slow
 from ._broadcast import Audience, EmitReport
 from ._caller import no_keywords
 from ._codec import Codec
-from ._registry import Registry
+from ._registry import Registry, accepted
 from ._types import ChannelRef, check_name
 from .errors import RpcError
 from .peer import Peer
@@ -127,6 +128,8 @@ class Rooms:
     """All rooms of one server, and who may join them. ``slow`` is the policy of those that say nothing else."""
 
     def __init__(self, registry: Registry, codec: Codec, slow: Slow, room_from: RoomFrom | None) -> None:
+        if room_from is not None:
+            _check_function("room_from=", ("info",), room_from)
         self.codec = codec
         self.slow: Slow = slow
         self._registry = registry
@@ -152,9 +155,8 @@ class Rooms:
     def declare(self, name: str, allow: Allow | None, slow: Slow | None) -> Room:
         """See `Server.room`."""
         room = self.get(name)
-        given: Any = allow
-        if given is not None and not callable(given):
-            raise TypeError(f"allow= takes a function of the peer, got {given!r}")
+        if allow is not None:
+            _check_function("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
         for option, old, new in (("allow", room._allow, allow), ("slow", room._slow, slow)):
@@ -175,8 +177,7 @@ class Rooms:
 
     def ask(self, function: Callable[[Peer, str], Any]) -> None:
         """See `Server.on_join`."""
-        if not callable(function):
-            raise TypeError(f"on_join takes a function of the peer and the room's name, got {function!r}")
+        _check_function("on_join", ("peer", "room"), function)
         self._offer()
         self._function = function
 
@@ -267,3 +268,10 @@ class Rooms:
         if not rooms[found]:  # the server has put it there
             raise RpcError(NOT_ALLOWED)
         self.discard(found, peer)
+
+
+def _check_function(option: str, names: tuple[str, ...], function: Any) -> None:
+    with suppress(TypeError):
+        if accepted(option, names, function) == len(names):
+            return
+    raise TypeError(f"{option} takes a function that is called with ({', '.join(names)}), got {function!r}")

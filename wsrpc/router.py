@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from ._registry import Middleware, Registry
 from ._types import ChannelRef, F, OnChannel, check_name
 
-__all__ = ["Registrar", "Router", "RouterChannel"]
+__all__ = ["RawRegistrar", "Registrar", "Router", "RouterChannel"]
 
 M = TypeVar("M", bound=Middleware)
 
@@ -109,6 +109,28 @@ class Registrar(OnChannel):
         """Overridden by what can be closed."""
 
 
+class RawRegistrar:
+    """`on_raw`, for server, client and peer."""
+
+    __slots__ = ()
+
+    _registry: Registry
+
+    def on_raw(self, function: F, /) -> F:
+        """Call ``function(peer, message)`` with each message that is not protocol; works as a decorator.
+
+        ``message`` is str or bytes. The function may be async: then it runs for one message of a peer after another,
+        and those that wait are bounded as events are, by `Limits.waiting`. Middleware sees these messages with an empty
+        ``ctx.event``. What it raises goes to the log, and to `error` handlers. As what two wsrpc peers say is in binary
+        messages where neither takes raw ones, this has to be registered before they connect.
+
+        Raises:
+            TypeError: it is no function, or needs more arguments.
+        """
+        self._registry.add_raw(function)
+        return function
+
+
 class Router(Registrar):
     """Registrations to be included by a `Server` or `Client`, so that an application can be several modules.
 
@@ -142,7 +164,10 @@ class Router(Registrar):
 
         def register(function: Any) -> Any:
             self._registry.add(channel, event, function, **options)
-            chosen = {**options, "lax": self._registry.lax if options.get("lax") is None else options["lax"]}
+            chosen: dict[str, Any] = {
+                **options,
+                "lax": self._registry.lax if options.get("lax") is None else options["lax"],
+            }
             self._calls.append(lambda registry, main: registry.add(channel or main, event, function, **chosen))
             return function
 

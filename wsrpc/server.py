@@ -22,21 +22,25 @@ from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._draining import CLOSING, Draining
 from ._entrance import Entrance
+from ._hosting import Hosting
+from ._key import PeerState
 from ._lifecycle import Closers
 from ._listener import Listener, listen
 from ._listening import Listening, Port, run
 from ._origins import Origins
 from ._outbound import check_thread
+from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry, accepted
 from ._scheduler import LoopScheduler
 from ._settings import make_settings
 from ._types import check_name
-from .errors import ChannelClosed, ConnectionLost, HandshakeRejected
+from .errors import ChannelClosed, ConnectionLost
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
+from .raw import RawConnection
 from .rooms import Allow, Room, RoomFrom, Rooms
-from .router import Registrar, Router
+from .router import RawRegistrar, Registrar, Router
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -44,11 +48,13 @@ __all__ = ["Server", "ServerChannel"]
 
 H = TypeVar("H", bound=HandshakeFunction)
 J = TypeVar("J", bound=Callable[[Peer, str], Any])
+R = TypeVar("R", bound=RawFunction)
+S = TypeVar("S", bound=Callable[..., Any])
 
 logger = logging.getLogger("wsrpc")
 
 
-class Server(Registrar):
+class Server(Registrar, RawRegistrar):
     """Accepts connections. Its handlers serve every peer that has none of its own for an event.
 
     Args:
@@ -94,6 +100,8 @@ class Server(Registrar):
         self._channel_name = None
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
+        self._raw = RawServing()
+        self._hosting = Hosting(self._registry, self._raw)
         self._peers: dict[Peer, None] = {}
         self._by_id: dict[str, Peer] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
@@ -243,13 +251,49 @@ class Server(Registrar):
         self._entrance.use(function)
         return function
 
+    def serve_raw(self, function: R, /) -> R:
+        """Hand each connection to ``async def function(connection)``, without any protocol; works as a decorator.
+
+        It gets a `RawConnection`, after `on_handshake` as ever. When it returns, the connection is closed with 1000;
+        when it raises, with 1011, and the log has the traceback (with 1008 and its text for an `RpcError`). This goes
+        for all connections of the server; handlers are not called.
+
+        Raises:
+            TypeError: this is no async function.
+            ValueError: there is one already, or a service.
+        """
+        self._raw.use(function)
+        return function
+
+    def add_service(self, service: S, factory: Callable[..., Any] | None = None, /, *, channel: str | None = None) -> S:
+        """Make an object of a `Service` class for each connection; works as a decorator.
+
+        ``service`` is the class, or a function that makes the object and is annotated with the class that it returns;
+        ``factory`` such a function without annotation, beside the class. They may take the peer (the `RawConnection`
+        for a class with ``serve``), and may be async. A factory that raises refuses the connection: it is closed with
+        1011, and the log has the traceback (with 1008 and its text for an `RpcError`). One that waits, for a peer, has
+        `Limits.open_handlers` seconds.
+
+        The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
+
+        Raises:
+            TypeError: this is no service, or a method's signature cannot work; the text names the parameter.
+            ValueError: an event has a handler already, or another service has the whole connection.
+        """
+        self._hosting.add(service, factory, channel)
+        return service
+
+    @property
+    def raw_connections(self) -> tuple[RawConnection, ...]:
+        """The connections that `serve_raw` functions have, in the order in which they came."""
+        return self._raw.connections
+
     async def handshake(self, handshake: Handshake) -> None:
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
 
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
-        self._refuse_if_closed()
         waiting = self._entrance.check(handshake)
         if waiting is not None:
             await waiting
@@ -263,13 +307,7 @@ class Server(Registrar):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._refuse_if_closed()
         self._entrance.check_nowait(handshake)
-
-    def _refuse_if_closed(self) -> None:
-        # Whoever else's HTTP server this is may go on listening.
-        if self._closed:
-            raise HandshakeRejected(503, f"{CLOSING}\n")
 
     @property
     def limits(self) -> Limits:
@@ -277,17 +315,24 @@ class Server(Registrar):
         return self._limits
 
     @property
+    def compression(self) -> bool:
+        """Whether permessage-deflate is offered, unless a connection's `Handshake` says otherwise."""
+        return self._compression
+
+    @property
     def handshakes_wait(self) -> bool:
         """Whether the `on_handshake` function is async, so that `handshake_nowait` would refuse."""
         return self._entrance.is_async
 
-    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer:
+    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
 
-        ``handshake`` is the one that `Server.handshake` let pass. Cancelling leaves the connection with its peer.
+        With `serve_raw` it is given to that function, which goes on when this returns. ``handshake`` is the one that
+        `Server.handshake` let pass. Cancelling leaves the connection with its peer.
 
         Raises:
-            ConnectionLost: the server is closed, or ``room_from`` failed; the connection is closed, too.
+            ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory refused; the connection
+                is closed, too.
             TypeError: this is no transport.
         """
         if self._closed:
@@ -298,10 +343,18 @@ class Server(Registrar):
         settings = self._settings
         if handshake is not None and handshake.limits is not self._limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
+        if self._raw.function is not None:
+            state = PeerState() if handshake is None else handshake.state
+            return self._raw.accept(transport, state, settings.limits, self._scheduler)
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         if handshake is not None:
             peer.state = handshake.state
             peer.principal = handshake.principal
+        if self._hosting.entries:
+            await self._hosting.attach(peer, transport)
+            if self._closed:
+                await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
+                raise ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
         try:
             self._rooms.admit(peer, transport)
         except Exception as exc:
@@ -347,7 +400,7 @@ class Server(Registrar):
         """
         if not drain >= 0:
             raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
-        if self._peers:
+        if self._peers or self._raw.connections:
             check_thread(self._thread, "server.close()")
         # In a task of its own, because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
@@ -355,7 +408,7 @@ class Server(Registrar):
             self._closed = True
             self._entrance.close()
             if drain:
-                self._draining = Draining(drain, self._closers, self._peers)
+                self._draining = Draining(drain, self._closers, self._peers, self._raw)
             self._closing = asyncio.get_running_loop().create_task(self._close(drain))
         elif self._draining is not None:
             self._draining.shorten(drain)
@@ -366,16 +419,20 @@ class Server(Registrar):
             listener.stop()
         if self._draining is not None:
             await asyncio.sleep(0)  # the library stops listening in a task
-            logger.info("draining: %d connections, at most %g s", len(self._peers), drain)
+            count = len(self._peers) + len(self._raw.connections)
+            logger.info("draining: %d connections, at most %g s", count, drain)
             await self._draining.run()
             self._draining = None
         peers = list(self._peers)
         endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers]
+        endings.append(self._raw.close(CloseCode.SERVICE_RESTART, CLOSING))
         for error in await asyncio.gather(*endings, return_exceptions=True):
             if isinstance(error, Exception):  # of a transport that is not ours
                 logger.error("closing a connection failed", exc_info=error)
         everybody = {*peers, *self._leaving}
-        await asyncio.gather(*(peer._join(self._limits.close_timeout, self._closers) for peer in everybody))
+        patience = self._limits.close_timeout
+        joining = [peer._join(patience, self._closers) for peer in everybody]
+        await asyncio.gather(*joining, self._raw.join(patience, self._closers))
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
 import ssl as ssl_module
+import time
 from contextlib import suppress
 from contextvars import ContextVar
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
@@ -30,6 +31,8 @@ logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
 """Connections that the system accepts ahead of us."""
+
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 COMER: ContextVar[tuple[socket.socket, Any] | None] = ContextVar("wsrpc_picows_comer", default=None)
 """The accepted socket that the present context belongs to, and its address."""
@@ -82,9 +85,20 @@ class _Doorway(socket.socket):
         super().__init__(family, socket.SOCK_STREAM)
         self.coming: WeakSet[socket.socket] = WeakSet()
         """Accepted, and not through the opening handshake."""
+        self._complain_at = 0.0
 
     def accept(self) -> tuple[socket.socket, Any]:
-        accepted, name = super().accept()
+        try:
+            accepted, name = super().accept()
+        except OSError as exc:
+            if exc.errno not in OUT_OF_RESOURCES:
+                raise
+            # aiofastnet stumbles over these. To the event loop nobody is there now; it looks again in the next turn.
+            now = time.monotonic()
+            if now >= self._complain_at:
+                self._complain_at = now + 1.0
+                logger.error("cannot accept connections: %s", exc)
+            raise BlockingIOError(*exc.args) from exc
         COMER.set((accepted, name))
         self.coming.add(accepted)
         return accepted, name
@@ -234,12 +248,22 @@ def _acceptance(handshake: Handshake) -> WSUpgradeResponse:
     return response
 
 
+class _Nameless(int):
+    """A status that `HTTPStatus` does not know."""
+
+    phrase = "Refused"
+
+    @property
+    def value(self) -> int:
+        return int(self)
+
+
 def _refusal(rejected: HandshakeRejected) -> WSUpgradeResponseWithListener:
     given = {"Content-Type": "text/plain; charset=utf-8", **rejected.headers}
     headers = CIMultiDict({name: value for name, value in given.items() if name.lower() != "content-length"})
     response: Any = WSUpgradeResponse.create_error_response(400, rejected.body.encode(), headers)
     try:
         response.status = HTTPStatus(rejected.status)
-    except ValueError:  # a status that has no name
-        response.status = SimpleNamespace(value=rejected.status, phrase="Refused")
+    except ValueError:
+        response.status = _Nameless(rejected.status)
     return WSUpgradeResponseWithListener(response, None)

@@ -185,7 +185,7 @@ class PicowsTransport(WSListener):
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         check_close(code, reason)
-        if self._ended is None and not self._close_sent:
+        if self._open:
             self._receiving = True
             self._tcp.resume_reading()  # for the other side's Close frame
             self._send_close(code, reason)
@@ -479,4 +479,4 @@ class PicowsTransport(WSListener):
 
     def __repr__(self) -> str:
         state = "closed" if self._ended is not None else "open" if self._open else "closing"
-        return f"<PicowsTransport {state} {self.info.remote}>"
+        return f"<PicowsTransport {state} {None if self._info is None else self._info.remote}>"

@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from aiohttp import web
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from websockets.server import ServerProtocol
 
+import wsrpc_adapters.aiohttp
 from wsrpc import Handshake, Limits, Server, Transport, dial
 from wsrpc._listener import listen
 from wsrpc.testing import memory_transports
@@ -242,6 +244,51 @@ class Discard:
     def connection_lost(self, info: object, /) -> None: ...
 
 
-FLAVOURS: list[Flavour] = [WebsocketsDials(), WebsocketsAccepts(), PicowsDials(), PicowsAccepts(), Memory()]
+class AiohttpDials(Dials):
+    """aiohttp's client, as the dialing side."""
+
+    name = "aiohttp-dials"
+
+    async def dial(self, url: str, limits: Limits) -> Transport:
+        return await wsrpc_adapters.aiohttp.dial(url, limits=limits)
+
+
+class AiohttpAccepts(Accepts):
+    """A connection that an aiohttp application has opened, as the accepting side."""
+
+    name = "aiohttp-accepts"
+
+    @asynccontextmanager
+    async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            over = asyncio.Event()
+            transport, response = await wsrpc_adapters.aiohttp.take_over(
+                request, wsrpc_adapters.aiohttp.handshake_of(request, limits=limits), over.set
+            )
+            assert transport is not None
+            accept(transport)
+            await over.wait()
+            return response
+
+        app = web.Application()
+        app.router.add_get("/", handler)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"ws://127.0.0.1:{runner.addresses[0][1]}/"
+        finally:
+            await runner.cleanup()
+
+
+FLAVOURS: list[Flavour] = [
+    WebsocketsDials(),
+    WebsocketsAccepts(),
+    AiohttpDials(),
+    AiohttpAccepts(),
+    PicowsDials(),
+    PicowsAccepts(),
+    Memory(),
+]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]

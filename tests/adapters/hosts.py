@@ -12,8 +12,11 @@ from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
+from aiohttp import web
+
 from wsrpc import Server
 from wsrpc_adapters import picows
+from wsrpc_adapters.aiohttp import aiohttp_handler
 
 ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
@@ -58,6 +61,29 @@ class Default(Host):
             yield listener.url
 
 
+class Aiohttp(Host):
+    """A route of an aiohttp application."""
+
+    name = "aiohttp"
+
+    @asynccontextmanager
+    async def serving(self, server: Server) -> AsyncGenerator[str]:
+        app = web.Application()
+        app.router.add_get("/ws", aiohttp_handler(server))
+
+        async def close(app: web.Application) -> None:
+            await server.close()
+
+        app.on_shutdown.append(close)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"ws://127.0.0.1:{runner.addresses[0][1]}/ws"
+        finally:
+            await runner.cleanup()
+
+
 class Picows(Host):
     """picows."""
 
@@ -73,4 +99,4 @@ class Picows(Host):
             yield listener.url
 
 
-HOSTS: list[Host] = [Default(), Picows()]
+HOSTS: list[Host] = [Default(), Aiohttp(), Picows()]

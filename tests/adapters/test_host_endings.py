@@ -87,8 +87,9 @@ async def test_a_drop_in_the_middle_of_a_message(host: Host, fragments: bool) ->
         await turns_until(lambda: got == [1])
         peer.drop()
         info = await endings.next()
-        assert (info.code, info.was_clean) == (1006, False)
-        assert got == [1]
+        assert not info.was_clean and got == [1]
+        if "half-read message" not in host.cannot:
+            assert info.code == 1006
 
 
 @hosts

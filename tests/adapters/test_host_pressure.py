@@ -143,3 +143,47 @@ async def test_closing_does_not_wait_for_a_reader_that_is_stuck(host: Host) -> N
             await server.close()
         assert not (await endings.next()).was_clean
         assert await peer.read_to_end()
+
+
+@hosts
+async def test_a_message_in_pieces(host: Host) -> None:
+    server = echo_server()
+    async with host.serving(server) as url, raw(url) as peer:
+        await turns_until(lambda: len(server.peers) == 1)
+        transport = server.peers[0].transport
+        assert transport is not None
+        pieces = [b'{"a":["s', b"ay", b'"]}']
+        for number, piece in enumerate(pieces):
+            transport.send_piece(piece, True, number == 2)
+        transport.flush()
+        first = await peer.next_of(TEXT)
+        if "pieces out" in host.cannot:
+            assert (first.payload, first.fin) == (b"".join(pieces), True)
+        else:
+            others = [await peer.next_frame() for _ in pieces[1:]]
+            assert [(frame.payload, frame.fin) for frame in (first, *others)] == [
+                (b'{"a":["s', False),
+                (b"ay", False),
+                (b'"]}', True),
+            ]
+
+
+@hosts
+async def test_reading_can_pause(host: Host) -> None:
+    server = echo_server()
+    got: list[int] = []
+    server.on("n", lambda number, _: got.append(number))
+    async with host.serving(server) as url, raw(url) as peer:
+        await turns_until(lambda: len(server.peers) == 1)
+        transport = server.peers[0].transport
+        assert transport is not None
+        transport.pause_receiving()
+        frames = [peer.frame(TEXT, json.dumps({"a": ["n", n, "x" * 60_000]})) for n in range(300)]
+        sending = asyncio.create_task(peer.send(*frames))
+        async with keeps_working(url):
+            pass
+        if "pause" not in host.cannot:
+            assert not sending.done() and len(got) < 300
+        transport.resume_receiving()
+        await sending
+        await turns_until(lambda: got == list(range(300)))

@@ -41,6 +41,7 @@ from wsrpc import (
     Peer,
     PeerError,
     PeerState,
+    RawConnection,
     Receiver,
     Reconnect,
     ReconnectInfo,
@@ -478,7 +479,7 @@ class Tube:
 
 async def own_transports() -> None:
     tube: Transport = Tube()
-    assert_type(await server.accept(tube), Peer)
+    assert_type(await server.accept(tube), Peer | RawConnection)
     async with Client(transport=Tube(), codec=codecs[0]) as over_tube:
         await over_tube.emit("x")
 

@@ -10,7 +10,7 @@ from wsrpc._outbox import Outbox
 
 def flushed(outbox: Outbox) -> list[bytes]:
     taken: list[bytes] = []
-    outbox.flush(taken.append)
+    outbox.flush(lambda payload, _: taken.append(payload))
     return taken
 
 
@@ -64,7 +64,7 @@ def test_the_sender_is_told_when_its_message_leaves() -> None:
     outbox.put(b"1", lambda error: told.append("1"))
     outbox.put(b"2")
     outbox.remove(outbox.put(b"3", lambda error: told.append("3")))
-    outbox.flush(lambda payload: told.append(f"send {payload.decode()}"))
+    outbox.flush(lambda payload, _: told.append(f"send {payload.decode()}"))
     assert told == ["send 1", "1", "send 2"]
 
 
@@ -74,7 +74,7 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
     for payload in (b"11", b"22", b"33"):
         outbox.put(payload, lambda error, payload=payload: told.append(payload))  # type: ignore[misc]
 
-    def send(payload: bytes) -> None:
+    def send(payload: bytes, text: bool | None) -> None:
         if payload == b"22":
             raise ConnectionError("gone")
 

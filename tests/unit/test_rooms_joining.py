@@ -245,10 +245,14 @@ async def test_middleware_sees_it() -> None:
 
 async def test_options_that_are_none() -> None:
     server = Server()
-    with pytest.raises(TypeError, match="allow= takes a function of the peer, got True"):
-        server.room("prices", allow=True)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="on_join takes a function"):
-        server.on_join(True)  # type: ignore[type-var]
+    for wrong in (True, lambda: True, lambda peer, room, more: True):
+        with pytest.raises(TypeError, match=r"allow= takes a function that is called with \(peer\), got"):
+            server.room("prices", allow=wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"on_join takes a function that is called with \(peer, room\), got"):
+            server.on_join(wrong)  # type: ignore[type-var]
+        with pytest.raises(TypeError, match=r"room_from= takes a function that is called with \(info\), got"):
+            Server(room_from=wrong)  # type: ignore[arg-type]
+    assert server.rooms == ()
     first = server.room("prices", allow=lambda peer: True, slow="drop_oldest")
     assert server.room("prices") is first
     assert server.room("prices", slow="drop_oldest") is first

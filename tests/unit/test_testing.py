@@ -7,7 +7,18 @@ import asyncio
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, CloseInfo, ConnectionLost, JsonCodec, Limits, MsgpackCodec, Peer, RequestTimeout, Server
+from wsrpc import (
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    HandshakeRejected,
+    JsonCodec,
+    Limits,
+    MsgpackCodec,
+    Peer,
+    RequestTimeout,
+    Server,
+)
 from wsrpc._scheduler import LoopScheduler
 from wsrpc._settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
@@ -81,7 +92,7 @@ async def test_connect_closes_also_after_an_exception() -> None:
 async def test_connect_to_a_closed_server_is_refused() -> None:
     server = Server()
     await server.close()
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(HandshakeRejected, match="503: the server is closing"):
         async with connect(server):
             pytest.fail("connected")
 

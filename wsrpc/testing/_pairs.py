@@ -75,7 +75,8 @@ async def connect(
             yield client
         finally:
             await client.close()
-            await peer._join(server._limits.close_timeout, Closers())
+            if isinstance(peer, Peer):
+                await peer._join(server._limits.close_timeout, Closers())
     finally:
         if not accepting.done():
             accepting.cancel()

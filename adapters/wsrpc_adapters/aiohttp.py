@@ -1,0 +1,216 @@
+"""wsrpc in an aiohttp application, and dialing with aiohttp's client.
+
+aiohttp does the HTTP: routes, middlewares, TLS, cookies, proxies, the answer to the opening handshake. The connection
+is then taken over (see ``wsrpc.adapting``), so that speed, bounds and endings are those of the default transport, and
+what aiohttp's own WebSocket hides (pings, half-read messages, how full the line is) is seen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any
+
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server, WebSocketTransport
+from wsrpc.adapting import ClientUpgrade, ServerUpgrade
+
+try:
+    import aiohttp
+    from aiohttp import web
+except ImportError as exc:
+    raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
+
+__all__ = ["aiohttp_handler", "dial", "handshake_of", "serve", "take_over"]
+
+LARGEST_BODY = 64 * 1024
+"""Bytes of a refusal that are read."""
+
+
+def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler that serves ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
+
+    Let the server end with the application, and what was begun end well:
+    ``app.on_shutdown.append(lambda app: server.close(drain=20))``.
+    """
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await serve(server, request)
+
+    return handler
+
+
+async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any] | None = None) -> web.StreamResponse:
+    """Serve one connection within a handler of one's own, and return what the handler has to return.
+
+    ``state`` is put into `Handshake.state`, which becomes `Peer.state`: ``state={"user": user}``. Returns when the
+    connection is over, at once if it was refused. Cancelling drops the connection.
+    """
+    handshake = handshake_of(request, limits=server.limits, compression=server.compression)
+    handshake.state.update(state or {})
+    try:
+        await server.handshake(handshake)
+    except HandshakeRejected as exc:
+        headers = {"Content-Type": "text/plain; charset=utf-8", **exc.headers}
+        return web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
+    transport, response = await take_over(request, handshake)
+    if transport is None:
+        return response
+    try:
+        with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
+            peer = await server.accept(transport, handshake)
+            await peer.wait_closed()
+    finally:
+        transport.abort()
+    return response
+
+
+def handshake_of(request: web.Request, *, limits: Limits | None = None, compression: bool = False) -> Handshake:
+    """What ``request`` asks for, before anybody has judged it."""
+    return Handshake(
+        request.raw_path,
+        _joined(request.headers),
+        remote=_address(request.transport, "peername"),
+        local=_address(request.transport, "sockname"),
+        secure=request.secure,
+        limits=limits,
+        compression=compression,
+    )
+
+
+async def take_over(
+    request: web.Request, handshake: Handshake, lost: Callable[[], None] | None = None
+) -> tuple[WebSocketTransport | None, web.StreamResponse]:
+    """Open the WebSocket that ``request`` asks for, without a server: its transport, and what the handler returns.
+
+    The handler has to last as long as the connection; ``lost`` is called at the end of that. There is no transport if
+    the request was none for a WebSocket, which the response says, or its client is gone.
+    """
+    if request.method != "GET" or request.version < aiohttp.HttpVersion11:
+        return None, web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
+    upgrade = ServerUpgrade(handshake)
+    if upgrade.status != 101:
+        refusal = web.Response(status=upgrade.status, body=upgrade.body.encode(), headers=upgrade.headers)
+        refusal.force_close()  # as these headers say
+        return None, refusal
+    response = web.StreamResponse(status=101, headers=upgrade.headers)
+    response.force_close()  # no other request comes on this connection
+    writer = await response.prepare(request)
+    if writer is not None:
+        await writer.drain()  # behind earlier answers that nobody reads it would never be open
+    connection = request.transport
+    if connection is None:  # gone meanwhile
+        return None, response
+    protocol, early = request.protocol, _Early()
+    protocol.set_parser(early)  # type: ignore[arg-type]
+
+    def ended(exc: Exception | None) -> None:
+        protocol.connection_lost(exc)
+        if lost is not None:
+            lost()
+
+    return upgrade.take_over(connection, bytes(early.data), ended), response
+
+
+async def dial(
+    url: str,
+    *,
+    limits: Limits | None = None,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    proxy: str | bool | None = True,
+    compression: bool = False,
+    session: aiohttp.ClientSession | None = None,
+) -> WebSocketTransport:
+    """Open a connection: ``Client(url, dial=wsrpc_adapters.aiohttp.dial)``. Cancelling is safe.
+
+    ``session`` has cookies, a connector or traces of one's own: ``dial=partial(dial, session=session)``. It may be
+    closed as soon as the connection is open. Without it ``proxy=True`` looks at the environment.
+
+    Raises:
+        HandshakeRejected: the server answered with another status than 101.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
+        ValueError: for a URL that is none.
+    """
+    limits = limits or Limits()
+    upgrade = ClientUpgrade(
+        url,
+        limits=limits,
+        headers=headers,
+        subprotocols=subprotocols,
+        compression=compression,
+        tls=ssl is not None,
+    )
+    async with asyncio.timeout(limits.open_timeout):
+        if session is not None:
+            return await _dial(session, url, upgrade, ssl, proxy)
+        async with aiohttp.ClientSession(trust_env=proxy is True) as own:
+            return await _dial(own, url, upgrade, ssl, proxy)
+
+
+async def _dial(
+    session: aiohttp.ClientSession,
+    url: str,
+    upgrade: ClientUpgrade,
+    ssl: ssl_module.SSLContext | None,
+    proxy: str | bool | None,
+) -> WebSocketTransport:
+    try:
+        response = await session.get(
+            url,
+            headers=upgrade.headers,
+            ssl=ssl if ssl is not None else True,
+            proxy=proxy if isinstance(proxy, str) else None,
+            timeout=aiohttp.ClientTimeout(),  # what bounds all of this is `open_timeout`
+            raise_for_status=False,
+        )
+    except aiohttp.ClientConnectorCertificateError as exc:
+        raise exc.certificate_error from exc
+    except (aiohttp.InvalidURL, OSError):
+        raise
+    except aiohttp.ClientError as exc:
+        raise ConnectionError(f"no answer to the opening handshake: {exc}") from exc
+    with closing(response):
+        said = {name.lower(): value for name, value in _joined(response.headers).items()}
+        connection = response.connection
+        if response.status != 101 or connection is None:
+            body = await response.content.read(LARGEST_BODY)
+            raise HandshakeRejected(response.status, body.decode(errors="replace"), said)
+        protocol, line = connection.protocol, connection.transport
+        if protocol is None or line is None:
+            raise ConnectionError("the connection ended with the opening handshake")
+        early = _Early()
+        protocol.set_parser(early, early)
+        transport = upgrade.take_over(line, said, bytes(early.data))
+        protocol.connection_lost(None)  # for aiohttp it is over; else it would close what is not its own any more
+        return transport
+
+
+class _Early:
+    """Takes what aiohttp has read of the connection beyond the opening handshake, as its own parser would."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """Told to whoever has taken over."""
+
+
+def _joined(headers: Mapping[str, str]) -> dict[str, str]:
+    """Each header once, with all its values."""
+    joined: dict[str, str] = {}
+    for name, value in headers.items():
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
+def _address(transport: asyncio.Transport | None, name: str) -> tuple[str, int] | None:
+    found: Any = None if transport is None else transport.get_extra_info(name)
+    return (found[0], found[1]) if found.__class__ is tuple and len(found) >= 2 else None

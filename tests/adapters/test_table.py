@@ -1,0 +1,30 @@
+"""The table in docs/adapters.md says what the tests know."""
+
+from __future__ import annotations
+
+import pytest
+from hosts import ABILITIES, Host
+from served import hosts
+from table import PAGE, PLACE, table
+
+
+def test_the_page_has_the_table_of_today() -> None:
+    found = PLACE.search(PAGE.read_text("utf-8"))
+    assert found is not None
+    assert found[0] == table(), "write it anew: python tests/adapters/table.py"
+
+
+@hosts
+def test_a_host_is_unable_only_to_do_what_has_a_row(host: Host) -> None:
+    assert host.cannot.keys() <= ABILITIES.keys()
+    assert all(host.cannot.values())
+
+
+OF_TRANSPORTS = {"pieces in"}
+"""What the tests of the transport contract look at."""
+
+
+@pytest.mark.parametrize("ability", sorted(ABILITIES.keys() - OF_TRANSPORTS))
+def test_every_ability_is_looked_up_by_a_test(ability: str) -> None:
+    texts = [path.read_text("utf-8") for path in PAGE.parents[1].glob("tests/adapters/test_*.py")]
+    assert any(f'"{ability}"' in text for text in texts), f"no test depends on {ability!r}"

@@ -1,0 +1,281 @@
+"""`RawConnection`: sending, whole and piece by piece, from many tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_driver import raw_connection
+from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer
+
+from wsrpc import ConnectionLost, Limits, RawConnection, Server
+from wsrpc.testing import memory_transports
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def next_message(raw: RawPeer) -> tuple[int, list[bytes]]:
+    """The opcode and the frames of a message."""
+    frame = await raw.next_frame()
+    assert frame.opcode in (TEXT, BINARY), frame
+    opcode, parts = frame.opcode, [frame.payload]
+    while not frame.fin:
+        frame = await raw.next_frame()
+        assert frame.opcode == CONT, f"{frame} within a message"
+        parts.append(frame.payload)
+    return opcode, parts
+
+
+async def test_str_is_text_and_bytes_are_binary() -> None:
+    async with raw_connection() as (connection, raw):
+        for message in ("grüße", b"\x00\xff", bytearray(b"ba"), memoryview(b"mv"), "", b""):
+            await connection.send(message)
+        await connection.send_json({"a": [1, "ü"]})
+        assert [await next_message(raw) for _ in range(7)] == [
+            (TEXT, ["grüße".encode()]),
+            (BINARY, [b"\x00\xff"]),
+            (BINARY, [b"ba"]),
+            (BINARY, [b"mv"]),
+            (TEXT, [b""]),
+            (BINARY, [b""]),
+            (TEXT, ['{"a":[1,"ü"]}'.encode()]),
+        ]
+
+
+async def test_an_iterable_leaves_piece_by_piece() -> None:
+    asked = asyncio.Event()
+
+    async def slow() -> AsyncIterator[str]:
+        yield "ü"
+        await asked.wait()
+        yield "z"
+
+    async with raw_connection() as (connection, raw):
+        await connection.send([b"one", b"two"])
+        assert await next_message(raw) == (BINARY, [b"one", b"two", b""])
+        sending = asyncio.create_task(connection.send(slow()))
+        frame = await raw.next_frame()
+        assert (frame.opcode, frame.payload, frame.fin) == (TEXT, "ü".encode(), False)
+        asked.set()
+        assert [(await raw.next_frame()).payload for _ in range(2)] == [b"z", b""]
+        await sending
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "text"),
+    [
+        (5, TypeError, "a raw message is str or bytes, got int"),
+        ({"a": 1}, TypeError, "got a mapping: encode it first"),
+        ([], ValueError, "no pieces came"),
+        ([1], TypeError, "got int"),
+        ("\ud800", ValueError, "surrogates"),
+    ],
+)
+async def test_what_is_no_message_is_refused_and_nothing_is_sent(
+    message: Any, error: type[Exception], text: str
+) -> None:
+    async with raw_connection() as (connection, raw):
+        with pytest.raises(error, match=text):
+            await connection.send(message)
+        await connection.send("next")
+        assert await next_message(raw) == (TEXT, [b"next"])
+
+
+async def test_a_message_that_cannot_be_finished_closes_with_1011() -> None:
+    closed = []
+
+    def failing() -> Iterator[Any]:
+        try:
+            yield "one"
+            yield b"two"
+        finally:
+            closed.append(True)
+
+    async with raw_connection() as (connection, raw):
+        with pytest.raises(TypeError, match="all str or all bytes"):
+            await connection.send(failing())
+        assert closed == [True]
+        with pytest.raises(ConnectionLost, match="unfinished"):
+            await connection.send("never")
+        assert (await raw.next_of(CLOSE)).code == 1011
+        await raw.send(raw.close_frame(1011))
+        raw.drop()
+        await connection.wait_closed()
+
+
+async def test_a_message_that_is_cancelled_midway_closes_with_1011_but_not_before_its_first_piece() -> None:
+    async def endless(first: str) -> AsyncIterator[str]:
+        if first:
+            yield first
+        await asyncio.Event().wait()
+
+    async with raw_connection() as (connection, raw):
+        sending = asyncio.create_task(connection.send(endless("")))
+        await asyncio.sleep(0.01)
+        sending.cancel()
+        await asyncio.wait([sending])
+        sending = asyncio.create_task(connection.send(endless("one")))
+        assert (await raw.next_frame()).payload == b"one"
+        behind = asyncio.create_task(connection.send("behind"))
+        await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait([sending, behind])
+        assert isinstance(behind.exception(), ConnectionLost)
+        assert (await raw.next_of(CLOSE)).code == 1011
+        raw.drop()
+        await connection.wait_closed()
+
+
+async def test_sending_waits_while_the_line_is_full_and_keeps_the_order() -> None:
+    async with raw_connection(Limits(high_water=1000)) as (connection, raw):
+        sent: list[int] = []
+
+        async def send(number: int) -> None:
+            await connection.send(b"%05d" % number + bytes(100_000))
+            sent.append(number)
+
+        tasks = [asyncio.create_task(send(number)) for number in range(200)]
+        await turns_until(lambda: connection._line.full)
+        assert len(sent) < 200
+        numbers = [int((await next_message(raw))[1][0][:5]) for _ in range(200)]
+        await asyncio.gather(*tasks)
+        assert numbers == list(range(200))
+
+
+async def test_sending_on_a_connection_that_is_over_is_refused() -> None:
+    async with raw_connection() as (connection, raw):
+        await raw.send(raw.close_frame(1001, "away"))
+        raw.drop()
+        await connection.wait_closed()
+        for message in ("never", ["never"]):
+            with pytest.raises(ConnectionLost) as caught:
+                await connection.send(message)
+            assert (caught.value.code, caught.value.outcome) == (1001, "not_sent")
+        await connection.close()
+
+
+async def test_whoever_waits_for_room_is_told_of_the_end() -> None:
+    async with raw_connection(Limits(high_water=1000)) as (connection, raw):
+        tasks = [asyncio.create_task(connection.send(bytes(1_000_000))) for _ in range(20)]
+        tasks.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))
+        await turns_until(lambda: connection._line.full)
+        raw.reset()
+        await asyncio.wait(tasks)
+        lost = [task.exception() for task in tasks if task.exception() is not None]
+        assert lost
+        assert all(isinstance(error, ConnectionLost) for error in lost)
+
+
+async def test_sending_from_another_thread_is_refused() -> None:
+    async with raw_connection() as (connection, _):
+        with pytest.raises(RuntimeError, match="run_coroutine_threadsafe"):
+            await asyncio.to_thread(asyncio.run, connection.send("hi"))
+
+
+async def test_codes_that_may_not_be_sent_are_refused() -> None:
+    async with raw_connection() as (connection, raw):
+        for code, reason in ((999, ""), (1005, ""), (5000, ""), (1000, "x" * 124)):
+            with pytest.raises(ValueError, match="close"):
+                await connection.close(code, reason)
+        closing = asyncio.create_task(connection.close(4999, "x" * 123))
+        frame = await raw.next_of(CLOSE)
+        assert (frame.code, frame.reason) == (4999, "x" * 123)
+        await raw.send(raw.close_frame(4999))
+        raw.drop()
+        await closing
+
+
+# ---------------------------------------------------------------- any number of tasks
+
+
+async def hand_over(server: Server, transport: Any) -> tuple[RawConnection, asyncio.Event]:
+    done = asyncio.Event()
+
+    async def idle(_: RawConnection) -> None:
+        await done.wait()
+
+    server.serve_raw(idle)
+    accepted = await server.accept(transport)
+    assert isinstance(accepted, RawConnection)
+    return accepted, done
+
+
+MESSAGES = st.lists(
+    st.one_of(st.binary(max_size=50), st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4)),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(messages=MESSAGES, seed=st.integers())
+def test_messages_of_many_tasks_never_mix(messages: list[Any], seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def slowly(pieces: list[bytes]) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+            yield piece
+
+    async def main() -> None:
+        limits = Limits(high_water=60)
+        ours, theirs = memory_transports(limits=limits)
+        server, client = Server(limits=limits), Server(limits=limits)
+        sender, done = await hand_over(server, theirs)
+        reader, read = await hand_over(client, ours)
+        tasks = [
+            asyncio.create_task(sender.send(each if isinstance(each, bytes) else slowly(each))) for each in messages
+        ]
+        got = [await reader.receive() for _ in messages]
+        await asyncio.gather(*tasks)
+        whole = [each if isinstance(each, bytes) else b"".join(each) for each in messages]
+        assert got == whole
+        done.set()
+        read.set()
+        await asyncio.gather(server.close(), client.close())
+
+    asyncio.run(main())
+
+
+FRAMES = st.lists(st.tuples(st.lists(st.text(max_size=8), min_size=1, max_size=5), st.booleans()), max_size=8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(messages=FRAMES, seed=st.integers())
+def test_fragments_with_pings_between_and_any_way_of_reading(messages: list[tuple[list[str], bool]], seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def main() -> None:
+        async with raw_connection(Limits(high_water=100)) as (connection, raw):
+            frames: list[bytes] = []
+            for parts, text in messages:
+                for number, part in enumerate(parts):
+                    opcode = CONT if number else TEXT if text else BINARY
+                    frames.append(raw.frame(opcode, part, fin=number == len(parts) - 1))
+                    if chance.random() < 0.3:
+                        frames.append(raw.frame(PING, b"?"))
+            data = b"".join(frames)
+            sending = asyncio.create_task(raw.send(data[: len(data) // 2], data[len(data) // 2 :]))
+            for parts, text in messages:
+                expected: Any = "".join(parts) if text else "".join(parts).encode()
+                way = chance.randrange(3)
+                if way == 0:
+                    assert await connection.receive() == expected
+                elif way == 1:
+                    got = [piece async for piece in connection.pieces()]
+                    assert type(expected)().join(got) == expected
+                else:
+                    async for piece in connection.pieces():
+                        assert expected.startswith(piece)
+                        break
+            await sending
+
+    asyncio.run(main())

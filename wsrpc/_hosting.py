@@ -1,0 +1,255 @@
+"""A server's services: their classes, and the objects of each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from ._close import CloseInfo
+from ._raw_serving import RawServing, refusal_of
+from ._registry import Registry, accepted
+from ._signature import compile_handler
+from ._types import RESERVED_EVENTS, check_name
+from .errors import ConnectionLost, RpcError
+from .peer import Peer
+from .raw import RawConnection
+from .service import Service, exposed, style_of
+from .transport import Transport
+
+__all__ = ["Hosting"]
+
+logger = logging.getLogger("wsrpc")
+
+
+class Entry(NamedTuple):
+    """A class, and what makes an object of it, which takes that many arguments."""
+
+    cls: type[Service]
+    make: Callable[..., Any]
+    takes: int
+
+    async def create(self, owner: Peer | RawConnection) -> Service:
+        made = self.make(*(owner,)[: self.takes])
+        if inspect.isawaitable(made):
+            made = await made
+        if not isinstance(made, self.cls):
+            raise TypeError(f"the factory of {self.cls.__qualname__} made {made!r}")
+        return made
+
+
+class Hosting:
+    """Registers services, and makes their objects."""
+
+    def __init__(self, registry: Registry, raw: RawServing) -> None:
+        self._registry = registry
+        self._raw = raw
+        self.entries: list[Entry] = []
+        """Those whose objects have a peer."""
+        self._alone: type[Service] | None = None
+        """The one that has the whole connection."""
+        self._serving: dict[RawConnection, Service] = {}
+
+    # ------------------------------------------------------------ registering
+
+    def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None) -> None:
+        """See `Server.add_service`."""
+        cls = service if isinstance(service, type) else _returned(service)
+        if not (isinstance(cls, type) and issubclass(cls, Service)) or cls is Service:
+            raise TypeError(f"add_service takes a subclass of wsrpc.Service, or a function that makes one; got {cls!r}")
+        make = service if factory is None else factory
+        style = style_of(cls)
+        entry = Entry(cls, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make))
+        if self._alone is not None or (style is not None and self.entries):
+            other = self._alone or self.entries[0].cls
+            raise ValueError(
+                f"{cls.__qualname__} and {other.__qualname__} cannot both have the connection: one of them "
+                "takes every message"
+            )
+        methods = exposed(cls)
+        if style is None:
+            self._add_methods(entry, methods, channel)
+            return
+        if methods:
+            names = ", ".join(function.__qualname__ for _, function in methods.values())
+            raise TypeError(
+                f"{cls.__qualname__}.{style} takes every message, so that no method can be a handler: {names}"
+            )
+        if channel is not None:
+            raise ValueError(f"{cls.__qualname__}.{style} takes every message: it has no channel")
+        if style == "serve":
+            self._add_serving(entry)
+        else:
+            self._add_raw(entry, style)
+        self._alone = cls
+
+    def _add_methods(self, entry: Entry, methods: dict[str, Any], channel: str | None) -> None:
+        if channel is not None:
+            check_name("a channel's name", channel)
+        taken = (
+            {}
+            if channel is not None and channel not in self._registry.named
+            else self._registry.scope(channel).handlers
+        )
+        for event, (_, function) in methods.items():
+            if channel is None and event in RESERVED_EVENTS:
+                raise ValueError(
+                    f"{function.__qualname__}: {event!r} never travels on the main channel: name it otherwise, "
+                    f'@wsrpc.method("...")'
+                )
+            if event in taken:
+                raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
+        instance = f"ctx.peer._services.objects[{len(self.entries)}]"
+        for function in (function for _, function in methods.values()):
+            compile_handler(
+                function, dec_hook=self._registry.dec_hook, instance=instance
+            )  # all are good, or none is added
+        for event, (mark, function) in methods.items():
+            self._registry.add(channel, event, function, instance=instance, **mark.options)
+        self.entries.append(entry)
+
+    def _add_raw(self, entry: Entry, style: str) -> None:
+        if self._registry.takes_raw:
+            raise ValueError(f"{entry.cls.__qualname__}.{style} takes every message, and there is an on_raw function")
+        function: Callable[..., Any] = getattr(entry.cls, style)
+        is_async = inspect.iscoroutinefunction(function)
+        if style == "on_json":
+            handler = compile_handler(
+                function,
+                dec_hook=self._registry.dec_hook,
+                lax=self._registry.lax,
+                ordered=is_async,
+                instance="ctx.peer._services.objects[0]",
+            )
+            self._registry.set_raw(handler)
+        elif is_async:
+
+            async def received(peer: Any, message: str | bytes) -> None:
+                await peer._services.objects[0].on_message(message)
+
+            self._registry.add_raw(received)
+        else:
+
+            def called(peer: Any, message: str | bytes) -> Any:
+                return peer._services.objects[0].on_message(message)
+
+            self._registry.add_raw(called)
+        self._registry.raw_only = "json" if style == "on_json" else "message"
+        self.entries.append(entry)
+
+    def _add_serving(self, entry: Entry) -> None:
+        async def serve(connection: RawConnection) -> None:
+            service: Any = await entry.create(connection)
+            service.connection = connection
+            self._serving[connection] = service
+            await _finished(service.on_open())
+            await service.serve(connection)
+
+        async def ended(connection: RawConnection) -> None:
+            service = self._serving.pop(connection, None)
+            if service is not None and connection.ended is not None:
+                try:
+                    await _finished(service.on_close(connection.ended))
+                except Exception as exc:
+                    extra = {"peer": connection.id}
+                    logger.error("%s.on_close failed", type(service).__qualname__, exc_info=exc, extra=extra)
+
+        self._raw.use(serve)
+        self._raw.on_end = ended
+
+    # ------------------------------------------------------------ a connection
+
+    async def attach(self, peer: Peer, transport: Transport) -> None:
+        """Make the objects for ``peer``, which is about to be bound to ``transport``.
+
+        Raises:
+            ConnectionLost: a factory refuses; ``transport`` is closed.
+        """
+        peer._coming = transport
+        objects: list[Service] = []
+        try:
+            async with asyncio.timeout(peer._limits.open_handlers):
+                for entry in self.entries:
+                    made = await entry.create(peer)
+                    made.peer = peer
+                    objects.append(made)
+        except Exception as exc:
+            code, reason = refusal_of(exc)
+            name = self.entries[len(objects)].cls.__qualname__
+            if isinstance(exc, RpcError):
+                peer._log(logging.INFO, "the factory of %s refuses: %s", name, exc)
+            else:
+                peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
+            await transport.close(code, reason)
+            raise ConnectionLost(code, reason, "not_sent") from exc
+        except BaseException:
+            transport.abort()
+            raise
+        finally:
+            peer._coming = None
+        peer._services = Objects(peer, objects)
+
+
+class Objects:
+    """The services of one connection."""
+
+    __slots__ = ("_begun", "_opening", "_peer", "objects")
+
+    def __init__(self, peer: Peer, objects: list[Service]) -> None:
+        self._peer = peer
+        self.objects = objects
+        self._begun: list[Service] = []
+        self._opening: asyncio.Task[Any] | None = None
+
+    def opened(self) -> Coroutine[Any, Any, None] | None:
+        """The connection is there."""
+        if all(type(each).on_open is Service.on_open for each in self.objects):
+            self._begun = self.objects
+            return None
+        return self._open()
+
+    async def _open(self) -> None:
+        self._opening = asyncio.current_task()
+        for service in self.objects:
+            self._begun.append(service)
+            try:
+                await _finished(service.on_open())
+            except Exception as exc:
+                if not isinstance(exc, RpcError) and self._peer.connected:
+                    self._peer._handler_raised("open", f"{type(service).__qualname__}.on_open", exc)
+                self._peer._refuse(*refusal_of(exc))
+                return
+
+    async def ended(self, info: CloseInfo, /) -> None:
+        """The connection is over."""
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening})
+        for service in reversed(self._begun):
+            try:
+                await _finished(service.on_close(info))
+            except Exception as exc:
+                self._peer._handler_raised("close", f"{type(service).__qualname__}.on_close", exc)
+
+
+async def _finished(result: Any) -> None:
+    if inspect.isawaitable(result):
+        await result
+
+
+def _returned(function: Any) -> Any:
+    """The class that a factory is annotated with."""
+    if not callable(function):
+        return function
+    try:
+        cls = typing.get_type_hints(function).get("return")
+    except Exception:  # whatever an annotation raises: it does not say which class
+        cls = None
+    if cls is None:
+        raise TypeError(
+            f"add_service: which class does {function!r} make? Annotate what it returns, with a "
+            "class of its module, or add_service(Class, factory)"
+        )
+    return cls

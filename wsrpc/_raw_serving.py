@@ -1,0 +1,124 @@
+"""A server's raw connections: each handed to the user's function, whole."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ._close import CloseCode
+from ._key import PeerState
+from ._lifecycle import Closers
+from ._scheduler import Scheduler
+from .errors import RpcError
+from .limits import Limits
+from .raw import RawConnection
+from .transport import Transport
+
+__all__ = ["RawFunction", "RawServing", "refusal_of"]
+
+logger = logging.getLogger("wsrpc")
+
+RawFunction = Callable[[RawConnection], Awaitable[Any]]
+
+
+def refusal_of(exc: Exception) -> tuple[int, str]:
+    """The code and the reason with which a connection is closed because of what a user's code raised."""
+    if isinstance(exc, RpcError):
+        return CloseCode.POLICY_VIOLATION, exc.message.encode()[:123].decode(errors="ignore")
+    return CloseCode.INTERNAL_ERROR, "internal error"
+
+
+class RawServing:
+    """Runs ``function`` for each connection, in a task of its own, and closes the connection after it."""
+
+    def __init__(self) -> None:
+        self.function: RawFunction | None = None
+        self.on_end: Callable[[RawConnection], Awaitable[None]] | None = None
+        """Awaited after a connection's end."""
+        self._running: dict[RawConnection, asyncio.Task[None]] = {}
+
+    def use(self, function: Any) -> None:
+        """Serve with ``function`` from now on.
+
+        Raises:
+            TypeError: this is no async function.
+            ValueError: there is one already.
+        """
+        given: Any = function
+        if not callable(given) or not any(map(inspect.iscoroutinefunction, (given, type(given).__call__))):
+            raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
+        if self.function is not None:
+            raise ValueError(f"this server's connections go to {self.function!r} already, whole")
+        self.function = function
+
+    @property
+    def connections(self) -> tuple[RawConnection, ...]:
+        """Those whose function runs, in the order in which they came."""
+        return tuple(self._running)
+
+    def accept(self, transport: Transport, state: PeerState, limits: Limits, loop: Scheduler) -> RawConnection:
+        """Begin to serve."""
+        assert self.function is not None
+        connection = RawConnection(transport, limits, state, loop)
+        self._running[connection] = asyncio.get_running_loop().create_task(self._run(self.function, connection))
+        connection._start()
+        logger.info("connected", extra={"peer": connection.id})
+        return connection
+
+    async def _run(self, function: RawFunction, connection: RawConnection) -> None:
+        code, reason = 1000, ""
+        try:
+            await function(connection)
+        except asyncio.CancelledError:
+            code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
+            raise
+        except Exception as exc:
+            # That its connection is over, or cannot be used any more, a function may well let through.
+            if not (connection.closed and isinstance(exc, ConnectionError)):
+                code, reason = refusal_of(exc)
+                failed = not isinstance(exc, RpcError)
+                text = "serving a raw connection failed: %s"
+                logger.log(
+                    logging.ERROR if failed else logging.INFO,
+                    text,
+                    exc,
+                    exc_info=exc if failed else None,
+                    extra={"peer": connection.id},
+                )
+        finally:
+            try:
+                await connection._finish(code, reason)
+                if self.on_end is not None:
+                    await self.on_end(connection)
+            finally:
+                del self._running[connection]
+                ended = connection.ended
+                if ended is not None:
+                    logger.info("disconnected: %d %s", ended.code, ended.reason, extra={"peer": connection.id})
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close every connection; their functions go on."""
+        await asyncio.gather(*(connection.close(code, reason) for connection in self.connections))
+
+    async def wait_done(self, closers: Closers) -> None:
+        """Wait for the functions, besides those that wait for a close themselves. Cancelling is safe."""
+        while tasks := self._tasks(closers):
+            await closers.wait_besides(tasks, None)
+
+    async def join(self, patience: float, closers: Closers) -> None:
+        """The same, for ``patience`` seconds; then they are cancelled."""
+        try:
+            async with asyncio.timeout(patience):
+                await self.wait_done(closers)
+        except TimeoutError:
+            late = self._tasks(closers)
+            for task in late:
+                task.cancel()
+            if stubborn := await closers.wait_besides(late, patience):
+                logger.warning("%d raw functions do not end although they were cancelled", len(stubborn))
+
+    def _tasks(self, closers: Closers) -> set[asyncio.Task[None]]:
+        return {task for task in self._running.values() if not task.done() and not closers.cover(task, None)}

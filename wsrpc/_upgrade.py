@@ -1,0 +1,168 @@
+"""A WebSocket on a connection that somebody else's HTTP server or client has opened.
+
+Their part is HTTP: routes, middlewares, cookies, proxies, TLS. Once the other side has agreed to switch protocols, the
+connection is handed over, and from there on it is the same as one of the default transport's: as fast, with the same
+bounds, and nothing of it is hidden by another library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from websockets.asyncio.connection import Connection
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import (
+    enable_client_permessage_deflate,
+    enable_server_permessage_deflate,
+)
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, Protocol
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from ._connection import LIBRARY_LOGGER, _Pushing
+from ._dial import parse_url
+from .handshake import Handshake
+from .limits import Limits
+from .transport import ConnectionInfo
+from .websocket import WebSocketTransport, address, joined_headers
+
+__all__ = ["ClientUpgrade", "ServerUpgrade"]
+
+NOT_THEIRS = ("host", "authorization")
+"""Headers that an HTTP client makes of the URL by itself."""
+
+
+class ServerUpgrade:
+    """The answer to a request, and the transport that comes of it.
+
+    Make one when `Server.handshake` let ``handshake`` pass. Answer with ``status`` and ``headers``: if the status is
+    101, `take_over` the connection then; else the request was none for a WebSocket, and ``body`` says what is wrong.
+    """
+
+    def __init__(self, handshake: Handshake) -> None:
+
+        def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+            return None if handshake.subprotocol is None else Subprotocol(handshake.subprotocol)
+
+        self._handshake = handshake
+        self._protocol = ServerProtocol(
+            state=OPEN,  # there is no request that it should read
+            extensions=enable_server_permessage_deflate(None) if handshake.compression else None,
+            select_subprotocol=choose,
+            max_size=handshake.limits.message,
+            logger=LIBRARY_LOGGER,
+        )
+        self._request = Request(handshake.path, Headers(handshake.headers))
+        self._response = response = self._protocol.accept(self._request)
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = dict(response.headers.raw_items())
+        self.body = (response.body or b"").decode()
+        if self.status == 101:
+            theirs = {name.lower() for name in handshake.response_headers}
+            kept = {name: value for name, value in self.headers.items() if name.lower() not in theirs}
+            self.headers = kept | handshake.response_headers
+
+    def take_over(
+        self, transport: asyncio.Transport, early: bytes = b"", lost: Callable[[Exception | None], None] | None = None
+    ) -> WebSocketTransport:
+        """The connection's transport, ready for `Server.accept`. ``transport`` calls nobody else from here on.
+
+        ``early`` is what was read of the connection after the request. ``lost(exc)`` is called when it has ended, as
+        asyncio's ``connection_lost``. The answer has been written before, and nothing else waits to be.
+        """
+        connection = TakenOver(self._protocol, self._handshake.limits, lost, client=False)
+        connection.request, connection.response = self._request, self._response
+        info = self._handshake.connection_info(connection, address(transport.get_extra_info("sockname")))
+        return connection.take_over(transport, early, info)
+
+
+class ClientUpgrade:
+    """The request that asks for a WebSocket, and the transport that comes of the answer.
+
+    Send a GET to ``url`` with ``headers``. If the answer's status is 101, `take_over` the connection. ``tls`` says that
+    there are settings for it, which a ``ws://`` URL has no use for.
+
+    Raises:
+        ValueError: for a URL that is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        limits: Limits | None = None,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        compression: bool = False,
+        tls: bool = False,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._protocol = ClientProtocol(
+            parse_url(url, tls=tls),
+            state=OPEN,
+            extensions=enable_client_permessage_deflate(None) if compression else None,
+            subprotocols=None if subprotocols is None else [Subprotocol(name) for name in subprotocols],
+            max_size=self._limits.message,
+            logger=LIBRARY_LOGGER,
+        )
+        request = self._protocol.connect()
+        given = headers or {}
+        theirs = {*NOT_THEIRS, *(name.lower() for name in given)}
+        kept = {name: value for name, value in request.headers.raw_items() if name.lower() not in theirs}
+        self.headers: Mapping[str, str] = {**kept, **given}
+        self._request = Request(request.path, Headers(self.headers))
+
+    def take_over(
+        self, transport: asyncio.Transport, headers: Mapping[str, str], early: bytes = b""
+    ) -> WebSocketTransport:
+        """The connection's transport; ``headers`` are those of the answer, ``early`` what was read after it.
+
+        Raises:
+            websockets.exceptions.InvalidHandshake: the answer is no WebSocket server's; ``transport`` was left alone.
+        """
+        response = Response(101, "Switching Protocols", Headers(headers))
+        self._protocol.process_response(response)
+        connection = TakenOver(self._protocol, self._limits, None, client=True)
+        connection.request, connection.response = self._request, response
+        asked = Handshake(
+            self._request.path,
+            joined_headers(self._request.headers),
+            remote=address(transport.get_extra_info("peername")),
+            local=address(transport.get_extra_info("sockname")),
+            subprotocols=[self._protocol.subprotocol] if self._protocol.subprotocol else [],
+        )
+        asked.subprotocol = self._protocol.subprotocol
+        return connection.take_over(transport, early, asked.connection_info(connection))
+
+
+class TakenOver(_Pushing, Connection):
+    """A connection of the library whose opening handshake was somebody else's."""
+
+    def __init__(
+        self, protocol: Protocol, limits: Limits, lost: Callable[[Exception | None], None] | None, *, client: bool
+    ) -> None:
+        super().__init__(
+            protocol,
+            ping_interval=None,
+            close_timeout=limits.close_timeout,
+            max_queue=None,
+            write_limit=limits.high_water,
+        )
+        self._lost = lost
+        self._set_up(limits, client=client)
+
+    def take_over(self, transport: asyncio.Transport, early: bytes, info: ConnectionInfo) -> WebSocketTransport:
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        self.wsrpc.info = info
+        if early:
+            self.data_received(early)
+        return self.wsrpc
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._lost is not None:
+            self._lost(exc)
