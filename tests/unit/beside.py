@@ -55,7 +55,7 @@ async def beside(limits: Limits, server: Server | None = None) -> AsyncGenerator
     world = Beside(server, limits)
     server.on("beside", lambda number: number)
     server.on("echo", lambda *args: list(args))
-    async with asyncio.timeout(10), server.listen() as listener:
+    async with asyncio.timeout(25), server.listen() as listener:
         world.url, world.port = listener.url, listener.port
         async with Client(listener.url, limits=AMPLE, reconnect=None) as world._other:
             await world.goes_on()

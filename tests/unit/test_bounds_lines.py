@@ -31,7 +31,7 @@ async def test_above_the_high_water_mark_senders_wait_until_it_is_read() -> None
 
         async def send() -> None:
             nonlocal sent
-            for _ in range(300):
+            for _ in range(150):
                 await peer.emit("n", PIECE)
                 sent += 1
 
@@ -41,10 +41,10 @@ async def test_above_the_high_water_mark_senders_wait_until_it_is_read() -> None
             await world.goes_on()
         assert not sending.done() and peer.transport.unsent <= 10_000 + len(PIECE) + 100
         before = sent
-        for _ in range(300):
+        for _ in range(150):
             await raw.next_frame()
         await sending
-        assert before < sent == 300
+        assert before < sent == 150
 
 
 async def test_at_the_hard_cap_emit_nowait_raises_and_an_answer_closes_with_4408() -> None:
