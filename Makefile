@@ -13,7 +13,7 @@
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
-# (and for the benchmarks: make bench ARGS=--quick).
+# (and for the benchmarks: make bench ARGS=--quick, or --idle, --floods, --broadcast and others: --help).
 
 PYTHON ?= python3
 ARGS ?=

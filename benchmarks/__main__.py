@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+from .broadcast.run import run_broadcast
+from .floods.run import run_floods
 from .herd.run import run_herd
+from .idle.run import run_idle
 from .machine import describe, pick_cores, require_javascript
 from .measure import Result
 from .processes import BenchmarkError
@@ -24,6 +27,11 @@ def main() -> int:
     parser.add_argument("--without-js", action="store_true", help="leave the JavaScript server out")
     parser.add_argument("--streams", action="store_true", help="only streams, about 20 s (with --quick, 5 s)")
     parser.add_argument("--herd", action="store_true", help="only a thousand clients that are cut at once, about 30 s")
+    parser.add_argument("--idle", action="store_true", help="only 10,000 connections that say nothing, about 2 min")
+    parser.add_argument("--floods", action="store_true", help="only a client beside floods, about 2 min")
+    parser.add_argument(
+        "--broadcast", action="store_true", help="only a broadcast with one that never reads, about 30 s"
+    )
     options = parser.parse_args()
     # A terminated run must end its servers, which happens on the way out of their blocks.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -33,6 +41,14 @@ def main() -> int:
         if options.herd:
             fine = run_herd(1 if options.quick else 5, server_core=server_core, load_core=load_core)
             return 0 if fine else 1
+        if options.idle:
+            count, seconds = (1000, 10.0) if options.quick else (10_000, 30.0)
+            return 0 if run_idle(count, seconds, server_core=server_core, load_core=load_core) else 1
+        if options.floods:
+            return 0 if run_floods(2.0 if options.quick else 10.0, server_core=server_core, load_core=load_core) else 1
+        if options.broadcast:
+            count = 200 if options.quick else 1000
+            return 0 if run_broadcast(count, server_core=server_core, load_core=load_core) else 1
         node = None if options.without_js or options.streams else require_javascript()
         facts = describe(server_core, load_core, node)
         plan = QUICK if options.quick else DEFAULT

@@ -40,6 +40,11 @@ LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
 
+READ, READ_OF_LARGE = 16 * 1024, 256 * 1024
+"""Bytes that one read takes at most, and one in the middle of a large message. (asyncio's own is the latter. Full of
+small messages it is ten thousand of them, which are dealt with in one go; with four connections that send on and on,
+the others waited for a third of a second.)"""
+
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
 
@@ -61,7 +66,18 @@ class _Pushing(Connection):
     """What both sides' connections do differently from the library's."""
 
     # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
-    __slots__ = ("hard_cap", "heartbeat", "plain", "pongs", "read", "stall_watch", "unframer", "written", "wsrpc")
+    __slots__ = (
+        "hard_cap",
+        "heartbeat",
+        "missing",
+        "plain",
+        "pongs",
+        "read",
+        "stall_watch",
+        "unframer",
+        "written",
+        "wsrpc",
+    )
 
     wsrpc: WebSocketTransport
     unframer: Unframer
@@ -73,13 +89,15 @@ class _Pushing(Connection):
     """Bytes handed over for writing."""
     read: int
     """Bytes that came in."""
+    missing: int
+    """Bytes of a message for which the next read makes room."""
     pongs: int
     """Bytes of those that were added to the line since it is full."""
     hard_cap: int
 
     def _set_up(self, limits: Limits, *, client: bool) -> None:
         self.plain = False
-        self.read = self.written = self.pongs = 0
+        self.read = self.written = self.pongs = self.missing = 0
         self.hard_cap = limits.hard_cap
         self.heartbeat = Heartbeat(self, self.loop, limits)
         self.stall_watch = StallWatch(self, self.loop, limits)
@@ -134,6 +152,16 @@ class _Pushing(Connection):
     def _first_read(self, data: bytes) -> bytes:
         return data
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._make_room(0)
+
+    def _make_room(self, missing: int) -> None:
+        self.missing = missing
+        transport: Any = self.transport
+        with suppress(AttributeError):  # not asyncio's own, uvloop's for instance
+            transport.max_size = min(missing + READ, READ_OF_LARGE)
+
     def data_received(self, data: bytes) -> None:
         self.wsrpc._read_started()
         if not self.read:
@@ -144,6 +172,8 @@ class _Pushing(Connection):
             if self.plain:
                 if self.protocol.state is OPEN and receiver is not None:
                     data = bytes(self.unframer.feed(data, receiver))
+                    if self.unframer.missing != self.missing:
+                        self._make_room(self.unframer.missing)
                     if not data:
                         return
                     pong = self.unframer.only_pong(data)

@@ -19,7 +19,7 @@ MASKED = 0x80
 class Unframer:
     """Takes frames as far as they are plain. A server's are ``masked``; ``largest`` bounds a message."""
 
-    __slots__ = ("_masked", "_rest", "largest", "messages")
+    __slots__ = ("_masked", "_rest", "largest", "messages", "missing")
 
     def __init__(self, *, masked: bool, largest: int) -> None:
         self._masked = MASKED if masked else 0
@@ -27,6 +27,8 @@ class Unframer:
         self.messages = 0
         """How many there were."""
         self._rest: bytes | bytearray = b""
+        self.missing = 0
+        """Bytes of the message that is half there which have not come yet, as far as is known."""
 
     def feed(self, data: bytes, receiver: Receiver) -> bytes | bytearray:
         """Hand the messages in ``data`` to ``receiver``. Returns everything from the first frame on that is not plain.
@@ -59,6 +61,7 @@ class Unframer:
                 break
             after = start + size
             if after > end:
+                self.missing = after - end
                 break
             payload = buffer[start:after]
             if masked:
@@ -83,4 +86,5 @@ class Unframer:
     def take_rest(self) -> bytearray:
         """What was kept, for the library to go on with."""
         rest, self._rest = self._rest, b""
+        self.missing = 0
         return rest if isinstance(rest, bytearray) else bytearray(rest)

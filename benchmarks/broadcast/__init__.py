@@ -1,0 +1,1 @@
+"""A broadcast to a thousand connections, of which one never reads."""

@@ -1,0 +1,89 @@
+"""A server, and a client of it that goes on whatever becomes of the others: for the tests of each bound."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from leftovers import turns_until
+from raw_websocket import CLOSE, TEXT, RawPeer
+
+from wsrpc import Client, CloseInfo, Limits, Peer, Server
+
+AMPLE = Limits(close_timeout=2.0)
+
+
+class Beside:
+    """The server, how its connections ended, and the connection that is not to notice anything."""
+
+    def __init__(self, server: Server, limits: Limits) -> None:
+        self.server = server
+        self.url = ""
+        self.port = 0
+        self.ended: asyncio.Queue[CloseInfo] = asyncio.Queue()
+        self._limits = limits
+        self._calls = 0
+        self._other: Client
+
+    async def goes_on(self) -> None:
+        """The other connection, the same one as before, is served."""
+        self._calls += 1
+        assert await self._other.request("beside", self._calls) == self._calls
+        assert self._other.connected
+
+    async def newest(self) -> Peer:
+        """The peer of the connection that is put to the test, once it is there."""
+        await turns_until(lambda: len(self.server.peers) == 2)
+        return self.server.peers[-1]
+
+    async def ends(self, code: int) -> CloseInfo:
+        """Wait until that connection is over for the server, which gives ``code``; the other one goes on."""
+        info = await self.ended.get()
+        assert info.code == code, info
+        assert len(self.server.peers) == 1
+        await self.goes_on()
+        return info
+
+
+@asynccontextmanager
+async def beside(limits: Limits, server: Server | None = None) -> AsyncGenerator[Beside]:
+    """Serve within ``limits``, to one client that is used before and after what the block does."""
+    server = server or Server(limits=limits)
+    world = Beside(server, limits)
+    server.on("beside", lambda number: number)
+    server.on("echo", lambda *args: list(args))
+    async with asyncio.timeout(25), server.listen() as listener:
+        world.url, world.port = listener.url, listener.port
+        async with Client(listener.url, limits=AMPLE, reconnect=None) as world._other:
+            await world.goes_on()
+            server.on("close", lambda peer, info: world.ended.put_nowait(info))
+            yield world
+            await world.goes_on()
+            await turns_until(lambda: len(server.peers) == 1)
+            (peer,) = server.peers
+            assert (peer.active, peer.pending, peer.channels) == (0, 0, 0), "nothing is left of the others"
+
+
+def request(raw: RawPeer, i: int, *a: Any) -> bytes:
+    """A request as one frame."""
+    return raw.frame(TEXT, json.dumps({"i": i, "a": a}))
+
+
+async def said(raw: RawPeer) -> Any:
+    """The next message."""
+    return json.loads((await raw.next_of(TEXT)).payload)
+
+
+async def refused(raw: RawPeer, i: int, code: str) -> None:
+    """The next message rejects request ``i`` with an error of that code."""
+    answer = await said(raw)
+    assert (answer["i"], answer["e"]["code"]) == (i, code), answer
+
+
+async def closed(raw: RawPeer, code: int) -> None:
+    """Read until the Close frame, which has that code, and go."""
+    assert (await raw.next_of(CLOSE)).code == code
+    raw.drop()
