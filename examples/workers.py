@@ -94,7 +94,7 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 async def main() -> None:
     logging.getLogger("wsrpc").setLevel(logging.ERROR)  # that connections drop is what this is about
-    processes = [
+    processes: list[asyncio.subprocess.Process] = [
         await asyncio.create_subprocess_exec(sys.executable, __file__, str(number), stdout=asyncio.subprocess.PIPE)
         for number in range(WORKERS)
     ]
@@ -126,8 +126,9 @@ async def look(url: str, processes: list[asyncio.subprocess.Process]) -> None:
     assert await clients["attic", 1].request("say", "hello") == 2
     print(f"the attic hears: {await heard.get()}")
 
-    processes[places["attic", 1]].terminate()  # a deployment: it drains
-    await processes[places["attic", 1]].wait()
+    leaving = processes[int(places["attic", 1])]
+    leaving.terminate()  # a deployment: it drains
+    await leaving.wait()
     again = Retry(initial=0.1)  # a client may not have heard yet that its worker is gone
     after = {key: await client.request("where", retry=again, idempotent=True) for key, client in clients.items()}
     assert after["attic", 1] == after["attic", 2] != places["attic", 1]

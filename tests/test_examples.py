@@ -151,3 +151,56 @@ async def test_workers_keep_rooms_together_also_when_one_goes() -> None:
         "the attic hears: hello",
         "one worker went, its rooms are together elsewhere: still here",
     ]
+
+
+async def test_a_plain_chat_takes_less_than_40_lines() -> None:
+    assert len((EXAMPLES / "plain_chat.py").read_text("utf-8").splitlines()) < 40
+    printed = (await run("plain_chat.py")).splitlines()
+    # Each has a connection of its own: which of them hears first is open.
+    assert [line for line in printed if line.startswith("Ada")] == [
+        "Ada joins, 1 is here",
+        "Ada reads Bob is here",
+        "Ada reads Bob: hello, Ada",
+    ]
+    assert [line for line in printed if line.startswith("Bob")] == [
+        "Bob joins, 2 are here",
+        "Bob reads Ada: hello, Bob",
+    ]
+    assert len(printed) == 5
+
+
+async def test_each_path_is_a_room() -> None:
+    printed = (await run("rooms_by_path.py")).splitlines()
+    heard = {name: [line for line in printed if line.startswith(name)] for name in ("Ada", "Bob", "Eve", "heard")}
+    assert heard == {
+        "Ada": ["Ada in /chat/general hears: lunch is ready"],
+        "Bob": ["Bob in /chat/general hears: hello, general", "Bob in /chat/general hears: lunch is ready"],
+        "Eve": [
+            "Eve in /chat/administrators hears: is anybody there?",
+            "Eve in /chat/administrators hears: lunch is ready",
+        ],
+        "heard": ["heard by 1", "heard by 1", "heard by 3"],
+    }
+
+
+async def test_a_slow_reader_of_a_price_feed_gets_the_latest() -> None:
+    assert (await run("price_feed.py")).splitlines() == [
+        "without the plan: not allowed",
+        "the log says: reads too slowly: until its line has drained, broadcasts are dropped (keep_latest)",
+        "quick: none missed, the last of each symbol: [8998, 8999, 9000]",
+        "slow: some missed, the last of each symbol: [8998, 8999, 9000]",
+    ]
+
+
+async def test_a_service_is_an_object_for_each_connection() -> None:
+    assert (await run("service.py")).splitlines() == [
+        "Ada reads: 0 things sold today",
+        "Ada has 2 in the basket",
+        "Ada has 3 in the basket",
+        "Ada buys apple apple pear",
+        "a customer left (1000) with 0 things in the basket",
+        "Bob reads: 3 things sold today",
+        "Bob has 2 in the basket",
+        "Bob has 3 in the basket",
+        "a customer left (1000) with 3 things in the basket",
+    ]

@@ -282,14 +282,7 @@ class Outbound:
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
         if self._must_queue(message) or not self.send_nowait(self.encode(message)):
-            if message.h is not UNSET:
-                raise self.channel_lost(message.h)
-            bound = self.fails(offline)
-            if bound and self.broken:
-                raise self._not_sent()
-            if bound and self.silent:
-                raise self._drained()
-            self._queue(message, bound=bound)
+            self._keep(message, offline)
 
     def send_nowait(self, payload: bytes, /) -> bool:
         """Send an encoded message without waiting; False if its connection has just ended and another one will come.
@@ -307,27 +300,19 @@ class Outbound:
 
     # ------------------------------------------------------------ what is no protocol message
 
-    async def send_raw(self, message: Any) -> None:
+    async def send_raw(self, message: Any, offline: Offline | None = None) -> None:
         """See `Peer.send_raw`."""
         raw = self._check_raw(message)
-        if self.clear:
-            self._hand_over(raw)
-        else:
-            await self.send_in_turn(raw, bound=True)
+        if not (self.clear and self._hand_over(raw)):
+            await self.send_in_turn(raw, None, self.fails(offline))
 
-    def send_raw_nowait(self, message: Any) -> None:
+    def send_raw_nowait(self, message: Any, offline: Offline | None = None) -> None:
         """See `Peer.send_raw_nowait`."""
         raw = self._check_raw(message)
         if self._session is not None and self.line.full and self._over_cap(self._session, len(raw.payload)):
             raise self._queue_full(self._session)
-        if self._must_queue(raw):
-            if self.broken:
-                raise self._not_sent()
-            if self.silent:
-                raise self._drained()
-            self._queue(raw, bound=True)
-        else:
-            self._hand_over(raw)
+        if self._must_queue(raw) or not self._hand_over(raw):
+            self._keep(raw, offline)
 
     def _check_raw(self, message: Any) -> Raw:
         check_thread(self.thread, "peer.send_raw(...)")
@@ -339,16 +324,18 @@ class Outbound:
             )
         return Raw(payload, text)
 
-    def _hand_over(self, raw: Raw) -> None:
-        """As `send`, but it waits for no other connection."""
+    def _hand_over(self, raw: Raw) -> bool:
+        """As `send`."""
         assert self._session is not None
         if len(raw.payload) > self.largest:
             raise self._too_big(raw.payload)
         try:
             self._session.send(raw.payload, raw.text)
         except ConnectionLost:
-            self.broken = True
+            if self._another_will_come():
+                return False
             raise
+        return True
 
     # ------------------------------------------------------------ in turn, and for another connection
 
@@ -361,6 +348,17 @@ class Outbound:
         if self.on_queued is not None:
             self.on_queued()
         return ticket
+
+    def _keep(self, message: Event | Raw, offline: Offline | None) -> None:
+        """Let it wait for another connection, or for the `open` handlers, if it may."""
+        if message.h is not UNSET:
+            raise self.channel_lost(message.h)
+        bound = self.fails(offline)
+        if bound and self.broken:
+            raise self._not_sent()
+        if bound and self.silent:
+            raise self._drained()
+        self._queue(message, bound=bound)
 
     def send(self, payload: bytes) -> bool:
         """Hand a message to the transport; False if its connection has just ended and another one will come.
@@ -376,11 +374,15 @@ class Outbound:
         try:
             self._session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
-            self.broken = True
-            if self.keeps_offline and not self.user_closed:
+            if self._another_will_come():
                 return False
             raise
         return True
+
+    def _another_will_come(self) -> bool:
+        """After the transport has refused a message: its connection has just ended."""
+        self.broken = True
+        return self.keeps_offline and not self.user_closed
 
     async def send_in_turn(
         self, message: Event | Request | Raw, pending: Pending | None = None, bound: bool = False
@@ -416,10 +418,11 @@ class Outbound:
                 if must_queue:
                     break
                 if isinstance(message, Raw):
-                    self._hand_over(message)
-                    return len(message.payload)
-                payload = self.encode(message)
-                if not self.send(payload):
+                    payload, sent = message.payload, self._hand_over(message)
+                else:
+                    payload = self.encode(message)
+                    sent = self.send(payload)
+                if not sent:
                     if message.h is not UNSET:
                         raise self.channel_lost(message.h)
                     if bound:

@@ -217,13 +217,13 @@ class Client(Registrar, RawRegistrar, Caller):
         self._on_reconnect.append((function, accepted("on_reconnect", ("info",), function)))
         return function
 
-    async def send_raw(self, message: str | bytes) -> None:
+    async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send what is not protocol; see `Peer.send_raw`."""
-        await self._peer.send_raw(message)
+        await self._peer.send_raw(message, offline=offline)
 
-    def send_raw_nowait(self, message: str | bytes) -> None:
+    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """The same without waiting; see `Peer.send_raw_nowait`."""
-        self._peer.send_raw_nowait(message)
+        self._peer.send_raw_nowait(message, offline=offline)
 
     async def __aenter__(self) -> Self:
         if self._dialing is not None or self._transport is not None:

@@ -42,7 +42,7 @@ from ._scheduler import Scheduler
 from ._session import Session
 from ._settings import Settings
 from ._signature import injectable
-from ._types import check_name
+from ._types import Offline, check_name, check_offline
 from .channel import Channel
 from .errors import ConnectionLost, ProtocolError, QueueFull
 from .limits import Limits
@@ -329,31 +329,37 @@ class Peer(Registrar, RawRegistrar, Caller):
             self._registry.order(name)
         return channel
 
-    async def send_raw(self, message: str | bytes) -> None:
+    async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a message that is not protocol, str as text, bytes as binary, in order with everything else.
 
-        It waits as `emit` does while the line is full, and while a client's `open` handlers run; but not for another
-        connection. The other side's `on_raw` function gets it, or whatever reads there; if it looks like a protocol
-        message, it is one. Cancelling is safe: then it is not sent.
+        It waits as `emit` does, for room in the line and for a connection, with the same ``offline=``. The other side's
+        `on_raw` function gets it, or whatever reads there; if it looks like a protocol message, it is one. Cancelling
+        is safe: then it is not sent.
 
         Raises:
-            ConnectionLost: ``outcome="not_sent"``, there is no connection, or the other side is draining.
+            ConnectionLost: ``outcome="not_sent"``, there is no connection, or the other side is draining, and it may
+                not wait for another.
+            QueueFull: too much waits for a connection already.
             MessageTooBig: the other side has said that it takes less.
             TypeError: it is neither str nor bytes.
             ValueError: binary, where binary messages are MessagePack: between two wsrpc peers neither of which had an
                 `on_raw` function when they connected.
             RuntimeError: in another thread than the event loop's.
         """
-        await self._out.send_raw(message)
+        if offline is not None:
+            check_offline(offline)
+        await self._out.send_raw(message, offline)
 
-    def send_raw_nowait(self, message: str | bytes) -> None:
+    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Like `send_raw`, for plain functions in the event loop's thread; it never waits.
 
         Raises:
             QueueFull: at the hard cap of unsent bytes; nothing is sent.
             ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
         """
-        self._out.send_raw_nowait(message)
+        if offline is not None:
+            check_offline(offline)
+        self._out.send_raw_nowait(message, offline)
 
     def _forget_channel(self, name: str) -> None:
         self._channels.pop(name, None)

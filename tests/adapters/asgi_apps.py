@@ -122,7 +122,7 @@ def litestar_route(server: Server) -> Any:
     async def stop() -> None:
         await server.close()
 
-    return litestar.Litestar([hello_litestar, ws], on_shutdown=[stop])
+    return litestar.Litestar([hello_litestar, ws], on_shutdown=[stop], logging_config=None)
 
 
 def litestar_asgi(server: Server) -> Any:
@@ -136,7 +136,7 @@ def litestar_asgi(server: Server) -> Any:
     async def stop() -> None:
         await server.close()
 
-    return litestar.Litestar([hello_litestar, ws], on_shutdown=[stop])
+    return litestar.Litestar([hello_litestar, ws], on_shutdown=[stop], logging_config=None)
 
 
 def in_quart(server: Server) -> Any:

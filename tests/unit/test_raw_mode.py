@@ -264,7 +264,7 @@ async def test_while_open_handlers_run_it_waits_its_turn() -> None:
             tasks.append(asyncio.create_task(client.emit("event", "three")))
             await asyncio.sleep(0)
             client.send_raw_nowait("four")
-            assert not tasks[1].done()
+            assert log == ["from open"]
             go_on.set()
 
         waiting = asyncio.create_task(meanwhile())
@@ -275,13 +275,27 @@ async def test_while_open_handlers_run_it_waits_its_turn() -> None:
     assert log == ["from open", "one", "two", "three", "four"]
 
 
-async def test_it_waits_for_no_other_connection() -> None:
-    client = Client()
+async def test_offline_it_waits_in_order_with_events_or_is_refused() -> None:
+    server, client = Server(), Client(limits=Limits(offline=4))
+    log: list[Any] = []
+    server.on_raw(lambda peer, message: log.append(message))
+    server.on("event", lambda text: log.append(text))
     with pytest.raises(ConnectionLost) as caught:
-        await client.send_raw("hi")
+        await client.send_raw("refused", offline="fail")
     assert caught.value.outcome == "not_sent"
     with pytest.raises(ConnectionLost):
-        client.send_raw_nowait("hi")
+        client.send_raw_nowait("refused", offline="fail")
+    with pytest.raises(ValueError, match="offline="):
+        await client.send_raw("refused", offline="sometimes")  # type: ignore[arg-type]
+    await client.send_raw("one")
+    await client.emit("event", "two")
+    client.send_raw_nowait(b"three")
+    await client.send_raw("four")
+    with pytest.raises(QueueFull):
+        client.send_raw_nowait("five")
+    async with connect(server, client=client):
+        await turns_until(lambda: len(log) == 4)
+    assert log == ["one", "two", b"three", "four"]
 
 
 async def test_a_full_line_is_waited_for_and_nowait_says_so_at_the_cap() -> None:

@@ -46,8 +46,8 @@ def test_each_listed_reaction_differs_from_the_recorded_one(recorded: list[Scena
             old, new = by_name[name].stimuli[number].reactions, changed.stimuli[number].reactions
             assert not (
                 same(
-                    [list(frame) for frame in expected_frames(old, set())],
-                    [list(f) for f in expected_frames(new, set())],
+                    [list(frame) for frame in expected_frames(old)],
+                    [list(f) for f in expected_frames(new)],
                 )
                 and same(expected_outcomes(old), expected_outcomes(new))
             ), f"{name}, stimulus {number}: nothing differs"

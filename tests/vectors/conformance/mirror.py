@@ -114,8 +114,7 @@ class Mirror(Calling, Iterating):
             self.log("threw", op="bind_invalid", error="TypeError")
 
     def _do_send_raw(self, data: str) -> None:
-        if hasattr(self.peer, "send_raw"):
-            self.spawn(self.peer.send_raw(data))
+        self.spawn(self.peer.send_raw(data))
 
     def _do_disconnect(self, args: list[Any] | tuple[Any, ...] = ()) -> None:
         self.spawn(self.peer.close(*args))

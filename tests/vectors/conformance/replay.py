@@ -95,11 +95,11 @@ _RUNTIMES_REASON = {"message": "This operation was aborted"}
 """JavaScript's own, where none was given; every implementation has its own."""
 
 
-def expected_frames(reactions: tuple[Step, ...], raw: set[str]) -> list[tuple[str, Any]]:
-    """Socket and content of each frame; ``raw`` are messages that cannot be sent yet."""
+def expected_frames(reactions: tuple[Step, ...]) -> list[tuple[str, Any]]:
+    """Socket and content of each frame."""
     found: list[tuple[str, Any]] = []
     for step in reactions:
-        if "sent" in step and not (isinstance(step["sent"], str) and step["sent"] in raw):
+        if "sent" in step:
             content = _content(step["sent"])
             if isinstance(content, dict) and content.get("x") == _RUNTIMES_REASON:
                 content["x"] = {"message": "Request aborted"}
@@ -176,7 +176,6 @@ class Replay:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._ids = Ids()
-        self._raw: set[str] = set()
         self.compared = 0
         """Frames and outcomes that were expected and came."""
 
@@ -201,8 +200,6 @@ class Replay:
         value = stimulus.value
         match stimulus.kind:
             case "do":
-                if value["op"] == "send_raw" and not hasattr(mirror.peer, "send_raw"):
-                    self._raw.add(value["data"])
                 mirror.do(value)
             case "feed":
                 mirror.feed(stimulus.socket, self._ids.to_feed(value))
@@ -218,7 +215,7 @@ class Replay:
         frames, mirror.sent = mirror.sent, []
         outcomes, mirror.outcomes = mirror.outcomes, []
         where = f"{self._scenario.name}, stimulus {number}, {_short(stimulus)}"
-        expected = expected_frames(stimulus.reactions, self._raw)
+        expected = expected_frames(stimulus.reactions)
         actual = [(socket, _content(text)) for socket, text in frames]
         self._ids.learn([content for _, content in expected], [content for _, content in actual])
         actual = [(socket, self._ids.from_sent(content)) for socket, content in actual]

@@ -1,0 +1,98 @@
+"""Autobahn's test suite against wsrpc's raw mode, on each library, and against the library alone.
+
+`python -m interop.autobahn --wstest PROGRAM [NAME ...]` writes docs/autobahn.md. PROGRAM is the suite's own `wstest`,
+which needs Python 2.7: `pip install autobahntestsuite` there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .echoes import ECHOES
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "autobahn.md"
+
+GOOD = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"]
+"""Verdicts that are no failure, best first."""
+PACKAGES = {"websockets": "websockets", "aiohttp": "aiohttp", "asgi": "uvicorn", "picows": "picows"}
+
+HEAD = """# Autobahn
+
+[Autobahn's test suite](https://github.com/crossbario/autobahn-testsuite) is about 500 cases of what a WebSocket
+connection may meet: fragments, control frames between them, reserved bits, broken UTF-8, odd close codes, large
+messages, compression. It speaks to a server that sends back what it gets. Here that is wsrpc in [raw mode](raw.md), on
+each library, and for comparison the library alone: what the library itself does not pass, wsrpc on it need not.
+
+Made by `python -m interop.autobahn --wstest PROGRAM`; the suite needs Python 2.7, so it is not a part of `make test`.
+
+"""
+
+
+def run(wstest: str, name: str, which: str, cases: list[str]) -> dict[str, dict[str, Any]]:
+    """Each case's verdicts."""
+    program = [sys.executable, "-m", "interop.autobahn.echoes", name, which]
+    with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as echo:
+        try:
+            assert echo.stdout is not None
+            url = echo.stdout.readline().strip()
+            with tempfile.TemporaryDirectory() as folder:
+                spec = {"outdir": folder, "servers": [{"agent": "echo", "url": url}]}
+                spec |= {"cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
+                (Path(folder) / "spec.json").write_text(json.dumps(spec), "utf-8")
+                command = [wstest, "-m", "fuzzingclient", "-s", f"{folder}/spec.json"]
+                subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+                report: dict[str, dict[str, Any]] = json.loads((Path(folder) / "index.json").read_text("utf-8"))["echo"]
+                return report
+        finally:
+            echo.terminate()
+
+
+def judged(case: dict[str, Any]) -> str:
+    """One verdict: how it behaved, or how it closed if only that was wrong."""
+    closed: str = case["behaviorClose"]
+    return str(case["behavior"]) if case["behavior"] not in GOOD or closed in GOOD else f"CLOSE: {closed}"
+
+
+def summary(verdicts: dict[str, str]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(Counter(verdicts.values()).items()))
+
+
+def by_number(case: str) -> list[int]:
+    return [int(part) for part in case.split(".")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m interop.autobahn")
+    parser.add_argument("--wstest", required=True, help="the suite's program")
+    parser.add_argument("--cases", nargs="*", default=["*"])
+    parser.add_argument("names", nargs="*", default=list(ECHOES))
+    options = parser.parse_args()
+    lines = ["| library | alone | wsrpc on it | worse than the library alone |", "|---|---|---|---|"]
+    worse_anywhere = False
+    for name in options.names:
+        alone, ours = (
+            {case: judged(result) for case, result in run(options.wstest, name, which, options.cases).items()}
+            for which in ("alone", "wsrpc")
+        )
+        worse = [case for case in ours if ours[case] not in GOOD and alone.get(case) in GOOD]
+        worse_anywhere |= bool(worse)
+        shown = ", ".join(f"{case} ({ours[case]})" for case in sorted(worse, key=by_number)) or "none"
+        package = PACKAGES[name]
+        lines.append(f"| {package} {version(package)} | {summary(alone)} | {summary(ours)} | {shown} |")
+        print(lines[-1], flush=True)
+    if set(options.names) == set(ECHOES) and options.cases == ["*"]:
+        PAGE.write_text(HEAD + "\n".join(lines) + "\n", "utf-8")
+    return worse_anywhere
+
+
+if __name__ == "__main__":
+    sys.exit(main())

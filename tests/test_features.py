@@ -1,0 +1,46 @@
+"""docs/features.md: every feature that was asked for has its row, and each test that a row names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "features.md").read_text("utf-8")
+ASKED = {"W": 29, "C": 6, "E": 8, "S": 7, "K": 4}
+NAMED = re.compile(r"`((?:tests|interop)/[\w/]+\.py)::(\w+)`")
+
+
+def rows() -> Iterator[tuple[str, str]]:
+    """Each row of the page: its id and its last cell."""
+    for line in PAGE.splitlines():
+        if re.match(r"\| [A-Z]\d+ \|", line):
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            assert len(cells) == 4 and all(cells), f"a row has four cells with something in them: {line}"
+            yield cells[0], cells[3]
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def test_every_feature_has_its_row_and_only_one() -> None:
+    asked = [f"{letter}{number}" for letter, last in ASKED.items() for number in range(1, last + 1)]
+    assert [row for row, _ in rows()] == asked
+
+
+@pytest.mark.parametrize(("row", "shown"), list(rows()), ids=lambda value: value if len(value) < 4 else "")
+def test_the_tests_of_a_row_exist(row: str, shown: str) -> None:
+    named = NAMED.findall(shown)
+    assert named, f"{row} names no test"
+    assert NAMED.sub("", shown).split() == [], f"{row}: only tests, as `path::name`, stand in the last cell"
+    for path, name in named:
+        assert (ROOT / path).exists(), f"{row}: there is no {path}"
+        assert name.startswith("test_") and name in names_in(ROOT / path), f"{row}: {path} has no {name}"
