@@ -56,7 +56,7 @@ async def living_objects() -> Counter[str]:
     return Counter(
         type(thing).__name__
         for thing in gc.get_objects()
-        if type(thing).__module__.startswith(("wsrpc", "_asyncio", "asyncio"))
+        if str(type(thing).__module__).startswith(("wsrpc", "_asyncio", "asyncio"))
         or type(thing).__name__ in ("coroutine", "generator", "async_generator")
     )
 

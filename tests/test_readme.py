@@ -116,9 +116,23 @@ def namespace(page: Path) -> Iterator[dict[str, object]]:
         del sys.modules[module.__name__]
 
 
+@contextmanager
+def logging_as_before() -> Iterator[None]:
+    """Frameworks set up logging when an application of theirs is made."""
+    loggers = [logging.root, logging.getLogger("wsrpc")]
+    before = [(logger, logger.level, logger.handlers[:], logger.disabled) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level, handlers, disabled in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+            logger.disabled = disabled
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 async def test_the_python_blocks_of_a_page_run(page: Path) -> None:
-    with namespace(page) as names:
+    with namespace(page) as names, logging_as_before():
         for block in blocks_of(page):
             if block.language != "python" or block.program is not None:
                 continue

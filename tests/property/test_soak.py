@@ -72,7 +72,8 @@ def objects() -> Counter[str]:
     return Counter(
         type(thing).__name__
         for thing in gc.get_objects()
-        if type(thing).__module__.startswith(("wsrpc", "_asyncio", "asyncio")) or type(thing).__name__ == "coroutine"
+        if str(type(thing).__module__).startswith(("wsrpc", "_asyncio", "asyncio"))
+        or type(thing).__name__ == "coroutine"
     )
 
 
