@@ -165,7 +165,7 @@ class Server(Registrar, RawRegistrar):
         ssl: ssl_module.SSLContext | None = None,
         sock: socket.socket | None = None,
         unix: str | None = None,
-        healthz: str | None = None,
+        healthz: str | None = "/healthz",
         reuse_port: bool = False,
     ) -> Listening:
         """Listen: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
@@ -173,10 +173,12 @@ class Server(Registrar, RawRegistrar):
         Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
         Leaving the block closes the server.
 
-        ``healthz``: a path, ``"/healthz"`` for instance, on which plain HTTP is answered by 200 while `healthy`, and by
-        503 while the server drains: so the port stays open until that is over, and refuses clients with 503 meanwhile.
+        ``healthz``: a path on which plain HTTP is answered by 200 while `healthy`, and by 503 while the server drains: so
+        the port stays open until that is over, and refuses clients with 503 meanwhile. None: nothing is answered there,
+        and the port closes as soon as the server begins to drain.
         ``reuse_port``: let several processes listen on one port, where the system knows how; it spreads clients over
-        them as it likes, and `peers`, rooms and `emit` are of one process.
+        them as it likes, and `peers`, rooms and `emit` are of one process. Then, too, a port closes at once, so that
+        the other processes get who comes.
 
         Raises:
             ValueError: a path does not begin with a slash, or options do not go together.
@@ -214,7 +216,7 @@ class Server(Registrar, RawRegistrar):
                 sock=sock,
                 unix=unix,
             )
-            if health is not None:
+            if health is not None and not reuse_port:
                 self._tell_health.add(listener)
             return listener
 
@@ -252,7 +254,7 @@ class Server(Registrar, RawRegistrar):
         path: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         unix: str | None = None,
-        healthz: str | None = None,
+        healthz: str | None = "/healthz",
         reuse_port: bool = False,
     ) -> None:
         """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.

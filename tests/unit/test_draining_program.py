@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits
+from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, dial
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -110,8 +110,8 @@ async def test_sigterm_drains_and_ends_with_status_0() -> None:
     async with running() as (it, working, request):
         it.send(signal.SIGTERM)
         await it.says("draining: 1 connections, at most 60 s")
-        with pytest.raises(OSError):
-            await asyncio.open_connection("127.0.0.1", int(working.client.peer.info.underlying.remote_address[1]))
+        with pytest.raises(HandshakeRejected, match="503"):
+            await dial(f"ws://127.0.0.1:{working.client.peer.info.underlying.remote_address[1]}")
         working.may_end.set()
         assert await request == "done"
         info = await working.closed

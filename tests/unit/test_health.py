@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -82,7 +83,7 @@ async def test_other_paths_are_no_answer() -> None:
 
 async def test_without_healthz_nobody_answers() -> None:
     server = Server(limits=LIMITS)
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+    async with asyncio.timeout(PATIENCE), server.listen(healthz=None) as listener:
         assert (await ask(listener.port))[0] == 403  # by its origin
 
 
@@ -134,7 +135,8 @@ async def test_while_the_server_drains_it_says_so_and_clients_are_refused_with_5
             await late.close()
 
 
-async def test_without_healthz_the_port_is_free_as_soon_as_draining_begins() -> None:
+@pytest.mark.parametrize("options", [{"healthz": None}, {"reuse_port": True}], ids=str)
+async def test_without_healthz_or_shared_the_port_is_free_as_soon_as_draining_begins(options: dict[str, Any]) -> None:
     server = Server(limits=LIMITS)
     started, release = asyncio.Event(), asyncio.Event()
 
@@ -143,7 +145,7 @@ async def test_without_healthz_the_port_is_free_as_soon_as_draining_begins() -> 
         started.set()
         await release.wait()
 
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+    async with asyncio.timeout(PATIENCE), server.listen(**options) as listener:
         async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
             working = asyncio.create_task(client.request("work"))
             await started.wait()
