@@ -173,9 +173,9 @@ class Server(Registrar, RawRegistrar):
         Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
         Leaving the block closes the server.
 
-        ``healthz``: a path on which plain HTTP is answered by 200 while `healthy`, and by 503 while the server drains: so
-        the port stays open until that is over, and refuses clients with 503 meanwhile. None: nothing is answered there,
-        and the port closes as soon as the server begins to drain.
+        ``healthz``: a path on which plain HTTP is answered by 200 while `healthy`, and by 503 while the server drains:
+        so the port stays open until that is over, and refuses clients with 503 meanwhile. None: nothing is answered
+        there, and the port closes as soon as the server begins to drain.
         ``reuse_port``: let several processes listen on one port, where the system knows how; it spreads clients over
         them as it likes, and `peers`, rooms and `emit` are of one process. Then, too, a port closes at once, so that
         the other processes get who comes.
