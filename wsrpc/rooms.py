@@ -217,8 +217,8 @@ class Rooms:
         for room in self._membership_of(peer).rooms:
             room._members.pop(peer, None)
 
-    def _membership_of(self, peer: Peer) -> Membership:
-        membership = peer._membership
+    def _membership_of(self, peer: Any) -> Membership:
+        membership = peer._membership if isinstance(peer, Peer) else None
         if membership is None or membership.of is not self:
             raise ValueError(f"{peer!r} is not a peer of this room's server")
         return membership

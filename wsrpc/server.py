@@ -523,6 +523,9 @@ class Server(Registrar, RawRegistrar):
     async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
         """Send a WebSocket message that is none of the protocol, text or binary, to every peer; the rest as `emit`.
 
+        A binary one is an error in the report for each peer with which binary messages are MessagePack: a wsrpc one,
+        where neither side had an `on_raw` function when it connected.
+
         The key function of a `KeepLatest` policy gets the message.
 
         Raises:

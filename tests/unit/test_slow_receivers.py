@@ -133,7 +133,7 @@ async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
 
 async def test_a_key_function_that_fails_shows_before_anybody_is_slow() -> None:
     server = Server(slow=KeepLatest(lambda text: [text]))
-    with pytest.raises(TypeError, match="unhashable"):
+    with pytest.raises(TypeError, match=r"the key of KeepLatest has to be hashable, .*; got \["):
         await server.emit("say", "x")
     with pytest.raises(TypeError, match="positional argument"):
         await server.emit("say")
@@ -152,7 +152,7 @@ async def test_close_is_the_default_and_lets_it_wait_up_to_the_hard_cap() -> Non
 async def test_what_waits_is_bounded_however_small_it_is() -> None:
     async with one_slow(slow="drop_oldest") as (server, _, peer, _):
         for _ in range(1000):
-            await server.send_raw(b"")
+            await server.send_raw("")
         assert peer._behind is not None
         assert len(peer._behind) == LIMITS.behind // ENTRY
         # One message waits even if it is larger than all.
