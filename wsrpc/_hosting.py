@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from ._close import CloseInfo
+from ._lifecycle import ends_the_task
 from ._raw_serving import RawServing, refusal_of
 from ._registry import Registry, accepted
 from ._signature import compile_handler
@@ -21,8 +22,6 @@ from .service import Service, exposed, style_of
 from .transport import Transport
 
 __all__ = ["Hosting"]
-
-logger = logging.getLogger("wsrpc")
 
 
 class Entry(NamedTuple):
@@ -153,9 +152,10 @@ class Hosting:
             if service is not None and connection.ended is not None:
                 try:
                     await _finished(service.on_close(connection.ended))
-                except Exception as exc:
-                    extra = {"peer": connection.id}
-                    logger.error("%s.on_close failed", type(service).__qualname__, exc_info=exc, extra=extra)
+                except BaseException as exc:
+                    if ends_the_task(exc):
+                        raise
+                    connection._log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
 
         self._raw.use(serve)
         self._raw.on_end = ended
@@ -169,6 +169,7 @@ class Hosting:
             ConnectionLost: a factory refuses; ``transport`` is closed.
         """
         peer._coming = transport
+        peer._remote = transport.info.remote
         objects: list[Service] = []
         try:
             async with asyncio.timeout(peer._limits.open_handlers):
@@ -176,7 +177,10 @@ class Hosting:
                     made = await entry.create(peer)
                     made.peer = peer
                     objects.append(made)
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_the_task(exc):
+                transport.abort()
+                raise
             code, reason = refusal_of(exc)
             name = self.entries[len(objects)].cls.__qualname__
             if isinstance(exc, RpcError):
@@ -185,9 +189,6 @@ class Hosting:
                 peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
-        except BaseException:
-            transport.abort()
-            raise
         finally:
             peer._coming = None
         peer._services = Objects(peer, objects)
@@ -217,7 +218,9 @@ class Objects:
             self._begun.append(service)
             try:
                 await _finished(service.on_open())
-            except Exception as exc:
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
                 if not isinstance(exc, RpcError) and self._peer.connected:
                     self._peer._handler_raised("open", f"{type(service).__qualname__}.on_open", exc)
                 self._peer._refuse(*refusal_of(exc))
@@ -230,7 +233,9 @@ class Objects:
         for service in reversed(self._begun):
             try:
                 await _finished(service.on_close(info))
-            except Exception as exc:
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
                 self._peer._handler_raised("close", f"{type(service).__qualname__}.on_close", exc)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._close import CloseCode
 from ._key import PeerState
-from ._lifecycle import Closers
+from ._lifecycle import Closers, ends_the_task
 from ._scheduler import Scheduler
 from .errors import RpcError
 from .limits import Limits
@@ -24,7 +24,7 @@ logger = logging.getLogger("wsrpc")
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 
 
-def refusal_of(exc: Exception) -> tuple[int, str]:
+def refusal_of(exc: BaseException) -> tuple[int, str]:
     """The code and the reason with which a connection is closed because of what a user's code raised."""
     if isinstance(exc, RpcError):
         return CloseCode.POLICY_VIOLATION, exc.message.encode()[:123].decode(errors="ignore")
@@ -65,29 +65,23 @@ class RawServing:
         connection = RawConnection(transport, limits, state, loop)
         self._running[connection] = asyncio.get_running_loop().create_task(self._run(self.function, connection))
         connection._start()
-        logger.info("connected", extra={"peer": connection.id})
+        connection._log(logging.INFO, "connected")
         return connection
 
     async def _run(self, function: RawFunction, connection: RawConnection) -> None:
         code, reason = 1000, ""
         try:
             await function(connection)
-        except asyncio.CancelledError:
-            code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
-            raise
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_the_task(exc):
+                code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
+                raise
             # That its connection is over, or cannot be used any more, a function may well let through.
             if not (connection.closed and isinstance(exc, ConnectionError)):
                 code, reason = refusal_of(exc)
                 failed = not isinstance(exc, RpcError)
-                text = "serving a raw connection failed: %s"
-                logger.log(
-                    logging.ERROR if failed else logging.INFO,
-                    text,
-                    exc,
-                    exc_info=exc if failed else None,
-                    extra={"peer": connection.id},
-                )
+                level = logging.ERROR if failed else logging.INFO
+                connection._log(level, "serving a raw connection failed: %s", exc, exc_info=exc if failed else None)
         finally:
             try:
                 await connection._finish(code, reason)
@@ -97,7 +91,7 @@ class RawServing:
                 del self._running[connection]
                 ended = connection.ended
                 if ended is not None:
-                    logger.info("disconnected: %d %s", ended.code, ended.reason, extra={"peer": connection.id})
+                    connection._log(logging.INFO, "disconnected: %d %s", ended.code, ended.reason)
 
     async def close(self, code: int, reason: str) -> None:
         """Close every connection; their functions go on."""

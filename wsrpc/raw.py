@@ -16,6 +16,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line
+from ._log import address_text, for_log, logger
 from ._outbound import check_thread
 from ._scheduler import Scheduler
 from ._source import close_source, iterate
@@ -30,9 +31,6 @@ RawMessage: TypeAlias = str | bytes
 """A text message or a binary one."""
 
 Pieces: TypeAlias = Iterable[RawMessage] | AsyncIterable[RawMessage]
-
-
-logger = logging.getLogger("wsrpc")
 
 
 class RawConnection:
@@ -339,10 +337,15 @@ class RawConnection:
             await self.close(code, reason)
 
     async def _fail(self, code: int, reason: str) -> ConnectionLost:
-        logger.warning("closing the connection with %d: %s", code, reason, extra={"peer": self.id})
+        self._log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._feed.stop()
         await self._transport.close(code, reason)
         return ConnectionLost(code, reason)
+
+    def _log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+        if logger.isEnabledFor(level):
+            about = {"peer": self.id, "remote": address_text(self.info.remote)}
+            logger.log(level, text, *map(for_log, args), exc_info=exc_info, extra=about, stacklevel=2)
 
 
 UNFINISHED = "a message was left unfinished"

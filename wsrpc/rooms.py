@@ -15,6 +15,7 @@ from ._behind import Slow, check_slow
 from ._broadcast import Audience, EmitReport
 from ._caller import no_keywords
 from ._codec import Codec
+from ._lifecycle import ends_the_task
 from ._registry import Registry, accepted
 from ._types import ChannelRef, check_name
 from .errors import RpcError
@@ -199,6 +200,8 @@ class Rooms:
         if peer._out.broken:
             raise peer._out._not_sent()
         if peer in room._members:
+            if not by_itself:  # from now on it is the server that wants it there
+                membership.rooms[room] = False
             return
         most = peer._limits.rooms
         if len(membership.rooms) >= most:
@@ -256,7 +259,9 @@ class Rooms:
             else:
                 return False
             return bool(await allowed if inspect.isawaitable(allowed) else allowed)
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_the_task(exc):
+                raise
             peer._log(logging.WARNING, "refused to let it join room %r:", name, exc_info=exc)
             return False
 

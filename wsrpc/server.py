@@ -392,7 +392,8 @@ class Server(Registrar, RawRegistrar):
         try:
             self._rooms.admit(peer, transport)
         except Exception as exc:
-            logger.error("room_from failed, for %s", transport.info.path, exc_info=exc)
+            peer._remote = transport.info.remote
+            peer._log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
             await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
             raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
         self._peers[peer] = None

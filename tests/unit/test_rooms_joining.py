@@ -268,3 +268,30 @@ async def test_a_validator_that_forgets_to_answer(caplog: pytest.LogCaptureFixtu
     async with connect(server) as client:
         assert await ask(client, "join", "a") == "not allowed"
     assert messages(caplog) == []
+
+
+async def test_a_validator_that_fails_by_a_cancelled_error_says_no_more_than_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def waits_for_what_was_cancelled(peer: Peer) -> bool:
+        waiting = asyncio.get_running_loop().create_future()
+        waiting.cancel()
+        return bool(await waiting)
+
+    server = Server()
+    server.room("prices", allow=waits_for_what_was_cancelled)
+    async with connect(server) as client:
+        assert await ask(client, "join", "prices") == "not allowed"
+    assert messages(caplog) == ["refused to let it join room 'prices':"]
+
+
+async def test_a_client_does_not_leave_where_the_server_has_put_it_after_it_had_joined() -> None:
+    server = Server()
+    server.on_join(lambda peer, room: True)
+    async with connect(server) as client:
+        [peer] = server.peers
+        assert await ask(client, "join", "watched") is None
+        server.room("watched").add(peer)
+        assert await ask(client, "join", "watched") is None
+        assert await ask(client, "leave", "watched") == "not allowed"
+        assert peer in server.room("watched")
