@@ -202,12 +202,13 @@ class RawConnection:
             if found or (piece.last and not given):
                 given = True
                 yield found
-                if self._pieces_of is not mine:
-                    raise RuntimeError("another message was received meanwhile: the rest of this one is gone")
             if piece.last:
                 return
+            if self._pieces_of is not mine:
+                raise RuntimeError("another message was received meanwhile: the rest of this one is gone")
 
     async def _skip_rest(self) -> None:
+        self._feed.check_alone()
         self._pieces_of = None
         while self._unfinished:
             self._unfinished = not (await self._feed.next()).last
