@@ -62,6 +62,8 @@ class Hosting:
         make = service if factory is None else factory
         style = style_of(cls)
         entry = Entry(cls, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make))
+        if self._raw.function is not None and self._alone is None:
+            raise ValueError(f"this server's connections go to {self._raw.function!r} already, whole")
         if self._alone is not None or (style is not None and self.entries):
             other = self._alone or self.entries[0].cls
             raise ValueError(

@@ -296,6 +296,9 @@ class Server(Registrar, RawRegistrar):
             TypeError: this is no async function.
             ValueError: there is one already, or a service.
         """
+        if self._hosting.entries:
+            name = self._hosting.entries[0].cls.__qualname__
+            raise ValueError(f"serve_raw takes every connection whole, and {name} is to have them: use another Server")
         self._raw.use(function)
         return function
 

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
 import wsrpc
-from wsrpc import CloseInfo, Peer, Server, Service
+from wsrpc import CloseInfo, Peer, RawConnection, Router, Server, Service
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -33,6 +33,12 @@ class Vault(Service):
 
     def on_close(self, info: CloseInfo) -> None:
         self.ended.append(info)
+
+
+class Other(Service):
+    @wsrpc.method
+    def other(self) -> None:
+        """Nothing."""
 
 
 async def cancelled() -> None:
@@ -70,3 +76,58 @@ async def test_a_guard_that_fails_by_a_cancelled_error_lets_nobody_in(
     assert [len(vault.ended) for vault in made] == ([1] if where == "on_open" else [])
     [text] = messages(caplog, logging.ERROR)
     assert "failed" in text and where in text
+
+
+async def serve(connection: RawConnection) -> None:
+    """Nothing."""
+
+
+class Listening(Service):
+    def on_message(self, message: str | bytes) -> None:
+        """Nothing."""
+
+
+class Reading(Service):
+    def on_json(self, value: int) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("service", [Vault, Listening, Reading])
+async def test_a_connection_goes_to_a_raw_function_or_to_a_service(service: type[Service]) -> None:
+    server = Server()
+    server.serve_raw(serve)
+    with pytest.raises(ValueError, match=r"^this server's connections go to <function serve at .*> already, whole$"):
+        server.add_service(service)
+    server = Server()
+    server.add_service(service)
+    expected = (
+        f"^serve_raw takes every connection whole, and {service.__qualname__} is to have them: use another Server$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        server.serve_raw(serve)
+
+
+async def test_a_handler_does_not_take_the_place_of_a_method() -> None:
+    server = Server()
+    server.add_service(Vault)
+    server.add_service(Other, channel="side")
+    router = Router()
+    router.on("take", print)
+    for register in (
+        lambda: server.on("take", lambda: None),
+        lambda: server.of("side").on("other", lambda: None),
+        lambda: server.include(router),
+    ):
+        with pytest.raises(ValueError, match=r"^'(take|other)' is a method of a service, .*: take another name for "):
+            register()
+    server.of("side").on("take", lambda: "another event")
+    server.on("take", None)
+    server.on("take", lambda: "that was removed")
+
+
+@pytest.mark.parametrize(("service", "style"), [(Listening, "on_message"), (Reading, "on_json")])
+async def test_a_raw_function_does_not_take_a_services_messages(service: type[Service], style: str) -> None:
+    server = Server()
+    server.add_service(service)
+    with pytest.raises(ValueError, match=f"^a service's {style} takes every message: there is none left for "):
+        server.on_raw(print)
