@@ -51,6 +51,8 @@ class Hosting:
         self._alone: type[Service] | None = None
         """The one that has the whole connection."""
         self._serving: dict[RawConnection, Service] = {}
+        self._making: set[asyncio.Timeout] = set()
+        self._closing: tuple[int, str] | None = None
 
     # ------------------------------------------------------------ registering
 
@@ -164,28 +166,34 @@ class Hosting:
 
     # ------------------------------------------------------------ a connection
 
+    def close(self, code: int, reason: str) -> None:
+        """Wait for no factory any more: their connections are closed with that."""
+        self._closing = code, reason
+        for making in self._making:
+            if not making.expired():
+                making.reschedule(asyncio.get_running_loop().time())
+
     async def attach(self, peer: Peer, transport: Transport) -> None:
         """Make the objects for ``peer``, which is about to be bound to ``transport``.
 
         Raises:
-            ConnectionLost: a factory refuses; ``transport`` is closed.
+            ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
         """
         peer._coming = transport
         peer._remote = transport.info.remote
         objects: list[Service] = []
+        making = asyncio.timeout(peer._limits.open_handlers)
         try:
-            async with asyncio.timeout(peer._limits.open_handlers):
-                for entry in self.entries:
-                    made = await entry.create(peer)
-                    made.peer = peer
-                    objects.append(made)
+            await self._make(peer, objects, making)
         except BaseException as exc:
             if ends_the_task(exc):
                 transport.abort()
                 raise
             code, reason = refusal_of(exc)
             name = self.entries[len(objects)].cls.__qualname__
-            if isinstance(exc, RpcError):
+            if self._closing is not None and making.expired():
+                code, reason = self._closing
+            elif isinstance(exc, RpcError):
                 peer._log(logging.INFO, "the factory of %s refuses: %s", name, exc)
             else:
                 peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
@@ -194,6 +202,17 @@ class Hosting:
         finally:
             peer._coming = None
         peer._services = Objects(peer, objects)
+
+    async def _make(self, peer: Peer, objects: list[Service], making: asyncio.Timeout) -> None:
+        self._making.add(making)
+        try:
+            async with making:
+                for entry in self.entries:
+                    made = await entry.create(peer)
+                    made.peer = peer
+                    objects.append(made)
+        finally:
+            self._making.discard(making)
 
 
 class Objects:
@@ -204,11 +223,13 @@ class Objects:
     def __init__(self, peer: Peer, objects: list[Service]) -> None:
         self._peer = peer
         self.objects = objects
+        # Of the present connection:
         self._begun: list[Service] = []
         self._opening: asyncio.Task[Any] | None = None
 
     def opened(self) -> Coroutine[Any, Any, None] | None:
         """The connection is there."""
+        self._begun, self._opening = [], None
         if all(type(each).on_open is Service.on_open for each in self.objects):
             self._begun = self.objects
             return None
@@ -216,8 +237,9 @@ class Objects:
 
     async def _open(self) -> None:
         self._opening = asyncio.current_task()
+        begun = self._begun
         for service in self.objects:
-            self._begun.append(service)
+            begun.append(service)
             try:
                 await _finished(service.on_open())
             except BaseException as exc:
@@ -228,11 +250,14 @@ class Objects:
                 self._peer._refuse(*refusal_of(exc))
                 return
 
-    async def ended(self, info: CloseInfo, /) -> None:
+    def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]:
         """The connection is over."""
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening})
-        for service in reversed(self._begun):
+        return self._close(info, self._begun, self._opening)  # of this one: the peer may be bound again meanwhile
+
+    async def _close(self, info: CloseInfo, begun: list[Service], opening: asyncio.Task[Any] | None) -> None:
+        if opening is not None and not opening.done():
+            await asyncio.wait({opening})
+        for service in reversed(begun):
             try:
                 await _finished(service.on_close(info))
             except BaseException as exc:

@@ -448,6 +448,7 @@ class Server(Registrar, RawRegistrar):
         if self._closing is None:
             self._closed = True
             self._entrance.close()
+            self._hosting.close(CloseCode.SERVICE_RESTART, CLOSING)
             if drain:
                 self._draining = Draining(drain, self._closers, self._peers, self._raw)
             self._closing = asyncio.get_running_loop().create_task(self._close(drain))

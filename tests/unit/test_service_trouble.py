@@ -9,11 +9,13 @@ from contextlib import suppress
 import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
 import wsrpc
-from wsrpc import CloseInfo, Peer, RawConnection, Router, Server, Service
+from wsrpc import CloseInfo, Limits, Peer, RawConnection, Router, Server, Service
+from wsrpc.testing import connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -131,3 +133,54 @@ async def test_a_raw_function_does_not_take_a_services_messages(service: type[Se
     server.add_service(service)
     with pytest.raises(ValueError, match=f"^a service's {style} takes every message: there is none left for "):
         server.on_raw(print)
+
+
+async def test_a_server_that_closes_does_not_wait_for_factories(caplog: pytest.LogCaptureFixture) -> None:
+    asked = asyncio.Event()
+
+    async def make(peer: Peer) -> Vault:
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+        return Vault()
+
+    server = Server(limits=Limits(open_handlers=3600.0))
+    server.add_service(make)
+    async with server.listen() as listener, open_websocket(listener.url) as websocket:
+        await asked.wait()
+        async with asyncio.timeout(8):
+            await server.close()
+        await websocket.wait_closed()
+        assert (websocket.close_code, websocket.close_reason) == (1012, "the server is closing")
+    assert messages(caplog) == []
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+async def test_each_connection_of_a_peer_that_is_bound_again_ends_once(slowly: bool) -> None:
+    told: list[object] = []
+
+    class Desk(Service):
+        async def on_open(self) -> None:
+            told.append("open")
+            if slowly:
+                await asyncio.sleep(0)
+
+        def on_close(self, info: CloseInfo) -> None:
+            told.append(info.code)
+
+    class Plain(Service):
+        def on_close(self, info: CloseInfo) -> None:
+            told.append(-info.code)
+
+    server = Server()
+    server.add_service(Desk)
+    server.add_service(Plain)
+    async with connect(server):
+        [peer] = server.peers
+    await turns_until(lambda: len(told) == 3)
+    ours, theirs = memory_transports()
+    peer.bind(ours)
+    await peer.wait_opened()
+    await peer.close(4001)
+    await turns_until(lambda: len(told) == 6)
+    assert told == ["open", -1000, 1000, "open", -4001, 4001]
+    del theirs
