@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Never
 
 import msgspec
 
-from ._behind import KeepLatest, Slow
+from ._behind import Behind, KeepLatest, Slow
 from ._caller import no_keywords
+from ._close import CloseCode
 from ._codec import Codec
 from ._messages import Event
 from ._outbound import BRACE, check_sending, check_thread, event_on
@@ -109,7 +112,7 @@ class Audience:
                 continue
             try:
                 payload, text = encoded[peer._out.encode]
-                if peer._deliver(payload, text, slow, key):
+                if deliver(peer, payload, text, slow, key):
                     sent += 1
                 else:
                     dropped += 1
@@ -138,6 +141,34 @@ class Audience:
                 await asyncio.gather(*drains, return_exceptions=True)
         for peer in late:
             peer._out.line.overdue = peer._out.line.full
+
+
+def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+    """Send what was encoded for many to one of them; False if it is left out, as ``slow`` says.
+
+    Raises:
+        ConnectionLost: there is no connection.
+        MessageTooBig: the other side would not take it.
+        QueueFull: this peer is at its hard cap, and is closed with 4408, as ``slow`` says.
+    """
+    out, binding = peer._out, peer._binding
+    session = binding.session
+    if session is None or out.broken:
+        raise out._not_sent()
+    if len(payload) > out.largest:
+        raise out._too_big(payload)
+    if out.line.full:
+        if slow != "close":
+            if binding.behind is None:
+                binding.behind = Behind(out, peer.limits.behind, partial(peer._log, logging.WARNING))
+            return binding.behind.put(payload, text, slow, key, session.send)
+        if binding.behind:
+            binding.behind.flush(everything=True)  # this one can neither be dropped nor overtake
+        if out._over_cap(session, len(payload)):
+            binding.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
+    session.send(payload, text)
+    return True
 
 
 class Broadcaster(OnChannel):

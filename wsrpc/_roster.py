@@ -67,7 +67,7 @@ class Roster:
             self._leaving.add(peer)
             return info
 
-        peer._on_lost = lost
+        peer._binding.on_lost = lost
         try:
             peer.bind(transport)
         except BaseException:

@@ -185,7 +185,7 @@ class Rooms:
             raise peer._out._not_sent()
         if peer in room._members:
             return
-        most = peer._limits.rooms
+        most = peer.limits.rooms
         if len(membership.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
         membership.rooms[room] = by_itself
@@ -229,7 +229,7 @@ class Rooms:
         self.add(self.get(room), peer, by_itself=True)
 
     async def _may_join(self, peer: Peer, name: str) -> bool:
-        if not 0 < len(name.encode()) <= peer._limits.name:
+        if not 0 < len(name.encode()) <= peer.limits.name:
             return False
         declared = self._declared.get(name)
         allow = None if declared is None else declared._allow
