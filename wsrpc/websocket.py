@@ -264,6 +264,18 @@ class WebSocketTransport:
         if self._protocol.state is OPEN and self._closing is None:
             self._heartbeat.start()
 
+    def _hold_back(self) -> bool:
+        """Read nothing for a while, until `_read_on`; False if nothing is read, or nobody takes it, anyway."""
+        transport = self._connection.transport
+        if self.receiver is None or not self._receiving or transport.is_closing():
+            return False
+        transport.pause_reading()
+        return True
+
+    def _read_on(self) -> None:
+        if self._receiving:  # else whoever has paused it resumes it
+            self._resume_reading()
+
     def _resume_reading(self) -> None:
         if not self._connection.transport.is_closing():
             self._connection.transport.resume_reading()
