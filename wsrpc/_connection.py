@@ -214,6 +214,9 @@ class _Pushing(Connection):
         self.heartbeat.stop()
         self.stall_watch.stop()
         self.wsrpc._connection_lost(exc)
+        # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
+        del self.wsrpc, self.heartbeat, self.stall_watch
+        _forget_parser(self.protocol)
 
     # ------------------------------------------------------------ writing
 
@@ -318,6 +321,14 @@ def _is_between_messages(protocol: Any) -> bool:
         and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
         and getattr(protocol, "current_size", getattr(protocol, "cur_size", "unknown")) is None
     )
+
+
+def _forget_parser(protocol: Any) -> None:
+    """It is over: let go of the generator, and of the frames in which it ended, which refer to the protocol."""
+    with suppress(AttributeError):
+        protocol.parser.close()
+        if protocol.parser_exc is not None:
+            protocol.parser_exc.__traceback__ = None
 
 
 def _largest(protocol: Any) -> int:

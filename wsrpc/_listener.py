@@ -36,7 +36,7 @@ BACKLOG = 1024
 """Connections that the system accepts ahead of us. (Of asyncio's 100 the rest of many clients that come back together
 would wait a second and more, for TCP to try again.)"""
 
-ACCEPTED = 8 if sys.platform != "win32" else BACKLOG
+ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
 """Connections that asyncio takes over in one turn: as many as its ``backlog``. (Windows' own loop takes one at a time,
 and Windows does not change the backlog of a port that listens.)"""
 
@@ -142,11 +142,9 @@ async def listen(
             connection.use_limits(handshake.limits)
         if handshake.compression:
             connection.protocol.available_extensions = enable_server_permessage_deflate(None)
+        if handshake.subprotocol is not None:
+            connection.protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
         return None
-
-    def select_subprotocol(connection: ServerConnection, offered: object) -> Subprotocol | None:
-        chosen = connection.asked.subprotocol if isinstance(connection, WebSocketServerConnection) else None
-        return None if chosen is None else Subprotocol(chosen)
 
     def process_response(connection: ServerConnection, request: Request, response: Response) -> None:
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
@@ -177,7 +175,6 @@ async def listen(
         "create_connection": create,
         "process_request": process_request,
         "process_response": process_response,
-        "select_subprotocol": select_subprotocol,
         "server_header": None,
         "open_timeout": None,  # `on_handshake` has a time of its own
         "ssl": ssl,

@@ -349,6 +349,11 @@ class WebSocketTransport:
         self._gathered = 0
         if self.receiver is not None:
             self.receiver.connection_lost(self._ended)
+        # From here on nothing comes, and what refers to each other would wait for the garbage collector, which stops
+        # everything for as long as it takes: after some hundred connections a tenth of a second.
+        self.receiver = self._receive_piece = None
+        count = self.count()
+        self.count = lambda: count
 
     def __repr__(self) -> str:
         return f"<WebSocketTransport {self._protocol.state.name.lower()} {self.info.remote}>"
