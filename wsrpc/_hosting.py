@@ -179,10 +179,10 @@ class Hosting:
         Raises:
             ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
         """
-        peer._coming = transport
-        peer._remote = transport.info.remote
+        peer._binding.coming = transport
+        peer._log.remote = transport.info.remote
         objects: list[Service] = []
-        making = asyncio.timeout(peer._limits.open_handlers)
+        making = asyncio.timeout(peer.limits.open_handlers)
         try:
             await self._make(peer, objects, making)
         except BaseException as exc:
@@ -200,7 +200,7 @@ class Hosting:
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
         finally:
-            peer._coming = None
+            peer._binding.coming = None
         peer._services = Objects(peer, objects)
 
     async def _make(self, peer: Peer, objects: list[Service], making: asyncio.Timeout) -> None:
@@ -246,8 +246,8 @@ class Objects:
                 if ends_the_task(exc):
                     raise
                 if not isinstance(exc, RpcError) and self._peer.connected:
-                    self._peer._handler_raised("open", f"{type(service).__qualname__}.on_open", exc)
-                self._peer._refuse(*refusal_of(exc))
+                    self._peer._reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
+                self._peer._binding.refuse(*refusal_of(exc))
                 return
 
     def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]:
@@ -263,7 +263,7 @@ class Objects:
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                self._peer._handler_raised("close", f"{type(service).__qualname__}.on_close", exc)
+                self._peer._reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
 
 
 async def _finished(result: Any) -> None:

@@ -104,7 +104,10 @@ class Registry:
         self.scope(channel).ordered = True
 
     def remove_scope(self, channel: str | int) -> None:
-        self.named.pop(channel, None)
+        if channel in self.taken:  # the handlers there are wsrpc's own
+            self.scope(channel).middleware.clear()
+        else:
+            self.named.pop(channel, None)
         self._look_for_layers()
 
     def _look_for_layers(self) -> None:

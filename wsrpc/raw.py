@@ -16,7 +16,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line
-from ._log import address_text, for_log, logger
+from ._log import PeerLog
 from ._outbound import check_thread
 from ._scheduler import Scheduler
 from ._source import close_source, iterate
@@ -44,6 +44,8 @@ class RawConnection:
     def __init__(self, transport: Transport, limits: Limits, state: PeerState, loop: Scheduler) -> None:
         self.id = secrets.token_hex(8)
         self.state = state
+        self._log = PeerLog(self.id)
+        self._log.remote = transport.info.remote
         self._transport = transport
         self._line = Line(loop)
         self._over: asyncio.Future[None] = loop.create_future()
@@ -342,11 +344,6 @@ class RawConnection:
         self._feed.stop()
         await self._transport.close(code, reason)
         return ConnectionLost(code, reason)
-
-    def _log(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
-        if logger.isEnabledFor(level):
-            about = {"peer": self.id, "remote": address_text(self.info.remote)}
-            logger.log(level, text, *map(for_log, args), exc_info=exc_info, extra=about, stacklevel=2)
 
 
 UNFINISHED = "a message was left unfinished"

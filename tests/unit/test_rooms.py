@@ -6,6 +6,8 @@ import asyncio
 import gc
 import weakref
 
+from typing import Any
+
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -260,6 +262,15 @@ async def test_no_home_room() -> None:
         for one in (peer, ear.client.peer):
             with pytest.raises(RuntimeError, match="room_from="):
                 _ = one.home_room
+
+
+async def test_room_from_is_not_async() -> None:
+    async def room_from(info: ConnectionInfo) -> str:
+        return "red"
+
+    wrong: Any = room_from
+    with pytest.raises(TypeError, match=r"^room_from= takes a plain function, not an async one like <function "):
+        Server(room_from=wrong)
 
 
 @pytest.mark.parametrize("room", [None, ""])

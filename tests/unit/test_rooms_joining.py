@@ -10,7 +10,20 @@ from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, KeepLatest, Limits, Peer, RemoteError, Router, RpcError, Server, UnknownEvent
+from wsrpc import (
+    BadArguments,
+    CallNext,
+    Client,
+    Context,
+    KeepLatest,
+    Limits,
+    Peer,
+    RemoteError,
+    Router,
+    RpcError,
+    Server,
+    UnknownEvent,
+)
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -295,3 +308,24 @@ async def test_a_client_does_not_leave_where_the_server_has_put_it_after_it_had_
         assert await ask(client, "join", "watched") is None
         assert await ask(client, "leave", "watched") == "not allowed"
         assert peer in server.room("watched")
+
+
+async def test_closing_the_channel_does_not_end_joining() -> None:
+    server = Server()
+    server.on_join(lambda peer, room: True)
+    seen: list[str] = []
+
+    @server.of("rooms").use
+    async def look(ctx: Context, call_next: CallNext) -> object:
+        seen.append(ctx.event)
+        return await call_next(ctx)
+
+    async with connect(server) as client:
+        assert await ask(client, "join", "a") is None
+        server.of("rooms").close()
+        assert await ask(client, "join", "b") is None
+        [peer] = server.peers
+        peer.of("rooms").close()
+        assert await ask(client, "leave", "a") is None
+        assert [room.name for room in peer.rooms] == ["b"]
+    assert seen == ["join"]  # what the user has put there is gone
