@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from ._close import CloseCode
@@ -15,6 +15,7 @@ from ._scheduler import Scheduler
 from .errors import RpcError
 from .limits import Limits
 from .raw import RawConnection
+from .stats import PeerStats, Tally
 from .transport import Transport
 
 __all__ = ["RawFunction", "RawServing", "refusal_of"]
@@ -34,7 +35,8 @@ def refusal_of(exc: BaseException) -> tuple[int, str]:
 class RawServing:
     """Runs ``function`` for each connection, in a task of its own, and closes the connection after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
         self.function: RawFunction | None = None
         self.on_end: Callable[[RawConnection], Awaitable[None]] | None = None
         """Awaited after a connection's end."""
@@ -59,10 +61,16 @@ class RawServing:
         """Those whose function runs, in the order in which they came."""
         return tuple(self._running)
 
+    def stats(self) -> Iterator[PeerStats]:
+        """Of each of them."""
+        return (connection._stats() for connection in self.connections)
+
     def accept(self, transport: Transport, state: PeerState, limits: Limits, loop: Scheduler) -> RawConnection:
         """Begin to serve."""
         assert self.function is not None
         connection = RawConnection(transport, limits, state, loop)
+        self._tally.accepted += 1
+        connection._log.on_error = self._tally.failed
         self._running[connection] = asyncio.get_running_loop().create_task(self._run(self.function, connection))
         connection._start()
         connection._log(logging.INFO, "connected")
@@ -90,6 +98,7 @@ class RawServing:
             finally:
                 del self._running[connection]
                 ended = connection.ended
+                self._tally.left(connection._stats(), CloseCode.ABNORMAL if ended is None else ended.code)
                 if ended is not None:
                     connection._log(logging.INFO, "disconnected: %d %s", ended.code, ended.reason)
 

@@ -23,7 +23,8 @@ from ._source import close_source, iterate
 from ._types import raw_payload
 from .errors import ConnectionLost, MessageTooBig, ProtocolError
 from .limits import Limits
-from .transport import ConnectionInfo, Transport
+from .stats import PeerStats
+from .transport import ConnectionInfo, Traffic, Transport
 
 __all__ = ["RawConnection", "RawMessage"]
 
@@ -86,6 +87,27 @@ class RawConnection:
         await asyncio.shield(self._over)
         assert self.ended is not None
         return self.ended
+
+    def _stats(self) -> PeerStats:
+        """What a server adds up; as a handler, its function runs."""
+        passed: Traffic | None = getattr(self._transport, "traffic", None)
+        return PeerStats(
+            id=self.id,
+            uptime=0.0,
+            messages_in=None if passed is None else passed.messages_in,
+            messages_out=None if passed is None else passed.messages_out,
+            bytes_in=None if passed is None else passed.bytes_in,
+            bytes_out=None if passed is None else passed.bytes_out,
+            unsent=self._transport.unsent,
+            slow=self._line.full,
+            dropped=0,
+            pending=0,
+            active=1,
+            waiting=0,
+            channels=0,
+            errors=self._log.errors,
+            ignored={},
+        )
 
     def _lost(self) -> None:
         if not self._over.done():
