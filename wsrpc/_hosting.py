@@ -37,6 +37,9 @@ class Entry(NamedTuple):
             made = await made
         if not isinstance(made, self.cls):
             raise TypeError(f"the factory of {self.cls.__qualname__} made {made!r}")
+        others: object = getattr(made, "peer", None) or getattr(made, "connection", None)
+        if others is not None and others is not owner:
+            raise TypeError(f"the factory of {self.cls.__qualname__} made what {others!r} has: make one for each")
         return made
 
 

@@ -350,6 +350,8 @@ class RawConnection:
             ValueError: the code may not be sent, or the reason has more than 123 bytes.
         """
         check_close(code, reason)
+        if self._feed.ended is not None:
+            return
         self._closing = True
         self._feed.stop()
         await self._transport.close(code, reason)

@@ -184,3 +184,21 @@ async def test_each_connection_of_a_peer_that_is_bound_again_ends_once(slowly: b
     await turns_until(lambda: len(told) == 6)
     assert told == ["open", -1000, 1000, "open", -4001, 4001]
     del theirs
+
+
+class Serving(Service):
+    async def serve(self, connection: RawConnection) -> None:
+        await connection.receive()
+
+
+@pytest.mark.parametrize("service", [Vault, Serving])
+async def test_an_object_serves_one_connection(service: type[Service], caplog: pytest.LogCaptureFixture) -> None:
+    shared = service()
+    server = Server()
+    server.add_service(service, lambda: shared)
+    async with server.listen() as listener, open_websocket(listener.url):
+        async with open_websocket(listener.url) as other:
+            await other.wait_closed()
+            assert (other.close_code, other.close_reason) == (1011, "internal error")
+    assert f"the factory of {service.__qualname__} made what <" in caplog.text
+    assert " has: make one for each" in caplog.text
