@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from ._close import CloseInfo
-from ._lifecycle import ends_the_task
+from ._lifecycle import Unfinished, ends_the_task
 from ._raw_serving import RawServing, refusal_of
 from ._registry import Registry, accepted
 from ._signature import compile_handler
@@ -230,13 +230,14 @@ class Objects:
         self._begun: list[Service] = []
         self._opening: asyncio.Task[Any] | None = None
 
-    def opened(self) -> Coroutine[Any, Any, None] | None:
-        """The connection is there."""
+    def opened(self) -> list[Unfinished]:
+        """The connection is there; returns what is to be awaited."""
         self._begun, self._opening = [], None
-        if all(type(each).on_open is Service.on_open for each in self.objects):
+        asked = [type(each) for each in self.objects if type(each).on_open is not Service.on_open]
+        if not asked:
             self._begun = self.objects
-            return None
-        return self._open()
+            return []
+        return [("open", ", ".join(f"{cls.__qualname__}.on_open" for cls in asked), self._open())]
 
     async def _open(self) -> None:
         self._opening = asyncio.current_task()

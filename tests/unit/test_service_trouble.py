@@ -202,3 +202,31 @@ async def test_an_object_serves_one_connection(service: type[Service], caplog: p
             assert (other.close_code, other.close_reason) == (1011, "internal error")
     assert f"the factory of {service.__qualname__} made what <" in caplog.text
     assert " has: make one for each" in caplog.text
+
+
+async def test_an_on_open_that_takes_too_long_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Vault):
+        async def on_open(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    server = Server(limits=Limits(open_handlers=0.01))
+    server.add_service(Slow)
+    server.add_service(Other)
+    async with connect(server) as client:
+        await client.request("take")
+    [text] = messages(caplog)
+    assert text.startswith(f"the handler of 'open' {Slow.__qualname__}.on_open has not finished within 0.01 s: ")
+
+
+async def test_what_does_not_fit_on_json_is_said_of_it() -> None:
+    class Sums(Service):
+        def on_json(self, value: list[int]) -> None:
+            """Nothing."""
+
+    told: asyncio.Queue[object] = asyncio.Queue()
+    server = Server()
+    server.add_service(Sums)
+    server.on("error", lambda peer, error: told.put_nowait(error))
+    async with server.listen() as listener, open_websocket(listener.url) as websocket:
+        await websocket.send('{"a":1}')
+        assert str(await told.get()) == "on_json(): argument 'value' (1st): expected array, got object"
