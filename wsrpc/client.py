@@ -22,10 +22,10 @@ from ._convert import DecHook, EncHook
 from ._dial import Dial, Dialer, PerAttempt, dial
 from ._dialing import Dialing
 from ._lifecycle import Closers
-from ._outbound import check_thread
 from ._raw_caller import RawCaller
 from ._registry import Registry, accepted
 from ._scheduler import LoopScheduler
+from ._sendable import check_thread
 from ._session import Session
 from ._settings import make_settings
 from ._types import F, Offline, Redact, check_offline
@@ -134,7 +134,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._out.fails_offline = offline == "fail"
         self._peer._binding.on_lost = self._lost
         self._peer._binding.on_opened = self._opened
-        self._out.on_queued = self._queued
+        self._out.kept.on_put = self._queued
         self._sender = self._peer._sender
         self._schedule = Schedule(reconnect or DEFAULT_RECONNECT, lambda: self._scheduler.time())
         self._dialing: Dialing | None = None
@@ -496,7 +496,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._give_up(failure)
         if self._peer.transport is None:  # or one is closing, which ends as it was told to
             self._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
-        self._out.discard(self._out.ending)
+        self._out.kept.discard(self._out.ending)
         if self._dialing is not None and not self._dialing.first:  # else `connect` raises it
             self._peer._reporter.tell("error", failure)
 
@@ -510,4 +510,4 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 "a message waits for a connection, but this client is not connecting: "
                 "use `async with client`, connect() or bind()",
             )
-            self._out.on_queued = None
+            self._out.kept.on_put = None
