@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from ._introspect import location
 from ._key import PeerState
@@ -212,9 +212,10 @@ def _settle(handshake: Handshake) -> None:
     if not isinstance(state, PeerState):
         if not isinstance(state, Mapping):
             raise TypeError(f"handshake.state is a mapping, got {type(state).__name__}")
+        given = cast("Mapping[str, Any]", state)
         handshake.state = PeerState()
-        for key, value in state.items():
-            handshake.state[key] = value
+        for key in given:  # a `Key` is kept under its name
+            handshake.state[key] = given[key]
     for name, value in handshake.response_headers.items():
         check_header(name, value)
         if name.lower() in OWN_HEADERS or name.lower().startswith("sec-websocket-"):

@@ -126,12 +126,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
-            name, value = field.name, getattr(self, field.name)
+            name = field.name
+            value: Any = getattr(self, name)
             none = name in MAY_BE_NONE
             if value is None and none:
                 continue
             is_duration = isinstance(field.default, float)
-            if value.__class__ is not int and not (is_duration and value.__class__ is float):
+            if isinstance(value, bool) or not isinstance(value, (int, float) if is_duration else int):
                 kind = "a number of seconds" if is_duration else "a whole number"
                 raise TypeError(f"Limits.{name} is {kind}{', or None' if none else ''}, got {value!r}")
             if is_duration:

@@ -17,10 +17,9 @@ from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line
 from ._log import PeerLog
-from ._outbound import check_thread
 from ._scheduler import Scheduler
+from ._sendable import check_thread, raw_payload
 from ._source import close_source, iterate
-from ._types import raw_payload
 from .errors import ConnectionLost, MessageTooBig, ProtocolError
 from .limits import Limits
 from .stats import PeerStats

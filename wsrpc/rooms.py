@@ -185,7 +185,7 @@ class Rooms:
         """See `Room.add`."""
         membership = self._membership_of(peer)
         if peer._out.broken:
-            raise peer._out._not_sent()
+            raise peer._out.not_sent()
         if peer in room._members:
             if not by_itself:  # from now on it is the server that wants it there
                 membership.rooms[room] = False
