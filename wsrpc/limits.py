@@ -15,11 +15,18 @@ MiB = 1024 * KiB
 MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"})
 """Bounds of what is kept: none at all is a choice."""
 
+MAY_BE_NONE = frozenset({"timeout", "ping_interval", "ping_timeout"})
+"""Durations without an end."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one connection. Sizes are bytes, durations seconds.
 
     Give one to `Server` or `Client`; `replace` makes a changed copy.
+
+    Raises:
+        TypeError: there is no such bound, or it is no number.
+        ValueError: the number is too small.
     """
 
     message: int = 4 * MiB
@@ -122,9 +129,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
-            if value is None:
+            seconds = isinstance(field.default, float)
+            if value is None and field.name in MAY_BE_NONE:
                 continue
-            if isinstance(field.default, float):
+            if isinstance(value, bool) or not isinstance(value, (int, float) if seconds else int):
+                kind = "a number of seconds" if seconds else "a whole number"
+                raise TypeError(f"Limits.{field.name} is {kind}, got {value!r}")
+            if seconds:
                 if not value > 0:
                     raise ValueError(f"Limits.{field.name} is a duration of more than 0 seconds, got {value!r}")
             elif value < (least := 0 if field.name in MAY_BE_ZERO else 1):

@@ -311,7 +311,8 @@ class Server(Registrar, RawRegistrar):
         The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
 
         Raises:
-            TypeError: this is no service, or a method's signature cannot work; the text names the parameter.
+            TypeError: this is no service, it does nothing, or a method's signature cannot work; the text names the
+                parameter.
             ValueError: an event has a handler already, or another service has the whole connection.
         """
         self._hosting.add(service, factory, channel)
