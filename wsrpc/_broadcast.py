@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -92,6 +92,8 @@ class Audience:
         return await self._send(Raw(data), (self, _key(self.slow, (data,))), skip)
 
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Peer | None) -> EmitReport:
+        if skip is not None and not isinstance(cast("Any", skip), Peer):  # it would be skipped by no one
+            raise TypeError(f"skip= is the peer to leave out, got {skip!r}")
         for peer in self.peers:  # all of them belong to the same thread
             check_thread(peer._out.thread, "server.emit(...)")
             break

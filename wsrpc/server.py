@@ -274,8 +274,9 @@ class Server(Registrar, RawRegistrar):
 
         It may refuse with ``handshake.reject(...)``, and say what the connection is to be; see `Handshake`. Whatever
         else it raises is logged, and refuses with 500; so does what it leaves that cannot be sent. It runs after the
-        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. There is one for
-        a server: another one replaces it, with a warning.
+        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. What it returns
+        does not matter, but for False, which is taken for such a mistake. There is one for a server: another one
+        replaces it, with a warning.
 
         Raises:
             TypeError: this is no function of a handshake.
@@ -514,7 +515,8 @@ class Server(Registrar, RawRegistrar):
         becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
 
         Raises:
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` is no peer; nothing
+                was sent.
             RuntimeError: in another thread than the event loop's.
         """
         if unsupported:
@@ -527,7 +529,7 @@ class Server(Registrar, RawRegistrar):
         The key function of a `KeepLatest` policy gets the message.
 
         Raises:
-            TypeError: it is neither text nor bytes.
+            TypeError: it is neither text nor bytes, or ``skip`` is no peer.
             RuntimeError: in another thread than the event loop's.
         """
         return await self._rooms.everybody.send_raw(data, skip)
