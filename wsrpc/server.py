@@ -515,8 +515,8 @@ class Server(Registrar, RawRegistrar):
         becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
 
         Raises:
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` is no peer; nothing
-                was sent.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` is no peer;
+                nothing was sent.
             RuntimeError: in another thread than the event loop's.
         """
         if unsupported:
