@@ -327,6 +327,8 @@ class Server(Registrar, RawRegistrar):
     async def handshake(self, handshake: Handshake) -> None:
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
 
+        Cancelling is safe, and cancels the `on_handshake` function: nothing is kept of the request.
+
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
