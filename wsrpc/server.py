@@ -359,7 +359,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
 
         With `serve_raw` it is given to that function, which goes on when this returns. ``handshake`` is the one that
-        `Server.handshake` let pass. Cancelling leaves the connection with its peer.
+        `Server.handshake` let pass. Cancelling leaves the connection with its peer, or drops it while a service's
+        factory runs.
 
         Raises:
             ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory refused; the connection
