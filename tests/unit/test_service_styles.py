@@ -274,6 +274,10 @@ def test_what_cannot_be_together() -> None:
     server.on_raw(lambda peer, message: None)
     with pytest.raises(ValueError, match="there is an on_raw function"):
         server.add_service(Sink)
+    server = Server()
+    server.add_service(Sink)
+    with pytest.raises(ValueError, match="a service takes every message of this server already"):
+        server.on_raw(lambda peer, message: None)
     with pytest.raises(ValueError, match="it has no channel"):
         Server().add_service(Sink, channel="talk")
 
