@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Literal
@@ -22,16 +23,14 @@ class KeepLatest(msgspec.Struct, frozen=True):
 
     ``key`` is a function of the event's arguments, for instance ``KeepLatest(lambda symbol, price: symbol)``; without
     one, all messages of an event have the same. Channels, events and rooms do not get in each other's way.
-
-    Raises:
-        TypeError: ``key`` is no function.
     """
 
     key: Callable[..., Hashable] | None = None
 
     def __post_init__(self) -> None:
-        if self.key is not None and not callable(self.key):
-            raise TypeError(f"KeepLatest takes a function of the event's arguments, got {self.key!r}")
+        key: Any = self.key
+        if key is not None and (not callable(key) or inspect.iscoroutinefunction(key)):
+            raise TypeError(f"KeepLatest(key) takes a plain function of the event's arguments, got {key!r}")
 
 
 Slow = Literal["close", "drop_newest", "drop_oldest"] | KeepLatest

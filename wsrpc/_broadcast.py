@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Never, cast
+from typing import Any, Never
 
 import msgspec
 
@@ -96,11 +96,12 @@ class Audience:
         return await self._send(Raw(data), (self, _key(self.slow, (data,))), skip)
 
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Peer | None) -> EmitReport:
-        if skip is not None and not isinstance(cast("Any", skip), Peer):  # it would be skipped by no one
-            raise TypeError(f"skip= is the peer to leave out, got {skip!r}")
         for peer in self.peers:  # all of them belong to the same thread
             check_thread(peer._out.thread, "server.emit(...)")
             break
+        given: Any = skip
+        if given is not None and not isinstance(given, Peer):
+            raise TypeError(f"skip= is the peer that does not get it, got {given!r}")
         self._sent += 1
         if self._sent % BURST == 0:  # whoever emits on and on is to let connections come and go
             await asyncio.sleep(0)

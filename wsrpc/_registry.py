@@ -172,10 +172,10 @@ class Registry:
 
         Raises:
             TypeError: it is no function of both.
-            ValueError: a service has them all.
+            ValueError: a service takes every message.
         """
-        if self.raw_only:
-            raise ValueError("a service takes every message of this server already, so that none is left for on_raw")
+        if self.raw_only is not None:
+            raise ValueError(f"a service's on_{self.raw_only} takes every message: there is none left for {function!r}")
         if accepted("on_raw", ("peer", "message"), function) < 2:  # the first one alone would be the peer
             raise TypeError(f"on_raw takes a function of the peer and the message, got {function!r}")
         is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))

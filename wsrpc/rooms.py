@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -57,7 +57,7 @@ class Room(RawBroadcaster):
         Raises:
             RpcError: it is in as many rooms as `Limits.rooms` allows. (A handler that lets this through tells so.)
             ConnectionLost: its connection has ended.
-            TypeError, ValueError: it is no peer, or not this server's.
+            ValueError: it is not this server's.
         """
         self._rooms.add(self, peer, by_itself=False)
 
@@ -203,8 +203,6 @@ class Rooms:
             room._members.pop(peer, None)
 
     def _membership_of(self, peer: Peer) -> Membership:
-        if not isinstance(cast("Any", peer), Peer):
-            raise TypeError(f"members of a room are peers of the server, got {peer!r}")
         membership = peer._membership
         if membership is None or membership.of is not self:
             raise ValueError(f"{peer!r} is not a peer of this room's server")

@@ -123,7 +123,7 @@ class RawRegistrar:
 
         Raises:
             TypeError: it is no function of these two.
-            ValueError: a service of this server takes every message.
+            ValueError: a service takes every message.
         """
         self._registry.add_raw(function)
         return function

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -76,20 +75,3 @@ def test_each_bound_says_what_it_is() -> None:
     for field in Limits.__struct_fields__:
         _, _, after = source.partition(f"\n    {field}: ")
         assert after.splitlines()[1].strip().startswith('"""'), field
-
-
-@pytest.mark.parametrize("value", ["big", None, 1.5, True])
-def test_what_is_no_whole_number_is_refused_with_its_name(value: Any) -> None:
-    with pytest.raises(TypeError, match=rf"Limits\.message is a whole number, got {value!r}"):
-        Limits(message=value)
-
-
-@pytest.mark.parametrize("value", ["soon", None, True])
-def test_what_is_no_duration_is_refused_with_its_name(value: Any) -> None:
-    with pytest.raises(TypeError, match=rf"Limits\.drain is a number of seconds, got {value!r}"):
-        Limits(drain=value)
-
-
-def test_a_duration_may_be_whole_and_some_may_have_no_end() -> None:
-    limits = Limits(drain=3, timeout=None, ping_interval=None, ping_timeout=None)
-    assert (limits.drain, limits.timeout) == (3, None)

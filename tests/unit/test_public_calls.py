@@ -1,4 +1,4 @@
-"""Handlers, middleware and reserved events as users have them: two ends in memory, and public names only.
+"""Handlers, middleware, reserved events and rooms as users have them: two ends in memory, and public names only.
 
 The rules behind them are tested one by one on the core, in other files.
 """
@@ -22,9 +22,11 @@ from wsrpc import (
     Client,
     CloseInfo,
     Context,
+    Handshake,
     Limits,
     Message,
     Peer,
+    RemoteError,
     ReservedEvent,
     Server,
     Service,
@@ -255,6 +257,43 @@ async def test_error_handlers_of_a_server_are_told_what_is_wrong_outside_handler
         server.on("echo", lambda value: value)
         assert await client.request("echo", 1) == 1  # the connection goes on
     assert len(told) == 1
+
+
+# ---------------------------------------------------------------- rooms
+
+
+async def test_the_validator_of_each_room_gets_the_token_on_every_join() -> None:
+    server = Server()
+    asked: list[tuple[str, str | None]] = []
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        handshake.state["token"] = handshake.bearer_token
+
+    def may(room: str, token: str) -> Callable[[Peer], bool]:
+        def validate(peer: Peer) -> bool:
+            asked.append((room, peer.state["token"]))
+            return bool(peer.state["token"] == token)
+
+        return validate
+
+    for room in ("red", "blue"):
+        server.room(room, allow=may(room, f"for {room}"))
+
+    async def joins(client: Client, room: str) -> bool:
+        try:
+            await client.of("rooms").request("join", room)
+        except RemoteError as error:
+            assert str(error) == "not allowed"
+            return False
+        return True
+
+    headers = {"Authorization": "Bearer for red"}
+    async with connect(server, headers=headers) as client, connect(server) as nobody:
+        assert [await joins(client, room) for room in ("red", "blue", "red")] == [True, False, True]
+        assert not await joins(nobody, "red")
+        assert [room.name for room in server.peers[0].rooms] == ["red"]
+    assert asked == [("red", "for red"), ("blue", "for red"), ("red", "for red"), ("red", None)]
 
 
 # ---------------------------------------------------------------- sending

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -14,7 +13,6 @@ from raw_websocket import CLOSE, raw_client
 from test_server_emit import LIMITS, TIGHT, audience, line_of
 
 from wsrpc import (
-    Client,
     CloseInfo,
     ConnectionInfo,
     ConnectionLost,
@@ -278,11 +276,3 @@ async def test_room_from_that_names_none(room: str | None, caplog: pytest.LogCap
     assert "room_from failed, for /red" in caplog.text
     assert "a room's name is a non-empty string" in caplog.text
     await ours.close()
-
-
-@pytest.mark.parametrize("wrong", [None, "d0c5", Client()])
-async def test_members_are_peers(wrong: Any) -> None:
-    room = Server().room("lobby")
-    for change in (room.add, room.discard):
-        with pytest.raises(TypeError, match="members of a room are peers of the server, got"):
-            change(wrong)

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    BadArguments,
-    Client,
-    Handshake,
-    KeepLatest,
-    Limits,
-    Peer,
-    RemoteError,
-    Router,
-    RpcError,
-    Server,
-    UnknownEvent,
-)
+from wsrpc import BadArguments, Client, KeepLatest, Limits, Peer, RemoteError, Router, RpcError, Server, UnknownEvent
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -56,31 +43,6 @@ async def test_joining_and_leaving() -> None:
         assert await ask(client, "leave", "nowhere") is None
         assert len(prices) == 0
         assert free.rooms == ()
-
-
-async def test_the_validator_of_each_room_gets_the_token_on_every_join() -> None:
-    server = Server()
-    asked: list[tuple[str, str | None]] = []
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        handshake.state["token"] = handshake.bearer_token
-
-    def may(room: str, token: str) -> Callable[[Peer], bool]:
-        def validate(peer: Peer) -> bool:
-            asked.append((room, peer.state["token"]))
-            return bool(peer.state["token"] == token)
-
-        return validate
-
-    for room in ("red", "blue"):
-        server.room(room, allow=may(room, f"for {room}"))
-    headers = {"Authorization": "Bearer for red"}
-    async with connect(server, headers=headers) as client, connect(server) as nobody:
-        assert [await ask(client, "join", room) for room in ("red", "blue", "red")] == [None, "not allowed", None]
-        assert await ask(nobody, "join", "red") == "not allowed"
-        assert [room.name for room in server.peers[0].rooms] == ["red"]
-    assert asked == [("red", "for red"), ("blue", "for red"), ("red", "for red"), ("red", None)]
 
 
 async def test_each_join_is_judged_anew() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -13,7 +12,7 @@ from leftovers import turns_until
 from raw_websocket import CLOSE, RawPeer, raw_client
 
 from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, Peer, PeerError, QueueFull, ReservedEvent, Server
-from wsrpc.testing import MemoryTransport, connect, memory_transports
+from wsrpc.testing import MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -78,16 +77,6 @@ async def test_what_cannot_be_sent_is_refused_whoever_is_there(size: int) -> Non
             await server.emit("")
         with pytest.raises(TypeError):
             await server.emit("say", object())
-
-
-async def test_what_is_to_be_skipped_is_a_peer() -> None:
-    server = Server()
-    async with connect(server) as client:
-        wrong: Any
-        for wrong in (server.peers[0].id, client):
-            for emit in (server.emit, server.of("io").emit, server.room("lobby").emit):
-                with pytest.raises(TypeError, match="skip= is the peer to leave out, got"):
-                    await emit("news", skip=wrong)
 
 
 async def test_skip() -> None:

@@ -276,7 +276,7 @@ def test_what_cannot_be_together() -> None:
         server.add_service(Sink)
     server = Server()
     server.add_service(Sink)
-    with pytest.raises(ValueError, match="a service takes every message of this server already"):
+    with pytest.raises(ValueError, match="a service's on_message takes every message"):
         server.on_raw(lambda peer, message: None)
     with pytest.raises(ValueError, match="it has no channel"):
         Server().add_service(Sink, channel="talk")

@@ -257,9 +257,3 @@ async def test_by_real_sockets_a_slow_reader_gets_the_newest_when_it_reads_again
         assert numbers == [b'{"a":["n",%d]}' % number for number in range(peer.dropped, 1000)]
         await deaf.send(deaf.close_frame())
         await deaf.read_to_end()
-
-
-def test_the_key_of_keep_latest_is_a_function() -> None:
-    wrong: Any = "symbol"
-    with pytest.raises(TypeError, match="KeepLatest takes a function of the event's arguments, got 'symbol'"):
-        KeepLatest(wrong)
