@@ -77,8 +77,14 @@ async def try_out(url: str) -> None:
     ada = Client(f"{url}?access_token=secret-1")
     bob = Client(f"{url}?access_token=secret-2")
     news: asyncio.Queue[str] = asyncio.Queue()
-    ada.on("bought", lambda who, count, what: news.put_nowait(f"{who} bought {count} {what}"))
-    ada.on("restocked", lambda what, count: news.put_nowait(f"there are {count} {what}"))
+
+    @ada.on("bought")
+    def bought(who: str, count: int, what: str) -> None:
+        news.put_nowait(f"{who} bought {count} {what}")
+
+    @ada.on("restocked")
+    def restocked(what: str, count: int) -> None:
+        news.put_nowait(f"there are {count} {what}")
 
     async with ada:
         async with bob:
