@@ -43,6 +43,7 @@ ABILITIES: dict[str, str] = {
     "too large": "a message that is too large is refused before it has come",
     "half-closed": "whoever has ended its sending, and reads nothing, is dropped after `close_timeout`",
     "abort": "a dropped connection ends without a Close frame",
+    "bytes": "`Peer.stats` counts bytes, not messages alone",
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` are kept",
 }
 """What a host may be unable to do."""
@@ -127,6 +128,7 @@ class Asgi(Host):
         "before a violation": "uvicorn forgets those that came in the same read",
         "too large": "the ASGI server refuses what is larger than its own limit, wsrpc the rest when it has come",
         "half-closed": "`Limits.stall` drops it: uvicorn does not tell",
+        "bytes": "None: ASGI does not show what is on the line",
         "heartbeat": "the ASGI server pings: uvicorn's `ws_ping_interval` and `ws_ping_timeout`, 20 s each by default",
     }
 
