@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--streams", action="store_true", help="only streams, about 20 s (with --quick, 5 s)")
     parser.add_argument("--herd", action="store_true", help="only a thousand clients that are cut at once, about 30 s")
     parser.add_argument("--idle", action="store_true", help="only 10,000 connections that say nothing, about 2 min")
-    parser.add_argument("--floods", action="store_true", help="only a client beside floods, about 2 min")
+    parser.add_argument("--floods", action="store_true", help="only a client beside floods, about 4 min")
     parser.add_argument(
         "--broadcast", action="store_true", help="only a broadcast with one that never reads, about 30 s"
     )

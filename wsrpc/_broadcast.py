@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, Never
 
 import msgspec
 
-from ._behind import KeepLatest, Slow
-from ._codec import Codec
-from ._messages import Event
-from ._outbound import BRACE, check_sending, check_thread, event_on
-from ._types import ChannelRef
+from ._behind import Behind, KeepLatest, Slow
+from ._caller import no_keywords
+from ._close import CloseCode
+from ._codec import BRACE, Codec
+from ._messages import Event, event_on
+from ._sendable import check_sending, check_thread
+from ._types import ChannelRef, OnChannel
 from .errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peer import Peer
 
-__all__ = ["Audience", "EmitReport"]
+__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster"]
 
 BURST = 64
 """Broadcasts without a turn for others."""
@@ -53,12 +57,21 @@ class Encoded(dict[Encode, tuple[bytes, bool]]):
 
 
 class Raw(dict[Encode, tuple[bytes, bool]]):
-    """A message that is no event: the same for all."""
+    """A message that is no event: the same for all.
 
-    def __init__(self, data: str | bytes) -> None:
+    But where binary messages are the protocol's, a binary one would be taken for such, whoever its bytes come from.
+    """
+
+    def __init__(self, data: str | bytes, codec: Codec) -> None:
         self.made = (data.encode(), True) if isinstance(data, str) else (bytes(data), False)
+        self._plain = codec.encode
 
     def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
+        if encode != self._plain and not self.made[1]:
+            raise ValueError(
+                "binary messages are MessagePack with this peer, as neither side had an on_raw function when they "
+                "connected: send text, or use on_raw on one side"
+            )
         return self.made
 
 
@@ -89,12 +102,15 @@ class Audience:
         kind: Any = data
         if not isinstance(kind, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"a raw message is text or bytes, got {kind!r}")
-        return await self._send(Raw(data), (self, _key(self.slow, (data,))), skip)
+        return await self._send(Raw(data, self._codec), (self, _key(self.slow, (data,))), skip)
 
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Peer | None) -> EmitReport:
         for peer in self.peers:  # all of them belong to the same thread
             check_thread(peer._out.thread, "server.emit(...)")
             break
+        given: Any = skip
+        if given is not None and not isinstance(given, Peer):
+            raise TypeError(f"skip= is the peer that does not get it, got {given!r}")
         self._sent += 1
         if self._sent % BURST == 0:  # whoever emits on and on is to let connections come and go
             await asyncio.sleep(0)
@@ -108,15 +124,15 @@ class Audience:
                 continue
             try:
                 payload, text = encoded[peer._out.encode]
-                if peer._deliver(payload, text, slow, key):
+                if deliver(peer, payload, text, slow, key):
                     sent += 1
                 else:
                     dropped += 1
-            except (ConnectionLost, MessageTooBig, QueueFull) as exc:
+            except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
                 error = PeerError(peer, str(exc))
                 error.__cause__ = exc
                 errors.append(error)
-                if self._lost is not None and not isinstance(exc, MessageTooBig):
+                if self._lost is not None and isinstance(exc, (ConnectionLost, QueueFull)):
                     self._lost(peer)
         return EmitReport(sent, tuple(errors), dropped)
 
@@ -139,9 +155,87 @@ class Audience:
             peer._out.line.overdue = peer._out.line.full
 
 
+def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+    """Send what was encoded for many to one of them; False if it is left out, as ``slow`` says.
+
+    Raises:
+        ConnectionLost: there is no connection.
+        MessageTooBig: the other side would not take it.
+        QueueFull: this peer is at its hard cap, and is closed with 4408, as ``slow`` says.
+    """
+    out, binding = peer._out, peer._binding
+    session = binding.session
+    if session is None or out.broken:
+        raise out.not_sent()
+    if len(payload) > out.largest:
+        raise out.too_big(payload)
+    if out.line.full:
+        if slow != "close":
+            if binding.behind is None:
+                binding.behind = Behind(out, peer.limits.behind, partial(peer._log, logging.WARNING))
+            return binding.behind.put(payload, text, slow, key, session.send)
+        if binding.behind:
+            binding.behind.flush(everything=True)  # this one can neither be dropped nor overtake
+        if out.over_cap(session, len(payload)):
+            binding.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
+    session.send(payload, text)
+    return True
+
+
+class Broadcaster(OnChannel):
+    """`emit` to many, for all that have it: a server, a room, and channels of the two."""
+
+    __slots__ = ()
+
+    _audience: Audience
+
+    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
+        """Emit to every peer of the server, or member of the room, encoded once. Returns a report.
+
+        A peer that fails does not stop the others; one whose connection is broken is in one report, and then in no room
+        any more.
+
+        Peers whose line is full get 100 ms in all to drain, and one that did not is not waited for again until it has;
+        but where ``slow="close"``, and more than half of all are in that state, they are. Then ``slow`` says what
+        becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
+
+        Raises:
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
+            RuntimeError: in another thread than the event loop's.
+        """
+        if unsupported:
+            raise no_keywords("emit", event, unsupported)
+        self._check_open()
+        return await self._audience.emit(self._channel_name, event, args, skip)
+
+
+class RawBroadcaster(Broadcaster):
+    """The same with `send_raw`, which is on no channel."""
+
+    __slots__ = ()
+
+    async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
+        """Send a WebSocket message that is none of the protocol, text or binary, to all of them; the rest as `emit`.
+
+        A binary one is an error in the report for each peer with which binary messages are MessagePack: a wsrpc one,
+        where neither side had an `on_raw` function when it connected.
+
+        The key function of a `KeepLatest` policy gets the message.
+
+        Raises:
+            TypeError: it is neither text nor bytes.
+            RuntimeError: in another thread than the event loop's.
+        """
+        return await self._audience.send_raw(data, skip)
+
+
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:
     if not isinstance(slow, KeepLatest) or slow.key is None:
         return None
     key = slow.key(*args)
-    hash(key)  # a mistake is to show before anybody reads slowly
+    try:
+        hash(key)  # a mistake is to show before anybody reads slowly
+    except TypeError as exc:
+        raise TypeError(f"the key of KeepLatest has to be hashable, such as text or a tuple; got {key!r}") from exc
     return key

@@ -27,6 +27,7 @@ from ._close import CloseCode
 from ._health import Health
 from ._heartbeat import Heartbeat, StallWatch
 from ._log import quieten
+from ._turns import Turns
 from ._unframer import Unframer
 from .handshake import Handshake
 from .limits import Limits
@@ -43,7 +44,7 @@ LIBRARY_LOGGER.addFilter(quieten)
 READ, READ_OF_LARGE = 16 * 1024, 256 * 1024
 """Bytes that one read takes at most, and one in the middle of a large message. (asyncio's own is the latter. Full of
 small messages it is ten thousand of them, which are dealt with in one go; with four connections that send on and on,
-the others waited for a third of a second.)"""
+the others waited for a third of a second.) Whoever fills a read has more to send, and takes a place in the turn."""
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
@@ -166,7 +167,9 @@ class _Pushing(Connection):
         self.wsrpc._read_started()
         if not self.read:
             data = self._first_read(data)
-        self.read += len(data)
+        size = len(data)
+        self.read += size
+        began = self.loop.time() if size >= READ else 0.0
         try:
             receiver = self.wsrpc.receiver
             if self.plain:
@@ -185,6 +188,11 @@ class _Pushing(Connection):
             self.plain = receiver is not None and _is_between_messages(self.protocol)
         finally:
             self.wsrpc._read_ended()
+            if size >= READ:
+                self._filled(self.loop.time() - began)
+
+    def _filled(self, seconds: float) -> None:
+        """A read, which took so long, was as large as one may be: there is more."""
 
     def eof_received(self) -> None:
         super().eof_received()
@@ -206,6 +214,9 @@ class _Pushing(Connection):
         self.heartbeat.stop()
         self.stall_watch.stop()
         self.wsrpc._connection_lost(exc)
+        # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
+        del self.wsrpc, self.heartbeat, self.stall_watch
+        _forget_parser(self.protocol)
 
     # ------------------------------------------------------------ writing
 
@@ -258,16 +269,17 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
 
 
 class WebSocketServerConnection(_Pushing, ServerConnection):
-    __slots__ = ("_open_timeout", "_patience", "asked")
+    __slots__ = ("_open_timeout", "_patience", "_turns", "asked")
 
     asked: Handshake
     """What the client wanted, and what it is to get."""
     is_head = False
     """Whether it only asks, by HEAD, how the server is."""
 
-    def __init__(self, *args: Any, limits: Limits, health: Health | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, turns: Turns, health: Health | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.health = health
+        self._turns = turns
         self._set_up(limits, client=False)
         self._open_timeout = limits.open_timeout
         self._patience: asyncio.TimerHandle | None = None
@@ -285,6 +297,10 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self.requested()
         super().connection_lost(exc)
+
+    def _filled(self, seconds: float) -> None:
+        if not self._turns.take(seconds) and self.wsrpc._hold_back():
+            self._turns.wait(seconds, self.wsrpc._read_on)
 
     def _first_read(self, data: bytes) -> bytes:
         as_get = None if self.health is None else self.health.as_get(data)
@@ -305,6 +321,14 @@ def _is_between_messages(protocol: Any) -> bool:
         and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
         and getattr(protocol, "current_size", getattr(protocol, "cur_size", "unknown")) is None
     )
+
+
+def _forget_parser(protocol: Any) -> None:
+    """It is over: let go of the generator, and of the frames in which it ended, which refer to the protocol."""
+    with suppress(AttributeError):
+        protocol.parser.close()
+        if protocol.parser_exc is not None:
+            protocol.parser_exc.__traceback__ = None
 
 
 def _largest(protocol: Any) -> int:

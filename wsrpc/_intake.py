@@ -86,6 +86,11 @@ class Intake:
         self._suspected = False
         self._malformed_at: list[float] = []
 
+    @property
+    def entry(self) -> Callable[[bytes | bytearray, bool], None]:
+        """What is called with each message of a connection."""
+        return self.receive_raw if self._shared.raw_only else self.receive
+
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, from the transport. Nothing is raised, whatever it is."""
         try:
@@ -212,7 +217,7 @@ class Intake:
             return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
-            self._out.abort_channel(h, error)
+            self._out.notices.abort_channel(h, error)
         if message.i is not UNSET:
             self._calls.reject(message.i, error)
 

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import socket as socket_module
 import ssl as ssl_module
+import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +22,7 @@ from websockets.typing import Subprotocol
 
 from ._connection import WebSocketServerConnection, library_options
 from ._health import Health
+from ._turns import Turns
 from .errors import HandshakeRejected
 from .handshake import Handshake
 from .limits import Limits
@@ -32,6 +35,13 @@ logger = logging.getLogger("wsrpc")
 BACKLOG = 1024
 """Connections that the system accepts ahead of us. (Of asyncio's 100 the rest of many clients that come back together
 would wait a second and more, for TCP to try again.)"""
+
+ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
+"""Connections that asyncio takes over in one turn: as many as its ``backlog``. (Windows' own loop takes one at a time,
+and Windows does not change the backlog of a port that listens.)"""
+
+HANDSHAKE = 0.001
+"""Seconds that one costs, from the request to the answer and the peer, about."""
 
 Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]
 """Connections that are not open yet, with the event loop's task that accepts them, which does the TLS handshake."""
@@ -99,11 +109,18 @@ async def listen(
     what the connection is to be, and raises `HandshakeRejected` to refuse. ``health`` answers on a path of its own.
     """
 
+    loop = asyncio.get_running_loop()
+    reading, opening_turns = Turns(loop), Turns(loop)
+
     async def process_request(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, WebSocketServerConnection)
         connection.requested()
         if health is not None and health.asks(request):
             return health.answer(head=connection.is_head)
+        if not opening_turns.take(HANDSHAKE):
+            turn = loop.create_future()
+            opening_turns.wait(HANDSHAKE, partial(_let_go_on, turn))
+            await turn
         if path is not None and request.path.partition("?")[0] != path:
             return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
         handshake = connection.asked = Handshake(
@@ -125,19 +142,20 @@ async def listen(
             connection.use_limits(handshake.limits)
         if handshake.compression:
             connection.protocol.available_extensions = enable_server_permessage_deflate(None)
+        if handshake.subprotocol is not None:
+            connection.protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
         return None
 
-    def select_subprotocol(connection: ServerConnection, offered: object) -> Subprotocol | None:
-        chosen = connection.asked.subprotocol if isinstance(connection, WebSocketServerConnection) else None
-        return None if chosen is None else Subprotocol(chosen)
-
-    def process_response(connection: ServerConnection, request: Request, response: Response) -> None:
+    def process_response(connection: ServerConnection, request: Request, response: Response) -> Awaitable[None] | None:
+        if connection.protocol.eof_sent:
+            return _drop(connection)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             assert isinstance(connection, WebSocketServerConnection)
             for name, value in connection.asked.response_headers.items():
                 if name in response.headers:
                     del response.headers[name]
                 response.headers[name] = value
+        return None
 
     async def handle(connection: ServerConnection) -> None:
         assert isinstance(connection, WebSocketServerConnection)
@@ -150,7 +168,7 @@ async def listen(
     opening = Opening()
 
     def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
-        connection = WebSocketServerConnection(*args, limits=limits, health=health, **kwargs)
+        connection = WebSocketServerConnection(*args, limits=limits, turns=reading, health=health, **kwargs)
         # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
         opening[connection] = asyncio.current_task()
         return connection
@@ -160,11 +178,10 @@ async def listen(
         "create_connection": create,
         "process_request": process_request,
         "process_response": process_response,
-        "select_subprotocol": select_subprotocol,
         "server_header": None,
         "open_timeout": None,  # `on_handshake` has a time of its own
         "ssl": ssl,
-        "backlog": BACKLOG,
+        "backlog": ACCEPTED,
     }
     if ssl is not None:
         options["ssl_handshake_timeout"] = limits.open_timeout
@@ -175,7 +192,29 @@ async def listen(
     else:
         options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
     server = await serve(handle, **options)
+    if ACCEPTED < BACKLOG:
+        for listening in server.sockets:
+            _lengthen_backlog(listening)
     return Listener(server, opening, path, secure=ssl is not None)
+
+
+def _let_go_on(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _lengthen_backlog(listening: socket_module.socket) -> None:
+    """Let the system accept more connections ahead of us than asyncio is to take over at once."""
+    with socket_module.fromfd(listening.fileno(), listening.family, listening.type) as same:
+        same.listen(BACKLOG)
+
+
+async def _drop(connection: ServerConnection) -> None:
+    """What came after the request was neither frames nor else to be waited for: the library has ended its side, and
+    would trip over the answer, with a traceback in the log for each who does that."""
+    assert isinstance(connection, WebSocketServerConnection)
+    connection.wsrpc.abort()
+    await connection.wait_closed()
 
 
 def _refusal(rejected: HandshakeRejected) -> Response:

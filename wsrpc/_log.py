@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 
-__all__ = ["address_text", "for_log", "logger", "quieten"]
+__all__ = ["PeerLog", "address_text", "for_log", "logger", "quieten"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -37,3 +38,27 @@ def quieten(record: logging.LogRecord) -> bool:
     if record.getMessage() == "opening handshake failed":
         record.exc_info = record.exc_text = None
     return True
+
+
+class PeerLog:
+    """The log of one peer: each line has its id in ``extra``, and where the other side is (or was).
+
+    ``errors`` counts the lines of that level, and ``on_error`` is told of each.
+    """
+
+    __slots__ = ("errors", "id", "on_error", "remote")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.remote: tuple[str, int] | None = None
+        self.errors = 0
+        self.on_error: Callable[[], None] | None = None
+
+    def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+        if level >= logging.ERROR:
+            self.errors += 1
+            if self.on_error is not None:
+                self.on_error()
+        if logger.isEnabledFor(level):
+            about = {"peer": self.id, "remote": address_text(self.remote)}
+            logger.log(level, for_log(text), *map(for_log, args), exc_info=exc_info, extra=about, stacklevel=2)

@@ -65,6 +65,7 @@ class Registrar(OnChannel):
 
         Raises:
             TypeError: for a signature that cannot work; the text names the parameter.
+            ValueError: the event is a method of a `Service`, or the channel is wsrpc's own.
         """
         return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered)
 
@@ -105,9 +106,6 @@ class Registrar(OnChannel):
         self._registry.use(self._channel_name, middleware)
         return middleware
 
-    def _check_open(self) -> None:
-        """Overridden by what can be closed."""
-
 
 class RawRegistrar:
     """`on_raw`, for server, client and peer."""
@@ -126,6 +124,7 @@ class RawRegistrar:
 
         Raises:
             TypeError: it is no function, or needs more arguments.
+            ValueError: a service takes every message.
         """
         self._registry.add_raw(function)
         return function

@@ -264,6 +264,18 @@ class WebSocketTransport:
         if self._protocol.state is OPEN and self._closing is None:
             self._heartbeat.start()
 
+    def _hold_back(self) -> bool:
+        """Read nothing for a while, until `_read_on`; False if nothing is read, or nobody takes it, anyway."""
+        transport = self._connection.transport
+        if self.receiver is None or not self._receiving or transport.is_closing():
+            return False
+        transport.pause_reading()
+        return True
+
+    def _read_on(self) -> None:
+        if self._receiving:  # else whoever has paused it resumes it
+            self._resume_reading()
+
     def _resume_reading(self) -> None:
         if not self._connection.transport.is_closing():
             self._connection.transport.resume_reading()
@@ -337,6 +349,11 @@ class WebSocketTransport:
         self._gathered = 0
         if self.receiver is not None:
             self.receiver.connection_lost(self._ended)
+        # From here on nothing comes, and what refers to each other would wait for the garbage collector, which stops
+        # everything for as long as it takes: after some hundred connections a tenth of a second.
+        self.receiver = self._receive_piece = None
+        count = self.count()
+        self.count = lambda: count
 
     def __repr__(self) -> str:
         return f"<WebSocketTransport {self._protocol.state.name.lower()} {self.info.remote}>"

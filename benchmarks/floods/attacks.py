@@ -1,6 +1,7 @@
-"""The attackers: ``python -m benchmarks.floods.attacks NAME PORT [MOST]`` floods until its stdin ends.
+"""The attackers: ``python -m benchmarks.floods.attacks NAME PORT [MOST [NICE]]`` floods until its stdin ends.
 
-All on bare sockets of 127.0.0.1, with a number of connections that is bounded, by ``MOST``, too.
+All on bare sockets of 127.0.0.1, with a number of connections that is bounded, by ``MOST``, too. ``NICE`` is 19 unless
+it is given: the attackers of a real server do not share a core with its clients.
 """
 
 from __future__ import annotations
@@ -203,5 +204,7 @@ async def main(name: str, port: int, most: int) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(19)  # whoever measures on the same core comes first
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else SLOW))
+    name, port, *given = sys.argv[1:]
+    most, nice = [*map(int, given), *(SLOW, 19)[len(given) :]]
+    os.nice(nice)
+    asyncio.run(main(name, int(port), most))

@@ -7,31 +7,55 @@ import json
 import logging
 import sys
 import time
-
-from wsrpc import Client
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 PAUSE = 0.005
 
+Echo = Callable[[int], Awaitable[object]]
 
-async def measure(client: Client, seconds: float) -> list[float]:
+
+async def measure(echo: Echo, seconds: float) -> list[float]:
     took: list[float] = []
     end = time.perf_counter() + seconds
     while (began := time.perf_counter()) < end:
-        assert await client.request("echo", len(took)) == len(took)
+        assert await echo(len(took)) == len(took)
         took.append(time.perf_counter() - began)
         await asyncio.sleep(PAUSE)
     return sorted(took)
 
 
-async def main(port: str) -> None:
+@asynccontextmanager
+async def of_wsrpc(url: str) -> AsyncGenerator[Echo]:
+    from wsrpc import Client
+
+    async with Client(url, proxy=None, reconnect=None) as client:
+        yield lambda number: client.request("echo", number)
+
+
+@asynccontextmanager
+async def of_websockets(url: str) -> AsyncGenerator[Echo]:
+    from websockets.asyncio.client import connect
+
+    async with connect(url, proxy=None, compression=None) as connection:
+
+        async def echo(number: int) -> object:
+            await connection.send(str(number))
+            return int(await connection.recv())
+
+        yield echo
+
+
+async def main(kind: str, port: str) -> None:
     logging.disable()
     loop = asyncio.get_running_loop()
-    async with Client(f"ws://127.0.0.1:{port}/", proxy=None, reconnect=None) as client:
+    connected = of_websockets if kind == "bare" else of_wsrpc
+    async with connected(f"ws://127.0.0.1:{port}/") as echo:
         print("ready", flush=True)
         while line := await loop.run_in_executor(None, sys.stdin.readline):
-            took = await measure(client, float(line))
+            took = await measure(echo, float(line))
             print(json.dumps({"calls": len(took), "p99": took[int(0.99 * len(took))], "most": took[-1]}), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], sys.argv[2]))

@@ -1,4 +1,8 @@
-"""Says its port, then answers each line with what it holds: connections, resident bytes, blocks of Python's memory."""
+"""The servers that are flooded: ``python -m benchmarks.floods.server wsrpc|bare OPEN_TIMEOUT`` says its port.
+
+Then each line is answered with what it holds, connections, resident bytes and blocks of Python's memory, and with how
+late the turns of its event loop came since the last line.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +12,89 @@ import json
 import logging
 import os
 import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
-from wsrpc import Limits, Server
+EVERY = 0.005
+"""Seconds between two looks at how late the loop is."""
+
+Serving = tuple[int, Callable[[], int]]
+"""The port, and how many connections there are."""
 
 
-def holds(server: Server) -> str:
+class Lateness:
+    """How late a timer is called, because of what else a turn of the loop does (or because the core was elsewhere)."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seen: list[float] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._due = self._loop.time() + EVERY
+        self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        self._seen.append(self._loop.time() - self._due)
+        self._start()
+
+    def take(self) -> list[float]:
+        seen, self._seen = sorted(self._seen), []
+        return seen or [0.0]
+
+
+def holds(peers: int, late: list[float]) -> str:
     gc.collect()
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[1])
     resident = pages * os.sysconf("SC_PAGE_SIZE")
-    return json.dumps({"peers": len(server.peers), "resident": resident, "blocks": sys.getallocatedblocks()})
+    blocks = sys.getallocatedblocks()
+    return json.dumps({"peers": peers, "resident": resident, "blocks": blocks, "late": late[int(0.99 * len(late))]})
 
 
-async def main(open_timeout: float) -> None:
+@asynccontextmanager
+async def with_wsrpc(open_timeout: float) -> AsyncGenerator[Serving]:
+    from wsrpc import Limits, Server
+
     # What is refused is logged as it is by default, but to nowhere: a disk is not what is measured.
     logging.getLogger("wsrpc").addHandler(logging.FileHandler(os.devnull))
     server = Server(limits=Limits(open_timeout=open_timeout))
     server.on("echo", lambda value: value)
     server.on("wait", asyncio.Event().wait)
     server.on_join(lambda peer, room: True)
-    loop = asyncio.get_running_loop()
     async with server.listen() as listener:
-        print(listener.port, flush=True)
+        yield listener.port, lambda: len(server.peers)
+
+
+@asynccontextmanager
+async def with_websockets(open_timeout: float) -> AsyncGenerator[Serving]:
+    from websockets.asyncio.server import ServerConnection, serve
+    from websockets.exceptions import ConnectionClosed
+
+    logging.disable()
+
+    async def echo(connection: ServerConnection) -> None:
+        try:
+            async for message in connection:
+                await connection.send(message)
+        except ConnectionClosed:
+            pass
+
+    refusing = {"origins": [None], "open_timeout": open_timeout}
+    async with serve(echo, "127.0.0.1", 0, compression=None, **refusing) as server:
+        (listening,) = server.sockets
+        yield listening.getsockname()[1], lambda: len(server.connections)
+
+
+async def main(kind: str, open_timeout: float) -> None:
+    loop = asyncio.get_running_loop()
+    async with (with_websockets if kind == "bare" else with_wsrpc)(open_timeout) as (port, peers):
+        print(port, flush=True)
+        lateness = Lateness()
         while await loop.run_in_executor(None, sys.stdin.readline):
-            print(holds(server), flush=True)
+            late = lateness.take()
+            print(holds(peers(), late), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(float(sys.argv[1])))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
