@@ -28,6 +28,7 @@ FLOORS: list[list[str]] = [
         "_proxies",
         "_scheduler",
         "_strategies",
+        "_turns",
         "_types",
         "_url",
     ],
