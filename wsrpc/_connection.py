@@ -41,7 +41,7 @@ LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
 
-READ, READ_OF_LARGE = 8 * 1024, 256 * 1024
+READ, READ_OF_LARGE = 16 * 1024, 256 * 1024
 """Bytes that one read takes at most, and one in the middle of a large message. (asyncio's own is the latter. Full of
 small messages it is ten thousand of them, which are dealt with in one go; with four connections that send on and on,
 the others waited for a third of a second.)"""

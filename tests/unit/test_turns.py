@@ -60,11 +60,9 @@ def test_a_turn_lets_as_many_go_on_as_it_has_places_for() -> None:
     assert went == [0, 1]
 
 
-def test_nothing_is_called_while_nobody_takes_a_place() -> None:
+def test_what_is_little_costs_no_turn_of_its_own() -> None:
     turns = Turns(loop := Loop())
-    assert turns.take(AT_ONCE)
-    turns.wait(AT_ONCE, lambda: None)
-    for _ in range(2):
-        loop.turn()
+    assert turns.take(AT_ONCE / 2) and loop.soon == []
+    assert turns.take(AT_ONCE / 2) and loop.soon != []
     loop.turn()
     assert loop.soon == []
