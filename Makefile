@@ -10,6 +10,7 @@
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
 #                streams left in every way, 1 GiB to a slow consumer, 10,000 cuts of a connection in use,
 #                a server that is killed 200 times, 3,000 lives of a client
+#   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes docs/autobahn.md
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
@@ -27,7 +28,7 @@ JS := interop/js
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check dist fmt bench soak clean node
+.PHONY: demo test check dist fmt bench soak autobahn clean node
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -61,6 +62,9 @@ soak: $(STAMPS)/dev
 
 bench: $(STAMPS)/bench $(STAMPS)/npm
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)
+
+autobahn: $(STAMPS)/dev
+	$(BIN)/python -m interop.autobahn --wstest $(abspath $(WSTEST)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build benchmarks/build $(JS)/node_modules $(JS)/package-lock.json

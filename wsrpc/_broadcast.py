@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, Never
 
 import msgspec
 
-from ._behind import KeepLatest, Slow
+from ._behind import Behind, KeepLatest, Slow
+from ._caller import no_keywords
+from ._close import CloseCode
 from ._codec import Codec
 from ._messages import Event
 from ._outbound import BRACE, check_sending, check_thread, event_on
-from ._types import ChannelRef
+from ._types import ChannelRef, OnChannel
 from .errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peer import Peer
 
-__all__ = ["Audience", "EmitReport"]
+__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster"]
 
 BURST = 64
 """Broadcasts without a turn for others."""
@@ -108,7 +112,7 @@ class Audience:
                 continue
             try:
                 payload, text = encoded[peer._out.encode]
-                if peer._deliver(payload, text, slow, key):
+                if deliver(peer, payload, text, slow, key):
                     sent += 1
                 else:
                     dropped += 1
@@ -137,6 +141,78 @@ class Audience:
                 await asyncio.gather(*drains, return_exceptions=True)
         for peer in late:
             peer._out.line.overdue = peer._out.line.full
+
+
+def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+    """Send what was encoded for many to one of them; False if it is left out, as ``slow`` says.
+
+    Raises:
+        ConnectionLost: there is no connection.
+        MessageTooBig: the other side would not take it.
+        QueueFull: this peer is at its hard cap, and is closed with 4408, as ``slow`` says.
+    """
+    out, binding = peer._out, peer._binding
+    session = binding.session
+    if session is None or out.broken:
+        raise out._not_sent()
+    if len(payload) > out.largest:
+        raise out._too_big(payload)
+    if out.line.full:
+        if slow != "close":
+            if binding.behind is None:
+                binding.behind = Behind(out, peer.limits.behind, partial(peer._log, logging.WARNING))
+            return binding.behind.put(payload, text, slow, key, session.send)
+        if binding.behind:
+            binding.behind.flush(everything=True)  # this one can neither be dropped nor overtake
+        if out._over_cap(session, len(payload)):
+            binding.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
+    session.send(payload, text)
+    return True
+
+
+class Broadcaster(OnChannel):
+    """`emit` to many, for all that have it: a server, a room, and channels of the two."""
+
+    __slots__ = ()
+
+    _audience: Audience
+
+    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
+        """Emit to every peer of the server, or member of the room, encoded once. Returns a report.
+
+        A peer that fails does not stop the others; one whose connection is broken is in one report, and then in no room
+        any more.
+
+        Peers whose line is full get 100 ms in all to drain, and one that did not is not waited for again until it has;
+        but where ``slow="close"``, and more than half of all are in that state, they are. Then ``slow`` says what
+        becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
+
+        Raises:
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
+            RuntimeError: in another thread than the event loop's.
+        """
+        if unsupported:
+            raise no_keywords("emit", event, unsupported)
+        self._check_open()
+        return await self._audience.emit(self._channel_name, event, args, skip)
+
+
+class RawBroadcaster(Broadcaster):
+    """The same with `send_raw`, which is on no channel."""
+
+    __slots__ = ()
+
+    async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
+        """Send a WebSocket message that is none of the protocol, text or binary, to all of them; the rest as `emit`.
+
+        The key function of a `KeepLatest` policy gets the message.
+
+        Raises:
+            TypeError: it is neither text nor bytes.
+            RuntimeError: in another thread than the event loop's.
+        """
+        return await self._audience.send_raw(data, skip)
 
 
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:

@@ -21,6 +21,7 @@ from ._lifecycle import Closers
 from ._messages import Inbound, Resolution
 from ._registry import Registry
 from ._rejections import ABORTED
+from ._reporter import Reporter
 from ._scheduler import EAGER, Scheduler
 from ._serving import Serving
 from ._signature import Handler
@@ -54,6 +55,9 @@ class Owner(Protocol):
 
     @property
     def _log(self) -> Log: ...
+
+    @property
+    def _reporter(self) -> Reporter: ...
 
 
 class Calls:
@@ -394,7 +398,7 @@ class Calls:
         error = self._answers.for_caller(exc, ctx.label)
         if ctx.id is None:
             if ctx._message.c == RAW:
-                self._peer._tell("error", error if isinstance(error, BadArguments) else exc)
+                self._owner._reporter.tell("error", error if isinstance(error, BadArguments) else exc)
             if isinstance(error, BadArguments):
                 self._owner._log(
                     logging.WARNING, "event %r was dropped: %s", ctx.event or ctx.label, error._for_log or error

@@ -39,7 +39,7 @@ class Draining:
         self._raw = raw
         self._peers = list(peers)
         for peer in self._peers:
-            peer._drain(self._deadline)
+            peer._binding.drain(self._deadline)
 
     def shorten(self, seconds: float) -> None:
         """End in ``seconds`` from now on, if that is sooner."""
@@ -72,7 +72,7 @@ class Draining:
         # of work has something of its own to wait for. What waits for a place does so behind some of it.
         closers, out, channels = self._closers, peer._out, peer._anonymous
         while True:
-            opening = peer._opening
+            opening = peer._binding.opening
             if opening is not None and not closers.cover(opening.task, out.opening):
                 await opening.wait()
             elif out.line.busy:

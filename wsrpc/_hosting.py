@@ -168,10 +168,10 @@ class Hosting:
         Raises:
             ConnectionLost: a factory refuses; ``transport`` is closed.
         """
-        peer._coming = transport
+        peer._binding.coming = transport
         objects: list[Service] = []
         try:
-            async with asyncio.timeout(peer._limits.open_handlers):
+            async with asyncio.timeout(peer.limits.open_handlers):
                 for entry in self.entries:
                     made = await entry.create(peer)
                     made.peer = peer
@@ -189,7 +189,7 @@ class Hosting:
             transport.abort()
             raise
         finally:
-            peer._coming = None
+            peer._binding.coming = None
         peer._services = Objects(peer, objects)
 
 
@@ -219,8 +219,8 @@ class Objects:
                 await _finished(service.on_open())
             except Exception as exc:
                 if not isinstance(exc, RpcError) and self._peer.connected:
-                    self._peer._handler_raised("open", f"{type(service).__qualname__}.on_open", exc)
-                self._peer._refuse(*refusal_of(exc))
+                    self._peer._reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
+                self._peer._binding.refuse(*refusal_of(exc))
                 return
 
     async def ended(self, info: CloseInfo, /) -> None:
@@ -231,7 +231,7 @@ class Objects:
             try:
                 await _finished(service.on_close(info))
             except Exception as exc:
-                self._peer._handler_raised("close", f"{type(service).__qualname__}.on_close", exc)
+                self._peer._reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
 
 
 async def _finished(result: Any) -> None:

@@ -86,6 +86,11 @@ class Intake:
         self._suspected = False
         self._malformed_at: list[float] = []
 
+    @property
+    def entry(self) -> Callable[[bytes | bytearray, bool], None]:
+        """What is called with each message of a connection."""
+        return self.receive_raw if self._shared.raw_only else self.receive
+
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, from the transport. Nothing is raised, whatever it is."""
         try:

@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-__all__ = ["Listening", "Port", "run"]
+from ._ports import Port
+
+__all__ = ["Listening", "run"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -23,28 +25,6 @@ class Listens(Protocol):
     async def serve_forever(self) -> None: ...
 
     async def close(self, drain: float = 0.0) -> None: ...
-
-
-class Port(Protocol):
-    """Something that accepts connections for a server, as long as that is not closed."""
-
-    @property
-    def url(self) -> str:
-        """Where a client on this machine finds it."""
-        ...
-
-    @property
-    def port(self) -> int:
-        """The TCP port; 0 if there is none."""
-        ...
-
-    def stop(self) -> None:
-        """Accept no further connections; those that have a peer stay. Idempotent."""
-        ...
-
-    async def wait_closed(self) -> None:
-        """Drop what is left, and wait until every connection is over."""
-        ...
 
 
 class Listening:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-__all__ = ["address_text", "for_log", "logger", "quieten"]
+__all__ = ["PeerLog", "address_text", "for_log", "logger", "quieten"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -37,3 +37,24 @@ def quieten(record: logging.LogRecord) -> bool:
     if record.getMessage() == "opening handshake failed":
         record.exc_info = record.exc_text = None
     return True
+
+
+class PeerLog:
+    """The log of one peer: each line has its id in ``extra``, and where the other side is (or was).
+
+    ``errors`` counts the lines of that level.
+    """
+
+    __slots__ = ("errors", "id", "remote")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.remote: tuple[str, int] | None = None
+        self.errors = 0
+
+    def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+        if level >= logging.ERROR:
+            self.errors += 1
+        if logger.isEnabledFor(level):
+            about = {"peer": self.id, "remote": address_text(self.remote)}
+            logger.log(level, for_log(text), *map(for_log, args), exc_info=exc_info, extra=about, stacklevel=2)

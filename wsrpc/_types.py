@@ -53,6 +53,9 @@ class OnChannel:
 
     _channel_name: ChannelRef
 
+    def _check_open(self) -> None:
+        """Overridden by what can be closed."""
+
 
 def check_name(what: str, name: Any) -> None:
     """Refuse what cannot name an event or a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.

@@ -17,7 +17,7 @@ from __future__ import annotations
 from ._close import check_close
 from ._frames import Framer
 from ._heartbeat import Heartbeat, StallWatch
-from ._listening import Port
+from ._ports import Port
 from ._upgrade import ClientUpgrade, ServerUpgrade
 
 __all__ = ["ClientUpgrade", "Framer", "Heartbeat", "Port", "ServerUpgrade", "StallWatch", "check_close"]

@@ -15,7 +15,6 @@ from typing import Any, Self
 import msgspec
 
 from ._backoff import Reconnect, Schedule
-from ._caller import Caller
 from ._client_state import ClientState, Input, after
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
@@ -24,6 +23,7 @@ from ._dial import Dial, Dialer, PerAttempt, dial
 from ._dialing import Dialing
 from ._lifecycle import Closers
 from ._outbound import check_thread
+from ._raw_caller import RawCaller
 from ._registry import Registry, accepted
 from ._scheduler import LoopScheduler
 from ._session import Session
@@ -54,7 +54,7 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
     downtime: float
 
 
-class Client(Registrar, RawRegistrar, Caller):
+class Client(Registrar, RawRegistrar, RawCaller):
     """One end of a connection that this side dials, and dials again when it drops.
 
     Handlers are registered first, then ``async with client:`` (or `connect` and `close`) dials. Handlers stay
@@ -130,10 +130,11 @@ class Client(Registrar, RawRegistrar, Caller):
         self._scheduler = LoopScheduler()
         check_offline(offline)
         self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
-        self._peer._out.fails_offline = offline == "fail"
-        self._peer._on_lost = self._lost
-        self._peer._on_opened = self._opened
-        self._peer._out.on_queued = self._queued
+        self._out = self._peer._out
+        self._out.fails_offline = offline == "fail"
+        self._peer._binding.on_lost = self._lost
+        self._peer._binding.on_opened = self._opened
+        self._out.on_queued = self._queued
         self._sender = self._peer._sender
         self._schedule = Schedule(reconnect or DEFAULT_RECONNECT, lambda: self._scheduler.time())
         self._dialing: Dialing | None = None
@@ -217,14 +218,6 @@ class Client(Registrar, RawRegistrar, Caller):
         self._on_reconnect.append((function, accepted("on_reconnect", ("info",), function)))
         return function
 
-    async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send what is not protocol; see `Peer.send_raw`."""
-        await self._peer.send_raw(message, offline=offline)
-
-    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """The same without waiting; see `Peer.send_raw_nowait`."""
-        self._peer.send_raw_nowait(message, offline=offline)
-
     async def __aenter__(self) -> Self:
         if self._dialing is not None or self._transport is not None:
             try:
@@ -285,7 +278,7 @@ class Client(Registrar, RawRegistrar, Caller):
         """
         while True:
             if self._peer.connected:
-                if self._peer._out.in_open_handler():  # which would wait for itself
+                if self._out.in_open_handler():  # which would wait for itself
                     return
                 await self._peer.wait_opened()
                 if self._peer.connected:
@@ -313,14 +306,14 @@ class Client(Registrar, RawRegistrar, Caller):
             ConnectionLost: it ended before the `open` handlers were done; with 1001 if another one was bound instead.
             TypeError, ValueError: this is no transport, or the one that is bound already; nothing has changed.
         """
-        session = self._peer._session_for(transport)
+        session = self._peer._binding.session_for(transport)
         self._enter_loop()
         self._begin(Input.BIND)
         self._take(session, 0)
         if self._peer.transport is transport:  # else a handler has bound another one in its first step
             await self._peer.wait_opened()
         if self._peer.transport is not transport:
-            ending = self._peer._out.ending
+            ending = self._out.ending
             raise ConnectionLost(ending.code, ending.reason)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -340,7 +333,7 @@ class Client(Registrar, RawRegistrar, Caller):
             self._orders += 1
             self._move(Input.CLOSE)
             dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
-            session = self._peer._begin_close(code, reason)
+            session = self._peer._binding.begin_close(code, reason)
             self._announce(self._failure or ConnectionLost(code, reason or "the client was closed", "not_sent"))
             closing = self._close(self._orders, dials, session, code, reason)
             self._closing = asyncio.get_running_loop().create_task(closing)
@@ -378,7 +371,7 @@ class Client(Registrar, RawRegistrar, Caller):
         """
         if self._scheduler.is_elsewhere:
             if self._scheduler.is_running:
-                check_thread(self._peer._out.thread, "client.method()")
+                check_thread(self._out.thread, "client.method()")
             if self._peer.transport is not None:
                 raise RuntimeError(
                     "this client was connected when its event loop ended: close() it there, or make a new Client"
@@ -387,8 +380,8 @@ class Client(Registrar, RawRegistrar, Caller):
             return
         if self._state != "closed":
             self._state = "idle"
-        self._peer._out.requests.stop()
-        self._peer._out.thread = get_ident()
+        self._out.requests.stop()
+        self._out.thread = get_ident()
         self._closing = None
         if self._dialing is not None:
             self._dialing.forget()
@@ -404,8 +397,8 @@ class Client(Registrar, RawRegistrar, Caller):
             self._dialing.stop()
         self._move(happened)
         self._failure = None
-        self._peer._out.user_closed = False
-        self._peer._out.keeps_offline = True
+        self._out.user_closed = False
+        self._out.keeps_offline = True
         self._schedule.begin()
         self._context = contextvars.copy_context()
         if self._dialing is not None and self._reconnects:
@@ -413,11 +406,11 @@ class Client(Registrar, RawRegistrar, Caller):
 
     def _take(self, session: Session, attempts: int) -> None:
         downtime = 0.0 if self._peer.transport is not None else self._scheduler.time() - self._lost_at
-        self._peer._make_way(session)
+        self._peer._binding.make_way(session)
         self._schedule.opened()
         self._returned = ReconnectInfo(False, attempts, downtime) if self._again else None
         self._again = True
-        self._peer._attach(session)
+        self._peer._binding.attach(session)
 
     def _opened(self) -> None:
         self._move(Input.OPENED)
@@ -425,7 +418,7 @@ class Client(Registrar, RawRegistrar, Caller):
         # Here, because whoever brought the connection may have stopped waiting for it.
         if self._returned is not None:
             for function, count in list(self._on_reconnect):  # one may register another
-                self._peer._run_in_background("on_reconnect", function, *(self._returned,)[:count])
+                self._peer._reporter.call("on_reconnect", function, *(self._returned,)[:count])
 
     def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """The connection is gone; says whether another one will come."""
@@ -472,14 +465,14 @@ class Client(Registrar, RawRegistrar, Caller):
             return  # the other side still has patience
         elif self._state in ("opening", "connected"):
             self._asleep = True
-            self._peer._lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
+            self._peer._binding.lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
             self._asleep = False
             transport.abort()
 
     def _give_up(self, failure: Exception) -> None:
         """No connection will come any more, unless somebody connects or binds."""
         self._move(Input.GAVE_UP)
-        self._peer._out.keeps_offline = False
+        self._out.keeps_offline = False
         if self._again and not isinstance(failure, ConnectionLost):
             self._peer._log(logging.ERROR, "the client gives up: %s", failure)
         self._announce(failure)
@@ -497,15 +490,15 @@ class Client(Registrar, RawRegistrar, Caller):
     def _dialed(self, transport: Transport, attempts: int) -> None:
         self._move(Input.DIALED)
         with suppress(ConnectionLost):  # a `close` handler of the one before has bound another meanwhile, or closed
-            self._take(self._peer._session_for(transport), attempts)
+            self._take(self._peer._binding.session_for(transport), attempts)
 
     def _stopped(self, failure: Exception) -> None:
         self._give_up(failure)
         if self._peer.transport is None:  # or one is closing, which ends as it was told to
-            self._peer._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
-        self._peer._out.discard(self._peer._out.ending)
+            self._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
+        self._out.discard(self._out.ending)
         if self._dialing is not None and not self._dialing.first:  # else `connect` raises it
-            self._peer._tell("error", failure)
+            self._peer._reporter.tell("error", failure)
 
     def _failed(self, what: str, delay: float) -> None:
         self._peer._log(logging.WARNING, "%s; next attempt in %.1f s", what, delay)
@@ -517,4 +510,4 @@ class Client(Registrar, RawRegistrar, Caller):
                 "a message waits for a connection, but this client is not connecting: "
                 "use `async with client`, connect() or bind()",
             )
-            self._peer._out.on_queued = None
+            self._out.on_queued = None

@@ -6,14 +6,13 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any, Never
+from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from ._behind import Slow, check_slow
-from ._broadcast import Audience, EmitReport
-from ._caller import no_keywords
+from ._broadcast import Audience, Broadcaster, RawBroadcaster
 from ._codec import Codec
 from ._registry import Registry, accepted
 from ._types import ChannelRef, check_name
@@ -32,13 +31,14 @@ Allow = Callable[[Peer], bool | Awaitable[bool]]
 RoomFrom = Callable[[ConnectionInfo], str]
 
 
-class Room:
+class Room(RawBroadcaster):
     """Some of a server's peers, by a name; `Server.room` gives it, the same one while anybody has it.
 
     ``len(room)``, ``peer in room`` and ``for peer in room`` are about its members; a member that is gone is none.
     """
 
     def __init__(self, name: str, rooms: Rooms) -> None:
+        self._channel_name = None
         self._name = name
         self._rooms = rooms
         self._members: dict[Peer, None] = {}
@@ -65,16 +65,6 @@ class Room:
         """``peer`` is no member any more, if it was one."""
         self._rooms.discard(self, peer)
 
-    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
-        """Emit to every member, as `Server.emit` does to all. One whose connection is broken is reported and leaves."""
-        if unsupported:
-            raise no_keywords("emit", event, unsupported)
-        return await self._audience.emit(None, event, args, skip)
-
-    async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
-        """Send a message that is none of the protocol to every member, as `Server.send_raw` does to all."""
-        return await self._audience.send_raw(data, skip)
-
     def of(self, name: str) -> RoomChannel:
         """A named channel, to all members."""
         check_name("a channel's name", name)
@@ -93,23 +83,18 @@ class Room:
         return f"<Room {self._name!r} {len(self._members)} members>"
 
 
-class RoomChannel:
+class RoomChannel(Broadcaster):
     """A named channel of a room: emitting to all its members."""
 
     def __init__(self, name: str, room: Room) -> None:
-        self._name = name
+        self._channel_name = self._name = name
         self._room = room
+        self._audience = room._audience
 
     @property
     def name(self) -> str:
         """The channel's name."""
         return self._name
-
-    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
-        """See `Room.emit`."""
-        if unsupported:
-            raise no_keywords("emit", event, unsupported)
-        return await self._room._audience.emit(self._name, event, args, skip)
 
     def __repr__(self) -> str:
         return f"<RoomChannel {self._name!r} of {self._room!r}>"
@@ -200,7 +185,7 @@ class Rooms:
             raise peer._out._not_sent()
         if peer in room._members:
             return
-        most = peer._limits.rooms
+        most = peer.limits.rooms
         if len(membership.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
         membership.rooms[room] = by_itself
@@ -244,7 +229,7 @@ class Rooms:
         self.add(self.get(room), peer, by_itself=True)
 
     async def _may_join(self, peer: Peer, name: str) -> bool:
-        if not 0 < len(name.encode()) <= peer._limits.name:
+        if not 0 < len(name.encode()) <= peer.limits.name:
             return False
         declared = self._declared.get(name)
         allow = None if declared is None else declared._allow

@@ -105,9 +105,6 @@ class Registrar(OnChannel):
         self._registry.use(self._channel_name, middleware)
         return middleware
 
-    def _check_open(self) -> None:
-        """Overridden by what can be closed."""
-
 
 class RawRegistrar:
     """`on_raw`, for server, client and peer."""

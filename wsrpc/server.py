@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import ssl as ssl_module
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, Never, TypeVar
-from weakref import WeakSet
+from typing import Any, TypeVar
 
 import msgspec
 
 from ._behind import Slow, check_slow
-from ._broadcast import EmitReport
-from ._caller import no_keywords
-from ._close import CloseCode, CloseInfo
+from ._broadcast import RawBroadcaster
+from ._close import CloseCode
 from ._codec import Codec
 from ._convert import DecHook, EncHook
-from ._draining import CLOSING, Draining
+from ._draining import CLOSING
 from ._entrance import Entrance
 from ._health import Health
 from ._hosting import Hosting
 from ._key import PeerState
-from ._lifecycle import Closers
 from ._listener import Listener, listen
-from ._listening import Listening, Port, run
+from ._listening import Listening, run
 from ._origins import Origins
 from ._outbound import check_thread
+from ._ports import Port, Ports
 from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry, accepted
+from ._roster import Roster
 from ._scheduler import LoopScheduler
+from ._server_channel import ServerChannel
 from ._settings import make_settings
+from ._shutdown import Shutdown
 from ._types import Redact, check_name
-from .errors import ChannelClosed, ConnectionLost
+from .errors import ConnectionLost
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
 from .raw import RawConnection
 from .rooms import Allow, Room, RoomFrom, Rooms
 from .router import RawRegistrar, Registrar, Router
-from .stats import ServerStats, Tally
+from .stats import ServerStats
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -57,7 +56,7 @@ S = TypeVar("S", bound=Callable[..., Any])
 logger = logging.getLogger("wsrpc")
 
 
-class Server(Registrar, RawRegistrar):
+class Server(Registrar, RawRegistrar, RawBroadcaster):
     """Accepts connections. Its handlers serve every peer that has none of its own for an event.
 
     Args:
@@ -106,21 +105,13 @@ class Server(Registrar, RawRegistrar):
         self._channels: dict[str, ServerChannel] = {}
         self._raw = RawServing()
         self._hosting = Hosting(self._registry, self._raw)
-        self._peers: dict[Peer, None] = {}
-        self._by_id: dict[str, Peer] = {}
-        self._leaving: WeakSet[Peer] = WeakSet()
-        self._listeners: set[Port] = set()
-        self._tell_health: set[Port] = set()
-        """Those that are to tell, while the server drains, that it does."""
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
-        self._closers = Closers()
-        self._draining: Draining | None = None
-        self._stopped: asyncio.Event | None = None
-        self._thread: int | None = None
         self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
+        self._audience = self._rooms.everybody
+        self._roster = Roster(self._rooms)
+        self._ports = Ports()
+        self._shutdown = Shutdown(self._entrance, self._roster, self._raw, self._ports, self._limits.close_timeout)
+        self._thread: int | None = None
         self._warned = False
-        self._tally = Tally(time.monotonic())
         if handler_context is not None:
             self.handler_context = handler_context
 
@@ -131,11 +122,16 @@ class Server(Registrar, RawRegistrar):
         check_name("a channel's name", name)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = ServerChannel(name, self)
+            channel = ServerChannel(name, self._registry, self._audience, self._forget_channel)
+            self._channels[name] = channel
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)
         return channel
+
+    def _forget_channel(self, name: str) -> None:
+        self._channels.pop(name, None)
+        self._registry.remove_scope(name)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
         """Take over the registrations of ``router``, those of its main channel under ``channel``; see `Router`.
@@ -217,7 +213,7 @@ class Server(Registrar, RawRegistrar):
                 unix=unix,
             )
             if health is not None and not reuse_port:
-                self._tell_health.add(listener)
+                self._ports.keep_telling(listener)
             return listener
 
         return self.listening(begin)
@@ -230,21 +226,18 @@ class Server(Registrar, RawRegistrar):
         """
 
         async def begin_and_keep() -> Port:
-            if self._closed:
+            if self._shutdown.begun:
                 raise RuntimeError("this server is closed; make a new one")
             port = await begin()
             self._entrance.begin()
-            self._listeners.add(port)
+            self._ports.add(port)
             return port
 
         return Listening(self, begin_and_keep)
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed, and drained before that if it drains. Cancelling is safe."""
-        if self._stopped is None:
-            self._stopped = asyncio.Event()
-        if self._draining is not None or not self._closed:
-            await self._stopped.wait()
+        await self._shutdown.wait_over()
 
     def run(
         self,
@@ -369,9 +362,8 @@ class Server(Registrar, RawRegistrar):
                 is closed, too.
             TypeError: this is no transport.
         """
-        if self._closed:
-            await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
-            raise ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
+        if self._shutdown.begun:
+            raise await self._turned_away(transport)
         self._thread = get_ident()
         self._scheduler.renew()
         settings = self._settings
@@ -386,40 +378,14 @@ class Server(Registrar, RawRegistrar):
             peer.principal = handshake.principal
         if self._hosting.entries:
             await self._hosting.attach(peer, transport)
-            if self._closed:
-                await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
-                raise ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
-        try:
-            self._rooms.admit(peer, transport)
-        except Exception as exc:
-            logger.error("room_from failed, for %s", transport.info.path, exc_info=exc)
-            await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
-            raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
-        self._peers[peer] = None
-        self._by_id[peer.id] = peer
-
-        def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
-            if peer in self._peers:  # a peer may be bound again, by itself
-                self._tally.left(peer.stats(), info.code)
-            self._forget(peer)
-            # What still runs for it must not outlive the server; it also keeps the peer in this set.
-            self._leaving.add(peer)
-            return info
-
-        peer._on_lost = lost
-        try:
-            peer.bind(transport)
-        except BaseException:
-            self._forget(peer)
-            raise
-        self._tally.accepted += 1
-        await peer.wait_opened()
+            if self._shutdown.begun:
+                raise await self._turned_away(transport)
+        await self._roster.admit(peer, transport)
         return peer
 
-    def _forget(self, peer: Peer) -> None:
-        self._peers.pop(peer, None)
-        self._by_id.pop(peer.id, None)
-        self._rooms.leave_all(peer)
+    async def _turned_away(self, transport: Transport) -> ConnectionLost:
+        await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
+        return ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
 
     async def close(self, drain: float = 0.0) -> None:
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
@@ -437,99 +403,31 @@ class Server(Registrar, RawRegistrar):
         """
         if not drain >= 0:
             raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
-        if self._peers or self._raw.connections:
+        if self._roster or self._raw.connections:
             check_thread(self._thread, "server.close()")
-        # In a task of its own, because a handler may be the one that calls this, and ends by it.
-        self._closers.add_current()
-        if self._closing is None:
-            self._closed = True
-            self._entrance.close()
-            if drain:
-                self._draining = Draining(drain, self._closers, self._peers, self._raw)
-            self._closing = asyncio.get_running_loop().create_task(self._close(drain))
-        elif self._draining is not None:
-            self._draining.shorten(drain)
-        await asyncio.shield(self._closing)
-
-    async def _close(self, drain: float) -> None:
-        for listener in self._listeners:
-            if self._draining is None or listener not in self._tell_health:
-                listener.stop()
-        if self._draining is not None:
-            await asyncio.sleep(0)  # the library stops listening in a task
-            count = len(self._peers) + len(self._raw.connections)
-            logger.info("draining: %d connections, at most %g s", count, drain)
-            await self._draining.run()
-            self._draining = None
-            for listener in self._listeners:
-                listener.stop()
-        peers = list(self._peers)
-        endings = [peer.close(CloseCode.SERVICE_RESTART, CLOSING) for peer in peers]
-        endings.append(self._raw.close(CloseCode.SERVICE_RESTART, CLOSING))
-        for error in await asyncio.gather(*endings, return_exceptions=True):
-            if isinstance(error, Exception):  # of a transport that is not ours
-                logger.error("closing a connection failed", exc_info=error)
-        everybody = {*peers, *self._leaving}
-        patience = self._limits.close_timeout
-        joining = [peer._join(patience, self._closers) for peer in everybody]
-        await asyncio.gather(*joining, self._raw.join(patience, self._closers))
-        for listener in self._listeners:
-            await listener.wait_closed()
-        self._listeners.clear()
-        self._tell_health.clear()
-        if self._stopped is not None:
-            self._stopped.set()
+        await self._shutdown.close(drain)
 
     # ------------------------------------------------------------ for operators
 
     @property
     def healthy(self) -> bool:
         """Whether connections are accepted, by whatever listens: True until `close` is called. What a balancer asks."""
-        return not self._closed
+        return not self._shutdown.begun
 
     def stats(self) -> ServerStats:
         """What this server has done and is doing: a snapshot, summed at the call, in microseconds for each peer."""
-        refused = dict(self._entrance.refused)
-        peers = (peer.stats() for peer in self._peers)
-        return self._tally.sum(time.monotonic(), peers, healthy=self.healthy, refused=refused)
+        return self._roster.stats(healthy=self.healthy, refused=dict(self._entrance.refused))
 
     # ------------------------------------------------------------ everybody
 
     @property
     def peers(self) -> tuple[Peer, ...]:
         """The connected peers, in the order in which they came."""
-        return tuple(self._peers)
+        return tuple(self._roster)
 
     def peer(self, id: str, /) -> Peer | None:
         """The connected peer with this `Peer.id`; None if there is none, any more."""
-        return self._by_id.get(id)
-
-    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
-        """Emit to every peer, encoded once. Returns a report; a peer that fails does not stop the others, and one whose
-        connection is broken is in one report.
-
-        Peers whose line is full get 100 ms in all to drain, and one that did not is not waited for again until it has;
-        but where ``slow="close"``, and more than half of all are in that state, they are. Then ``slow`` says what
-        becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
-
-        Raises:
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
-            RuntimeError: in another thread than the event loop's.
-        """
-        if unsupported:
-            raise no_keywords("emit", event, unsupported)
-        return await self._rooms.everybody.emit(None, event, args, skip)
-
-    async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
-        """Send a WebSocket message that is none of the protocol, text or binary, to every peer; the rest as `emit`.
-
-        The key function of a `KeepLatest` policy gets the message.
-
-        Raises:
-            TypeError: it is neither text nor bytes.
-            RuntimeError: in another thread than the event loop's.
-        """
-        return await self._rooms.everybody.send_raw(data, skip)
+        return self._roster.get(id)
 
     # ------------------------------------------------------------ rooms
 
@@ -566,55 +464,7 @@ class Server(Registrar, RawRegistrar):
         return function
 
     def __repr__(self) -> str:
-        state = f"{len(self._peers)} peers"
-        if self._closed:
-            state = "closed" if self._draining is None else f"draining, {state}"
+        state = f"{len(self._roster)} peers"
+        if self._shutdown.begun:
+            state = f"draining, {state}" if self._shutdown.draining else "closed"
         return f"<Server {state}>"
-
-
-class ServerChannel(Registrar):
-    """A named channel of a server: handlers for all peers, and emitting to all."""
-
-    def __init__(self, name: str, server: Server) -> None:
-        self._channel_name = self._name = name
-        self._registry = server._registry
-        self._server = server
-        self._closed = False
-        self._reason: object = None
-
-    @property
-    def name(self) -> str:
-        """The channel's name."""
-        return self._name
-
-    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
-        """See `Server.emit`."""
-        if unsupported:
-            raise no_keywords("emit", event, unsupported)
-        self._check_open()
-        return await self._server._rooms.everybody.emit(self._channel_name, event, args, skip)
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
-    @property
-    def close_reason(self) -> Any:
-        """What `close` was called with."""
-        return self._reason
-
-    def close(self, reason: object = None) -> None:
-        """Remove the channel's handlers and middleware. Local, idempotent, sends nothing."""
-        if not self._closed:
-            self._closed = True
-            self._reason = reason
-            self._registry.remove_scope(self._name)
-            self._server._channels.pop(self._name, None)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ChannelClosed(self._name, self._reason)
-
-    def __repr__(self) -> str:
-        return f"<ServerChannel {self._name!r}{' closed' if self._closed else ''}>"

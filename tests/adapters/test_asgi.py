@@ -84,7 +84,7 @@ async def test_draining_before_uvicorn_shuts_down() -> None:
         request = asyncio.create_task(client.request("slow"))
         await started.wait()
         web.should_exit = True
-        await turns_until(lambda: server._draining)
+        await turns_until(lambda: not server.healthy)
         go.set()
         assert await request == "done"
         await serving

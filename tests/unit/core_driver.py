@@ -111,7 +111,7 @@ class Driven:
 def redialing(**options: Any) -> Driven:
     """The peer of a client that dials again: what waits outlives a drop. `Driven.rebind` is the next connection."""
     driven = Driven(dialer=True, keeps_offline=True, **options)
-    driven.peer._on_lost = lambda info, *_: msgspec.structs.replace(info, will_reconnect=not info.user_closed)
+    driven.peer._binding.on_lost = lambda info, *_: msgspec.structs.replace(info, will_reconnect=not info.user_closed)
     return driven
 
 

@@ -205,7 +205,7 @@ def dials_again(info: CloseInfo, replaced: bool) -> CloseInfo:
 async def connected(*, keeps_offline: bool = True) -> Driven:
     """A client whose server knows what draining is, and that will dial again."""
     d = Driven(dialer=True, extensions=True, keeps_offline=keeps_offline)
-    d.peer._on_lost = dials_again
+    d.peer._binding.on_lost = dials_again
     await d.fed(welcome("drain", "credit"))
     d.take()
     return d
@@ -340,7 +340,7 @@ async def test_a_full_line_is_no_way_around_it() -> None:
 
 async def test_open_handlers_may_still_ask() -> None:
     d = Driven(dialer=True, extensions=True, keeps_offline=True, bind=False)
-    d.peer._on_lost = dials_again
+    d.peer._binding.on_lost = dials_again
     go_on = asyncio.Event()
 
     async def load(peer: Peer) -> None:

@@ -172,8 +172,8 @@ async def test_both_sides_are_empty_after_a_drop() -> None:
         tasks = [start(peer.request("h", n, timeout=None)) for peer in (a, b) for n in range(10)]
         await turns()
         assert (a.pending, a.active, b.pending, b.active) == (10, 10, 10, 10)
-        assert a._session is not None
-        a._session.transport.abort()
+        assert a.transport is not None
+        a.transport.abort()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(error, ConnectionLost) and error.outcome == "unknown" for error in results)
         await turns()

@@ -43,8 +43,8 @@ async def test_a_line_that_fills_again_stops_those_behind() -> None:
         send(payload, text)
         d.transport.pause()
 
-    assert d.peer._session is not None
-    d.peer._session.send = send_and_fill  # each message fills the line at once
+    assert d.peer._binding.session is not None
+    d.peer._binding.session.send = send_and_fill  # each message fills the line at once
     for n in range(4):
         d.transport.resume()
         await turns()
@@ -179,8 +179,8 @@ async def test_senders_wait_while_the_other_side_does_not_read() -> None:
     async with pair(limits=Limits(high_water=1000)) as (a, b):
         arrived: list[int] = []
         b.on("n", lambda n, _: arrived.append(n))
-        assert a._session is not None
-        line: Any = a._session.transport
+        assert a.transport is not None
+        line: Any = a.transport
         line.hold()
         tasks = [start(a.emit("n", n, "x" * 100)) for n in range(50)]
         await turns(20)

@@ -153,11 +153,11 @@ async def test_what_waits_is_bounded_however_small_it_is() -> None:
     async with one_slow(slow="drop_oldest") as (server, _, peer, _):
         for _ in range(1000):
             await server.send_raw(b"")
-        assert peer._behind is not None
-        assert len(peer._behind) == LIMITS.behind // ENTRY
+        assert peer._binding.behind is not None
+        assert len(peer._binding.behind) == LIMITS.behind // ENTRY
         # One message waits even if it is larger than all.
         assert (await server.emit("say", "z" * 50_000)).sent == 1
-        assert len(peer._behind) == 1
+        assert len(peer._binding.behind) == 1
 
 
 async def test_what_is_awaited_does_not_overtake() -> None:
@@ -182,8 +182,8 @@ async def test_a_line_that_fills_up_again_by_what_waited() -> None:
             line.release()
             await asyncio.sleep(0)
             line.hold()
-            assert peer._behind is not None
-            assert len(peer._behind) == left
+            assert peer._binding.behind is not None
+            assert len(peer._binding.behind) == left
             assert not emitting.done()
         line.release()
         await emitting
@@ -214,8 +214,8 @@ async def test_what_waits_goes_with_the_connection() -> None:
         await numbers_sent(server.emit, 12)
         line.abort()
         await turns_until(lambda: not server.peers)
-        assert peer._behind is not None
-        assert (len(peer._behind), peer.dropped) == (0, 2)
+        assert peer._binding.behind is not None
+        assert (len(peer._binding.behind), peer.dropped) == (0, 2)
 
 
 async def test_policies_that_are_none() -> None:

@@ -83,7 +83,7 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
     with pytest.raises(ChannelClosed):
         await channel.request("line", 1)
     assert len(d.peer._out._outbox) == 0
-    d.peer._lose(d.transport.closed)
+    d.peer._binding.lose(d.transport.closed)
     d.assert_empty()
 
 

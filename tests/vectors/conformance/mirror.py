@@ -53,7 +53,7 @@ class Mirror(Calling, Iterating):
         self.sent: list[tuple[str, str]] = []
         self.sockets: dict[str, Socket] = {}
         self.errors_with_props = create.get("error_to_json") == "message_and_props"
-        self.peer._on_lost = self._stay
+        self.peer._binding.on_lost = self._stay
         self._connect: OpenSocket = connect or self._open_socket
         self._socket_count = 0
         self._new_socket(create["socket"])

@@ -1,0 +1,49 @@
+"""Sending what is not protocol: the methods that peer and client have in common."""
+
+from __future__ import annotations
+
+from ._caller import Caller
+from ._outbound import Outbound
+from ._types import Offline, check_offline
+
+__all__ = ["RawCaller"]
+
+
+class RawCaller(Caller):
+    """What `Caller` has, and `send_raw`, which is on no channel."""
+
+    __slots__ = ()
+
+    _out: Outbound
+
+    async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
+        """Send a message that is not protocol, str as text, bytes as binary, in order with everything else.
+
+        It waits as `emit` does, for room in the line and for a connection, with the same ``offline=``. The other side's
+        `on_raw` function gets it, or whatever reads there; if it looks like a protocol message, it is one. Cancelling
+        is safe: then it is not sent.
+
+        Raises:
+            ConnectionLost: ``outcome="not_sent"``, there is no connection, or the other side is draining, and it may
+                not wait for another.
+            QueueFull: too much waits for a connection already.
+            MessageTooBig: the other side has said that it takes less.
+            TypeError: it is neither str nor bytes.
+            ValueError: binary, where binary messages are MessagePack: between two wsrpc peers neither of which had an
+                `on_raw` function when they connected.
+            RuntimeError: in another thread than the event loop's.
+        """
+        if offline is not None:
+            check_offline(offline)
+        await self._out.send_raw(message, offline)
+
+    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
+        """Like `send_raw`, for plain functions in the event loop's thread; it never waits.
+
+        Raises:
+            QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
+        """
+        if offline is not None:
+            check_offline(offline)
+        self._out.send_raw_nowait(message, offline)
