@@ -71,6 +71,9 @@ async def test_a_connection_that_is_refused_after_its_handshake_is_named(
         return "room"
 
     class Desk(Service):
+        def on_open(self) -> None:
+            raise AssertionError("it was refused")
+
         def __init__(self) -> None:
             if where == "factory":
                 raise ValueError("no desk")

@@ -48,6 +48,9 @@ async def test_who_is_refused_after_the_handshake_counts(where: str) -> None:
         return "room"
 
     class Desk(Service):
+        def on_open(self) -> None:
+            raise AssertionError("it was refused")
+
         def __init__(self) -> None:
             if where == "factory":
                 raise ValueError
