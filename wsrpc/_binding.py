@@ -290,7 +290,7 @@ class Binding:
         """Accept nothing more; returns the session whose transport is to be closed now."""
         self._out.user_closed = True
         if self._out.silent:  # what asks would get no answer any more
-            self._out.discard_requests(CloseInfo(code, reason))
+            self._out.kept.discard_requests(CloseInfo(code, reason))
         if self.state is State.OPENING or self._out.silent:
             with suppress(ConnectionLost):
                 self._out.flush_offline()
@@ -299,7 +299,7 @@ class Binding:
             if self.behind is not None:
                 self.behind.flush(everything=True)
         if self.session is None:
-            self._out.discard(self._out.ending)
+            self._out.kept.discard(self._out.ending)
         elif self.state is not State.CLOSING:
             self._become(State.CLOSING)
         return self.session

@@ -14,9 +14,9 @@ import msgspec
 from ._behind import Behind, KeepLatest, Slow
 from ._caller import no_keywords
 from ._close import CloseCode
-from ._codec import Codec
-from ._messages import Event
-from ._outbound import BRACE, check_sending, check_thread, event_on
+from ._codec import BRACE, Codec
+from ._messages import Event, event_on
+from ._sendable import check_sending, check_thread
 from ._types import ChannelRef, OnChannel
 from .errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peer import Peer
@@ -157,9 +157,9 @@ def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -
     out, binding = peer._out, peer._binding
     session = binding.session
     if session is None or out.broken:
-        raise out._not_sent()
+        raise out.not_sent()
     if len(payload) > out.largest:
-        raise out._too_big(payload)
+        raise out.too_big(payload)
     if out.line.full:
         if slow != "close":
             if binding.behind is None:
@@ -167,7 +167,7 @@ def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -
             return binding.behind.put(payload, text, slow, key, session.send)
         if binding.behind:
             binding.behind.flush(everything=True)  # this one can neither be dropped nor overtake
-        if out._over_cap(session, len(payload)):
+        if out.over_cap(session, len(payload)):
             binding.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
     session.send(payload, text)

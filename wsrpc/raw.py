@@ -16,10 +16,9 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line
-from ._outbound import check_thread
 from ._scheduler import Scheduler
+from ._sendable import check_thread, raw_payload
 from ._source import close_source, iterate
-from ._types import raw_payload
 from .errors import ConnectionLost, MessageTooBig, ProtocolError
 from .limits import Limits
 from .transport import ConnectionInfo, Transport

@@ -182,7 +182,7 @@ class Rooms:
         """See `Room.add`."""
         membership = self._membership_of(peer)
         if peer._out.broken:
-            raise peer._out._not_sent()
+            raise peer._out.not_sent()
         if peer in room._members:
             return
         most = peer.limits.rooms

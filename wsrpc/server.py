@@ -25,12 +25,12 @@ from ._key import PeerState
 from ._listener import Listener, listen
 from ._listening import Listening, run
 from ._origins import Origins
-from ._outbound import check_thread
 from ._ports import Port, Ports
 from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry, accepted
 from ._roster import Roster
 from ._scheduler import LoopScheduler
+from ._sendable import check_thread
 from ._server_channel import ServerChannel
 from ._settings import make_settings
 from ._shutdown import Shutdown
