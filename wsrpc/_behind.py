@@ -98,7 +98,7 @@ class Behind:
             dropped += 1
         if dropped:
             self._drop(dropped, slow)
-        return True
+        return key in messages  # in the place of an older one it may be the oldest, and too much
 
     def _drop(self, count: int, slow: Slow) -> None:
         self.dropped += count

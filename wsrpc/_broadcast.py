@@ -57,12 +57,21 @@ class Encoded(dict[Encode, tuple[bytes, bool]]):
 
 
 class Raw(dict[Encode, tuple[bytes, bool]]):
-    """A message that is no event: the same for all."""
+    """A message that is no event: the same for all.
 
-    def __init__(self, data: str | bytes) -> None:
+    But where binary messages are the protocol's, a binary one would be taken for such, whoever its bytes come from.
+    """
+
+    def __init__(self, data: str | bytes, codec: Codec) -> None:
         self.made = (data.encode(), True) if isinstance(data, str) else (bytes(data), False)
+        self._plain = codec.encode
 
     def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
+        if encode != self._plain and not self.made[1]:
+            raise ValueError(
+                "binary messages are MessagePack with this peer, as neither side had an on_raw function when they "
+                "connected: send text, or use on_raw on one side"
+            )
         return self.made
 
 
@@ -93,7 +102,7 @@ class Audience:
         kind: Any = data
         if not isinstance(kind, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"a raw message is text or bytes, got {kind!r}")
-        return await self._send(Raw(data), (self, _key(self.slow, (data,))), skip)
+        return await self._send(Raw(data, self._codec), (self, _key(self.slow, (data,))), skip)
 
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Peer | None) -> EmitReport:
         for peer in self.peers:  # all of them belong to the same thread
@@ -119,11 +128,11 @@ class Audience:
                     sent += 1
                 else:
                     dropped += 1
-            except (ConnectionLost, MessageTooBig, QueueFull) as exc:
+            except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
                 error = PeerError(peer, str(exc))
                 error.__cause__ = exc
                 errors.append(error)
-                if self._lost is not None and not isinstance(exc, MessageTooBig):
+                if self._lost is not None and isinstance(exc, (ConnectionLost, QueueFull)):
                     self._lost(peer)
         return EmitReport(sent, tuple(errors), dropped)
 
@@ -210,6 +219,9 @@ class RawBroadcaster(Broadcaster):
     async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
         """Send a WebSocket message that is none of the protocol, text or binary, to all of them; the rest as `emit`.
 
+        A binary one is an error in the report for each peer with which binary messages are MessagePack: a wsrpc one,
+        where neither side had an `on_raw` function when it connected.
+
         The key function of a `KeepLatest` policy gets the message.
 
         Raises:
@@ -223,5 +235,8 @@ def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:
     if not isinstance(slow, KeepLatest) or slow.key is None:
         return None
     key = slow.key(*args)
-    hash(key)  # a mistake is to show before anybody reads slowly
+    try:
+        hash(key)  # a mistake is to show before anybody reads slowly
+    except TypeError as exc:
+        raise TypeError(f"the key of KeepLatest has to be hashable, such as text or a tuple; got {key!r}") from exc
     return key

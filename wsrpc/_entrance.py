@@ -6,11 +6,12 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ._introspect import location
+from ._key import PeerState
 from ._log import address_text, for_log
 from ._origins import OriginRule, Origins
 from ._proxies import TrustedProxies
@@ -218,6 +219,13 @@ def _settle(handshake: Handshake) -> None:
     limits: Any = handshake.limits
     if not isinstance(limits, Limits):
         raise TypeError(f"handshake.limits is a wsrpc.Limits, got {limits!r}")
+    state: Any = handshake.state
+    if not isinstance(state, PeerState):
+        if not isinstance(state, Mapping):
+            raise TypeError(f"handshake.state is a mapping, got {type(state).__name__}")
+        handshake.state = PeerState()
+        for key, value in state.items():
+            handshake.state[key] = value
     for name, value in handshake.response_headers.items():
         check_header(name, value)
         if name.lower() in OWN_HEADERS or name.lower().startswith("sec-websocket-"):

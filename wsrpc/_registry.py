@@ -104,7 +104,10 @@ class Registry:
         self.scope(channel).ordered = True
 
     def remove_scope(self, channel: str | int) -> None:
-        self.named.pop(channel, None)
+        if channel in self.taken:  # the handlers there are wsrpc's own
+            self.scope(channel).middleware.clear()
+        else:
+            self.named.pop(channel, None)
         self._look_for_layers()
 
     def _look_for_layers(self) -> None:
@@ -136,7 +139,7 @@ class Registry:
 
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
-            ValueError: the channel is taken.
+            ValueError: the channel is taken, or the event is a service's.
         """
         check_name("an event's name", event)
         if channel in self.taken:
@@ -161,7 +164,10 @@ class Registry:
         )
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
-        _warn_of_replacement(event if channel is None else f"{channel}:{event}", table.get(event), handler)
+        old = table.get(event)
+        if old is not None and old.is_method:
+            raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
+        _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if scope.ordered:
             handler.put_in_lane(scope)
         table[event] = handler

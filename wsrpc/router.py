@@ -65,6 +65,7 @@ class Registrar(OnChannel):
 
         Raises:
             TypeError: for a signature that cannot work; the text names the parameter.
+            ValueError: the event is a method of a `Service`, or the channel is wsrpc's own.
         """
         return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered)
 

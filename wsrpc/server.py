@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import ssl as ssl_module
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from itertools import chain
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -42,7 +44,7 @@ from .peer import Peer
 from .raw import RawConnection
 from .rooms import Allow, Room, RoomFrom, Rooms
 from .router import RawRegistrar, Registrar, Router
-from .stats import ServerStats
+from .stats import ServerStats, Tally
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -103,11 +105,12 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._channel_name = None
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
-        self._raw = RawServing()
+        self._tally = Tally(time.monotonic())
+        self._raw = RawServing(self._tally)
         self._hosting = Hosting(self._registry, self._raw)
         self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        self._roster = Roster(self._rooms)
+        self._roster = Roster(self._rooms, self._tally)
         self._ports = Ports()
         self._shutdown = Shutdown(self._entrance, self._roster, self._raw, self._ports, self._limits.close_timeout)
         self._thread: int | None = None
@@ -290,6 +293,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             TypeError: this is no async function.
             ValueError: there is one already, or a service.
         """
+        if self._hosting.entries:
+            name = self._hosting.entries[0].cls.__qualname__
+            raise ValueError(f"serve_raw takes every connection whole, and {name} is to have them: use another Server")
         self._raw.use(function)
         return function
 
@@ -378,11 +384,16 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             state = PeerState() if handshake is None else handshake.state
             return self._raw.accept(transport, state, settings.limits, self._scheduler)
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
+        peer._log.on_error = self._tally.failed
         if handshake is not None:
             peer.state = handshake.state
             peer.principal = handshake.principal
         if self._hosting.entries:
-            await self._hosting.attach(peer, transport)
+            try:
+                await self._hosting.attach(peer, transport)
+            except ConnectionLost as exc:
+                self._roster.turned_away(peer, exc.code)
+                raise
             if self._shutdown.begun:
                 raise await self._turned_away(transport)
         await self._roster.admit(peer, transport)
@@ -410,6 +421,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
         if self._roster or self._raw.connections:
             check_thread(self._thread, "server.close()")
+        self._hosting.close(CloseCode.SERVICE_RESTART, CLOSING)
         await self._shutdown.close(drain)
 
     # ------------------------------------------------------------ for operators
@@ -421,7 +433,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     def stats(self) -> ServerStats:
         """What this server has done and is doing: a snapshot, summed at the call, in microseconds for each peer."""
-        return self._roster.stats(healthy=self.healthy, refused=dict(self._entrance.refused))
+        there = chain((peer.stats() for peer in self._roster), self._raw.stats())
+        refused = dict(self._entrance.refused)
+        return self._tally.sum(time.monotonic(), there, healthy=self.healthy, refused=refused)
 
     # ------------------------------------------------------------ everybody
 
