@@ -120,7 +120,7 @@ class Asgi(Host):
         "compression": "the ASGI server decides, for all: uvicorn's `ws_per_message_deflate`, which is on by default",
         "early": "the ASGI server drops it; RFC 6455 forbids a client to send it",
         "answered close": "uvicorn ends at once, without waiting for an answer, and the close counts as clean",
-            "pieces in": "the whole message comes at once; its size is bounded by `ws_max_size`, then by `Limits.message`",
+        "pieces in": "the whole message comes at once; its size is bounded by `ws_max_size`, then by `Limits.message`",
         "pieces out": "pieces are kept, and leave as one message with the last one",
         "written together": "each message is a write of its own: ASGI has no way to send two",
         "before a violation": "uvicorn forgets those that came in the same read",
