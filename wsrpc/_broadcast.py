@@ -201,7 +201,8 @@ class Broadcaster(OnChannel):
         becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
 
         Raises:
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` is no peer;
+                nothing was sent.
             RuntimeError: in another thread than the event loop's.
         """
         if unsupported:
@@ -224,7 +225,7 @@ class RawBroadcaster(Broadcaster):
         The key function of a `KeepLatest` policy gets the message.
 
         Raises:
-            TypeError: it is neither text nor bytes.
+            TypeError: it is neither text nor bytes, or ``skip`` is no peer.
             RuntimeError: in another thread than the event loop's.
         """
         return await self._audience.send_raw(data, skip)

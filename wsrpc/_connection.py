@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, Event
+from websockets.protocol import CLOSED, OPEN, Event
 
 from ._close import CloseCode
 from ._health import Health
@@ -44,7 +44,9 @@ LIBRARY_LOGGER.addFilter(quieten)
 READ, READ_OF_LARGE = 16 * 1024, 256 * 1024
 """Bytes that one read takes at most, and one in the middle of a large message. (asyncio's own is the latter. Full of
 small messages it is ten thousand of them, which are dealt with in one go; with four connections that send on and on,
-the others waited for a third of a second.) Whoever fills a read has more to send, and takes a place in the turn."""
+the others waited for a third of a second.)"""
+MUCH = 4 * 1024
+"""Bytes of a read that takes a place in the turn, see `Turns`. (64 requests that are small are half as much.)"""
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
@@ -169,7 +171,7 @@ class _Pushing(Connection):
             data = self._first_read(data)
         size = len(data)
         self.read += size
-        began = self.loop.time() if size >= READ else 0.0
+        began = self.loop.time() if size >= MUCH else 0.0
         try:
             receiver = self.wsrpc.receiver
             if self.plain:
@@ -188,11 +190,11 @@ class _Pushing(Connection):
             self.plain = receiver is not None and _is_between_messages(self.protocol)
         finally:
             self.wsrpc._read_ended()
-            if size >= READ:
-                self._filled(self.loop.time() - began)
+            if size >= MUCH:
+                self._much_came(self.loop.time() - began)
 
-    def _filled(self, seconds: float) -> None:
-        """A read, which took so long, was as large as one may be: there is more."""
+    def _much_came(self, seconds: float) -> None:
+        """What came in one read was much, and took so long."""
 
     def eof_received(self) -> None:
         super().eof_received()
@@ -217,6 +219,11 @@ class _Pushing(Connection):
         # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
         del self.wsrpc, self.heartbeat, self.stall_watch
         _forget_parser(self.protocol)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        # The library closes each connection once more when its handler is done, by an exception that nobody sees.
+        if self.protocol.state is not CLOSED or not self.connection_lost_waiter.done():
+            await super().close(code, reason)
 
     # ------------------------------------------------------------ writing
 
@@ -298,7 +305,7 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         self.requested()
         super().connection_lost(exc)
 
-    def _filled(self, seconds: float) -> None:
+    def _much_came(self, seconds: float) -> None:
         if not self._turns.take(seconds) and self.wsrpc._hold_back():
             self._turns.wait(seconds, self.wsrpc._read_on)
 

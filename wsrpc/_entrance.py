@@ -115,6 +115,7 @@ class Entrance:
                 result = self._function(handshake)
                 if inspect.isawaitable(result):
                     return result
+                _check_result(result)
             _settle(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -131,7 +132,7 @@ class Entrance:
         self._judging.add(patience)
         try:
             async with patience:
-                await result
+                _check_result(await result)
             _settle(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -197,6 +198,16 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
     for name, value in rejected.headers.items():
         check_header(name, value)
+
+
+def _check_result(result: object) -> None:
+    """Nobody is to be let in by a function that was written to say no.
+
+    Raises:
+        TypeError: it returns False.
+    """
+    if result is False:
+        raise TypeError("on_handshake returned False, which is no answer: call handshake.reject(401, ...) to refuse")
 
 
 def _settle(handshake: Handshake) -> None:

@@ -18,7 +18,7 @@ from ._types import RESERVED_EVENTS, check_name
 from .errors import ConnectionLost, RpcError
 from .peer import Peer
 from .raw import RawConnection
-from .service import Service, exposed, style_of
+from .service import STYLES, Service, exposed, style_of
 from .transport import Transport
 
 __all__ = ["Hosting"]
@@ -77,6 +77,11 @@ class Hosting:
             )
         methods = exposed(cls)
         if style is None:
+            if not methods and cls.on_open is Service.on_open and cls.on_close is Service.on_close:
+                raise TypeError(
+                    f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, or give it "
+                    f"{', '.join(STYLES)}, on_open or on_close"
+                )
             self._add_methods(entry, methods, channel)
             return
         if methods:
@@ -87,6 +92,8 @@ class Hosting:
         if channel is not None:
             raise ValueError(f"{cls.__qualname__}.{style} takes every message: it has no channel")
         if style == "serve":
+            if not inspect.iscoroutinefunction(getattr(cls, "serve", None)):
+                raise TypeError(f"{cls.__qualname__}.serve is to be async: it reads until the connection is over")
             self._add_serving(entry)
         else:
             self._add_raw(entry, style)

@@ -40,7 +40,7 @@ ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
 """Connections that asyncio takes over in one turn: as many as its ``backlog``. (Windows' own loop takes one at a time,
 and Windows does not change the backlog of a port that listens.)"""
 
-HANDSHAKE = 0.001
+HANDSHAKE = 0.0005
 """Seconds that one costs, from the request to the answer and the peer, about."""
 
 Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]

@@ -2,7 +2,7 @@
 
 What is ready in a turn all runs before anybody else's has its next one, however many are ready: four connections that
 send on and on, or a thousand handshakes that were kept back for one moment. So what is known to cost much takes a place
-here first. A turn has places for a few milliseconds of that, and for one of it in any case; what finds none waits for a
+here first. There are places for a few milliseconds of that, and for one of it in any case; what finds none waits for a
 later turn, first come first served. Who sends little takes none, and notices only how long a turn lasts.
 """
 
@@ -14,9 +14,9 @@ from typing import Protocol
 
 __all__ = ["Turns"]
 
-AT_ONCE = 0.004
-"""Seconds of a turn that go to those who do much. (With less, a turn is no shorter: one read that is full of requests
-takes as long by itself.)"""
+AT_ONCE = 0.002
+"""Seconds of a turn that go to those who do much. (Less makes it no shorter: one read that is full of requests takes as
+long by itself.)"""
 
 
 class Loop(Protocol):
@@ -49,7 +49,7 @@ class Turns:
 
     def _spend(self, seconds: float) -> None:
         self._left -= seconds
-        if not self._renewing:
+        if self._left <= 0 and not self._renewing:  # not before: each time it is a turn more
             self._renewing = True
             self._loop.call_soon(self._renew)
 

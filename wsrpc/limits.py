@@ -131,7 +131,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             if value is None and none:
                 continue
             is_duration = isinstance(field.default, float)
-            if value.__class__ is not int and not (is_duration and value.__class__ is float):
+            if isinstance(value, bool) or not isinstance(value, (int, float) if is_duration else int):
                 kind = "a number of seconds" if is_duration else "a whole number"
                 raise TypeError(f"Limits.{name} is {kind}{', or None' if none else ''}, got {value!r}")
             if is_duration:

@@ -123,7 +123,7 @@ class RawRegistrar:
         messages where neither takes raw ones, this has to be registered before they connect.
 
         Raises:
-            TypeError: it is no function, or needs more arguments.
+            TypeError: it is no function of these two.
             ValueError: a service takes every message.
         """
         self._registry.add_raw(function)

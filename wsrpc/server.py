@@ -270,8 +270,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
         It may refuse with ``handshake.reject(...)``, and say what the connection is to be; see `Handshake`. Whatever
         else it raises is logged, and refuses with 500; so does what it leaves that cannot be sent. It runs after the
-        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. There is one for
-        a server: another one replaces it, with a warning.
+        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. What it returns
+        does not matter, but for False, which is taken for such a mistake. There is one for a server: another one
+        replaces it, with a warning.
 
         Raises:
             TypeError: this is no function of a handshake.
@@ -310,7 +311,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
 
         Raises:
-            TypeError: this is no service, or a method's signature cannot work; the text names the parameter.
+            TypeError: this is no service, it does nothing, or a method's signature cannot work; the text names the
+                parameter.
             ValueError: an event has a handler already, or another service has the whole connection.
         """
         self._hosting.add(service, factory, channel)
@@ -323,6 +325,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     async def handshake(self, handshake: Handshake) -> None:
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
+
+        Cancelling is safe, and cancels the `on_handshake` function: nothing is kept of the request.
 
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
@@ -361,7 +365,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
 
         With `serve_raw` it is given to that function, which goes on when this returns. ``handshake`` is the one that
-        `Server.handshake` let pass. Cancelling leaves the connection with its peer.
+        `Server.handshake` let pass. Cancelling leaves the connection with its peer, or drops it while a service's
+        factory runs.
 
         Raises:
             ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory refused; the connection

@@ -2,7 +2,8 @@
 
 Each flood is measured beside the same client without it, just before. The attackers give way to the client, with which
 they share a core, as those of a real server do not; how it is when they do not give way is measured, too, and says how
-long the client waits for its core. How late the turns of the server's event loop come is what the server itself adds.
+long the client waits for its core. How late the turns of the server's event loop come, in time that the server worked,
+is what the server itself adds.
 The last column is an echo server made of `websockets` alone, with a client made of that, beside the same flood.
 """
 
@@ -42,14 +43,14 @@ class Flooded:
     def alone(self, seconds: float) -> Any:
         return ask(self._probe, seconds)
 
-    def beside(self, name: str, seconds: float, nice: int = GIVING_WAY) -> tuple[Any, float, str]:
+    def beside(self, name: str, seconds: float, nice: int = GIVING_WAY) -> tuple[Any, Any, str]:
         """What the client sees, how late the server's turns are, and how many connections the attackers made."""
         command = [sys.executable, "-m", "benchmarks.floods.attacks", name, self._port, str(SLOW), str(nice)]
         with start(name, command, self._load_core) as attacker:
             attacker.read_line(60)
             ask(self.server)
             beside = ask(self._probe, seconds)
-            late = ask(self.server)["late"]
+            late = ask(self.server)
             attacker.write_line("")
             begun = attacker.read_line(60)
         return beside, late, begun
@@ -71,9 +72,7 @@ def run_floods(seconds: float, *, server_core: int, load_core: int) -> bool:
     """Print how it went; whether the client was served in time, and the memory came back."""
     allow_descriptors(SLOW + 200)
     fine = True
-    print(
-        "99th percentiles in ms, (longest)      | without | with it         | server late | not giving way | websockets"
-    )
+    print("ms: 99th percentile, and the longest      without  with it, longest server late, most  hard way websockets")
     with flooded("wsrpc", server_core, load_core) as ours, flooded("bare", server_core, load_core) as theirs:
         before = ask(ours.server)
         for name in ATTACKS:
@@ -86,9 +85,8 @@ def run_floods(seconds: float, *, server_core: int, load_core: int) -> bool:
             settled(theirs.server)
             fine &= beside["p99"] - alone["p99"] <= MOST_LATE
             print(
-                f"{name:17} {begun:>8} connections | {1000 * alone['p99']:7.1f} "
-                f"| {1000 * beside['p99']:7.1f} {'({:.1f})'.format(1000 * beside['most']):8}"
-                f"| {1000 * late:11.1f} | {1000 * hard['p99']:14.1f} | {1000 * other['p99']:.1f}"
+                f"{name:17} {begun:>6} connections | {_ms(alone['p99'])} | {_ms(beside['p99'])} {_ms(beside['most'])} "
+                f"| {_ms(late['late'])} {_ms(late['latest'])} | {_ms(hard['p99'])} | {_ms(other['p99'])}"
             )
             print(
                 f"{'':17} memory afterwards {after['resident'] / 2**20:.1f} MiB "
@@ -103,6 +101,10 @@ def run_floods(seconds: float, *, server_core: int, load_core: int) -> bool:
         f"{MOST_RESIDENT / 2**20:.0f} MiB and {MOST_BLOCKS} blocks more in the end: {'yes' if fine else 'NO'}"
     )
     return fine
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:7.1f}"
 
 
 def ask(child: Child, what: object = "") -> Any:

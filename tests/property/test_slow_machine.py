@@ -1,7 +1,7 @@
 """One peer whose line fills and drains as it likes, in rooms of every slow policy, and whatever else is sent to it.
 
-Whatever happens: what must have no gaps has none, nothing comes twice or out of order (by key, where the latest is kept),
-what waits is bounded, and every message was either sent or counted as dropped.
+Whatever happens: what must have no gaps has none, nothing comes twice or out of order (by key, where the latest is
+kept), what waits is bounded, and every message was either sent or counted as dropped.
 """
 
 from __future__ import annotations

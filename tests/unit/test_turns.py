@@ -1,0 +1,68 @@
+"""Places in the turns of an event loop, for what costs much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wsrpc._turns import AT_ONCE, Turns
+
+
+class Loop:
+    """Turns when it is told to."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], object]] = []
+
+    def call_soon(self, callback: Callable[[], object], /) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        callbacks, self.soon = self.soon, []
+        for callback in callbacks:
+            callback()
+
+
+def test_a_turn_has_places_for_a_while_and_the_next_one_again() -> None:
+    turns = Turns(loop := Loop())
+    assert [turns.take(AT_ONCE / 2) for _ in range(3)] == [True, True, False]
+    loop.turn()
+    assert turns.take(AT_ONCE / 2)
+
+
+def test_what_costs_more_than_a_turn_has_gets_a_place_all_the_same() -> None:
+    turns = Turns(loop := Loop())
+    assert turns.take(10 * AT_ONCE) and not turns.take(0.0)
+    loop.turn()
+    assert turns.take(10 * AT_ONCE)
+
+
+def test_who_waits_goes_on_in_later_turns_first_come_first_served_and_before_who_comes_then() -> None:
+    turns = Turns(loop := Loop())
+    went: list[int] = []
+    assert turns.take(AT_ONCE)
+    for number in range(3):
+        turns.wait(AT_ONCE, lambda number=number: went.append(number))
+    for expected in ([0], [0, 1], [0, 1, 2]):
+        loop.turn()
+        assert went == expected
+        assert not turns.take(0.0)
+    loop.turn()
+    assert turns.take(AT_ONCE)
+
+
+def test_a_turn_lets_as_many_go_on_as_it_has_places_for() -> None:
+    turns = Turns(loop := Loop())
+    went: list[int] = []
+    assert turns.take(AT_ONCE)
+    for number in range(5):
+        turns.wait(AT_ONCE / 2, lambda number=number: went.append(number))
+    loop.turn()
+    assert went == [0, 1]
+
+
+def test_what_is_little_costs_no_turn_of_its_own() -> None:
+    turns = Turns(loop := Loop())
+    assert turns.take(AT_ONCE / 2) and loop.soon == []
+    assert turns.take(AT_ONCE / 2) and loop.soon != []
+    loop.turn()
+    assert loop.soon == []
