@@ -58,6 +58,8 @@ class Agreement:
         self.takes_raw: Callable[[], bool] = lambda: False
         """Whether this side wants raw messages, binary ones among them."""
         self._limits = settings.limits
+        self._offered = False
+        """Whether this side's hello has said that it understands MessagePack."""
         self._agreed = False
         self._drains = False
         """Whether both sides know what draining is."""
@@ -81,6 +83,7 @@ class Agreement:
         """Speak first, before anything else is sent, and do not wait for an answer: a plain peer gives none."""
         self._limits = self._settings.limits
         if self._settings.extensions and self._dialer:
+            self._offered = MSGPACK in self._features
             self._out.say(write_control(Hello(VERSION, self._features, announce(self._limits))))
 
     def change(self, limits: Limits) -> None:
@@ -89,13 +92,23 @@ class Agreement:
         if self._agreed:
             self._out.say(write_control(Changed(announce(limits))))
 
+    @property
+    def binary_is_free(self) -> bool:
+        """Whether a binary message that is sent now, or waits for the next connection, is none of the protocol's.
+
+        Who has said hello and offered MessagePack does not know how soon the other side reads binary messages as that.
+        """
+        if self._agreed:
+            return self._out.text is not None
+        return not self._dialer or not (self._offered or MSGPACK in self._features)
+
     def opened(self) -> None:
         """The `open` handlers are done."""
         if self._owes_quiet:
             self._say_quiet()
 
     def connection_lost(self) -> None:
-        self._agreed = self._drains = self._quiet = self._owes_quiet = False
+        self._agreed = self._drains = self._quiet = self._owes_quiet = self._offered = False
         self._channels.has_credit = False
         self._tell_quiet()
         self._closing_at = None

@@ -90,6 +90,8 @@ class Outbound:
         """The other side is about to close: what is new waits for another connection, what goes on goes on."""
         self.is_awaited: Callable[[Context | None], bool] = lambda ctx: False
         """Whether that is of a handler for whose end the other side waits."""
+        self.binary_is_free: Callable[[], bool] = lambda: True
+        """Whether a binary message is none of the protocol's."""
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
         self.user_closed = False
 

@@ -33,8 +33,9 @@ class RawCaller(Caller):
             QueueFull: too much waits for a connection already.
             MessageTooBig: the other side has said that it takes less.
             TypeError: it is neither str nor bytes.
-            ValueError: binary, where binary messages are MessagePack: between two wsrpc peers neither of which had an
-                `on_raw` function when they connected.
+            ValueError: binary, where binary messages are MessagePack, or may be: between two wsrpc peers neither of
+                which had an `on_raw` function when they connected. A client without one has to know, from an agreement,
+                that it is otherwise; with ``extensions=False`` there is none, and binary messages are free.
             RuntimeError: in another thread than the event loop's.
         """
         if offline is not None:
@@ -60,9 +61,9 @@ class RawCaller(Caller):
     def _check_raw(self, message: Any) -> Raw:
         check_thread(self._out.thread, "peer.send_raw(...)")
         payload, text = raw_payload(message)
-        if not text and self._out.text is None:
+        if not text and not self._out.binary_is_free():
             raise ValueError(
-                "binary messages are MessagePack between these two peers, as neither had an on_raw function when they "
-                "connected: send text, or use on_raw on one side"
+                "binary messages are MessagePack between two wsrpc peers, unless one of them has an on_raw function "
+                "when they connect: send text, or use on_raw here (extensions=False will do, too)"
             )
         return Raw(payload, text)

@@ -220,13 +220,39 @@ async def test_raw_messages_travel_both_ways_between_wsrpc_peers_binary_too() ->
 async def test_binary_is_refused_where_it_would_be_taken_for_messagepack() -> None:
     server = Server()
     server.on("add", lambda a, b: a + b)
-    async with connect(server) as client:
+    client = Client()
+    with pytest.raises(ValueError, match="use on_raw here"):
+        await client.send_raw(b"\x80")  # nobody knows to whom it will go
+
+    @client.on("open")
+    async def too_early(peer: Peer) -> None:
+        with pytest.raises(ValueError, match="use on_raw here"):
+            await peer.send_raw(b"\x80")  # the server may have read the hello by then
+
+    async with connect(server, client=client):
         assert await client.request("add", 1, 2) == 3
-        with pytest.raises(ValueError, match="use on_raw on one side"):
+        with pytest.raises(ValueError, match="use on_raw here"):
             await client.send_raw(b"\x80")
+        with pytest.raises(ValueError, match="use on_raw here"):
+            await server.peers[0].send_raw(b"\x80")
         await client.send_raw("text")
         [peer] = server.peers
         await turns_until(lambda: peer.ignored["foreign"])
+
+
+async def test_binary_is_free_where_one_side_takes_raw_messages_or_nothing_is_agreed() -> None:
+    log: list[Any] = []
+    server = Server()
+    server.on_raw(lambda peer, message: log.append(message))
+    server.on("add", lambda a, b: a + b)
+    async with connect(server) as client:
+        assert await client.request("add", 1, 2) == 3  # now it knows
+        await client.send_raw(b"\x80")
+        await turns_until(lambda: len(log) == 1)
+    plain = Client(extensions=False)
+    await plain.send_raw(b"\x81")
+    async with connect(server, client=plain):
+        await turns_until(lambda: log == [b"\x80", b"\x81"])
 
 
 async def test_raw_messages_are_in_order_with_the_others() -> None:
@@ -277,6 +303,7 @@ async def test_while_open_handlers_run_it_waits_its_turn() -> None:
 
 async def test_offline_it_waits_in_order_with_events_or_is_refused() -> None:
     server, client = Server(), Client(limits=Limits(offline=4))
+    client.on_raw(lambda peer, message: None)
     log: list[Any] = []
     server.on_raw(lambda peer, message: log.append(message))
     server.on("event", lambda text: log.append(text))
