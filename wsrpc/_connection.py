@@ -327,7 +327,15 @@ def _is_between_messages(protocol: Any) -> bool:
         and not protocol.debug  # the library is to log each frame
         and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
         and getattr(protocol, "current_size", getattr(protocol, "cur_size", "unknown")) is None
+        and _waits_in(getattr(protocol, "parser", None)) == "at_eof"
     )
+
+
+def _waits_in(parser: Any) -> str:
+    """Where the library waits for more: in a frame, whose head it takes out of its buffer, or between two."""
+    while (inner := getattr(parser, "gi_yieldfrom", None)) is not None:
+        parser = inner
+    return getattr(parser, "__name__", "")
 
 
 def _forget_parser(protocol: Any) -> None:
