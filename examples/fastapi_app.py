@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
+from urllib.request import Request, urlopen
 
 import uvicorn
 from fastapi import Depends, FastAPI, WebSocket, WebSocketException
@@ -75,20 +76,35 @@ async def try_out(url: str) -> None:
         print(f"without a token: {exc.status}")
     ada = Client(f"{url}?access_token=secret-1")
     bob = Client(f"{url}?access_token=secret-2")
-    heard = asyncio.Event()
+    news: asyncio.Queue[str] = asyncio.Queue()
 
     @ada.on("bought")
     def bought(who: str, count: int, what: str) -> None:
-        print(f"Ada hears that {who} bought {count} {what}")
-        heard.set()
+        news.put_nowait(f"{who} bought {count} {what}")
 
-    async with ada, bob:
-        print(f"apples left: {await bob.request('buy', 'apples', 2)}")
-        await heard.wait()
+    @ada.on("restocked")
+    def restocked(what: str, count: int) -> None:
+        news.put_nowait(f"there are {count} {what}")
+
+    async with ada:
+        async with bob:
+            print(f"apples left: {await bob.request('buy', 'apples', 2)}")
+        print(f"Ada hears: {await news.get()}")
         try:
             await ada.request("buy", "apples", 2)
         except RpcError as exc:
             print(f"Ada is told: {exc.message} [{exc.code}]")
+        page = await asyncio.to_thread(restocked_by_http, url.replace("ws://", "http://").replace("/ws", "/stock"))
+        print(f"Ada hears: {await news.get()}")
+        print(f"a route says: {page}")
+
+
+def restocked_by_http(url: str) -> str:
+    """What some other program does, which knows nothing of WebSockets."""
+    with urlopen(Request(f"{url}/apples?count=5", method="PUT")):
+        pass
+    with urlopen(url) as response:
+        return str(response.read().decode())
 
 
 async def main() -> None:

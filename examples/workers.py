@@ -26,17 +26,14 @@ ROOM = re.compile(rb"^GET \S*[?&]room=([^&\s]+)")
 
 
 async def work(number: int) -> None:
-    server = Server()
+    server = Server(room_from=lambda info: info.query["room"])
     server.on("where", lambda: number)
 
     @server.on("say")
     async def say(peer: Peer, text: str) -> int:
-        room = [other for other in server.peers if other.info.query["room"] == peer.info.query["room"]]
-        for other in room:
-            await other.emit("said", text)
-        return len(room)
+        return (await peer.home_room.emit("said", text)).sent
 
-    closing: list[asyncio.Task[None]] = []
+    closing: list[asyncio.Task[None]] = []  # what server.run() does by itself, on a port that it is given
     loop = asyncio.get_running_loop()
     async with server.listen("127.0.0.1", 0) as listener:
         drain = lambda: closing.append(loop.create_task(server.close(drain=10)))  # noqa: E731

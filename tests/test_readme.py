@@ -21,12 +21,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pytest
 from programs import listening, printed_by
 
 from interop.node import JS, available_libraries, find_node
-from wsrpc import Limits
 from wsrpc._lifecycle import TRANSITIONS, State
 
 ROOT = Path(__file__).parent.parent
@@ -276,28 +274,9 @@ def test_readme_leads_to_every_page() -> None:
     assert linked == {page_name(page) for page in PAGES if page != README}
 
 
-SIZES = {"KiB": 1024, "MiB": 1024 * 1024}
-
-
-def default_in_words(text: str) -> int | float | None:
-    """``64 KiB``, ``10,000``, ``20 s`` and ``none`` as the values that they stand for."""
-    if text == "none":
-        return None
-    number, _, unit = text.replace(",", "").partition(" ")
-    return int(number) * SIZES[unit] if unit in SIZES else float(number)
-
-
 def test_the_table_of_states_is_true() -> None:
     page = (ROOT / "docs" / "connection.md").read_text("utf-8")
     page = page.partition("## States")[2].partition("##")[0]
     rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
     shown = {State(state): {State(name) for name in re.findall(r"\w+", names)} for state, names in rows}
     assert shown == TRANSITIONS
-
-
-def test_the_table_of_limits_is_true() -> None:
-    page = (ROOT / "docs" / "connection.md").read_text("utf-8")
-    page = page.partition("## Limits")[2]
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", page, re.MULTILINE)
-    shown = {name: default_in_words(default) for name, default in rows}
-    assert shown == msgspec.structs.asdict(Limits())

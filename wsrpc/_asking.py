@@ -11,12 +11,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ._convert import converter
-from ._messages import Cancellation, Inbound, Request
-from ._outbound import Outbound, check_sending
+from ._messages import Cancellation, Inbound, Request, request_on
+from ._outbound import Outbound
 from ._registry import Registry
 from ._rejections import error_from_wire
 from ._requests import MAX_REMEMBERED, Pending
 from ._retry import Retry, ask_again
+from ._sendable import check_sending
 from ._types import ChannelRef, Offline
 from .errors import BadResult, RequestTimeout, UnexpectedChannel
 from .limits import Limits
@@ -55,7 +56,7 @@ class Asker:
             raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
         h = channel if isinstance(channel, int) else None
         pending = self._requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
-        message = _request(pending.id, channel, (event, *args))
+        message = request_on(pending.id, channel, (event, *args))
         try:
             if self.out.places.scarce and h is None:
                 await self._send_to_a_place(message, pending, self.out.fails(offline))
@@ -154,7 +155,7 @@ class Asker:
         if pending is not None and pending.opens is not None:
             pending.channel = pending.opens(message.i)
             return
-        self.out.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
+        self.out.notices.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
 
     def _give_up(self, pending: Pending, reason: object) -> None:
         """The caller was cancelled."""
@@ -171,10 +172,10 @@ class Asker:
     def _take_back(self, pending: Pending, reason: object) -> None:
         """Take a request out of the queue if it still waits there, else tell the other side to stop."""
         if pending.ticket is not None:
-            self.out.take_back(pending.ticket)
+            self.out.kept.take_back(pending.ticket)
         elif pending.sent:
             self._requests.give_up(pending)
-            self.out.notify(partial(Cancellation, pending.id), reason)
+            self.out.notices.send(partial(Cancellation, pending.id), reason)
 
 
 def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:
@@ -187,9 +188,3 @@ def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any
         return convert(value)
     except msgspec.ValidationError as exc:
         raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
-
-
-def _request(i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
-    if channel is None:
-        return Request(i, a)
-    return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Literal
@@ -25,6 +26,11 @@ class KeepLatest(msgspec.Struct, frozen=True):
     """
 
     key: Callable[..., Hashable] | None = None
+
+    def __post_init__(self) -> None:
+        key: Any = self.key
+        if key is not None and (not callable(key) or inspect.iscoroutinefunction(key)):
+            raise TypeError(f"KeepLatest(key) takes a plain function of the event's arguments, got {key!r}")
 
 
 Slow = Literal["close", "drop_newest", "drop_oldest"] | KeepLatest
@@ -92,7 +98,7 @@ class Behind:
             dropped += 1
         if dropped:
             self._drop(dropped, slow)
-        return True
+        return key in messages  # in the place of an older one it may be the oldest, and too much
 
     def _drop(self, count: int, slow: Slow) -> None:
         self.dropped += count

@@ -19,7 +19,7 @@ from ._channels import Channels
 from ._close import CloseCode, CloseInfo
 from ._context import Context, in_context
 from ._intake import Intake
-from ._lifecycle import Opening, State, call_handler, fire, move
+from ._lifecycle import Opening, State, Unfinished, fire, move
 from ._log import PeerLog
 from ._messages import Inbound
 from ._outbound import Outbound
@@ -37,7 +37,7 @@ __all__ = ["Binding", "Services"]
 class Services(Protocol):
     """The services of one peer: see `Service`."""
 
-    def opened(self) -> Coroutine[Any, Any, None] | None: ...
+    def opened(self) -> list[Unfinished]: ...
 
     def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]: ...
 
@@ -201,7 +201,7 @@ class Binding:
         context = in_context(self._out.opening)
         unfinished = fire(self._reporter.registries, ("open", "connect"), (self._peer,), self._reporter.failed, context)
         if self._peer._services is not None:
-            unfinished += call_handler("open", self._peer._services.opened, (), self._reporter.failed, context)
+            unfinished += self._peer._services.opened()
         if unfinished:
             opening = self.opening = Opening(
                 unfinished,
@@ -290,7 +290,7 @@ class Binding:
         """Accept nothing more; returns the session whose transport is to be closed now."""
         self._out.user_closed = True
         if self._out.silent:  # what asks would get no answer any more
-            self._out.discard_requests(CloseInfo(code, reason))
+            self._out.kept.discard_requests(CloseInfo(code, reason))
         if self.state is State.OPENING or self._out.silent:
             with suppress(ConnectionLost):
                 self._out.flush_offline()
@@ -299,7 +299,7 @@ class Binding:
             if self.behind is not None:
                 self.behind.flush(everything=True)
         if self.session is None:
-            self._out.discard(self._out.ending)
+            self._out.kept.discard(self._out.ending)
         elif self.state is not State.CLOSING:
             self._become(State.CLOSING)
         return self.session

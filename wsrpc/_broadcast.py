@@ -14,9 +14,9 @@ import msgspec
 from ._behind import Behind, KeepLatest, Slow
 from ._caller import no_keywords
 from ._close import CloseCode
-from ._codec import Codec
-from ._messages import Event
-from ._outbound import BRACE, check_sending, check_thread, event_on
+from ._codec import BRACE, Codec
+from ._messages import Event, event_on
+from ._sendable import check_sending, check_thread
 from ._types import ChannelRef, OnChannel
 from .errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peer import Peer
@@ -57,12 +57,21 @@ class Encoded(dict[Encode, tuple[bytes, bool]]):
 
 
 class Raw(dict[Encode, tuple[bytes, bool]]):
-    """A message that is no event: the same for all."""
+    """A message that is no event: the same for all.
 
-    def __init__(self, data: str | bytes) -> None:
+    But where binary messages are the protocol's, a binary one would be taken for such, whoever its bytes come from.
+    """
+
+    def __init__(self, data: str | bytes, codec: Codec) -> None:
         self.made = (data.encode(), True) if isinstance(data, str) else (bytes(data), False)
+        self._plain = codec.encode
 
     def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
+        if encode != self._plain and not self.made[1]:
+            raise ValueError(
+                "binary messages are MessagePack with this peer, as neither side had an on_raw function when they "
+                "connected: send text, or use on_raw on one side"
+            )
         return self.made
 
 
@@ -93,12 +102,15 @@ class Audience:
         kind: Any = data
         if not isinstance(kind, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"a raw message is text or bytes, got {kind!r}")
-        return await self._send(Raw(data), (self, _key(self.slow, (data,))), skip)
+        return await self._send(Raw(data, self._codec), (self, _key(self.slow, (data,))), skip)
 
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Peer | None) -> EmitReport:
         for peer in self.peers:  # all of them belong to the same thread
             check_thread(peer._out.thread, "server.emit(...)")
             break
+        given: Any = skip
+        if given is not None and not isinstance(given, Peer):
+            raise TypeError(f"skip= is the peer that does not get it, got {given!r}")
         self._sent += 1
         if self._sent % BURST == 0:  # whoever emits on and on is to let connections come and go
             await asyncio.sleep(0)
@@ -116,11 +128,11 @@ class Audience:
                     sent += 1
                 else:
                     dropped += 1
-            except (ConnectionLost, MessageTooBig, QueueFull) as exc:
+            except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
                 error = PeerError(peer, str(exc))
                 error.__cause__ = exc
                 errors.append(error)
-                if self._lost is not None and not isinstance(exc, MessageTooBig):
+                if self._lost is not None and isinstance(exc, (ConnectionLost, QueueFull)):
                     self._lost(peer)
         return EmitReport(sent, tuple(errors), dropped)
 
@@ -154,9 +166,9 @@ def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -
     out, binding = peer._out, peer._binding
     session = binding.session
     if session is None or out.broken:
-        raise out._not_sent()
+        raise out.not_sent()
     if len(payload) > out.largest:
-        raise out._too_big(payload)
+        raise out.too_big(payload)
     if out.line.full:
         if slow != "close":
             if binding.behind is None:
@@ -164,7 +176,7 @@ def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -
             return binding.behind.put(payload, text, slow, key, session.send)
         if binding.behind:
             binding.behind.flush(everything=True)  # this one can neither be dropped nor overtake
-        if out._over_cap(session, len(payload)):
+        if out.over_cap(session, len(payload)):
             binding.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
     session.send(payload, text)
@@ -189,7 +201,8 @@ class Broadcaster(OnChannel):
         becomes of the message, and of the peer. Cancelling is safe: then nothing was sent.
 
         Raises:
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` is no peer;
+                nothing was sent.
             RuntimeError: in another thread than the event loop's.
         """
         if unsupported:
@@ -206,10 +219,13 @@ class RawBroadcaster(Broadcaster):
     async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
         """Send a WebSocket message that is none of the protocol, text or binary, to all of them; the rest as `emit`.
 
+        A binary one is an error in the report for each peer with which binary messages are MessagePack: a wsrpc one,
+        where neither side had an `on_raw` function when it connected.
+
         The key function of a `KeepLatest` policy gets the message.
 
         Raises:
-            TypeError: it is neither text nor bytes.
+            TypeError: it is neither text nor bytes, or ``skip`` is no peer.
             RuntimeError: in another thread than the event loop's.
         """
         return await self._audience.send_raw(data, skip)
@@ -219,5 +235,8 @@ def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:
     if not isinstance(slow, KeepLatest) or slow.key is None:
         return None
     key = slow.key(*args)
-    hash(key)  # a mistake is to show before anybody reads slowly
+    try:
+        hash(key)  # a mistake is to show before anybody reads slowly
+    except TypeError as exc:
+        raise TypeError(f"the key of KeepLatest has to be hashable, such as text or a tuple; got {key!r}") from exc
     return key

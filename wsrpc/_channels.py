@@ -91,7 +91,7 @@ class Channels:
 
     def open(self, h: int) -> AnonymousChannel:
         """The answer to our request ``h`` is a channel."""
-        self._out.forget_aborted(h)
+        self._out.notices.forget_aborted(h)
         channel = self._opened[h] = AnonymousChannel(h, self)
         channel._opened()
         return channel
@@ -121,7 +121,7 @@ class Channels:
             error._made_here = True
             channel.close()
             raise error
-        self._out.forget_aborted(channel.id)
+        self._out.notices.forget_aborted(channel.id)
         self._out.reply(self._out.encode(ChannelCreated(channel.id)))
         self._served[channel.id] = channel
         channel._opened()
@@ -207,4 +207,4 @@ class Channels:
             reason = CLOSED
         elif isinstance(reason, StreamOverflow):
             reason = RpcError(str(reason))
-        self._out.abort_channel(h, reason)
+        self._out.notices.abort_channel(h, reason)

@@ -16,7 +16,10 @@ import msgspec
 from ._convert import EncHook, make_enc_hook
 from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 
-__all__ = ["Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
+__all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
+
+BRACE = ord("{")
+"""What a message in JSON begins with, and none in MessagePack."""
 
 
 class Codec(Protocol):

@@ -6,11 +6,12 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from ._introspect import location
+from ._key import PeerState
 from ._log import address_text, for_log
 from ._origins import OriginRule, Origins
 from ._proxies import TrustedProxies
@@ -114,6 +115,7 @@ class Entrance:
                 result = self._function(handshake)
                 if inspect.isawaitable(result):
                     return result
+                _check_result(result)
             _settle(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -130,7 +132,7 @@ class Entrance:
         self._judging.add(patience)
         try:
             async with patience:
-                await result
+                _check_result(await result)
             _settle(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -198,6 +200,16 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         check_header(name, value)
 
 
+def _check_result(result: object) -> None:
+    """Nobody is to be let in by a function that was written to say no.
+
+    Raises:
+        TypeError: it returns False.
+    """
+    if result is False:
+        raise TypeError("on_handshake returned False, which is no answer: call handshake.reject(401, ...) to refuse")
+
+
 def _settle(handshake: Handshake) -> None:
     """What the user's function has made of it must be something that can be done.
 
@@ -207,6 +219,14 @@ def _settle(handshake: Handshake) -> None:
     limits: Any = handshake.limits
     if not isinstance(limits, Limits):
         raise TypeError(f"handshake.limits is a wsrpc.Limits, got {limits!r}")
+    state: Any = handshake.state
+    if not isinstance(state, PeerState):
+        if not isinstance(state, Mapping):
+            raise TypeError(f"handshake.state is a mapping, got {type(state).__name__}")
+        given = cast("Mapping[str, Any]", state)
+        handshake.state = PeerState()
+        for key in given:  # a `Key` is kept under its name
+            handshake.state[key] = given[key]
     for name, value in handshake.response_headers.items():
         check_header(name, value)
         if name.lower() in OWN_HEADERS or name.lower().startswith("sec-websocket-"):

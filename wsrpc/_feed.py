@@ -85,8 +85,7 @@ class Feed:
             ConnectionLost: there is none, and the connection is over.
             RuntimeError: somebody else reads already.
         """
-        if self._reader is not None:
-            raise RuntimeError("another task receives from this connection already: one at a time")
+        self.check_alone()
         while not self._pieces:
             if self.ended is not None:
                 raise ConnectionLost(self.ended.code, self.ended.reason)
@@ -101,6 +100,15 @@ class Feed:
             self._paused = False
             self._transport.resume_receiving()
         return piece
+
+    def check_alone(self) -> None:
+        """Refuse whoever would read besides somebody else.
+
+        Raises:
+            RuntimeError: says so.
+        """
+        if self._reader is not None:
+            raise RuntimeError("another task receives from this connection already: one at a time")
 
     def put_back(self, piece: Piece) -> None:
         """Let it be the next one again."""

@@ -129,6 +129,7 @@ class Heartbeat:
         """Whether the timer is that of the next ping, although the last one is not answered yet."""
 
     def start(self) -> None:
+        """The connection is open: ping from now on, unless ``ping_interval`` is None."""
         if self._interval is not None:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
 

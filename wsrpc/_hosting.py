@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from ._close import CloseInfo
+from ._lifecycle import Unfinished, ends_the_task
 from ._raw_serving import RawServing, refusal_of
 from ._registry import Registry, accepted
 from ._signature import compile_handler
@@ -17,12 +18,10 @@ from ._types import RESERVED_EVENTS, check_name
 from .errors import ConnectionLost, RpcError
 from .peer import Peer
 from .raw import RawConnection
-from .service import Service, exposed, style_of
+from .service import STYLES, Service, exposed, style_of
 from .transport import Transport
 
 __all__ = ["Hosting"]
-
-logger = logging.getLogger("wsrpc")
 
 
 class Entry(NamedTuple):
@@ -38,6 +37,9 @@ class Entry(NamedTuple):
             made = await made
         if not isinstance(made, self.cls):
             raise TypeError(f"the factory of {self.cls.__qualname__} made {made!r}")
+        others: object = getattr(made, "peer", None) or getattr(made, "connection", None)
+        if others is not None and others is not owner:
+            raise TypeError(f"the factory of {self.cls.__qualname__} made what {others!r} has: make one for each")
         return made
 
 
@@ -52,6 +54,8 @@ class Hosting:
         self._alone: type[Service] | None = None
         """The one that has the whole connection."""
         self._serving: dict[RawConnection, Service] = {}
+        self._making: set[asyncio.Timeout] = set()
+        self._closing: tuple[int, str] | None = None
 
     # ------------------------------------------------------------ registering
 
@@ -63,6 +67,8 @@ class Hosting:
         make = service if factory is None else factory
         style = style_of(cls)
         entry = Entry(cls, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make))
+        if self._raw.function is not None and self._alone is None:
+            raise ValueError(f"this server's connections go to {self._raw.function!r} already, whole")
         if self._alone is not None or (style is not None and self.entries):
             other = self._alone or self.entries[0].cls
             raise ValueError(
@@ -71,6 +77,11 @@ class Hosting:
             )
         methods = exposed(cls)
         if style is None:
+            if not methods and cls.on_open is Service.on_open and cls.on_close is Service.on_close:
+                raise TypeError(
+                    f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, or give it "
+                    f"{', '.join(STYLES)}, on_open or on_close"
+                )
             self._add_methods(entry, methods, channel)
             return
         if methods:
@@ -81,6 +92,8 @@ class Hosting:
         if channel is not None:
             raise ValueError(f"{cls.__qualname__}.{style} takes every message: it has no channel")
         if style == "serve":
+            if not inspect.iscoroutinefunction(getattr(cls, "serve", None)):
+                raise TypeError(f"{cls.__qualname__}.serve is to be async: it reads until the connection is over")
             self._add_serving(entry)
         else:
             self._add_raw(entry, style)
@@ -153,44 +166,63 @@ class Hosting:
             if service is not None and connection.ended is not None:
                 try:
                     await _finished(service.on_close(connection.ended))
-                except Exception as exc:
-                    extra = {"peer": connection.id}
-                    logger.error("%s.on_close failed", type(service).__qualname__, exc_info=exc, extra=extra)
+                except BaseException as exc:
+                    if ends_the_task(exc):
+                        raise
+                    connection._log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
 
         self._raw.use(serve)
         self._raw.on_end = ended
 
     # ------------------------------------------------------------ a connection
 
+    def close(self, code: int, reason: str) -> None:
+        """Wait for no factory any more: their connections are closed with that."""
+        self._closing = code, reason
+        for making in self._making:
+            if not making.expired():
+                making.reschedule(asyncio.get_running_loop().time())
+
     async def attach(self, peer: Peer, transport: Transport) -> None:
         """Make the objects for ``peer``, which is about to be bound to ``transport``.
 
         Raises:
-            ConnectionLost: a factory refuses; ``transport`` is closed.
+            ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
         """
         peer._binding.coming = transport
+        peer._log.remote = transport.info.remote
         objects: list[Service] = []
+        making = asyncio.timeout(peer.limits.open_handlers)
         try:
-            async with asyncio.timeout(peer.limits.open_handlers):
-                for entry in self.entries:
-                    made = await entry.create(peer)
-                    made.peer = peer
-                    objects.append(made)
-        except Exception as exc:
+            await self._make(peer, objects, making)
+        except BaseException as exc:
+            if ends_the_task(exc):
+                transport.abort()
+                raise
             code, reason = refusal_of(exc)
             name = self.entries[len(objects)].cls.__qualname__
-            if isinstance(exc, RpcError):
+            if self._closing is not None and making.expired():
+                code, reason = self._closing
+            elif isinstance(exc, RpcError):
                 peer._log(logging.INFO, "the factory of %s refuses: %s", name, exc)
             else:
                 peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
-        except BaseException:
-            transport.abort()
-            raise
         finally:
             peer._binding.coming = None
         peer._services = Objects(peer, objects)
+
+    async def _make(self, peer: Peer, objects: list[Service], making: asyncio.Timeout) -> None:
+        self._making.add(making)
+        try:
+            async with making:
+                for entry in self.entries:
+                    made = await entry.create(peer)
+                    made.peer = peer
+                    objects.append(made)
+        finally:
+            self._making.discard(making)
 
 
 class Objects:
@@ -201,36 +233,47 @@ class Objects:
     def __init__(self, peer: Peer, objects: list[Service]) -> None:
         self._peer = peer
         self.objects = objects
+        # Of the present connection:
         self._begun: list[Service] = []
         self._opening: asyncio.Task[Any] | None = None
 
-    def opened(self) -> Coroutine[Any, Any, None] | None:
-        """The connection is there."""
-        if all(type(each).on_open is Service.on_open for each in self.objects):
+    def opened(self) -> list[Unfinished]:
+        """The connection is there; returns what is to be awaited."""
+        self._begun, self._opening = [], None
+        asked = [type(each) for each in self.objects if type(each).on_open is not Service.on_open]
+        if not asked:
             self._begun = self.objects
-            return None
-        return self._open()
+            return []
+        return [("open", ", ".join(f"{cls.__qualname__}.on_open" for cls in asked), self._open())]
 
     async def _open(self) -> None:
         self._opening = asyncio.current_task()
+        begun = self._begun
         for service in self.objects:
-            self._begun.append(service)
+            begun.append(service)
             try:
                 await _finished(service.on_open())
-            except Exception as exc:
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
                 if not isinstance(exc, RpcError) and self._peer.connected:
                     self._peer._reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
                 self._peer._binding.refuse(*refusal_of(exc))
                 return
 
-    async def ended(self, info: CloseInfo, /) -> None:
+    def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]:
         """The connection is over."""
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening})
-        for service in reversed(self._begun):
+        return self._close(info, self._begun, self._opening)  # of this one: the peer may be bound again meanwhile
+
+    async def _close(self, info: CloseInfo, begun: list[Service], opening: asyncio.Task[Any] | None) -> None:
+        if opening is not None and not opening.done():
+            await asyncio.wait({opening})
+        for service in reversed(begun):
             try:
                 await _finished(service.on_close(info))
-            except Exception as exc:
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
                 self._peer._reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
 
 

@@ -217,7 +217,7 @@ class Intake:
             return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
-            self._out.abort_channel(h, error)
+            self._out.notices.abort_channel(h, error)
         if message.i is not UNSET:
             self._calls.reject(message.i, error)
 

@@ -105,16 +105,24 @@ async def finish_all(unfinished: list[Unfinished], raised: Raised) -> None:
             name, label, awaitable = unfinished[0]
             try:
                 await awaitable
-            except (KeyboardInterrupt, SystemExit, GeneratorExit):
-                raise
             except BaseException as exc:
-                task = asyncio.current_task()
-                if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                if ends_the_task(exc):
                     raise
                 raised(name, label, exc)
             unfinished.pop(0)
     finally:
         abandon(unfinished)
+
+
+def ends_the_task(exc: BaseException) -> bool:
+    """Whether what a user's code has let through is no failure of its own: this task is cancelled, or all ends.
+
+    A CancelledError may also be that of something else that it has waited for.
+    """
+    if isinstance(exc, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and bool(task.cancelling())
+    return isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit))
 
 
 def abandon(unfinished: list[Unfinished]) -> None:

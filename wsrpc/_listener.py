@@ -146,13 +146,16 @@ async def listen(
             connection.protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
         return None
 
-    def process_response(connection: ServerConnection, request: Request, response: Response) -> None:
+    def process_response(connection: ServerConnection, request: Request, response: Response) -> Awaitable[None] | None:
+        if connection.protocol.eof_sent:
+            return _drop(connection)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             assert isinstance(connection, WebSocketServerConnection)
             for name, value in connection.asked.response_headers.items():
                 if name in response.headers:
                     del response.headers[name]
                 response.headers[name] = value
+        return None
 
     async def handle(connection: ServerConnection) -> None:
         assert isinstance(connection, WebSocketServerConnection)
@@ -204,6 +207,14 @@ def _lengthen_backlog(listening: socket_module.socket) -> None:
     """Let the system accept more connections ahead of us than asyncio is to take over at once."""
     with socket_module.fromfd(listening.fileno(), listening.family, listening.type) as same:
         same.listen(BACKLOG)
+
+
+async def _drop(connection: ServerConnection) -> None:
+    """What came after the request was neither frames nor else to be waited for: the library has ended its side, and
+    would trip over the answer, with a traceback in the log for each who does that."""
+    assert isinstance(connection, WebSocketServerConnection)
+    connection.wsrpc.abort()
+    await connection.wait_closed()
 
 
 def _refusal(rejected: HandshakeRejected) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 
 __all__ = ["PeerLog", "address_text", "for_log", "logger", "quieten"]
 
@@ -42,19 +43,22 @@ def quieten(record: logging.LogRecord) -> bool:
 class PeerLog:
     """The log of one peer: each line has its id in ``extra``, and where the other side is (or was).
 
-    ``errors`` counts the lines of that level.
+    ``errors`` counts the lines of that level, and ``on_error`` is told of each.
     """
 
-    __slots__ = ("errors", "id", "remote")
+    __slots__ = ("errors", "id", "on_error", "remote")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.remote: tuple[str, int] | None = None
         self.errors = 0
+        self.on_error: Callable[[], None] | None = None
 
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         if level >= logging.ERROR:
             self.errors += 1
+            if self.on_error is not None:
+                self.on_error()
         if logger.isEnabledFor(level):
             about = {"peer": self.id, "remote": address_text(self.remote)}
             logger.log(level, for_log(text), *map(for_log, args), exc_info=exc_info, extra=about, stacklevel=2)

@@ -23,7 +23,9 @@ __all__ = [
     "Request",
     "Resolution",
     "channel_id",
+    "event_on",
     "is_id",
+    "request_on",
 ]
 
 MAX_ID = 2**53 - 1
@@ -135,3 +137,17 @@ def channel_id(value: Any) -> int | None:
     if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
         value = int(value)
     return value if is_id(value) else None
+
+
+def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:
+    """An event on a named channel, on an anonymous one by its id, or on the main one."""
+    if channel is None:
+        return Event(a)
+    return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
+
+
+def request_on(i: int, channel: str | int | None, a: tuple[Any, ...]) -> Request:
+    """The same, as a request."""
+    if channel is None:
+        return Request(i, a)
+    return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)

@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ._log import address_text
 from .errors import HandshakeRejected
@@ -55,6 +55,8 @@ class OriginRule:
             if any(map(inspect.iscoroutinefunction, (origins, type(origins).__call__))):
                 raise TypeError("origins= takes a plain function, not an async one; on_handshake may be async")
             self._function = origins
+        elif not isinstance(cast("Any", origins), Iterable):
+            raise TypeError(f"origins= is a list, a function of the handshake, or ANY_ORIGIN; got {origins!r}")
         else:
             self._listed = frozenset(map(_listed, origins))
 

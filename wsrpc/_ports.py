@@ -25,7 +25,7 @@ class Port(Protocol):
         ...
 
     async def wait_closed(self) -> None:
-        """Drop what is left, and wait until every connection is over."""
+        """Drop what is left, and wait until every connection is over. Cancelling is safe; then some may not be."""
         ...
 
 

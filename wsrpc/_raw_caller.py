@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ._caller import Caller
+from ._messages import Raw
 from ._outbound import Outbound
+from ._sendable import check_thread, raw_payload
 from ._types import Offline, check_offline
 
 __all__ = ["RawCaller"]
@@ -35,7 +39,9 @@ class RawCaller(Caller):
         """
         if offline is not None:
             check_offline(offline)
-        await self._out.send_raw(message, offline)
+        out, raw = self._out, self._check_raw(message)
+        if not (out.clear and out.hand_over(raw)):
+            await out.send_in_turn(raw, None, out.fails(offline))
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Like `send_raw`, for plain functions in the event loop's thread; it never waits.
@@ -46,4 +52,17 @@ class RawCaller(Caller):
         """
         if offline is not None:
             check_offline(offline)
-        self._out.send_raw_nowait(message, offline)
+        out, raw = self._out, self._check_raw(message)
+        out.check_cap(raw.payload)
+        if out.must_queue(raw) or not out.hand_over(raw):
+            out.keep(raw, offline)
+
+    def _check_raw(self, message: Any) -> Raw:
+        check_thread(self._out.thread, "peer.send_raw(...)")
+        payload, text = raw_payload(message)
+        if not text and self._out.text is None:
+            raise ValueError(
+                "binary messages are MessagePack between these two peers, as neither had an on_raw function when they "
+                "connected: send text, or use on_raw on one side"
+            )
+        return Raw(payload, text)

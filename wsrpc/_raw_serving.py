@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from ._close import CloseCode
 from ._key import PeerState
-from ._lifecycle import Closers
+from ._lifecycle import Closers, ends_the_task
 from ._scheduler import Scheduler
 from .errors import RpcError
 from .limits import Limits
 from .raw import RawConnection
+from .stats import PeerStats, Tally
 from .transport import Transport
 
 __all__ = ["RawFunction", "RawServing", "refusal_of"]
@@ -24,7 +25,7 @@ logger = logging.getLogger("wsrpc")
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 
 
-def refusal_of(exc: Exception) -> tuple[int, str]:
+def refusal_of(exc: BaseException) -> tuple[int, str]:
     """The code and the reason with which a connection is closed because of what a user's code raised."""
     if isinstance(exc, RpcError):
         return CloseCode.POLICY_VIOLATION, exc.message.encode()[:123].decode(errors="ignore")
@@ -34,7 +35,8 @@ def refusal_of(exc: Exception) -> tuple[int, str]:
 class RawServing:
     """Runs ``function`` for each connection, in a task of its own, and closes the connection after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
         self.function: RawFunction | None = None
         self.on_end: Callable[[RawConnection], Awaitable[None]] | None = None
         """Awaited after a connection's end."""
@@ -59,35 +61,35 @@ class RawServing:
         """Those whose function runs, in the order in which they came."""
         return tuple(self._running)
 
+    def stats(self) -> Iterator[PeerStats]:
+        """Of each of them."""
+        return (connection._stats() for connection in self.connections)
+
     def accept(self, transport: Transport, state: PeerState, limits: Limits, loop: Scheduler) -> RawConnection:
         """Begin to serve."""
         assert self.function is not None
         connection = RawConnection(transport, limits, state, loop)
+        self._tally.accepted += 1
+        connection._log.on_error = self._tally.failed
         self._running[connection] = asyncio.get_running_loop().create_task(self._run(self.function, connection))
         connection._start()
-        logger.info("connected", extra={"peer": connection.id})
+        connection._log(logging.INFO, "connected")
         return connection
 
     async def _run(self, function: RawFunction, connection: RawConnection) -> None:
         code, reason = 1000, ""
         try:
             await function(connection)
-        except asyncio.CancelledError:
-            code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
-            raise
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_the_task(exc):
+                code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
+                raise
             # That its connection is over, or cannot be used any more, a function may well let through.
             if not (connection.closed and isinstance(exc, ConnectionError)):
                 code, reason = refusal_of(exc)
                 failed = not isinstance(exc, RpcError)
-                text = "serving a raw connection failed: %s"
-                logger.log(
-                    logging.ERROR if failed else logging.INFO,
-                    text,
-                    exc,
-                    exc_info=exc if failed else None,
-                    extra={"peer": connection.id},
-                )
+                level = logging.ERROR if failed else logging.INFO
+                connection._log(level, "serving a raw connection failed: %s", exc, exc_info=exc if failed else None)
         finally:
             try:
                 await connection._finish(code, reason)
@@ -96,8 +98,9 @@ class RawServing:
             finally:
                 del self._running[connection]
                 ended = connection.ended
+                self._tally.left(connection._stats(), CloseCode.ABNORMAL if ended is None else ended.code)
                 if ended is not None:
-                    logger.info("disconnected: %d %s", ended.code, ended.reason, extra={"peer": connection.id})
+                    connection._log(logging.INFO, "disconnected: %d %s", ended.code, ended.reason)
 
     async def close(self, code: int, reason: str) -> None:
         """Close every connection; their functions go on."""

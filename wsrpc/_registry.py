@@ -104,7 +104,10 @@ class Registry:
         self.scope(channel).ordered = True
 
     def remove_scope(self, channel: str | int) -> None:
-        self.named.pop(channel, None)
+        if channel in self.taken:  # the handlers there are wsrpc's own
+            self.scope(channel).middleware.clear()
+        else:
+            self.named.pop(channel, None)
         self._look_for_layers()
 
     def _look_for_layers(self) -> None:
@@ -136,7 +139,7 @@ class Registry:
 
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
-            ValueError: the channel is taken.
+            ValueError: the channel is taken, or the event is a service's.
         """
         check_name("an event's name", event)
         if channel in self.taken:
@@ -161,7 +164,10 @@ class Registry:
         )
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
-        _warn_of_replacement(event if channel is None else f"{channel}:{event}", table.get(event), handler)
+        old = table.get(event)
+        if old is not None and old.is_method:
+            raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
+        _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if scope.ordered:
             handler.put_in_lane(scope)
         table[event] = handler
@@ -171,17 +177,21 @@ class Registry:
         """Register what is called with the peer and each message that is not protocol; async functions in turn.
 
         Raises:
-            TypeError: it is no function, or needs more arguments.
+            TypeError: it is no function of both.
+            ValueError: a service takes every message.
         """
-        count = accepted("on_raw", ("peer", "message"), function)
+        if self.raw_only is not None:
+            raise ValueError(f"a service's on_{self.raw_only} takes every message: there is none left for {function!r}")
+        if accepted("on_raw", ("peer", "message"), function) < 2:  # the first one alone would be the peer
+            raise TypeError(f"on_raw takes a function of the peer and the message, got {function!r}")
         is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
         def called(ctx: Context, message: Any) -> Any:
-            result = function(*(ctx.peer, message)[:count])
+            result = function(ctx.peer, message)
             return result if inspect.isawaitable(result) else None
 
         async def awaited(ctx: Context, message: Any) -> None:
-            await function(*(ctx.peer, message)[:count])
+            await function(ctx.peer, message)
 
         handler = compile_handler(awaited if is_async else called, ordered=is_async)
         handler.name, handler.where = getattr(function, "__qualname__", repr(function)), location(function)
@@ -201,6 +211,8 @@ class Registry:
         self.layered = True
 
     def set_handler_context(self, handler_context: HandlerContext | None) -> None:
+        if handler_context is not None and not callable(handler_context):
+            raise TypeError(f"handler_context= is a function of the context, got {handler_context!r}")
         self.handler_context = handler_context
         self._look_for_layers()
 
@@ -211,7 +223,9 @@ class Registry:
         if function is None:
             table.pop(event, None)
         else:
-            handler = LifecycleHandler(function, accepted(event, RESERVED_EVENTS[event], function), location(function))
+            handler = LifecycleHandler(
+                function, accepted(f"on({event!r})", RESERVED_EVENTS[event], function), location(function)
+            )
             _warn_of_replacement(event, table.get(event), handler)
             table[event] = handler
         self._look_for_observers()
@@ -233,14 +247,14 @@ def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
         logger.warning("the handler of %r from %s is replaced by the one from %s", event, old.where, new.where)
 
 
-def accepted(event: str, names: Sequence[str], function: Callable[..., Any]) -> int:
-    """How many of the event's arguments, which are called ``names``, ``function`` takes: all, or fewer from the front.
+def accepted(what: str, names: Sequence[str], function: Callable[..., Any]) -> int:
+    """How many of the arguments, which are called ``names``, ``function`` takes: all, or fewer from the front.
 
     Raises:
         TypeError: it is no function, or needs more.
     """
     if not callable(function):
-        raise TypeError(f"a handler of {event!r} is a callable, got {function!r}")
+        raise TypeError(f"{what} takes a function of ({', '.join(names)}), got {function!r}")
     try:
         signature = inspect.signature(function)
     except ValueError:  # a builtin without one
@@ -252,4 +266,4 @@ def accepted(event: str, names: Sequence[str], function: Callable[..., Any]) -> 
             continue
         return count
     expected = ", ".join(names)
-    raise TypeError(f"a handler of {event!r} is called with ({expected}), but {function!r} takes {signature}")
+    raise TypeError(f"{what}: the function is called with ({expected}), but {function!r} takes {signature}")

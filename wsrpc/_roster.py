@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from weakref import WeakSet
 
@@ -11,23 +10,21 @@ from ._close import CloseCode, CloseInfo
 from .errors import ConnectionLost
 from .peer import Peer
 from .rooms import Rooms
-from .stats import ServerStats, Tally
+from .stats import Tally
 from .transport import Transport
 
 __all__ = ["Roster"]
-
-logger = logging.getLogger("wsrpc")
 
 
 class Roster:
     """The peers of a server, each from `admit` to the end of its connection, and what is remembered of all."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, tally: Tally) -> None:
         self._rooms = rooms
         self._peers: dict[Peer, None] = {}
         self._by_id: dict[str, Peer] = {}
         self._leaving: WeakSet[Peer] = WeakSet()
-        self._tally = Tally(time.monotonic())
+        self._tally = tally
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -53,7 +50,9 @@ class Roster:
         try:
             self._rooms.admit(peer, transport)
         except Exception as exc:
-            logger.error("room_from failed, for %s", transport.info.path, exc_info=exc)
+            peer._log.remote = transport.info.remote
+            peer._log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
+            self.turned_away(peer, CloseCode.INTERNAL_ERROR)
             await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
             raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
         self._peers[peer] = None
@@ -81,7 +80,7 @@ class Roster:
         self._by_id.pop(peer.id, None)
         self._rooms.leave_all(peer)
 
-    def stats(self, *, healthy: bool, refused: dict[int, int]) -> ServerStats:
-        """See `Server.stats`."""
-        peers = (peer.stats() for peer in self._peers)
-        return self._tally.sum(time.monotonic(), peers, healthy=healthy, refused=refused)
+    def turned_away(self, peer: Peer, code: int) -> None:
+        """``peer`` is not let in after all, and its connection closed with ``code``."""
+        self._tally.accepted += 1
+        self._tally.left(peer.stats(), code)

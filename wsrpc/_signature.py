@@ -215,6 +215,7 @@ class Handler:
         "function",
         "inline",
         "is_coroutine",
+        "is_method",
         "lane",
         "name",
         "opens",
@@ -233,6 +234,8 @@ class Handler:
     anything else comes from the function, from a ``dec_hook`` or from a type's own constructor."""
     is_coroutine: bool
     """Whether it is known to return a coroutine. A function that is not may still return an awaitable."""
+    is_method: bool
+    """Whether it is one of a `Service`."""
     thread: bool
     ordered: bool
     inline: bool
@@ -263,6 +266,7 @@ class Handler:
         self._explainer = Explainer(facts.parameters)
         self.call = _generate(function, facts, self._explainer, dec_hook, lax)
         self.is_coroutine = facts.is_coroutine
+        self.is_method = False
         self.thread = thread
         self.ordered = False
         self.role = facts.role
@@ -318,4 +322,6 @@ def compile_handler(
     if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
         text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
         raise refusal(facts.name, facts.where, None, text)
-    return Handler(function, facts, dec_hook=dec_hook, lax=lax, thread=thread, ordered=ordered)
+    handler = Handler(function, facts, dec_hook=dec_hook, lax=lax, thread=thread, ordered=ordered)
+    handler.is_method = instance is not None
+    return handler

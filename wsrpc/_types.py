@@ -15,7 +15,6 @@ __all__ = [
     "Redact",
     "check_name",
     "check_offline",
-    "raw_payload",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,18 +74,3 @@ def check_offline(offline: Any) -> None:
     """
     if offline not in ("queue", "fail"):
         raise ValueError(f'offline= is "queue" (wait for the next connection) or "fail" (refuse), got {offline!r}')
-
-
-def raw_payload(message: Any) -> tuple[bytes, bool]:
-    """What travels for a raw message, and whether as text.
-
-    Raises:
-        TypeError: it is neither text nor bytes.
-        UnicodeEncodeError: text with lone surrogates, which cannot travel.
-    """
-    if isinstance(message, str):
-        return message.encode(), True
-    given: Any = message
-    if isinstance(message, (bytes, bytearray, memoryview)):
-        return bytes(given), False
-    raise TypeError(f"a raw message is str or bytes, got {type(given).__name__}: encode it first")

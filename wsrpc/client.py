@@ -22,10 +22,12 @@ from ._convert import DecHook, EncHook
 from ._dial import Dial, Dialer, PerAttempt, dial
 from ._dialing import Dialing
 from ._lifecycle import Closers
-from ._outbound import check_thread
+from ._news import News
 from ._raw_caller import RawCaller
-from ._registry import Registry, accepted
+from ._registry import Registry
+from ._returns import ReconnectInfo, Returns
 from ._scheduler import LoopScheduler
+from ._sendable import check_thread
 from ._session import Session
 from ._settings import make_settings
 from ._types import F, Offline, Redact, check_offline
@@ -40,18 +42,6 @@ from .transport import Transport
 __all__ = ["Client", "ReconnectInfo"]
 
 DEFAULT_RECONNECT = Reconnect()
-
-
-class ReconnectInfo(msgspec.Struct, frozen=True):
-    """What `on_reconnect` functions get.
-
-    ``downtime`` is in seconds; ``attempts`` counts those that it took to dial, 0 after `Client.bind`. ``resumed`` is
-    false: the server has a new peer. (No session survives a drop yet.)
-    """
-
-    resumed: bool
-    attempts: int
-    downtime: float
 
 
 class Client(Registrar, RawRegistrar, RawCaller):
@@ -134,7 +124,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._out.fails_offline = offline == "fail"
         self._peer._binding.on_lost = self._lost
         self._peer._binding.on_opened = self._opened
-        self._out.on_queued = self._queued
+        self._out.kept.on_put = self._queued
         self._sender = self._peer._sender
         self._schedule = Schedule(reconnect or DEFAULT_RECONNECT, lambda: self._scheduler.time())
         self._dialing: Dialing | None = None
@@ -157,20 +147,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._state: ClientState = "idle"
         self._orders = 0
         """How often the user said connect, bind or close: the last one decides."""
-        self._waiting_users = 0
-        self._announced: asyncio.Future[Exception | None] | None = None
-        """The next thing to tell those who wait for a connection."""
-        self._failure: Exception | None = None
-        self._failed_at: TracebackType | None = None
-        """Where that came from: it is raised again and again, and each time would add to its traceback."""
-        self._on_reconnect: list[tuple[Callable[..., Any], int]] = []
-        """Functions, with how many arguments each takes."""
-        self._again = False
-        """Whether the next connection is not the first since `close`."""
-        self._returned: ReconnectInfo | None = None
-        """What `on_reconnect` functions get once the present connection is open; None if it is the first."""
+        self._news = News()
+        self._returns = Returns()
         self._asleep = False
-        self._lost_at = 0.0
         self._context = contextvars.copy_context()
         self._closing: asyncio.Task[None] | None = None
         self._closers = Closers()
@@ -215,7 +194,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         Raises:
             TypeError: it is no function, or needs more arguments.
         """
-        self._on_reconnect.append((function, accepted("on_reconnect", ("info",), function)))
+        self._returns.add(function)
         return function
 
     async def __aenter__(self) -> Self:
@@ -260,7 +239,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         try:
             await self.wait_connected()
         except asyncio.CancelledError:
-            alone = self._waiting_users == 0 and orders == self._orders and self._dialing.first
+            alone = self._news.listeners == 0 and orders == self._orders and self._dialing.first
             if alone and self._state in ("connecting", "waiting"):
                 self._move(Input.CANCELLED)
                 if dials := self._dialing.stop():
@@ -283,17 +262,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 await self._peer.wait_opened()
                 if self._peer.connected:
                     return
-            if self._failure is not None:
-                raise self._failure.with_traceback(self._failed_at)
-            if self._announced is None:
-                self._announced = asyncio.get_running_loop().create_future()
-            self._waiting_users += 1
-            try:
-                failure = await asyncio.shield(self._announced)
-            finally:
-                self._waiting_users -= 1
-            if failure is not None:
-                raise failure.with_traceback(self._failed_at)
+            await self._news.wait()
 
     async def bind(self, transport: Transport) -> None:
         """Use a connection of your own, from now on; returns when the `open` handlers are done.
@@ -334,10 +303,10 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._move(Input.CLOSE)
             dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
             session = self._peer._binding.begin_close(code, reason)
-            self._announce(self._failure or ConnectionLost(code, reason or "the client was closed", "not_sent"))
+            self._news.tell(self._news.failure or ConnectionLost(code, reason or "the client was closed", "not_sent"))
             closing = self._close(self._orders, dials, session, code, reason)
             self._closing = asyncio.get_running_loop().create_task(closing)
-            self._again = False
+            self._returns.again = False
         await asyncio.shield(self._closing)
 
     async def _close(
@@ -386,9 +355,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if self._dialing is not None:
             self._dialing.forget()
         self._watch.stop()
-        announced = self._announced
-        if announced is not None and announced.get_loop() is not asyncio.get_running_loop():
-            self._announced = None  # nobody waits there any more
+        self._news.enter_loop()
 
     def _begin(self, happened: Input) -> None:
         """The user said connect or bind."""
@@ -396,7 +363,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if self._dialing is not None:
             self._dialing.stop()
         self._move(happened)
-        self._failure = None
+        self._news.failure = None
         self._out.user_closed = False
         self._out.keeps_offline = True
         self._schedule.begin()
@@ -405,24 +372,22 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._watch.start()
 
     def _take(self, session: Session, attempts: int) -> None:
-        downtime = 0.0 if self._peer.transport is not None else self._scheduler.time() - self._lost_at
+        now = self._scheduler.time()
+        downtime = 0.0 if self._peer.transport is not None else self._returns.downtime(now)
         self._peer._binding.make_way(session)
         self._schedule.opened()
-        self._returned = ReconnectInfo(False, attempts, downtime) if self._again else None
-        self._again = True
+        self._returns.bound(attempts, downtime)
         self._peer._binding.attach(session)
 
     def _opened(self) -> None:
         self._move(Input.OPENED)
-        self._announce(None)
+        self._news.tell(None)
         # Here, because whoever brought the connection may have stopped waiting for it.
-        if self._returned is not None:
-            for function, count in list(self._on_reconnect):  # one may register another
-                self._peer._reporter.call("on_reconnect", function, *(self._returned,)[:count])
+        self._returns.opened(self._peer._reporter.call)
 
     def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """The connection is gone; says whether another one will come."""
-        self._lost_at = self._scheduler.time()
+        self._returns.lost(self._scheduler.time())
         lost = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
         if replaced or self._state not in ("opening", "connected"):
@@ -473,17 +438,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
         """No connection will come any more, unless somebody connects or binds."""
         self._move(Input.GAVE_UP)
         self._out.keeps_offline = False
-        if self._again and not isinstance(failure, ConnectionLost):
+        if self._returns.again and not isinstance(failure, ConnectionLost):
             self._peer._log(logging.ERROR, "the client gives up: %s", failure)
-        self._announce(failure)
-
-    def _announce(self, failure: Exception | None) -> None:
-        """Tell those who wait for a connection that there is one, or why there will be none."""
-        self._failure = failure
-        self._failed_at = None if failure is None else failure.__traceback__
-        announced, self._announced = self._announced, None
-        if announced is not None and not announced.done():
-            announced.set_result(failure)
+        self._news.tell(failure)
 
     # ------------------------------------------------------------ what dialing tells
 
@@ -496,7 +453,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._give_up(failure)
         if self._peer.transport is None:  # or one is closing, which ends as it was told to
             self._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
-        self._out.discard(self._out.ending)
+        self._out.kept.discard(self._out.ending)
         if self._dialing is not None and not self._dialing.first:  # else `connect` raises it
             self._peer._reporter.tell("error", failure)
 
@@ -510,4 +467,4 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 "a message waits for a connection, but this client is not connecting: "
                 "use `async with client`, connect() or bind()",
             )
-            self._out.on_queued = None
+            self._out.kept.on_put = None

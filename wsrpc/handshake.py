@@ -33,7 +33,7 @@ class Handshake:
 
     Of the answer, to be assigned or changed: ``subprotocol``, ``response_headers`` (not those that make it an answer
     to a handshake), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`), ``principal``
-    (who it is: a session is resumed only by the same one).
+    (who it is; becomes `Peer.principal`).
     """
 
     def __init__(
@@ -97,7 +97,11 @@ class Handshake:
         self._subprotocol = name
 
     def reject(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> NoReturn:
-        """Refuse, with an HTTP status from 400 to 599 and a text; the same as raising `HandshakeRejected`."""
+        """Refuse, with an HTTP status from 400 to 599, a text and headers of the answer.
+
+        Raises:
+            HandshakeRejected: always. Where it is not raised by way of this, that does the same.
+        """
         raise HandshakeRejected(status, body, headers)
 
     def connection_info(self, underlying: Any = None, local: tuple[str, int] | None = None) -> ConnectionInfo:

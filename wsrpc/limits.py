@@ -14,12 +14,17 @@ MiB = 1024 * KiB
 
 MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"})
 """Bounds of what is kept: none at all is a choice."""
+MAY_BE_NONE = frozenset({"timeout", "ping_interval", "ping_timeout"})
+"""Of what need not be."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one connection. Sizes are bytes, durations seconds.
 
     Give one to `Server` or `Client`; `replace` makes a changed copy.
+
+    Raises:
+        TypeError, ValueError: a bound is not of its kind, or too small; says which.
     """
 
     message: int = 4 * MiB
@@ -121,14 +126,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            if value is None:
+            name = field.name
+            value: Any = getattr(self, name)
+            none = name in MAY_BE_NONE
+            if value is None and none:
                 continue
-            if isinstance(field.default, float):
+            is_duration = isinstance(field.default, float)
+            if isinstance(value, bool) or not isinstance(value, (int, float) if is_duration else int):
+                kind = "a number of seconds" if is_duration else "a whole number"
+                raise TypeError(f"Limits.{name} is {kind}{', or None' if none else ''}, got {value!r}")
+            if is_duration:
                 if not value > 0:
-                    raise ValueError(f"Limits.{field.name} is a duration of more than 0 seconds, got {value!r}")
-            elif value < (least := 0 if field.name in MAY_BE_ZERO else 1):
-                raise ValueError(f"Limits.{field.name} must be at least {least}, got {value!r}")
+                    raise ValueError(f"Limits.{name} is a duration of more than 0 seconds, got {value!r}")
+            elif value < (least := 0 if name in MAY_BE_ZERO else 1):
+                raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}")
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""

@@ -16,13 +16,14 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line
-from ._outbound import check_thread
+from ._log import PeerLog
 from ._scheduler import Scheduler
+from ._sendable import check_thread, raw_payload
 from ._source import close_source, iterate
-from ._types import raw_payload
 from .errors import ConnectionLost, MessageTooBig, ProtocolError
 from .limits import Limits
-from .transport import ConnectionInfo, Transport
+from .stats import PeerStats
+from .transport import ConnectionInfo, Traffic, Transport
 
 __all__ = ["RawConnection", "RawMessage"]
 
@@ -30,9 +31,6 @@ RawMessage: TypeAlias = str | bytes
 """A text message or a binary one."""
 
 Pieces: TypeAlias = Iterable[RawMessage] | AsyncIterable[RawMessage]
-
-
-logger = logging.getLogger("wsrpc")
 
 
 class RawConnection:
@@ -46,6 +44,8 @@ class RawConnection:
     def __init__(self, transport: Transport, limits: Limits, state: PeerState, loop: Scheduler) -> None:
         self.id = secrets.token_hex(8)
         self.state = state
+        self._log = PeerLog(self.id)
+        self._log.remote = transport.info.remote
         self._transport = transport
         self._line = Line(loop)
         self._over: asyncio.Future[None] = loop.create_future()
@@ -86,6 +86,27 @@ class RawConnection:
         await asyncio.shield(self._over)
         assert self.ended is not None
         return self.ended
+
+    def _stats(self) -> PeerStats:
+        """What a server adds up; as a handler, its function runs."""
+        passed: Traffic | None = getattr(self._transport, "traffic", None)
+        return PeerStats(
+            id=self.id,
+            uptime=0.0,
+            messages_in=None if passed is None else passed.messages_in,
+            messages_out=None if passed is None else passed.messages_out,
+            bytes_in=None if passed is None else passed.bytes_in,
+            bytes_out=None if passed is None else passed.bytes_out,
+            unsent=self._transport.unsent,
+            slow=self._line.full,
+            dropped=0,
+            pending=0,
+            active=1,
+            waiting=0,
+            channels=0,
+            errors=self._log.errors,
+            ignored={},
+        )
 
     def _lost(self) -> None:
         if not self._over.done():
@@ -204,12 +225,13 @@ class RawConnection:
             if found or (piece.last and not given):
                 given = True
                 yield found
-                if self._pieces_of is not mine:
-                    raise RuntimeError("another message was received meanwhile: the rest of this one is gone")
             if piece.last:
                 return
+            if self._pieces_of is not mine:
+                raise RuntimeError("another message was received meanwhile: the rest of this one is gone")
 
     async def _skip_rest(self) -> None:
+        self._feed.check_alone()
         self._pieces_of = None
         while self._unfinished:
             self._unfinished = not (await self._feed.next()).last
@@ -327,6 +349,8 @@ class RawConnection:
             ValueError: the code may not be sent, or the reason has more than 123 bytes.
         """
         check_close(code, reason)
+        if self._feed.ended is not None:
+            return
         self._closing = True
         self._feed.stop()
         await self._transport.close(code, reason)
@@ -339,7 +363,7 @@ class RawConnection:
             await self.close(code, reason)
 
     async def _fail(self, code: int, reason: str) -> ConnectionLost:
-        logger.warning("closing the connection with %d: %s", code, reason, extra={"peer": self.id})
+        self._log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self._feed.stop()
         await self._transport.close(code, reason)
         return ConnectionLost(code, reason)

@@ -14,6 +14,7 @@ import msgspec
 from ._behind import Slow, check_slow
 from ._broadcast import Audience, Broadcaster, RawBroadcaster
 from ._codec import Codec
+from ._lifecycle import ends_the_task
 from ._registry import Registry, accepted
 from ._types import ChannelRef, check_name
 from .errors import RpcError
@@ -115,6 +116,8 @@ class Rooms:
     def __init__(self, registry: Registry, codec: Codec, slow: Slow, room_from: RoomFrom | None) -> None:
         if room_from is not None:
             _check_function("room_from=", ("info",), room_from)
+            if inspect.iscoroutinefunction(room_from):
+                raise TypeError(f"room_from= takes a plain function, not an async one like {room_from!r}")
         self.codec = codec
         self.slow: Slow = slow
         self._registry = registry
@@ -182,8 +185,10 @@ class Rooms:
         """See `Room.add`."""
         membership = self._membership_of(peer)
         if peer._out.broken:
-            raise peer._out._not_sent()
+            raise peer._out.not_sent()
         if peer in room._members:
+            if not by_itself:  # from now on it is the server that wants it there
+                membership.rooms[room] = False
             return
         most = peer.limits.rooms
         if len(membership.rooms) >= most:
@@ -202,8 +207,8 @@ class Rooms:
         for room in self._membership_of(peer).rooms:
             room._members.pop(peer, None)
 
-    def _membership_of(self, peer: Peer) -> Membership:
-        membership = peer._membership
+    def _membership_of(self, peer: Any) -> Membership:
+        membership = peer._membership if isinstance(peer, Peer) else None
         if membership is None or membership.of is not self:
             raise ValueError(f"{peer!r} is not a peer of this room's server")
         return membership
@@ -241,7 +246,9 @@ class Rooms:
             else:
                 return False
             return bool(await allowed if inspect.isawaitable(allowed) else allowed)
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_the_task(exc):
+                raise
             peer._log(logging.WARNING, "refused to let it join room %r:", name, exc_info=exc)
             return False
 

@@ -65,6 +65,7 @@ class Registrar(OnChannel):
 
         Raises:
             TypeError: for a signature that cannot work; the text names the parameter.
+            ValueError: the event is a method of a `Service`, or the channel is wsrpc's own.
         """
         return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered)
 
@@ -122,7 +123,8 @@ class RawRegistrar:
         messages where neither takes raw ones, this has to be registered before they connect.
 
         Raises:
-            TypeError: it is no function, or needs more arguments.
+            TypeError: it is no function of these two.
+            ValueError: a service takes every message.
         """
         self._registry.add_raw(function)
         return function

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import ssl as ssl_module
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from itertools import chain
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -25,12 +27,12 @@ from ._key import PeerState
 from ._listener import Listener, listen
 from ._listening import Listening, run
 from ._origins import Origins
-from ._outbound import check_thread
 from ._ports import Port, Ports
 from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry, accepted
 from ._roster import Roster
 from ._scheduler import LoopScheduler
+from ._sendable import check_thread
 from ._server_channel import ServerChannel
 from ._settings import make_settings
 from ._shutdown import Shutdown
@@ -42,7 +44,7 @@ from .peer import Peer
 from .raw import RawConnection
 from .rooms import Allow, Room, RoomFrom, Rooms
 from .router import RawRegistrar, Registrar, Router
-from .stats import ServerStats
+from .stats import ServerStats, Tally
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -103,11 +105,12 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._channel_name = None
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
-        self._raw = RawServing()
+        self._tally = Tally(time.monotonic())
+        self._raw = RawServing(self._tally)
         self._hosting = Hosting(self._registry, self._raw)
         self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        self._roster = Roster(self._rooms)
+        self._roster = Roster(self._rooms, self._tally)
         self._ports = Ports()
         self._shutdown = Shutdown(self._entrance, self._roster, self._raw, self._ports, self._limits.close_timeout)
         self._thread: int | None = None
@@ -267,8 +270,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
         It may refuse with ``handshake.reject(...)``, and say what the connection is to be; see `Handshake`. Whatever
         else it raises is logged, and refuses with 500; so does what it leaves that cannot be sent. It runs after the
-        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. There is one for
-        a server: another one replaces it, with a warning.
+        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. What it returns
+        does not matter, but for False, which is taken for such a mistake. There is one for a server: another one
+        replaces it, with a warning.
 
         Raises:
             TypeError: this is no function of a handshake.
@@ -289,6 +293,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             TypeError: this is no async function.
             ValueError: there is one already, or a service.
         """
+        if self._hosting.entries:
+            name = self._hosting.entries[0].cls.__qualname__
+            raise ValueError(f"serve_raw takes every connection whole, and {name} is to have them: use another Server")
         self._raw.use(function)
         return function
 
@@ -304,7 +311,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
 
         Raises:
-            TypeError: this is no service, or a method's signature cannot work; the text names the parameter.
+            TypeError: this is no service, it does nothing, or a method's signature cannot work; the text names the
+                parameter.
             ValueError: an event has a handler already, or another service has the whole connection.
         """
         self._hosting.add(service, factory, channel)
@@ -317,6 +325,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     async def handshake(self, handshake: Handshake) -> None:
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
+
+        Cancelling is safe, and cancels the `on_handshake` function: nothing is kept of the request.
 
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
@@ -355,7 +365,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
 
         With `serve_raw` it is given to that function, which goes on when this returns. ``handshake`` is the one that
-        `Server.handshake` let pass. Cancelling leaves the connection with its peer.
+        `Server.handshake` let pass. Cancelling leaves the connection with its peer, or drops it while a service's
+        factory runs.
 
         Raises:
             ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory refused; the connection
@@ -373,11 +384,16 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             state = PeerState() if handshake is None else handshake.state
             return self._raw.accept(transport, state, settings.limits, self._scheduler)
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
+        peer._log.on_error = self._tally.failed
         if handshake is not None:
             peer.state = handshake.state
             peer.principal = handshake.principal
         if self._hosting.entries:
-            await self._hosting.attach(peer, transport)
+            try:
+                await self._hosting.attach(peer, transport)
+            except ConnectionLost as exc:
+                self._roster.turned_away(peer, exc.code)
+                raise
             if self._shutdown.begun:
                 raise await self._turned_away(transport)
         await self._roster.admit(peer, transport)
@@ -405,6 +421,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
         if self._roster or self._raw.connections:
             check_thread(self._thread, "server.close()")
+        self._hosting.close(CloseCode.SERVICE_RESTART, CLOSING)
         await self._shutdown.close(drain)
 
     # ------------------------------------------------------------ for operators
@@ -416,7 +433,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     def stats(self) -> ServerStats:
         """What this server has done and is doing: a snapshot, summed at the call, in microseconds for each peer."""
-        return self._roster.stats(healthy=self.healthy, refused=dict(self._entrance.refused))
+        there = chain((peer.stats() for peer in self._roster), self._raw.stats())
+        refused = dict(self._entrance.refused)
+        return self._tally.sum(time.monotonic(), there, healthy=self.healthy, refused=refused)
 
     # ------------------------------------------------------------ everybody
 

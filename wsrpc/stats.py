@@ -59,9 +59,9 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool
     """`Server.healthy`."""
     peers: int
-    """Connections now."""
+    """Connections now, raw ones included."""
     accepted: int
-    """Connections in all."""
+    """Connections in all, also those that ``room_from`` or a service's factory refused."""
     refused: dict[int, int]
     """Opening handshakes that the rule of origins or `on_handshake` refused, in all, by HTTP status."""
     closed: dict[int, int]
@@ -102,8 +102,14 @@ class Tally:
         self.accepted = 0
         self._closed: Counter[int] = Counter()
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
-        self._errors = self._dropped = 0
+        self._dropped = 0
+        self.errors = 0
+        """Those of connections that are over, too: `close` handlers run then, for one."""
         self._ignored: Counter[str] = Counter()
+
+    def failed(self) -> None:
+        """There is one more line at ERROR."""
+        self.errors += 1
 
     def left(self, last: PeerStats, code: int) -> None:
         """A connection is over; ``last`` is what can be said of it."""
@@ -112,14 +118,13 @@ class Tally:
         self._messages_out += last.messages_out or 0
         self._bytes_in += last.bytes_in or 0
         self._bytes_out += last.bytes_out or 0
-        self._errors += last.errors
         self._dropped += last.dropped
         self._ignored.update(last.ignored)
 
     def sum(self, now: float, peers: Iterable[PeerStats], *, healthy: bool, refused: dict[int, int]) -> ServerStats:
         """The whole, with those of ``peers`` that are connected. Plain sums, since there may be ten thousand."""
         messages_in, messages_out = self._messages_in, self._messages_out
-        bytes_in, bytes_out, errors, dropped = self._bytes_in, self._bytes_out, self._errors, self._dropped
+        bytes_in, bytes_out, dropped = self._bytes_in, self._bytes_out, self._dropped
         count = unsent = slow = pending = active = waiting = channels = 0
         ignored = Counter(self._ignored)
         for peer in peers:
@@ -134,7 +139,6 @@ class Tally:
             active += peer.active
             waiting += peer.waiting
             channels += peer.channels
-            errors += peer.errors
             dropped += peer.dropped
             if peer.ignored:
                 ignored.update(peer.ignored)
@@ -156,6 +160,6 @@ class Tally:
             active=active,
             waiting=waiting,
             channels=channels,
-            errors=errors,
+            errors=self.errors,
             ignored=dict(ignored),
         )

@@ -69,19 +69,20 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """Messages and bytes that a transport has carried; bytes as they are on the line, with what frames them."""
+    """Messages and bytes that a transport has carried; bytes as they are on the line, with what frames them, or None
+    where the library does not show that."""
 
     messages_in: int = 0
     messages_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
+    bytes_in: int | None = 0
+    bytes_out: int | None = 0
 
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(
             self.messages_in + other.messages_in,
             self.messages_out + other.messages_out,
-            self.bytes_in + other.bytes_in,
-            self.bytes_out + other.bytes_out,
+            None if self.bytes_in is None or other.bytes_in is None else self.bytes_in + other.bytes_in,
+            None if self.bytes_out is None or other.bytes_out is None else self.bytes_out + other.bytes_out,
         )
 
 

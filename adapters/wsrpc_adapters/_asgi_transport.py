@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMa
 from types import coroutine
 from typing import Any
 
-from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits, Receiver
+from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits, Receiver, Traffic
 from wsrpc.adapting import StallWatch, check_close
 
 __all__ = ["AsgiTransport", "Event", "Receive", "Send"]
@@ -51,9 +51,11 @@ class AsgiTransport:
         self._receiving_paused = False
         self._held: asyncio.Future[None] | None = None
         self._reading = False
+        self._received = 0
         # Out.
         self._out: deque[tuple[bytes, bool]] = deque()
         self._parts: list[bytes] = []
+        self._sent = 0
         self._handed = 0
         self._unsent = 0
         self._gathered = 0
@@ -99,6 +101,10 @@ class AsgiTransport:
     def unsent(self) -> int:
         return self._unsent
 
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self._received, self._sent, None, None)
+
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
         if self._full:
@@ -118,6 +124,7 @@ class AsgiTransport:
     def send(self, payload: bytes, text: bool = True, /) -> None:
         self._check_open()
         size = len(payload) + FRAME
+        self._sent += 1
         self._out.append((payload, text))
         self._handed += size
         self._unsent += size
@@ -208,6 +215,7 @@ class AsgiTransport:
     def _deliver(self, payload: bytes, text: bool) -> None:
         if self._dropped or (self._closing is not None and self._closing[0] == CloseCode.MESSAGE_TOO_BIG):
             return
+        self._received += 1
         if len(payload) > self.largest:
             self._begin_close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes, the limit is {self.largest}")
         elif self._receiver is not None:

@@ -16,7 +16,7 @@ from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport
 
 from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits
 from wsrpc.adapting import Framer, Heartbeat, StallWatch, check_close
-from wsrpc.transport import Receiver
+from wsrpc.transport import Receiver, Traffic
 
 __all__ = ["PicowsTransport"]
 
@@ -39,6 +39,7 @@ class _Tap(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         transport = self._transport
+        transport._read += nbytes
         if transport._deaf:
             return  # picows still has room for it in its buffer, again and again, as it is not told
         transport._reading = True
@@ -109,6 +110,8 @@ class PicowsTransport(WSListener):
         """Done when the connection is over."""
         self.written = 0
         """Bytes handed over for writing."""
+        self._read = self._received = self._sent = 0
+        """Bytes that came in; messages that came in, and that were handed over."""
 
     @property
     def connection(self) -> WSTransport:
@@ -129,6 +132,10 @@ class PicowsTransport(WSListener):
     @property
     def unsent(self) -> int:
         return self._gathered + self._tcp.get_write_buffer_size()
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self._received, self._sent, self._read, self.written)
 
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
@@ -157,6 +164,7 @@ class PicowsTransport(WSListener):
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if not self._open:
             raise ConnectionLost(*(self._said or self._cause), "not_sent")
+        self._sent += 1
         self._frame(self._out, payload, text)
         self._gathered += len(payload) + 2
         if self._gathered >= self._piece:
@@ -172,6 +180,7 @@ class PicowsTransport(WSListener):
         self._flush()
         kind = CONTINUATION if self._sending_pieces else TEXT if text else BINARY
         self._sending_pieces = not last
+        self._sent += last
         self._ws.send(kind, payload, last)
         self._count(payload)
 
@@ -261,7 +270,8 @@ class PicowsTransport(WSListener):
 
     def _count(self, payload: bytes) -> None:
         """A frame that picows has written."""
-        self.written += len(payload) + (6 if self._client else 2)
+        size = len(payload)
+        self.written += size + (2 if size < 126 else 4 if size < 65536 else 10) + 4 * self._client
         if self._tcp.is_closing():
             self._open = False
 
@@ -326,6 +336,7 @@ class PicowsTransport(WSListener):
             if not self._deaf:
                 self._look_at(kind, frame)
             return
+        self._received += 1
         plain.receive(frame.get_payload_as_bytes(), kind is TEXT)
 
     def _look_at(self, kind: WSMsgType, frame: WSFrame) -> None:
@@ -347,6 +358,7 @@ class PicowsTransport(WSListener):
             self._take_data(kind, payload, bool(frame.fin))
 
     def _take_data(self, kind: WSMsgType, payload: bytes, fin: bool) -> None:
+        self._received += fin
         if self._parts is None:
             self._parts_text = kind is TEXT
             if fin:

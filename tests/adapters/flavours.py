@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from aiohttp import web
-from asgi_exempt import HYPERCORN, UVICORN
 from asgi_servers import SERVERS
+from hosts import Asgi, AsgiHypercorn
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from websockets.server import ServerProtocol
 
@@ -32,6 +33,8 @@ PATIENCE = 8.0
 BOUNDS_FRAMES = hasattr(ServerProtocol(), "max_fragment_size")
 """Whether this is a version of websockets with a bound for frames; where not, messages are put together."""
 
+OF_WEBSOCKETS = {} if BOUNDS_FRAMES else {"pieces in": "the message comes whole; its size is bounded as ever"}
+
 Early = Sequence[tuple[int, bytes]]
 """Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
 
@@ -40,14 +43,8 @@ class Flavour(ABC):
     """One way to get a transport."""
 
     name: str
-    exempt: Mapping[str, str] = {}
-    """Tests of the contract that do not fit, by name, and why."""
-    pieces_in: bool = True
-    """Whether the frames of a message are handed on as they come."""
-    pieces_out: bool = True
-    """Whether a piece of a message is a frame of its own."""
-    pauses: bool = True
-    """Whether `pause_receiving` slows the other side down."""
+    cannot: Mapping[str, str] = {}
+    """What its library cannot do, by the names of `hosts.ABILITIES`, each with what happens instead."""
 
     def __repr__(self) -> str:
         return self.name
@@ -159,7 +156,7 @@ class WebsocketsDials(Dials):
     """The default transport, as the dialing side."""
 
     name = "websockets-dials"
-    pieces_in = BOUNDS_FRAMES
+    cannot = OF_WEBSOCKETS
 
     async def dial(self, url: str, limits: Limits) -> Transport:
         return await dial(url, limits=limits)
@@ -169,7 +166,7 @@ class WebsocketsAccepts(Accepts):
     """The default transport, as the accepting side."""
 
     name = "websockets-accepts"
-    pieces_in = BOUNDS_FRAMES
+    cannot = OF_WEBSOCKETS
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
@@ -198,13 +195,10 @@ class Accepting(Server):
 class AsgiAccepts(Accepts):
     """The transport of `wsrpc_adapters.asgi`."""
 
-    pieces_in = False
-    pieces_out = False
-
-    def __init__(self, server: str, exempt: Mapping[str, str]) -> None:
-        self.name = f"asgi-{server}"
-        self.exempt = exempt
-        self._serving = SERVERS[server]
+    def __init__(self, host: Asgi) -> None:
+        self.name = host.name
+        self.cannot = host.cannot
+        self._serving = SERVERS[host.name.removeprefix("asgi-")]
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
@@ -321,9 +315,19 @@ FLAVOURS: list[Flavour] = [
     AiohttpAccepts(),
     PicowsDials(),
     PicowsAccepts(),
-    AsgiAccepts("uvicorn", UVICORN),
-    AsgiAccepts("hypercorn", HYPERCORN),
+    AsgiAccepts(Asgi()),
+    AsgiAccepts(AsgiHypercorn()),
     Memory(),
 ]
 
 OVER_SOCKETS: list[OverSockets] = [flavour for flavour in FLAVOURS if isinstance(flavour, OverSockets)]
+
+
+def able(ability: str) -> pytest.MarkDecorator:
+    """Run a test with every flavour over sockets that has ``ability``; another, which is `unable`, tests the others."""
+    return pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if ability not in each.cannot], ids=repr)
+
+
+def unable(ability: str) -> pytest.MarkDecorator:
+    """Run a test with every flavour that does not have ``ability``: what happens instead."""
+    return pytest.mark.parametrize("flavour", [each for each in OVER_SOCKETS if ability in each.cannot], ids=repr)

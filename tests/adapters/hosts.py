@@ -31,11 +31,18 @@ ABILITIES: dict[str, str] = {
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "what a client sends before the answer to its handshake is kept",
     "answered close": "a close is clean only if the other side answered it",
-    "half-read message": "a drop in the middle of a message is seen as such",
     "pieces in": "a large message can be read piece by piece",
     "pieces out": "a large message can be sent piece by piece",
     "close code": "a `close` handler is told the other side's code and reason",
     "pause": "reading stops while a raw handler is slow",
+    "written together": "what is sent in answer to one read is written together",
+    "read together": "messages that arrive together are handled together",
+    "violation": "what breaks the rules of RFC 6455 closes with 1002 or 1007, and the server is told",
+    "before a violation": "messages that arrive together with what breaks the rules are handled",
+    "too large": "a message that is too large is refused before it has come",
+    "half-closed": "whoever has ended its sending, and reads nothing, is dropped after `close_timeout`",
+    "abort": "a dropped connection ends without a Close frame",
+    "bytes": "`Peer.stats` counts bytes, not messages alone",
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` are kept",
 }
 """What a host may be unable to do."""
@@ -113,9 +120,13 @@ class Asgi(Host):
         "compression": "the ASGI server decides, for all: uvicorn's `ws_per_message_deflate`, which is on by default",
         "early": "the ASGI server drops it; RFC 6455 forbids a client to send it",
         "answered close": "uvicorn ends at once, without waiting for an answer, and the close counts as clean",
-        "half-read message": "nothing is told of it but that the connection dropped",
         "pieces in": "the whole message comes at once; its size is bounded by `ws_max_size`, then by `Limits.message`",
         "pieces out": "pieces are kept, and leave as one message with the last one",
+        "written together": "each message is a write of its own: ASGI has no way to send two",
+        "before a violation": "uvicorn forgets those that came in the same read",
+        "too large": "the ASGI server refuses what is larger than its own limit, wsrpc the rest when it has come",
+        "half-closed": "`Limits.stall` drops it: uvicorn does not tell",
+        "bytes": "None: ASGI does not show what is on the line",
         "heartbeat": "the ASGI server pings: uvicorn's `ws_ping_interval` and `ws_ping_timeout`, 20 s each by default",
     }
 
@@ -126,15 +137,22 @@ class Asgi(Host):
             await server.close()
 
 
+OF_UVICORN = ("answered close", "before a violation", "half-closed")
+"""What other ASGI servers can do."""
+
+
 class AsgiHypercorn(Asgi):
     """`wsrpc_adapters.asgi`, under hypercorn."""
 
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        **{name: text for name, text in Asgi.cannot.items() if name != "answered close"},
+        **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
         "early": "hypercorn answers 400; RFC 6455 forbids a client to send it",
         "compression": "hypercorn compresses for every client that offers it",
         "pieces in": "the whole message comes at once; `websocket_max_message_size`, then `Limits.message` bound it",
+        "read together": "hypercorn hands on ten messages at most, and then the next",
+        "violation": "hypercorn drops the connection: 1006",
+        "abort": "hypercorn closes with 1011",
         "close code": "always 1006, not clean: hypercorn keeps the code to itself",
         "heartbeat": "hypercorn pings with `websocket_ping_interval`, not by default, and waits for no answer",
     }

@@ -37,10 +37,13 @@ async def test_pause_and_resume(flavour: Flavour) -> None:
     async with flavour.stalled(LIMITS) as (transport, go_on):
         recorder = Recorder.of(transport)
         await fill(transport, recorder)
-        assert transport.unsent > LIMITS.high_water
+        pauses = recorder.log.count("pause_sending")
+        if "written together" not in flavour.cannot:  # there each message may fill the line for a turn
+            assert pauses == 1
+        assert recorder.paused and transport.unsent > LIMITS.high_water
         go_on()
         await recorder.until(lambda: not recorder.paused)
-        assert recorder.log.count("pause_sending") == recorder.log.count("resume_sending") == 1
+        assert recorder.log.count("pause_sending") == recorder.log.count("resume_sending") == pauses
         assert transport.unsent <= LIMITS.high_water
         assert recorder.wrong == []
 

@@ -396,8 +396,8 @@ async def test_200_clients_in_the_midst_of_calls_lose_not_one() -> None:
     async with old.listen() as first, new.listen() as second:
 
         async def use() -> None:
-            urls, moved = iter([first.url, second.url]), asyncio.Event()
-            client = Client(lambda: next(urls), limits=LIMITS, reconnect=AT_ONCE)
+            moved = asyncio.Event()
+            client = Client(lambda: first.url if old.healthy else second.url, limits=LIMITS, reconnect=AT_ONCE)
             client.on("close", lambda peer, info: codes.append(info.code))
             client.on_reconnect(lambda info: moved.set())
             async with client:

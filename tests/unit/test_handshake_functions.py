@@ -125,6 +125,25 @@ def test_another_one_replaces_it_with_a_warning(caplog: pytest.LogCaptureFixture
 # ---------------------------------------------------------------- those that fail
 
 
+async def no(handshake: Handshake) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("function", [lambda handshake: False, no])
+async def test_false_lets_nobody_in_and_the_log_says_how_to_refuse(
+    function: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = gated(function)
+    async with server.listen() as listener:
+        assert (await refusal(server, listener.url)).status == 500
+    assert "call handshake.reject(401, ...) to refuse" in caplog.text
+
+
+async def test_anything_else_that_it_returns_does_not_matter() -> None:
+    async with connect(gated(lambda handshake: handshake.state.setdefault("by", None))) as client:
+        assert await client.request("echo", 1) == 1
+
+
 def cancelled() -> BaseException:
     return asyncio.CancelledError("of something else")
 

@@ -151,6 +151,11 @@ async def later(handshake: Handshake) -> bool:
     return False
 
 
+def test_what_decides_nothing_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="origins= is a list, a function of the handshake, or ANY_ORIGIN; got 5"):
+        Server(origins=5)  # type: ignore[arg-type]
+
+
 def test_an_async_one_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="plain function"):
         Server(origins=later)

@@ -10,7 +10,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Context, Handshake, Key, Peer, PeerState, Reconnect, Server
+from wsrpc import Client, Context, Handshake, HandshakeRejected, Key, Peer, PeerState, Reconnect, Server
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -112,6 +112,27 @@ async def test_handlers_see_what_on_handshake_left() -> None:
     async with connect(server, path="/?name=ada") as one, connect(server, path="/?name=bob") as other:
         assert await one.request("who") == ["ada", "ada", None, 5, "('user', 'ada')"]
         assert (await other.request("who"))[0] == "bob"
+
+
+async def test_a_state_of_ones_own_is_taken_over_if_it_is_a_mapping(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    given: Any = {"age": 36, NAME: "ada"}
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        handshake.state = given
+
+    async with connect(server):
+        [peer] = server.peers
+        peer.state[NAME] = "bob"
+        assert list(peer.state.items()) == [("age", 36), ("name", "bob")]
+        assert given == {"age": 36, "name": "ada"}
+    given = None
+    with pytest.raises(HandshakeRejected) as refused:
+        async with connect(server):
+            pass
+    assert refused.value.status == 500
+    assert "handshake.state is a mapping, got NoneType" in caplog.text
 
 
 async def test_without_a_handshake_nobody_is_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,24 @@ def test_a_copy_is_checked_like_the_original() -> None:
         Limits().replace(depth=0)
     with pytest.raises(ValueError, match=r"Limits\.hard_cap"):
         Limits(hard_cap=-5)
+
+
+def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
+    wrong: Any
+    for field in DEFAULTS.keys() - {"timeout", "ping_interval", "ping_timeout"}:
+        for wrong in (None, "7", True):
+            with pytest.raises(
+                TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds), got {wrong!r}$"
+            ):
+                Limits(**{field: wrong})
+    for wrong in (1.5, float("inf")):
+        with pytest.raises(TypeError, match=r"^Limits\.message is a whole number, got "):
+            Limits(message=wrong)
+    with pytest.raises(TypeError, match=r"^Limits\.timeout is a number of seconds, or None, got '5'$"):
+        Limits(timeout="5")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^Limits\.stall is a duration of more than 0 seconds, got nan$"):
+        Limits(stall=float("nan"))
+    assert Limits(stall=5, timeout=None, drain=float("inf")).stall == 5
 
 
 def test_each_bound_says_what_it_is() -> None:

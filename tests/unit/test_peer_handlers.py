@@ -796,6 +796,13 @@ async def test_handler_context_is_around_each_handler() -> None:
     assert log == ["enter sync", "sync", "exit sync", "enter fail", "exit fail"]
 
 
+def test_a_handler_context_that_is_no_function_is_refused() -> None:
+    with pytest.raises(TypeError, match="handler_context= is a function of the context, got 5"):
+        Server(handler_context=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="handler_context="):
+        Server().handler_context = "soon"  # type: ignore[assignment]
+
+
 async def test_handler_context_can_be_a_timeout() -> None:
     scopes: list[asyncio.Timeout] = []
     loop = asyncio.get_running_loop()

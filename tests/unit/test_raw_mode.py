@@ -77,7 +77,7 @@ async def test_what_the_protocol_knows_and_what_wsrpc_says_is_not_raw() -> None:
 @pytest.mark.parametrize("codec", [None, MsgpackCodec()])
 async def test_text_that_is_not_utf8_closes_the_connection(codec: Any) -> None:
     server = Server(codec=codec)
-    server.on_raw(lambda: None)
+    server.on_raw(lambda peer, message: None)
     _, transport = await scripted(server)
     assert transport._receiver is not None
     transport._receiver.receive(b"hi \xff", True)
@@ -139,12 +139,12 @@ async def test_what_it_raises_is_told_to_error_handlers_and_the_log(
     if is_async:
 
         @server.on_raw
-        async def raw() -> None:
+        async def raw(peer: Peer, message: str | bytes) -> None:
             raise KeyError("here")
     else:
 
         @server.on_raw
-        def raw() -> None:
+        def raw(peer: Peer, message: str | bytes) -> None:
             raise KeyError("here")
 
     _, transport = await scripted(server)
@@ -187,7 +187,7 @@ async def test_a_peer_s_own_function_goes_before_the_server_s() -> None:
     await server.close()
 
 
-@pytest.mark.parametrize("function", [None, 5, lambda a, b, c: None])
+@pytest.mark.parametrize("function", [None, 5, lambda: None, lambda message: None, lambda a, b, c: None])
 def test_what_cannot_be_called_so_is_refused(function: Any) -> None:
     for registrar in (Server(), Client()):
         with pytest.raises(TypeError, match="on_raw"):

@@ -12,7 +12,7 @@ from leftovers import turns_until
 from raw_driver import raw_serving
 from raw_websocket import CLOSE, TEXT, raw_client
 
-from wsrpc import ConnectionLost, Handshake, Limits, RawConnection, RpcError, Server
+from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, RawConnection, RpcError, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -212,3 +212,20 @@ def test_there_is_one_for_a_server() -> None:
     server.serve_raw(echo)
     with pytest.raises(ValueError, match="echo"):
         server.serve_raw(echo)
+
+
+async def test_closing_what_is_over_does_not_change_how_it_ended() -> None:
+    ended: asyncio.Future[CloseInfo | None] = asyncio.get_running_loop().create_future()
+
+    async def serve(connection: RawConnection) -> None:
+        before = await connection.wait_closed()
+        await connection.close(4000, "mine")
+        ended.set_result(before if connection.ended == before else None)
+
+    async with raw_serving(serve) as (_, raw):
+        await raw.send(raw.close_frame(4001, "theirs"))
+        await raw.next_of(CLOSE)
+        raw.drop()
+        info = await ended
+    assert info is not None
+    assert (info.code, info.reason, info.user_closed) == (4001, "theirs", False)

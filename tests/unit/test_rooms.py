@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -260,6 +261,15 @@ async def test_no_home_room() -> None:
         for one in (peer, ear.client.peer):
             with pytest.raises(RuntimeError, match="room_from="):
                 _ = one.home_room
+
+
+async def test_room_from_is_not_async() -> None:
+    async def room_from(info: ConnectionInfo) -> str:
+        return "red"
+
+    wrong: Any = room_from
+    with pytest.raises(TypeError, match=r"^room_from= takes a plain function, not an async one like <function "):
+        Server(room_from=wrong)
 
 
 @pytest.mark.parametrize("room", [None, ""])

@@ -10,7 +10,20 @@ from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import BadArguments, Client, KeepLatest, Limits, Peer, RemoteError, Router, RpcError, Server, UnknownEvent
+from wsrpc import (
+    BadArguments,
+    CallNext,
+    Client,
+    Context,
+    KeepLatest,
+    Limits,
+    Peer,
+    RemoteError,
+    Router,
+    RpcError,
+    Server,
+    UnknownEvent,
+)
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -268,3 +281,51 @@ async def test_a_validator_that_forgets_to_answer(caplog: pytest.LogCaptureFixtu
     async with connect(server) as client:
         assert await ask(client, "join", "a") == "not allowed"
     assert messages(caplog) == []
+
+
+async def test_a_validator_that_fails_by_a_cancelled_error_says_no_more_than_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def waits_for_what_was_cancelled(peer: Peer) -> bool:
+        waiting = asyncio.get_running_loop().create_future()
+        waiting.cancel()
+        return bool(await waiting)
+
+    server = Server()
+    server.room("prices", allow=waits_for_what_was_cancelled)
+    async with connect(server) as client:
+        assert await ask(client, "join", "prices") == "not allowed"
+    assert messages(caplog) == ["refused to let it join room 'prices':"]
+
+
+async def test_a_client_does_not_leave_where_the_server_has_put_it_after_it_had_joined() -> None:
+    server = Server()
+    server.on_join(lambda peer, room: True)
+    async with connect(server) as client:
+        [peer] = server.peers
+        assert await ask(client, "join", "watched") is None
+        server.room("watched").add(peer)
+        assert await ask(client, "join", "watched") is None
+        assert await ask(client, "leave", "watched") == "not allowed"
+        assert peer in server.room("watched")
+
+
+async def test_closing_the_channel_does_not_end_joining() -> None:
+    server = Server()
+    server.on_join(lambda peer, room: True)
+    seen: list[str] = []
+
+    @server.of("rooms").use
+    async def look(ctx: Context, call_next: CallNext) -> object:
+        seen.append(ctx.event)
+        return await call_next(ctx)
+
+    async with connect(server) as client:
+        assert await ask(client, "join", "a") is None
+        server.of("rooms").close()
+        assert await ask(client, "join", "b") is None
+        [peer] = server.peers
+        peer.of("rooms").close()
+        assert await ask(client, "leave", "a") is None
+        assert [room.name for room in peer.rooms] == ["b"]
+    assert seen == ["join"]  # what the user has put there is gone

@@ -210,6 +210,14 @@ class Greedy(Service):
     def __init__(self, a: int, b: int) -> None: ...
 
 
+class Forgotten(Service):
+    def say(self, text: str) -> None: ...
+
+
+class Sits(Service):
+    def serve(self, connection: RawConnection) -> None: ...
+
+
 def untyped(peer: Peer):  # type: ignore[no-untyped-def]
     return Talk()
 
@@ -232,7 +240,9 @@ def wrong(peer: Peer) -> str:
         (Selfless, TypeError, "a method takes self first"),
         (Broken, TypeError, "Broken.say.*'text'"),
         (Hidden, TypeError, "Hidden.say is a handler in a base class, and here None"),
-        (Greedy, TypeError, "add_service"),
+        (Greedy, TypeError, r"add_service: the function is called with \(peer\), but .*Greedy.* takes \(a: 'int'"),
+        (Forgotten, TypeError, "Forgotten does nothing: put @wsrpc.method on its handlers"),
+        (Sits, TypeError, "Sits.serve is to be async"),
     ],
 )
 def test_what_add_service_refuses(service: Any, error: type[Exception], text: str) -> None:
@@ -264,6 +274,10 @@ def test_what_cannot_be_together() -> None:
     server.on_raw(lambda peer, message: None)
     with pytest.raises(ValueError, match="there is an on_raw function"):
         server.add_service(Sink)
+    server = Server()
+    server.add_service(Sink)
+    with pytest.raises(ValueError, match="a service's on_message takes every message"):
+        server.on_raw(lambda peer, message: None)
     with pytest.raises(ValueError, match="it has no channel"):
         Server().add_service(Sink, channel="talk")
 

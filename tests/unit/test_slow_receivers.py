@@ -15,7 +15,7 @@ from raw_websocket import TEXT, RawPeer, raw_client
 from test_server_emit import Ear, audience, line_of
 
 import wsrpc._broadcast
-from wsrpc import KeepLatest, Limits, Peer, QueueFull, Server
+from wsrpc import EmitReport, KeepLatest, Limits, Peer, QueueFull, Server
 from wsrpc.testing import MemoryTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -133,7 +133,7 @@ async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
 
 async def test_a_key_function_that_fails_shows_before_anybody_is_slow() -> None:
     server = Server(slow=KeepLatest(lambda text: [text]))
-    with pytest.raises(TypeError, match="unhashable"):
+    with pytest.raises(TypeError, match=r"the key of KeepLatest has to be hashable, .*; got \["):
         await server.emit("say", "x")
     with pytest.raises(TypeError, match="positional argument"):
         await server.emit("say")
@@ -152,12 +152,23 @@ async def test_close_is_the_default_and_lets_it_wait_up_to_the_hard_cap() -> Non
 async def test_what_waits_is_bounded_however_small_it_is() -> None:
     async with one_slow(slow="drop_oldest") as (server, _, peer, _):
         for _ in range(1000):
-            await server.send_raw(b"")
+            await server.send_raw("")
         assert peer._binding.behind is not None
         assert len(peer._binding.behind) == LIMITS.behind // ENTRY
         # One message waits even if it is larger than all.
         assert (await server.emit("say", "z" * 50_000)).sent == 1
         assert len(peer._binding.behind) == 1
+
+
+async def test_the_latest_that_does_not_fit_in_the_place_of_the_one_before_is_reported_as_dropped() -> None:
+    async with one_slow(slow=KeepLatest(lambda text: text[0])) as (server, ear, peer, line):
+        for text in ("a", "b"):
+            assert await server.emit("say", text) == EmitReport(1)
+        report = await server.emit("say", "a" * LIMITS.behind)
+        assert (report.sent, report.dropped) == (0, 1)
+        assert peer.dropped == 2  # and the one before it
+        line.release()
+        assert [await ear.heard.get() for _ in range(2)] == ["x" * 2000, "b"]
 
 
 async def test_what_is_awaited_does_not_overtake() -> None:

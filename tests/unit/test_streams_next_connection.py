@@ -82,7 +82,7 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
         channel.emit_nowait("line", 1)
     with pytest.raises(ChannelClosed):
         await channel.request("line", 1)
-    assert len(d.peer._out._outbox) == 0
+    assert len(d.peer._out.kept) == 0
     d.peer._binding.lose(d.transport.closed)
     d.assert_empty()
 

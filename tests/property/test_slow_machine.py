@@ -1,0 +1,163 @@
+"""One peer whose line fills and drains as it likes, in rooms of every slow policy, and whatever else is sent to it.
+
+Whatever happens: what must have no gaps has none, nothing comes twice or out of order (by key, where the latest is
+kept), what waits is bounded, and every message was either sent or counted as dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+import wsrpc._broadcast
+from wsrpc import KeepLatest, Limits, Peer, Server
+from wsrpc.testing import ScriptedTransport
+
+BEHIND = 2000
+POLICIES: dict[str, Any] = {
+    "all": "close",
+    "newest": "drop_newest",
+    "oldest": "drop_oldest",
+    "latest": KeepLatest(lambda number, key, padding: key),
+}
+
+
+class Narrow(ScriptedTransport):
+    """A line that is full after ``room`` messages more."""
+
+    room = 10**6
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        super().send(payload, text)
+        self.room -= 1
+        if self.room == 0:
+            self.pause()
+
+    def drained(self, room: int) -> None:
+        self.room = room
+        self.resume()
+
+
+class SlowMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.emitted: dict[str, list[tuple[int, int]]] = {name: [] for name in (*POLICIES, "direct")}
+        self.heard: dict[str, list[tuple[int, int]]] = {name: [] for name in self.emitted}
+        self.left_out = 0
+        self.number = 0
+        self.waiting: list[asyncio.Task[None]] = []
+        self.run(self.begin())
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(coroutine)
+
+    async def begin(self) -> None:
+        self.server = Server(limits=Limits(behind=BEHIND, ping_interval=None), extensions=False)
+        self.line = Narrow()
+        peer = await self.server.accept(self.line)
+        assert isinstance(peer, Peer)
+        self.peer = peer
+        for name, slow in POLICIES.items():
+            self.server.room(name, slow=slow).add(peer)
+
+    def next(self, name: str, key: int) -> int:
+        self.number += 1
+        self.emitted[name].append((self.number, key))
+        return self.number
+
+    @rule(
+        name=st.sampled_from(list(POLICIES)), key=st.integers(0, 2), size=st.sampled_from([0, 300, BEHIND, 3 * BEHIND])
+    )
+    def emit(self, name: str, key: int, size: int) -> None:
+        number = self.next(name, key)
+        report = self.run(self.server.room(name).emit(name, number, key, "x" * size))
+        assert report.errors == ()
+        assert report.sent + report.dropped == 1
+
+    @rule(key=st.integers(0, 2))
+    def emit_directly(self, key: int) -> None:
+        async def begin() -> None:
+            number = self.next("direct", key)
+            self.waiting.append(asyncio.get_running_loop().create_task(self.peer.emit("direct", number, key, "")))
+            await asyncio.sleep(0)
+
+        self.run(begin())
+
+    @rule(room=st.integers(1, 4))
+    def drain(self, room: int) -> None:
+        async def main() -> None:
+            self.line.drained(room)
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        self.run(main())
+        self.hear()
+
+    @rule()
+    def fill(self) -> None:
+        self.run(self.paused())
+
+    async def paused(self) -> None:
+        self.line.pause()
+
+    def hear(self) -> None:
+        for message in self.line.take():
+            name, number, key, _ = message["a"]
+            self.heard[name].append((number, key))
+
+    @invariant()
+    def what_waits_is_bounded(self) -> None:
+        behind = self.peer._binding.behind
+        if behind is not None:
+            size = sum(len(payload) + 256 for payload, _ in behind._messages.values())
+            assert behind._bytes == size
+            assert size <= BEHIND or len(behind) == 1
+            assert not len(behind) or self.peer.stats().slow
+
+    def teardown(self) -> None:
+        try:
+            self.check()
+        finally:
+            self.run(self.server.close())
+            self.runner.close()
+
+    def check(self) -> None:
+        self.drain(10**6)
+        while self.waiting or not self.heard_all():
+            self.drain(10**6)
+            self.waiting = [task for task in self.waiting if not task.done()]
+        missing = 0
+        for name, emitted in self.emitted.items():
+            heard = self.heard[name]
+            assert sorted(set(heard)) == sorted(heard), "twice"
+            assert set(heard) <= set(emitted)
+            missing += len(emitted) - len(heard)
+            if name in ("all", "direct"):
+                assert heard == emitted
+            elif name != "latest":
+                assert heard == sorted(heard)
+            else:
+                for key in range(3):
+                    of_key = [number for number, its in heard if its == key]
+                    assert of_key == sorted(of_key)
+        assert self.peer.dropped == missing
+
+    def heard_all(self) -> bool:
+        behind = self.peer._binding.behind
+        return behind is None or not len(behind)
+
+
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.0)
+
+
+TestSlowMachine = SlowMachine.TestCase
+TestSlowMachine.settings = settings(stateful_step_count=40, deadline=None)

@@ -1,0 +1,74 @@
+"""Emitting to many: what would reach the wrong ones, and what nobody could mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from leftovers import nothing_left as nothing_left
+from websockets.asyncio.client import connect as open_websocket
+
+from wsrpc import Client, KeepLatest, PeerError, Server
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def test_binary_messages_are_not_sent_where_they_would_be_taken_for_the_protocol() -> None:
+    server = Server()
+    server.on("ping", lambda: "pong")
+    forged: list[object] = []
+    async with server.listen() as listener, Client(listener.url) as client, open_websocket(listener.url) as plain:
+        client.on("forged", forged.append)
+        assert await client.request("ping") == "pong"  # MessagePack is agreed on by now
+        data = msgspec.msgpack.encode({"a": ["forged", 1]})
+        for report in await server.send_raw(data), await server.send_raw(bytearray(data)):
+            assert report.sent == 1
+            [error] = report.errors
+            assert "binary messages are MessagePack with this peer" in str(error)
+            assert isinstance(error, PeerError) and error.peer.connected
+            assert await plain.recv() == data
+        assert (await server.send_raw("text")).sent == 2
+        assert await client.request("ping") == "pong"
+        assert forged == []
+        assert len(server.peers) == 2
+
+
+async def test_skip_is_a_peer_or_everybody_would_get_it() -> None:
+    server = Server()
+    async with connect(server):
+        [peer] = server.peers
+        room = server.room("lobby")
+        room.add(peer)
+        for skip in (peer.id, [peer], True):
+            wrong: Any = skip
+            for sending in (
+                server.emit("x", skip=wrong),
+                server.of("chat").emit("x", skip=wrong),
+                room.emit("x", skip=wrong),
+                room.send_raw("x", skip=wrong),
+            ):
+                with pytest.raises(TypeError, match=r"^skip= is the peer that does not get it, got "):
+                    await sending
+        assert (await server.emit("x", skip=peer)).sent == 0
+
+
+@pytest.mark.parametrize("wrong", ["ada", None, 5])
+async def test_a_member_is_a_peer(wrong: Any) -> None:
+    room = Server().room("lobby")
+    for change in (room.add, room.discard):
+        with pytest.raises(ValueError, match=f"^{wrong!r} is not a peer of this room's server$"):
+            change(wrong)
+
+
+async def test_a_key_of_keep_latest_is_a_plain_function() -> None:
+    async def later(*args: object) -> int:
+        return 1
+
+    wrong: Any
+    for wrong in ("symbol", 5, later):
+        with pytest.raises(
+            TypeError, match=r"^KeepLatest\(key\) takes a plain function of the event's arguments, got "
+        ):
+            KeepLatest(wrong)

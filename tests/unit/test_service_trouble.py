@@ -1,0 +1,232 @@
+"""`Service`: what must not get past a factory or `on_open`, and who else may have the messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import pytest
+from core_driver import messages
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed
+
+import wsrpc
+from wsrpc import CloseInfo, Limits, Peer, RawConnection, Router, Server, Service
+from wsrpc.testing import connect, memory_transports
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Vault(Service):
+    """Guarded, or so it is hoped, by `on_open`."""
+
+    reached = 0
+    ended: list[CloseInfo]
+
+    def __init__(self) -> None:
+        self.ended = []
+
+    @wsrpc.method
+    def take(self) -> None:
+        type(self).reached += 1
+
+    def on_close(self, info: CloseInfo) -> None:
+        self.ended.append(info)
+
+
+class Other(Service):
+    @wsrpc.method
+    def other(self) -> None:
+        """Nothing."""
+
+
+async def cancelled() -> None:
+    """What waits for a task that somebody else has cancelled."""
+    waiting = asyncio.get_running_loop().create_future()
+    waiting.cancel()
+    await waiting
+
+
+@pytest.mark.parametrize("where", ["factory", "on_open"])
+async def test_a_guard_that_fails_by_a_cancelled_error_lets_nobody_in(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[Vault] = []
+
+    class Guarded(Vault):
+        async def on_open(self) -> None:
+            if where == "on_open":
+                await cancelled()
+
+    async def make(peer: Peer) -> Guarded:
+        if where == "factory":
+            await cancelled()
+        made.append(Guarded())
+        return made[-1]
+
+    server = Server()
+    server.add_service(Guarded, make)
+    async with server.listen() as listener, open_websocket(listener.url) as websocket:
+        with suppress(ConnectionClosed):  # so soon
+            await websocket.send('{"a":["take"],"i":1}')
+        await websocket.wait_closed()
+        assert (websocket.close_code, websocket.close_reason) == (1011, "internal error")
+    assert Guarded.reached == 0
+    assert [len(vault.ended) for vault in made] == ([1] if where == "on_open" else [])
+    [text] = messages(caplog, logging.ERROR)
+    assert "failed" in text and where in text
+
+
+async def serve(connection: RawConnection) -> None:
+    """Nothing."""
+
+
+class Listening(Service):
+    def on_message(self, message: str | bytes) -> None:
+        """Nothing."""
+
+
+class Reading(Service):
+    def on_json(self, value: int) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("service", [Vault, Listening, Reading])
+async def test_a_connection_goes_to_a_raw_function_or_to_a_service(service: type[Service]) -> None:
+    server = Server()
+    server.serve_raw(serve)
+    with pytest.raises(ValueError, match=r"^this server's connections go to <function serve at .*> already, whole$"):
+        server.add_service(service)
+    server = Server()
+    server.add_service(service)
+    expected = (
+        f"^serve_raw takes every connection whole, and {service.__qualname__} is to have them: use another Server$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        server.serve_raw(serve)
+
+
+async def test_a_handler_does_not_take_the_place_of_a_method() -> None:
+    server = Server()
+    server.add_service(Vault)
+    server.add_service(Other, channel="side")
+    router = Router()
+    router.on("take", print)
+    for register in (
+        lambda: server.on("take", lambda: None),
+        lambda: server.of("side").on("other", lambda: None),
+        lambda: server.include(router),
+    ):
+        with pytest.raises(ValueError, match=r"^'(take|other)' is a method of a service, .*: take another name for "):
+            register()
+    server.of("side").on("take", lambda: "another event")
+    server.on("take", None)
+    server.on("take", lambda: "that was removed")
+
+
+@pytest.mark.parametrize(("service", "style"), [(Listening, "on_message"), (Reading, "on_json")])
+async def test_a_raw_function_does_not_take_a_services_messages(service: type[Service], style: str) -> None:
+    server = Server()
+    server.add_service(service)
+    with pytest.raises(ValueError, match=f"^a service's {style} takes every message: there is none left for "):
+        server.on_raw(print)
+
+
+async def test_a_server_that_closes_does_not_wait_for_factories(caplog: pytest.LogCaptureFixture) -> None:
+    asked = asyncio.Event()
+
+    async def make(peer: Peer) -> Vault:
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+        return Vault()
+
+    server = Server(limits=Limits(open_handlers=3600.0))
+    server.add_service(make)
+    async with server.listen() as listener, open_websocket(listener.url) as websocket:
+        await asked.wait()
+        async with asyncio.timeout(8):
+            await server.close()
+        await websocket.wait_closed()
+        assert (websocket.close_code, websocket.close_reason) == (1012, "the server is closing")
+    assert messages(caplog) == []
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+async def test_each_connection_of_a_peer_that_is_bound_again_ends_once(slowly: bool) -> None:
+    told: list[object] = []
+
+    class Desk(Service):
+        async def on_open(self) -> None:
+            told.append("open")
+            if slowly:
+                await asyncio.sleep(0)
+
+        def on_close(self, info: CloseInfo) -> None:
+            told.append(info.code)
+
+    class Plain(Service):
+        def on_close(self, info: CloseInfo) -> None:
+            told.append(-info.code)
+
+    server = Server()
+    server.add_service(Desk)
+    server.add_service(Plain)
+    async with connect(server):
+        [peer] = server.peers
+    await turns_until(lambda: len(told) == 3)
+    ours, theirs = memory_transports()
+    peer.bind(ours)
+    await peer.wait_opened()
+    await peer.close(4001)
+    await turns_until(lambda: len(told) == 6)
+    assert told == ["open", -1000, 1000, "open", -4001, 4001]
+    del theirs
+
+
+class Serving(Service):
+    async def serve(self, connection: RawConnection) -> None:
+        await connection.receive()
+
+
+@pytest.mark.parametrize("service", [Vault, Serving])
+async def test_an_object_serves_one_connection(service: type[Service], caplog: pytest.LogCaptureFixture) -> None:
+    shared = service()
+    server = Server()
+    server.add_service(service, lambda: shared)
+    async with server.listen() as listener, open_websocket(listener.url):
+        async with open_websocket(listener.url) as other:
+            await other.wait_closed()
+            assert (other.close_code, other.close_reason) == (1011, "internal error")
+    assert f"the factory of {service.__qualname__} made what <" in caplog.text
+    assert " has: make one for each" in caplog.text
+
+
+async def test_an_on_open_that_takes_too_long_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Vault):
+        async def on_open(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    server = Server(limits=Limits(open_handlers=0.01))
+    server.add_service(Slow)
+    server.add_service(Other)
+    async with connect(server) as client:
+        await client.request("take")
+    [text] = messages(caplog)
+    assert text.startswith(f"the handler of 'open' {Slow.__qualname__}.on_open has not finished within 0.01 s: ")
+
+
+async def test_what_does_not_fit_on_json_is_said_of_it() -> None:
+    class Sums(Service):
+        def on_json(self, value: list[int]) -> None:
+            """Nothing."""
+
+    told: asyncio.Queue[object] = asyncio.Queue()
+    server = Server()
+    server.add_service(Sums)
+    server.on("error", lambda peer, error: told.put_nowait(error))
+    async with server.listen() as listener, open_websocket(listener.url) as websocket:
+        await websocket.send('{"a":1}')
+        assert str(await told.get()) == "on_json(): argument 'value' (1st): expected array, got object"

@@ -1,0 +1,121 @@
+"""Messages that are kept for a connection, and who waits for that with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from ._close import CloseInfo
+from ._codec import Codec
+from ._messages import Event, Raw, Request
+from ._outbox import Outbox, Told
+from ._requests import Pending, Requests
+from ._scheduler import Scheduler
+from ._session import Session
+from .errors import ConnectionLost, MessageTooBig
+from .limits import Limits
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """What one peer sends on its next connection, or on this one when the `open` handlers are done.
+
+    It is encoded when it comes, as nothing is negotiated on that connection yet. What is ``bound`` is for the present
+    connection, or not sent at all. ``warn`` writes a line into the log, of events whose sender was told that they wait.
+    """
+
+    __slots__ = ("_codec", "_loop", "_outbox", "_requests", "_warn", "on_put")
+
+    def __init__(
+        self, codec: Codec, limits: Limits, loop: Scheduler, requests: Requests, warn: Callable[..., None]
+    ) -> None:
+        self._codec = codec
+        self._loop = loop
+        self._requests = requests
+        self._warn = warn
+        self._outbox = Outbox(limits.offline, limits.offline_bytes)
+        self.on_put: Callable[[], None] | None = None
+        """Told of each message that comes."""
+
+    def __len__(self) -> int:
+        return len(self._outbox)
+
+    def put(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> int:
+        """Keep ``message`` and return its ticket, for `take_back`.
+
+        Raises:
+            QueueFull: too much is kept already.
+        """
+        if isinstance(message, Raw):
+            ticket = self._outbox.put(message.payload, told, bound=bound, text=message.text)
+        else:
+            ticket = self._outbox.put(self._codec.encode(message), told, bound=bound)
+        if self.on_put is not None:
+            self.on_put()
+        return ticket
+
+    def put_request(self, message: Event | Request | Raw, pending: Pending, bound: bool) -> None:
+        """The same for a request."""
+        pending.ticket = self.put(message, partial(self._request_left, pending), bound=bound)
+
+    def _request_left(self, pending: Pending, error: Exception | None) -> None:
+        if error is None:
+            self._requests.was_sent(pending)
+        else:
+            self._requests.fail(pending, error)
+
+    async def put_and_wait(self, message: Event | Request | Raw) -> None:
+        """Send an event when the present connection's `open` handlers are done, or not at all."""
+        left: asyncio.Future[Exception | None] = self._loop.create_future()
+
+        def told(error: Exception | None) -> None:
+            if not left.done():
+                left.set_result(error)
+
+        ticket = self.put(message, told, bound=True)
+        try:
+            error = await left
+        except asyncio.CancelledError:
+            self._outbox.remove(ticket)  # unless it has left in this very turn
+            raise
+        if error is not None:
+            raise error
+
+    def take_back(self, ticket: int) -> None:
+        """Forget a message, if it has not left."""
+        self._outbox.remove(ticket)
+
+    # ------------------------------------------------------------ what becomes of it
+
+    def flush(self, session: Session, largest: int, too_big: Callable[[bytes], MessageTooBig]) -> None:
+        """Send everything, in order, but what is larger than ``largest`` bytes."""
+        text = self._codec.text
+        for ticket, payload in self._outbox.larger_than(largest):
+            error = too_big(payload)
+            if not self._outbox.refuse(ticket, error):
+                self._warn("an event that waited for a connection was not sent: %s", error)
+        self._outbox.flush(lambda payload, raw: session.send(payload, text if raw is None else raw))
+
+    def refuse_bound(self, why: ConnectionLost) -> None:
+        """What was to leave on this connection or not at all will not."""
+        for ticket in self._outbox.bound():
+            error = ConnectionLost(why.code, why.reason, "not_sent")  # one for each that raises it
+            if not self._outbox.refuse(ticket, error):
+                self._warn("an event that waited for the `open` handlers was not sent: %s", error)
+
+    def discard(self, info: CloseInfo) -> None:
+        """No connection will come: requests that wait for one fail, events are lost and the log says so."""
+        self.discard_requests(info)
+        lost = self._outbox.clear()
+        if lost:
+            self._warn("%d events that waited for a connection were not sent", lost)
+
+    def discard_requests(self, info: CloseInfo) -> None:
+        """Requests that wait for a connection fail."""
+        for pending in self._requests.all():
+            if not pending.sent:
+                if pending.ticket is not None:
+                    self._outbox.remove(pending.ticket)
+                self._requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
