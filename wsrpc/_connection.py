@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.protocol import CLOSED, OPEN, Event
+from websockets.protocol import OPEN, Event
 
 from ._close import CloseCode
 from ._health import Health
@@ -216,14 +216,6 @@ class _Pushing(Connection):
         self.heartbeat.stop()
         self.stall_watch.stop()
         self.wsrpc._connection_lost(exc)
-        # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
-        del self.wsrpc, self.heartbeat, self.stall_watch
-        _forget_parser(self.protocol)
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        # The library closes each connection once more when its handler is done, by an exception that nobody sees.
-        if self.protocol.state is not CLOSED or not self.connection_lost_waiter.done():
-            await super().close(code, reason)
 
     # ------------------------------------------------------------ writing
 
@@ -304,6 +296,14 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self.requested()
         super().connection_lost(exc)
+        # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
+        del self.wsrpc, self.heartbeat, self.stall_watch
+        _forget_parser(self.protocol)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        # The library closes each connection once more when its handler is done, by an exception that nobody sees.
+        if hasattr(self, "wsrpc"):  # it is not lost
+            await super().close(code, reason)
 
     def _much_came(self, seconds: float) -> None:
         if not self._turns.take(seconds) and self.wsrpc._hold_back():
@@ -327,7 +327,15 @@ def _is_between_messages(protocol: Any) -> bool:
         and not protocol.debug  # the library is to log each frame
         and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
         and getattr(protocol, "current_size", getattr(protocol, "cur_size", "unknown")) is None
+        and _waits_in(getattr(protocol, "parser", None)) == "at_eof"
     )
+
+
+def _waits_in(parser: Any) -> str:
+    """Where the library waits for more: in a frame, whose head it takes out of its buffer, or between two."""
+    while (inner := getattr(parser, "gi_yieldfrom", None)) is not None:
+        parser = inner
+    return getattr(parser, "__name__", "")
 
 
 def _forget_parser(protocol: Any) -> None:

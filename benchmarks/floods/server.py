@@ -38,7 +38,7 @@ class Lateness:
     def _start(self) -> None:
         self._worked = time.thread_time()
         self._due = self._loop.time() + EVERY
-        self._loop.call_at(self._due, self._look)
+        self._timer = self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
         late, worked = self._loop.time() - self._due, time.thread_time() - self._worked
@@ -46,8 +46,14 @@ class Lateness:
         self._start()
 
     def take(self) -> list[float]:
+        """What was seen since the last time."""
         seen, self._seen = sorted(self._seen), []
         return seen or [0.0]
+
+    def go_on(self) -> None:
+        """What was done until now does not count."""
+        self._timer.cancel()
+        self._start()
 
 
 def holds(peers: int, late: list[float]) -> str:
@@ -109,6 +115,7 @@ async def main(kind: str, open_timeout: float) -> None:
         while await loop.run_in_executor(None, sys.stdin.readline):
             late = lateness.take()
             print(holds(peers(), late), flush=True)
+            lateness.go_on()
 
 
 if __name__ == "__main__":

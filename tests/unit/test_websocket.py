@@ -225,6 +225,22 @@ async def test_who_sends_on_and_on_learns_that_nobody_is_there(who: str) -> None
                 await send_on_and_on()
 
 
+@pytest.mark.parametrize("cut", range(1, 16))
+async def test_a_control_frame_that_comes_in_two_pieces_is_taken_whole(cut: int) -> None:
+    server = Server(limits=Limits(close_timeout=1.0))
+    server.on("echo", lambda value: value)
+    async with server.listen() as listener, raw_client(listener.port) as raw:
+        # A mask, and under it a payload, that look like the head of a text message.
+        ping = b"\x89\x8a" + b"\x81\x85" * 7
+        [peer] = server.peers
+        before = peer.stats().bytes_in or 0
+        await raw.send(ping + ping[:cut])
+        await turns_until(lambda: peer.stats().bytes_in == before + len(ping) + cut)
+        await raw.send(ping[cut:] + raw.frame(TEXT, '{"i":1,"a":["echo",7]}'))
+        answer = await raw.next_of(TEXT)
+        assert answer.payload == b'{"i":1,"d":7}'
+
+
 async def test_who_pings_on_and_on_and_reads_nothing_is_dropped_at_the_hard_cap() -> None:
     server = Server(limits=Limits(high_water=10_000, hard_cap=1_000_000, ping_interval=None, stall=60))
     ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
