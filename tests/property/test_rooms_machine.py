@@ -88,6 +88,7 @@ class RoomLife(RuleBasedStateMachine):
                 guest.line.abort()
             else:
                 guest.line.release()
+                await self.turns()  # what waited for the line leaves only now, and a close would not wait for it
             await guest.client.close()
             await self.turns()
 
