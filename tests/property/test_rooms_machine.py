@@ -149,7 +149,7 @@ class RoomLife(RuleBasedStateMachine):
             assert name not in guest.rooms
             assert len(guest.rooms) == MOST
         else:
-            guest.rooms.setdefault(name, False)
+            guest.rooms[name] = False  # from now on it stays until the server lets it go
 
     @precondition(lambda self: self.guests)
     @rule(which=some, name=names)
