@@ -20,6 +20,7 @@ FLOORS: list[list[str]] = [
         "_close",
         "_convert",
         "_frames",
+        "_headers",
         "_health",
         "_introspect",
         "_key",

@@ -92,7 +92,6 @@ class Agreement:
         if self._agreed:
             self._out.say(write_control(Changed(announce(limits))))
 
-    @property
     def binary_is_free(self) -> bool:
         """Whether a binary message that is sent now, or waits for the next connection, is none of the protocol's.
 

@@ -22,8 +22,8 @@ class Line:
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
-        self._turns: OrderedDict[asyncio.Future[bool], bool] = OrderedDict()
-        """With each whether it is bound to the present connection."""
+        self._turns: OrderedDict[asyncio.Future[bool], bool] | None = None
+        """With each whether it is bound to the present connection. Most lines are never full, so most have none."""
         self._taken = False
         self.full = False
         self.overdue = False
@@ -45,10 +45,13 @@ class Line:
         having it, and so is by `reset` what is ``bound`` to the connection. Cancelling is safe.
         """
         turn: asyncio.Future[bool] = self._loop.create_future()
-        self._turns[turn] = bound
+        turns = self._turns
+        if turns is None:
+            turns = self._turns = OrderedDict()
+        turns[turn] = bound
         if first:
             self._taken = False
-            self._turns.move_to_end(turn, last=False)
+            turns.move_to_end(turn, last=False)
         if pending is not None:
             pending.turn = turn
         try:
@@ -58,7 +61,7 @@ class Line:
                 self.pass_turn()
             raise
         finally:
-            self._turns.pop(turn, None)
+            turns.pop(turn, None)
             if pending is not None:
                 pending.turn = None
 
@@ -85,8 +88,9 @@ class Line:
         One by one as ever, or what is sent right after the drop would overtake those that waited.
         """
         self.full = self.overdue = False
-        for turn in [turn for turn, bound in self._turns.items() if bound]:
-            del self._turns[turn]
+        turns = self._turns or OrderedDict[asyncio.Future[bool], bool]()
+        for turn in [turn for turn, bound in turns.items() if bound]:
+            del turns[turn]
             if not turn.done():
                 turn.set_result(False)
         self.wake()

@@ -21,12 +21,13 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from ._connection import WebSocketServerConnection, library_options
+from ._headers import JoinedHeaders
 from ._health import Health
 from ._turns import Turns
 from .errors import HandshakeRejected
 from .handshake import Handshake
 from .limits import Limits
-from .websocket import WebSocketTransport, address, joined_headers
+from .websocket import WebSocketTransport, address
 
 __all__ = ["Listener", "listen"]
 
@@ -125,7 +126,7 @@ async def listen(
             return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
         handshake = connection.asked = Handshake(
             request.path,
-            joined_headers(request.headers),
+            JoinedHeaders(request.headers),
             remote=address(connection.remote_address),
             local=address(connection.local_address),
             secure=ssl is not None,
@@ -163,6 +164,7 @@ async def listen(
         connection.wsrpc.info = connection.asked.connection_info(connection)
         await accept(connection.wsrpc, connection.asked)
         del connection.asked  # the peer has what it needs of it
+        connection.response = None  # nobody asks what was answered, and a kilobyte for each connection is much
         await connection.wait_closed()
 
     opening = Opening()

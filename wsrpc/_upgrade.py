@@ -24,10 +24,11 @@ from websockets.typing import Subprotocol
 
 from ._connection import LIBRARY_LOGGER, _Pushing
 from ._dial import parse_url
+from ._headers import JoinedHeaders
 from .handshake import Handshake
 from .limits import Limits
 from .transport import ConnectionInfo
-from .websocket import WebSocketTransport, address, joined_headers
+from .websocket import WebSocketTransport, address
 
 __all__ = ["ClientUpgrade", "ServerUpgrade"]
 
@@ -129,7 +130,7 @@ class ClientUpgrade:
         connection.request, connection.response = self._request, response
         asked = Handshake(
             self._request.path,
-            joined_headers(self._request.headers),
+            JoinedHeaders(self._request.headers),
             remote=address(transport.get_extra_info("peername")),
             local=address(transport.get_extra_info("sockname")),
             subprotocols=[self._protocol.subprotocol] if self._protocol.subprotocol else [],

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
+from ._headers import JoinedHeaders
 from ._key import PeerState
 from .errors import HandshakeRejected
 from .limits import Limits
@@ -54,7 +55,9 @@ class Handshake:
         """
         self.path, _, query = target.partition("?")
         self.query: Mapping[str, str] = MappingProxyType(dict(parse_qsl(query, keep_blank_values=True)))
-        self.headers: Mapping[str, str] = MappingProxyType({name.lower(): value for name, value in headers.items()})
+        self.headers: Mapping[str, str] = headers
+        if not isinstance(headers, JoinedHeaders):
+            self.headers = MappingProxyType({name.lower(): value for name, value in headers.items()})
         self.origin = self.headers.get("origin")
         self.host = self.headers.get("host", "")
         self.remote = remote

@@ -152,7 +152,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._agreement.reader = self._intake
         self._agreement.takes_raw = lambda: own.takes_raw or shared.takes_raw
         self._agreement.silenced = self._binding.silenced
-        self._out.binary_is_free = lambda: self._agreement.binary_is_free
+        self._out.binary_is_free = self._agreement.binary_is_free
 
     def _fail(self, code: int, reason: str) -> None:
         self._binding.fail(code, reason)

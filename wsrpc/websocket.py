@@ -10,17 +10,17 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from websockets.asyncio.connection import Connection
-from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
+from ._headers import JoinedHeaders
 from ._heartbeat import Heartbeat
 from .errors import ConnectionLost
 from .transport import ConnectionInfo, Receiver, Traffic
 
-__all__ = ["WebSocketTransport", "address", "joined_headers"]
+__all__ = ["WebSocketTransport", "address"]
 
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
@@ -363,26 +363,17 @@ def _describe(connection: Connection) -> ConnectionInfo:
     request = connection.request
     assert request is not None, "the opening handshake is over"
     path, _, query = request.path.partition("?")
-    headers = joined_headers(request.headers)
+    headers = JoinedHeaders(request.headers)
     return ConnectionInfo(
         path=path,
         query=MappingProxyType(dict(parse_qsl(query, keep_blank_values=True))),
-        headers=MappingProxyType(headers),
+        headers=headers,
         origin=headers.get("origin"),
         remote=address(connection.remote_address),
         local=address(connection.local_address),
         subprotocol=connection.subprotocol,
         underlying=connection,
     )
-
-
-def joined_headers(headers: Headers) -> dict[str, str]:
-    """Each header once, in lower case, with all its values."""
-    joined: dict[str, str] = {}
-    for name, value in headers.raw_items():
-        key = name.lower()
-        joined[key] = f"{joined[key]}, {value}" if key in joined else value
-    return joined
 
 
 def address(name: Any) -> tuple[str, int] | None:
