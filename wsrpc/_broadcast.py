@@ -16,7 +16,7 @@ from ._caller import no_keywords
 from ._close import CloseCode
 from ._codec import BRACE, Codec
 from ._messages import Event, event_on
-from ._sendable import check_sending, check_thread
+from ._sendable import check_sending, check_thread, raw_payload
 from ._types import ChannelRef, OnChannel
 from .errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peer import Peer
@@ -63,7 +63,7 @@ class Raw(dict[Encode, tuple[bytes, bool]]):
     """
 
     def __init__(self, data: str | bytes, codec: Codec) -> None:
-        self.made = (data.encode(), True) if isinstance(data, str) else (bytes(data), False)
+        self.made = raw_payload(data)
         self._plain = codec.encode
 
     def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
@@ -99,9 +99,6 @@ class Audience:
 
     async def send_raw(self, data: str | bytes, skip: Peer | None) -> EmitReport:
         """See `Server.send_raw`."""
-        kind: Any = data
-        if not isinstance(kind, (str, bytes, bytearray, memoryview)):
-            raise TypeError(f"a raw message is text or bytes, got {kind!r}")
         return await self._send(Raw(data, self._codec), (self, _key(self.slow, (data,))), skip)
 
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Peer | None) -> EmitReport:

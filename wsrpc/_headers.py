@@ -1,12 +1,13 @@
-"""Headers of a request, as a mapping of text to text."""
+"""What libraries say of a request, as wsrpc says it: headers as text to text, addresses as host and port."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from websockets.datastructures import Headers
 
-__all__ = ["JoinedHeaders"]
+__all__ = ["JoinedHeaders", "address", "joined_headers"]
 
 
 class JoinedHeaders(Mapping[str, str]):
@@ -34,3 +35,17 @@ class JoinedHeaders(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Each header once, in lower case, with all its values, of a mapping whose ``items()`` may name one twice."""
+    joined: dict[str, str] = {}
+    for name, value in headers.items():
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
+def address(name: Any) -> tuple[str, int] | None:
+    """Host and port of what a library or the event loop calls an address, if it has them."""
+    return (name[0], name[1]) if name.__class__ is tuple and len(name) >= 2 else None

@@ -21,13 +21,13 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from ._connection import WebSocketServerConnection, library_options
-from ._headers import JoinedHeaders
+from ._headers import JoinedHeaders, address
 from ._health import Health
 from ._turns import Turns
 from .errors import HandshakeRejected
 from .handshake import Handshake
 from .limits import Limits
-from .websocket import WebSocketTransport, address
+from .websocket import WebSocketTransport
 
 __all__ = ["Listener", "listen"]
 

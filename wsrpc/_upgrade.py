@@ -24,11 +24,11 @@ from websockets.typing import Subprotocol
 
 from ._connection import LIBRARY_LOGGER, _Pushing
 from ._dial import parse_url
-from ._headers import JoinedHeaders
+from ._headers import JoinedHeaders, address
 from .handshake import Handshake
 from .limits import Limits
 from .transport import ConnectionInfo
-from .websocket import WebSocketTransport, address
+from .websocket import WebSocketTransport
 
 __all__ = ["ClientUpgrade", "ServerUpgrade"]
 

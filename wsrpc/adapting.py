@@ -9,6 +9,7 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 - `Framer` builds data frames, for libraries that write each message by itself and give access to the connection.
 - `ServerUpgrade` and `ClientUpgrade` make the default transport of a connection that an HTTP library has opened. That
   is the least work and the most that an adapter can offer, where the library gives its asyncio transport away.
+- `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
 - `check_close` refuses a code or a reason that may not be sent.
 """
 
@@ -16,8 +17,19 @@ from __future__ import annotations
 
 from ._close import check_close
 from ._frames import Framer
+from ._headers import address, joined_headers
 from ._heartbeat import Heartbeat, StallWatch
 from ._ports import Port
 from ._upgrade import ClientUpgrade, ServerUpgrade
 
-__all__ = ["ClientUpgrade", "Framer", "Heartbeat", "Port", "ServerUpgrade", "StallWatch", "check_close"]
+__all__ = [
+    "ClientUpgrade",
+    "Framer",
+    "Heartbeat",
+    "Port",
+    "ServerUpgrade",
+    "StallWatch",
+    "address",
+    "check_close",
+    "joined_headers",
+]

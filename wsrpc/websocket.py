@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
 from urllib.parse import parse_qsl
 
 from websockets.asyncio.connection import Connection
@@ -15,12 +14,12 @@ from websockets.protocol import OPEN
 
 from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
-from ._headers import JoinedHeaders
+from ._headers import JoinedHeaders, address
 from ._heartbeat import Heartbeat
 from .errors import ConnectionLost
 from .transport import ConnectionInfo, Receiver, Traffic
 
-__all__ = ["WebSocketTransport", "address"]
+__all__ = ["WebSocketTransport"]
 
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 
@@ -374,8 +373,3 @@ def _describe(connection: Connection) -> ConnectionInfo:
         subprotocol=connection.subprotocol,
         underlying=connection,
     )
-
-
-def address(name: Any) -> tuple[str, int] | None:
-    """Host and port of what the library calls an address, if it has them."""
-    return (name[0], name[1]) if name.__class__ is tuple and len(name) >= 2 else None

@@ -24,8 +24,9 @@ from picows import (
 from python_socks import ProxyError
 
 from wsrpc import Handshake, HandshakeRejected, Limits
+from wsrpc.adapting import address, joined_headers
 
-from ._picows_log import LOG, address, joined_headers
+from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
 
 __all__ = ["dial"]

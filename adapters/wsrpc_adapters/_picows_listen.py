@@ -20,9 +20,10 @@ from multidict import CIMultiDict
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Listening, Server
+from wsrpc.adapting import address, joined_headers
 
 from ._picows_dial import READ_BUFFER
-from ._picows_log import LOG, address, joined_headers
+from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
 
 __all__ = ["listen"]

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server, WebSocketTransport
-from wsrpc.adapting import ClientUpgrade, ServerUpgrade
+from wsrpc.adapting import ClientUpgrade, ServerUpgrade, address, joined_headers
 
 try:
     import aiohttp
@@ -70,9 +70,9 @@ def handshake_of(request: web.Request, *, limits: Limits | None = None, compress
     """What ``request`` asks for, before anybody has judged it."""
     return Handshake(
         request.raw_path,
-        _joined(request.headers),
-        remote=_address(request.transport, "peername"),
-        local=_address(request.transport, "sockname"),
+        joined_headers(request.headers),
+        remote=_address_of(request, "peername"),
+        local=_address_of(request, "sockname"),
         secure=request.secure,
         limits=limits,
         compression=compression,
@@ -173,7 +173,7 @@ async def _dial(
     except aiohttp.ClientError as exc:
         raise ConnectionError(f"no answer to the opening handshake: {exc}") from exc
     with closing(response):
-        said = {name.lower(): value for name, value in _joined(response.headers).items()}
+        said = joined_headers(response.headers)
         connection = response.connection
         if response.status != 101 or connection is None:
             body = await response.content.read(LARGEST_BODY)
@@ -202,15 +202,5 @@ class _Early:
         """Told to whoever has taken over."""
 
 
-def _joined(headers: Mapping[str, str]) -> dict[str, str]:
-    """Each header once, with all its values."""
-    joined: dict[str, str] = {}
-    for name, value in headers.items():
-        key = name.lower()
-        joined[key] = f"{joined[key]}, {value}" if key in joined else value
-    return joined
-
-
-def _address(transport: asyncio.Transport | None, name: str) -> tuple[str, int] | None:
-    found: Any = None if transport is None else transport.get_extra_info(name)
-    return (found[0], found[1]) if found.__class__ is tuple and len(found) >= 2 else None
+def _address_of(request: web.Request, name: str) -> tuple[str, int] | None:
+    return None if request.transport is None else address(request.transport.get_extra_info(name))
