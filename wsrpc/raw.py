@@ -154,13 +154,15 @@ class RawConnection:
 
     async def _gather(self, first: Piece, max_size: int | None) -> bytes:
         """The whole of a message that comes in pieces."""
-        parts = bytearray(first.payload)
+        piece, parts = first, bytearray(first.payload)
         while True:
-            self._unfinished = True
+            self._unfinished = not piece.last
             if max_size is not None and len(parts) > max_size:
                 raise _too_big(len(parts), max_size)
             if len(parts) > self._largest:
                 raise await self._fail(CloseCode.MESSAGE_TOO_BIG, f"more than {self._largest} bytes")
+            if piece.last:
+                return bytes(parts)
             try:
                 piece = await self._feed.next()
             except BaseException:
@@ -168,13 +170,6 @@ class RawConnection:
                 self._feed.put_back(Piece(bytes(parts), first.text, False))
                 raise
             parts += piece.payload
-            if piece.last:
-                self._unfinished = False
-                if max_size is not None and len(parts) > max_size:
-                    raise _too_big(len(parts), max_size)
-                if len(parts) > self._largest:
-                    raise await self._fail(CloseCode.MESSAGE_TOO_BIG, f"more than {self._largest} bytes")
-                return bytes(parts)
 
     async def receive_text(self, *, max_size: int | None = None) -> str:
         """The next message, which is to be text; see `receive`.
