@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from raw_websocket import CLOSE, PING, TEXT, raw_client
 
 from wsrpc import (
@@ -165,7 +166,7 @@ async def test_an_async_open_may_too() -> None:
 
     @server.on("open")
     async def opened(peer: Peer) -> None:
-        await asyncio.sleep(0.01)  # its client is welcomed meanwhile
+        await turns_until(lambda: not peer._out.plain)  # its client is welcomed meanwhile
         if peer.info.path == "/large":
             peer.limits = peer.limits.replace(message=10_000)
 

@@ -146,7 +146,6 @@ async def test_cancelling_receive_loses_nothing_not_even_in_the_midst_of_a_messa
         await raw.send(raw.frame(TEXT, "one ", fin=False), raw.frame(CONT, "two ", fin=False))
         receiving = asyncio.create_task(connection.receive())
         await turns_until(lambda: connection._unfinished)
-        await asyncio.sleep(0.01)
         receiving.cancel()
         await asyncio.wait([receiving])
         await raw.send(raw.frame(CONT, "three"))

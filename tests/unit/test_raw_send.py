@@ -111,14 +111,17 @@ async def test_a_message_that_cannot_be_finished_closes_with_1011() -> None:
 
 
 async def test_a_message_that_is_cancelled_midway_closes_with_1011_but_not_before_its_first_piece() -> None:
+    asked = asyncio.Event()
+
     async def endless(first: str) -> AsyncIterator[str]:
         if first:
             yield first
+        asked.set()
         await asyncio.Event().wait()
 
     async with raw_connection() as (connection, raw):
         sending = asyncio.create_task(connection.send(endless("")))
-        await asyncio.sleep(0.01)
+        await asked.wait()
         sending.cancel()
         await asyncio.wait([sending])
         sending = asyncio.create_task(connection.send(endless("one")))
