@@ -125,7 +125,7 @@ class _Pushing(Connection):
             protocol.max_message_size, protocol.max_fragment_size = None, size
             self.unframer.largest = size
         else:
-            setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", size)
+            protocol.max_message_size = size
             self.unframer.largest = _largest(protocol)
 
     # ------------------------------------------------------------ what the library and asyncio tell
@@ -326,7 +326,7 @@ def _is_between_messages(protocol: Any) -> bool:
         and not protocol.extensions
         and not protocol.debug  # the library is to log each frame
         and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
-        and getattr(protocol, "current_size", getattr(protocol, "cur_size", "unknown")) is None
+        and getattr(protocol, "current_size", "unknown") is None
         and _waits_in(getattr(protocol, "parser", None)) == "at_eof"
     )
 
@@ -348,5 +348,5 @@ def _forget_parser(protocol: Any) -> None:
 
 def _largest(protocol: Any) -> int:
     """The largest message that may be taken past the library."""
-    largest: int | None = getattr(protocol, "max_message_size", getattr(protocol, "max_size", 0))
+    largest: int | None = getattr(protocol, "max_message_size", 0)
     return sys.maxsize if largest is None else largest

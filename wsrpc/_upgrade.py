@@ -17,6 +17,7 @@ from websockets.extensions.permessage_deflate import (
     enable_client_permessage_deflate,
     enable_server_permessage_deflate,
 )
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, Protocol
 from websockets.server import ServerProtocol
@@ -36,6 +37,27 @@ NOT_THEIRS = ("host", "authorization")
 """Headers that an HTTP client makes of the URL by itself."""
 
 
+class _Framing(Protocol):
+    """The library's, but a Close frame in the midst of a fragmented message is a Close frame.
+
+    It may come there (RFC 6455, section 5.4), and whoever sends it has given the message up; the library takes it for a
+    violation. aiohttp answers it, and a connection must not become worse by being taken over.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+class _Server(_Framing, ServerProtocol):
+    pass
+
+
+class _Client(_Framing, ClientProtocol):
+    pass
+
+
 class ServerUpgrade:
     """The answer to a request, and the transport that comes of it.
 
@@ -49,7 +71,7 @@ class ServerUpgrade:
             return None if handshake.subprotocol is None else Subprotocol(handshake.subprotocol)
 
         self._handshake = handshake
-        self._protocol = ServerProtocol(
+        self._protocol = _Server(
             state=OPEN,  # there is no request that it should read
             extensions=enable_server_permessage_deflate(None) if handshake.compression else None,
             select_subprotocol=choose,
@@ -101,7 +123,7 @@ class ClientUpgrade:
         tls: bool = False,
     ) -> None:
         self._limits = limits or Limits()
-        self._protocol = ClientProtocol(
+        self._protocol = _Client(
             parse_url(url, tls=tls),
             state=OPEN,
             extensions=enable_client_permessage_deflate(None) if compression else None,

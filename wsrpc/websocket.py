@@ -248,9 +248,9 @@ class WebSocketTransport:
     # ------------------------------------------------------------ what the connection tells
 
     def _hand_on_pieces(self, receiver: Receiver) -> None:
-        """If it wants them. (websockets 15 has no bound for a frame alone, so messages are put together there.)"""
+        """If it wants them."""
         receive_piece: Callable[[bytes, bool, bool], None] | None = getattr(receiver, "receive_piece", None)
-        if receive_piece is not None and hasattr(self._protocol, "max_fragment_size"):
+        if receive_piece is not None:
             self._receive_piece = receive_piece
             self._take_at_most(self._largest)
             if self._parts is not None:

@@ -405,9 +405,6 @@ class PicowsTransport(WSListener):
         except ValueError:  # picows looks at all this, too, but lets 1006 and 5000 pass
             self._refuse(CloseCode.PROTOCOL_ERROR, "a Close frame with a wrong code or reason")
             return
-        if self._parts is not None:
-            self._refuse(CloseCode.PROTOCOL_ERROR, "a Close frame in the middle of a message")
-            return
         self._close_received = True
         if not self._close_sent:
             self._said = (CloseCode.NO_STATUS if code is None else code, reason)
