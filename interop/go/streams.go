@@ -1,0 +1,165 @@
+//go:build !wrapper16
+
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	wrapper "github.com/bminer/ws-server-wrapper-go"
+)
+
+// The library has anonymous channels and no iteration. What is here does by hand what ws-wrapper's iterator protocol
+// says: the consumer emits start, the producer sends next with {value, done}, by events or by requests.
+
+type item struct {
+	Value any  `json:"value,omitempty"`
+	Done  bool `json:"done"`
+}
+
+// delivered waits until a channel may be used, which the library does not tell: before that it refuses to emit.
+func delivered(channel *wrapper.AnonymousChannel, event string, arguments ...any) error {
+	for {
+		err := channel.Emit(channel.Context(), append([]any{event}, arguments...)...)
+		if err == nil || !strings.HasSuffix(err.Error(), "not yet ready") {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// attachStreams adds the handlers whose answer is an anonymous channel.
+func (p *peers) attachStreams(on registering) {
+	on("channel_make", func(ctx context.Context) (any, error) { return p.makeChannel(ctx), nil })
+	on("channel_talk", func(ctx context.Context, n int) (any, error) {
+		channel := p.makeChannel(ctx)
+		go func() {
+			for k := range n {
+				if delivered(channel, "line", k) != nil {
+					return
+				}
+			}
+		}()
+		return channel, nil
+	})
+	on("count", func(ctx context.Context, n int) (any, error) {
+		return p.streamed(ctx, func(_ context.Context, give func(any) bool) error {
+			for k := 0; k < n && give(k); k++ {
+			}
+			return nil
+		}), nil
+	})
+	on("count_then_fail", func(ctx context.Context, n int) (any, error) {
+		return p.streamed(ctx, func(_ context.Context, give func(any) bool) error {
+			for k := 0; k < n && give(k); k++ {
+			}
+			return errors.New("the stream failed")
+		}), nil
+	})
+	on("ticks", func(ctx context.Context, ms float64) (any, error) {
+		return p.streamed(ctx, func(_ context.Context, give func(any) bool) error {
+			for k := 0; give(k); k++ {
+				time.Sleep(time.Duration(ms * float64(time.Millisecond)))
+			}
+			return nil
+		}), nil
+	})
+	on("steps", func(ctx context.Context, keys []string) (any, error) {
+		return p.streamed(ctx, func(ctx context.Context, give func(any) bool) error {
+			for _, key := range keys {
+				if err := p.answers.to(ctx, key); err != nil {
+					return err
+				}
+				if !give(key) {
+					return nil
+				}
+			}
+			return nil
+		}), nil
+	})
+	on("total", p.total)
+	on("doubled", func(ctx context.Context) (any, error) {
+		channel := p.makeChannel(ctx)
+		channel.On("next", func(got item) (any, error) {
+			if got.Done {
+				defer channel.Close()
+				return nil, channel.Emit(channel.Context(), "next", item{Done: true})
+			}
+			return nil, channel.Emit(channel.Context(), "next", item{Value: 2 * got.Value.(float64)})
+		})
+		go func() { _ = delivered(channel, "start") }()
+		return channel, nil
+	})
+}
+
+// streamed makes a channel on which items are poured once its consumer wants them.
+func (p *peers) streamed(ctx context.Context, pour func(ctx context.Context, give func(any) bool) error) *wrapper.AnonymousChannel {
+	channel, peer := p.makeChannel(ctx), indexIn(ctx)
+	channel.On("start", func() error {
+		sent := 0
+		go func() {
+			err := pour(channel.Context(), func(value any) bool {
+				if channel.Context().Err() != nil {
+					return false
+				}
+				if channel.Emit(channel.Context(), "next", map[string]any{"value": value, "done": false}) != nil {
+					return false
+				}
+				sent++
+				return true
+			})
+			if err != nil {
+				_ = channel.Abort(err)
+			} else if channel.Context().Err() == nil {
+				_ = channel.Emit(channel.Context(), "next", item{Done: true})
+				_ = channel.Close()
+			}
+			p.journal.add(entry{"kind": "stream_ended", "peer": peer, "sent": sent})
+		}()
+		return nil
+	})
+	return channel
+}
+
+// total sums up what the requestor sends.
+func (p *peers) total(ctx context.Context, list []struct {
+	Enough *float64
+	Wrong  *float64
+	Abort  bool
+}) (any, error) {
+	list = append(list, struct {
+		Enough *float64
+		Wrong  *float64
+		Abort  bool
+	}{})
+	options := list[0]
+	channel, peer := p.makeChannel(ctx), indexIn(ctx)
+	sum := 0.0 // items come as requests, one at a time
+	channel.On("next", func(got item) (any, error) {
+		if got.Done {
+			defer channel.Close()
+			return sum, nil
+		}
+		if options.Enough != nil && sum >= *options.Enough {
+			return nil, nil // it was on its way
+		}
+		p.journal.add(entry{"kind": "taken", "peer": peer, "item": got.Value})
+		value := got.Value.(float64)
+		if options.Wrong != nil && value == *options.Wrong {
+			why := errors.New("the sum is wrong")
+			if options.Abort {
+				return nil, channel.Abort(why)
+			}
+			return nil, why
+		}
+		sum += value
+		if options.Enough != nil && sum >= *options.Enough {
+			return nil, channel.Emit(channel.Context(), "stop")
+		}
+		return nil, nil
+	})
+	go func() { _ = delivered(channel, "start") }()
+	return channel, nil
+}
