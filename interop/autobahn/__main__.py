@@ -45,8 +45,8 @@ Made by `python -m interop.autobahn --wstest PROGRAM`; the suite needs Python 2.
 
 FOOT = """
 
-7.1.5 is a Close frame in the midst of a fragmented message: `websockets` answers it with 1002. On aiohttp a connection
-becomes one of the default transport once aiohttp has opened it, so there it is the same.
+7.1.5 is a Close frame in the midst of a fragmented message: `websockets` takes it for a violation, alone and under
+wsrpc. 7.1.2 is a second Close frame in one read with the first: picows answers both, alone and under wsrpc.
 """
 
 
