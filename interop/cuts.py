@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from interop.node import Agent, AgentError
+from interop.agents import Agent, AgentError
 from interop.peers import LIBRARIES, ROLES, Agents, Seen, serve
 from wsrpc import Client, CloseInfo, ConnectionLost, Peer, Reconnect, Server
 from wsrpc.testing import FaultProxy

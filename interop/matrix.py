@@ -52,10 +52,14 @@ COLUMNS = {
     "ws-server-wrapper": "ws-server-wrapper 1",
     "plain-4": "ws-wrapper 4",
     "ws-wrapper-4": "ws-wrapper 4",
+    "go-coder": "Go over coder",
+    "go-real-coder": "Go over coder",
+    "go-gorilla": "Go over gorilla",
+    "go-real-gorilla": "Go over gorilla",
 }
 """What a counterpart is called on the page, in its order. The same name: both fill one column, and have to agree."""
 
-ROLES = {"js-serves": "serves", "python-serves": "dials"}
+ROLES = {"js-serves": "serves", "go-serves": "serves", "python-serves": "dials"}
 
 WORKS, LACKS = "works", "lacks"
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from interop.node import Agent, AgentError, available_libraries, find_node
+from interop.agents import Agent, AgentError
+from interop.node import available_libraries, find_node
 
 LIBRARIES = [name for name, _ in available_libraries()]
 # Each library serves; one that can dial dials itself, and 3.x dials for the one that cannot.

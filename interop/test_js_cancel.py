@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interop.node import AgentError
+from interop.agents import AgentError
 from interop.peers import Link, until
 from wsrpc import RemoteError, RequestTimeout, RpcError, UnexpectedChannel
 

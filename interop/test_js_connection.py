@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interop.node import Agent
+from interop.agents import Agent
 from interop.peers import DIALERS, LIBRARIES, Agents, Link, listen_again_and_again, serve, text_of, until
 from wsrpc import Client, CloseInfo, ConnectionLost, Context, Limits, Peer, Reconnect, ReconnectInfo, Server, dial
 
@@ -159,7 +159,7 @@ async def test_what_javascript_sent_is_handled_before_its_close(link: Link) -> N
 
 
 @pytest.mark.parametrize("library", DIALERS)
-async def test_a_python_server_goes_away(agents: Agents, library: str) -> None:
+async def test_a_python_server_leaves(agents: Agents, library: str) -> None:
     async with agents.link(library, "python-serves") as link:
         work = await busy(link)
         await link.app.close()

@@ -95,7 +95,7 @@ async def test_aborts(each_link: Link, cell: Cell) -> None:
 
     theirs = await link.ask("talk")
     await link.call("abort_channel", channel=theirs, reason="bored, too")
-    assert await ended == "bored, too"
+    assert str(await ended) == "bored, too"
     await nothing_open(link)
 
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -40,6 +41,9 @@ type command struct {
 	AtLeast   int `json:"at_least"`
 	Anonymous bool
 	Messages  bool
+
+	Middleware any
+	ErrorProps bool `json:"error_props"`
 }
 
 // agent is what one process plays.
@@ -156,6 +160,9 @@ func (a *agent) record(c *command) (any, error) {
 }
 
 func (a *agent) set(c *command) (any, error) {
+	if c.Middleware != nil || c.ErrorProps {
+		return nil, errors.New("in Go there is no middleware, and of an error only its text is sent")
+	}
 	a.peers.showMessages(c.Messages)
 	return nil, nil
 }

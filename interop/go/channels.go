@@ -12,6 +12,9 @@ import (
 	wrapper "github.com/bminer/ws-server-wrapper-go"
 )
 
+// can is what the driver may ask of the library, beyond what all libraries have.
+var can = []string{"drops", "cancels", "anonymous"}
+
 // channelTable has the anonymous channels of all peers; the position is the key.
 type channelTable struct {
 	guard     sync.Mutex

@@ -8,6 +8,8 @@ import (
 	wrapper "github.com/bminer/ws-server-wrapper-go"
 )
 
+var can = []string{"drops", "cancels"}
+
 // Version 1.6 has no anonymous channels.
 type channelTable struct{}
 

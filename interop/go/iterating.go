@@ -49,7 +49,7 @@ func (a *agent) iterate(c *command) (any, error) {
 			return context.Cause(channel.Context())
 		}
 	})
-	if err := channel.Emit(channel.Context(), "start"); err != nil {
+	if err := channel.Emit(speaking, "start"); err != nil {
 		return ended(err)
 	}
 	for {

@@ -44,7 +44,7 @@ func main() {
 	out := &output{}
 	agent := newAgent(kind)
 	out.write(map[string]any{"ready": map[string]any{
-		"library": *socket, "version": version(), "go": runtime.Version(),
+		"library": *socket, "version": version(), "go": runtime.Version(), "can": can,
 	}})
 	lines := bufio.NewReader(os.Stdin)
 	for {

@@ -19,10 +19,15 @@ type item struct {
 	Done  bool `json:"done"`
 }
 
-// delivered waits until a channel may be used, which the library does not tell: before that it refuses to emit.
-func delivered(channel *wrapper.AnonymousChannel, event string, arguments ...any) error {
+// speaking is the context of what is sent on a channel. It is not the channel's own, whose end, coming while a message is
+// written, would end the connection.
+var speaking = context.Background()
+
+// say emits as soon as the channel may be used. The library does not tell when that is: it refuses to emit for a while
+// after the other side has heard of the channel, and may even have said start.
+func say(channel *wrapper.AnonymousChannel, event string, arguments ...any) error {
 	for {
-		err := channel.Emit(channel.Context(), append([]any{event}, arguments...)...)
+		err := channel.Emit(speaking, append([]any{event}, arguments...)...)
 		if err == nil || !strings.HasSuffix(err.Error(), "not yet ready") {
 			return err
 		}
@@ -37,7 +42,7 @@ func (p *peers) attachStreams(on registering) {
 		channel := p.makeChannel(ctx)
 		go func() {
 			for k := range n {
-				if delivered(channel, "line", k) != nil {
+				if say(channel, "line", k) != nil {
 					return
 				}
 			}
@@ -85,11 +90,11 @@ func (p *peers) attachStreams(on registering) {
 		channel.On("next", func(got item) (any, error) {
 			if got.Done {
 				defer channel.Close()
-				return nil, channel.Emit(channel.Context(), "next", item{Done: true})
+				return nil, say(channel, "next", item{Done: true})
 			}
-			return nil, channel.Emit(channel.Context(), "next", item{Value: 2 * got.Value.(float64)})
+			return nil, say(channel, "next", item{Value: 2 * got.Value.(float64)})
 		})
-		go func() { _ = delivered(channel, "start") }()
+		go func() { _ = say(channel, "start") }()
 		return channel, nil
 	})
 }
@@ -104,7 +109,7 @@ func (p *peers) streamed(ctx context.Context, pour func(ctx context.Context, giv
 				if channel.Context().Err() != nil {
 					return false
 				}
-				if channel.Emit(channel.Context(), "next", map[string]any{"value": value, "done": false}) != nil {
+				if say(channel, "next", map[string]any{"value": value, "done": false}) != nil {
 					return false
 				}
 				sent++
@@ -113,7 +118,7 @@ func (p *peers) streamed(ctx context.Context, pour func(ctx context.Context, giv
 			if err != nil {
 				_ = channel.Abort(err)
 			} else if channel.Context().Err() == nil {
-				_ = channel.Emit(channel.Context(), "next", item{Done: true})
+				_ = say(channel, "next", item{Done: true})
 				_ = channel.Close()
 			}
 			p.journal.add(entry{"kind": "stream_ended", "peer": peer, "sent": sent})
@@ -156,10 +161,10 @@ func (p *peers) total(ctx context.Context, list []struct {
 		}
 		sum += value
 		if options.Enough != nil && sum >= *options.Enough {
-			return nil, channel.Emit(channel.Context(), "stop")
+			return nil, say(channel, "stop")
 		}
 		return nil, nil
 	})
-	go func() { _ = delivered(channel, "start") }()
+	go func() { _ = say(channel, "start") }()
 	return channel, nil
 }

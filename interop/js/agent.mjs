@@ -1,4 +1,4 @@
-// A ws-wrapper peer in either role, driven by JSON lines. The commands are described in ../node.py.
+// A ws-wrapper peer in either role, driven by JSON lines. The commands are described in ../agents.py.
 //
 //   node agent.mjs --library ws-wrapper | ws-server-wrapper | ws-wrapper-4 | plain-4
 
@@ -158,5 +158,6 @@ async function obey(line) {
 const input = createInterface({ input: process.stdin, crlfDelay: Infinity })
 input.on("line", obey)
 input.on("close", () => process.exit(0))
-const can = ["cancels", "anonymous"].filter((ability) => library[ability])
+const abilities = ["cancels", "anonymous"].filter((ability) => library[ability])
+const can = ["middleware", "fields", "foreign", "codes", ...abilities]
 write({ ready: { library: library.name, version: library.version, can } })

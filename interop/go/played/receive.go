@@ -132,7 +132,7 @@ func (c *call) finish(value any, err error) error {
 	if delivered {
 		err := client.reply(c.ctx, Message{RequestID: c.id, AnonymousChannel: 1})
 		client.mutex.Lock()
-		c.made.ready = err == nil
+		c.made.ready = err == nil // the other side may have spoken on it by now, and may not be answered yet
 		client.mutex.Unlock()
 		return err
 	}

@@ -26,9 +26,11 @@ var past = time.Unix(1, 0)
 
 // ReadMessage reads text and binary alike. The end of the context is an end of the reading.
 func (c *conn) ReadMessage(ctx context.Context, msg *wrapper.Message) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(past) })
-	defer stop()
-	_, data, err := c.Conn.ReadMessage()
+	var data []byte
+	err := until(ctx, c.SetReadDeadline, func() (err error) {
+		_, data, err = c.Conn.ReadMessage()
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -42,9 +44,23 @@ func (c *conn) WriteMessage(ctx context.Context, msg *wrapper.Message) error {
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetWriteDeadline(past) })
-	defer stop()
-	return c.Conn.WriteMessage(websocket.TextMessage, data)
+	return until(ctx, c.SetWriteDeadline, func() error { return c.Conn.WriteMessage(websocket.TextMessage, data) })
+}
+
+// until interrupts what is run when the context ends. gorilla can then not go on with the connection.
+func until(ctx context.Context, deadline func(time.Time) error, run func() error) error {
+	set := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = deadline(past)
+		close(set)
+	})
+	err := run()
+	if !stop() {
+		<-set
+		_ = deadline(time.Time{})
+		return ctx.Err()
+	}
+	return err
 }
 
 // Close writes a Close frame and closes the socket, without waiting for the answer. A reason of more than 123 bytes
