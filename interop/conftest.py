@@ -1,4 +1,4 @@
-"""Fixtures of the tests against JavaScript. One event loop serves a whole run, because the agents live in it."""
+"""Fixtures of the tests against JavaScript and Go. One event loop serves a whole run, because the agents live in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import pytest_asyncio
 
 from interop.agents import Agent
 from interop.matrix import Cell, Matrix
-from interop.peers import COMBINATIONS, COMBINATIONS_4, COUNTERPARTS, Agents, Counterpart, Link, named, nothing_open
+from interop.peers import (
+    COMBINATIONS,
+    COMBINATIONS_4,
+    COUNTERPARTS,
+    GO_COMBINATIONS,
+    Agents,
+    Counterpart,
+    Link,
+    named,
+    nothing_open,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,5 +75,20 @@ async def link_4(request: pytest.FixtureRequest, agents: Agents) -> AsyncGenerat
     """A connection to what speaks as ws-wrapper 4.x, in each role; afterwards neither side has a channel left."""
     library, role = request.param
     async with agents.link(library, role) as made:
+        yield made
+        await nothing_open(made)
+
+
+@pytest.fixture(params=GO_COMBINATIONS, ids=named(GO_COMBINATIONS))
+def gopher(request: pytest.FixtureRequest) -> Counterpart:
+    """Go over each of its WebSocket libraries, in each role."""
+    found: Counterpart = request.param
+    return found
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def go_link(gopher: Counterpart, agents: Agents) -> AsyncGenerator[Link]:
+    """A connection to Go as it is by itself, from a Python that knows that it is Go; nothing is left afterwards."""
+    async with agents.link(*gopher, read_limit=0, profile="go") as made:
         yield made
         await nothing_open(made)

@@ -238,9 +238,9 @@ def text_of(thrown: dict[str, Any]) -> Any:
     return thrown["message"] if thrown["is_error"] else thrown["value"]
 
 
-def roomy(library: str) -> dict[str, int]:
-    """Fields of ``listen`` and ``connect`` for what is about anything but the size of messages."""
-    return {"read_limit": READ_LIMIT} if golang.plays(library) else {}
+def size_fields(library: str, read_limit: int) -> dict[str, int]:
+    """Fields of ``listen`` and ``connect`` that say what the other side reads; only Go takes any."""
+    return {"read_limit": read_limit} if golang.plays(library) else {}
 
 
 @asynccontextmanager
@@ -256,14 +256,14 @@ async def link_as_client(agent: Agent, url: str, **options: Any) -> AsyncGenerat
 
 
 @asynccontextmanager
-async def link_as_server(agent: Agent, **options: Any) -> AsyncGenerator[Link]:
+async def link_as_server(agent: Agent, read_limit: int = READ_LIMIT, **options: Any) -> AsyncGenerator[Link]:
     """A Python server with the agent as its client."""
     server = Server(**options)
     seen, closed = serve(server), _closed(server)
     arrived: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
     server.once("open", arrived.set_result)
     async with server.listen("127.0.0.1", 0, path="/ws") as listener:
-        js = (await agent.call("connect", url=listener.url, **roomy(agent.library)))["peer"]
+        js = (await agent.call("connect", url=listener.url, **size_fields(agent.library, read_limit)))["peer"]
         yield Link(agent, js, server, await arrived, seen, closed, listener.url)
 
 
@@ -286,32 +286,38 @@ class Agents:
 
     def __init__(self, start: Callable[[str], Awaitable[Agent]]) -> None:
         self._start = start
-        self._running: dict[str, tuple[Agent, str]] = {}
+        self._running: dict[str, tuple[Agent, dict[int, str]]] = {}
 
-    async def get(self, library: str) -> tuple[Agent, str]:
-        """The agent and its URL; a new one if a test ended the last."""
+    async def get(self, library: str, read_limit: int = READ_LIMIT) -> tuple[Agent, str]:
+        """The agent and its URL; a new one if a test ended the last. ``read_limit`` 0: Go reads what it does by itself."""
         if library in self._running:
             try:
                 await self._running[library][0].call("state")
             except AgentError:
                 del self._running[library]
         if library not in self._running:
-            agent = await self._start(library)
-            url = (await agent.call("listen", path="/ws", **roomy(library)))["url"]
-            self._running[library] = agent, url
-        return self._running[library]
+            self._running[library] = await self._start(library), {}
+        agent, urls = self._running[library]
+        if read_limit not in urls:
+            urls[read_limit] = (await agent.call("listen", path="/ws", **size_fields(library, read_limit)))["url"]
+        return agent, urls[read_limit]
 
     @asynccontextmanager
-    async def link(self, library: str, role: Role, **options: Any) -> AsyncGenerator[Link]:
+    async def link(
+        self, library: str, role: Role, *, read_limit: int = READ_LIMIT, **options: Any
+    ) -> AsyncGenerator[Link]:
         """A connection in that role; ``options`` are the Python client's or server's.
 
         Leaving checks that nothing is left of it: no request, no handler, no task.
         """
-        agent, url = await self.get(library)
+        agent, url = await self.get(library, read_limit)
         await agent.call("set", middleware=None, error_props=False)
         agent.logs.clear()
         tasks = asyncio.all_tasks()
-        block = link_as_server(agent, **options) if role == "python-serves" else link_as_client(agent, url, **options)
+        if role == "python-serves":
+            block = link_as_server(agent, read_limit, **options)
+        else:
+            block = link_as_client(agent, url, **options)
         async with block as link:
             yield link
         assert agent.logs == []

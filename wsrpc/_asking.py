@@ -14,7 +14,6 @@ from ._convert import converter
 from ._messages import Cancellation, Inbound, Request, request_on
 from ._outbound import Outbound
 from ._registry import Registry
-from ._rejections import error_from_wire
 from ._requests import MAX_REMEMBERED, Pending
 from ._retry import Retry, ask_again
 from ._sendable import check_sending
@@ -74,7 +73,7 @@ class Asker:
         if isinstance(answer, Exception):
             raise answer
         if answer.e is not UNSET:
-            raise error_from_wire(answer.e, answer.flag)
+            raise self.out.rejection_from(answer, event, len(args))
         if answer.h:
             return self._unexpected_channel(event, convert) if opens is None else pending.channel
         value: Any = None if answer.d is UNSET else answer.d

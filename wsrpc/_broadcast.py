@@ -15,6 +15,7 @@ from ._behind import Behind, KeepLatest, Slow
 from ._caller import no_keywords
 from ._close import CloseCode
 from ._codec import BRACE, Codec
+from ._go import refuse_raw
 from ._messages import Event, event_on
 from ._sendable import check_sending, check_thread, raw_payload
 from ._types import ChannelRef, OnChannel
@@ -63,6 +64,7 @@ class Raw(dict[Encode, tuple[bytes, bool]]):
     """
 
     def __init__(self, data: str | bytes, codec: Codec) -> None:
+        refuse_raw(codec)
         self.made = raw_payload(data)
         self._plain = codec.encode
 
@@ -223,6 +225,7 @@ class RawBroadcaster(Broadcaster):
 
         Raises:
             TypeError: it is neither text nor bytes, or ``skip`` is no peer.
+            ValueError: with ``profile="go"``.
             RuntimeError: in another thread than the event loop's.
         """
         return await self._audience.send_raw(data, skip)

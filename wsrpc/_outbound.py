@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +14,11 @@ from ._close import CloseCode, CloseInfo
 from ._codec import BRACE, Codec, NegotiatedCodec
 from ._context import CURRENT, Context
 from ._extension import Announced, Credit, write_control
+from ._go import largest_sent, refuse_raw, rejection_from
 from ._kept import Kept
 from ._lifecycle import State
 from ._line import Line
-from ._messages import Event, Raw, Request, event_on
+from ._messages import Event, Inbound, Raw, Request, event_on
 from ._notices import Notices
 from ._places import Places
 from ._requests import Pending, Requests
@@ -31,6 +31,7 @@ from .errors import (
     ConnectionLost,
     MessageTooBig,
     QueueFull,
+    RemoteError,
 )
 from .limits import Limits
 
@@ -61,7 +62,7 @@ class Outbound:
         self.encode: Callable[[Any], bytes] = codec.encode
         self.text: bool | None = codec.text
         """Whether messages are text; None: a negotiated codec chooses for each, and binary ones are its own."""
-        self.largest = sys.maxsize
+        self._most = self.largest = largest_sent(limits, codec)
         self.plain = True
         """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
@@ -117,7 +118,7 @@ class Outbound:
     def agree(self, codec: NegotiatedCodec | None, limits: Announced) -> None:
         """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
         self.plain = False
-        self.largest = limits.message
+        self.largest = min(limits.message, self._most)
         self.places.agree(limits)
         if codec is not None:
             self.encode = codec.encode
@@ -147,7 +148,7 @@ class Outbound:
         self.silent = False
         self.encode = self._codec.encode
         self.text = self._codec.text
-        self.largest = sys.maxsize
+        self.largest = self._most
         self.plain = True
         self.line.reset()
         if not self.requests:
@@ -245,6 +246,18 @@ class Outbound:
             # The producer may be waiting for it, and whoever reads goes on without a turn of the loop for a while.
             self._session.flush()
 
+    def check_raw(self) -> None:
+        """Refuse raw messages where the other side would close for them.
+
+        Raises:
+            ValueError: says why.
+        """
+        refuse_raw(self._codec)
+
+    def rejection_from(self, answer: Inbound, event: str, count: int) -> RemoteError:
+        """What the rejection of a request with ``count`` arguments raises."""
+        return rejection_from(answer.e, answer.flag, self._codec, event, count)
+
     def check_cap(self, payload: bytes) -> None:
         """Refuse what may not wait for room in the line.
 
@@ -263,6 +276,12 @@ class Outbound:
         return unsent > 0 and unsent + size > self._limits.hard_cap
 
     def too_big(self, payload: bytes) -> MessageTooBig:
+        if self.largest == self._most:
+            return MessageTooBig(
+                f"the message has {len(payload)} bytes encoded, and at most {self.largest} may be sent "
+                '(Limits.sent_message, 32768 with profile="go"): send less at once, as a stream of small items for '
+                "instance"
+            )
         return MessageTooBig(
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {self.largest} "
             "(its Limits.message): send less at once, as a stream of small items for instance"

@@ -35,7 +35,8 @@ class RawCaller(Caller):
             TypeError: it is neither str nor bytes.
             ValueError: binary, where binary messages are MessagePack, or may be: between two wsrpc peers neither of
                 which had an `on_raw` function when they connected. A client without one has to know, from an agreement,
-                that it is otherwise; with ``extensions=False`` there is none, and binary messages are free.
+                that it is otherwise; with ``extensions=False`` there is none, and binary messages are free. Or any,
+                with ``profile="go"``.
             RuntimeError: in another thread than the event loop's.
         """
         if offline is not None:
@@ -60,6 +61,7 @@ class RawCaller(Caller):
 
     def _check_raw(self, message: Any) -> Raw:
         check_thread(self._out.thread, "peer.send_raw(...)")
+        self._out.check_raw()
         payload, text = raw_payload(message)
         if not text and not self._out.binary_is_free():
             raise ValueError(

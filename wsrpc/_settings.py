@@ -10,7 +10,8 @@ import msgspec
 
 from ._codec import Codec, JsonCodec, NegotiatedCodec
 from ._convert import EncHook
-from ._types import Redact
+from ._go import GoCodec
+from ._types import Profile, Redact
 from .limits import Limits
 
 __all__ = ["Settings", "make_settings"]
@@ -37,6 +38,7 @@ def make_settings(
     expose_errors: bool | Callable[[BaseException], bool] = False,
     extensions: bool = True,
     log_payloads: bool | Redact = False,
+    profile: Profile | None = None,
 ) -> Settings:
     """The settings of a client or a server.
 
@@ -54,6 +56,12 @@ def make_settings(
     if not isinstance(asked, bool) and (not callable(asked) or inspect.iscoroutinefunction(asked)):
         raise TypeError(f"log_payloads= is True, False or a plain function(direction, event, args), got {asked!r}")
     codec = codec or JsonCodec(enc_hook=enc_hook)
+    if profile is not None:
+        if profile != "go":
+            raise ValueError(f'profile= is "go" (the other side is ws-server-wrapper-go) or None, got {profile!r}')
+        if type(codec) is not JsonCodec:
+            raise ValueError(f"profile={profile!r} speaks JSON in text messages, and codec= is {codec!r}: leave it out")
+        codec, extensions = GoCodec(codec), False
     # A codec of the user's own is what both ends were told to speak.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
     return Settings(codec, limits or Limits(), expose_errors, extensions, binary, log_payloads)

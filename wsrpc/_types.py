@@ -12,6 +12,7 @@ __all__ = [
     "F",
     "Offline",
     "OnChannel",
+    "Profile",
     "Redact",
     "check_name",
     "check_offline",
@@ -29,6 +30,9 @@ text, and ids begin at 1."""
 
 Offline = Literal["queue", "fail"]
 """What becomes of a message while there is no connection: it waits for the next one, or is refused."""
+
+Profile = Literal["go"]
+"""What the other side is, if it is less than ws-wrapper's description asks for."""
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
 """``redact(direction, event, args)`` gives what the log shows in place of ``args``."""

@@ -30,7 +30,7 @@ from ._scheduler import LoopScheduler
 from ._sendable import check_thread
 from ._session import Session
 from ._settings import make_settings
-from ._types import F, Offline, Redact, check_offline
+from ._types import F, Offline, Profile, Redact, check_offline
 from ._wake import WakeWatch
 from .channel import Channel
 from .errors import ConnectionLost
@@ -77,6 +77,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
             event, args)`` gives what is shown in place of ``args``, a list: direction is ``"in"`` or ``"out"``; event
             is the name (``"channel:name"`` on a named channel) of the event or request, also for its answer, which is a
             list of one, and for what is said on the anonymous channel that it opened.
+        profile: ``"go"`` where the other side is ws-server-wrapper-go, which closes the connection for what others
+            ignore: it is refused here, before it is sent. Messages have at most 32 KiB, unless `Limits.sent_message`
+            says otherwise; there are no raw messages, no extensions and no other codec. See docs/go.md.
 
     Raises:
         TypeError, ValueError: an option is of another kind, or out of its range; the URL is none.
@@ -105,6 +108,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
+        profile: Profile | None = None,
     ) -> None:
         if url is not None and transport is not None:
             raise ValueError("give a url or a transport, not both")
@@ -113,7 +117,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
         if connect_timeout is not None and not connect_timeout > 0:
             raise ValueError(f"connect_timeout= is more than 0 seconds, or None for ever; got {connect_timeout!r}")
-        settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads)
+        settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
         self._limits = settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None

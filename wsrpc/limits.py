@@ -14,7 +14,7 @@ MiB = 1024 * KiB
 
 MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"})
 """Bounds of what is kept: none at all is a choice."""
-MAY_BE_NONE = frozenset({"timeout", "ping_interval", "ping_timeout"})
+MAY_BE_NONE = frozenset({"sent_message", "timeout", "ping_interval", "ping_timeout"})
 """Of what need not be."""
 
 
@@ -29,6 +29,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     message: int = 4 * MiB
     """Inbound message, decompressed. Past it the connection closes with 1009. (websockets: 1 MiB; Socket.IO: 1 MB.)"""
+
+    sent_message: int | None = None
+    """Outbound message, encoded; a larger one raises `MessageTooBig` here. None: whatever the other side takes, as far
+    as it says so, and 32 KiB with ``profile="go"``. (coder/websocket reads that much.)"""
 
     depth: int = 64
     """Nesting of arrays and objects. Past it the connection closes with 1007. (Go's encoding/json: 10,000, which

@@ -36,7 +36,7 @@ from ._sendable import check_thread
 from ._server_channel import ServerChannel
 from ._settings import make_settings
 from ._shutdown import Shutdown
-from ._types import Redact, check_name
+from ._types import Profile, Redact, check_name
 from .errors import ConnectionLost
 from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
@@ -68,7 +68,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         trusted_proxies: addresses and networks, such as ``"10.0.0.0/8"``, whose ``X-Forwarded-For``, ``-Proto`` and
             ``-Host`` count; ``"unix"`` is whatever connects over a Unix socket. Nobody's do otherwise.
         compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
-        codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads: as for `Client`.
+        codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads, profile: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
             ``lambda ctx: asyncio.timeout(5)``.
         slow: what becomes of what is emitted to many, for a peer whose line is full: ``"close"`` lets it wait, up to
@@ -92,6 +92,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         expose_errors: bool | Callable[[BaseException], bool] = False,
         extensions: bool = True,
         log_payloads: bool | Redact = False,
+        profile: Profile | None = None,
         handler_context: HandlerContext | None = None,
         slow: Slow = "close",
         room_from: RoomFrom | None = None,
@@ -99,7 +100,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         check_slow(slow)
         self._entrance = Entrance(origins, trusted_proxies)
         self._compression = compression
-        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads)
+        self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
         self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None

@@ -35,6 +35,18 @@ async def test_another_wsrpc_side_refuses_to_send_what_is_too_big() -> None:
         assert await client.request("echo", 1) == [1]
 
 
+async def test_a_message_larger_than_may_be_sent_is_refused_here() -> None:
+    small = AMPLE.replace(sent_message=1000)
+    async with beside(small) as world, Client(world.url, limits=small, extensions=False) as client:
+        with pytest.raises(MessageTooBig, match=r"^the message has 10\d\d bytes encoded, and at most 1000 may be sent"):
+            await client.request("echo", "x" * 1000)
+        assert await client.request("echo", "x" * 900) == ["x" * 900]
+    async with beside(small) as world, raw_client(world.port) as raw:
+        await raw.send(request(raw, 1, "echo", "x" * 1000))
+        assert "at most 1000 may be sent" in (await said(raw))["e"]["message"]
+        await world.goes_on()
+
+
 @pytest.mark.parametrize("compression", [False, True])
 async def test_compression_is_off_unless_asked_for_and_what_it_hides_counts(compression: bool) -> None:
     limits = AMPLE.replace(message=1000)

@@ -15,8 +15,10 @@ ROWS = re.findall(r"^\| `(\w+)` \| ([^|]+?) \| ([^|]+?) \| ([^|]+?) \| ([^|]+?) 
 UNITS = {"KiB": 1024, "MiB": 1024 * 1024, "s": 1.0, "": 1}
 
 
-def value(text: str) -> float:
-    """``64 KiB``, ``10,000`` or ``20 s`` as the value that it stands for."""
+def value(text: str) -> float | None:
+    """``64 KiB``, ``10,000``, ``20 s`` or ``None`` as the value that it stands for."""
+    if text == "None":
+        return None
     number, _, unit = text.replace(",", "").partition(" ")
     return int(number) * UNITS[unit]
 

@@ -11,6 +11,7 @@ from wsrpc import Limits
 
 DEFAULTS = {
     "message": 4 * 1024 * 1024,
+    "sent_message": None,
     "depth": 64,
     "arguments": 64,
     "name": 256,
@@ -38,7 +39,7 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize(("field", "value"), DEFAULTS.items())
-def test_defaults(field: str, value: float) -> None:
+def test_defaults(field: str, value: float | None) -> None:
     assert getattr(Limits(), field) == value
 
 
@@ -71,7 +72,7 @@ def test_a_copy_is_checked_like_the_original() -> None:
 
 def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
     wrong: Any
-    for field in DEFAULTS.keys() - {"timeout", "ping_interval", "ping_timeout"}:
+    for field in DEFAULTS.keys() - {"sent_message", "timeout", "ping_interval", "ping_timeout"}:
         for wrong in (None, "7", True):
             with pytest.raises(
                 TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds), got {wrong!r}$"

@@ -1,0 +1,113 @@
+"""``profile="go"``, without Go: what is refused, what is never said. Go itself is in interop/test_go_strictness.py."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import BadArguments, Client, JsonCodec, Limits, MessageTooBig, MsgpackCodec, PeerError, RemoteError, Server
+from wsrpc.testing import ScriptedTransport
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+HUGE = 10**400
+
+
+def test_options_that_do_not_go_together() -> None:
+    make: Any
+    for make in (Server, Client):
+        with pytest.raises(ValueError, match=r'^profile= is "go" .* or None, got \'rust\'$'):
+            make(profile="rust")
+        with pytest.raises(ValueError, match=r"speaks JSON in text messages"):
+            make(profile="go", codec=MsgpackCodec())
+        make(profile="go", codec=JsonCodec(enc_hook=str))
+        make(profile="go", enc_hook=str)
+
+
+async def test_nothing_but_the_protocol_is_said() -> None:
+    for options in ({}, {"extensions": True}):
+        transport = ScriptedTransport()
+        async with Client(transport=transport, profile="go", **options) as client:
+            await client.emit("hi", 1)
+            transport.expect({"a": ["hi", 1]})
+            # Nor is another's hello answered.
+            transport.feed({"ws-wrapper": False, "wsrpc": {"t": "hello", "v": 1, "features": [], "limits": {}}})
+            assert transport.take() == []
+
+
+async def test_raw_messages_are_refused() -> None:
+    transport = ScriptedTransport()
+    async with Client(transport=transport, profile="go") as client:
+        for data in ("text", b"bytes", '{"ws-wrapper":false}'):
+            with pytest.raises(ValueError, match=r"there are no raw messages: emit an event instead$"):
+                await client.send_raw(data)
+            with pytest.raises(ValueError, match="there are no raw messages"):
+                client.send_raw_nowait(data)
+    server = Server(profile="go")
+    with pytest.raises(ValueError, match="there are no raw messages"):
+        await server.send_raw("text")
+    with pytest.raises(ValueError, match="there are no raw messages"):
+        await server.room("lobby").send_raw("text")
+    await server.close()
+
+
+async def test_numbers_that_no_double_holds_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
+    transport = ScriptedTransport()
+    async with Client(transport=transport, profile="go") as client:
+        client.on("number", lambda k: HUGE if k else [2**1023, 1.7e308, -1e300, "9" * 400, {"1e999": "e999"}])
+        transport.feed({"i": 1, "a": ["number", 1]}, {"i": 2, "a": ["number", 0]})
+        rejected, resolved = transport.take()
+        assert (rejected["i"], rejected["e"]["code"]) == (1, "wsrpc.internal")
+        assert "is a number of 401 digits, and Go, which reads numbers as doubles" in caplog.text
+        assert resolved["d"][3:] == ["9" * 400, {"1e999": "e999"}]
+        # Arguments are read one by one over there, each as what its handler takes.
+        await client.emit("big", HUGE)
+        transport.expect({"a": ["big", HUGE]})
+
+
+async def test_larger_messages_are_refused() -> None:
+    for limits, most in [(None, 32 * 1024), (Limits(sent_message=1000), 1000), (Limits(sent_message=50_000), 50_000)]:
+        transport = ScriptedTransport()
+        async with Client(transport=transport, profile="go", limits=limits) as client:
+            room = most - len('{"a":["x",""]}')
+            await client.emit("x", "y" * room)
+            assert len(transport.take()) == 1
+            for send in (client.emit, client.request):
+                with pytest.raises(MessageTooBig, match=rf"has \d+ bytes encoded, and at most {most} may be sent "):
+                    await send("x", "y" * (room + 1))
+            with pytest.raises(MessageTooBig):
+                client.emit_nowait("x", "y" * (room + 1))
+            assert transport.take() == []
+            client.on("blob", lambda n: "y" * n)
+            transport.feed({"i": 1, "a": ["blob", most]})
+            (rejected,) = transport.take()
+            assert rejected["i"] == 1
+            assert f"at most {most} may be sent" in rejected["e"]["message"]
+
+
+async def test_a_broadcast_that_is_too_large_is_an_error_for_each() -> None:
+    server = Server(profile="go")
+    await server.accept(ScriptedTransport())
+    report = await server.emit("x", "y" * 40_000)
+    (error,) = report.errors
+    assert isinstance(error, PeerError)
+    assert isinstance(error.__cause__, MessageTooBig)
+    await server.close()
+
+
+async def test_what_go_says_of_a_wrong_number_of_arguments() -> None:
+    for profile, wanted in [("go", BadArguments), (None, RemoteError)]:
+        transport = ScriptedTransport()
+        options: Any = {"profile": profile, "extensions": False}
+        async with Client(transport=transport, **options) as client:
+            asked = asyncio.create_task(client.request("add", 1, 2, 3))
+            await asyncio.sleep(0)
+            (request,) = transport.take()
+            transport.feed({"i": request["i"], "e": {"message": "incorrect number of arguments"}, "_": 1})
+            with pytest.raises(RemoteError) as raised:
+                await asked
+            assert type(raised.value) is wanted
+            assert ("add() was sent 3 arguments" in str(raised.value)) is (profile == "go")
