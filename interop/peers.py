@@ -249,9 +249,10 @@ async def link_as_client(agent: Agent, url: str, **options: Any) -> AsyncGenerat
     settings: dict[str, Any] = {"reconnect": None, "proxy": None, **options}
     client = Client(url, **settings)
     seen, closed = serve(client), _closed(client)
+    js = (await agent.call("state"))["peers"]
     async with client:
-        # JavaScript has it before Python does: it makes the peer when it answers the handshake.
-        js = (await agent.call("state"))["peers"] - 1
+        while (await agent.call("state"))["peers"] == js:
+            pass  # Go makes the peer after it has answered the handshake
         yield Link(agent, js, client, client.peer, seen, closed, url)
 
 
@@ -289,7 +290,7 @@ class Agents:
         self._running: dict[str, tuple[Agent, dict[int, str]]] = {}
 
     async def get(self, library: str, read_limit: int = READ_LIMIT) -> tuple[Agent, str]:
-        """The agent and its URL; a new one if a test ended the last. ``read_limit`` 0: Go reads what it does by itself."""
+        """The agent and its URL; a new one if a test ended the last. With a ``read_limit`` of 0 Go has its default."""
         if library in self._running:
             try:
                 await self._running[library][0].call("state")

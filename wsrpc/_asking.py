@@ -130,7 +130,7 @@ class Asker:
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
-        admits_none = self.out.plain
+        admits_none = self.out.hears_null_as_channel
         if admits_none and convert is not None:
             try:
                 convert(None)

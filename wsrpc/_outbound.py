@@ -14,7 +14,7 @@ from ._close import CloseCode, CloseInfo
 from ._codec import BRACE, Codec, NegotiatedCodec
 from ._context import CURRENT, Context
 from ._extension import Announced, Credit, write_control
-from ._go import largest_sent, refuse_raw, rejection_from
+from ._go import GoCodec, largest_sent, refuse_raw, rejection_from
 from ._kept import Kept
 from ._lifecycle import State
 from ._line import Line
@@ -245,6 +245,11 @@ class Outbound:
         if self._session is not None:
             # The producer may be waiting for it, and whoever reads goes on without a turn of the loop for a while.
             self._session.flush()
+
+    @property
+    def hears_null_as_channel(self) -> bool:
+        """Whether a channel that nobody asked for may stand for null, as JavaScript says it by mistake."""
+        return self.plain and self._codec.__class__ is not GoCodec
 
     def check_raw(self) -> None:
         """Refuse raw messages where the other side would close for them.

@@ -40,7 +40,7 @@ type command struct {
 	Kind      *string
 	AtLeast   int `json:"at_least"`
 	Anonymous bool
-	Messages  bool
+	Messages  *bool
 
 	Middleware any
 	ErrorProps bool `json:"error_props"`
@@ -163,6 +163,8 @@ func (a *agent) set(c *command) (any, error) {
 	if c.Middleware != nil || c.ErrorProps {
 		return nil, errors.New("in Go there is no middleware, and of an error only its text is sent")
 	}
-	a.peers.showMessages(c.Messages)
+	if c.Messages != nil {
+		a.peers.showMessages(*c.Messages)
+	}
 	return nil, nil
 }

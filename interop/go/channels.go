@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
+	"time"
 
 	wrapper "github.com/bminer/ws-server-wrapper-go"
 )
@@ -21,21 +23,44 @@ type channelTable struct {
 	anonymous []*anonymous
 }
 
+// anonymous is a channel that may be used as soon as the other side has heard of it. The library refuses that for a
+// while, even if the other side has said start by then, and does not tell how long.
 type anonymous struct {
 	*wrapper.AnonymousChannel
 	peer int
-	id   int // 0 where it is not known, which is where this side has requested it
+}
+
+func (c *anonymous) Emit(ctx context.Context, arguments ...any) error {
+	return patiently(func() error { return c.AnonymousChannel.Emit(ctx, arguments...) })
+}
+
+func (c *anonymous) Request(ctx context.Context, arguments ...any) (value any, err error) {
+	err = patiently(func() error {
+		value, err = c.AnonymousChannel.Request(ctx, arguments...)
+		return err
+	})
+	return value, err
+}
+
+func patiently(try func() error) error {
+	for {
+		if err := try(); err == nil || !strings.HasSuffix(err.Error(), "not yet ready") {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // addChannel gives a channel its key, its handlers and its place in the journal.
 func (p *peers) addChannel(channel *wrapper.AnonymousChannel, peer int) map[string]any {
+	added := &anonymous{channel, peer}
 	p.guard.Lock()
 	label := map[string]any{"$channel": len(p.anonymous)}
-	p.anonymous = append(p.anonymous, &anonymous{AnonymousChannel: channel, peer: peer})
+	p.anonymous = append(p.anonymous, added)
 	p.guard.Unlock()
 	p.journal.add(entry{"kind": "channel", "peer": peer, "channel": label})
 	on := func(event string, function any) { channel.On(event, function) }
-	p.attachTo(label, on, func(context.Context) speaker { return channel })
+	p.attachTo(label, on, func(context.Context) speaker { return added })
 	// There are no ids in the library's face, so events are put into the journal by their handlers.
 	channel.On("log", func(list []json.RawMessage) error {
 		p.journal.add(entry{"kind": "event", "peer": peer, "channel": label, "event": "log", "args": list})

@@ -24,6 +24,9 @@ func (l *line) ReadMessage(ctx context.Context, msg *wrapper.Message) error {
 	if err := l.Conn.ReadMessage(ctx, msg); err != nil {
 		return err
 	}
+	if msg.CancelReason != nil {
+		l.whenWritten(func() {}) // before the library ends a context with which something may be being written
+	}
 	l.saw(*msg)
 	if packed[msg.EventName()] {
 		list, err := json.Marshal(msg.HandlerArguments())
@@ -42,6 +45,14 @@ func (l *line) WriteMessage(ctx context.Context, msg *wrapper.Message) error {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	return l.Conn.WriteMessage(ctx, msg)
+}
+
+// whenWritten runs a function while no message is being written. A context that ends meanwhile would end the connection,
+// and what ends a context here is to be about other things.
+func (l *line) whenWritten(run func()) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	run()
 }
 
 func (l *line) send(data []byte, binary bool) error {

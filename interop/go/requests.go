@@ -41,7 +41,8 @@ func (a *agent) ask(c *command) (*peer, any, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, end := context.WithCancelCause(context.Background())
+	cancel := func(why error) { peer.line().whenWritten(func() { end(why) }) }
 	if c.Ref != "" {
 		a.cancels.put(c.Ref, cancel)
 		defer a.cancels.put(c.Ref, nil)

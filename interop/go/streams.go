@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	wrapper "github.com/bminer/ws-server-wrapper-go"
@@ -23,16 +22,9 @@ type item struct {
 // written, would end the connection.
 var speaking = context.Background()
 
-// say emits as soon as the channel may be used. The library does not tell when that is: it refuses to emit for a while
-// after the other side has heard of the channel, and may even have said start.
+// say emits as soon as the channel may be used.
 func say(channel *wrapper.AnonymousChannel, event string, arguments ...any) error {
-	for {
-		err := channel.Emit(speaking, append([]any{event}, arguments...)...)
-		if err == nil || !strings.HasSuffix(err.Error(), "not yet ready") {
-			return err
-		}
-		time.Sleep(time.Millisecond)
-	}
+	return patiently(func() error { return channel.Emit(speaking, append([]any{event}, arguments...)...) })
 }
 
 // attachStreams adds the handlers whose answer is an anonymous channel.

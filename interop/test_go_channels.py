@@ -1,0 +1,197 @@
+"""Anonymous channels and streams between Python and Go, in both roles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from interop.peers import Agents, Counterpart, Link, until
+from wsrpc import AnonymousChannel, ChannelClosed, Limits, RemoteError, RpcError, Stream, StreamOverflow
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def collect(items: Stream[int], into: list[int], between: Link | None = None) -> None:
+    """Reads a stream into a list; ``between`` two items a request goes there and back."""
+    async for item in items:
+        into.append(item)
+        if between is not None:
+            await between.quiet()
+
+
+async def test_what_comes_with_a_channel_is_kept(go_link: Link) -> None:
+    for n in (1, 100):
+        channel = await go_link.peer.open_channel("channel_talk", n)
+        async with channel, channel.stream("line", returns=int) as lines:
+            assert [await anext(lines) for _ in range(n)] == list(range(n))
+
+
+async def test_a_channel_that_go_closes_without_a_word(go_link: Link) -> None:
+    """The other side hears of it when it next says something."""
+    channel = await go_link.peer.open_channel("channel_make")
+    (made,) = await go_link.journal("channel")
+    waiting = asyncio.create_task(channel.request("hang", timeout=None))
+    await go_link.journal("started")
+    await go_link.call("close_channel", channel=made["channel"])
+    assert not channel.closed
+    await channel.emit("log", 1)
+    await channel.wait_closed()
+    assert isinstance(channel.close_reason, RemoteError)
+    assert "not found" in channel.close_reason.message
+    with pytest.raises(ChannelClosed):
+        await waiting
+    with pytest.raises(ChannelClosed):
+        await channel.request("add", 1, 2)
+
+
+async def test_requests_on_a_channel_that_ends(go_link: Link) -> None:
+    channel = await go_link.peer.open_channel("channel_make")
+    (made,) = await go_link.journal("channel")
+    hang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @channel.on("stuck")
+    async def stuck() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError as exc:
+            hang.set_result(exc.args)
+            raise
+
+    ref, asked = go_link.start_asking("stuck", channel=made["channel"])
+    waiting = asyncio.create_task(channel.request("hang"))
+    await go_link.journal("started")
+    await go_link.call("abort_channel", channel=made["channel"], reason="enough")
+    with pytest.raises(ChannelClosed, match="enough"):
+        await waiting
+    await hang
+    assert "rejected" in await asked  # since wsrpc answers what it has cancelled
+    late = await go_link.ask_in_vain("add", 1, 2, channel=made["channel"])
+    assert late["message"].endswith("is closed")
+    assert ref
+
+
+async def test_a_conversation_that_python_serves(go_link: Link) -> None:
+    left: asyncio.Queue[str] = asyncio.Queue()
+
+    @go_link.app.on("chat")
+    async def chat(room: str, channel: AnonymousChannel) -> None:
+        async for line in channel.stream("line", returns=str):
+            if line == "fail":
+                left.put_nowait(room)
+                raise RpcError("it failed", code="E_FAIL")
+            await channel.emit("log", room, line.upper())
+            left.put_nowait(line)
+
+    rooms = [f"room {k}" for k in range(20)]
+    channels = await asyncio.gather(*(go_link.ask("chat", room) for room in rooms))
+    await asyncio.gather(
+        *(go_link.tell("line", f"hi {room}", channel=at) for room, at in zip(rooms, channels, strict=True))
+    )
+    entries = await go_link.journal("event", at_least=20)
+    assert sorted(entry["args"] for entry in entries) == sorted([room, f"HI {room.upper()}"] for room in rooms)
+    for at in channels:
+        await go_link.tell("line", "fail", channel=at)
+    closed = await go_link.journal("channel_closed", at_least=20)
+    assert {entry["reason"]["message"] for entry in closed} == {"it failed"}
+    await until(lambda: go_link.peer.channels == 0)
+
+
+async def test_a_slow_reader_in_python(go_link: Link) -> None:
+    """Go does not wait: what is not read yet is kept, up to a bound."""
+    async with go_link.peer.stream("count", 2000, returns=int) as items:
+        async for k in items:
+            if k % 500 == 0:
+                await go_link.quiet()
+    assert len(await go_link.journal("stream_ended")) == 1
+
+
+async def test_a_slow_reader_in_go(go_link: Link) -> None:
+    """Each item is a request, which Go answers when it has been read: Python's generator waits for it."""
+    made: list[int] = []
+
+    @go_link.app.on("numbers")
+    async def numbers() -> AsyncIterator[int]:
+        for k in range(1000):
+            made.append(k)
+            yield k
+
+    got = await go_link.call("iterate", event="numbers", take=5, leave="break")
+    assert got == {"items": [0, 1, 2, 3, 4]}
+    # It was left without a word, and the next item is not taken.
+    assert len(made) <= 7
+    (channel,) = await go_link.journal("channel")
+    await go_link.call("abort_channel", channel=channel["channel"])
+    await until(lambda: go_link.peer.channels == 0)
+    assert len(made) <= 7
+
+
+async def test_streams_that_fail(go_link: Link) -> None:
+    @go_link.app.on("failing")
+    async def failing(n: int) -> AsyncIterator[int]:
+        for k in range(n):
+            yield k
+        raise RpcError("it failed", code="E_FAIL")
+
+    for n in (0, 3):
+        got = await go_link.call("iterate", event="failing", args=[n])
+        assert (got["items"], got["rejected"]["message"]) == (list(range(n)), "it failed")
+        read: list[int] = []
+        with pytest.raises(RemoteError, match=r"^the stream failed$"):
+            await collect(go_link.peer.stream("count_then_fail", n, returns=int), read)
+        assert read == list(range(n))
+
+
+async def test_uploads(go_link: Link) -> None:
+    @go_link.app.on("some")
+    async def some(items: AsyncIterator[int], enough: int = 3) -> int:
+        total = 0
+        async for item in items:
+            total += item
+            if item == enough:
+                break
+        return total
+
+    got = await go_link.call("upload", event="some")
+    assert got["resolved"] == 6
+    assert 4 <= got["sent"] <= 6
+
+    async def numbers() -> AsyncIterator[int]:
+        for k in range(50):
+            yield k
+
+    assert await go_link.peer.request("total", {"enough": 10}, send=numbers(), returns=int) == 10
+    with pytest.raises(RemoteError, match=r"^the sum is wrong$"):
+        await go_link.peer.request("total", {"wrong": 5}, send=numbers())
+    with pytest.raises((RemoteError, ChannelClosed), match="the sum is wrong"):
+        await go_link.peer.request("total", {"wrong": 5, "abort": True}, send=numbers())
+    async with go_link.peer.stream("doubled", send=numbers(), returns=int) as items:
+        assert [item async for item in items] == list(range(0, 100, 2))
+
+
+async def test_many_streams_at_once(go_link: Link) -> None:
+    async def read(n: int) -> list[int]:
+        return [k async for k in go_link.peer.stream("count", n, returns=int)]
+
+    @go_link.app.on("numbers")
+    async def numbers(n: int) -> AsyncIterator[int]:
+        for k in range(n):
+            yield k
+
+    sizes = range(20, 40)
+    ours = await asyncio.gather(*(read(n) for n in sizes))
+    assert ours == [list(range(n)) for n in sizes]
+    theirs = await asyncio.gather(*(go_link.call("iterate", event="numbers", args=[n]) for n in sizes))
+    assert theirs == [{"items": list(range(n))} for n in sizes]
+
+
+async def test_a_stream_that_nobody_can_hold_back(gopher: Counterpart, agents: Agents) -> None:
+    limits = Limits(stream_queue=2000)
+    async with agents.link(*gopher, profile="go", limits=limits) as link:
+        read: list[int] = []
+        with pytest.raises(StreamOverflow):
+            await collect(link.peer.stream("count", 5000, returns=int), read, link)
+        assert read == list(range(len(read)))
+        await until(lambda: link.peer.channels == 0)
