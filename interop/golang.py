@@ -116,13 +116,16 @@ def _on_the_real_one(real: str, folder: Path) -> list[str]:
     return options if has_channels else [*options, "-tags", "wrapper16"]
 
 
+def environment() -> dict[str, str]:
+    """Of all that Go is asked: no C compiler and no other Go than this one is needed."""
+    return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+
+
 def _run(go: str, verb: str, *args: str) -> None:
-    # No C compiler, no version control and no other Go than this one is needed.
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
     done = subprocess.run(
         [go, verb, "-buildvcs=false", *args],
         cwd=SOURCE,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
