@@ -118,7 +118,8 @@ class Matrix:
         for item in items:
             mark = item.get_closest_marker("behaviour")
             if mark is not None and isinstance(item, pytest.Function):
-                library, role = item.callspec.params["counterpart"]
+                params: dict[str, Any] = item.callspec.params
+                library, role = params["counterpart"]
                 item.user_properties.append(("row", mark.args[0]))
                 ours[f"{COLUMNS[library]} {ROLES[role]}"].append(item)
         for column, its in ours.items():

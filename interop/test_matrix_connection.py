@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ async def a_server_is_dialed_again(link: Link) -> Peer:
 @behaviour("returning")
 async def test_a_drop_and_a_return(counterpart: Counterpart, agents: Agents, cell: Cell) -> None:
     _, role = counterpart
-    options = {"reconnect": Reconnect(initial=0.01, max=0.1)} if role != "python-serves" else {}
+    options: dict[str, Any] = {"reconnect": Reconnect(initial=0.01, max=0.1)} if role != "python-serves" else {}
     async with agents.link(*counterpart, **options) as link:
         asked = asyncio.create_task(link.peer.request("hang"))
         await link.journal("started")

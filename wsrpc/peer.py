@@ -168,7 +168,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def info(self) -> ConnectionInfo:
         """What the opening handshake told: path, headers, remote address and so on.
 
-        When the connection has ended it is still that of the last one, without ``underlying``, so that `close` handlers can say who left.
+        When the connection has ended it is still that of the last one, without ``underlying``, so that `close` handlers
+        can say who left.
 
         Raises:
             ConnectionLost: if there has been no connection yet.

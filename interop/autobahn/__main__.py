@@ -58,7 +58,7 @@ def run(wstest: str, name: str, which: str, cases: list[str]) -> dict[str, dict[
             assert echo.stdout is not None
             url = echo.stdout.readline().strip()
             with tempfile.TemporaryDirectory() as folder:
-                spec = {"outdir": folder, "servers": [{"agent": "echo", "url": url}]}
+                spec: dict[str, Any] = {"outdir": folder, "servers": [{"agent": "echo", "url": url}]}
                 spec |= {"cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
                 (Path(folder) / "spec.json").write_text(json.dumps(spec), "utf-8")
                 command = [wstest, "-m", "fuzzingclient", "-s", f"{folder}/spec.json"]
