@@ -81,9 +81,9 @@ def build(real: str | None = None) -> Path:
     """The program, on what is ``real`` or on `go/played`; its name says what it was made of, so it is built once."""
     go = find_go()
     digest = hashlib.sha256(f"{go} {real}".encode())
-    folders = [SOURCE] if real is None or not Path(real).is_dir() else [SOURCE, Path(real)]
-    for folder in folders:
-        for file in sorted(folder.rglob("*")):
+    sources = [SOURCE] if real is None or not Path(real).is_dir() else [SOURCE, Path(real)]
+    for source in sources:
+        for file in sorted(source.rglob("*")):
             if BUILT not in file.parents and file.suffix in (".go", ".mod", ".sum"):
                 digest.update(file.read_bytes())
     program = BUILT / f"agent-{digest.hexdigest()[:16]}"
