@@ -91,7 +91,7 @@ def build(real: str | None = None) -> Path:
         BUILT.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILT) as folder:  # several processes may build at once
             made = Path(folder) / "agent"
-            _run(go, "build", *([] if real is None else _on_the_real_one(real, Path(folder))), "-o", str(made), ".")
+            _build(go, *([] if real is None else _on_the_real_one(real, Path(folder))), "-o", str(made))
             made.replace(program)
     return program
 
@@ -105,7 +105,7 @@ def _on_the_real_one(real: str, folder: Path) -> list[str]:
     if source.is_dir():
         for module in modules:
             path = source.resolve() / module.removeprefix(MODULE).lstrip("/")
-            lines += [f"require {module} v0.0.0", f"replace {module} => {path}"]
+            lines += [f"require {module} v0.0.0", f'replace {module} => "{path}"']
     else:
         # Adapters have versions of their own: the newest goes with it.
         lines += [f"require {MODULE} {real}"]
@@ -121,9 +121,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
-def _run(go: str, verb: str, *args: str) -> None:
+def _build(go: str, *args: str) -> None:
     done = subprocess.run(
-        [go, verb, "-buildvcs=false", *args],
+        [go, "build", "-buildvcs=false", *args, "."],
         cwd=SOURCE,
         env=environment(),
         capture_output=True,
@@ -133,7 +133,7 @@ def _run(go: str, verb: str, *args: str) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(
-            f"go {verb} failed in {SOURCE}: {done.stderr.strip()}\n"
+            f"go build failed in {SOURCE}: {done.stderr.strip()}\n"
             "The modules of its go.mod come from the Go module proxy: `go env GOPROXY` says from where."
         )
 

@@ -50,27 +50,28 @@ async def test_a_channel_that_go_closes_without_a_word(go_link: Link) -> None:
 async def test_requests_on_a_channel_that_ends(go_link: Link) -> None:
     channel = await go_link.peer.open_channel("channel_make")
     (made,) = await go_link.journal("channel")
-    hang: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     @channel.on("stuck")
     async def stuck() -> None:
+        go_link.seen.started.put_nowait("stuck")
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError as exc:
-            hang.set_result(exc.args)
+            ended.set_result(exc.args[0])
             raise
 
-    ref, asked = go_link.start_asking("stuck", channel=made["channel"])
+    _, asked = go_link.start_asking("stuck", channel=made["channel"])
     waiting = asyncio.create_task(channel.request("hang"))
     await go_link.journal("started")
+    assert await go_link.seen.started.get() == "stuck"
     await go_link.call("abort_channel", channel=made["channel"], reason="enough")
     with pytest.raises(ChannelClosed, match="enough"):
         await waiting
-    await hang
+    assert "enough" in str(await ended)
     assert "rejected" in await asked  # since wsrpc answers what it has cancelled
     late = await go_link.ask_in_vain("add", 1, 2, channel=made["channel"])
     assert late["message"].endswith("is closed")
-    assert ref
 
 
 async def test_a_conversation_that_python_serves(go_link: Link) -> None:

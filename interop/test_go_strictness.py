@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from interop.peers import Agents, Counterpart, Link, until
-from wsrpc import BadArguments, Limits, MessageTooBig, RemoteError
+from wsrpc import BadArguments, ConnectionLost, Limits, MessageTooBig, RemoteError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -125,7 +125,7 @@ async def test_a_message_that_go_does_not_read(gopher: Counterpart, agents: Agen
             assert await link.peer.request("size", "x" * 100_000) == 100_000
             return
         asked = link.peer.request("size", filled("size", READS, 2**30) + "x")
-        with pytest.raises(Exception, match="1009"):
+        with pytest.raises(ConnectionLost, match="1009"):
             await asked
         assert (await link.closed).code == 1009
 

@@ -86,6 +86,15 @@ func (a *agent) obey(c *command) (any, error) {
 	return run(c)
 }
 
+// nameOf is the name of a channel that a command gives; "" is the main one.
+func nameOf(channel json.RawMessage) string {
+	var name string
+	if len(channel) > 0 {
+		_ = json.Unmarshal(channel, &name)
+	}
+	return name
+}
+
 func (a *agent) listen(c *command) (any, error) {
 	port, err := a.peers.listen(c.Port, c.Path, c.Keep, c.ReadLimit)
 	if err != nil {
