@@ -6,9 +6,20 @@ const FIRST_WAIT = 1000 // milliseconds, at most; doubled after each attempt tha
 const LONGEST_WAIT = 30_000
 const PATIENCE = 15_000 // milliseconds that an answer may take
 
-/** Events: "state", for `state` ("connecting", "open", "waiting") and `nextAttempt`. */
+/** No answer, for want of a connection: what was asked for is worth another try on the next one. */
+export class ConnectionLost extends Error {
+  message = "the connection is lost"
+}
+
+/** For `catch`, where the next connection begins anew anyway. */
+export function ignoreLoss(error) {
+  if (!(error instanceof ConnectionLost)) throw error
+}
+
+/** Events: "state", for `state` ("connecting", "open", "waiting"), `nextAttempt` and `count`, of connections so far. */
 export class Connection extends EventTarget {
   state = "waiting"
+  count = 0
   nextAttempt = 0 // when it dials again, while "waiting"
   #url
   #failed = 0
@@ -21,6 +32,7 @@ export class Connection extends EventTarget {
     this.#url = url
     this.#wrapper.on("open", () => {
       this.#failed = 0
+      this.count++
       this.#become("open")
     })
     this.#wrapper.on("close", () => this.#lost())
@@ -62,17 +74,24 @@ export class Connection extends EventTarget {
   }
 
   /**
-   * What the server answers. Rejects at once without a connection (ws-wrapper would queue up to ten messages), when
-   * the connection is lost, and when the server refuses: only then the error has a `code`.
+   * What the server answers. Throws `ConnectionLost` where there is no connection (ws-wrapper would queue up to ten
+   * messages), or no longer; otherwise what the server refused with.
    */
   async request(...args) {
-    if (!this.isOpen) throw new Error("not connected")
+    if (!this.isOpen) throw new ConnectionLost()
+    return this.answer(this.#wrapper.request(...args))
+  }
+
+  /** The same for a request that was made on a channel. */
+  async answer(request) {
+    const { socket } = this.#wrapper
     try {
-      return await this.#wrapper.request(...args)
+      return await request
     } catch (error) {
       // A line that has gone silent looks open. Browsers cannot ping, so this is how it is noticed.
       if (error.message === "Request timed out") this.dial()
-      throw error
+      const isOver = socket !== this.#wrapper.socket || !this.isOpen
+      throw isOver || error.code === "wsrpc.draining" ? new ConnectionLost() : error
     }
   }
 
@@ -89,9 +108,4 @@ export class Connection extends EventTarget {
     this.state = state
     this.dispatchEvent(new Event("state"))
   }
-}
-
-/** Whether the server said no, for good: anything else is worth another try on the next connection. */
-export function isRefusal(error) {
-  return error.code !== undefined && error.code !== "wsrpc.draining"
 }

@@ -15,7 +15,7 @@ export function make(tag, attributes = {}, ...children) {
 export function avatar(name) {
   let hue = 0
   for (const letter of name) hue = (hue * 31 + letter.codePointAt(0)) % 360
-  const circle = make("span", { class: "avatar", "aria-hidden": "true" }, [...name][0].toUpperCase())
+  const circle = make("span", { class: "avatar", "data-letter": [...name][0].toUpperCase(), "aria-hidden": "true" })
   circle.style.setProperty("--hue", hue)
   return circle
 }

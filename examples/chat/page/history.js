@@ -15,7 +15,7 @@ async function* streamed(connection, room, before, after) {
   const channel = await connection.request("history", room, before, after)
   try {
     for (let batch = { done: false }; !batch.done; ) {
-      batch = await channel.request("pull", BATCH)
+      batch = await connection.answer(channel.request("pull", BATCH))
       yield batch.values
     }
   } finally {

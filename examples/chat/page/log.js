@@ -7,7 +7,7 @@ const SAME_BREATH = 5 * 60_000 // milliseconds until a message of the same perso
 export class Log extends EventTarget {
   #followsEnd = true
 
-  /** Events: "top", when the reader sees the oldest message that is here; "end", when the newest. */
+  /** Events: "top", while the reader sees the oldest message that is here; "end", while the newest. */
   constructor(room) {
     super()
     this.older = make("p", { class: "older" }, "Loading…")
@@ -17,17 +17,23 @@ export class Log extends EventTarget {
     this.element.append(this.older, this.items)
     this.element.addEventListener("scroll", () => {
       this.#followsEnd = this.atEnd
-      if (this.atEnd) this.dispatchEvent(new Event("end"))
+      this.#tellWhatIsSeen()
     })
     // Who reads the newest messages goes on to do so when one comes, a picture has loaded, or the window changes.
-    const resized = new ResizeObserver(() => this.#followsEnd && this.toEnd())
+    const resized = new ResizeObserver(() => {
+      if (this.#followsEnd) this.toEnd()
+      this.#tellWhatIsSeen()
+    })
     resized.observe(this.items)
     resized.observe(this.element)
-    const seen = ([{ isIntersecting }]) => isIntersecting && this.dispatchEvent(new Event("top"))
-    new IntersectionObserver(seen, { root: this.element, rootMargin: "200px 0px 0px" }).observe(this.older)
   }
 
-  /** Whether the reader sees the top now; the event comes a frame later. */
+  #tellWhatIsSeen() {
+    if (this.topIsSeen) this.dispatchEvent(new Event("top"))
+    if (this.atEnd) this.dispatchEvent(new Event("end"))
+  }
+
+  /** Whether the oldest message that is here is seen, or nearly. */
   get topIsSeen() {
     return !this.element.hidden && this.element.scrollTop < 200
   }

@@ -1,6 +1,6 @@
 // The page: what the user does, what the server says, and what is to be seen of it.
 
-import { Connection, isRefusal } from "./connection.js"
+import { Connection, ConnectionLost, ignoreLoss } from "./connection.js"
 import { avatar, make, sizeOf } from "./dom.js"
 import { Outbox } from "./outbox.js"
 import { Room } from "./room.js"
@@ -25,16 +25,18 @@ let current // the Room that is shown
 // ---------------------------------------------------------------- the connection
 
 connection.addEventListener("state", showState)
-connection.addEventListener("state", () => connection.isOpen && arrive().catch(complain))
+connection.addEventListener("state", () => connection.isOpen && arrive().catch(ignoreLoss))
 $("retry").addEventListener("click", () => connection.dial())
 
 /** On each connection anew: to the server this is somebody who was never there. */
 async function arrive() {
+  for (const room of rooms.values()) enter(room)
   known = await connection.request("rooms")
-  await Promise.all([...rooms.values()].map((room) => room.enter()))
   showRooms()
-  deliver()
-  for (const entry of uploads.values()) send(entry)
+}
+
+function enter(room) {
+  room.enter().then(deliver).catch(ignoreLoss)
 }
 
 connection.on("said", (message) => {
@@ -52,18 +54,13 @@ connection.on("rooms", (names) => {
   showRooms()
 })
 
-/** A drop is no error: all that is to be done about it is done on the next connection. */
-function complain(error) {
-  if (isRefusal(error)) reportError(error)
-}
-
 function showState() {
   const { state, nextAttempt } = connection
   const seconds = Math.ceil((nextAttempt - Date.now()) / 1000)
   const waiting = seconds > 1 ? `Offline, next try in ${seconds} s` : "Offline, trying again…"
   const text = { open: "Connected", connecting: "Connecting…", waiting }[state]
   $("state").dataset.state = state
-  if ($("state-text").textContent !== text) $("state-text").textContent = text
+  if ($("state").textContent !== text) $("state").textContent = text
   $("retry").hidden = state !== "waiting"
   showWaiting()
 }
@@ -78,7 +75,7 @@ function roomOf(name) {
     $("logs").append(room.log.element)
     room.addEventListener("change", () => room === current && showPeople())
     room.log.addEventListener("end", () => room === current && ($("to-end").hidden = true))
-    if (connection.isOpen) room.enter().catch(complain)
+    if (connection.isOpen) enter(room)
     save("rooms", [...rooms.keys()])
   }
   return rooms.get(name)
@@ -123,7 +120,7 @@ function showRooms() {
     if (room?.unread) link.append(make("span", { class: "badge" }, room.unread, make("span", { class: "hidden" }, " new")))
     const item = make("li", { class: room ? "joined" : "" }, link)
     if (room && rooms.size > 1) {
-      const click = () => leave(room).catch(complain)
+      const click = () => leave(room).catch(ignoreLoss)
       item.append(make("button", { type: "button", class: "icon leave", "aria-label": `Leave ${name}`, click }, "×"))
     }
     return item
@@ -185,8 +182,12 @@ $("compose").addEventListener("submit", (event) => {
   deliver()
 })
 
+const isJoined = (name) => rooms.get(name)?.isJoined
+
+/** Sends whatever waits, and may be sent. */
 function deliver() {
-  outbox.deliver({ said: (message) => rooms.get(message.room)?.add([message]), refused: showEntry })
+  outbox.deliver({ isJoined, said: (message) => rooms.get(message.room)?.add([message]), refused: showEntry })
+  for (const entry of uploads.values()) send(entry)
 }
 
 const waitingText = () => (connection.isOpen ? "Sending…" : "Waiting for the connection")
@@ -225,7 +226,7 @@ $("file").addEventListener("change", ({ target }) => {
 })
 
 async function send(entry) {
-  if (entry.running || entry.error) return
+  if (entry.running || entry.error || !isJoined(entry.room)) return
   entry.running = true
   try {
     const message = await upload(connection, entry, (bytes) => {
@@ -237,7 +238,7 @@ async function send(entry) {
     rooms.get(entry.room)?.add([message])
   } catch (error) {
     if (!uploads.has(entry.id)) return
-    if (isRefusal(error)) entry.error = error.message
+    if (!(error instanceof ConnectionLost)) entry.error = error.message
     showUpload(entry) // else it goes on with the next connection
   } finally {
     entry.running = false
@@ -286,11 +287,13 @@ $("to-end").addEventListener("click", () => current.log.toEnd())
 
 function askName() {
   $("name").value = myName
+  $("welcome").returnValue = ""
   $("welcome").showModal()
 }
 $("rename").addEventListener("click", askName)
 $("welcome").addEventListener("cancel", (event) => myName || event.preventDefault())
-$("welcome").addEventListener("submit", () => {
+$("welcome").addEventListener("close", ({ target }) => {
+  if (target.returnValue !== "named") return
   myName = $("name").value.trim()
   localStorage.setItem("name", myName)
   start()

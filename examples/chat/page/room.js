@@ -1,5 +1,6 @@
 // One room that the page has joined: what was said there, who is there, who is typing.
 
+import { ignoreLoss } from "./connection.js"
 import { readHistory } from "./history.js"
 import { Log } from "./log.js"
 
@@ -18,6 +19,7 @@ export class Room extends EventTarget {
   #oldest = null // numbers of messages
   #newest = 0
   #upTo = 0 // of what was said until then nothing is missing
+  #joinedOn = 0 // which of the connections
   #current = false // nor is anything of what is said now
 
   /** `me` is a function that gives the user's name. */
@@ -27,7 +29,7 @@ export class Room extends EventTarget {
     this.log = new Log(name)
     this.#connection = connection
     this.#me = me
-    this.log.addEventListener("top", () => this.#readOlder())
+    this.log.addEventListener("top", () => this.#readOlder().catch(ignoreLoss))
   }
 
   /** Joins, on each new connection, and fetches what was said meanwhile. */
@@ -35,6 +37,7 @@ export class Room extends EventTarget {
     this.#current = false
     this.#older = null // it ended with its connection
     this.setPeople(await this.#connection.request("join", this.name))
+    this.#joinedOn = this.#connection.count
     if (this.#upTo === 0) {
       this.#complete = false
       this.#oldest = null
@@ -45,6 +48,11 @@ export class Room extends EventTarget {
     }
     this.#current = true
     this.#upTo = this.#newest
+  }
+
+  /** Whether the server lets us speak and read here. */
+  get isJoined() {
+    return this.#connection.isOpen && this.#joinedOn === this.#connection.count
   }
 
   async leave() {
@@ -65,7 +73,7 @@ export class Room extends EventTarget {
 
   /** Goes on as long as the reader sees the top, so that a tall window gets filled. */
   async #readOlder() {
-    if (this.#reading || this.#complete || !this.#connection.isOpen) return
+    if (this.#reading || this.#complete || !this.isJoined) return
     this.#reading = true
     this.log.element.setAttribute("aria-busy", "true") // what comes now is not news, and not read out
     try {

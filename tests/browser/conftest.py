@@ -1,0 +1,135 @@
+"""Chromium, driven by Playwright, and the chat of examples/ as its reader would run it.
+
+Nothing here is part of `make test`: `make test-browser` runs it. One event loop serves the whole run, because the
+browser lives in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from chat_server import ChatServer
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+from interop.node import JS
+
+ROOT = Path(__file__).parent.parent.parent
+SCREENSHOTS = ROOT / "build" / "screenshots"
+PATIENCE = 10_000  # milliseconds until what a page should show counts as missing
+
+# A sandbox needs rights that a container does not give; the rest keeps Chromium from calling home.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+Newcomer = Callable[..., Awaitable[Page]]
+Screenshot = Callable[[Page, str], Awaitable[None]]
+
+expect.set_options(timeout=PATIENCE)
+
+
+def find_chromium() -> str:
+    """The Chromium on the PATH, or the one that CHROMIUM names."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert found, "no Chromium on the PATH: `make test-browser` says how to get one"
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncGenerator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+# ---------------------------------------------------------------- the chat
+
+both_libraries = pytest.mark.parametrize("modules", ["ws-wrapper", "plain-4"], indirect=True)
+
+# What says on the wire what ws-wrapper 4 does, for machines where npm does not have that.
+PLAYED = 'export { default } from "./plain4.mjs"\n'
+
+
+@pytest.fixture(scope="session")
+def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `npm install` gives the page: ws-wrapper 3, or what plays ws-wrapper 4, for tests with `both_libraries`."""
+    if getattr(request, "param", "ws-wrapper") == "ws-wrapper":
+        return JS / "node_modules"
+    folder = tmp_path_factory.mktemp("plain-4")
+    package = folder / "ws-wrapper"
+    package.mkdir()
+    (package / "index.mjs").write_text(PLAYED, "utf-8")
+    (package / "package.json").write_text(json.dumps({"name": "ws-wrapper", "version": "4"}), "utf-8")
+    for name in ("plain4.mjs", "plain4-channel.mjs"):
+        shutil.copy(JS / name, package)
+    return folder
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(modules: Path, tmp_path: Path) -> AsyncGenerator[ChatServer]:
+    async with ChatServer(tmp_path, modules) as server:
+        yield server
+
+
+# ---------------------------------------------------------------- people in front of it
+
+
+@pytest.fixture
+def refused_connections_are_fine() -> list[str]:
+    """Texts of console errors that a test brings about: the browser itself says so when nobody listens."""
+    return ["net::ERR_CONNECTION_REFUSED"]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def newcomer(browser: Browser, chat: ChatServer, request: pytest.FixtureRequest) -> AsyncGenerator[Newcomer]:
+    """``await newcomer("Ada")``: a page of a browser of her own, in which she has said her name.
+
+    Keyword arguments are those of Playwright's ``new_context``. Whatever a page complains about in its console fails
+    the test, but for what the fixture ``refused_connections_are_fine`` lists.
+    """
+    complaints: list[str] = []
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    async with AsyncExitStack() as stack:
+
+        async def come(name: str, **options: Any) -> Page:
+            context = await browser.new_context(**options)
+            stack.push_async_callback(context.close)
+            page = await context.new_page()
+            page.set_default_timeout(PATIENCE)
+            page.on("console", said)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            await page.goto(chat.url)
+            await page.get_by_label("What shall the others call you?").fill(name)
+            await page.get_by_role("button", name="Come in").click()
+            await expect(page.get_by_role("status")).to_have_text("Connected")
+            return page
+
+        yield come
+    expected: list[str] = []
+    if "refused_connections_are_fine" in request.fixturenames:
+        expected = request.getfixturevalue("refused_connections_are_fine")
+    assert [text for text in complaints if not any(part in text for part in expected)] == []
+
+
+@pytest.fixture
+def screenshot() -> Screenshot:
+    """``await screenshot(page, "name")`` leaves build/screenshots/name.png."""
+
+    async def shoot(page: Page, name: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        await page.screenshot(path=SCREENSHOTS / f"{name}.png", animations="disabled")
+
+    return shoot
