@@ -19,7 +19,10 @@ import pytest_asyncio
 from chat_server import ChatServer
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
+from interop.conftest import cell, each_link, pytest_addoption, pytest_configure
 from interop.node import JS
+
+__all__ = ["cell", "each_link", "pytest_addoption", "pytest_configure"]  # for test_matrix.py
 
 ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
