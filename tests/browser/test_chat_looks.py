@@ -103,7 +103,7 @@ async def test_everything_has_a_name_and_the_keyboard_reaches_it(newcomer: Newco
     await expect(log_of(ada).get_by_role("article").locator(".text")).to_have_text("two\nlines")
 
 
-@pytest.mark.usefixtures("refused_connections_are_fine")
+@pytest.mark.usefixtures("lost_connections_are_fine")
 async def test_it_says_that_there_is_no_connection(
     newcomer: Newcomer, chat: ChatServer, screenshot: Screenshot
 ) -> None:

@@ -13,7 +13,7 @@ from test_chat import log_of, say
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.usefixtures("refused_connections_are_fine"),
+    pytest.mark.usefixtures("lost_connections_are_fine"),
 ]
 
 
