@@ -56,6 +56,7 @@ COLUMNS = {
     "ws-wrapper-4": "ws-wrapper 4",
     "browser:ws-wrapper": "ws-wrapper 3 in a browser",
     "browser:plain-4": "ws-wrapper 4 in a browser",
+    "browser:ws-wrapper-4": "ws-wrapper 4 in a browser",
 }
 """What a counterpart is called on the page, in its order. The same name: both fill one column, and have to agree."""
 

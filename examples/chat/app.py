@@ -8,7 +8,7 @@ import mimetypes
 from pathlib import Path
 
 from aiohttp import web
-from chat import make_server
+from handlers import make_server
 from store import Store
 
 from wsrpc_adapters.aiohttp import aiohttp_handler

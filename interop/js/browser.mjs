@@ -1,5 +1,5 @@
 // The agent in a page, with the browser's own WebSocket: it dials, and has the commands that agent.mjs has for that.
-// Driven through `obey`; the page's address says which library it is: browser.html?library=ws-wrapper | plain-4
+// Driven through `obey`; the page's address says which library it is: browser.html?library=ws-wrapper | ws-wrapper-4 | plain-4
 
 import { Answers } from "./answers.mjs"
 import { abilities, commandsOf } from "./commands.mjs"
@@ -10,6 +10,10 @@ import { describe } from "./values.mjs"
 const LIBRARIES = {
   async "ws-wrapper"() {
     return { version: await versionOf("ws-wrapper"), Wrapper: (await import("ws-wrapper")).default }
+  },
+  async "ws-wrapper-4"() {
+    const { default: Wrapper, iterableHandler } = await import("ws-wrapper-4")
+    return { version: await versionOf("ws-wrapper-4"), Wrapper, iterableHandler, cancels: true, anonymous: true }
   },
   async "plain-4"() {
     const { default: Wrapper, VERSION: version, iterableHandler } = await import("./plain4.mjs")

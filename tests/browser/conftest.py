@@ -6,7 +6,6 @@ browser lives in it.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -20,7 +19,8 @@ from chat_server import ChatServer
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from interop.conftest import cell, each_link, pytest_addoption, pytest_configure
-from interop.node import JS
+from interop.node import JS, ws_wrapper_4
+from interop.peers import LIBRARIES
 
 __all__ = ["cell", "each_link", "pytest_addoption", "pytest_configure"]  # for test_matrix.py
 
@@ -54,24 +54,28 @@ async def browser() -> AsyncGenerator[Browser]:
 
 # ---------------------------------------------------------------- the chat
 
-both_libraries = pytest.mark.parametrize("modules", ["ws-wrapper", "plain-4"], indirect=True)
-
-# What says on the wire what ws-wrapper 4 does, for machines where npm does not have that.
-PLAYED = 'export { default } from "./plain4.mjs"\n'
+both_libraries = pytest.mark.parametrize(
+    "modules", ["ws-wrapper", "plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")], indirect=True
+)
+"""The page with ws-wrapper 3 and 4."""
 
 
 @pytest.fixture(scope="session")
 def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `npm install` gives the page: ws-wrapper 3, or what plays ws-wrapper 4, for tests with `both_libraries`."""
-    if getattr(request, "param", "ws-wrapper") == "ws-wrapper":
+    """What `npm install` gives the page: ws-wrapper 3, unless the test says something else."""
+    library = getattr(request, "param", "ws-wrapper")
+    if library == "ws-wrapper":
         return JS / "node_modules"
-    folder = tmp_path_factory.mktemp("plain-4")
+    folder = tmp_path_factory.mktemp(library)
+    if library == "ws-wrapper-4":
+        shutil.copytree(ws_wrapper_4(), folder / "ws-wrapper")
+        shutil.copytree(JS / "node_modules" / "eventemitter3", folder / "eventemitter3")
+        return folder
     package = folder / "ws-wrapper"
     package.mkdir()
-    (package / "index.mjs").write_text(PLAYED, "utf-8")
-    (package / "package.json").write_text(json.dumps({"name": "ws-wrapper", "version": "4"}), "utf-8")
     for name in ("plain4.mjs", "plain4-channel.mjs"):
         shutil.copy(JS / name, package)
+    (package / "index.mjs").write_text('export { default } from "./plain4.mjs"\n', "utf-8")
     return folder
 
 

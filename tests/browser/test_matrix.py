@@ -11,13 +11,13 @@ from conftest import PATIENCE
 from page_agent import PageAgent, PageAgents
 from playwright.async_api import Browser
 
-from interop.node import JS
-from interop.peers import Counterpart
+from interop.node import JS, ws_wrapper_4
+from interop.peers import DIALERS, Counterpart
 from interop.test_matrix_calls import *  # noqa: F403
 from interop.test_matrix_connection import *  # noqa: F403
 from interop.test_matrix_streams import *  # noqa: F403
 
-COUNTERPARTS: list[Counterpart] = [("browser:ws-wrapper", "python-serves"), ("browser:plain-4", "python-serves")]
+COUNTERPARTS: list[Counterpart] = [(f"browser:{library}", "python-serves") for library in [*DIALERS, "plain-4"]]
 
 
 @pytest.fixture(params=COUNTERPARTS, ids=[library for library, _ in COUNTERPARTS])
@@ -30,6 +30,8 @@ def counterpart(request: pytest.FixtureRequest) -> Counterpart:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def agents(browser: Browser) -> AsyncGenerator[PageAgents]:
     app = web.Application()
+    if ws_wrapper_4().is_dir():
+        app.router.add_static("/node_modules/ws-wrapper-4", ws_wrapper_4())
     app.router.add_static("/", JS, follow_symlinks=True)  # node_modules may be one
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -69,17 +69,24 @@ export class Log extends EventTarget {
     })
   }
 
-  /** Shows, at the end, what was not said yet; what was there under that id is replaced. */
+  /** Shows, at the end, what was not said yet, and from then on how it stands. */
   addWaiting({ id, text, status, error, progress, actions = {} }) {
+    const there = this.find(id)
+    if (there && !error && !there.classList.contains("failed")) {
+      // In place: a button that is replaced while it is pressed does nothing.
+      there.querySelector(".status span").textContent = status
+      if (progress !== undefined) there.querySelector("progress").value = progress
+      return
+    }
     const buttons = Object.entries(actions).map(([name, click]) =>
       make("button", { type: "button", class: "quiet", click }, name),
     )
     const bubble = make("div", { class: "bubble" }, make("p", { class: "text" }, text))
     if (progress !== undefined) bubble.append(make("progress", { max: 1, value: progress, "aria-label": text }))
-    bubble.append(make("p", { class: "status" }, error ? `Not sent: ${error}` : status, ...buttons))
+    const said = make("span", {}, error ? `Not sent: ${error}` : status)
+    bubble.append(make("p", { class: "status" }, said, ...buttons))
     const item = make("article", { class: `message mine ${error ? "failed" : "waiting"}`, "data-id": id }, bubble)
     this.#keepingPlace(() => {
-      const there = this.find(id)
       if (there) there.replaceWith(item)
       else this.items.append(item)
     })

@@ -55,16 +55,20 @@ connection.on("rooms", (names) => {
 })
 
 function showState() {
-  const { state, nextAttempt } = connection
-  const seconds = Math.ceil((nextAttempt - Date.now()) / 1000)
-  const waiting = seconds > 1 ? `Offline, next try in ${seconds} s` : "Offline, trying again…"
-  const text = { open: "Connected", connecting: "Connecting…", waiting }[state]
-  $("state").dataset.state = state
-  if ($("state").textContent !== text) $("state").textContent = text
-  $("retry").hidden = state !== "waiting"
+  const text = { open: "Connected", connecting: "Connecting…", waiting: "Offline, trying again…" }
+  $("state").dataset.state = connection.state
+  $("state").textContent = text[connection.state]
+  $("retry").hidden = connection.state !== "waiting"
+  showCountdown()
   showWaiting()
 }
-setInterval(() => connection.state === "waiting" && showState(), 1000)
+
+/** On the button, because what the status says is read out. */
+function showCountdown() {
+  const seconds = Math.ceil((connection.nextAttempt - Date.now()) / 1000)
+  $("retry").textContent = seconds > 1 ? `Try now (${seconds} s)` : "Try now"
+}
+setInterval(showCountdown, 1000)
 
 // ---------------------------------------------------------------- rooms
 

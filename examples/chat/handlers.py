@@ -15,11 +15,12 @@ LOBBY = "lobby"
 LARGEST_FILE = 20 * 1024 * 1024
 
 # What does not fit these is refused before a method runs, and its caller is told what was expected.
-RoomName = Annotated[str, Meta(min_length=1, max_length=30, pattern=r"^\S(.*\S)?$")]
-Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+RoomName = Annotated[str, Meta(min_length=1, max_length=30, pattern=r"^\S(.*\S)?\Z")]
+Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Text = Annotated[str, Meta(min_length=1, max_length=4000)]
-FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+$")]
+FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+\Z")]
 Piece = Annotated[bytes, Meta(max_length=256 * 1024)]
+Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Count = Annotated[int, Meta(ge=1, le=100)]
 
 
@@ -98,7 +99,7 @@ class Chat(Service):
             await self.server.room(room).emit("typing", room, self.name, active, skip=self.peer)
 
     @method
-    def history(self, room: RoomName, before: int | None = None, after: int = 0) -> Iterator[Message]:
+    def history(self, room: RoomName, before: Number | None = None, after: Number = 0) -> Iterator[Message]:
         """What was said there, newest first, as a stream: for ws-wrapper 4. It reads on as the page takes more."""
         self.check_here(room)
         return self.read_back(room, before, after)
@@ -110,7 +111,7 @@ class Chat(Service):
 
     @method
     def history_page(
-        self, room: RoomName, before: int | None = None, after: int = 0, count: Count = 50
+        self, room: RoomName, before: Number | None = None, after: Number = 0, count: Count = 50
     ) -> list[Message]:
         """The same, a page at a time: for ws-wrapper 3, which has no streams."""
         self.check_here(room)
@@ -119,21 +120,21 @@ class Chat(Service):
     # ---------------------------------------------------------------- files, in pieces
 
     @method
-    def upload(self, file_id: Id, size: int) -> int:
+    def upload(self, file_id: Id, size: Number) -> int:
         """Begin, or go on after a drop: how many bytes are here."""
         if size > LARGEST_FILE:
             raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
         return self.store.begin(file_id)
 
     @method(thread=True)
-    def piece(self, file_id: Id, offset: int, data: Piece) -> int:
+    def piece(self, file_id: Id, offset: Number, data: Piece) -> int:
         """How many bytes are here now, which is where the next piece begins. The file grows by no other piece."""
         if offset + len(data) > LARGEST_FILE:
             raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
         return self.store.append(file_id, offset, data)
 
     @method
-    async def share(self, room: RoomName, file_id: Id, name: FileName, size: int) -> Message:
+    async def share(self, room: RoomName, file_id: Id, name: FileName, size: Number) -> Message:
         """Say in the room that the file is here: a message with the file's id."""
         self.check_here(room)
         if self.store.begin(file_id) != size:
