@@ -153,7 +153,7 @@ async def test_the_python_blocks_of_a_page_run(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_block_says_what_it_is(page: Path) -> None:
     """A block in a language that no test looks at would rot unseen."""
-    assert {block.language for block in blocks_of(page)} <= {"python", "js", "text"}
+    assert {block.language for block in blocks_of(page)} <= {"python", "js", "html", "text"}
 
 
 # ---------------------------------------------------------------- whole programs
@@ -244,6 +244,7 @@ def test_every_program_is_run() -> None:
     programs = [(page.name, block.program) for page in PAGES for block in blocks_of(page) if block.program]
     assert programs == [
         *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
+        *(("browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
         *(("protocol.md", name) for name in ("streams.py", "streams.mjs")),
     ]
 

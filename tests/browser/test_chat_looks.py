@@ -115,6 +115,6 @@ async def test_it_says_that_there_is_no_connection(
     await expect(ada.get_by_role("button", name="Try now")).to_be_visible()
     await expect(log_of(ada).get_by_text("Waiting for the connection")).to_be_in_viewport()
     await screenshot(ada, "phone-offline")
-    await chat.restart()
+    await chat.start()
     await expect(ada.get_by_role("status")).to_have_text("Connected")
     await expect(ada.get_by_role("button", name="Try now")).to_be_hidden()

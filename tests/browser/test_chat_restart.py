@@ -32,7 +32,7 @@ async def test_the_server_is_killed_and_restarted_in_between(newcomer: Newcomer,
     await expect(log_of(ada).get_by_text("Waiting for the connection")).to_have_count(2)
     await draft.fill("a thought not yet")
 
-    await chat.restart()
+    await chat.start()
     for page in (ada, bob):
         await expect(page.get_by_role("status")).to_have_text("Connected")
         await expect(log_of(page).get_by_role("article")).to_contain_text(
@@ -57,7 +57,7 @@ async def test_a_reload_while_offline_loses_nothing(newcomer: Newcomer, chat: Ch
     await expect(ada.get_by_role("status")).to_contain_text("Offline")
     await say(ada, "kept over a reload")
     await ada.get_by_label("Message", exact=True).fill("and a draft")
-    await chat.restart()
+    await chat.start()
     await ada.reload()
     await expect(log_of(ada, "attic").get_by_role("article")).to_contain_text(["kept over a reload"])
     await expect(log_of(ada, "attic").get_by_text("Waiting")).to_have_count(0)
@@ -122,7 +122,7 @@ async def test_an_upload_goes_on_where_it_was(newcomer: Newcomer, chat: ChatServ
     await expect(ada.get_by_text("328 kB of 1.0 MB")).to_be_visible()
     await chat.kill()
     await expect(log_of(ada).get_by_text("Waiting for the connection")).to_be_visible()
-    await chat.restart()
+    await chat.start()
     link = log_of(ada).get_by_role("link", name="long.bin")
     await expect(link).to_be_visible()
     answer = await ada.request.get(f"{chat.url}{await link.get_attribute('href')}")
