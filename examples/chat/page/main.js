@@ -43,12 +43,13 @@ connection.on("said", (message) => {
   const room = rooms.get(message.room)
   if (!room) return
   room.add([message])
+  room.setTyping(message.author, false)
   if (document.hidden || room !== current) room.unread++
   else if (!room.log.atEnd) $("to-end").hidden = false
   showRooms()
 })
 connection.on("people", (room, names) => rooms.get(room)?.setPeople(names))
-connection.on("typing", (room, name, active) => rooms.get(room)?.setTyping(name, active))
+connection.on("typing", (room, name, active) => name !== myName && rooms.get(room)?.setTyping(name, active))
 connection.on("rooms", (names) => {
   known = names
   showRooms()

@@ -62,10 +62,9 @@ export class Room extends EventTarget {
 
   /** Takes messages in any order, and those that are here already. */
   add(messages) {
-    for (const { number, author } of messages) {
+    for (const { number } of messages) {
       this.#newest = Math.max(this.#newest, number)
       this.#oldest = Math.min(this.#oldest ?? number, number)
-      this.setTyping(author, false)
     }
     if (this.#current) this.#upTo = this.#newest
     this.log.add(messages, this.#me())
