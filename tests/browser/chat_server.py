@@ -48,6 +48,10 @@ class ChatServer:
     def socket_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws"
 
+    @property
+    def log(self) -> str:
+        return self._log.read_text("utf-8")
+
     async def __aenter__(self) -> ChatServer:
         self.port = free_port()
         await self.start()
@@ -63,8 +67,7 @@ class ChatServer:
         except TimeoutError:
             await self.kill()
             raise
-        log = self._log.read_text("utf-8")
-        assert status == 0 and "Traceback" not in log, log
+        assert status == 0 and "Traceback" not in self.log, self.log
 
     async def start(self) -> None:
         with self._log.open("ab") as log:
@@ -77,7 +80,7 @@ class ChatServer:
             )
         assert process.stdout is not None
         self._process = process
-        assert b"Running on" in await process.stdout.readline(), self._log.read_text("utf-8")
+        assert b"Running on" in await process.stdout.readline(), self.log
 
     async def kill(self) -> None:
         """As when the machine loses power: nobody is told."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer
 from conftest import Newcomer, both_libraries
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
 from wsrpc import Client, HandshakeRejected
 
@@ -158,3 +158,12 @@ async def test_without_a_name_there_is_no_connection(chat: ChatServer, name: str
     with pytest.raises(HandshakeRejected) as refused:
         await Client(f"{chat.socket_url}?name={name}").connect()
     assert refused.value.status == 400
+
+
+async def test_a_page_of_another_site_is_refused(browser: Browser, chat: ChatServer) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()  # about:blank, whose origin is "null"
+    dial = "url => new Promise(resolve => (new WebSocket(url).onclose = ({ code }) => resolve(code)))"
+    assert await page.evaluate(dial, f"{chat.socket_url}?name=Eve") == 1006
+    assert "Server(origins=['null'])" in chat.log, "what to paste, if it should be let in"
+    await context.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import ChatServer
-from conftest import Newcomer, both_libraries
+from conftest import Newcomer, Screenshot, both_libraries
 from playwright.async_api import WebSocketRoute, expect
 from test_chat import log_of, say
 
@@ -96,7 +96,9 @@ async def test_a_message_whose_answer_is_lost_is_said_once(newcomer: Newcomer, c
 
 
 @both_libraries
-async def test_an_upload_goes_on_where_it_was(newcomer: Newcomer, chat: ChatServer, tmp_path: Path) -> None:
+async def test_an_upload_goes_on_where_it_was(
+    newcomer: Newcomer, chat: ChatServer, screenshot: Screenshot, tmp_path: Path
+) -> None:
     ada = await newcomer("Ada")
     content = bytes(range(256)) * 4096
     (tmp_path / "long.bin").write_bytes(content)
@@ -120,6 +122,7 @@ async def test_an_upload_goes_on_where_it_was(newcomer: Newcomer, chat: ChatServ
     await expect(ada.get_by_role("status")).to_have_text("Connected")
     await ada.get_by_label("File to upload").set_input_files(tmp_path / "long.bin")
     await expect(ada.get_by_text("328 kB of 1.0 MB")).to_be_visible()
+    await screenshot(ada, "upload")
     await chat.kill()
     await expect(log_of(ada).get_by_text("Waiting for the connection")).to_be_visible()
     await chat.start()
