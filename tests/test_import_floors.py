@@ -19,6 +19,7 @@ FLOORS: list[list[str]] = [
         "stats",
         "_close",
         "_convert",
+        "_definitions",
         "_frames",
         "_headers",
         "_health",
@@ -42,10 +43,13 @@ FLOORS: list[list[str]] = [
         "_extension",
         "_heartbeat",
         "_inbox",
+        "_json_types",
         "_outbox",
         "_rejections",
         "_requests",
+        "_results",
         "_sendable",
+        "_typescript",
     ],
     ["handshake", "_backlog", "_line", "_notices", "_reading", "_session", "_settings", "_signature", "_unframer"],
     ["stream", "_arrivals", "_feed", "_kept", "_origins", "_payloads", "_places", "_retry"],
@@ -66,8 +70,9 @@ FLOORS: list[list[str]] = [
     ["_dialing", "_listening", "_roster", "_upgrade"],
     ["_shutdown"],
     ["adapting", "client", "server"],
-    ["testing"],
-    ["__init__"],
+    ["schema", "testing", "_loading"],
+    ["typescript"],
+    ["__init__", "__main__"],
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 

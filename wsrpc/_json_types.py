@@ -1,0 +1,211 @@
+"""JSON Schemas of Python types, in two forms: as a value may be sent, and as it comes back.
+
+They differ where fields have defaults: whoever sends may leave those out, and what comes back has them. msgspec knows
+the first form, so the second is made of it here; pydantic knows both for its models.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import inspect as mi
+
+from ._convert import _is_pydantic, _nodes, _type_name
+from ._definitions import PREFIX, Schema, named, reachable, renamed
+
+__all__ = ["Schemas", "schemas_of"]
+
+Form = Literal["sent", "given"]
+UNKNOWN = "x-unknown"
+"""Marks a class without a schema, until it is known whether an annotation gives one."""
+
+
+class Schemas(NamedTuple):
+    """One for each type that was asked about, in order, and the definitions that they refer to."""
+
+    sent: list[Schema]
+    given: list[Schema]
+    definitions: dict[str, Schema]
+    notes: list[list[str]]
+    """For each of ``sent`` and then of ``given``: what there is no schema for, and why."""
+
+
+def schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
+    """The schemas of types. One that cannot be described is ``{}``, anything, and has a note; nothing is raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydantic, about defaults that no schema can show
+        return _schemas_of(sent, given)
+
+
+def _schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
+    types = [*sent, *given]
+    failures = [_failure(tp) for tp in types]
+    good = [tp for tp, failure in zip(types, failures, strict=True) if failure is None]
+    forms: list[Form] = [*("sent" for _ in sent), *("given" for _ in given)]
+    models = _models([(tp, form) for tp, form, failure in zip(types, forms, failures, strict=True) if failure is None])
+    # All types in both forms, so that a class has the same name in both; what is not referred to is dropped.
+    as_sent, definitions_sent = _components(good, "sent", models)
+    as_given, definitions_given = _components(good, "given", models)
+    definitions = {**models.definitions, **definitions_sent, **definitions_given}
+    made = zip(as_sent, as_given, strict=True)
+    roots: list[Schema] = []
+    for form, failure in zip(forms, failures, strict=True):
+        if failure is None:
+            either = next(made)
+            roots.append(either[0] if form == "sent" else either[1])
+        else:
+            roots.append({})
+    used = reachable(roots, definitions)
+    names = named({key: definitions[key] for key in used})
+    roots = [renamed(root, names) for root in roots]
+    definitions = {names[key]: renamed(definitions[key], names) for key in used}
+    notes = [
+        [failure] if failure is not None else [f"{name} has no JSON Schema" for name in _unknown(root, definitions)]
+        for root, failure in zip(roots, failures, strict=True)
+    ]
+    return Schemas(roots[: len(sent)], roots[len(sent) :], dict(sorted(definitions.items())), notes)
+
+
+# ---------------------------------------------------------------- msgspec
+
+
+def _failure(tp: Any) -> str | None:
+    """Why a type cannot be described, if it cannot."""
+    try:
+        msgspec.json.schema_components([tp], schema_hook=lambda cls: {UNKNOWN: ""})
+        for model in _models_in(tp):
+            for mode in _MODES.values():
+                model.model_json_schema(mode=mode)
+    except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
+        return f"{_type_name(tp)} has no JSON Schema: {exc}"
+    return None
+
+
+def _components(types: list[Any], form: Form, models: _Models) -> tuple[list[Schema], dict[str, Schema]]:
+    def hook(cls: type[Any]) -> Schema:
+        model = models.refs.get((cls, form))
+        return {UNKNOWN: _type_name(cls)} if model is None else {"$ref": model}
+
+    # Each class is asked for beside the types that hold it, which tells its name.
+    infos = {node.cls: node for info in mi.multi_type_info(types) for node in _nodes(info) if isinstance(node, _FIELDS)}
+    template = PREFIX + form + ":msgspec:{name}"
+    schemas, components = msgspec.json.schema_components([*types, *infos], schema_hook=hook, ref_template=template)
+    found = {f"{form}:msgspec:{name}": _marked(schema) for name, schema in components.items()}
+    if form == "given":
+        for schema, info in zip(schemas[len(types) :], infos.values(), strict=True):
+            _complete(found[schema["$ref"].removeprefix(PREFIX)], info)
+    return [_marked(schema) for schema in schemas[: len(types)]], found
+
+
+_FIELDS = (mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType)
+
+
+def _complete(schema: Schema, info: Any) -> None:
+    """Make of what may be sent what comes back: fields with defaults are there."""
+    always = [field.encode_name for field in info.fields if _always_there(field, info)]
+    if schema["type"] == "array":
+        schema["minItems"] = len(schema["prefixItems"])
+    else:
+        first = schema["required"][: len(schema["required"]) - sum(field.required for field in info.fields)]  # the tag
+        schema["required"] = [*first, *always]
+
+
+def _always_there(field: mi.Field, info: Any) -> bool:
+    if field.required:
+        return True
+    if field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT:
+        return False  # UNSET, or a TypedDict's
+    cls: Any = getattr(info.cls, "__origin__", info.cls)
+    if isinstance(info, mi.StructType):
+        return not cls.__struct_config__.omit_defaults
+    # Into a converted dataclass msgspec does not write simple defaults, and so does not find them when it encodes.
+    plain = hasattr(cls, "__dataclass_fields__") and cls.__dictoffset__ != 0
+    return not plain or field.default is msgspec.NODEFAULT
+
+
+def _marked(schema: Any) -> Any:
+    """The same, with each class that has no schema marked by a comment; where an annotation gives one, without."""
+    if schema.__class__ is list:
+        return [_marked(item) for item in schema]
+    if schema.__class__ is not dict:
+        return schema
+    marked = {key: _marked(value) for key, value in schema.items()}
+    name = marked.pop(UNKNOWN, None)
+    if name is not None and not marked.keys() - {"description", "title", "examples", "deprecated"}:
+        marked["$comment"] = f"{name} has no JSON Schema"
+    return marked
+
+
+# ---------------------------------------------------------------- pydantic
+
+
+_MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
+
+
+class _Models(NamedTuple):
+    refs: dict[tuple[type[Any], Form], str]
+    definitions: dict[str, Schema]
+
+
+def _models_in(tp: Any) -> list[type[Any]]:
+    classes = [node.cls for node in _nodes(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
+    return [cls for cls in classes if _is_pydantic(cls)]
+
+
+def _models(types: list[tuple[Any, Form]]) -> _Models:
+    """The models among types, described by pydantic. It is imported only if there are any, so it is there."""
+    found: set[tuple[type[Any], Form]] = {(cls, form) for tp, form in types for cls in _models_in(tp)}
+    if not found:
+        return _Models({}, {})
+    from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+    class Generator(GenerateJsonSchema):
+        def field_is_required(self, field: Any, total: bool) -> bool:
+            # A model is sent with all its fields, so what has a default is there, too.
+            if self.mode == "serialization" and field["type"] != "typed-dict-field":
+                return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
+            return super().field_is_required(field, total)
+
+    ordered = sorted(found, key=lambda item: (_type_name(item[0]), item[1]))
+    refs, document = models_json_schema([(cls, _MODES[form]) for cls, form in ordered], schema_generator=Generator)
+    # pydantic itself tells the forms apart, by endings, where a model has both.
+    schemas: dict[str, Schema] = document.get("$defs", {})
+    keys = {name: _key(name) for name in schemas}
+    known: dict[tuple[type[Any], Form], str] = {}
+    for cls, form in ordered:
+        known[cls, form] = renamed(refs[cls, _MODES[form]], keys)["$ref"]
+    # A type that is asked for in one form is looked up in both, and the other one dropped.
+    for cls, form in ordered:
+        known.setdefault((cls, "given" if form == "sent" else "sent"), known[cls, form])
+    return _Models(known, {keys[name]: renamed(schema, keys) for name, schema in schemas.items()})
+
+
+def _key(name: str) -> str:
+    for form, ending in (("sent", "-Input"), ("given", "-Output")):
+        if name.endswith(ending):
+            return f"{form}:pydantic:{name.removesuffix(ending)}"
+    return f"model:pydantic:{name}"
+
+
+def _unknown(root: Schema, definitions: dict[str, Schema]) -> list[str]:
+    """The classes without a schema that a type holds."""
+    found: dict[str, None] = {}
+
+    def look(schema: Any) -> None:
+        if schema.__class__ is list:
+            for item in schema:
+                look(item)
+        elif schema.__class__ is dict:
+            inner = schema
+            if isinstance(comment := inner.get("$comment"), str) and comment.endswith(" has no JSON Schema"):
+                found[comment.removesuffix(" has no JSON Schema")] = None
+            for value in inner.values():
+                look(value)
+
+    look(root)
+    for key in reachable([root], definitions):
+        look(definitions[key])
+    return list(found)
