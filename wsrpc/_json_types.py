@@ -42,9 +42,11 @@ def schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
 
 def _schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
     types = [*sent, *given]
+    forms: list[Form] = []
+    forms.extend("sent" for _ in sent)
+    forms.extend("given" for _ in given)
     failures = [_failure(tp) for tp in types]
     good = [tp for tp, failure in zip(types, failures, strict=True) if failure is None]
-    forms: list[Form] = [*("sent" for _ in sent), *("given" for _ in given)]
     models = _models([(tp, form) for tp, form, failure in zip(types, forms, failures, strict=True) if failure is None])
     # All types in both forms, so that a class has the same name in both; what is not referred to is dropped.
     as_sent, definitions_sent = _components(good, "sent", models)

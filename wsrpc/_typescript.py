@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterable
@@ -70,7 +71,7 @@ def _is_identifier(name: str) -> bool:
 
 def comment(text: str, indent: str = "") -> str:
     """A doc comment with a line break at its end; "" for no text."""
-    lines = [line.rstrip() for line in text.strip().replace("*/", "*\\/").splitlines()]
+    lines = [line.rstrip() for line in inspect.cleandoc(text).strip().replace("*/", "*\\/").splitlines()]
     if len(lines) > 1:
         return "".join(f"{indent}{line}\n" for line in ["/**", *(f" * {line}".rstrip() for line in lines), " */"])
     return f"{indent}/** {lines[0]} */\n" if lines else ""
@@ -140,7 +141,7 @@ def _array(schema: Schema, names: Names, indent: str) -> str:
         return f"{_in_parentheses(type_of(items, names, indent))}[]"
     least = schema.get("minItems", 0)
     members = [type_of(each, names, indent) for each in first]
-    members = [each if number < least else f"({each})?" for number, each in enumerate(members)]
+    members = [each if number < least else f"{_in_parentheses(each)}?" for number, each in enumerate(members)]
     if items.__class__ is dict and items:
         members.append(f"...{_in_parentheses(type_of(items, names, indent))}[]")
     return f"[{', '.join(members)}]"
