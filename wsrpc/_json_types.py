@@ -6,9 +6,11 @@ the first form, so the second is made of it here; pydantic knows both for its mo
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect as mi
@@ -48,7 +50,7 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
     failures = [_failure(tp) for tp in types]
     good = [tp for tp, failure in zip(types, failures, strict=True) if failure is None]
     models = _models([(tp, form) for tp, form, failure in zip(types, forms, failures, strict=True) if failure is None])
-    # All types in both forms, so that a class has the same name in both; what is not referred to is dropped.
+    # All types in both forms, so that a class is called the same in both; what is not referred to is dropped.
     as_sent, definitions_sent = _components(good, "sent", models)
     as_given, definitions_given = _components(good, "given", models)
     definitions = {**models.definitions, **definitions_sent, **definitions_given}
@@ -91,18 +93,51 @@ def _components(types: list[Any], form: Form, models: _Models) -> tuple[list[Sch
         model = models.refs.get((cls, form))
         return {UNKNOWN: _type_name(cls)} if model is None else {"$ref": model}
 
-    # Each class is asked for beside the types that hold it, which tells its name.
-    infos = {node.cls: node for info in mi.multi_type_info(types) for node in _nodes(info) if isinstance(node, _FIELDS)}
-    template = PREFIX + form + ":msgspec:{name}"
-    schemas, components = msgspec.json.schema_components([*types, *infos], schema_hook=hook, ref_template=template)
-    found = {f"{form}:msgspec:{name}": _marked(schema) for name, schema in components.items()}
-    if form == "given":
-        for schema, info in zip(schemas[len(types) :], infos.values(), strict=True):
-            _complete(found[schema["$ref"].removeprefix(PREFIX)], info)
-    return [_marked(schema) for schema in schemas[: len(types)]], found
+    infos = [{node.cls: node for node in _nodes(mi.type_info(tp)) if isinstance(node, _CLASSES)} for tp in types]
+    called = _class_names(cls for classes in infos for cls in classes)
+    schemas: list[Schema] = []
+    found: dict[str, Schema] = {}
+    # One type at a time, and the classes in it beside it, which tells what msgspec calls them: of many types at once
+    # it takes two classes of one name in one module for the same.
+    for tp, classes in zip(types, infos, strict=True):
+        (schema, *refs), components = msgspec.json.schema_components([tp, *classes], schema_hook=hook)
+        keys = {
+            ref["$ref"].removeprefix(PREFIX): f"{form}:msgspec:{called[cls]}"
+            for ref, cls in zip(refs, classes, strict=True)
+        }
+        schemas.append(_marked(renamed(schema, keys)))
+        for ref, info in zip(refs, classes.values(), strict=True):
+            name = ref["$ref"].removeprefix(PREFIX)
+            found[keys[name]] = component = _marked(renamed(components[name], keys))
+            if form == "given" and not isinstance(info, mi.EnumType):
+                _complete(component, info)
+    return schemas, found
 
 
-_FIELDS = (mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType)
+_CLASSES = (mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType, mi.EnumType)
+
+
+def _class_names(classes: Iterable[Any]) -> dict[Any, str]:
+    """What each class is called: by its name; those that share it, with their module; else they are numbered."""
+
+    def short(cls: Any) -> str:
+        if not isinstance(cls, type) and get_args(cls):
+            return "_".join(short(part) for part in (get_origin(cls), *get_args(cls)))
+        return re.sub(r"\W+", "_", getattr(cls, "__name__", str(cls)))
+
+    distinct = list(dict.fromkeys(classes))
+    shorts = Counter(map(short, distinct))
+    names: dict[Any, str] = {}
+    for cls in distinct:
+        name = short(cls)
+        if shorts[name] > 1:
+            home: Any = get_origin(cls) or cls
+            name = f"{home.__module__}.{home.__qualname__ if home is cls else name}".replace(".<locals>", "")
+        free, number = name, 2
+        while free in names.values():
+            free, number = f"{name}_{number}", number + 1
+        names[cls] = free
+    return names
 
 
 def _complete(schema: Schema, info: Any) -> None:
@@ -116,16 +151,27 @@ def _complete(schema: Schema, info: Any) -> None:
 
 
 def _always_there(field: mi.Field, info: Any) -> bool:
+    cls: Any = get_origin(info.cls) or info.cls
+    if isinstance(info, mi.TypedDictType):
+        return field.required
+    if _may_be_unset(cls, field.name):
+        return False
     if field.required:
         return True
-    if field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT:
-        return False  # UNSET, or a TypedDict's
-    cls: Any = getattr(info.cls, "__origin__", info.cls)
     if isinstance(info, mi.StructType):
         return not cls.__struct_config__.omit_defaults
     # Into a converted dataclass msgspec does not write simple defaults, and so does not find them when it encodes.
     plain = hasattr(cls, "__dataclass_fields__") and cls.__dictoffset__ != 0
     return not plain or field.default is msgspec.NODEFAULT
+
+
+def _may_be_unset(cls: type[Any], name: str) -> bool:
+    """msgspec itself does not tell, of fields without default."""
+    try:
+        hint = get_type_hints(cls).get(name)
+    except NameError:  # msgspec looks up names in more places
+        return True
+    return msgspec.UnsetType in get_args(hint)
 
 
 def _marked(schema: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Annotated, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -90,9 +90,17 @@ class Tag(msgspec.Struct):
     name: str
 
 
-# Another class of that name, and one that is called like something of TypeScript's.
-OtherTag = msgspec.defstruct("Tag", [("number", int)], module="elsewhere")
-Promise = msgspec.defstruct("Promise", [("kept", bool)])
+class Elsewhere:
+    class Tag(msgspec.Struct):
+        """Another class of that name."""
+
+        number: int
+
+
+class Promise(msgspec.Struct):
+    """Called like something of TypeScript's own."""
+
+    kept: bool
 
 
 @server.on("add")
@@ -137,7 +145,7 @@ def search(text: str, options: Options | None = None, mode: Literal["fast", "ful
 
 @server.on("resolve")
 def resolve(host: Host) -> dict[str, Host]:
-    return {"given": host, "other": Host(name="b")}
+    return {"given": host, "other": Host.model_validate({"name": "b"})}
 
 
 @server.on("reverse")
@@ -156,12 +164,12 @@ def times() -> Times:
 
 
 @server.on("others")
-def others(function: int, other: OtherTag, promise: Promise) -> tuple[Tag, Cup | None]:  # type: ignore[valid-type]
+def others(function: int, other: Elsewhere.Tag, promise: Promise) -> tuple[Tag, Cup | None]:
     return Tag(str(other.number)), Cup("tea", sugar=function) if promise.kept else None
 
 
 @server.on("set-name")
-def set_name(name):  # nothing is known of it
+def set_name(name: Any) -> Any:
     return {"name": name}
 
 
