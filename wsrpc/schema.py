@@ -148,9 +148,11 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
 
 def _doc(function: Any) -> str:
     function = _without_partials(function)
-    if not (inspect.isroutine(function) or isinstance(function, type)):
-        function = type(function).__call__
-    return inspect.getdoc(function) or ""
+    if isinstance(function, type):
+        # Its own: not its base class's, and not the one that a dataclass gets if it has none.
+        doc = inspect.cleandoc(vars(function).get("__doc__") or "")
+        return "" if doc.startswith(f"{function.__name__}(") else doc
+    return inspect.getdoc(function if inspect.isroutine(function) else type(function).__call__) or ""
 
 
 def _finished(draft: _Draft, sent: Iterator[Any], given: Iterator[Any]) -> EventSchema:

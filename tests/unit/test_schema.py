@@ -215,6 +215,29 @@ def test_a_class_gives_its_objects() -> None:
     assert event.result == {"$ref": "#/$defs/Point"} and event.doc == "A place."
 
 
+class Silent(msgspec.Struct):
+    x: int
+
+
+@dataclass
+class Quiet:
+    x: int
+
+
+class Callable:
+    """An object's class."""
+
+    def __call__(self, x: int) -> int:
+        """Called like a function."""
+        return x
+
+
+def test_docstrings_are_the_handlers_own() -> None:
+    assert described(Silent).doc == described(Quiet).doc == described(lambda: 1).doc == ""
+    assert described(Callable()).doc == "Called like a function."
+    assert described(functools.partial(Callable())).doc == "Called like a function."
+
+
 # ---------------------------------------------------------------- what has no schema
 
 
