@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -44,33 +44,36 @@ def schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
 
 def _schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
     types = [*sent, *given]
-    forms: list[Form] = []
-    forms.extend("sent" for _ in sent)
-    forms.extend("given" for _ in given)
-    failures = [_failure(tp) for tp in types]
-    good = [tp for tp, failure in zip(types, failures, strict=True) if failure is None]
-    models = _models([(tp, form) for tp, form, failure in zip(types, forms, failures, strict=True) if failure is None])
+    keys = [_key(tp) for tp in types]
+    distinct = dict(zip(keys, types, strict=True))  # handlers have many in common
+    failures = {key: _failure(tp) for key, tp in distinct.items()}
+    good = {key: tp for key, tp in distinct.items() if failures[key] is None}
+    models = _models(good.values())
     # All types in both forms, so that a class is called the same in both; what is not referred to is dropped.
-    as_sent, definitions_sent = _components(good, "sent", models)
-    as_given, definitions_given = _components(good, "given", models)
+    as_sent, definitions_sent = _components(good.values(), "sent", models)
+    as_given, definitions_given = _components(good.values(), "given", models)
     definitions = {**models.definitions, **definitions_sent, **definitions_given}
-    made = zip(as_sent, as_given, strict=True)
-    roots: list[Schema] = []
-    for form, failure in zip(forms, failures, strict=True):
-        if failure is None:
-            either = next(made)
-            roots.append(either[0] if form == "sent" else either[1])
-        else:
-            roots.append({})
+    sent_by = dict(zip(good, as_sent, strict=True))
+    given_by = dict(zip(good, as_given, strict=True))
+    roots = [sent_by.get(key, {}) for key in keys[: len(sent)]]
+    roots += [given_by.get(key, {}) for key in keys[len(sent) :]]
     used = reachable(roots, definitions)
     names = named({key: definitions[key] for key in used})
     roots = [renamed(root, names) for root in roots]
     definitions = {names[key]: renamed(definitions[key], names) for key in used}
     notes = [
         [failure] if failure is not None else [f"{name} has no JSON Schema" for name in _unknown(root, definitions)]
-        for root, failure in zip(roots, failures, strict=True)
+        for root, failure in zip(roots, map(failures.__getitem__, keys), strict=True)
     ]
     return Schemas(roots[: len(sent)], roots[len(sent) :], dict(sorted(definitions.items())), notes)
+
+
+def _key(tp: Any) -> Any:
+    try:
+        hash(tp)
+    except TypeError:  # Annotated[int, []], say
+        return id(tp)
+    return tp
 
 
 # ---------------------------------------------------------------- msgspec
@@ -88,7 +91,7 @@ def _failure(tp: Any) -> str | None:
     return None
 
 
-def _components(types: list[Any], form: Form, models: _Models) -> tuple[list[Schema], dict[str, Schema]]:
+def _components(types: Collection[Any], form: Form, models: _Models) -> tuple[list[Schema], dict[str, Schema]]:
     def hook(cls: type[Any]) -> Schema:
         model = models.refs.get((cls, form))
         return {UNKNOWN: _type_name(cls)} if model is None else {"$ref": model}
@@ -203,9 +206,9 @@ def _models_in(tp: Any) -> list[type[Any]]:
     return [cls for cls in classes if _is_pydantic(cls)]
 
 
-def _models(types: list[tuple[Any, Form]]) -> _Models:
+def _models(types: Iterable[Any]) -> _Models:
     """The models among types, described by pydantic. It is imported only if there are any, so it is there."""
-    found: set[tuple[type[Any], Form]] = {(cls, form) for tp, form in types for cls in _models_in(tp)}
+    found = {cls for tp in types for cls in _models_in(tp)}
     if not found:
         return _Models({}, {})
     from pydantic.json_schema import GenerateJsonSchema, models_json_schema
@@ -217,21 +220,18 @@ def _models(types: list[tuple[Any, Form]]) -> _Models:
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return super().field_is_required(field, total)
 
-    ordered = sorted(found, key=lambda item: (_type_name(item[0]), item[1]))
+    ordered: list[tuple[type[Any], Form]] = [(cls, form) for cls in sorted(found, key=_type_name) for form in _MODES]
     refs, document = models_json_schema([(cls, _MODES[form]) for cls, form in ordered], schema_generator=Generator)
     # pydantic itself tells the forms apart, by endings, where a model has both.
     schemas: dict[str, Schema] = document.get("$defs", {})
-    keys = {name: _key(name) for name in schemas}
+    keys = {name: _model_key(name) for name in schemas}
     known: dict[tuple[type[Any], Form], str] = {}
     for cls, form in ordered:
         known[cls, form] = renamed(refs[cls, _MODES[form]], keys)["$ref"]
-    # A type that is asked for in one form is looked up in both, and the other one dropped.
-    for cls, form in ordered:
-        known.setdefault((cls, "given" if form == "sent" else "sent"), known[cls, form])
     return _Models(known, {keys[name]: renamed(schema, keys) for name, schema in schemas.items()})
 
 
-def _key(name: str) -> str:
+def _model_key(name: str) -> str:
     for form, ending in (("sent", "-Input"), ("given", "-Output")):
         if name.endswith(ending):
             return f"{form}:pydantic:{name.removesuffix(ending)}"
