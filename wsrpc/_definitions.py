@@ -6,11 +6,12 @@ Until they are named, their keys are ``form:library:name``: the form in which ms
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["PREFIX", "Schema", "named", "reachable", "renamed"]
+__all__ = ["PREFIX", "Form", "Schema", "named", "reachable", "renamed"]
 
 Schema = dict[str, Any]
+Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"
 
 

@@ -10,17 +10,17 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect as mi
 
-from ._convert import _is_pydantic, _nodes, _type_name
-from ._definitions import PREFIX, Schema, named, reachable, renamed
+from ._convert import _nodes, _type_name
+from ._definitions import PREFIX, Form, Schema, named, reachable, renamed
+from ._models import MODES, Models, describe_models, models_in
 
 __all__ = ["Schemas", "schemas_of"]
 
-Form = Literal["sent", "given"]
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation gives one."""
 
@@ -48,7 +48,7 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
     distinct = dict(zip(keys, types, strict=True))  # handlers have many in common
     failures = {key: _failure(tp) for key, tp in distinct.items()}
     good = {key: tp for key, tp in distinct.items() if failures[key] is None}
-    models = _models(good.values())
+    models = describe_models(good.values())
     # All types in both forms, so that a class is called the same in both; what is not referred to is dropped.
     as_sent, definitions_sent = _components(good.values(), "sent", models)
     as_given, definitions_given = _components(good.values(), "given", models)
@@ -83,15 +83,15 @@ def _failure(tp: Any) -> str | None:
     """Why a type cannot be described, if it cannot."""
     try:
         msgspec.json.schema_components([tp], schema_hook=lambda cls: {UNKNOWN: ""})
-        for model in _models_in(tp):
-            for mode in _MODES.values():
+        for model in models_in(tp):
+            for mode in MODES.values():
                 model.model_json_schema(mode=mode)
     except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
         return f"{_type_name(tp)} has no JSON Schema: {exc}"
     return None
 
 
-def _components(types: Collection[Any], form: Form, models: _Models) -> tuple[list[Schema], dict[str, Schema]]:
+def _components(types: Collection[Any], form: Form, models: Models) -> tuple[list[Schema], dict[str, Schema]]:
     def hook(cls: type[Any]) -> Schema:
         model = models.refs.get((cls, form))
         return {UNKNOWN: _type_name(cls)} if model is None else {"$ref": model}
@@ -188,54 +188,6 @@ def _marked(schema: Any) -> Any:
     if name is not None and not marked.keys() - {"description", "title", "examples", "deprecated"}:
         marked["$comment"] = f"{name} has no JSON Schema"
     return marked
-
-
-# ---------------------------------------------------------------- pydantic
-
-
-_MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
-
-
-class _Models(NamedTuple):
-    refs: dict[tuple[type[Any], Form], str]
-    definitions: dict[str, Schema]
-
-
-def _models_in(tp: Any) -> list[type[Any]]:
-    classes = [node.cls for node in _nodes(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
-    return [cls for cls in classes if _is_pydantic(cls)]
-
-
-def _models(types: Iterable[Any]) -> _Models:
-    """The models among types, described by pydantic. It is imported only if there are any, so it is there."""
-    found = {cls for tp in types for cls in _models_in(tp)}
-    if not found:
-        return _Models({}, {})
-    from pydantic.json_schema import GenerateJsonSchema, models_json_schema
-
-    class Generator(GenerateJsonSchema):
-        def field_is_required(self, field: Any, total: bool) -> bool:
-            # A model is sent with all its fields, so what has a default is there, too.
-            if self.mode == "serialization" and field["type"] != "typed-dict-field":
-                return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
-            return super().field_is_required(field, total)
-
-    ordered: list[tuple[type[Any], Form]] = [(cls, form) for cls in sorted(found, key=_type_name) for form in _MODES]
-    refs, document = models_json_schema([(cls, _MODES[form]) for cls, form in ordered], schema_generator=Generator)
-    # pydantic itself tells the forms apart, by endings, where a model has both.
-    schemas: dict[str, Schema] = document.get("$defs", {})
-    keys = {name: _model_key(name) for name in schemas}
-    known: dict[tuple[type[Any], Form], str] = {}
-    for cls, form in ordered:
-        known[cls, form] = renamed(refs[cls, _MODES[form]], keys)["$ref"]
-    return _Models(known, {keys[name]: renamed(schema, keys) for name, schema in schemas.items()})
-
-
-def _model_key(name: str) -> str:
-    for form, ending in (("sent", "-Input"), ("given", "-Output")):
-        if name.endswith(ending):
-            return f"{form}:pydantic:{name.removesuffix(ending)}"
-    return f"model:pydantic:{name}"
 
 
 def _unknown(root: Schema, definitions: dict[str, Schema]) -> list[str]:
