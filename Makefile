@@ -3,6 +3,7 @@
 #
 #   make demo    run the example that shows most at once
 #   make test    every test, the ones against Node and Go included
+#   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
 #   make check   formatting, lints, types, import order
 #   make dist    sdist and wheel, checked and tried out in a fresh environment
 #   make fmt     format and apply the safe lint fixes
@@ -28,7 +29,7 @@ JS := interop/js
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check dist fmt bench soak autobahn clean node go
+.PHONY: demo test test-browser check dist fmt bench soak autobahn clean node go
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -36,6 +37,11 @@ demo: $(STAMPS)/runtime
 
 test: $(STAMPS)/dev $(STAMPS)/npm go
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
+
+# Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
+test-browser: $(STAMPS)/browser $(STAMPS)/npm
+	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
+	  $(WITH_VENV) $(BIN)/python -m pytest tests/browser $(ARGS)
 
 # pyright runs on the Node that comes with it, whatever the machine has.
 check: $(STAMPS)/dev
@@ -92,6 +98,10 @@ $(STAMPS)/dev: $(STAMPS)/runtime pyproject.toml
 
 $(STAMPS)/bench: $(STAMPS)/dev pyproject.toml
 	$(PIP) install --group bench
+	@touch $@
+
+$(STAMPS)/browser: $(STAMPS)/dev pyproject.toml
+	$(PIP) install --group browser
 	@touch $@
 
 # The wheel's own `node` command is a Python program that starts Node as its child: ending it would leave

@@ -19,6 +19,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "matrix.json"
 DEVIATIONS = HERE / "DEVIATIONS.md"
 PAGE = HERE.parent / "docs" / "interop.md"
+WHOLE = (HERE, HERE.parent, HERE.parent / "tests" / "browser")
+"""Arguments of pytest with which all tests of some columns run."""
 PLACE = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- end of matrix -->)", re.DOTALL)
 
 ROWS = {
@@ -56,6 +58,9 @@ COLUMNS = {
     "go-real-coder": "Go over coder",
     "go-gorilla": "Go over gorilla",
     "go-real-gorilla": "Go over gorilla",
+    "browser:ws-wrapper": "ws-wrapper 3 in a browser",
+    "browser:plain-4": "ws-wrapper 4 in a browser",
+    "browser:ws-wrapper-4": "ws-wrapper 4 in a browser",
 }
 """What a counterpart is called on the page, in its order. The same name: both fill one column, and have to agree."""
 
@@ -141,7 +146,7 @@ class Matrix:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(self._config, "workerinput"):
             return
-        if not any(self._config.rootpath / arg in (HERE, HERE.parent) for arg in self._config.args):
+        if not any(self._config.rootpath / arg in WHOLE for arg in self._config.args):
             return  # a part of the tests says nothing of a column
         found = {
             column: {row: self._cell(cells[row]) for row in ROWS if row in cells}

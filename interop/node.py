@@ -67,11 +67,15 @@ def available_libraries() -> list[tuple[str, str]]:
     or if npm found it. Raises RuntimeError if the packages are not installed or WS_WRAPPER_4 names nothing.
     """
     libraries = [(name, _version(_modules() / name)) for name in ("ws-wrapper", "ws-server-wrapper")]
-    given = os.environ.get("WS_WRAPPER_4")
-    fourth = Path(given) if given else _modules() / "ws-wrapper-4"
-    if given or fourth.exists():
+    fourth = ws_wrapper_4()
+    if "WS_WRAPPER_4" in os.environ or fourth.exists():
         libraries.append(("ws-wrapper-4", _version(fourth)))
     return libraries
+
+
+def ws_wrapper_4() -> Path:
+    """Where ws-wrapper 4 is, if it is there."""
+    return Path(os.environ.get("WS_WRAPPER_4") or _modules() / "ws-wrapper-4")
 
 
 def _modules() -> Path:

@@ -1,11 +1,7 @@
 // The connections of one agent, whichever side opened them, and their channels.
 
-import { WebSocket, WebSocketServer } from "ws"
-
 import { builtins, recorder } from "./handlers.mjs"
 import { describe } from "./values.mjs"
-
-const WIRE = { perMessageDeflate: false }
 
 export class Peers {
   settings = { middleware: null, error_props: false, messages: false }
@@ -13,7 +9,9 @@ export class Peers {
   #anonymous = [] // channels; the position is the key
   #recorded = [] // {event, channel, anonymous}
 
-  constructor(library, journal, answers) {
+  /** `dial(url, options)` gives {socket, opened}: a WebSocket as Node or a browser has it, and a promise. */
+  constructor(library, journal, answers, dial) {
+    this.dial = dial
     this.library = library
     this.journal = journal
     this.answers = answers
@@ -30,52 +28,28 @@ export class Peers {
     return this.#wrappers.length
   }
 
-  /** With `keep`, the first connection's wrapper is bound to the sockets of all later ones. */
-  async listen(port, path, keep) {
-    const server = new WebSocketServer({ host: "127.0.0.1", port, path, ...WIRE })
-    await new Promise((resolve, reject) => {
-      server.once("listening", resolve)
-      server.once("error", reject)
-    })
-    const { Wrapper, ServerWrapper } = this.library
-    if (ServerWrapper) {
-      if (keep) throw new Error(`${this.library.name} makes its wrappers itself`)
-      const wrapped = new ServerWrapper(server, this.options)
-      this.#attach(wrapped, null)
-      this.#attach(wrapped.of("math"), "math")
-      wrapped.on("connection", (wrapper) => this.#adopt(wrapper))
-    } else {
-      let kept
-      server.on("connection", (socket) => {
-        if (kept) return kept.bind(socket)
-        const wrapper = new Wrapper(socket, this.options)
-        if (keep) kept = wrapper
-        this.#attach(wrapper, null)
-        this.#attach(wrapper.of("math"), "math")
-        this.#adopt(wrapper)
-      })
-    }
-    return server.address().port
+  /** A wrapper of the agent's own for a connection. */
+  wrap(socket) {
+    const wrapper = new this.library.Wrapper(socket, this.options)
+    this.#attach(wrapper, null)
+    this.#attach(wrapper.of("math"), "math")
+    this.#adopt(wrapper)
+    return wrapper
+  }
+
+  /** A server that makes its wrappers itself. */
+  take(server) {
+    this.#attach(server, null)
+    this.#attach(server.of("math"), "math")
+    server.on("connection", (wrapper) => this.#adopt(wrapper))
   }
 
   /** Dials; with `peer`, an earlier connection's wrapper is bound to the new socket. */
   async connect(url, { headers, protocols = [], peer }) {
     const { Wrapper, name } = this.library
     if (!Wrapper) throw new Error(`${name} only serves`)
-    const socket = new WebSocket(url, protocols, { headers, ...WIRE })
-    const opened = new Promise((resolve, reject) => {
-      socket.once("open", resolve)
-      socket.once("error", reject)
-    })
-    let wrapper
-    if (peer === undefined) {
-      wrapper = new Wrapper(socket, this.options)
-      this.#attach(wrapper, null)
-      this.#attach(wrapper.of("math"), "math")
-      this.#adopt(wrapper)
-    } else {
-      wrapper = this.get(peer).bind(socket)
-    }
+    const { socket, opened } = this.dial(url, { headers, protocols })
+    const wrapper = peer === undefined ? this.wrap(socket) : this.get(peer).bind(socket)
     await opened
     return { peer: wrapper.get("index"), protocol: socket.protocol }
   }

@@ -24,10 +24,10 @@ export default class Connection extends Channel {
   pending = new Map()
   active = new Map()
 
-  constructor(socket, { errorToJSON }) {
+  constructor(socket, { errorToJSON } = {}) {
     super(null, {})
-    this.#errorToJSON = errorToJSON
-    this.bind(socket)
+    this.#errorToJSON = errorToJSON ?? (({ message }) => JSON.stringify({ message }))
+    if (socket) this.bind(socket)
   }
 
   // ---------------------------------------------------------------- the library's face
@@ -54,7 +54,7 @@ export default class Connection extends Channel {
   }
 
   get isConnected() {
-    return this.#socket.readyState === OPEN
+    return this.#socket?.readyState === OPEN
   }
 
   get pendingRequestCount() {
@@ -80,7 +80,13 @@ export default class Connection extends Channel {
   }
 
   disconnect(...args) {
-    this.#socket.close(...args)
+    this.#socket?.close(...args)
+  }
+
+  /** Rejects what is pending, and tells nobody. */
+  abort(error = new RequestAbortedError()) {
+    for (const i of [...this.pending.keys()]) this.#settle(i).reject(error)
+    this.#queue = []
   }
 
   // ---------------------------------------------------------------- what is sent

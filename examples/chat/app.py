@@ -1,0 +1,65 @@
+"""A chat in the browser, page and WebSocket from one program: `python examples/chat/app.py`, see README.md there."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import mimetypes
+from pathlib import Path
+
+from aiohttp import web
+from handlers import make_server
+from store import Store
+
+from wsrpc_adapters.aiohttp import aiohttp_handler
+
+HERE = Path(__file__).parent
+
+
+def make_app(data: Path, modules: Path) -> web.Application:
+    store = Store(data)
+    server = make_server(store)
+
+    async def index(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(HERE / "page" / "index.html")
+
+    async def download(request: web.Request) -> web.FileResponse:
+        message = store.message(request.match_info["id"])
+        if message is None or message.file is None:
+            raise web.HTTPNotFound
+        # What somebody has uploaded is never a page of ours: pictures are shown by <img>, all else is saved.
+        headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
+        if message.file.image:
+            headers["Content-Type"] = mimetypes.guess_type(message.file.name)[0] or ""
+        return web.FileResponse(store.path(message.id), headers=headers)
+
+    async def close(app: web.Application) -> None:
+        await server.close(drain=5)  # with 1012: pages dial again
+        store.close()
+
+    app = web.Application()
+    app.router.add_get("/", index)
+    app.router.add_get("/ws", aiohttp_handler(server))
+    app.router.add_get("/files/{id}/{name}", download)
+    app.router.add_static("/modules", modules)
+    app.router.add_static("/", HERE / "page")
+    app.on_shutdown.append(close)
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A chat for browsers.")
+    parser.add_argument("port", type=int, nargs="?", default=8080)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to let others in (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=HERE / "data", help="where messages and files are kept")
+    parser.add_argument("--modules", type=Path, default=HERE / "node_modules", help="where npm has put ws-wrapper")
+    options = parser.parse_args()
+    if not (options.modules / "ws-wrapper").is_dir():
+        parser.exit(1, f"there is no ws-wrapper in {options.modules}: run `npm install` in {HERE}\n")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    web.run_app(make_app(options.data, options.modules), host=options.host, port=options.port)
+
+
+if __name__ == "__main__":
+    main()

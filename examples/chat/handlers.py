@@ -1,0 +1,149 @@
+"""What one participant can ask the server for, and what the server tells the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from msgspec import Meta
+from store import Message, Store
+
+from wsrpc import CloseInfo, Handshake, Key, Peer, RpcError, Server, Service, method
+
+NAME: Key[str] = Key("name")
+LOBBY = "lobby"
+LARGEST_FILE = 20 * 1024 * 1024
+
+# What does not fit these is refused before a method runs, and its caller is told what was expected.
+RoomName = Annotated[str, Meta(min_length=1, max_length=30, pattern=r"^\S(.*\S)?\Z")]
+Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Text = Annotated[str, Meta(min_length=1, max_length=4000)]
+FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f]+\Z")]
+Piece = Annotated[bytes, Meta(max_length=256 * 1024)]
+Number = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Count = Annotated[int, Meta(ge=1, le=100)]
+
+
+def gate(handshake: Handshake) -> None:
+    """Here whoever says a name has it. With accounts, look at a token or at the site's cookie instead."""
+    name = handshake.query.get("name", "").strip()
+    if not 1 <= len(name) <= 30:
+        handshake.reject(400, "say who you are: /ws?name=Ada\n")
+    handshake.state[NAME] = name
+
+
+class Chat(Service):
+    """One object for each connection."""
+
+    def __init__(self, peer: Peer, server: Server, store: Store) -> None:
+        self.name = peer.state[NAME]
+        self.server = server
+        self.store = store
+
+    async def on_close(self, info: CloseInfo) -> None:
+        for room in self.peer.rooms:  # where it was: it is in none of them any more
+            await self.tell_people(room.name)
+
+    # ---------------------------------------------------------------- rooms
+
+    @method
+    def rooms(self) -> list[str]:
+        """Where something was said, or somebody is."""
+        return sorted({LOBBY, *self.store.rooms(), *(room.name for room in self.server.rooms)})
+
+    @method
+    async def join(self, room: RoomName) -> list[str]:
+        """From now on the page gets what happens there; returns who is in the room."""
+        is_new = room not in self.rooms()
+        self.server.room(room).add(self.peer)
+        await self.tell_people(room)
+        if is_new:
+            await self.server.emit("rooms", self.rooms())
+        return self.people(room)
+
+    @method
+    async def leave(self, room: RoomName) -> None:
+        self.server.room(room).discard(self.peer)
+        await self.tell_people(room)
+
+    def people(self, room: str) -> list[str]:
+        """Each name once: somebody may have the page open twice."""
+        return sorted({peer.state[NAME] for peer in self.server.room(room)})
+
+    async def tell_people(self, room: str) -> None:
+        await self.server.room(room).emit("people", room, self.people(room), skip=self.peer)
+
+    def check_here(self, room: str) -> None:
+        if self.peer not in self.server.room(room):
+            raise RpcError(f"join {room} first", code="not_here")
+
+    # ---------------------------------------------------------------- messages
+
+    @method
+    async def say(self, room: RoomName, message_id: Id, text: Text) -> Message:
+        """Safe to be sent again by a page that got no answer: the id says whether it was said already."""
+        self.check_here(room)
+        return await self.publish(room, message_id, text)
+
+    async def publish(self, room: str, message_id: str, text: str, file: tuple[str, int] | None = None) -> Message:
+        is_new = self.store.add(message_id, room, self.name, text, file)
+        message = self.store.message(message_id)
+        assert message is not None, "just added, and nothing is ever deleted"
+        if is_new:
+            await self.server.room(room).emit("said", message, skip=self.peer)
+        return message
+
+    @method
+    async def typing(self, room: RoomName, active: bool) -> None:
+        if self.peer in self.server.room(room):
+            await self.server.room(room).emit("typing", room, self.name, active, skip=self.peer)
+
+    @method
+    def history(self, room: RoomName, before: Number | None = None, after: Number = 0) -> Iterator[Message]:
+        """What was said there, newest first, as a stream: for ws-wrapper 4. It reads on as the page takes more."""
+        self.check_here(room)
+        return self.read_back(room, before, after)
+
+    def read_back(self, room: str, before: int | None, after: int) -> Iterator[Message]:
+        while messages := self.store.newest(room, before=before, after=after, count=50):
+            yield from messages
+            before = messages[-1].number
+
+    @method
+    def history_page(
+        self, room: RoomName, before: Number | None = None, after: Number = 0, count: Count = 50
+    ) -> list[Message]:
+        """The same, a page at a time: for ws-wrapper 3, which has no streams."""
+        self.check_here(room)
+        return self.store.newest(room, before=before, after=after, count=count)
+
+    # ---------------------------------------------------------------- files, in pieces
+
+    @method
+    def upload(self, file_id: Id, size: Number) -> int:
+        """Begin, or go on after a drop: how many bytes are here."""
+        if size > LARGEST_FILE:
+            raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
+        return self.store.begin(file_id)
+
+    @method(thread=True)
+    def piece(self, file_id: Id, offset: Number, data: Piece) -> int:
+        """How many bytes are here now, which is where the next piece begins. The file grows by no other piece."""
+        if offset + len(data) > LARGEST_FILE:
+            raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
+        return self.store.append(file_id, offset, data)
+
+    @method
+    async def share(self, room: RoomName, file_id: Id, name: FileName, size: Number) -> Message:
+        """Say in the room that the file is here: a message with the file's id."""
+        self.check_here(room)
+        if self.store.begin(file_id) != size:
+            raise RpcError(f"{name} is not complete", code="incomplete")
+        return await self.publish(room, file_id, "", (name, size))
+
+
+def make_server(store: Store) -> Server:
+    server = Server()
+    server.on_handshake(gate)
+    server.add_service(Chat, lambda peer: Chat(peer, server, store))
+    return server

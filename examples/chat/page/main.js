@@ -1,0 +1,316 @@
+// The page: what the user does, what the server says, and what is to be seen of it.
+
+import { Connection, ConnectionLost, ignoreLoss } from "./connection.js"
+import { avatar, make, sizeOf } from "./dom.js"
+import { Outbox } from "./outbox.js"
+import { Room } from "./room.js"
+import { load, newId, save } from "./storage.js"
+import { upload } from "./upload.js"
+
+const LOBBY = "lobby"
+const TYPING_AGAIN = 3000 // milliseconds until somebody who goes on typing says so again
+
+const $ = (id) => document.getElementById(id)
+let myName = localStorage.getItem("name") ?? ""
+
+const socketUrl = () => `${location.origin.replace(/^http/, "ws")}/ws?name=${encodeURIComponent(myName)}`
+const connection = new Connection(socketUrl)
+const outbox = new Outbox(connection)
+const drafts = load("drafts", {})
+const uploads = new Map() // id → {id, room, file, running}, of those that are not complete
+const rooms = new Map() // name → Room, of those that were joined
+let known = [LOBBY] // names of all rooms
+let current // the Room that is shown
+
+// ---------------------------------------------------------------- the connection
+
+connection.addEventListener("state", showState)
+connection.addEventListener("state", () => connection.isOpen && arrive().catch(ignoreLoss))
+$("retry").addEventListener("click", () => connection.dial())
+
+/** On each connection anew: to the server this is somebody who was never there. */
+async function arrive() {
+  for (const room of rooms.values()) enter(room)
+  known = await connection.request("rooms")
+  showRooms()
+}
+
+function enter(room) {
+  room.enter().then(deliver).catch(ignoreLoss)
+}
+
+connection.on("said", (message) => {
+  const room = rooms.get(message.room)
+  if (!room) return
+  room.add([message])
+  room.setTyping(message.author, false)
+  if (document.hidden || room !== current) room.unread++
+  else if (!room.log.atEnd) $("to-end").hidden = false
+  showRooms()
+})
+connection.on("people", (room, names) => rooms.get(room)?.setPeople(names))
+connection.on("typing", (room, name, active) => name !== myName && rooms.get(room)?.setTyping(name, active))
+connection.on("rooms", (names) => {
+  known = names
+  showRooms()
+})
+
+function showState() {
+  const text = { open: "Connected", connecting: "Connecting…", waiting: "Offline, trying again…" }
+  $("state").dataset.state = connection.state
+  $("state").textContent = text[connection.state]
+  $("retry").hidden = connection.state !== "waiting"
+  showCountdown()
+  showWaiting()
+}
+
+/** On the button, because what the status says is read out. */
+function showCountdown() {
+  const seconds = Math.ceil((connection.nextAttempt - Date.now()) / 1000)
+  $("retry").textContent = seconds > 1 ? `Try now (${seconds} s)` : "Try now"
+}
+setInterval(showCountdown, 1000)
+
+// ---------------------------------------------------------------- rooms
+
+function roomOf(name) {
+  if (!rooms.has(name)) {
+    const room = new Room(name, connection, () => myName)
+    rooms.set(name, room)
+    $("logs").append(room.log.element)
+    room.addEventListener("change", () => room === current && showPeople())
+    room.log.addEventListener("end", () => room === current && ($("to-end").hidden = true))
+    if (connection.isOpen) enter(room)
+    save("rooms", [...rooms.keys()])
+  }
+  return rooms.get(name)
+}
+
+/** Shows the room that the address names, after joining it. */
+function openRoom() {
+  const name = decodeURIComponent(location.hash.slice(1)).trim().slice(0, 30) || LOBBY
+  if (current) drafts[current.name] = $("text").value
+  current = roomOf(name)
+  for (const room of rooms.values()) room.log.element.hidden = room !== current
+  current.log.toEnd()
+  $("title").textContent = document.title = name
+  $("text").value = drafts[name] ?? ""
+  $("to-end").hidden = true
+  closeDrawers()
+  seen()
+  showPeople()
+  showWaiting()
+}
+addEventListener("hashchange", openRoom)
+
+async function leave(room) {
+  rooms.delete(room.name)
+  save("rooms", [...rooms.keys()])
+  room.log.element.remove()
+  if (room === current) location.hash = [...rooms.keys()][0]
+  showRooms()
+  await room.leave()
+}
+
+function seen() {
+  if (!document.hidden && current) current.unread = 0
+  showRooms()
+}
+addEventListener("visibilitychange", seen)
+
+function showRooms() {
+  const links = [...new Set([...rooms.keys(), ...known])].sort().map((name) => {
+    const room = rooms.get(name)
+    const link = make("a", { href: `#${encodeURIComponent(name)}`, "aria-current": room === current && "page" }, name)
+    if (room?.unread) link.append(make("span", { class: "badge" }, room.unread, make("span", { class: "hidden" }, " new")))
+    const item = make("li", { class: room ? "joined" : "" }, link)
+    if (room && rooms.size > 1) {
+      const click = () => leave(room).catch(ignoreLoss)
+      item.append(make("button", { type: "button", class: "icon leave", "aria-label": `Leave ${name}`, click }, "×"))
+    }
+    return item
+  })
+  $("room-list").replaceChildren(...links)
+  const unread = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0)
+  $("unread").textContent = unread
+  $("unread").hidden = unread === 0
+  document.title = `${unread ? `(${unread}) ` : ""}${current?.name ?? "Chat"}`
+}
+
+function showPeople() {
+  const items = current.people.map((name) => make("li", {}, avatar(name), name === myName ? `${name} (you)` : name))
+  $("people-list").replaceChildren(...items)
+  $("people-count").textContent = current.people.length
+  $("typing").textContent = current.typing
+}
+
+$("new-room").addEventListener("submit", (event) => {
+  event.preventDefault()
+  location.hash = encodeURIComponent($("new-room-name").value.trim())
+  event.target.reset()
+})
+
+// ---------------------------------------------------------------- what is typed
+
+let saidTyping = 0
+
+function tellTyping(active) {
+  if (active ? Date.now() - saidTyping < TYPING_AGAIN : saidTyping === 0) return
+  saidTyping = active ? Date.now() : 0
+  connection.emit("typing", current.name, active)
+}
+
+$("text").addEventListener("input", ({ target }) => {
+  drafts[current.name] = target.value
+  save("drafts", drafts)
+  tellTyping(target.value.trim() !== "")
+})
+$("text").addEventListener("blur", () => tellTyping(false))
+$("text").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return
+  event.preventDefault()
+  $("compose").requestSubmit()
+})
+
+$("compose").addEventListener("submit", (event) => {
+  event.preventDefault()
+  const text = $("text").value.trim()
+  if (!text) return
+  $("text").value = ""
+  delete drafts[current.name]
+  save("drafts", drafts)
+  tellTyping(false)
+  const entry = { id: newId(), room: current.name, text }
+  outbox.add(entry)
+  showEntry(entry)
+  current.log.toEnd()
+  deliver()
+})
+
+const isJoined = (name) => rooms.get(name)?.isJoined
+
+/** Sends whatever waits, and may be sent. */
+function deliver() {
+  outbox.deliver({ isJoined, said: (message) => rooms.get(message.room)?.add([message]), refused: showEntry })
+  for (const entry of uploads.values()) send(entry)
+}
+
+const waitingText = () => (connection.isOpen ? "Sending…" : "Waiting for the connection")
+
+function showEntry(entry) {
+  const log = roomOf(entry.room).log
+  const again = () => {
+    delete entry.error
+    showEntry(entry)
+    deliver()
+  }
+  const discard = () => {
+    outbox.remove(entry.id)
+    log.remove(entry.id)
+  }
+  log.addWaiting({ ...entry, status: waitingText(), actions: entry.error ? { "Try again": again, Discard: discard } : {} })
+}
+
+/** What waits says why, and that changes with the connection. */
+function showWaiting() {
+  for (const entry of outbox.entries) showEntry(entry)
+  for (const entry of uploads.values()) showUpload(entry)
+}
+
+// ---------------------------------------------------------------- files
+
+$("attach").addEventListener("click", () => $("file").click())
+$("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files
+  target.value = "" // the same file may be chosen again
+  if (!file) return
+  const entry = { id: newId(), room: current.name, file, sent: 0 }
+  uploads.set(entry.id, entry)
+  showUpload(entry)
+  send(entry)
+})
+
+async function send(entry) {
+  if (entry.running || entry.error || !isJoined(entry.room)) return
+  entry.running = true
+  try {
+    const message = await upload(connection, entry, (bytes) => {
+      if (!uploads.has(entry.id)) throw new Error("cancelled")
+      entry.sent = bytes
+      showUpload(entry)
+    })
+    uploads.delete(entry.id)
+    rooms.get(entry.room)?.add([message])
+  } catch (error) {
+    if (!uploads.has(entry.id)) return
+    if (!(error instanceof ConnectionLost)) entry.error = error.message
+    showUpload(entry) // else it goes on with the next connection
+  } finally {
+    entry.running = false
+  }
+}
+
+function showUpload(entry) {
+  const { id, room, file, sent, error } = entry
+  const cancel = () => {
+    uploads.delete(id)
+    rooms.get(room)?.log.remove(id)
+  }
+  rooms.get(room)?.log.addWaiting({
+    id,
+    text: file.name,
+    error,
+    progress: error ? undefined : sent / (file.size || 1),
+    status: connection.isOpen ? `${sizeOf(sent)} of ${sizeOf(file.size)}` : waitingText(),
+    actions: { [error ? "Discard" : "Cancel"]: cancel },
+  })
+}
+
+// ---------------------------------------------------------------- around it
+
+const drawers = [...document.querySelectorAll(".drawer")]
+
+function closeDrawers() {
+  for (const button of drawers) toggleDrawer(button, false)
+}
+
+function toggleDrawer(button, open) {
+  button.setAttribute("aria-expanded", open)
+  $(button.dataset.drawer).classList.toggle("open", open)
+}
+
+for (const button of drawers) {
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-expanded") !== "true"
+    closeDrawers()
+    toggleDrawer(button, open)
+  })
+}
+document.querySelector("main").addEventListener("pointerdown", closeDrawers)
+addEventListener("keydown", ({ key }) => key === "Escape" && closeDrawers())
+$("to-end").addEventListener("click", () => current.log.toEnd())
+
+function askName() {
+  $("name").value = myName
+  $("welcome").returnValue = ""
+  $("welcome").showModal()
+}
+$("rename").addEventListener("click", askName)
+$("welcome").addEventListener("cancel", (event) => myName || event.preventDefault())
+$("welcome").addEventListener("close", ({ target }) => {
+  if (target.returnValue !== "named") return
+  myName = $("name").value.trim()
+  localStorage.setItem("name", myName)
+  start()
+})
+
+function start() {
+  $("my-name").textContent = myName
+  connection.dial()
+  for (const name of load("rooms", [])) roomOf(name)
+  openRoom()
+  $("text").focus()
+}
+
+if (myName) start()
+else askName()

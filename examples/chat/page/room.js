@@ -1,0 +1,118 @@
+// One room that the page has joined: what was said there, who is there, who is typing.
+
+import { ignoreLoss } from "./connection.js"
+import { readHistory } from "./history.js"
+import { Log } from "./log.js"
+
+const TYPING_ENDS = 6000 // milliseconds after the last sign of it: whoever was typing may have lost the connection
+
+/** Events: "change". */
+export class Room extends EventTarget {
+  people = []
+  unread = 0
+  #typing = new Map() // name → timer
+  #connection
+  #me
+  #older = null // the history that the reader scrolls back through, while it is open
+  #reading = false
+  #complete = false // the first message is here
+  #oldest = null // numbers of messages
+  #newest = 0
+  #upTo = 0 // of what was said until then nothing is missing
+  #joinedOn = 0 // which of the connections
+  #current = false // nor is anything of what is said now
+
+  /** `me` is a function that gives the user's name. */
+  constructor(name, connection, me) {
+    super()
+    this.name = name
+    this.log = new Log(name)
+    this.#connection = connection
+    this.#me = me
+    this.log.addEventListener("top", () => this.#readOlder().catch(ignoreLoss))
+  }
+
+  /** Joins, on each new connection, and fetches what was said meanwhile. */
+  async enter() {
+    this.#current = false
+    this.#older = null // it ended with its connection
+    this.setPeople(await this.#connection.request("join", this.name))
+    this.#joinedOn = this.#connection.count
+    if (this.#upTo === 0) {
+      this.#complete = false
+      this.#oldest = null
+      await this.#readOlder()
+    } else {
+      const missed = readHistory(this.#connection, this.name, { after: this.#upTo })
+      for await (const messages of missed) this.add(messages)
+    }
+    this.#current = true
+    this.#upTo = this.#newest
+  }
+
+  /** Whether the server lets us speak and read here. */
+  get isJoined() {
+    return this.#connection.isOpen && this.#joinedOn === this.#connection.count
+  }
+
+  async leave() {
+    await this.#older?.return()
+    await this.#connection.request("leave", this.name)
+  }
+
+  /** Takes messages in any order, and those that are here already. */
+  add(messages) {
+    for (const { number } of messages) {
+      this.#newest = Math.max(this.#newest, number)
+      this.#oldest = Math.min(this.#oldest ?? number, number)
+    }
+    if (this.#current) this.#upTo = this.#newest
+    this.log.add(messages, this.#me())
+  }
+
+  /** Goes on as long as the reader sees the top, so that a tall window gets filled. */
+  async #readOlder() {
+    if (this.#reading || this.#complete || !this.isJoined) return
+    this.#reading = true
+    this.log.element.setAttribute("aria-busy", "true") // what comes now is not news, and not read out
+    try {
+      do {
+        this.#older ??= readHistory(this.#connection, this.name, { before: this.#oldest })
+        const { value, done } = await this.#older.next()
+        this.#complete = done
+        this.add(value ?? [])
+      } while (!this.#complete && this.log.topIsSeen)
+      this.log.older.textContent = this.#complete ? `This is where ${this.name} begins.` : "Loading…"
+    } catch (error) {
+      this.#older = null
+      throw error
+    } finally {
+      this.#reading = false
+      this.log.element.removeAttribute("aria-busy")
+    }
+  }
+
+  setTyping(name, active) {
+    clearTimeout(this.#typing.get(name))
+    if (active) this.#typing.set(name, setTimeout(() => this.setTyping(name, false), TYPING_ENDS))
+    else if (!this.#typing.delete(name)) return
+    this.#changed()
+  }
+
+  get typing() {
+    const names = [...this.#typing.keys()]
+    if (names.length === 0) return ""
+    if (names.length > 3) return "Several people are typing…"
+    return `${new Intl.ListFormat("en").format(names)} ${names.length === 1 ? "is" : "are"} typing…`
+  }
+
+  setPeople(names) {
+    this.people = names
+    for (const name of this.#typing.keys()) if (!names.includes(name)) this.setTyping(name, false)
+    this.#changed()
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"))
+  }
+}

@@ -1,0 +1,114 @@
+"""What was said, in an SQLite file, and what was uploaded, as files beside it: both outlive the program."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+IMAGES = {".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
+"""What the page shows as a picture. Not .svg, which can carry scripts."""
+
+SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;  -- a commit waits for no disk: what a crash of the machine takes is the last moment
+CREATE TABLE IF NOT EXISTS message (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    room TEXT NOT NULL,
+    author TEXT NOT NULL,
+    text TEXT NOT NULL,
+    time TEXT NOT NULL,
+    file_name TEXT,
+    file_size INTEGER
+);
+CREATE INDEX IF NOT EXISTS message_room ON message (room, number);
+"""
+
+
+@dataclass
+class File:
+    name: str
+    size: int
+    url: str
+    image: bool
+
+
+@dataclass
+class Message:
+    number: int
+    """Counts up through all rooms: the order, and what a page says to ask for what it has missed."""
+    id: str
+    """Made by the page that sent it, so that sending it again says it once."""
+    room: str
+    author: str
+    text: str
+    time: datetime
+    file: File | None
+
+
+class Store:
+    """Used in the event loop's thread, but for the two methods on pieces of files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.db = sqlite3.connect(folder / "chat.sqlite3", isolation_level=None)  # each statement commits
+        self.db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        self.db.close()
+
+    # ---------------------------------------------------------------- messages
+
+    def add(self, message_id: str, room: str, author: str, text: str, file: tuple[str, int] | None = None) -> bool:
+        """Keeps a message; False if it was there already."""
+        done = self.db.execute(
+            "INSERT INTO message (id, room, author, text, time, file_name, file_size) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO NOTHING",
+            (message_id, room, author, text, datetime.now(UTC).isoformat(), *(file or (None, None))),
+        )
+        return done.rowcount == 1
+
+    def message(self, message_id: str) -> Message | None:
+        row = self.db.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
+        return None if row is None else message_of(row)
+
+    def newest(self, room: str, *, before: int | None, after: int, count: int) -> list[Message]:
+        """At most ``count`` messages with numbers between the two, newest first."""
+        rows = self.db.execute(
+            "SELECT * FROM message WHERE room = ? AND number < ? AND number > ? ORDER BY number DESC LIMIT ?",
+            (room, 2**62 if before is None else before, after, count),
+        )
+        return [message_of(row) for row in rows]
+
+    def rooms(self) -> set[str]:
+        return {room for (room,) in self.db.execute("SELECT DISTINCT room FROM message")}
+
+    # ---------------------------------------------------------------- files
+
+    def path(self, file_id: str) -> Path:
+        return self.folder / file_id
+
+    def begin(self, file_id: str) -> int:
+        """How many bytes of a file are here; it is made if there is none."""
+        with self.path(file_id).open("ab") as file:
+            return file.tell()
+
+    def append(self, file_id: str, offset: int, data: bytes) -> int:
+        """Appends what begins at ``offset``, if the file ends there. How many bytes are here now."""
+        with self.path(file_id).open("ab") as file:
+            if file.tell() == offset:
+                file.write(data)
+            return file.tell()
+
+
+def message_of(row: tuple[int, str, str, str, str, str, str | None, int | None]) -> Message:
+    number, message_id, room, author, text, time, name, size = row
+    file = None
+    if name is not None and size is not None:
+        url = f"files/{message_id}/{quote(name, safe='')}"
+        file = File(name, size, url, Path(name).suffix.lower() in IMAGES)
+    return Message(number, message_id, room, author, text, datetime.fromisoformat(time), file)

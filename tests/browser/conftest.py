@@ -1,0 +1,140 @@
+"""Chromium, driven by Playwright, and the chat of examples/ as its reader would run it.
+
+Nothing here is part of `make test`: `make test-browser` runs it. One event loop serves the whole run, because the
+browser lives in it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from chat_server import ChatServer
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+from interop.conftest import cell, each_link, pytest_addoption, pytest_configure
+from interop.node import JS, ws_wrapper_4
+from interop.peers import LIBRARIES
+
+__all__ = ["cell", "each_link", "pytest_addoption", "pytest_configure"]  # for test_matrix.py
+
+ROOT = Path(__file__).parent.parent.parent
+SCREENSHOTS = ROOT / "build" / "screenshots"
+PATIENCE = 10_000  # milliseconds until what a page should show counts as missing
+
+# A sandbox needs rights that a container does not give; the rest keeps Chromium from calling home.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+Newcomer = Callable[..., Awaitable[Page]]
+Screenshot = Callable[[Page, str], Awaitable[None]]
+
+expect.set_options(timeout=PATIENCE)
+
+
+def find_chromium() -> str:
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert found, "no chromium on the PATH: `make test-browser` finds one, or says how to get it"
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncGenerator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+# ---------------------------------------------------------------- the chat
+
+both_libraries = pytest.mark.parametrize(
+    "modules", ["ws-wrapper", "plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")], indirect=True
+)
+"""The page with ws-wrapper 3 and 4."""
+
+
+@pytest.fixture(scope="session")
+def modules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `npm install` gives the page: ws-wrapper 3, unless the test says something else."""
+    library = getattr(request, "param", "ws-wrapper")
+    if library == "ws-wrapper":
+        return JS / "node_modules"
+    folder = tmp_path_factory.mktemp(library)
+    if library == "ws-wrapper-4":
+        shutil.copytree(ws_wrapper_4(), folder / "ws-wrapper")
+        shutil.copytree(JS / "node_modules" / "eventemitter3", folder / "eventemitter3")
+        return folder
+    package = folder / "ws-wrapper"
+    package.mkdir()
+    for name in ("plain4.mjs", "plain4-channel.mjs"):
+        shutil.copy(JS / name, package)
+    (package / "index.mjs").write_text('export { default } from "./plain4.mjs"\n', "utf-8")
+    return folder
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(modules: Path, tmp_path: Path) -> AsyncGenerator[ChatServer]:
+    async with ChatServer(tmp_path, modules) as server:
+        yield server
+
+
+# ---------------------------------------------------------------- people in front of it
+
+
+@pytest.fixture
+def lost_connections_are_fine() -> list[str]:
+    """Texts of console errors that a test brings about: the browser itself says when it cannot connect."""
+    return ["net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET"]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def newcomer(browser: Browser, chat: ChatServer, request: pytest.FixtureRequest) -> AsyncGenerator[Newcomer]:
+    """``await newcomer("Ada")``: a page of a browser of her own, in which she has said her name.
+
+    Keyword arguments are those of Playwright's ``new_context``. Whatever a page complains about in its console fails
+    the test, but for what the fixture ``lost_connections_are_fine`` lists.
+    """
+    complaints: list[str] = []
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    async with AsyncExitStack() as stack:
+
+        async def come(name: str, **options: Any) -> Page:
+            context = await browser.new_context(**options)
+            stack.push_async_callback(context.close)
+            page = await context.new_page()
+            page.set_default_timeout(PATIENCE)
+            page.on("console", said)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            await page.goto(chat.url)
+            await page.get_by_label("What shall the others call you?").fill(name)
+            await page.get_by_role("button", name="Come in").click()
+            await expect(page.get_by_role("status")).to_have_text("Connected")
+            return page
+
+        yield come
+    expected: list[str] = []
+    if "lost_connections_are_fine" in request.fixturenames:
+        expected = request.getfixturevalue("lost_connections_are_fine")
+    assert [text for text in complaints if not any(part in text for part in expected)] == []
+
+
+@pytest.fixture
+def screenshot() -> Screenshot:
+    """``await screenshot(page, "name")`` leaves build/screenshots/name.png."""
+
+    async def shoot(page: Page, name: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        await page.screenshot(path=SCREENSHOTS / f"{name}.png", animations="disabled")
+
+    return shoot

@@ -1,0 +1,169 @@
+"""Two people in the chat of examples/: they talk, in rooms, read what was said before, and upload a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from conftest import Newcomer, both_libraries
+from playwright.async_api import Browser, Locator, Page, expect
+
+from wsrpc import Client, HandshakeRejected
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def say(page: Page, text: str) -> None:
+    await page.get_by_label("Message", exact=True).fill(text)
+    await page.keyboard.press("Enter")
+
+
+def log_of(page: Page, room: str = "lobby") -> Locator:
+    return page.get_by_role("log", name=f"Messages in {room}")
+
+
+@both_libraries
+async def test_two_people_talk(newcomer: Newcomer) -> None:
+    ada = await newcomer("Ada")
+    people = ada.get_by_role("complementary", name="People in this room")
+    await expect(people.get_by_role("listitem")).to_have_text(["Ada (you)"])
+
+    bob = await newcomer("Bob")
+    await expect(people.get_by_role("listitem")).to_have_text(["Ada (you)", "Bob"])
+
+    await ada.get_by_label("Message", exact=True).press_sequentially("Hi")
+    await expect(bob.get_by_text("Ada is typing…")).to_be_visible()
+    await ada.keyboard.press("Enter")
+    await expect(log_of(bob).get_by_role("article")).to_contain_text(["Hi"])
+    await expect(bob.get_by_text("Ada is typing…")).to_be_hidden()
+    await expect(ada.get_by_label("Message", exact=True)).to_have_value("")
+
+    await say(bob, "<b>two</b>\nlines & more")
+    await expect(log_of(ada).get_by_role("article").nth(1)).to_contain_text("<b>two</b>\nlines & more")
+    await expect(log_of(ada).get_by_role("article").nth(1)).to_contain_text("Bob")
+    await expect(log_of(ada).get_by_role("article")).to_have_count(2)
+
+    await bob.context.close()
+    await expect(people.get_by_role("listitem")).to_have_text(["Ada (you)"])
+
+
+async def test_a_python_client_takes_part(newcomer: Newcomer, chat: ChatServer) -> None:
+    ada = await newcomer("Ada")
+    async with Client(f"{chat.socket_url}?name=Python") as python:
+        await python.request("join", "lobby")
+        await expect(ada.get_by_role("complementary")).to_contain_text("Python")
+        await python.request("say", "lobby", "0" * 32, "Good morning")
+        await python.request("say", "lobby", "0" * 32, "Good morning")
+        await python.request("say", "lobby", "1" * 32, "Bye")
+    articles = log_of(ada).get_by_role("article")
+    await expect(articles).to_contain_text(["Good morning", "Bye"])
+    await expect(articles).to_have_count(2)
+
+
+async def test_rooms_are_joined_and_left(newcomer: Newcomer) -> None:
+    ada, bob = await newcomer("Ada"), await newcomer("Bob")
+    await ada.get_by_label("Name of a room to join").fill("Küche & Bad")
+    await ada.get_by_role("button", name="Join").click()
+    await expect(ada.get_by_role("heading", level=1)).to_have_text("Küche & Bad")
+    await say(ada, "Who has the cups?")
+
+    link = bob.get_by_role("navigation").get_by_role("link", name="Küche & Bad")
+    await expect(log_of(bob).get_by_role("article")).to_have_count(0)
+    await link.click()
+    await expect(log_of(bob, "Küche & Bad").get_by_role("article")).to_contain_text(["Who has the cups?"])
+    await expect(bob.get_by_role("complementary").get_by_role("listitem")).to_have_text(["Ada", "Bob (you)"])
+
+    # Bob reads the lobby; what Ada says in the other room is counted there.
+    await bob.get_by_role("navigation").get_by_role("link", name="lobby").click()
+    await say(ada, "Nobody?")
+    await expect(link).to_contain_text("1 new")
+    await expect(bob).to_have_title("(1) lobby")
+    await link.click()
+    await expect(link).to_have_text("Küche & Bad")
+    await expect(log_of(bob, "Küche & Bad").get_by_role("article")).to_contain_text(["Who has", "Nobody?"])
+
+    await bob.get_by_role("button", name="Leave Küche & Bad").click()
+    await expect(bob.get_by_role("heading", level=1)).to_have_text("lobby")
+    await expect(ada.get_by_role("complementary").get_by_role("listitem")).to_have_text(["Ada (you)"])
+
+
+@both_libraries
+async def test_history_comes_as_it_is_read(newcomer: Newcomer, chat: ChatServer, modules: Path) -> None:
+    total = 150
+    async with Client(f"{chat.socket_url}?name=Historian") as python:
+        await python.request("join", "lobby")
+        for number in range(total):
+            await python.request("say", "lobby", f"{number:032x}", f"number {number}")
+
+    ada = await newcomer("Ada")
+    log, articles = log_of(ada), log_of(ada).get_by_role("article")
+    await expect(articles.last).to_contain_text("number 149")
+    await expect(articles.last).to_be_in_viewport()
+    assert await articles.count() < total, "not all at once"
+    await expect(articles.first).not_to_contain_text("number 0")
+
+    asked: list[str] = []
+    await log.focus()
+    beginning = log.get_by_text("This is where lobby begins.")
+    while not await beginning.is_visible():
+        before = await articles.count()
+        asked.append(await articles.first.inner_text())
+        await log.press("Home")
+        await expect(articles.nth(before).or_(beginning).first).to_be_attached()
+    assert len(asked) > 1
+    texts = await articles.locator(".text").all_inner_texts()
+    assert texts == [f"number {number}" for number in range(total)]
+    has_streams = await ada.evaluate(
+        "import('ws-wrapper').then(({ default: W }) => Symbol.asyncIterator in W.prototype)"
+    )
+    assert has_streams is ("-4" in modules.name), "otherwise the pages were requested one by one"
+
+
+async def test_an_upload_shows_its_progress(newcomer: Newcomer, tmp_path: Path) -> None:
+    ada, bob = await newcomer("Ada"), await newcomer("Bob")
+    content = bytes(range(256)) * 4096
+    (tmp_path / "a & b.bin").write_bytes(content)
+    await ada.evaluate("""() => {
+        window.seen = []
+        new MutationObserver(() => {
+            for (const bar of document.querySelectorAll("progress")) seen.push(bar.value)
+        }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["value"] })
+    }""")
+    await ada.get_by_label("File to upload").set_input_files(tmp_path / "a & b.bin")
+    link = log_of(bob).get_by_role("link", name="a & b.bin")
+    await expect(link).to_contain_text("1.0 MB")
+    await expect(log_of(ada).get_by_role("link", name="a & b.bin")).to_be_visible()
+    await expect(ada.get_by_role("progressbar")).to_have_count(0)
+    seen = await ada.evaluate("seen")
+    assert seen == sorted(seen) and len({*seen}) > 10, "each answer moved it"
+
+    async with bob.expect_download() as download:
+        await link.click()
+    assert (await (await download.value).path()).read_bytes() == content
+
+
+async def test_what_the_server_refuses_says_why(newcomer: Newcomer, tmp_path: Path) -> None:
+    ada = await newcomer("Ada")
+    with (tmp_path / "large.bin").open("wb") as file:
+        file.truncate(21 * 1024 * 1024)
+    await ada.get_by_label("File to upload").set_input_files(tmp_path / "large.bin")
+    await expect(log_of(ada)).to_contain_text("Not sent: files may have 20 MB at most")
+    await ada.get_by_role("button", name="Discard").click()
+    await expect(log_of(ada).get_by_role("article")).to_have_count(0)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 31])
+async def test_without_a_name_there_is_no_connection(chat: ChatServer, name: str) -> None:
+    with pytest.raises(HandshakeRejected) as refused:
+        await Client(f"{chat.socket_url}?name={name}").connect()
+    assert refused.value.status == 400
+
+
+async def test_a_page_of_another_site_is_refused(browser: Browser, chat: ChatServer) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()  # about:blank, whose origin is "null"
+    dial = "url => new Promise(resolve => (new WebSocket(url).onclose = ({ code }) => resolve(code)))"
+    assert await page.evaluate(dial, f"{chat.socket_url}?name=Eve") == 1006
+    assert "Server(origins=['null'])" in chat.log, "what to paste, if it should be let in"
+    await context.close()

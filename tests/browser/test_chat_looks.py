@@ -1,0 +1,123 @@
+"""How the chat looks and is used: narrow and wide windows, dark and light, by keyboard. Leaves screenshots."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer
+from conftest import Newcomer, Screenshot
+from playwright.async_api import expect
+from test_chat import log_of, say
+
+from wsrpc import Client
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+DESKTOP = {"width": 1200, "height": 760}
+PHONE = {"width": 390, "height": 780}
+
+TALK = [
+    ("Grace", "Good morning! Who takes the release today?"),
+    ("Ada", "I do. The changelog is ready."),
+    ("Ada", "Only the page on browsers is missing."),
+    ("Grace", "The one that says what a page has to do when the server restarts?\nI can read it at noon."),
+    ("Ada", "Yes, with the example. It keeps what was typed, and says nothing twice."),
+]
+
+
+async def talk_before(chat: ChatServer) -> None:
+    for number, (name, text) in enumerate(TALK):
+        async with Client(f"{chat.socket_url}?name={name}") as client:
+            await client.request("join", "lobby")
+            await client.request("say", "lobby", f"{number:032x}", text)
+            if name == "Grace":
+                await client.request("join", "release 1.0")
+                await client.request("say", "release 1.0", f"{100 + number:032x}", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("desktop-light", {"viewport": DESKTOP}),
+        ("desktop-dark", {"viewport": DESKTOP, "color_scheme": "dark"}),
+        ("phone-light", {"viewport": PHONE, "has_touch": True}),
+        ("phone-dark", {"viewport": PHONE, "has_touch": True, "color_scheme": "dark"}),
+    ],
+)
+async def test_it_fits_the_window_and_the_theme(
+    newcomer: Newcomer, chat: ChatServer, screenshot: Screenshot, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    await talk_before(chat)
+    ada = await newcomer("Ada", **options)
+    bob = await newcomer("Bob")
+    await expect(log_of(ada).get_by_role("article")).to_have_count(len(TALK))
+    (tmp_path / "minutes.txt").write_text("We met.\n" * 1000, "utf-8")
+    await bob.get_by_label("File to upload").set_input_files(tmp_path / "minutes.txt")
+    await expect(log_of(ada).get_by_role("link", name="minutes.txt")).to_be_visible()
+    await bob.get_by_label("Message", exact=True).press_sequentially("Wait")
+    await expect(ada.get_by_text("Bob is typing…")).to_be_visible()
+    await ada.get_by_label("Message", exact=True).fill("Thanks, Bob!")
+    await screenshot(ada, name)
+
+    assert await ada.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    dark = await ada.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark == ("rgb(19, 19, 24)" if "dark" in name else "rgb(244, 244, 248)")
+    rooms = ada.get_by_role("navigation", name="Rooms")
+    if name.startswith("phone"):
+        await expect(rooms).to_be_hidden()
+        await ada.get_by_role("button", name="Rooms").tap()
+        await expect(rooms).to_be_in_viewport(ratio=1)
+        await screenshot(ada, f"{name}-rooms")
+        await log_of(ada).tap(position={"x": 380, "y": 300})
+        await expect(rooms).to_be_hidden()
+    else:
+        await expect(rooms).to_be_visible()
+
+
+async def test_everything_has_a_name_and_the_keyboard_reaches_it(newcomer: Newcomer) -> None:
+    ada = await newcomer("Ada", viewport=PHONE)
+    await expect(ada.get_by_label("Message", exact=True)).to_be_focused()
+    shown = await ada.locator("body").aria_snapshot()
+    assert not re.search(r"^\s*- (button|link|textbox|log|navigation|complementary|form)(:|$)", shown, re.MULTILINE)
+
+    reached: list[str] = []
+    await ada.get_by_role("button", name="Rooms").focus()
+    for _ in range(5):
+        reached.append(
+            await ada.evaluate("document.activeElement.ariaLabel ?? document.activeElement.innerText.trim()")
+        )
+        await ada.keyboard.press("Tab")
+    assert reached == ["Rooms", "People", "Messages in lobby", "Upload a file", ""], "not what is not shown"
+
+    await ada.get_by_role("button", name="Rooms").press("Enter")
+    rooms = ada.get_by_role("navigation", name="Rooms")
+    await expect(rooms).to_be_visible()
+    await expect(ada.get_by_role("button", name="Rooms")).to_have_attribute("aria-expanded", "true")
+    await ada.keyboard.press("Escape")
+    await expect(rooms).to_be_hidden()
+
+    await ada.get_by_label("Message", exact=True).press_sequentially("two")
+    await ada.keyboard.press("Shift+Enter")
+    await ada.keyboard.type("lines")
+    await ada.keyboard.press("Enter")
+    await expect(log_of(ada).get_by_role("article").locator(".text")).to_have_text("two\nlines")
+
+
+@pytest.mark.usefixtures("lost_connections_are_fine")
+async def test_it_says_that_there_is_no_connection(
+    newcomer: Newcomer, chat: ChatServer, screenshot: Screenshot
+) -> None:
+    await talk_before(chat)
+    ada = await newcomer("Ada", viewport=PHONE)
+    await expect(log_of(ada).get_by_role("article")).to_have_count(len(TALK))
+    await chat.kill()
+    await say(ada, "Is anybody there?")
+    await expect(ada.get_by_role("button", name="Try now")).to_be_visible()
+    await expect(log_of(ada).get_by_text("Waiting for the connection")).to_be_in_viewport()
+    await screenshot(ada, "phone-offline")
+    await chat.start()
+    await expect(ada.get_by_role("status")).to_have_text("Connected")
+    await expect(ada.get_by_role("button", name="Try now")).to_be_hidden()
