@@ -51,8 +51,7 @@ class End:
             while await self._answer_items(frames):
                 await self._settle(frames)
         except websockets.ConnectionClosed as exc:
-            assert exc.rcvd is not None, "no Close frame"
-            raise ConnectionError(exc.rcvd.code, exc.rcvd.reason) from None
+            raise ConnectionError(exc.rcvd and exc.rcvd.code, exc.rcvd and exc.rcvd.reason) from None
         return frames
 
     async def _settle(self, frames: list[Frame]) -> None:

@@ -33,8 +33,12 @@ def nothing(message: Message, js: list[Frame], state: State) -> list[Frame]:
     return []
 
 
-def same(message: Message, js: list[Frame], state: State) -> list[Frame]:
-    return js
+def _no_id(message: Message, js: list[Frame], state: State) -> list[Frame]:
+    if isinstance(message.i, float) and message.i.is_integer() and message.calls:
+        state.unclear.add(int(message.i))  # JavaScript sees no difference
+        if message.name in ("wait", "ask"):
+            state.ghosts.add(int(message.i))
+    return []
 
 
 def refused(text: Callable[[Message], Any]) -> Callable[[Message, list[Frame], State], list[Frame]]:
@@ -162,7 +166,7 @@ NAMES = {int: "int", float: "float", bool: "bool", type(None): "NoneType", list:
 RULES = (
     Rule("`events/receive-numbers`", _is_too_large, _does_not_decode),
     Rule("lone surrogates", _has_lone_surrogate, _does_not_decode),
-    Rule("ids", lambda m, s: m.has("i") and not is_id(m.i) and (m.calls or (m.has("x") and m.h is None)), nothing),
+    Rule("ids", lambda m, s: m.has("i") and not is_id(m.i) and (m.calls or (m.has("x") and m.h is None)), _no_id),
     Rule("late cancellations", _steals, _stolen),
     Rule("`requests/active-id-reuse`", lambda m, s: m.requests and m.i in s.active, nothing),
     Rule("two kinds", _two_kinds, _two_kinds_of),

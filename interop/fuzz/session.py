@@ -175,8 +175,8 @@ class Session:
         js, py = await asyncio.gather(self._js.exchange(to_js), self._py.exchange(to_py))
         self._pair(js, py, messages)
         names = {each.js: each.py for each in state.own} | ({own.js: own.py} if own else {})
-        js = [_content(frame, names) for frame in js]
-        py = [_content(frame, {name: name for name in names.values()}) for frame in py]
+        js = [without_choices(_named(frame, names)) for frame in js]
+        py = [without_choices(_named(frame, {name: name for name in names.values()})) for frame in py]
         expected = rewritten(js, state, self.used) if self._ruled else js
         if isinstance(rule, Rule):
             changed = rule.answer(messages[0], expected, state)
@@ -209,7 +209,7 @@ class Session:
         asked = [frame for frame in py if _is_request(frame)]
         for frame in filter(_is_request, js):
             for other in asked:
-                if _same(_without_id(frame), _without_id(other)):
+                if same_frame(_without_id(frame), _without_id(other)):
                     asked.remove(other)
                     asker = messages[0].i if messages and messages[0].requests else None
                     self._state.own.append(Own(frame["i"], other["i"], asker))
@@ -230,13 +230,19 @@ def _without_id(frame: Frame) -> Frame:
     return {key: value for key, value in frame.items() if key != "i"}
 
 
-def _content(frame: Frame, names: dict[int, int]) -> Frame:
-    """A frame without what may differ: ids that the peers choose, codes of errors, and what absent means."""
+def _named(frame: Frame, names: dict[int, int]) -> Frame:
+    """A frame with names for the requests of the peer that sent it, and for what Python takes for their channels."""
     frame = dict(frame)
     if frame.get("h") in names.values() and "x" in frame:
         frame["h"] = f"own {frame['h']}"
     if type(frame.get("i")) is int and frame["i"] in names and ("a" in frame or "x" in frame):
         frame["i"] = f"own {names[frame['i']]}"
+    return frame
+
+
+def without_choices(frame: Frame) -> Frame:
+    """A frame without what each implementation says in its own way: codes of errors, and what absent means."""
+    frame = dict(frame)
     if "i" in frame and not {"a", "e", "h", "x"} & frame.keys():
         frame["d"] = frame.get("d")
     if frame.get("a") == ["next", {"done": False}]:
@@ -257,7 +263,7 @@ def _alike(expected: list[Frame], got: list[Frame], in_order: bool) -> bool:
     """Whether all is the same, in the same order: ``in_order`` at all, else for each conversation and for calls."""
     if not in_order:
         expected, got = sorted(expected, key=_subject), sorted(got, key=_subject)
-    return len(expected) == len(got) and all(map(_same, expected, got))
+    return len(expected) == len(got) and all(map(same_frame, expected, got))
 
 
 def _subject(frame: Frame) -> str:
@@ -266,7 +272,7 @@ def _subject(frame: Frame) -> str:
     return f"i {frame['i']}" if "i" in frame else f"h {frame.get('h')}"
 
 
-def _same(left: Any, right: Any) -> bool:
+def same_frame(left: Any, right: Any) -> bool:
     """Equality as JSON has it: key order is nothing, numbers are doubles, and True is not 1."""
     if isinstance(left, dict) and left.keys() == {"$text"}:
         return isinstance(right, str) and left["$text"] in right
@@ -275,9 +281,9 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         return _double(left) == _double(right)
     if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_same, left, right))
+        return len(left) == len(right) and all(map(same_frame, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+        return left.keys() == right.keys() and all(same_frame(left[key], right[key]) for key in left)
     return type(left) is type(right) and bool(left == right)
 
 
