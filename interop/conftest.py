@@ -8,8 +8,38 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
+from interop.matrix import Cell, Matrix
 from interop.node import Agent
-from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents, Link, named, nothing_open
+from interop.peers import COMBINATIONS, COMBINATIONS_4, COUNTERPARTS, Agents, Counterpart, Link, named, nothing_open
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--matrix-write", action="store_true", help="write docs/interop.md anew from what the tests see")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "behaviour(row): fills that row of docs/interop.md")
+    config.pluginmanager.register(Matrix(config))
+
+
+@pytest.fixture(params=COUNTERPARTS, ids=named(COUNTERPARTS))
+def counterpart(request: pytest.FixtureRequest) -> Counterpart:
+    """Each column of docs/interop.md."""
+    found: Counterpart = request.param
+    return found
+
+
+@pytest.fixture
+def cell(request: pytest.FixtureRequest) -> Cell:
+    """What the test finds out is put there."""
+    return Cell(request.node.user_properties)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def each_link(counterpart: Counterpart, agents: Agents) -> AsyncGenerator[Link]:
+    """A connection with each counterpart."""
+    async with agents.link(*counterpart) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -188,6 +188,8 @@ class Agent:
     def __init__(self, process: asyncio.subprocess.Process, library: str) -> None:
         self.library = library
         self.version = ""
+        self.can: frozenset[str] = frozenset()
+        """What not all have: "cancels" and "anonymous"."""
         self.logs: list[dict[str, Any]] = []
         """What the agent reported without being asked: rejections that nobody handled."""
         self._process = process
@@ -277,6 +279,7 @@ class Agent:
             self.logs.append(message)
         elif "ready" in message:
             self.version = message["ready"]["version"]
+            self.can = frozenset(message["ready"]["can"])
             if not self._ready.done():
                 self._ready.set_result(None)
         elif (answer := self._answers.get(message["id"])) is not None and not answer.done():

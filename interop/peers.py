@@ -31,6 +31,9 @@ COMBINATIONS_4: list[tuple[str, Role]] = [
     *((name, role) for name, role in COMBINATIONS if name == "ws-wrapper-4"),
 ]
 """What can cancel and has anonymous channels: 4.x where it is to be had, and everywhere the program that plays it."""
+Counterpart = tuple[str, Role]
+COUNTERPARTS: list[Counterpart] = list(dict.fromkeys([*COMBINATIONS, *COMBINATIONS_4]))
+"""All, each in each role that it has."""
 DIALERS = [name for name in LIBRARIES if "python-serves" in ROLES[name]]
 
 

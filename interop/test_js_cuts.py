@@ -374,7 +374,7 @@ async def test_an_upload_to_javascript(line_4: Cuttable) -> None:
     assert [entry["item"] for entry in taken] == [0, 1, 2]
     (made,) = await line.journal("channel")
     async with line.down():
-        check_lost(await asyncio.gather(sending, return_exceptions=True))
+        check_lost(list(await asyncio.gather(sending, return_exceptions=True)))
         await closed.wait()
     assert await line.caller.request("total", {}, send=[1, 2, 3]) == 6
     assert [entry["channel"] for entry in await line.agent.call("events", kind="channel_closed")] != [made["channel"]]

@@ -29,7 +29,7 @@ from ._scheduler import Scheduler
 from ._session import Session
 from ._settings import Settings
 from .errors import ConnectionLost, ProtocolError
-from .transport import Traffic, Transport
+from .transport import ConnectionInfo, Traffic, Transport
 
 __all__ = ["Binding", "Services"]
 
@@ -71,7 +71,7 @@ class Binding:
         "_settings",
         "_since",
         "behind",
-        "coming",
+        "info",
         "limits",
         "on_lost",
         "on_opened",
@@ -108,8 +108,8 @@ class Binding:
         self._log = log
         self.limits = settings.limits
         self.session: Session | None = None
-        self.coming: Transport | None = None
-        """What is about to be bound, for those who look at its handshake before."""
+        self.info: ConnectionInfo | None = None
+        """Of the connection that is there, or about to be, or was the last."""
         self.state = State.DISCONNECTED
         self.opening: Opening | None = None
         self.behind: Behind | None = None
@@ -189,7 +189,8 @@ class Binding:
         self._out.user_closed = False
         self.session = session
         self._since = self._loop.time()
-        self._log.remote = session.transport.info.remote
+        self.info = session.transport.info
+        self._log.remote = self.info.remote
         self._become(State.OPENING)
         self.limits = self._settings.limits
         self._agreement.connection_made()
@@ -332,6 +333,7 @@ class Binding:
         session.detach()
         self._passed = self.traffic()
         self.session = None
+        self.info = msgspec.structs.replace(session.transport.info, underlying=None)  # which may be gone
         # `close` may have been overtaken by what brings a new connection, and this one still ends by it.
         by_user = self._out.user_closed or (self.state is State.CLOSING and self._out.ending.user_closed)
         self._become(State.DISCONNECTED)

@@ -189,7 +189,7 @@ class Hosting:
         Raises:
             ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
         """
-        peer._binding.coming = transport
+        peer._binding.info = transport.info  # factories may look at it
         peer._log.remote = transport.info.remote
         objects: list[Service] = []
         making = asyncio.timeout(peer.limits.open_handlers)
@@ -209,8 +209,6 @@ class Hosting:
                 peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
-        finally:
-            peer._binding.coming = None
         peer._services = Objects(peer, objects)
 
     async def _make(self, peer: Peer, objects: list[Service], making: asyncio.Timeout) -> None:

@@ -168,13 +168,16 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def info(self) -> ConnectionInfo:
         """What the opening handshake told: path, headers, remote address and so on.
 
+        When the connection has ended it is still that of the last one, without ``underlying``, so that `close` handlers
+        can say who left.
+
         Raises:
-            ConnectionLost: if there is no connection.
+            ConnectionLost: if there has been no connection yet.
         """
-        transport = self.transport or self._binding.coming
-        if transport is None:
+        info = self._binding.info
+        if info is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
-        return transport.info
+        return info
 
     @property
     def transport(self) -> Transport | None:

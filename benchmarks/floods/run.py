@@ -71,7 +71,7 @@ def flooded(kind: str, server_core: int, load_core: int) -> Iterator[Flooded]:
 def run_floods(seconds: float, *, server_core: int, load_core: int) -> bool:
     """Print how it went; whether the client was served in time, and the memory came back."""
     allow_descriptors(SLOW + 200)
-    fine = True
+    fine: bool = True
     print("ms: 99th percentile, and the longest      without  with it, longest server late, most  hard way websockets")
     with flooded("wsrpc", server_core, load_core) as ours, flooded("bare", server_core, load_core) as theirs:
         before = ask(ours.server)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 EVERY = 0.002
 """Seconds between two looks at how late the loop is."""
@@ -101,7 +102,7 @@ async def with_websockets(open_timeout: float) -> AsyncGenerator[Serving]:
         except ConnectionClosed:
             pass
 
-    refusing = {"origins": [None], "open_timeout": open_timeout}
+    refusing: dict[str, Any] = {"origins": [None], "open_timeout": open_timeout}
     async with serve(echo, "127.0.0.1", 0, compression=None, **refusing) as server:
         (listening,) = server.sockets
         yield listening.getsockname()[1], lambda: len(server.connections)

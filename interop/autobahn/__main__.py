@@ -45,8 +45,8 @@ Made by `python -m interop.autobahn --wstest PROGRAM`; the suite needs Python 2.
 
 FOOT = """
 
-7.1.5 is a Close frame in the midst of a fragmented message: `websockets` answers it with 1002. On aiohttp a connection
-becomes one of the default transport once aiohttp has opened it, so there it is the same.
+7.1.5 is a Close frame in the midst of a fragmented message: `websockets` takes it for a violation, alone and under
+wsrpc. 7.1.2 is a second Close frame in one read with the first: picows answers both, alone and under wsrpc.
 """
 
 
@@ -58,7 +58,7 @@ def run(wstest: str, name: str, which: str, cases: list[str]) -> dict[str, dict[
             assert echo.stdout is not None
             url = echo.stdout.readline().strip()
             with tempfile.TemporaryDirectory() as folder:
-                spec = {"outdir": folder, "servers": [{"agent": "echo", "url": url}]}
+                spec: dict[str, Any] = {"outdir": folder, "servers": [{"agent": "echo", "url": url}]}
                 spec |= {"cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
                 (Path(folder) / "spec.json").write_text(json.dumps(spec), "utf-8")
                 command = [wstest, "-m", "fuzzingclient", "-s", f"{folder}/spec.json"]

@@ -158,4 +158,5 @@ async function obey(line) {
 const input = createInterface({ input: process.stdin, crlfDelay: Infinity })
 input.on("line", obey)
 input.on("close", () => process.exit(0))
-write({ ready: { library: library.name, version: library.version, node: process.versions.node } })
+const can = ["cancels", "anonymous"].filter((ability) => library[ability])
+write({ ready: { library: library.name, version: library.version, can } })

@@ -10,7 +10,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Context, Handshake, HandshakeRejected, Key, Peer, PeerState, Reconnect, Server
+from wsrpc import Client, ConnectionLost, Context, Handshake, HandshakeRejected, Key, Peer, PeerState, Reconnect, Server
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -191,6 +191,19 @@ async def test_the_library_s_own_connection_is_at_hand() -> None:
             for side in (peer, client.peer):
                 assert side.info.underlying.transport.get_extra_info("socket") is not None
             assert peer.info.local == ("127.0.0.1", listener.port)
+
+
+async def test_who_left_is_known_when_it_has() -> None:
+    server = Server()
+    left: list[object] = []
+    server.on("close", lambda peer, info: left.append((peer.info.query["name"], peer.info.remote)))
+    async with connect(server, path="/?name=ada"):
+        (peer,) = server.peers
+        remote = peer.info.remote
+    await turns_until(lambda: left)
+    assert left == [("ada", remote)]
+    with pytest.raises(ConnectionLost):
+        _ = Client().peer.info
 
 
 # ---------------------------------------------------------------- a token that runs out

@@ -137,7 +137,7 @@ async def test_texts_about_a_connection_say_nothing_of_messages() -> None:
     d.transport.lose()
     await turns()
     with pytest.raises(ConnectionLost) as no_info:
-        _ = d.peer.info
+        _ = Client().peer.info
     client = Client()
     await client.close()
     with pytest.raises(ConnectionLost) as no_connection:

@@ -1,0 +1,205 @@
+"""docs/interop.md: which behaviours hold with which counterparts, as the tests have seen it.
+
+A test says which row it fills, with `behaviour`, and which column by its ``counterpart``; what it finds out beyond
+that it tells its `Cell`. A run that had all tests of a column compares what came of them with ``matrix.json``, from
+which the page is made, and fails if that says something else. `pytest interop --matrix-write` writes both anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "matrix.json"
+DEVIATIONS = HERE / "DEVIATIONS.md"
+PAGE = HERE.parent / "docs" / "interop.md"
+PLACE = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- end of matrix -->)", re.DOTALL)
+
+ROWS = {
+    "events": "Events both ways, in order",
+    "requests": "Requests both ways, many at once",
+    "nested": "Requests from inside a handler, both ways",
+    "named": "Named channels, where reserved names are ordinary",
+    "unknown": "Unknown events and channels: requests are refused, events dropped",
+    "values": '`null`, absent, `0`, `""`, `false` and empty containers',
+    "unicode": "Unicode",
+    "integers": "Integers beyond 2^53",
+    "binary": "`bytes`, as base64; binary messages are none of the protocol's",
+    "foreign": "Foreign messages are ignored",
+    "errors": "Errors with their fields, and plain values as errors",
+    "timeouts": "Timeouts of requests, both ways",
+    "cancelling": "Cancelling a request, with a reason, both ways",
+    "middleware": "Middleware refuses, both ways",
+    "anonymous": "Anonymous channels that either side opens, events and requests both ways",
+    "aborts": "Aborting a channel, with a reason, both ways",
+    "read": "A stream of theirs, read with `async for`",
+    "written": "A stream of Python's, read by their iteration",
+    "uploads": "Streams into a handler, both ways",
+    "closing": "Close codes and reasons, both ways",
+    "returning": "A drop, and coming back with the same handlers",
+    "draining": "A server that goes away says 1012",
+    "large": "Messages of 1 MiB, and one that is too large",
+}
+
+COLUMNS = {
+    "ws-wrapper": "ws-wrapper 3",
+    "ws-server-wrapper": "ws-server-wrapper 1",
+    "plain-4": "ws-wrapper 4",
+    "ws-wrapper-4": "ws-wrapper 4",
+}
+"""What a counterpart is called on the page, in its order. The same name: both fill one column, and have to agree."""
+
+ROLES = {"js-serves": "serves", "python-serves": "dials"}
+
+WORKS, LACKS = "works", "lacks"
+
+
+def behaviour(row: str) -> pytest.MarkDecorator:
+    """The test fills this row."""
+    assert row in ROWS, row
+    return pytest.mark.behaviour(row)
+
+
+class Cell:
+    """What a test found out about its counterpart, beyond that it works."""
+
+    def __init__(self, properties: list[tuple[str, object]]) -> None:
+        self._properties = properties
+
+    def note(self, rule: str) -> None:
+        """It works as that row of DEVIATIONS.md says, which this test has just seen."""
+        assert rule in deviations(), f"DEVIATIONS.md has no row {rule!r}"
+        self._properties.append(("note", rule))
+
+    def lacks(self) -> None:
+        """The counterpart has no such thing, and what this test did without it harmed nobody."""
+        self._properties.append(("lacks", True))
+
+
+def deviations() -> dict[str, str]:
+    """Each row of DEVIATIONS.md, and the anchor of its section."""
+    rows: dict[str, str] = {}
+    anchor = ""
+    for line in DEVIATIONS.read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            anchor = re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        elif match := re.match(r"\| ([^|]+?) \|", line):
+            rows.setdefault(match[1], anchor)
+    return rows
+
+
+# ---------------------------------------------------------------- from the tests to the cells
+
+
+class Matrix:
+    """The pytest plugin."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        """By column and row: what each test said, as "works", "lacks" or notes."""
+        self._collected: dict[str, int] = {}
+        self._passed: dict[str, set[str]] = defaultdict(set)
+        self._differs = ""
+
+    @pytest.hookimpl(tryfirst=True)  # before anything is deselected
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        ours: dict[str, list[pytest.Item]] = defaultdict(list)
+        for item in items:
+            mark = item.get_closest_marker("behaviour")
+            if mark is not None and isinstance(item, pytest.Function):
+                params: dict[str, Any] = item.callspec.params
+                library, role = params["counterpart"]
+                item.user_properties.append(("row", mark.args[0]))
+                ours[f"{COLUMNS[library]} {ROLES[role]}"].append(item)
+        for column, its in ours.items():
+            for item in its:
+                item.user_properties.append(("column", [column, len(its)]))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" or not report.passed:
+            return
+        said: dict[str, Any] = dict(report.user_properties)
+        if "row" not in said:
+            return
+        column, collected = said["column"]
+        self._collected[column] = collected
+        self._passed[column].add(report.nodeid)
+        found = [str(value) for name, value in report.user_properties if name == "note"]
+        self._cells[column][said["row"]] += [LACKS] if "lacks" in said else [WORKS, *found]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(self._config, "workerinput"):
+            return
+        if not any(self._config.rootpath / arg in (HERE, HERE.parent) for arg in self._config.args):
+            return  # a part of the tests says nothing of a column
+        found = {
+            column: {row: self._cell(cells[row]) for row in ROWS if row in cells}
+            for column, cells in self._cells.items()
+            if len(self._passed[column]) == self._collected[column]
+        }
+        kept = load()
+        if self._config.option.matrix_write:
+            RESULTS.write_text(json.dumps(kept | found, indent=1, sort_keys=True) + "\n", "utf-8")
+            PAGE.write_text(PLACE.sub(lambda _: table(), PAGE.read_text("utf-8")), "utf-8")
+            return
+        wrong = [
+            f"{column}: {row} is {cells.get(row)}, and was {kept.get(column, {}).get(row)}"
+            for column, cells in found.items()
+            for row in ROWS
+            if cells.get(row) != kept.get(column, {}).get(row)
+        ]
+        if wrong:
+            self._differs = "\n".join(wrong)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @staticmethod
+    def _cell(said: list[str]) -> str:
+        if LACKS in said:
+            assert set(said) == {LACKS}, said
+            return LACKS
+        return "; ".join([WORKS, *sorted(set(said) - {WORKS})])
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._differs:
+            terminalreporter.section("docs/interop.md says something else", red=True)
+            terminalreporter.write_line(self._differs)
+            terminalreporter.write_line("If that is as it should be: make test ARGS='interop --matrix-write'")
+
+
+# ---------------------------------------------------------------- from the cells to the page
+
+
+def load() -> dict[str, dict[str, str]]:
+    """By column and row: "works", "works; rule; rule" or "lacks"."""
+    kept: dict[str, dict[str, str]] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    return kept
+
+
+def table() -> str:
+    """The table, and its notes.
+
+    Raises AssertionError if a column has an empty cell: each behaviour is tried with each counterpart.
+    """
+    kept, anchors, notes = load(), deviations(), list[str]()
+    order = dict.fromkeys(f"{name} {role}" for name in COLUMNS.values() for role in ROLES.values())
+    columns = [column for column in order if column in kept]
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row, text in ROWS.items():
+        cells = []
+        for column in columns:
+            said = kept[column].get(row)
+            assert said is not None, f"no test of {row!r} with {column}"
+            rules = said.split("; ")[1:]
+            notes += [rule for rule in rules if rule not in notes]
+            marks = "".join(f" [{notes.index(rule) + 1}]" for rule in rules)
+            cells.append("–" if said == LACKS else f"yes{marks}")
+        lines.append(f"| {text} | {' | '.join(cells)} |")
+    numbered = [f"{number}. [{rule}](../interop/DEVIATIONS.md#{anchors[rule]})" for number, rule in enumerate(notes, 1)]
+    return "\n".join(["", *lines, "", *numbered, ""]) + "\n"

@@ -1,0 +1,23 @@
+"""docs/interop.md is made of what the tests have found."""
+
+from __future__ import annotations
+
+import pytest
+
+from interop.matrix import COLUMNS, PAGE, PLACE, ROLES, ROWS, Cell, load, table
+from interop.peers import COUNTERPARTS
+
+
+def test_the_page_shows_what_was_found() -> None:
+    assert PLACE.findall(PAGE.read_text("utf-8")) == [table()], "make test ARGS='interop --matrix-write'"
+
+
+def test_each_counterpart_has_a_whole_column() -> None:
+    kept = load()
+    for library, role in COUNTERPARTS:
+        assert list(ROWS) == [row for row in ROWS if row in kept[f"{COLUMNS[library]} {ROLES[role]}"]]
+
+
+def test_a_note_is_a_row_of_the_deviations() -> None:
+    with pytest.raises(AssertionError, match="no row 'nonesuch'"):
+        Cell([]).note("nonesuch")
