@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
@@ -69,6 +69,7 @@ class Replay:
         self._called: list[Entry] = []
         self._channels: dict[str, AnonymousChannel] = {}
         self._running: dict[str, asyncio.Task[Any]] = {}
+        self._tasks: list[asyncio.Task[Entry]] = []
         self._mirror = Mirror(self._told)
 
     def _told(self, ctx: Context, label: Any, event: str, args: list[Any]) -> None:
@@ -80,38 +81,46 @@ class Replay:
         Raises:
             AssertionError: where something else came of it.
         """
-        async with asyncio.timeout(PATIENCE), self._connected() as (peer, other):
-            result: Any = None
-            calls = 0
-            for number, entry in enumerate(self._entries):
-                where = f"entry {number}, {json.dumps(entry)[:300]}"
-                if "do" in entry and entry["do"]["by"] == self._side:
-                    result = await self._do(peer, entry["do"])
-                elif entry.get("sent") == self._side:
-                    frame = json.loads(entry["text"])
-                    if frame.get("a", [None])[0] in RESERVED and not {"c", "h"} & frame.keys():
-                        continue  # ws-server-wrapper says "open" and "connect", which nobody listens to
-                    sent = await self._next(other)
-                    self._ids.learn(frame, sent)
-                    sent = self._ids.from_sent(sent)
-                    assert same_frame(without_choices(frame), without_choices(sent)), f"{where}: Python sent {sent}"
-                elif "sent" in entry:
-                    await other.send(json.dumps(self._ids.to_feed(json.loads(entry["text"]))))
-                elif entry.get("called") == self._side:
-                    calls += 1
-                    await self._have_been_called(calls)
-                elif entry.get("result") == self._side:
-                    told = await result if isinstance(result, asyncio.Task) else result
-                    assert same_frame(outcome(entry["is"]), told), f"{where}: Python got {told}"
-            # All that was said has been heard when this is answered.
-            await other.send(json.dumps({"i": 1_000_000, "a": ["echo", "last"]}))
-            assert (await self._next(other)) == {"i": 1_000_000, "d": "last"}
-            assert self._called.pop()["args"] == ["last"]
-            recorded = [entry for entry in self._entries if entry.get("called") == self._side]
-            got, wanted = list(map(_anywhere, self._called)), list(map(_anywhere, recorded))
-            assert same_frame(wanted, got), f"called, recorded: {wanted}\ncalled in Python: {got}"
-            left = {"pending": peer.pending, "active": peer.active, "channels": peer.channels}
-            assert not any(left.values()), left
+        try:
+            async with asyncio.timeout(PATIENCE), self._connected() as (peer, other):
+                await self._play(peer, other)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _play(self, peer: Peer, other: Any) -> None:
+        result: Any = None
+        calls = 0
+        for number, entry in enumerate(self._entries):
+            where = f"entry {number}, {json.dumps(entry)[:300]}"
+            if "do" in entry and entry["do"]["by"] == self._side:
+                result = await self._do(peer, entry["do"])
+            elif entry.get("sent") == self._side:
+                frame = json.loads(entry["text"])
+                if frame.get("a", [None])[0] in RESERVED and not {"c", "h"} & frame.keys():
+                    continue  # ws-server-wrapper says "open" and "connect", which nobody listens to
+                sent = await self._next(other)
+                self._ids.learn(frame, sent)
+                sent = self._ids.from_sent(sent)
+                assert same_frame(without_choices(frame), without_choices(sent)), f"{where}: Python sent {sent}"
+            elif "sent" in entry:
+                await other.send(json.dumps(self._ids.to_feed(json.loads(entry["text"]))))
+            elif entry.get("called") == self._side:
+                calls += 1
+                await self._have_been_called(calls)
+            elif entry.get("result") == self._side:
+                told = await result if isinstance(result, asyncio.Task) else result
+                assert same_frame(outcome(entry["is"]), told), f"{where}: Python got {told}"
+        # All that was said has been heard when this is answered.
+        await other.send(json.dumps({"i": 1_000_000, "a": ["echo", "last"]}))
+        assert (await self._next(other)) == {"i": 1_000_000, "d": "last"}
+        assert self._called.pop()["args"] == ["last"]
+        recorded = [entry for entry in self._entries if entry.get("called") == self._side]
+        got, wanted = list(map(_anywhere, self._called)), list(map(_anywhere, recorded))
+        assert same_frame(wanted, got), f"called, recorded: {wanted}\ncalled in Python: {got}"
+        left = {"pending": peer.pending, "active": peer.active, "channels": peer.channels}
+        assert not any(left.values()), left
 
     async def _have_been_called(self, times: int) -> None:
         await until(lambda: len(self._called) >= times)
@@ -135,13 +144,13 @@ class Replay:
             case "emit":
                 return await place.emit(step["event"], *args)
             case "request" if "opens" in step:
-                return asyncio.create_task(self._open(place, step))
+                return self._start(self._open(place, step))
             case "request":
-                task = asyncio.create_task(self._request(place, step["event"], args))
+                task = self._start(self._request(place, step["event"], args))
                 self._running[step.get("ref", "")] = task
                 return task
             case "iterate":
-                return asyncio.create_task(self._iterate(place, step["event"], args))
+                return self._start(self._iterate(place, step["event"], args))
             case "cancel":
                 return self._running[step["ref"]].cancel(step["reason"])
             case "await":
@@ -152,6 +161,11 @@ class Replay:
                 return None
             case command:
                 raise AssertionError(f"unknown command: {command}")
+
+    def _start(self, doing: Coroutine[Any, Any, Entry]) -> asyncio.Task[Entry]:
+        task = asyncio.create_task(doing)
+        self._tasks.append(task)
+        return task
 
     def _place(self, peer: Peer, channel: str | None) -> Any:
         if channel is None:

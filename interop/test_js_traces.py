@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from interop.record import TRACES, Kind, Recorder, available, path_of
-from interop.replay import Entry, Replay
+from interop.record import TRACES, Entry, Kind, Recorder, available, path_of
+from interop.replay import Replay
 
 FILES = sorted(TRACES.glob("*.json"))
 
@@ -42,11 +42,12 @@ def by_side(entries: list[Entry]) -> dict[str, list[Any]]:
 
 async def test_a_difference_is_noticed() -> None:
     entries = entries_of(TRACES / "plain-4.json")
-    for key, change in [
+    changes: list[tuple[str, Entry]] = [
         ("called", {"args": ["other"]}),
         ("result", {"is": {"resolved": "other"}}),
         ("sent", {"text": '{"a":["other"]}'}),
-    ]:
+    ]
+    for key, change in changes:
         number = next(n for n, entry in enumerate(entries) if entry.get(key) == "server")
         changed = [*entries[:number], {**entries[number], **change}, *entries[number + 1 :]]
         with pytest.raises(AssertionError):

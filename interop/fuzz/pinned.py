@@ -18,10 +18,15 @@ ASK = {"i": 21, "a": ["ask", "theirs", 5]}
 CANCEL = {"i": 21, "x": {"message": "bored", "k": 1}, "_": 1}
 MAKE = {"i": 21, "a": ["channel_make"]}
 
+ODD_IDS: list[Any] = [0, -1, 1.5, 21.0, 2**53, True, "21", None, [], {}]
+ODD_NAMES: list[Any] = [5, None, True, 1.5, ["echo"], {}]
+ODD_PLACES: list[Any] = [0, True, False, 1.5, [], ["math"], {}]
+ODD_CHANNELS: list[Any] = ["21", "021", "21.0", " 21 ", "0x15", 21.0, [21], True, [], {}, "x", "", 0, -7]
+
 BOTH = {
     "null results": said({"i": 21, "a": ["nil"]}, {"a": ["nil"]}, {"i": 22, "a": ["echo", None], "c": "math"}),
     "ids": said(
-        *({"i": i, "a": ["log", "ran"]} for i in (0, -1, 1.5, 21.0, 2**53, True, "21", None, [], {})),
+        *({"i": i, "a": ["log", "ran"]} for i in ODD_IDS),
         {"i": 2**70, "a": ["wait", "key a"]},
         Give("key a"),
     ),
@@ -29,12 +34,12 @@ BOTH = {
         {"i": 21, "a": ["wait", "key a"]}, {"i": 21, "a": ["echo", 1]}, Give("key a"), {"i": 21, "a": ["echo", 2]}
     ),
     "event names": said(
-        *({"i": 21, "a": [name]} for name in (5, None, True, 1.5, ["echo"], {})),
+        *({"i": 21, "a": [name]} for name in ODD_NAMES),
         {"a": [["echo"], 1]},
         {"i": 22, "a": [["echo"], 1], "c": "math"},
     ),
     "channel names": said(
-        *({"i": 21, "a": ["echo"], "c": c} for c in (0, True, False, 1.5, [], ["math"], {})),
+        *({"i": 21, "a": ["echo"], "c": c} for c in ODD_PLACES),
         {"a": ["log"], "c": ["math"]},
     ),
     "lone surrogates": said(
@@ -92,13 +97,18 @@ FOUR = {
         {"i": 23, "x": "for nobody"},
         {"i": 22, "a": ["echo", 1]},
     ),
+    "lone surrogates": said(
+        MAKE,
+        {"i": 22, "h": 21, "a": ["hang"]},
+        '{"h":21,"x":"\\ud800"}',
+        {"h": 21, "a": ["log"]},
+        {"i": 23, "a": ["hang"]},
+        '{"i":23,"x":1e400}',
+    ),
     "two kinds": said({"i": 21, "a": ["hang"]}, {"i": 21, "a": None, "x": 1}, {"i": 21, "x": 1}),
     "channel ids": said(
         MAKE,
-        *(
-            {"i": 22, "h": h, "a": ["echo", 1]}
-            for h in ("21", "021", "21.0", " 21 ", "0x15", 21.0, [21], True, [], {}, "x", "", 0, -7)
-        ),
+        *({"i": 22, "h": h, "a": ["echo", 1]} for h in ODD_CHANNELS),
         {"h": "21.0", "a": ["log"]},
         {"h": 0, "x": 1},
         {"h": 21, "a": ["log"]},

@@ -64,7 +64,9 @@ def _has_lone_surrogate(message: Message, state: State) -> bool:
 def _does_not_decode(message: Message, js: list[Frame], state: State) -> list[Frame]:
     if message.requests and message.i not in state.active:
         return [rejected(message.i, {"$text": "does not decode"})]
-    return _cancelled(message, js, state) if _cancels(message, state) else []
+    if _cancels(message, state):
+        return _ended(message.i, state, {"x": {"message": ABORTED}, "_": 1})
+    return _channel_ended(message, js, state) if _ends_channel(message, state) else []
 
 
 # ---------------------------------------------------------------- what is said of requests that run

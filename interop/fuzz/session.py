@@ -150,10 +150,10 @@ class Session:
         state.own.remove(own)
         if "e" not in step.fields and step.fields.get("h") is not None:
             state.unclear.add(own.js)  # a channel, for JavaScript
-        texts = [json.dumps({"i": i, **step.fields}) for i in (own.js, own.py)]
+        to_js, to_py = ([json.dumps({"i": i, **step.fields})] for i in (own.js, own.py))
         self.said["messages"] += 1
         rule = next((rule for rule in self._answering if rule.applies(step.fields)), None)
-        await self._exchange([], *([text] for text in texts), rule=rule, own=own, fields=step.fields)
+        await self._exchange([], to_js, to_py, rule, own, step.fields)
 
     async def _flush(self) -> None:
         burst, self._burst = self._burst, []

@@ -140,11 +140,11 @@ class State:
     def happened(self, messages: Iterable[Message], frames: Iterable[Frame]) -> None:
         """Note what Python has made of them."""
         for message in messages:
-            h = channel_id(message.h)
-            if h is not None and message.has("x") and not message.has("a"):
-                self.channels.pop(h, None)
+            if message.has("x") and not message.has("a"):
+                self.channels.pop(channel_id(message.h) or 0, None)
         for frame in frames:
-            i, h = frame.get("i"), frame.get("h")
+            i: Any = frame.get("i")
+            h: Any = frame.get("h")
             if "a" in frame or (isinstance(i, str) and "x" in frame):
                 if h in self.channels and frame.get("a", [None])[0] == "next" and frame["a"][1].get("done"):
                     del self.channels[h]
