@@ -29,15 +29,16 @@ def rejected(i: Any, text: Any) -> Frame:
     return {"i": i, "e": {"message": text}, "_": 1}
 
 
-def nothing(message: Message, js: list[Frame], state: State) -> list[Frame]:
-    return []
-
-
 def _no_id(message: Message, js: list[Frame], state: State) -> list[Frame]:
     if isinstance(message.i, float) and message.i.is_integer() and message.calls:
         state.unclear.add(int(message.i))  # JavaScript sees no difference
         if message.name in ("wait", "ask"):
             state.ghosts.add(int(message.i))
+    return []
+
+
+def _reused(message: Message, js: list[Frame], state: State) -> list[Frame]:
+    state.unclear.add(message.i)  # when the second one is over, JavaScript has forgotten that the first one runs
     return []
 
 
@@ -170,7 +171,7 @@ RULES = (
     Rule("lone surrogates", _has_lone_surrogate, _does_not_decode),
     Rule("ids", lambda m, s: m.has("i") and not is_id(m.i) and (m.calls or (m.has("x") and m.h is None)), _no_id),
     Rule("late cancellations", _steals, _stolen),
-    Rule("`requests/active-id-reuse`", lambda m, s: m.requests and m.i in s.active, nothing),
+    Rule("`requests/active-id-reuse`", lambda m, s: m.requests and m.i in s.active, _reused),
     Rule("two kinds", _two_kinds, _two_kinds_of),
     Rule("Cancelling", _cancels, _cancelled),
     Rule("requests on a channel that ends", _ends_channel, _channel_ended),
