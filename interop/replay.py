@@ -99,7 +99,7 @@ class Replay:
             elif entry.get("sent") == self._side:
                 frame = json.loads(entry["text"])
                 if frame.get("a", [None])[0] in RESERVED and not {"c", "h"} & frame.keys():
-                    continue  # ws-server-wrapper says "open" and "connect", which nobody listens to
+                    continue  # ws-wrapper 2.x says "connect"
                 sent = await self._next(other)
                 self._ids.learn(frame, sent)
                 sent = self._ids.from_sent(sent)

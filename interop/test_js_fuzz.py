@@ -27,7 +27,7 @@ from interop.peers import LIBRARIES
 
 PAGE = Path(__file__).parent / "DEVIATIONS.md"
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
-SEQUENCES = 3000 if SOAK else 100
+SEQUENCES = 3000 if SOAK else 80
 AGAINST = ["plain-4", "ws-wrapper", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
 
 
