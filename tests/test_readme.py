@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
-import json
 import logging
 import os
 import re
@@ -24,7 +23,8 @@ from typing import NamedTuple
 import pytest
 from programs import listening, printed_by
 
-from interop.node import JS, available_libraries, find_node
+from interop.installed import install
+from interop.node import available_libraries, find_node
 from wsrpc._lifecycle import TRANSITIONS, State
 
 ROOT = Path(__file__).parent.parent
@@ -34,16 +34,6 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PORT = "8080"
 LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"]
 WITH_STREAMS = ["plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
-
-# What says on the wire what ws-wrapper 4 does, for machines where that is not to be had; here with its defaults.
-PLAIN_4 = """
-import Connection from {url}
-export default class extends Connection {{
-  constructor(socket) {{
-    super(socket, {{ errorToJSON: ({{ message }}) => JSON.stringify({{ message }}) }})
-  }}
-}}
-"""
 
 # Run a program as its user would, with the log on, where `Server.run` says which port it got.
 WITH_LOG = (
@@ -152,8 +142,8 @@ async def test_the_python_blocks_of_a_page_run(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_block_says_what_it_is(page: Path) -> None:
-    """A block in a language that no test looks at would rot unseen."""
-    assert {block.language for block in blocks_of(page)} <= {"python", "js", "text"}
+    """A block in a language that no test looks at would rot unseen. (interop/ compiles the TypeScript.)"""
+    assert {block.language for block in blocks_of(page)} <= {"python", "js", "text", "ts"}
 
 
 # ---------------------------------------------------------------- whole programs
@@ -200,23 +190,6 @@ async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
         (tmp_path / "client.py").write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
         printed = await output_of(sys.executable, "-W", "error", "client.py", folder=tmp_path)
     assert printed.splitlines() == promised_by(program)
-
-
-def install(library: str, folder: Path) -> None:
-    """What `npm install` gives a program in ``folder``."""
-    modules = folder / "node_modules"
-    modules.mkdir()
-    (modules / "ws").symlink_to(JS / "node_modules" / "ws")
-    if library == "plain-4":
-        (modules / "ws-wrapper").mkdir()
-        url = json.dumps((JS / "plain4.mjs").as_uri())
-        (modules / "ws-wrapper" / "index.mjs").write_text(PLAIN_4.format(url=url), "utf-8")
-        (modules / "ws-wrapper" / "package.json").write_text('{"exports": "./index.mjs"}', "utf-8")
-        return
-    package = JS / "node_modules" / library
-    if library == "ws-wrapper-4":
-        package = Path(os.environ.get("WS_WRAPPER_4") or package)
-    (modules / "ws-wrapper").symlink_to(package)
 
 
 async def check_javascript(page: Path, name: str, library: str, url: str, folder: Path) -> None:

@@ -176,3 +176,11 @@ async def rooms_take_what_they_say(peer: Peer) -> None:
     room.add("somebody")  # error
     await room.emit("joined", skip="me")  # error
     await room.send_raw(7)  # error
+
+
+def descriptions_are_of_servers(server: Server) -> None:
+    from wsrpc.schema import describe
+    from wsrpc.typescript import declarations
+
+    describe(server.of("chat"))  # error
+    declarations(server)  # error

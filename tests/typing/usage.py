@@ -511,3 +511,15 @@ async def testing() -> None:
         proxy.drop()
         async with proxy.cut_after(100, direction="up"), proxy.silence("down"), proxy.delay(0.1, jitter=0.1):
             assert_type(proxy.connections + proxy.bytes_up, int)
+
+
+def describing(client: Client) -> str:
+    from wsrpc.schema import Description, ParameterSchema, describe
+    from wsrpc.typescript import declarations
+
+    assert_type(describe(Server()), Description)
+    description = describe(client)
+    for event in description.events:
+        assert_type(event.parameters, tuple[ParameterSchema, ...])
+        assert_type(event.result, dict[str, Any] | None)
+    return declarations(description)

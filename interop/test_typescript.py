@@ -1,0 +1,194 @@
+"""`python -m wsrpc types`, as a user has it: what `tsc --strict` says of clients, and what these get of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from interop.installed import install
+from interop.node import JS, available_libraries, find_node
+
+ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent / "typescript"
+LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"] + ["plain-4"]
+WITH_STREAMS = [name for name in LIBRARIES if name != "ws-wrapper"]
+TYPED = [name for name in LIBRARIES if name == "ws-wrapper-4"]
+OPTIONS = {
+    "strict": True,
+    "noUncheckedIndexedAccess": True,
+    "target": "es2022",
+    "module": "nodenext",
+    "lib": ["es2022", "dom"],
+    "types": [],
+    "outDir": "out",
+    "skipLibCheck": False,
+}
+
+Diagnostics = list[tuple[str, int, int]]
+"""File, line, number of the error."""
+
+
+async def output_of(*command: str, folder: Path, status: int = 0) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == status, (out + err).decode()
+    return out.decode()
+
+
+async def tsc(folder: Path, *files: str) -> Diagnostics:
+    """What the compiler says of ``files`` and what they import; it writes JavaScript to ``out``."""
+    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": files}), "utf-8")
+    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
+    process = await asyncio.create_subprocess_exec(
+        *(find_node(), str(compiler), "--pretty", "false"), cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode in (0, 1, 2), out.decode()
+    found = re.findall(r"^(\S+?)\((\d+),\d+\): error TS(\d+):", out.decode(), re.MULTILINE)
+    assert bool(found) == bool(process.returncode), out.decode()
+    return [(file, int(line), int(number)) for file, line, number in found]
+
+
+def project(library: str, folder: Path) -> list[str]:
+    """A user's folder, with the clients; returns the declarations that the user adds there."""
+    install(library, folder)
+    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
+    for file in HERE.glob("*.ts"):
+        shutil.copy(file, folder)
+    return ["node.d.ts"] if library in TYPED else ["node.d.ts", "untyped.d.ts"]
+
+
+async def generate(folder: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "wsrpc", "types", "app:server", "-o", str(folder / "events.d.ts")]
+    await output_of(*command, folder=HERE)
+
+
+@asynccontextmanager
+async def running_app() -> AsyncGenerator[str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "app.py"),
+        cwd=HERE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdin is not None and process.stdout is not None
+        yield (await process.stdout.readline()).decode().strip()
+        process.stdin.close()
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def run(program: str, folder: Path) -> list[list[object]]:
+    async with running_app() as url:
+        printed = await output_of(find_node(), str(folder / "out" / program), url, folder=folder)
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_answers_have_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
+    added = project(library, tmp_path)
+    await generate(tmp_path)
+    assert await tsc(tmp_path, "calls.ts", *added) == []
+    printed = await run("calls.js", tmp_path)
+    cups = [{"drink": "tea", "size": "l"}, {"drink": "milk", "size": "s"}]
+    first = {"cups": cups, "forTable": 0, "follows": None}
+    answers = [
+        ["add", 2],
+        ["add", 3.75],
+        ["nothing", None],
+        ["order", first],
+        ["order", {"cups": [], "forTable": 3, "follows": first}],
+        ["l", "s"],
+        ["adopt", [{"type": "Dog", "name": "Rex"}]],
+        ["adopt", [{"type": "Cat", "lives": 9}]],
+        ["adopt", []],
+        ["move", {"x": 2, "y": 1, "tags": []}],
+        ["move", {"x": 1.5, "y": 2.5, "tags": []}],
+        ["echo_point", {"x": 1, "tags": []}],
+        ["swap", ["one", 1]],
+        ["swap", ["", 1]],
+        ["search", {"depth": 3}],
+        ["search", {"depth": 1, "follow": True}],
+        ["resolve", {"given": HOSTS[0], "other": HOSTS[1]}],
+        ["reverse", "Y2Jh"],
+        ["levels", {"2": 2}],
+        ["times", TIMES],
+        ["others", [{"name": "1"}, {"drink": "tea", "size": "s", "sugar": 2}]],
+        ["set-name", {"name": {"any": "thing"}}],
+        ["tick", 1],
+        ["tick", 7],
+        ["YWJj"],
+    ]
+    assert printed == answers
+    # What came, written down as values of the declared types: the compiler finds each field that is not declared,
+    # or declared and not there.
+    lines = [
+        f"export const a{number}: ReturnType<Events[{json.dumps(event)}]> = {json.dumps(answer[0])}"
+        for number, (event, *answer) in enumerate(printed)
+        if event in {"add", "order", "adopt", "move", "echo_point", "swap", "search", "resolve", "levels", "times"}
+    ]
+    text = "\n".join(['import type { Events } from "./events.js"', *lines])
+    (tmp_path / "received.ts").write_text(text, "utf-8")
+    assert await tsc(tmp_path, "received.ts") == []
+
+
+HOSTS = [{"name": "a", "port": 443, "knownAs": "x"}, {"name": "b", "port": 443, "knownAs": None}]
+TIMES = {
+    "at": "2026-05-04T12:00:00Z",
+    "day": "2026-05-04",
+    "took": "P2D",
+    "price": "1.50",
+    "id": "00000000-0000-0000-0000-000000000001",
+}
+
+
+@pytest.mark.parametrize("library", WITH_STREAMS)
+async def test_streams_and_channels_have_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
+    added = project(library, tmp_path)
+    await generate(tmp_path)
+    assert await tsc(tmp_path, "streams.ts", *added) == []
+    assert await run("streams.js", tmp_path) == [
+        ["count", "0", "s", "none"],
+        ["count", "1", "s", "none"],
+        ["pull", ["0", "1"], False],
+        ["total", None, 101],
+        ["doubled", [8], None],
+        ["talk", "HI"],
+    ]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_what_is_wrong_does_not_compile(library: str, tmp_path: Path) -> None:
+    added = project(library, tmp_path)
+    await generate(tmp_path)
+    lines = enumerate((HERE / "misuse.ts").read_text("utf-8").splitlines(), 1)
+    wanted = [("misuse.ts", number, int(mark[1])) for number, line in lines if (mark := re.search(r" // (\d+)$", line))]
+    assert len(wanted) > 30
+    assert await tsc(tmp_path, "misuse.ts", *added) == wanted
+    if library in TYPED:  # its own types take the events as they are
+        assert await tsc(tmp_path, "own_types.ts", "node.d.ts") == []

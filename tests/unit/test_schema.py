@@ -1,0 +1,291 @@
+"""`wsrpc.schema.describe`: what is registered, as data."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import pytest
+
+from wsrpc import AnonymousChannel, Client, Context, Peer, Router, Server, Service, Stream, method
+from wsrpc.schema import Description, EventSchema, describe
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+INTEGER = {"type": "integer"}
+STRING = {"type": "string"}
+
+
+def described(handler: Any, **options: Any) -> EventSchema:
+    server = Server(**options)
+    server.on("event", handler)
+    [event] = describe(server).events
+    return event
+
+
+def as_json(description: Description) -> Any:
+    return json.loads(msgspec.json.encode(description))
+
+
+def test_a_function() -> None:
+    def add(a: int, peer: Peer, b: int = 1, *more: float, ctx: Context) -> str:
+        """Add numbers."""
+        return ""
+
+    server = Server()
+    server.on("add", add)
+    assert as_json(describe(server)) == {
+        "events": [
+            {
+                "event": "add",
+                "kind": "value",
+                "doc": "Add numbers.",
+                "parameters": [
+                    {"name": "a", "schema": INTEGER},
+                    {"name": "b", "schema": INTEGER, "optional": True},
+                    {"name": "more", "schema": {"type": "number"}, "rest": True},
+                ],
+                "result": STRING,
+            }
+        ],
+        "$defs": {},
+    }
+
+
+def test_the_order_is_that_of_names() -> None:
+    first, second = Server(), Server()
+    places = [("b", "x"), (None, "z"), ("a", "x"), (None, "y"), ("b", "w")]
+    for server, order in ((first, places), (second, places[::-1])):
+        for channel, event in order:
+            (server if channel is None else server.of(channel)).on(event, lambda value: value)
+    events = describe(first).events
+    assert [(event.channel, event.event) for event in events] == [
+        (None, "y"),
+        (None, "z"),
+        ("a", "x"),
+        ("b", "w"),
+        ("b", "x"),
+    ]
+    assert describe(second) == describe(first)
+
+
+def test_routers_services_and_what_is_once() -> None:
+    class Clock(Service):
+        @method("tick")
+        def count(self, by: int) -> int:
+            """Moves on."""
+            return by
+
+    router = Router()
+    router.on("say", lambda text: text)
+    server = Server()
+    server.include(router, channel="chat")
+    server.add_service(Clock)
+    server.once("hello", lambda: None)
+    server.on("open", lambda peer: None)  # not an event that anybody calls
+    server.on_raw(lambda peer, message: None)
+    assert [(event.channel, event.event) for event in describe(server).events] == [
+        (None, "hello"),
+        (None, "tick"),
+        ("chat", "say"),
+    ]
+    tick = describe(server).events[1]
+    assert [parameter.name for parameter in tick.parameters] == ["by"] and tick.doc == "Moves on."
+    assert [event.event for event in describe(router).events] == ["say"]
+
+
+def test_rooms_that_clients_may_join() -> None:
+    server = Server()
+    server.on_join(lambda peer, room: True)
+    assert [(event.channel, event.event) for event in describe(server).events] == [
+        ("rooms", "join"),
+        ("rooms", "leave"),
+    ]
+
+
+def test_a_client_has_handlers_too() -> None:
+    client = Client("ws://127.0.0.1:1")
+    client.on("getName", lambda: "Ada")
+    assert [event.event for event in describe(client).events] == ["getName"]
+
+
+@pytest.mark.parametrize("other", [None, "server", Server().of("chat"), Server])
+def test_nothing_else_can_be_described(other: Any) -> None:
+    with pytest.raises(TypeError, match=r"describe\(\) takes a Server, a Client or a Router, got"):
+        describe(other)
+
+
+# ---------------------------------------------------------------- what is given
+
+
+async def coroutine() -> int:
+    return 1
+
+
+def awaitable() -> Awaitable[int]:
+    return coroutine()
+
+
+def nested() -> Annotated[Coroutine[Any, Any, int], "in a task"]:
+    return coroutine()
+
+
+@pytest.mark.parametrize("function", [coroutine, awaitable, nested, functools.partial(coroutine)])
+def test_a_value(function: Any) -> None:
+    event = described(function)
+    assert (event.kind, event.result) == ("value", INTEGER)
+
+
+async def yields() -> AsyncIterator[int]:
+    yield 1
+
+
+def yields_plainly() -> Iterable[int]:
+    yield 1
+
+
+def gives_an_iterator() -> Iterator[int]:
+    return iter([1])
+
+
+async def gives_an_iterable() -> AsyncIterable[int]:
+    return yields()
+
+
+@pytest.mark.parametrize("function", [yields, yields_plainly, gives_an_iterator, gives_an_iterable])
+def test_a_stream(function: Any) -> None:
+    event = described(function)
+    assert (event.kind, event.items, event.result) == ("stream", INTEGER, None)
+
+
+def test_a_generator_without_annotation_is_a_stream_of_anything() -> None:
+    def letters(text):  # type: ignore[no-untyped-def]
+        yield from text
+
+    event = described(letters)
+    assert (event.kind, event.items) == ("stream", {})
+    assert event.parameters[0].schema == {}
+
+
+async def upload(name: str, pieces: AsyncIterator[int]) -> str:
+    return name
+
+
+async def exchange(pieces: Stream[int]) -> AsyncIterator[str]:
+    yield ""
+
+
+async def converse(room: str, channel: AnonymousChannel) -> None: ...
+
+
+def open_channel(room: str, ctx: Context) -> AnonymousChannel:
+    return ctx.channel()
+
+
+def test_items_that_are_sent() -> None:
+    event = described(upload)
+    assert (event.kind, event.sends, event.items, event.result) == ("upload", INTEGER, None, STRING)
+    assert [parameter.name for parameter in event.parameters] == ["name"]
+    event = described(exchange)
+    assert (event.kind, event.sends, event.items, event.result) == ("exchange", INTEGER, STRING, None)
+
+
+@pytest.mark.parametrize("function", [converse, open_channel])
+def test_a_conversation(function: Any) -> None:
+    event = described(function)
+    assert (event.kind, event.result) == ("conversation", None)
+    assert [parameter.name for parameter in event.parameters] == ["room"]
+
+
+@dataclass
+class Point:
+    """A place."""
+
+    x: int
+
+
+def test_a_class_gives_its_objects() -> None:
+    event = described(Point)
+    assert event.result == {"$ref": "#/$defs/Point"} and event.doc == "A place."
+
+
+class Silent(msgspec.Struct):
+    x: int
+
+
+@dataclass
+class Quiet:
+    x: int
+
+
+class Callable:
+    """An object's class."""
+
+    def __call__(self, x: int) -> int:
+        """Called like a function."""
+        return x
+
+
+def test_docstrings_are_the_handlers_own() -> None:
+    assert described(Silent).doc == described(Quiet).doc == described(lambda: 1).doc == ""
+    assert described(Callable()).doc == "Called like a function."
+    assert described(functools.partial(Callable())).doc == "Called like a function."
+
+
+# ---------------------------------------------------------------- what has no schema
+
+
+class Own:
+    """Known to hooks only."""
+
+
+class Mixed(Enum):
+    NUMBER = 1
+    TEXT = "text"
+
+
+Told = Annotated[Own, msgspec.Meta(extra_json_schema={"type": "string", "format": "own"})]
+
+
+def own(value: Own, told: Told, many: list[Own]) -> Own:
+    return value
+
+
+def mixed(value: int) -> Mixed:
+    return Mixed(value)
+
+
+def hidden(value: int) -> Decimal:
+    raise NotImplementedError
+
+
+def test_types_that_only_hooks_know() -> None:
+    event = described(own, dec_hook=lambda tp, value: tp())
+    comment = {"$comment": f"{__name__}.Own has no JSON Schema"}
+    assert [parameter.schema for parameter in event.parameters] == [
+        comment,
+        {"type": "string", "format": "own"},
+        {"type": "array", "items": comment},
+    ]
+    assert event.notes == (
+        f"parameter 'value': {__name__}.Own has no JSON Schema",
+        f"parameter 'many': {__name__}.Own has no JSON Schema",
+        f"result: {__name__}.Own has no JSON Schema",
+    )
+
+
+def test_a_result_that_cannot_be_described_spoils_nothing_else() -> None:
+    server = Server()
+    for function in (mixed, hidden, coroutine):
+        server.on(function.__name__, function)
+    fine, name, enum = describe(server).events
+    assert (fine.result, fine.notes) == (INTEGER, ())
+    assert name.result == {} and name.notes == ("what it returns cannot be told: name 'Decimal' is not defined",)
+    assert enum.result == {} and enum.notes[0].startswith(f"result: {__name__}.Mixed has no JSON Schema: Enums must")
+    assert [parameter.schema for parameter in enum.parameters] == [INTEGER]

@@ -1,0 +1,232 @@
+"""Types in two forms: as a value may be sent, and as it comes back. And what the definitions are called."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+
+from wsrpc import Server
+from wsrpc.schema import describe
+
+T = TypeVar("T")
+
+
+class Struct(msgspec.Struct):
+    a: int
+    b: int = 1
+    c: list[int] = []
+    d: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Sparse(msgspec.Struct, omit_defaults=True):
+    a: int
+    b: int = 1
+
+
+class Unset(msgspec.Struct):
+    a: int | msgspec.UnsetType
+
+
+class Row(msgspec.Struct, array_like=True):
+    a: int
+    b: int = 1
+
+
+@dataclass
+class Plain:
+    a: int
+    b: int = 1
+    c: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Slotted:
+    a: int
+    b: int = 1
+
+
+@attrs.define
+class Attrs:
+    a: int
+    b: int = 1
+
+
+class Options(TypedDict):
+    a: int
+    b: NotRequired[int]
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int = 1
+
+
+class Model(pydantic.BaseModel):
+    a: int
+    b: int = 1
+    c: int = pydantic.Field(3, exclude=True)
+
+
+def both_forms(tp: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def handler(value: Any) -> Any: ...
+
+    handler.__annotations__ = {"value": tp, "return": tp}
+    server = Server()
+    server.on("event", handler)
+    description = describe(server)
+    [event] = description.events
+    assert event.result is not None and event.notes == ()
+    names = [schema["$ref"].removeprefix("#/$defs/") for schema in (event.parameters[0].schema, event.result)]
+    sent, given = (description.definitions[name] for name in names)
+    if sent == given:
+        assert names[0] == names[1] == tp.__name__
+    else:
+        assert names == [f"{tp.__name__}Input", tp.__name__]
+    return sent, given
+
+
+@pytest.mark.parametrize(
+    ("tp", "sent", "given"),
+    [
+        (Struct, ["a"], ["a", "b", "c"]),
+        (Sparse, ["a"], ["a"]),
+        (Unset, ["a"], []),
+        (Plain, ["a"], ["a", "c"]),
+        (Slotted, ["a"], ["a", "b"]),
+        (Attrs, ["a"], ["a", "b"]),
+        (Options, ["a"], ["a"]),
+        (Model, ["a"], ["a", "b"]),
+    ],
+)
+def test_what_has_a_default_may_be_left_out_and_comes_back(tp: Any, sent: list[str], given: list[str]) -> None:
+    schemas = both_forms(tp)
+    assert [schema["required"] for schema in schemas] == [sent, given]
+
+
+@pytest.mark.parametrize("tp", [Row, Pair])
+def test_the_same_of_arrays(tp: Any) -> None:
+    sent, given = both_forms(tp)
+    assert (sent["minItems"], given["minItems"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("tp", "value"),
+    [(Struct, {"a": 1}), (Sparse, {"a": 1}), (Plain, {"a": 1}), (Slotted, {"a": 1}), (Attrs, {"a": 1})],
+)
+def test_that_is_what_msgspec_does(tp: Any, value: Any) -> None:
+    _, given = both_forms(tp)
+    encoded = msgspec.json.decode(msgspec.json.encode(msgspec.convert(value, tp)))
+    assert sorted(encoded) == given["required"]
+
+
+class Leaf(msgspec.Struct):
+    size: int = 0
+
+
+class Tree(msgspec.Struct):
+    leaves: list[Leaf]
+    branches: list[Tree]
+
+
+class Bare(msgspec.Struct):
+    inner: Bare | None
+
+
+def test_what_holds_a_type_of_two_forms_has_two_forms() -> None:
+    sent, given = both_forms(Tree)
+    assert sent["properties"]["leaves"]["items"] == {"$ref": "#/$defs/LeafInput"}
+    assert sent["properties"]["branches"]["items"] == {"$ref": "#/$defs/TreeInput"}
+    assert given["properties"]["branches"]["items"] == {"$ref": "#/$defs/Tree"}
+    sent, given = both_forms(Bare)
+    assert sent is given
+
+
+def definitions(*handlers: Any) -> list[str]:
+    server = Server()
+    for number, handler in enumerate(handlers):
+        server.on(f"event{number}", handler)
+    return list(describe(server).definitions)
+
+
+def test_one_form_needs_one_name() -> None:
+    def take(value: Leaf) -> int: ...
+
+    def give() -> Leaf: ...
+
+    assert definitions(take) == definitions(give) == ["Leaf"]
+
+
+class Elsewhere:
+    class Leaf(msgspec.Struct):
+        other: str
+
+
+class Box(msgspec.Struct, Generic[T]):
+    value: T
+
+
+def test_classes_of_one_name() -> None:
+    def handler(first: Leaf, second: Elsewhere.Leaf, third: Box[int], fourth: Box[list[str]]) -> None: ...
+
+    assert definitions(handler) == [
+        "Box_int",
+        "Box_list_str",
+        f"{__name__}.Elsewhere.Leaf",
+        f"{__name__}.Leaf",
+    ]
+
+
+def test_classes_of_one_name_in_one_place() -> None:
+    first, second = (msgspec.defstruct("Made", [("value", tp)], module="made") for tp in (int, str))
+
+    def handler(value: Any) -> Any: ...
+
+    handler.__annotations__ = {"value": first, "return": second}
+    assert definitions(handler) == ["made.Made", "made.Made_2"]
+
+
+class Models:
+    class Leaf(pydantic.BaseModel):
+        size: int = 0
+
+
+class Leaves(pydantic.BaseModel):
+    leaf: Models.Leaf
+    rest: Leaves | None = None
+
+
+def test_models_beside_structs() -> None:
+    def handler(leaves: Leaves, leaf: Leaf) -> tuple[Leaves, Leaf]: ...
+
+    assert definitions(handler) == ["Leaf", "LeafInput", "LeafInput_2", "Leaf_2", "Leaves", "LeavesInput"]
+
+
+class Odd(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    thing: Elsewhere
+
+
+def test_models_that_pydantic_cannot_describe() -> None:
+    def handler(odd: Odd, model: Model) -> None: ...
+
+    class Described(pydantic.BaseModel):
+        made: Any = object()  # pydantic warns of that
+
+    def fine() -> Described: ...
+
+    fine.__annotations__ = {"return": Described}
+    server = Server()
+    server.on("event", handler)
+    server.on("fine", fine)
+    with warnings.catch_warnings(record=True) as caught:
+        events = describe(server).events
+    assert caught == []
+    assert events[0].parameters[0].schema == {} and "Odd has no JSON Schema" in events[0].notes[0]
+    assert events[0].parameters[1].schema == {"$ref": "#/$defs/Model"}
+    assert events[1].notes == ()

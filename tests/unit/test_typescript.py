@@ -1,0 +1,211 @@
+"""`wsrpc.typescript`: the text of declarations. That it compiles, and is true, is shown in interop/."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum, IntEnum
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from uuid import UUID
+
+import msgspec
+import pydantic
+import pytest
+
+from wsrpc import AnonymousChannel, Server
+from wsrpc.schema import describe
+from wsrpc.typescript import declarations
+
+
+def declared(*handlers: Any, **named: Any) -> str:
+    server = Server()
+    for handler in handlers:
+        server.on(handler.__name__, handler)
+    for event, handler in named.items():
+        server.on(event, handler)
+    return declarations(describe(server))
+
+
+def line_of(text: str, start: str) -> str:
+    [line] = [line.strip() for line in text.splitlines() if line.strip().startswith(start)]
+    return line.removeprefix(start).strip()
+
+
+class Size(Enum):
+    LARGE = "l"
+    SMALL = "s"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int | str = 0
+
+
+class Row(msgspec.Struct, array_like=True):
+    name: str
+    rest: list[Row] = []
+
+
+class Options(TypedDict, total=False):
+    depth: int
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    name: str
+
+
+class Names(pydantic.RootModel[dict[str, "Names | int"]]): ...
+
+
+@pytest.mark.parametrize(
+    ("tp", "text"),
+    [
+        (int, "number"),
+        (float, "number"),
+        (bool, "boolean"),
+        (None, "null"),
+        (str, "string"),
+        (datetime, "string"),
+        (UUID, "string"),
+        (Decimal, "string"),
+        (bytes, "Base64"),
+        (Any, "unknown"),
+        (list[int], "number[]"),
+        (set[str], "string[]"),
+        (list[int | None], "(number | null)[]"),
+        (list, "unknown[]"),
+        (tuple[int, str], "[number, string]"),
+        (tuple[int, ...], "number[]"),
+        (tuple[()], "[]"),
+        (dict[str, int], "{ [key: string]: number }"),
+        (dict[int, list[str]], "{ [key: string]: string[] }"),
+        (dict, "{ [key: string]: unknown }"),
+        (Literal["b", "a", 1, None], 'null | 1 | "a" | "b"'),
+        (str | None, "string | null"),
+        (None | int | str, "number | string | null"),
+        (Annotated[int, msgspec.Meta(ge=0)], "number"),
+    ],
+)
+def test_types(tp: Any, text: str) -> None:
+    def handler() -> Any: ...
+
+    handler.__annotations__ = {"return": tp}
+    found = line_of(declared(handler), "handler: () =>")
+    assert sorted(found.split(" | ")) == sorted(text.split(" | "))
+    assert "null" not in found or found.endswith(("null", "(number | null)[]"))
+
+
+def test_classes() -> None:
+    def handler(size: Size, level: Level, pair: Pair, row: Row, options: Options) -> None: ...
+
+    text = declared(handler)
+    assert 'export type Size = "l" | "s"\n' in text
+    assert "export type Level = 1 | 2\n" in text
+    assert "export type Pair = [number, (number | string)?]\n" in text
+    assert "export type Row = [string, Row[]?]\n" in text
+    assert "export interface Options {\n  depth?: number\n}\n" in text
+    assert "handler: (size: Size, level: Level, pair: Pair, row: Row, options: Options) => null" in text
+
+
+def test_models() -> None:
+    def handler(open: Open, names: Names) -> None: ...
+
+    text = declared(handler)
+    assert "export interface Open {\n  name: string\n  [key: string]: unknown\n}\n" in text
+    assert "export type Names = { [key: string]: Names | number }\n" in text
+
+
+def test_what_is_said_of_it() -> None:
+    class Cup(msgspec.Struct):
+        """What one drinks from.
+
+        Not */ a comment's end.
+        """
+
+        size: Annotated[int, msgspec.Meta(description="In millilitres.")]
+
+    def fill(cup: Any, by: Annotated[int, msgspec.Meta(description="How much.")] = 1) -> None:
+        """Fill a cup."""
+
+    fill.__annotations__["cup"] = Cup
+    text = declared(fill)
+    assert (
+        "/**\n * What one drinks from.\n *\n * Not *\\/ a comment's end.\n */\n"
+        "export interface Cup {\n  /** In millilitres. */\n  size: number\n}\n"
+    ) in text
+    assert "  /**\n   * Fill a cup.\n   * @param by How much.\n   */\n  fill: (cup: Cup, by?: number) => null\n" in text
+
+
+def test_what_cannot_be_declared_is_unknown_and_says_so() -> None:
+    def handler(value: int) -> complex: ...
+
+    text = declared(handler)
+    assert (
+        "  /** Not described: result: complex has no JSON Schema. */\n  handler: (value: number) => unknown\n" in text
+    )
+
+
+def test_names_that_mean_something_in_typescript() -> None:
+    namespace: dict[str, Any] = {}
+    exec("def handler(function, this, new, new_, string, größe, *in_): ...", namespace)
+    assert line_of(declared(namespace["handler"]), "handler:") == (
+        "(function_: unknown, this_: unknown, new_: unknown, new__: unknown, string: unknown, größe: unknown, "
+        "...in_: unknown[]) => unknown"
+    )
+
+    def taken(*values: Any) -> None: ...
+
+    classes = [msgspec.defstruct(name, [("a", int)]) for name in ("Events", "Promise", "string", "Items")]
+    taken.__annotations__["values"] = tuple[tuple(classes)]  # type: ignore[misc]
+    text = declared(taken)
+    for cls in classes:
+        assert f"export interface {cls.__name__}_ {{\n  a: number\n}}\n" in text
+    assert "taken: (...values: [Events_, Promise_, string_, Items_][]) => null" in text
+
+
+def test_names_that_are_no_identifiers() -> None:
+    server = Server()
+    server.on("set-name", lambda: None)
+    server.of('say "hi"').on("1st", lambda: None)
+    server.of("class").on("new", lambda: None)
+    text = declarations(describe(server))
+    assert '  "set-name": () => unknown\n' in text
+    assert '  "say \\"hi\\"": {\n    "1st": () => unknown\n  }\n' in text
+    assert "  class: {\n    new: () => unknown\n  }\n" in text
+
+
+def test_events_that_open_channels() -> None:
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+
+    async def upload(name: str, pieces: AsyncIterator[bytes]) -> int:
+        return 1
+
+    async def exchange(pieces: AsyncIterator[str]) -> AsyncIterator[int]:
+        yield 1
+
+    async def talk(channel: AnonymousChannel) -> None: ...
+
+    text = declared(stream)
+    assert "  stream: () => Items<number>\n" in text
+    assert "export interface Items<T> extends AnonymousChannel {" in text and "interface Upload" not in text
+    text = declared(stream, upload, exchange, talk)
+    assert "  upload: (name: string) => Upload<Base64, number>\n" in text
+    assert "  exchange: () => Exchange<string, number>\n" in text
+    assert "  talk: () => AnonymousChannel\n" in text
+    for name in ("AnonymousChannel", "Items<T>", "Upload<T, Result>", "Exchange<T, Item>"):
+        assert text.count(f"export interface {name} ") == 1
+    assert text.count("export type Base64 = string\n") == 1
+
+
+def test_a_server_without_handlers() -> None:
+    text = declared()
+    assert "export type Events = {}\n" in text and "export type Channels = {}\n" in text
+    assert "Base64" not in text and "AnonymousChannel" not in text

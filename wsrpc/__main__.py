@@ -1,0 +1,75 @@
+"""``python -m wsrpc types app:server -o events.d.ts``: what is registered, as TypeScript or as JSON Schema."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ._loading import CannotLoad, load
+from .schema import Description, describe
+from .typescript import declarations
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m wsrpc")
+    commands = parser.add_subparsers(dest="command", required=True)
+    types = commands.add_parser(
+        "types",
+        help="declare a server's events for TypeScript",
+        description="Write TypeScript declarations of the events that a server, client or router has handlers for.",
+    )
+    types.add_argument("target", metavar="module:name", help="where it is, such as app:server, or a function's name")
+    types.add_argument("-o", "--output", metavar="FILE", type=Path, help="write to this file instead of stdout")
+    types.add_argument("--json", action="store_true", help="JSON Schema instead of TypeScript")
+    types.add_argument("--check", action="store_true", help="write nothing; exit with 1 if FILE is not up to date")
+    return parser
+
+
+def _text(description: Description, as_json: bool) -> str:
+    if as_json:
+        return msgspec.json.format(msgspec.json.encode(description), indent=2).decode() + "\n"
+    return declarations(description)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 for a file that is not up to date, 2 for what cannot be done."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    output: Path | None = options.output
+    if options.check and output is None:
+        parser.error("--check compares with a file: say which, with -o")
+    try:
+        description = describe(load(options.target))
+    except CannotLoad as exc:
+        print(f"wsrpc: {exc}", file=sys.stderr)  # noqa: T201
+        return 2
+    for event in description.events:
+        where = event.event if event.channel is None else f"{event.channel}:{event.event}"
+        for note in event.notes:
+            print(f"wsrpc: {where}: {note}", file=sys.stderr)  # noqa: T201
+    text = _text(description, options.json)
+    if output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        if options.check:
+            current = output.read_text("utf-8") if output.exists() else None
+            if current == text:
+                return 0
+            print(f"wsrpc: {output} is not up to date", file=sys.stderr)  # noqa: T201
+            return 1
+        output.write_text(text, "utf-8", newline="\n")
+    except OSError as exc:
+        print(f"wsrpc: {output}: {exc.strerror}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

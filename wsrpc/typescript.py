@@ -1,0 +1,168 @@
+"""TypeScript declarations of a server's events, for clients that speak ws-wrapper.
+
+``python -m wsrpc types app:server -o events.d.ts`` writes them; docs/typescript.md shows how a client uses them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ._typescript import BASE64, Names, comment, parameter_names, property_name, type_of
+from .schema import Description, EventSchema
+
+__all__ = ["declarations"]
+
+HEAD = """\
+/* eslint-disable */
+// Made by `python -m wsrpc types`. Make it anew when handlers change, instead of changing it here.
+
+"""
+
+CHANNELS = {
+    "AnonymousChannel": """\
+/** What answers a request that opens a channel of its own. `close()` it when it is over, `abort()` it before that. */
+export interface AnonymousChannel {
+  readonly closeSignal: AbortSignal | null
+  on(event: string, listener: (...args: any[]) => unknown): this
+  once(event: string, listener: (...args: any[]) => unknown): this
+  emit(event: string, ...args: unknown[]): void
+  request(event: string, ...args: unknown[]): Promise<unknown>
+  timeout(ms: number): this
+  signal(signal: AbortSignal): this
+  close(reason?: unknown): void
+  abort(error?: Error): void
+}
+""",
+    "Items": """\
+/** A stream: `for await`, for a body that is quick; else pull as many items as are wanted, until `done`. */
+export interface Items<T> extends AnonymousChannel {
+  [Symbol.asyncIterator](): AsyncIterator<T>
+  request(event: "pull", most: number): Promise<{ values: T[]; done: boolean }>
+}
+""",
+    "Upload": """\
+/** An upload: `next` for each item, each when the one before is answered. The answer to the end is the result. */
+export interface Upload<T, Result> extends AnonymousChannel {
+  on(event: "stop", listener: () => unknown): this
+  request(event: "next", item: { value: T; done: false }): Promise<null>
+  request(event: "next", end: { done: true }): Promise<Result>
+}
+""",
+    "Exchange": """\
+/** Items both ways, see `Upload` and `Items`. */
+export interface Exchange<T, Item> extends AnonymousChannel {
+  [Symbol.asyncIterator](): AsyncIterator<Item>
+  on(event: "stop", listener: () => unknown): this
+  request(event: "pull", most: number): Promise<{ values: Item[]; done: boolean }>
+  request(event: "next", item: { value: T; done: false }): Promise<null>
+  request(event: "next", end: { done: true }): Promise<null>
+}
+""",
+}
+NEEDED = {
+    "value": (),
+    "conversation": ("AnonymousChannel",),
+    "stream": ("AnonymousChannel", "Items"),
+    "upload": ("AnonymousChannel", "Upload"),
+    "exchange": ("AnonymousChannel", "Exchange"),
+}
+
+BYTES = f"""\
+/** Bytes, as base64 text. */
+export type {BASE64} = string
+"""
+
+TYPED = """\
+type EventMap = Record<string, (...args: any[]) => unknown>
+/** An event cannot open a channel: only a request can. */
+type Emitted<E> = { [K in keyof E]: E[K] extends (...args: any[]) => { abort(): void } ? never : K }[keyof E]
+
+/** `request` and `emit`, for the events of one channel. */
+export interface Calls<E extends EventMap> {
+  request<K extends keyof E & string>(event: K, ...args: Parameters<E[K]>): Promise<ReturnType<E[K]>>
+  emit<K extends Emitted<E> & string>(event: K, ...args: Parameters<E[K]>): void
+  timeout(ms: number): this
+  signal(signal: AbortSignal): this
+}
+type Others<W> = Omit<W, "request" | "emit" | "timeout" | "signal" | "of">
+
+/**
+ * A connection of ws-wrapper on which nothing else can be called:
+ * `const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>`.
+ */
+export type Typed<W extends { of(name: string): unknown } = any> = Others<W> &
+  Calls<Events> & {
+    of<C extends keyof Channels>(name: C): Others<ReturnType<W["of"]>> & Calls<Channels[C]>
+  }
+"""
+
+# Here they are others than a class of that name, so it is called otherwise.
+OURS = (*CHANNELS, BASE64, "Calls", "Channels", "Emitted", "EventMap", "Events", "Others", "Typed")
+GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promise", "Record", "ReturnType", "Symbol")
+
+
+def declarations(description: Description, /) -> str:
+    """The text of a ``.d.ts`` file: ``Events`` of the main channel, ``Channels``, what they speak of, and ``Typed``.
+
+    The same description gives the same text. Classes are interfaces of the same name; where TypeScript has that name
+    for something else, with ``_`` at its end.
+    """
+    names = Names(description.definitions, (*OURS, *GLOBAL))
+    parts: list[str] = []
+    for name, schema in description.definitions.items():
+        about = comment(str(schema.get("description", "")))
+        text = type_of(schema, names)
+        if text.startswith("{\n"):
+            parts.append(f"{about}export interface {names[name]} {text}\n")
+        else:
+            parts.append(f"{about}export type {names[name]} = {text}\n")
+    channels: dict[str, list[EventSchema]] = {}
+    for event in description.events:
+        channels.setdefault(event.channel or "", []).append(event)
+    main = "".join(_event(event, names, "  ") for event in channels.pop("", ()))
+    parts.append(f"/** What can be called on the main channel. */\nexport type Events = {_braces(main)}\n")
+    named = ""
+    for channel, events in channels.items():
+        inner = "".join(_event(event, names, "    ") for event in events)
+        named += f"  {property_name(channel)}: {_braces(inner, '  ')}\n"
+    parts.append(f"/** The same of named channels. */\nexport type Channels = {_braces(named)}\n")
+    kinds = [name for event in description.events for name in NEEDED[event.kind]]
+    parts += [text for name, text in CHANNELS.items() if name in kinds]
+    if b'"contentEncoding":"base64"' in msgspec.json.encode(description):
+        parts.append(BYTES)
+    return HEAD + "\n".join([*parts, TYPED])
+
+
+def _braces(inner: str, indent: str = "") -> str:
+    return f"{{\n{inner}{indent}}}" if inner else "{}"
+
+
+def _event(event: EventSchema, names: Names, indent: str) -> str:
+    parameters: list[str] = []
+    about = [event.doc]
+    for parameter, name in zip(event.parameters, parameter_names(p.name for p in event.parameters), strict=True):
+        tp = type_of(parameter.schema, names, indent)
+        if parameter.rest:
+            parameters.append(f"...{name}: {f'({tp})' if ' | ' in tp else tp}[]")
+        else:
+            parameters.append(f"{name}{'?' if parameter.optional else ''}: {tp}")
+        if text := parameter.schema.get("description"):
+            about.append(f"@param {name} {text}")
+    about += [f"Not described: {note}." for note in event.notes]
+    text = comment("\n".join(filter(None, about)), indent)
+    return f"{text}{indent}{property_name(event.event)}: ({', '.join(parameters)}) => {_answer(event, names, indent)}\n"
+
+
+def _answer(event: EventSchema, names: Names, indent: str) -> str:
+    sends, items, result = (type_of(each, names, indent) for each in (event.sends, event.items, event.result))
+    match event.kind:
+        case "value":
+            return result
+        case "stream":
+            return f"Items<{items}>"
+        case "upload":
+            return f"Upload<{sends}, {result}>"
+        case "exchange":
+            return f"Exchange<{sends}, {items}>"
+        case "conversation":
+            return "AnonymousChannel"
