@@ -48,7 +48,8 @@ record         ``event, channel=, anonymous=False``: has an event that is not on
 set            ``middleware="refuse" | "append" | None`` (rejects every event and request; adds the argument
                "appended"), ``error_props=bool`` (errors cross with all their fields; what JavaScript does
                by default under Node is to send the message alone), ``messages=bool`` (the journal gets each
-               message that arrives)
+               message that arrives), ``calls=bool`` (the other side is told of each call of a handler below by an
+               event ``called(channel, event, args)``, an anonymous channel being ``{"h": id}``)
 exit           ends the agent; leaving the block does that too
 =============  ==========================================================================================
 
