@@ -51,7 +51,8 @@ record         ``event, channel=, anonymous=False``: has an event that is not on
 set            ``middleware="refuse" | "append" | None`` (rejects every event and request; adds the argument
                "appended"), ``error_props=bool`` (errors cross with all their fields; what JavaScript does
                by default under Node is to send the message alone), ``messages=bool`` (the journal gets each
-               message that arrives)
+               message that arrives), ``calls=bool`` (the other side is told of each call of a handler below by an
+               event ``called(channel, event, args)``, an anonymous channel being ``{"h": id}``)
 exit           ends the agent; leaving the block does that too
 =============  ==========================================================================================
 
@@ -68,8 +69,8 @@ event). In 4.x also ``channel_make()`` (answers with an anonymous channel), ``ch
 up what the requestor sends: it says ``stop`` once it has enough, and at the item ``wrong`` it fails, or
 aborts the channel. ``doubled()`` streams twice what it is sent.
 
-Go has the same commands and handlers, but for ``load``, ``exchange``, ``release``, what middleware and further fields
-of errors need, and a closing without a code. In Go a handler takes a fixed number of arguments; those above that take
+Go has the same commands and handlers, but for ``load``, ``exchange``, ``release``, ``calls``, what middleware and
+further fields of errors need, and a closing without a code. In Go a handler takes a fixed number of arguments; those above that take
 any number get one list there, which the agent makes of them before the library sees the message. Events of ``log`` and
 ``record`` are taken from the messages themselves, in order, because each handler has a goroutine of its own. ``listen``
 and ``connect`` take ``read_limit=``, bytes of a message, for the WebSocket library's own. ``events`` of kind close have

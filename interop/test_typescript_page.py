@@ -66,6 +66,6 @@ async def test_the_mistakes_are_found(library: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("library", TYPED)
-async def test_both_go_together(library: str, tmp_path: Path) -> None:
+async def test_both_fit_together(library: str, tmp_path: Path) -> None:
     project(library, tmp_path)
     assert await tsc(tmp_path, "both.ts", "node.d.ts") == []

@@ -338,6 +338,10 @@ class Intake:
         if view is not None:
             view._finish()
         self._malformed(f"a message that does not decode: {exc}")
+        if saved is not None and saved.a is UNSET and saved.x is not UNSET and saved.h is not None:
+            if (h := channel_id(saved.h)) is not None:
+                self._channels.aborted(h, None, UNSET)
+            return
         if saved is None or not answers:
             return
         # Somebody may be waiting: for an answer from here, or for the answer that this was.

@@ -53,7 +53,8 @@ export function builtins({ library, journal, answers, label, back, adoptChannel 
     },
 
     ask(event, ...args) {
-      return (back ?? this).request(event, ...args)
+      // A channel is nothing that could be passed on.
+      return (back ?? this).request(event, ...args).then((value) => (value?.isAnonymous ? "a channel" : value))
     },
 
     askMany(event, n) {

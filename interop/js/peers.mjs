@@ -4,7 +4,7 @@ import { builtins, recorder } from "./handlers.mjs"
 import { describe } from "./values.mjs"
 
 export class Peers {
-  settings = { middleware: null, error_props: false, messages: false }
+  settings = { middleware: null, error_props: false, messages: false, calls: false }
   #wrappers = []
   #anonymous = [] // channels; the position is the key
   #recorded = [] // {event, channel, anonymous}
@@ -148,7 +148,21 @@ export class Peers {
     const { library, journal, answers } = this
     const adoptChannel = (made, peer) => this.adoptChannel(made, peer)
     const handlers = builtins({ library, journal, answers, label, back, adoptChannel })
-    for (const [event, handler] of Object.entries(handlers)) channel.on(event, handler)
+    for (const [event, handler] of Object.entries(handlers)) {
+      channel.on(event, this.#telling(channel, label, event, handler))
+    }
+  }
+
+  /** The handler; with the setting `calls`, the other side is told of each call by an event `called`. */
+  #telling(channel, label, event, handler) {
+    const peers = this
+    return function (...args) {
+      if (peers.settings.calls) {
+        const where = channel.isAnonymous ? { h: Number(channel.name) } : label
+        peers.get(this.get("index")).emit("called", where, event, args)
+      }
+      return handler.apply(this, args)
+    }
   }
 
   #middleware(event, args, next) {

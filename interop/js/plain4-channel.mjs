@@ -33,6 +33,11 @@ export class Channel {
     return this.#line ?? this
   }
 
+  get name() {
+    const { c, h } = this.address
+    return h !== undefined ? String(h) : (c ?? null)
+  }
+
   get isAnonymous() {
     return this.address.h !== undefined
   }
@@ -51,7 +56,7 @@ export class Channel {
   }
 
   listener(event) {
-    return this.#listeners.get(event)
+    return this.#listeners.get(String(event)) // names that are no text are made one
   }
 
   /** A local event: open, close, error. */
@@ -94,6 +99,7 @@ export class Channel {
     if (this.closeSignal.aborted) return
     if (this.line.anonymous.get(this.address.h) === this) this.line.anonymous.delete(this.address.h)
     this.#listeners.clear()
+    this.middleware = []
     this.#closing.abort(reason)
   }
 
@@ -118,17 +124,25 @@ export class Channel {
 /** One event or request that a handler answers; handlers have it as `this`. */
 export class Call {
   #line
-  #id
+  #id // -1 for an event
   #made = null // the anonymous channel, if the handler wants one
 
   constructor(line, channel, id) {
     this.#line = line
     this.callee = channel
-    if (!(id > 0)) return
     this.#id = id
+    if (!(id > 0)) return
     const canceller = new AbortController()
-    this.signal = canceller.signal
+    const { signal } = canceller
     line.active.set(id, canceller)
+    this.signal = signal
+    this.channel = () => {
+      if (!this.#made) {
+        const made = (this.#made = new Channel(line, { h: id }))
+        signal.addEventListener("abort", () => made.close(), { signal: made.closeSignal })
+      }
+      return this.#made
+    }
   }
 
   get(key) {
@@ -139,12 +153,9 @@ export class Call {
     return this.callee.request(...args)
   }
 
-  channel() {
-    this.#made ??= new Channel(this.#line, { h: this.#id })
-    return this.#made
-  }
-
   async run([event, ...args]) {
+    // By mistake a channel that was closed before its handler returned it is in the table, and answers nothing.
+    if (this.callee.closeSignal.aborted) return
     try {
       for (const middleware of this.callee.middleware) {
         middleware(event, args, (error) => {
@@ -152,28 +163,44 @@ export class Call {
         })
       }
       const listener = this.callee.listener(event)
-      const { c, h } = this.callee.address
-      const where = (c ?? h) === undefined ? "" : ` on channel '${c ?? h}'`
-      if (!listener) throw new Error(`No event listener for '${event}'${where}`)
-      const result = listener.apply(this, args)
-      // What is no promise is answered in this turn, before the next message is looked at.
-      this.#answer(result instanceof Promise ? await result : result)
+      const { name } = this.callee
+      if (!listener) throw new Error(`No event listener for '${event}'${name ? ` on channel '${name}'` : ""}`)
+      await this.#answer(listener, args)
     } catch (error) {
-      if (this.#id !== undefined) this.#line.answer({ i: this.#id, ...this.#line.thrown("e", error) })
+      // By mistake the request stays among those that run, and with an id of 0 it is answered once it has a handler.
+      if (this.#id > 0) this.#reject(error)
+    }
+  }
+
+  /** What is no promise is answered in this turn, before the next message is looked at. */
+  async #answer(listener, args) {
+    try {
+      const result = listener.apply(this, args)
+      if (!(result instanceof Promise)) this.#resolve(result)
+      else {
+        const value = await result
+        if (this.#id >= 0) this.#resolve(value)
+      }
+    } catch (error) {
+      if (this.#id >= 0) this.#reject(error)
     } finally {
       this.#line.active.delete(this.#id)
     }
   }
 
-  #answer(result) {
-    if (this.#id === undefined) return
-    // By mistake, null is answered as if it were a channel: it equals the one that the handler did not ask for.
+  #resolve(result) {
+    // By mistake, null is answered as if it were a channel: it equals the one that the handler did not ask for. So is
+    // what an event's handler returns.
     if (result === this.#made) {
-      if (this.#made) this.#line.anonymous.set(this.#id, this.#made)
+      this.#line.anonymous.set(this.#id, result)
       this.#line.answer({ i: this.#id, h: 1 })
-    } else {
+    } else if (this.#id >= 0) {
       this.#line.answer({ i: this.#id, d: result })
     }
+  }
+
+  #reject(error) {
+    this.#line.answer({ i: this.#id, ...this.#line.thrown("e", error) })
   }
 }
 

@@ -142,33 +142,34 @@ export default class Connection extends Channel {
       return
     }
     if (message === null || typeof message !== "object" || message["ws-wrapper"] === false) return
-    if (Array.isArray(message.a) && message.a.length > 0) this.#called(message)
-    else if (message.x !== undefined && message.h !== undefined) {
-      this.anonymous.get(Number(message.h))?.close(rebuilt(message.x, message._))
-    } else if (message.x !== undefined && this.active.has(message.i)) {
-      const canceller = this.active.get(message.i)
-      this.active.delete(message.i)
-      canceller.abort(rebuilt(message.x, message._))
-    } else if (this.pending.has(message.i)) {
-      // By mistake, a cancellation that comes too late gets here, too, if one of our own requests has that id.
-      this.#answered(message)
-    }
+    // What is no number is no id, and `h` is whatever number can be made of it.
+    const i = typeof message.i === "number" ? message.i : -1
+    const h = message.h == null ? null : Number(message.h)
+    const { a, c, x } = message
+    if (Array.isArray(a) && a.length > 0 && (c || h || !RESERVED.has(a[0]))) this.#called(i, c, h, a)
+    else if (x !== undefined && h === null && this.active.has(i)) {
+      const canceller = this.active.get(i)
+      this.active.delete(i)
+      canceller.abort(rebuilt(x, message._))
+    } else if (x !== undefined && h !== null) this.anonymous.get(h)?.close(rebuilt(x, message._))
+    // By mistake, a cancellation that comes too late gets here, too, if one of our own requests has that id; and so
+    // does a request for a reserved name.
+    else if (this.pending.has(i)) this.#answered(i, h, message)
   }
 
-  #called({ i, c, h, a }) {
-    if (c === undefined && h === undefined && RESERVED.has(a[0])) return
-    const channel = h !== undefined ? this.anonymous.get(Number(h)) : c !== undefined ? this.named.get(c) : this
+  #called(i, c, h, a) {
+    const channel = h !== null ? this.anonymous.get(h) : c != null ? this.named.get(c) : this
     if (channel) return new Call(this, channel, i).run(a)
-    const what = h !== undefined ? `Anonymous channel '${h}'` : `Channel '${c}'`
+    const what = h !== null ? `Anonymous channel '${h}'` : `Channel '${c}'`
     const error = new Error(`${what} does not exist`)
-    if (h !== undefined) this.answer({ h: Number(h), ...this.thrown("x", error) })
+    if (h !== null) this.answer({ h, ...this.thrown("x", error) })
     if (i > 0) this.answer({ i, ...this.thrown("e", error) })
   }
 
-  #answered({ i, d, e, h, _ }) {
+  #answered(i, h, { d, e, _ }) {
     const { resolve, reject, signal } = this.#settle(i)
     if (e !== undefined) return reject(rebuilt(e, _))
-    if (h === undefined) return resolve(d)
+    if (h === null) return resolve(d)
     const channel = new Channel(this, { h: i })
     this.anonymous.set(i, channel)
     // Who gave the request a signal aborts its channel by that.
@@ -185,7 +186,7 @@ export default class Connection extends Channel {
   }
 }
 
+/** An error, if the flag says so; by mistake also of what is no object, which loses its text. */
 function rebuilt(value, flag) {
-  if (!flag || value === null || typeof value !== "object") return value
-  return Object.assign(new Error(value.message), value)
+  return flag && value ? Object.assign(new Error(value.message), value) : value
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core_driver import ABORTED, Blocked, Driven, Stubborn, rejection, start, turns
 
-from wsrpc import BadResult, ConnectionLost, Limits, RemoteError, RpcError
+from wsrpc import BadResult, ChannelClosed, ConnectionLost, Limits, RemoteError, RpcError
 from wsrpc._requests import FIRST_ID, LAST_ID
 from wsrpc.testing import pair
 
@@ -294,6 +294,21 @@ async def test_9_lone_surrogates_in_a_request_are_rejected_by_its_id() -> None:
     error = rejection(await d.fed(r'{"i":3,"a":["echo","\ud800"]}'), 3)
     assert error["code"] == "wsrpc.bad_arguments"
     assert ran == [] and d.peer.connected
+    d.assert_empty()
+
+
+async def test_9_lone_surrogates_in_the_reason_of_an_abort_end_the_channel() -> None:
+    d = Driven(dialer=True)
+    opening = start(d.peer.open_channel("talk"))
+    (asked,) = await d.fed()
+    await d.fed({"i": asked["i"], "h": 1})
+    channel = await opening
+    waiting = start(channel.request("q"))
+    await d.fed()
+    await d.fed(f'{{"h":{channel.id},"x":"\\ud800"}}')
+    assert channel.closed
+    with pytest.raises(ChannelClosed):
+        await waiting
     d.assert_empty()
 
 
