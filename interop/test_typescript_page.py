@@ -63,5 +63,5 @@ async def test_the_mistakes_are_found(library: str, tmp_path: Path) -> None:
     assert {(file, line) for file, line, _ in found} == {
         ("mistakes.ts", number) for number, line in lines if "// error" in line
     }
-    if library in TYPED:  # its own types and ours go together
+    if library in TYPED:  # what only its own types let fit together
         assert await tsc(tmp_path, "both.ts", "node.d.ts") == []
