@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import websockets
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError
 
-from interop.agents import Agent
+from interop import golang
+from interop.agents import CALL_TIMEOUT, Agent
 from interop.node import available_libraries
 
 TRACES = Path(__file__).parent / "traces"
@@ -34,18 +36,24 @@ class Kind:
     client: str
     four: bool
 
+    @property
+    def is_go(self) -> bool:
+        return golang.plays(self.server)
+
 
 KINDS = (
     Kind("ws-wrapper-3", "ws-wrapper", "ws-wrapper", four=False),
     Kind("ws-server-wrapper", "ws-server-wrapper", "ws-wrapper-2", four=False),
     Kind("plain-4", "plain-4", "plain-4", four=True),
     Kind("ws-wrapper-4", "ws-wrapper-4", "ws-wrapper-4", four=True),
+    Kind("go-coder", "go-coder", "go-coder", four=True),
+    Kind("go-gorilla", "go-gorilla", "go-gorilla", four=True),
 )
 
 
 def available() -> list[Kind]:
     """Those whose libraries are here."""
-    here = {name for name, _ in available_libraries()} | {"plain-4", "ws-wrapper-2"}
+    here = {name for name, _ in available_libraries()} | {"plain-4", "ws-wrapper-2", *golang.available_libraries()}
     return [kind for kind in KINDS if {kind.server, kind.client} <= here]
 
 
@@ -77,7 +85,8 @@ def script(kind: Kind) -> list[Entry]:
         do(by, "request", event="echo", channel="none such")
         do(by, "request", event="nothing")
         do(by, "request", event="ask", args=["ask", "add", 2, 3])
-        for what in ("error", "type", "object", "async"):
+        # In Go an error is its text: it cannot reject with an object.
+        for what in ("error", "type", "async") if kind.is_go else ("error", "type", "object", "async"):
             do(by, "request", event="fail", args=[what])
     if kind.four:
         for by, other in (("client", "server"), ("server", "client")):
@@ -106,6 +115,9 @@ class Recorder:
         self.entries: list[Entry] = []
         self._kind = kind
         self._open = asyncio.Event()
+        self._cancelled: int | None = None
+        self._answered = asyncio.Event()
+        """The last request that was cancelled has been answered, which in Go may be later than what follows."""
 
     async def record(self) -> list[Entry]:
         async with AsyncExitStack() as stack:
@@ -135,6 +147,12 @@ class Recorder:
                 group.create_task(self._pass_on("server", server, client))
 
     async def _pass_on(self, by: str, source: Any, target: Any) -> None:
+        # Go over coder drops the connection when it closes it.
+        with suppress(ConnectionClosedError):
+            await self._note_all(by, source, target)
+        await target.close()
+
+    async def _note_all(self, by: str, source: Any, target: Any) -> None:
         async for text in source:
             message = json.loads(text)
             if message.get("a", [None])[0] == "called":
@@ -142,8 +160,11 @@ class Recorder:
                 self.entries.append({"called": by, "channel": channel, "event": event, "args": args})
             else:
                 self.entries.append({"sent": by, "text": text})
+                if "x" in message and "i" in message:
+                    self._cancelled = message["i"]
+                elif "a" not in message and "i" in message and message["i"] == self._cancelled:
+                    self._answered.set()
                 await target.send(text)
-        await target.close(source.close_code or 1000)
 
     async def _play(self, sides: dict[str, Agent]) -> None:
         channels: dict[tuple[str, str], Any] = {}
@@ -163,6 +184,9 @@ class Recorder:
                     running[fields["ref"]] = asyncio.create_task(call)
                     continue
                 result = await call
+                if command == "cancel":
+                    await asyncio.wait_for(self._answered.wait(), CALL_TIMEOUT)
+                    self._answered.clear()
                 if opens is not None:
                     channels[by, opens] = result["resolved"]
                     result = {"opened": opens}

@@ -41,6 +41,7 @@ type command struct {
 	AtLeast   int `json:"at_least"`
 	Anonymous bool
 	Messages  *bool
+	Calls     *bool
 
 	Middleware any
 	ErrorProps bool `json:"error_props"`
@@ -174,6 +175,9 @@ func (a *agent) set(c *command) (any, error) {
 	}
 	if c.Messages != nil {
 		a.peers.showMessages(*c.Messages)
+	}
+	if c.Calls != nil {
+		a.peers.called.wanted.Store(*c.Calls)
 	}
 	return nil, nil
 }

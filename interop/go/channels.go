@@ -99,10 +99,10 @@ func (p *peers) makeChannel(ctx context.Context) *wrapper.AnonymousChannel {
 	return channel
 }
 
-// label is how the journal calls the channel of a message, if it is none of the anonymous ones.
+// label is how the journal calls the channel of a message; false, with its id, if it is one of the anonymous ones.
 func label(msg wrapper.Message) (any, bool) {
 	if msg.AnonymousChannel != 0 {
-		return nil, false
+		return map[string]any{"h": msg.AnonymousChannel}, false
 	}
 	if msg.Channel == "" {
 		return nil, true

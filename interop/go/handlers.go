@@ -36,7 +36,11 @@ func (p *peers) attach(label any, on registering) {
 }
 
 // attachTo is for any channel; back is where "ask" asks.
-func (p *peers) attachTo(label any, on registering, back func(context.Context) speaker) {
+func (p *peers) attachTo(label any, register registering, back func(context.Context) speaker) {
+	on := func(event string, function any) {
+		p.called.has(event)
+		register(event, function)
+	}
 	on("echo", func(value any) (any, error) { return value, nil })
 	on("args", func(list []any) ([]any, error) { return list, nil })
 	on("add", func(a, b float64) (float64, error) { return a + b, nil })
@@ -44,7 +48,15 @@ func (p *peers) attachTo(label any, on registering, back func(context.Context) s
 	on("nil", func() (any, error) { return nil, nil })
 	on("blob", func(n int) (string, error) { return strings.Repeat("x", n), nil })
 	on("size", func(text string) (int, error) { return len(utf16.Encode([]rune(text))), nil })
-	on("fail", func(kind string) (any, error) { return nil, errors.New("it failed") })
+	on("fail", func(kind string) (any, error) {
+		switch kind {
+		case "type":
+			return nil, errors.New("wrong type")
+		case "async":
+			return nil, errors.New("failed later")
+		}
+		return nil, errors.New("it failed")
+	})
 	on("log", func(list []json.RawMessage) error { return nil }) // the journal has it from `note`
 	on("slow", func(ms float64) (float64, error) {
 		time.Sleep(time.Duration(ms * float64(time.Millisecond)))

@@ -20,6 +20,7 @@ type peers struct {
 	all      []*peer
 	recorded map[string]bool
 	messages bool
+	called   *called
 	channelTable
 }
 
@@ -33,7 +34,9 @@ type peer struct {
 }
 
 func newPeers(kind socketKind, journal *journal, answers *answers) *peers {
-	return &peers{kind: kind, journal: journal, answers: answers, recorded: map[string]bool{"log": true}}
+	return &peers{
+		kind: kind, journal: journal, answers: answers, recorded: map[string]bool{"log": true}, called: newCalled(),
+	}
 }
 
 func (p *peers) count() int {
@@ -205,8 +208,14 @@ func (p *peers) note(index int, msg wrapper.Message) {
 	if messages {
 		p.journal.add(entry{"kind": "message", "peer": index, "data": msg})
 	}
+	if msg.IgnoreIfFalse != nil && !bool(*msg.IgnoreIfFalse) {
+		return
+	}
 	channel, known := label(msg)
-	if known && recorded && msg.RequestID == nil && (msg.IgnoreIfFalse == nil || bool(*msg.IgnoreIfFalse)) {
+	if peer, err := p.get(&index); err == nil {
+		p.called.tell(peer.client, channel, msg)
+	}
+	if known && recorded && msg.RequestID == nil {
 		p.journal.add(entry{
 			"kind": "event", "peer": index, "channel": channel, "event": msg.EventName(),
 			"args": append([]json.RawMessage{}, msg.HandlerArguments()...),
