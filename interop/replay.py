@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from interop.mirror import Mirror
 from interop.peers import until
 from interop.record import Entry
 from wsrpc import AnonymousChannel, Client, Context, Peer, RemoteError, Server
+from wsrpc._types import Profile
 
 Side = Literal["client", "server"]
 PATIENCE = 8.0
@@ -60,9 +62,11 @@ class Ids:
 
 
 class Replay:
-    """One session, in which Python is ``side``."""
+    """One session, in which Python is ``side``; ``go`` says that it was Go's."""
 
-    def __init__(self, entries: list[Entry], side: Side) -> None:
+    def __init__(self, entries: list[Entry], side: Side, *, go: bool = False) -> None:
+        self._go = go
+        self._profile: Profile | None = "go" if go else None
         self._entries = entries
         self._side = side
         self._ids = Ids()
@@ -103,7 +107,8 @@ class Replay:
                 sent = await self._next(other)
                 self._ids.learn(frame, sent)
                 sent = self._ids.from_sent(sent)
-                assert same_frame(without_choices(frame), without_choices(sent)), f"{where}: Python sent {sent}"
+                alike = same_frame(*(without_choices(as_in_go(each) if self._go else each) for each in (frame, sent)))
+                assert alike, f"{where}: Python sent {sent}"
             elif "sent" in entry:
                 await other.send(json.dumps(self._ids.to_feed(json.loads(entry["text"]))))
             elif entry.get("called") == self._side:
@@ -111,14 +116,17 @@ class Replay:
                 await self._have_been_called(calls)
             elif entry.get("result") == self._side:
                 told = await result if isinstance(result, asyncio.Task) else result
-                assert same_frame(outcome(entry["is"]), told), f"{where}: Python got {told}"
+                wanted = outcome(entry["is"])
+                if self._go:
+                    wanted = aborted_in_go(wanted)
+                assert same_frame(wanted, told), f"{where}: Python got {told}"
         # All that was said has been heard when this is answered.
         await other.send(json.dumps({"i": 1_000_000, "a": ["echo", "last"]}))
         assert (await self._next(other)) == {"i": 1_000_000, "d": "last"}
         assert self._called.pop()["args"] == ["last"]
         recorded = [entry for entry in self._entries if entry.get("called") == self._side]
-        got, wanted = list(map(_anywhere, self._called)), list(map(_anywhere, recorded))
-        assert same_frame(wanted, got), f"called, recorded: {wanted}\ncalled in Python: {got}"
+        got, expected = list(map(_anywhere, self._called)), list(map(_anywhere, recorded))
+        assert same_frame(expected, got), f"called, recorded: {expected}\ncalled in Python: {got}"
         left = {"pending": peer.pending, "active": peer.active, "channels": peer.channels}
         assert not any(left.values()), left
 
@@ -197,7 +205,7 @@ class Replay:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             if self._side == "server":
-                server = Server(expose_errors=True)
+                server = Server(expose_errors=True, profile=self._profile)
                 arrived: asyncio.Future[Peer] = loop.create_future()
                 server.once("open", arrived.set_result)
                 self._mirror.serve(server)
@@ -214,7 +222,8 @@ class Replay:
 
                 listening = await stack.enter_async_context(serve(accept, "127.0.0.1", 0, compression=None))
                 port = listening.sockets[0].getsockname()[1]
-                client = Client(f"ws://127.0.0.1:{port}/", reconnect=None, proxy=None, expose_errors=True)
+                url = f"ws://127.0.0.1:{port}/"
+                client = Client(url, reconnect=None, proxy=None, expose_errors=True, profile=self._profile)
                 self._mirror.serve(client)
                 await stack.enter_async_context(client)
                 yield client.peer, await accepted
@@ -228,6 +237,37 @@ def outcome(told: Entry) -> Entry:
     if "rejected" in told:
         thrown = told["rejected"]
         return {"rejected": thrown["message"] if thrown["is_error"] else thrown["value"]}
+    return told
+
+
+# ---------------------------------------------------------------- what only Go words otherwise
+
+
+def as_in_go(frame: Entry) -> Entry:
+    """A message in the form that Go gives it, whoever sent it: flag, reasons, and the text for what has no handler."""
+    frame = dict(frame)
+    if "_" in frame:
+        frame["_"] = bool(frame["_"])
+    if isinstance(frame.get("x"), str):
+        frame["x"], frame["_"] = {"message": frame["x"]}, True
+    error = frame.get("e")
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        frame["e"] = {**error, "message": unheard_in_go(error["message"])}
+    return frame
+
+
+def unheard_in_go(text: str) -> str:
+    """What Go says where there is no handler. It does not tell whether the channel has others: "none such" has none."""
+    text = re.sub(r"^No event listener for ", "no event listener for ", text)
+    text = re.sub(r" on channel '(\d+)'$", r" on anonymous channel \1", text)
+    return re.sub(r"^Channel 'none such' does not exist$", "no event listener for 'echo' on channel 'none such'", text)
+
+
+def aborted_in_go(told: Entry) -> Entry:
+    """A result, with Python's text for a request that was cancelled here; Go's has the reason."""
+    text = told.get("rejected")
+    if isinstance(text, str) and text.startswith("awaiting response: "):
+        return {"rejected": "Request aborted"}
     return told
 
 

@@ -1,4 +1,4 @@
-"""What JavaScript peers were recorded to say to each other, with Python in the place of one of them."""
+"""What two peers of JavaScript, or of Go, were recorded to say to each other, with Python in the place of one of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def entries_of(path: Path) -> list[Entry]:
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_the_same_comes_of_it(path: Path, side: Literal["client", "server"]) -> None:
-    await Replay(entries_of(path), side).run()
+    await Replay(entries_of(path), side, go=path.stem.startswith("go-")).run()
 
 
 @pytest.mark.parametrize("kind", available(), ids=lambda kind: kind.name)
