@@ -158,7 +158,7 @@ class Replay:
                 self._running[step.get("ref", "")] = task
                 return task
             case "iterate":
-                return self._start(self._iterate(place, step["event"], args))
+                return self._start(self._iterate(place, step))
             case "cancel":
                 return self._running[step["ref"]].cancel(step["reason"])
             case "await":
@@ -166,6 +166,10 @@ class Replay:
             case "abort_channel":
                 return await self._channels[step["channel"]].abort(step["reason"])
             case "events":
+                return None
+            case "answer":
+                for key in step["keys"]:
+                    self._mirror.give(key)
                 return None
             case command:
                 raise AssertionError(f"unknown command: {command}")
@@ -193,9 +197,14 @@ class Replay:
         except asyncio.CancelledError:
             return {"rejected": "Request aborted"}
 
-    async def _iterate(self, place: Any, event: str, args: list[Any]) -> Entry:
-        async with place.stream(event, *args) as items:
-            return {"items": [item async for item in items]}
+    async def _iterate(self, place: Any, step: Entry) -> Entry:
+        taken: list[Any] = []
+        async with place.stream(step["event"], *step.get("args", [])) as items:
+            async for item in items:
+                taken.append(item)
+                if len(taken) == step.get("take"):
+                    break
+        return {"items": taken}
 
     # ------------------------------------------------------------ connections
 
