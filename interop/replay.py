@@ -1,7 +1,8 @@
 """Python in the place of one side of a recorded session: it does what that side was told, and hears what that heard.
 
 What came of it must be the same: which handlers were called with what, and what each command gave. So must be the
-messages, but for the ids that Python chooses, and for items of streams, each of which Python has answered.
+messages, but for the ids that Python chooses, and for items of streams, each of which Python has answered; and but for
+what Go words otherwise (`as_in_go`, `aborted_in_go`), in its own sessions alone.
 """
 
 from __future__ import annotations

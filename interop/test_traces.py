@@ -1,4 +1,4 @@
-"""What two peers of JavaScript, or of Go, were recorded to say to each other, with Python in the place of one of them."""
+"""What two peers of JavaScript or Go were recorded to say to each other, with Python in the place of one of them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def by_side(entries: list[Entry]) -> dict[str, list[Any]]:
     return found
 
 
-async def test_a_difference_is_noticed() -> None:
-    entries = entries_of(TRACES / "plain-4.json")
+@pytest.mark.parametrize("name", ["plain-4", "go-coder"])
+async def test_a_difference_is_noticed(name: str) -> None:
+    entries = entries_of(TRACES / f"{name}.json")
     changes: list[tuple[str, Entry]] = [
         ("called", {"args": ["other"]}),
         ("result", {"is": {"resolved": "other"}}),
@@ -51,4 +52,4 @@ async def test_a_difference_is_noticed() -> None:
         number = next(n for n, entry in enumerate(entries) if entry.get(key) == "server")
         changed = [*entries[:number], {**entries[number], **change}, *entries[number + 1 :]]
         with pytest.raises(AssertionError):
-            await Replay(changed, "server").run()
+            await Replay(changed, "server", go=name.startswith("go-")).run()
