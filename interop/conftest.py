@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import pytest_asyncio
@@ -24,12 +24,16 @@ from interop.peers import (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--matrix-write", action="store_true", help="write docs/interop.md anew from what the tests see")
+    with suppress(ValueError):  # it is there: tests/browser/conftest.py has this function, too
+        parser.addoption(
+            "--matrix-write", action="store_true", help="write docs/interop.md anew from what the tests see"
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "behaviour(row): fills that row of docs/interop.md")
-    config.pluginmanager.register(Matrix(config))
+    if not config.pluginmanager.has_plugin("matrix"):
+        config.addinivalue_line("markers", "behaviour(row): fills that row of docs/interop.md")
+        config.pluginmanager.register(Matrix(config), "matrix")
 
 
 @pytest.fixture(params=COUNTERPARTS, ids=named(COUNTERPARTS))

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "matrix.json"
 DEVIATIONS = HERE / "DEVIATIONS.md"
 PAGE = HERE.parent / "docs" / "interop.md"
-WHOLE = (HERE, HERE.parent, HERE.parent / "tests" / "browser")
+WHOLE = (HERE.parent, HERE, HERE.parent / "tests" / "browser")
 """Arguments of pytest with which all tests of some columns run."""
 PLACE = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- end of matrix -->)", re.DOTALL)
 
@@ -115,6 +115,7 @@ class Matrix:
         """By column and row: what each test said, as "works", "lacks" or notes."""
         self._collected: dict[str, int] = {}
         self._passed: dict[str, set[str]] = defaultdict(set)
+        self._failed: set[str] = set()
         self._differs = ""
 
     @pytest.hookimpl(tryfirst=True)  # before anything is deselected
@@ -132,6 +133,8 @@ class Matrix:
                 item.user_properties.append(("column", [column, len(its)]))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:  # setting up, running, or cleaning up afterwards
+            self._failed.add(report.nodeid)
         if report.when != "call" or not report.passed:
             return
         said: dict[str, Any] = dict(report.user_properties)
@@ -146,17 +149,19 @@ class Matrix:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(self._config, "workerinput"):
             return
-        if not any(self._config.rootpath / arg in WHOLE for arg in self._config.args):
-            return  # a part of the tests says nothing of a column
+        if self._is_partial():
+            return
         found = {
             column: {row: self._cell(cells[row]) for row in ROWS if row in cells}
             for column, cells in self._cells.items()
-            if len(self._passed[column]) == self._collected[column]
+            if len(self._passed[column] - self._failed) == self._collected[column]
         }
         kept = load()
         if self._config.option.matrix_write:
-            RESULTS.write_text(json.dumps(kept | found, indent=1, sort_keys=True) + "\n", "utf-8")
-            PAGE.write_text(PLACE.sub(lambda _: table(), PAGE.read_text("utf-8")), "utf-8")
+            written = kept | found
+            made = table(written)  # before anything is written: it refuses a column with an empty cell
+            RESULTS.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", "utf-8")
+            PAGE.write_text(PLACE.sub(lambda _: made, PAGE.read_text("utf-8")), "utf-8")
             return
         wrong = [
             f"{column}: {row} is {cells.get(row)}, and was {kept.get(column, {}).get(row)}"
@@ -167,6 +172,15 @@ class Matrix:
         if wrong:
             self._differs = "\n".join(wrong)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _is_partial(self) -> bool:
+        """Whether tests were left out before pytest told us of any: then this says nothing of a column."""
+        option = self._config.option
+        if any(getattr(option, name, None) for name in ("lf", "ignore", "ignore_glob")):
+            return True
+        places = [self._config.rootpath / arg for arg in self._config.args]
+        # One file beside the tests of other columns, "tests/browser interop/test_x.py", is a part of its own columns.
+        return not set(WHOLE) & set(places) or any(set(WHOLE[1:]) & set(place.parents) for place in places)
 
     @staticmethod
     def _cell(said: list[str]) -> str:
@@ -191,12 +205,12 @@ def load() -> dict[str, dict[str, str]]:
     return kept
 
 
-def table() -> str:
-    """The table, and its notes.
+def table(kept: dict[str, dict[str, str]]) -> str:
+    """The table of what was found, as `load` gives it, and its notes.
 
     Raises AssertionError if a column has an empty cell: each behaviour is tried with each counterpart.
     """
-    kept, anchors, notes = load(), deviations(), list[str]()
+    anchors, notes = deviations(), list[str]()
     order = dict.fromkeys(f"{name} {role}" for name in COLUMNS.values() for role in ROLES.values())
     columns = [column for column in order if column in kept]
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]

@@ -182,3 +182,17 @@ def test_what_cannot_be_written(folder: Path) -> None:
     )
     assert "--check compares with a file" in run(folder, "types", "app:server", "--check", status=2)[1]
     assert "usage: python -m wsrpc" in run(folder, status=2)[1]
+
+
+def test_what_the_application_prints_is_not_in_the_file(folder: Path) -> None:
+    (folder / "noisy.py").write_text(
+        "print('starting')\nfrom app import server\ndef make():\n    print('made')\n    return server\n", "utf-8"
+    )
+    expected, _ = run(folder, "types", "app:server")
+    assert run(folder, "types", "noisy:make") == (expected, "starting\nmade\n")
+
+
+def test_a_file_that_is_no_text_is_not_up_to_date(folder: Path) -> None:
+    (folder / "events.d.ts").write_bytes(b"\xff\xfe")
+    _, err = run(folder, "types", "app:server", "-o", "events.d.ts", "--check", status=1)
+    assert err == "wsrpc: events.d.ts is not up to date\n"

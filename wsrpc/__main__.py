@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import msgspec
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check and output is None:
         parser.error("--check compares with a file: say which, with -o")
     try:
-        description = describe(load(options.target))
+        with redirect_stdout(sys.stderr):  # what the application prints is no part of the file
+            loaded = load(options.target)
+        description = describe(loaded)
     except CannotLoad as exc:
         print(f"wsrpc: {exc}", file=sys.stderr)  # noqa: T201
         return 2
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         if options.check:
-            current = output.read_text("utf-8") if output.exists() else None
+            current = output.read_text("utf-8", errors="replace") if output.exists() else None
             if current == text:
                 return 0
             print(f"wsrpc: {output} is not up to date", file=sys.stderr)  # noqa: T201

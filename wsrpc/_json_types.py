@@ -6,6 +6,7 @@ the first form, so the second is made of it here; pydantic knows both for its mo
 
 from __future__ import annotations
 
+import enum
 import re
 import warnings
 from collections import Counter
@@ -112,6 +113,10 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
         for ref, info in zip(refs, classes.values(), strict=True):
             name = ref["$ref"].removeprefix(PREFIX)
             found[keys[name]] = component = _marked(renamed(components[name], keys))
+            if isinstance(info, mi.EnumType) and issubclass(info.cls, enum.Flag):
+                # msgspec names the single flags only, but takes and gives their sums, too.
+                component.pop("enum", None)
+                component["type"] = "integer"
             if form == "given" and not isinstance(info, mi.EnumType):
                 _complete(component, info)
     return schemas, found

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._definitions import PREFIX, Schema
 
-__all__ = ["BASE64", "Names", "comment", "parameter_names", "property_name", "type_of"]
+__all__ = ["BASE64", "Names", "comment", "in_parentheses", "parameter_names", "property_name", "type_of"]
 
 BASE64 = "Base64"
 """What the type of bytes is called."""
@@ -26,7 +26,14 @@ _RESERVED = frozenset(
     )
 )
 """What cannot be the name of a parameter."""
-_OWN_TYPES = frozenset(re.findall(r"\w+", "any bigint boolean never number object string symbol undefined unknown"))
+_OWN_TYPES = frozenset(
+    re.findall(
+        r"\w+",
+        """any asserts bigint boolean infer keyof never number object readonly string symbol undefined unique
+        unknown""",
+    )
+)
+"""Types of TypeScript's own, and what it takes for the beginning of one: ``x: readonly[]``."""
 
 
 class Names:
@@ -96,7 +103,7 @@ def type_of(schema: Any, names: Names, indent: str = "") -> str:
         if key in schema:
             return _union(type_of(each, names, indent) for each in schema[key])
     if "allOf" in schema:
-        parts = dict.fromkeys(_in_parentheses(type_of(each, names, indent)) for each in schema["allOf"])
+        parts = dict.fromkeys(in_parentheses(type_of(each, names, indent)) for each in schema["allOf"])
         return " & ".join(parts)
     kinds: Any = schema.get("type", "object" if "properties" in schema else "")
     if kinds.__class__ is list:
@@ -128,7 +135,7 @@ def _union(members: Iterable[str]) -> str:
     return " | ".join([*ordered, *(["null"] if "null" in distinct else [])]) or "never"
 
 
-def _in_parentheses(member: str) -> str:
+def in_parentheses(member: str) -> str:
     return f"({member})" if " | " in member or " & " in member else member
 
 
@@ -138,12 +145,12 @@ def _array(schema: Schema, names: Names, indent: str) -> str:
         return "[]"
     items = schema.get("items", {})
     if first is None:
-        return f"{_in_parentheses(type_of(items, names, indent))}[]"
+        return f"{in_parentheses(type_of(items, names, indent))}[]"
     least = schema.get("minItems", 0)
     members = [type_of(each, names, indent) for each in first]
-    members = [each if number < least else f"{_in_parentheses(each)}?" for number, each in enumerate(members)]
+    members = [each if number < least else f"{in_parentheses(each)}?" for number, each in enumerate(members)]
     if items.__class__ is dict and items:
-        members.append(f"...{_in_parentheses(type_of(items, names, indent))}[]")
+        members.append(f"...{in_parentheses(type_of(items, names, indent))}[]")
     return f"[{', '.join(members)}]"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ._typescript import BASE64, Names, comment, parameter_names, property_name, type_of
+from ._typescript import BASE64, Names, comment, in_parentheses, parameter_names, property_name, type_of
 from .schema import Description, EventSchema
 
 __all__ = ["declarations"]
@@ -143,7 +143,7 @@ def _event(event: EventSchema, names: Names, indent: str) -> str:
     for parameter, name in zip(event.parameters, parameter_names(p.name for p in event.parameters), strict=True):
         tp = type_of(parameter.schema, names, indent)
         if parameter.rest:
-            parameters.append(f"...{name}: {f'({tp})' if ' | ' in tp else tp}[]")
+            parameters.append(f"...{name}: {in_parentheses(tp)}[]")
         else:
             parameters.append(f"{name}{'?' if parameter.optional else ''}: {tp}")
         if text := parameter.schema.get("description"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
-from enum import Enum, IntEnum
+from enum import Enum, Flag, IntEnum
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
@@ -40,6 +40,11 @@ class Size(Enum):
 class Level(IntEnum):
     LOW = 1
     HIGH = 2
+
+
+class Rights(Flag):
+    READ = 1
+    WRITE = 2
 
 
 class Pair(NamedTuple):
@@ -114,6 +119,14 @@ def test_classes() -> None:
     assert "handler: (size: Size, level: Level, pair: Pair, row: Row, options: Options) => null" in text
 
 
+def test_flags_come_in_sums() -> None:
+    def handler(rights: Rights) -> Rights:
+        return rights
+
+    assert msgspec.json.decode(msgspec.json.encode(Rights.READ | Rights.WRITE), type=Rights) == Rights(3)
+    assert "export type Rights = number\n" in declared(handler)
+
+
 def test_models() -> None:
     def handler(open: Open, names: Names) -> None: ...
 
@@ -162,12 +175,12 @@ def test_names_that_mean_something_in_typescript() -> None:
 
     def taken(*values: Any) -> None: ...
 
-    classes = [msgspec.defstruct(name, [("a", int)]) for name in ("Events", "Promise", "string", "Items")]
+    classes = [msgspec.defstruct(name, [("a", int)]) for name in ("Events", "Promise", "string", "readonly")]
     taken.__annotations__["values"] = tuple[tuple(classes)]  # type: ignore[misc]
     text = declared(taken)
     for cls in classes:
         assert f"export interface {cls.__name__}_ {{\n  a: number\n}}\n" in text
-    assert "taken: (...values: [Events_, Promise_, string_, Items_][]) => null" in text
+    assert "taken: (...values: [Events_, Promise_, string_, readonly_][]) => null" in text
 
 
 def test_names_that_are_no_identifiers() -> None:
