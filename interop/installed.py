@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from interop.node import JS
+from interop.node import JS, ws_wrapper_4
 
 __all__ = ["install"]
 
@@ -32,7 +31,5 @@ def install(library: str, folder: Path) -> None:
         (modules / "ws-wrapper" / "index.mjs").write_text(PLAIN_4.format(url=url), "utf-8")
         (modules / "ws-wrapper" / "package.json").write_text('{"exports": "./index.mjs"}', "utf-8")
         return
-    package = JS / "node_modules" / library
-    if library == "ws-wrapper-4":
-        package = Path(os.environ.get("WS_WRAPPER_4") or package)
+    package = ws_wrapper_4() if library == "ws-wrapper-4" else JS / "node_modules" / library
     (modules / "ws-wrapper").symlink_to(package)

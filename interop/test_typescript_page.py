@@ -63,9 +63,5 @@ async def test_the_mistakes_are_found(library: str, tmp_path: Path) -> None:
     assert {(file, line) for file, line, _ in found} == {
         ("mistakes.ts", number) for number, line in lines if "// error" in line
     }
-
-
-@pytest.mark.parametrize("library", TYPED)
-async def test_both_fit_together(library: str, tmp_path: Path) -> None:
-    project(library, tmp_path)
-    assert await tsc(tmp_path, "both.ts", "node.d.ts") == []
+    if library in TYPED:  # what only its own types let fit together
+        assert await tsc(tmp_path, "both.ts", "node.d.ts") == []

@@ -234,7 +234,10 @@ def heading_anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=page_name)
+OTHERS = [ROOT / "CHANGELOG.md", *sorted((ROOT / "interop").glob("*.md")), ROOT / "examples" / "chat" / "README.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if target.startswith(("https://", "http://")):

@@ -22,9 +22,12 @@ __all__ = [
     "convert_options",
     "converter",
     "examine",
+    "is_pydantic",
     "make_dec_hook",
     "make_enc_hook",
     "memoized",
+    "nodes_of",
+    "type_name",
 ]
 
 DecHook = Callable[[type[Any], Any], Any]
@@ -60,7 +63,8 @@ def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
 # ---------------------------------------------------------------- hooks
 
 
-def _is_pydantic(tp: Any) -> bool:
+def is_pydantic(tp: Any) -> bool:
+    """Whether this is a pydantic model, asked without importing pydantic."""
     return isinstance(tp, type) and hasattr(tp, "__pydantic_validator__") and hasattr(tp, "model_validate")
 
 
@@ -79,14 +83,14 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
     """The hook that msgspec calls for types it does not know: pydantic models, then the user's hook."""
 
     def dec_hook(tp: type[Any], value: Any) -> Any:
-        if _is_pydantic(tp):
+        if is_pydantic(tp):
             try:
                 return tp.model_validate(value)
             except ValueError as exc:
                 raise ValueError(_summary(exc)) from exc
         if user is not None:
             return user(tp, value)
-        raise TypeError(f"{_type_name(tp)} cannot be converted to without a dec_hook")
+        raise TypeError(f"{type_name(tp)} cannot be converted to without a dec_hook")
 
     return dec_hook
 
@@ -98,16 +102,17 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
     """
 
     def enc_hook(value: Any) -> Any:
-        if _is_pydantic(type(value)):
+        if is_pydantic(type(value)):
             return value.model_dump(by_alias=True)
         if user is not None:
             return user(value)
-        raise TypeError(f"{_type_name(type(value))} cannot be encoded without an enc_hook")
+        raise TypeError(f"{type_name(type(value))} cannot be encoded without an enc_hook")
 
     return enc_hook
 
 
-def _type_name(tp: Any) -> str:
+def type_name(tp: Any) -> str:
+    """How a type is spelled in messages: with its module, unless that is ``builtins``."""
     if not isinstance(tp, type):
         return str(tp)
     return tp.__qualname__ if tp.__module__ == "builtins" else f"{tp.__module__}.{tp.__qualname__}"
@@ -156,7 +161,7 @@ _TEXT_KEYS = (
 )
 
 
-def _nodes(root: mi.Type) -> Iterator[mi.Type]:
+def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
     """Every type inside a type, itself included, each once (types may be recursive)."""
     seen: set[int] = set()
     todo: list[object] = [root]
@@ -182,17 +187,17 @@ def _is_text_key(node: mi.Type) -> bool:
 @memoized
 def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
     try:
-        nodes = list(_nodes(mi.type_info(tp)))
+        nodes = list(nodes_of(mi.type_info(tp)))
     except NameError as exc:
-        raise TypeError(f"{_type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
+        raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
     custom = [node.cls for node in nodes if isinstance(node, mi.CustomType)]
-    keys = [key for node in nodes if isinstance(node, mi.DictType) for key in _nodes(node.key_type)]
+    keys = [key for node in nodes if isinstance(node, mi.DictType) for key in nodes_of(node.key_type)]
     needs = Needs(
         dec_hook=bool(custom),
         str_keys=not all(map(_is_text_key, keys)),
         scalar=all(isinstance(node, _SCALARS + _WRAPPERS) for node in nodes),
     )
-    return needs, next((cls for cls in custom if not _is_pydantic(cls)), None)
+    return needs, next((cls for cls in custom if not is_pydantic(cls)), None)
 
 
 def examine(tp: Any, has_hook: bool) -> Needs:
@@ -207,7 +212,7 @@ def examine(tp: Any, has_hook: bool) -> Needs:
         if unknown is object:
             raise TypeError("object says nothing about the value: annotate typing.Any")
         raise TypeError(
-            f"{_type_name(unknown)} cannot be made from what arrives: make it a dataclass, a msgspec.Struct "
+            f"{type_name(unknown)} cannot be made from what arrives: make it a dataclass, a msgspec.Struct "
             "or a pydantic model, or give a dec_hook= that converts to it"
         )
     return needs

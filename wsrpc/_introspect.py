@@ -15,13 +15,30 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
-__all__ = ["Facts", "Parameter", "Role", "injectable", "introspect", "readable", "refusal"]
+__all__ = [
+    "CONVERSATIONS",
+    "STREAMS",
+    "Facts",
+    "Parameter",
+    "Role",
+    "body_of",
+    "injectable",
+    "injection_of",
+    "introspect",
+    "layers_of",
+    "location",
+    "readable",
+    "refusal",
+    "resolve",
+    "signature_of",
+    "without_partials",
+]
 
 _C = TypeVar("_C", bound=type[Any])
 _INJECTED: dict[type[Any], str] = {}
-_STREAMS: set[Any] = {AsyncIterator, AsyncIterable}
+STREAMS: set[Any] = {AsyncIterator, AsyncIterable}
 """Annotations of a parameter that reads what the caller sends with ``send=``."""
-_CONVERSATIONS: set[str] = set()
+CONVERSATIONS: set[str] = set()
 """Injected expressions whose handlers run for as long as a channel is open."""
 
 
@@ -59,7 +76,7 @@ class Facts(NamedTuple):
 
 def readable(cls: _C) -> _C:
     """Class decorator: as with ``AsyncIterator[T]``, a parameter of this class reads what the caller sends."""
-    _STREAMS.add(cls)
+    STREAMS.add(cls)
     return cls
 
 
@@ -74,7 +91,7 @@ def injectable(expression: str, *, conversation: bool = False) -> Callable[[_C],
     def register(cls: _C) -> _C:
         _INJECTED[cls] = expression
         if conversation:
-            _CONVERSATIONS.add(expression)
+            CONVERSATIONS.add(expression)
         return cls
 
     return register
@@ -89,7 +106,7 @@ def refusal(name: str, where: str, parameter: str | None, text: str) -> TypeErro
 # ---------------------------------------------------------------- layers: name, place, kind
 
 
-def _layers(function: Any) -> list[Any]:
+def layers_of(function: Any) -> list[Any]:
     """The callable and what it wraps, outermost first.
 
     Annotations belong to the innermost: text in them must be read in the module that wrote it.
@@ -115,15 +132,16 @@ def _layers(function: Any) -> list[Any]:
     return layers
 
 
-def _without_partials(function: Any) -> Any:
+def without_partials(function: Any) -> Any:
+    """What a partial calls in the end; anything else as it is."""
     while isinstance(function, functools.partial):
         function = typing.cast(Any, function).func
     return function
 
 
-def _body(function: Any) -> Any:
+def body_of(function: Any) -> Any:
     """What actually runs when the handler is called, for asking whether it is a coroutine function."""
-    function = _without_partials(function)
+    function = without_partials(function)
     if inspect.isroutine(function) or inspect.iscoroutinefunction(function):
         return function
     # An object runs its __call__. So does a class, its metaclass's: that makes an instance, and whether
@@ -132,7 +150,7 @@ def _body(function: Any) -> Any:
 
 
 def _name(function: Any) -> str:
-    function = _without_partials(function)
+    function = without_partials(function)
     named = function
     if not isinstance(getattr(function, "__qualname__", None), str):
         named = typing.cast(Any, type(function))
@@ -151,7 +169,7 @@ def _where(layers: list[Any], name: str) -> str:
 
 def location(function: Any) -> str:
     """``file:line`` of a callable, as far as it has one, else its name."""
-    return _where(_layers(function), _name(function))
+    return _where(layers_of(function), _name(function))
 
 
 # ---------------------------------------------------------------- annotations
@@ -169,7 +187,7 @@ def _namespaces(layers: list[Any]) -> list[dict[str, Any]]:
     return found or [{}]
 
 
-def _resolve(annotation: Any, layers: list[Any]) -> Any:
+def resolve(annotation: Any, layers: list[Any]) -> Any:
     """The type that one annotation means, with names in text looked up. `Annotated` stays."""
     if annotation is inspect.Parameter.empty or annotation is Any:
         return Any
@@ -204,7 +222,8 @@ def _alternatives(tp: Any) -> list[Any]:
     return [tp if origin is None else origin]
 
 
-def _injection(tp: Any) -> str | None:
+def injection_of(tp: Any) -> str | None:
+    """The expression that gives a parameter of this type its value, if that does not come from the wire."""
     classes = _alternatives(tp)
     expressions = {_INJECTED.get(cls) if isinstance(cls, type) else None for cls in classes}
     return expressions.pop() if len(expressions) == 1 else None
@@ -213,7 +232,8 @@ def _injection(tp: Any) -> str | None:
 # ---------------------------------------------------------------- the whole handler
 
 
-def _signature(function: Any) -> inspect.Signature:
+def signature_of(function: Any) -> inspect.Signature:
+    """The signature, with annotations as they were written."""
     if sys.version_info >= (3, 14):
         # Annotations are evaluated on demand there; a broken one must not spoil the others.
         import annotationlib
@@ -229,7 +249,7 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
     keyword = given.kind is given.KEYWORD_ONLY
     required = given.default is given.empty
     try:
-        tp = _resolve(given.annotation, layers)
+        tp = resolve(given.annotation, layers)
     except NameError as exc:
         raise TypeError(
             f"cannot resolve the annotation {given.annotation!r} ({exc}): define it at module level, and "
@@ -237,17 +257,17 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
         ) from exc
     except Exception as exc:
         raise TypeError(f"the annotation {given.annotation!r} is not a type: {exc}") from exc
-    expression = _injection(tp)
+    expression = injection_of(tp)
     if expression is not None:
         if given.kind is given.VAR_POSITIONAL:
             raise TypeError("this class is injected, which works for one parameter and not for *args")
         default = None if required else given.default
         return Parameter(given.name, "injected", tp, required, default, keyword, expression)
-    while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & _STREAMS:
+    while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & STREAMS:
         tp = typing.get_args(tp)[0]
     classes = _alternatives(tp)
-    if any(cls in _STREAMS for cls in classes if isinstance(cls, type)):
-        if typing.get_origin(tp) not in _STREAMS and tp not in _STREAMS:
+    if any(cls in STREAMS for cls in classes if isinstance(cls, type)):
+        if typing.get_origin(tp) not in STREAMS and tp not in STREAMS:
             raise TypeError("what the caller sends is always there: annotate AsyncIterator[...] itself")
         if given.kind is given.VAR_POSITIONAL:
             raise TypeError("one parameter reads what the caller sends, *args cannot")
@@ -282,12 +302,12 @@ def introspect(function: Any) -> Facts:
     """
     if not callable(function):
         raise TypeError(f"a handler must be callable, got {type(function).__qualname__}")
-    layers = _layers(function)
+    layers = layers_of(function)
     name = _name(function)
     where = _where(layers, name)
-    body = _body(function)
+    body = body_of(function)
     try:
-        signature = _signature(function)
+        signature = signature_of(function)
     except (ValueError, TypeError) as exc:
         advice = "wrap it in a function with annotated parameters"
         raise refusal(name, where, None, f"its signature cannot be read ({exc}): {advice}") from exc
@@ -303,7 +323,7 @@ def introspect(function: Any) -> Facts:
             parameters.append(parameter)
     is_coroutine = inspect.iscoroutinefunction(body)
     is_generator = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
-    talks = [p.name for p in parameters if p.expression in _CONVERSATIONS]
+    talks = [p.name for p in parameters if p.expression in CONVERSATIONS]
     reads = [p.name for p in parameters if p.source == "stream"]
     if len(talks) + len(reads) > 1:
         text = "one request opens one channel, so only one parameter can be that or read what the caller sends"

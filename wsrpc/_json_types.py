@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import inspect as mi
 
-from ._convert import _nodes, _type_name
+from ._convert import nodes_of, type_name
 from ._definitions import PREFIX, Form, Schema, named, reachable, renamed
 from ._models import MODES, Models, describe_models, models_in
 
@@ -88,16 +88,16 @@ def _failure(tp: Any) -> str | None:
             for mode in MODES.values():
                 model.model_json_schema(mode=mode)
     except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
-        return f"{_type_name(tp)} has no JSON Schema: {exc}"
+        return f"{type_name(tp)} has no JSON Schema: {exc}"
     return None
 
 
 def _components(types: Collection[Any], form: Form, models: Models) -> tuple[list[Schema], dict[str, Schema]]:
     def hook(cls: type[Any]) -> Schema:
         model = models.refs.get((cls, form))
-        return {UNKNOWN: _type_name(cls)} if model is None else {"$ref": model}
+        return {UNKNOWN: type_name(cls)} if model is None else {"$ref": model}
 
-    infos = [{node.cls: node for node in _nodes(mi.type_info(tp)) if isinstance(node, _CLASSES)} for tp in types]
+    infos = [{node.cls: node for node in nodes_of(mi.type_info(tp)) if isinstance(node, _CLASSES)} for tp in types]
     called = _class_names(cls for classes in infos for cls in classes)
     schemas: list[Schema] = []
     found: dict[str, Schema] = {}

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import inspect as mi
 
-from ._convert import _is_pydantic, _nodes, _type_name
+from ._convert import is_pydantic, nodes_of, type_name
 from ._definitions import Form, Schema, renamed
 
 __all__ = ["MODES", "Models", "describe_models", "models_in"]
@@ -24,8 +24,8 @@ class Models(NamedTuple):
 
 def models_in(tp: Any) -> list[type[Any]]:
     """The models that a type holds, as far as msgspec looks into it."""
-    classes = [node.cls for node in _nodes(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
-    return [cls for cls in classes if _is_pydantic(cls)]
+    classes = [node.cls for node in nodes_of(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
+    return [cls for cls in classes if is_pydantic(cls)]
 
 
 def describe_models(types: Iterable[Any]) -> Models:
@@ -42,7 +42,7 @@ def describe_models(types: Iterable[Any]) -> Models:
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return super().field_is_required(field, total)
 
-    ordered: list[tuple[type[Any], Form]] = [(cls, form) for cls in sorted(found, key=_type_name) for form in MODES]
+    ordered: list[tuple[type[Any], Form]] = [(cls, form) for cls in sorted(found, key=type_name) for form in MODES]
     refs, document = models_json_schema([(cls, MODES[form]) for cls, form in ordered], schema_generator=Generator)
     # pydantic itself tells the forms apart, by endings, where a model has both.
     schemas: dict[str, Schema] = document.get("$defs", {})

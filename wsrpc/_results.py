@@ -7,7 +7,16 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from ._introspect import _CONVERSATIONS, _STREAMS, _body, _injection, _layers, _resolve, _signature, _without_partials
+from ._introspect import (
+    CONVERSATIONS,
+    STREAMS,
+    body_of,
+    injection_of,
+    layers_of,
+    resolve,
+    signature_of,
+    without_partials,
+)
 
 __all__ = ["Given", "given_by"]
 
@@ -23,11 +32,11 @@ class Given(NamedTuple):
 
 
 def _annotated(function: Any) -> Any:
-    called = _without_partials(function)
+    called = without_partials(function)
     if isinstance(called, type):  # calling it makes one, whatever its __init__ is annotated with
         return called
-    annotation = _signature(function).return_annotation
-    return _resolve(annotation, _layers(function))
+    annotation = signature_of(function).return_annotation
+    return resolve(annotation, layers_of(function))
 
 
 def given_by(function: Any) -> Given:
@@ -36,7 +45,7 @@ def given_by(function: Any) -> Given:
     Raises:
         TypeError: its annotation cannot be resolved.
     """
-    body = _body(function)
+    body = body_of(function)
     yields = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
     try:
         tp = _annotated(function)
@@ -50,11 +59,11 @@ def given_by(function: Any) -> Given:
             tp = get_args(tp)[0]
         else:
             break
-    if origin in _ITERATORS or origin in _STREAMS or (yields and origin is Iterable):
+    if origin in _ITERATORS or origin in STREAMS or (yields and origin is Iterable):
         item, *_ = (*get_args(tp), Any)
         return Given("stream", item)
     if yields:
         return Given("stream")
-    if _injection(tp) in _CONVERSATIONS:
+    if injection_of(tp) in CONVERSATIONS:
         return Given("channel")
     return Given("value", tp)

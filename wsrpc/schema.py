@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ._introspect import Parameter, Role, _without_partials
+from ._introspect import Parameter, Role, without_partials
 from ._json_types import schemas_of
 from ._results import Given, given_by
 from ._signature import Handler
@@ -147,7 +147,7 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
 
 
 def _doc(function: Any) -> str:
-    function = _without_partials(function)
+    function = without_partials(function)
     if isinstance(function, type):
         # Its own: not its base class's, and not the one that a dataclass gets if it has none.
         doc = inspect.cleandoc(vars(function).get("__doc__") or "")

@@ -1,4 +1,4 @@
-"""The numbered rules of the wire, in their order (DEVIATIONS and the protocol page number them the same way)."""
+"""The rules of the wire, one after the other, with the numbers that the names of the tests have."""
 
 from __future__ import annotations
 
