@@ -61,7 +61,7 @@ def available() -> list[Kind]:
 
 
 def script(kind: Kind) -> list[Entry]:
-    """The commands, as `interop.node` has them, besides who obeys (``by``).
+    """The commands, as `interop.agents` has them, besides who obeys (``by``).
 
     With ``ref``, a command goes on in the background, until ``await`` or the end. ``opens`` says that a request brings
     a channel, under that name, by which ``channel`` speaks of it.

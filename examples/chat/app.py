@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import mimetypes
 from pathlib import Path
 
 from aiohttp import web
@@ -28,9 +27,11 @@ def make_app(data: Path, modules: Path) -> web.Application:
         if message is None or message.file is None:
             raise web.HTTPNotFound
         # What somebody has uploaded is never a page of ours: pictures are shown by <img>, all else is saved.
-        headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
-        if message.file.image:
-            headers["Content-Type"] = mimetypes.guess_type(message.file.name)[0] or ""
+        headers = {
+            "Content-Disposition": "attachment",
+            "Content-Type": message.file.content_type,
+            "X-Content-Type-Options": "nosniff",
+        }
         return web.FileResponse(store.path(message.id), headers=headers)
 
     async def close(app: web.Application) -> None:

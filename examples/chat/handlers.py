@@ -139,6 +139,7 @@ class Chat(Service):
         self.check_here(room)
         if self.store.begin(file_id) != size:
             raise RpcError(f"{name} is not complete", code="incomplete")
+        self.store.finish(file_id)
         return await self.publish(room, file_id, "", (name, size))
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-IMAGES = {".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
-"""What the page shows as a picture. Not .svg, which can carry scripts."""
+IMAGES = {
+    ".avif": "image/avif",
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+"""What the page shows as a picture, and as what it is served. Not .svg, which can carry scripts."""
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -35,6 +43,10 @@ class File:
     url: str
     image: bool
 
+    @property
+    def content_type(self) -> str:
+        return IMAGES.get(suffix_of(self.name), "application/octet-stream")
+
 
 @dataclass
 class Message:
@@ -57,6 +69,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.db = sqlite3.connect(folder / "chat.sqlite3", isolation_level=None)  # each statement commits
         self.db.executescript(SCHEMA)
+        self.growing = threading.Lock()
 
     def close(self) -> None:
         self.db.close()
@@ -92,17 +105,32 @@ class Store:
     def path(self, file_id: str) -> Path:
         return self.folder / file_id
 
+    def _part(self, file_id: str) -> Path:
+        return self.folder / f"{file_id}.part"
+
     def begin(self, file_id: str) -> int:
         """How many bytes of a file are here; it is made if there is none."""
-        with self.path(file_id).open("ab") as file:
-            return file.tell()
+        return self.append(file_id, -1, b"")
 
     def append(self, file_id: str, offset: int, data: bytes) -> int:
         """Appends what begins at ``offset``, if the file ends there. How many bytes are here now."""
-        with self.path(file_id).open("ab") as file:
-            if file.tell() == offset:
-                file.write(data)
-            return file.tell()
+        with self.growing:  # else the same piece, sent again after a drop, could get in twice
+            if self.path(file_id).exists():  # it was shared, and everybody has its id
+                return self.path(file_id).stat().st_size
+            with self._part(file_id).open("ab") as file:
+                if file.tell() == offset:
+                    file.write(data)
+                return file.tell()
+
+    def finish(self, file_id: str) -> None:
+        """It grows no more."""
+        with self.growing:
+            if not self.path(file_id).exists():
+                self._part(file_id).rename(self.path(file_id))
+
+
+def suffix_of(name: str) -> str:
+    return Path(name).suffix.lower()
 
 
 def message_of(row: tuple[int, str, str, str, str, str, str | None, int | None]) -> Message:
@@ -110,5 +138,5 @@ def message_of(row: tuple[int, str, str, str, str, str, str | None, int | None])
     file = None
     if name is not None and size is not None:
         url = f"files/{message_id}/{quote(name, safe='')}"
-        file = File(name, size, url, Path(name).suffix.lower() in IMAGES)
+        file = File(name, size, url, suffix_of(name) in IMAGES)
     return Message(number, message_id, room, author, text, datetime.fromisoformat(time), file)

@@ -61,7 +61,11 @@ BOTH = {
         ASK, Answer(0, {"e": None}), ASK, Answer(0, {"e": "no", "_": 1}), ASK, Answer(0, {"e": ["no"], "_": 1})
     ),
     "reserved names": said(
-        {"i": 21, "a": ["open"]}, {"a": ["close"]}, {"i": 21, "a": ["open"], "c": "math"}, {"i": 22, "a": ["echo"]}
+        {"i": 21, "a": ["open"]},
+        {"a": ["close"]},
+        {"i": 21, "a": ["open"], "c": "math"},
+        {"i": 23, "a": ["open"], "c": ""},
+        {"i": 22, "a": ["echo"]},
     ),
     "answers": said(
         ASK,
@@ -104,6 +108,9 @@ FOUR = {
         {"h": 21, "a": ["log"]},
         {"i": 23, "a": ["hang"]},
         '{"i":23,"x":1e400}',
+    ),
+    "a rejection that names a channel": said(
+        ASK, Answer(0, {"e": {"message": "no"}, "h": 1, "_": 1}), {"i": 22, "a": ["echo", 1]}
     ),
     "two kinds": said({"i": 21, "a": ["hang"]}, {"i": 21, "a": None, "x": 1}, {"i": 21, "x": 1}),
     "channel ids": said(

@@ -5,6 +5,7 @@ import { avatar, make, sizeOf } from "./dom.js"
 import { Outbox } from "./outbox.js"
 import { Room } from "./room.js"
 import { load, newId, save } from "./storage.js"
+import { oneLine, wellFormed } from "./text.js"
 import { upload } from "./upload.js"
 
 const LOBBY = "lobby"
@@ -16,7 +17,7 @@ let myName = localStorage.getItem("name") ?? ""
 const socketUrl = () => `${location.origin.replace(/^http/, "ws")}/ws?name=${encodeURIComponent(myName)}`
 const connection = new Connection(socketUrl)
 const outbox = new Outbox(connection)
-const drafts = load("drafts", {})
+const drafts = new Map(load("drafts", [])) // room → text
 const uploads = new Map() // id → {id, room, file, running}, of those that are not complete
 const rooms = new Map() // name → Room, of those that were joined
 let known = [LOBBY] // names of all rooms
@@ -86,15 +87,25 @@ function roomOf(name) {
   return rooms.get(name)
 }
 
+/** What the server takes for the name of a room, whatever somebody has put into the address. */
+function roomNameOf(text) {
+  try {
+    text = decodeURIComponent(text)
+  } catch {
+    // "100%", which nobody has encoded
+  }
+  return oneLine([...oneLine(text)].slice(0, 30).join(""))
+}
+
 /** Shows the room that the address names, after joining it. */
 function openRoom() {
-  const name = decodeURIComponent(location.hash.slice(1)).trim().slice(0, 30) || LOBBY
-  if (current) drafts[current.name] = $("text").value
+  const name = roomNameOf(location.hash.slice(1)) || LOBBY
+  if (current) drafts.set(current.name, $("text").value)
   current = roomOf(name)
   for (const room of rooms.values()) room.log.element.hidden = room !== current
   current.log.toEnd()
   $("title").textContent = document.title = name
-  $("text").value = drafts[name] ?? ""
+  $("text").value = drafts.get(name) ?? ""
   $("to-end").hidden = true
   closeDrawers()
   seen()
@@ -146,7 +157,7 @@ function showPeople() {
 
 $("new-room").addEventListener("submit", (event) => {
   event.preventDefault()
-  location.hash = encodeURIComponent($("new-room-name").value.trim())
+  location.hash = encodeURIComponent(oneLine($("new-room-name").value))
   event.target.reset()
 })
 
@@ -161,8 +172,8 @@ function tellTyping(active) {
 }
 
 $("text").addEventListener("input", ({ target }) => {
-  drafts[current.name] = target.value
-  save("drafts", drafts)
+  drafts.set(current.name, target.value)
+  save("drafts", [...drafts])
   tellTyping(target.value.trim() !== "")
 })
 $("text").addEventListener("blur", () => tellTyping(false))
@@ -174,11 +185,11 @@ $("text").addEventListener("keydown", (event) => {
 
 $("compose").addEventListener("submit", (event) => {
   event.preventDefault()
-  const text = $("text").value.trim()
+  const text = wellFormed($("text").value.trim())
   if (!text) return
   $("text").value = ""
-  delete drafts[current.name]
-  save("drafts", drafts)
+  drafts.delete(current.name)
+  save("drafts", [...drafts])
   tellTyping(false)
   const entry = { id: newId(), room: current.name, text }
   outbox.add(entry)
@@ -299,7 +310,7 @@ $("rename").addEventListener("click", askName)
 $("welcome").addEventListener("cancel", (event) => myName || event.preventDefault())
 $("welcome").addEventListener("close", ({ target }) => {
   if (target.returnValue !== "named") return
-  myName = $("name").value.trim()
+  myName = oneLine($("name").value)
   localStorage.setItem("name", myName)
   start()
 })

@@ -2,6 +2,8 @@
 
 const PIECE = 64 * 1024
 
+import { wellFormed } from "./text.js"
+
 /**
  * Sends what the server does not have yet, so it may be called again after a drop. `progress(bytes)` follows the
  * answers. Returns the message that the others see.
@@ -13,7 +15,7 @@ export async function upload(connection, { id, room, file }, progress) {
     have = await connection.request("piece", id, have, await base64(file.slice(have, have + PIECE)))
     progress(have)
   }
-  return connection.request("share", room, id, file.name, file.size)
+  return connection.request("share", room, id, wellFormed(file.name), file.size)
 }
 
 /** Bytes have no JSON form: a handler's `bytes` comes as base64. */
