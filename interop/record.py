@@ -169,6 +169,7 @@ class Recorder:
                 if "x" in message and "i" in message:
                     self._cancelled = message["i"]
                 elif "a" not in message and "i" in message and message["i"] == self._cancelled:
+                    self._cancelled = None  # the other side's requests may have the same id
                     self._answered.set()
                 await target.send(text)
 
