@@ -212,10 +212,9 @@ def _lengthen_backlog(listening: socket_module.socket) -> None:
 
 
 async def _drop(connection: ServerConnection) -> None:
-    """What came after the request was neither frames nor else to be waited for: the library has ended its side, and
-    would trip over the answer, with a traceback in the log for each who does that."""
-    assert isinstance(connection, WebSocketServerConnection)
-    connection.wsrpc.abort()
+    """What came after the request was neither frames nor else to be waited for, or the client is gone: the library has
+    ended its side, and would trip over the answer, with a traceback in the log for each who does that."""
+    connection.transport.abort()
     await connection.wait_closed()
 
 

@@ -299,7 +299,9 @@ async def test_a_refusal_on_the_last_moment_counts() -> None:
         assert (await refusal(server, listener.url)).status == 429
 
 
-async def test_a_client_that_goes_away_meanwhile_gets_no_peer() -> None:
+@pytest.mark.parametrize("seen", [False, True], ids=["not-seen", "seen"])
+async def test_a_client_that_goes_away_meanwhile_gets_no_peer(seen: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether or not the server has seen that it is gone when the function has judged."""
     opened: list[object] = []
     judged: list[str] = []
     begun = asyncio.Event()
@@ -312,7 +314,7 @@ async def test_a_client_that_goes_away_meanwhile_gets_no_peer() -> None:
 
     server = gated(gate)
     server.on("open", opened.append)
-    async with server.listen() as listener:
+    async with server.listen(path="/gone") as listener:
         before = asyncio.all_tasks()
         with socket.socket() as sock:
             sock.setblocking(False)
@@ -323,8 +325,13 @@ async def test_a_client_that_goes_away_meanwhile_gets_no_peer() -> None:
             # With a reset, so that there is no doubt.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         [connection] = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if seen:
+            for _ in range(2):  # what came before these answers has been read
+                with pytest.raises(HandshakeRejected, match="404"):
+                    await dial(listener.url + "/not", limits=LIMITS, proxy=None)
         go.set()
         await asyncio.wait([connection])
+        assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
         assert judged == ["/gone"]
         assert opened == []
         async with Client(listener.url, limits=LIMITS, proxy=None) as client:
