@@ -265,6 +265,17 @@ def hidden(value: int) -> Decimal:
     raise NotImplementedError
 
 
+def test_a_docstring_that_is_no_unicode_can_be_written() -> None:
+    server = Server()
+
+    def odd() -> None: ...
+
+    odd.__doc__ = "half \ud800 of it"
+    server.on("odd", odd)
+    (event,) = describe(server).events
+    assert event.doc == "half ? of it"
+
+
 def test_types_that_only_hooks_know() -> None:
     event = described(own, dec_hook=lambda tp, value: tp())
     comment = {"$comment": f"{__name__}.Own has no JSON Schema"}
