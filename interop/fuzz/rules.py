@@ -44,7 +44,15 @@ def _reused(message: Message, js: list[Frame], state: State) -> list[Frame]:
 
 def refused(text: Callable[[Message], Any]) -> Callable[[Message, list[Frame], State], list[Frame]]:
     """A request is rejected with that text, an event dropped."""
-    return lambda message, js, state: [rejected(message.i, text(message))] if message.requests else []
+
+    def answer(message: Message, js: list[Frame], state: State) -> list[Frame]:
+        if not message.requests:
+            return []
+        if message.name in ("wait", "ask"):
+            state.ghosts.add(message.i)  # JavaScript runs it, and answers when it is over
+        return [rejected(message.i, text(message))]
+
+    return answer
 
 
 # ---------------------------------------------------------------- what does not decode

@@ -138,7 +138,7 @@ class Session:
         # What looks like an answer is one for JavaScript, if it has itself asked under that id.
         if isinstance(message.i, (int, float)) and message.i in state.only_js:
             return True
-        return state.pending(message.i) is not None and not (message.has("x") or message.has("a"))
+        return state.pending(message.i) is not None and not (message.has("x") or message.calls)
 
     async def _answer(self, step: Answer) -> None:
         state = self._state
