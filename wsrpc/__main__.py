@@ -38,6 +38,10 @@ def _text(description: Description, as_json: bool) -> str:
     return declarations(description)
 
 
+def _complain(text: str) -> None:
+    sys.stderr.write(f"wsrpc: {text}\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 for a file that is not up to date, 2 for what cannot be done."""
     parser = _parser()
@@ -50,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             loaded = load(options.target)
         description = describe(loaded)
     except CannotLoad as exc:
-        print(f"wsrpc: {exc}", file=sys.stderr)  # noqa: T201
+        _complain(f"{exc}")
         return 2
     for event in description.events:
         where = event.event if event.channel is None else f"{event.channel}:{event.event}"
         for note in event.notes:
-            print(f"wsrpc: {where}: {note}", file=sys.stderr)  # noqa: T201
+            _complain(f"{where}: {note}")
     text = _text(description, options.json)
     if output is None:
         sys.stdout.write(text)
@@ -65,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             current = output.read_text("utf-8", errors="replace") if output.exists() else None
             if current == text:
                 return 0
-            print(f"wsrpc: {output} is not up to date", file=sys.stderr)  # noqa: T201
+            _complain(f"{output} is not up to date")
             return 1
         output.write_text(text, "utf-8", newline="\n")
     except OSError as exc:
-        print(f"wsrpc: {output}: {exc.strerror}", file=sys.stderr)  # noqa: T201
+        _complain(f"{output}: {exc.strerror}")
         return 2
     return 0
 

@@ -151,9 +151,10 @@ def _doc(function: Any) -> str:
     if isinstance(function, type):
         # Its own: not its base class's, and not the one that a dataclass gets if it has none.
         doc = inspect.cleandoc(vars(function).get("__doc__") or "")
-        return "" if doc.startswith(f"{function.__name__}(") else doc
-    found = inspect.getdoc(function if inspect.isroutine(function) else type(function).__call__) or ""
-    return found.encode(errors="replace").decode()  # half a surrogate could not be written anywhere
+        doc = "" if doc.startswith(f"{function.__name__}(") else doc
+    else:
+        doc = inspect.getdoc(function if inspect.isroutine(function) else type(function).__call__) or ""
+    return doc.encode(errors="replace").decode()  # half a surrogate could not be written anywhere
 
 
 def _finished(draft: _Draft, sent: Iterator[Any], given: Iterator[Any]) -> EventSchema:

@@ -270,10 +270,12 @@ def test_a_docstring_that_is_no_unicode_can_be_written() -> None:
 
     def odd() -> None: ...
 
-    odd.__doc__ = "half \ud800 of it"
-    server.on("odd", odd)
-    (event,) = describe(server).events
-    assert event.doc == "half ? of it"
+    class Odd: ...
+
+    for number, handler in enumerate((odd, Odd)):
+        handler.__doc__ = "half \ud800 of it"
+        server.on(f"odd {number}", handler)
+    assert [event.doc for event in describe(server).events] == ["half ? of it"] * 2
 
 
 def test_types_that_only_hooks_know() -> None:
