@@ -206,13 +206,35 @@ async def test_foreign_messages_from_javascript_are_ignored(link: Link) -> None:
     await link.quiet()
     assert link.peer.ignored["foreign"] == 2 * len(FOREIGN) + 1
     assert link.peer.ignored["malformed"] == 0
-    await link.call("send_raw", data='{"a":["log",')
     await link.call("send_raw", data="{}")
+    await link.call("send_raw", data='{"a":["log",')
     await link.quiet()
-    assert link.peer.ignored["malformed"] == 2
+    assert link.peer.ignored["foreign"] == 2 * len(FOREIGN) + 2
+    assert link.peer.ignored["malformed"] == 1
     await link.call("send_raw", data='{"a":["log","yes"],"unknown":1}')
     assert await link.seen.events.get() == (None, ["yes"])
     assert link.peer.connected
+
+
+async def test_what_javascript_may_send_never_closes_the_connection(link: Link) -> None:
+    half = "\ud83d"  # an emoji that `slice` has cut; the command travels as an escape, too
+    for number in range(15):
+        await link.tell("log", half)
+        await link.tell("log", *range(65))
+        await link.tell(half)
+        await link.tell("n" * 300)
+        await link.call("send_raw", data='{"type":"ping"}')  # a heartbeat of the application's own
+        await link.call("send_raw", data=f'{{"c":{number},"a":"b"}}')
+    refused = await link.ask_in_vain("echo", half)
+    assert "does not decode" in text_of(refused)
+    refused = await link.ask_in_vain("args", *range(65))
+    assert "at most 64" in text_of(refused)
+    await link.quiet()
+    counted = {kind: link.peer.ignored[kind] for kind in ("too many arguments", "name too long", "foreign")}
+    assert counted == {"too many arguments": 15, "name too long": 15, "foreign": 30}
+    assert link.peer.ignored["unreadable"] == 31
+    assert link.peer.ignored["malformed"] == 0
+    assert link.seen.events.empty()
 
 
 async def test_foreign_messages_from_python_are_ignored(link: Link) -> None:

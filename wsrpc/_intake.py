@@ -31,6 +31,8 @@ from .limits import Limits
 __all__ = ["Intake"]
 
 MINUTE = 60.0
+NOT_TEXT = "name is not text"
+COUNTED = "(further ones are only counted in peer.ignored)"
 CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 """What control messages begin with, those of other versions, too."""
 
@@ -175,13 +177,14 @@ class Intake:
             # A rejection would settle the first one, which is still being worked on.
             self._ignored["duplicate id"] += 1
         elif name.__class__ is not str and message.h is None:
-            self._refuse(message, f"an event's name is text, got {type(name).__name__}", payload)
+            self._refuse(message, NOT_TEXT, f"an event's name is text, got {type(name).__name__}", payload)
         elif message.h is None and channel is not None and channel.__class__ is not str:
-            self._refuse(message, f"Channel '{_short(channel)}' does not exist", payload)
+            self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
         elif len(a) > self._most_arguments:
-            self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
+            most = self._limits.arguments
+            self._refuse(message, "too many arguments", f"got {len(a) - 1} arguments, at most {most} are accepted")
         elif isinstance(name, str) and (self._too_long(name) or (isinstance(channel, str) and self._too_long(channel))):
-            self._refuse(message, f"a name of more than {self._limits.name} bytes")
+            self._refuse(message, "name too long", f"a name of more than {self._limits.name} bytes")
         elif message.h is not None:
             self._on_channel(message, payload, decode)
         elif channel == "" and name in RESERVED_EVENTS:
@@ -198,11 +201,12 @@ class Intake:
     def _too_long(self, name: str) -> bool:
         return len(name) > self._short_name and len(name.encode()) > self._limits.name
 
-    def _refuse(self, message: Inbound, why: str, payload: bytes | bytearray | None = None) -> None:
-        if message.i is UNSET:
-            self._malformed(why, payload)
-        else:
+    def _refuse(self, message: Inbound, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
+        """Reject a request; count an event, unless a raw handler takes its ``payload``."""
+        if message.i is not UNSET:
             self._calls.reject(message.i, BadArguments(why))
+        elif payload is None or not self._raw_as_it_came(payload):
+            self._calls.drop(kind, f"an event was dropped: {why} {COUNTED}")
 
     def _on_channel(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         """Something on an anonymous channel; if that is not there, say so, that the other side stops."""
@@ -213,7 +217,7 @@ class Intake:
             channel._arrivals.receive(message, payload, decode)
             return
         if channel is not None:
-            self._refuse(message, f"an event's name is text, got {type(message.a[0]).__name__}")
+            self._refuse(message, NOT_TEXT, f"an event's name is text, got {type(message.a[0]).__name__}")
             return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
@@ -237,7 +241,9 @@ class Intake:
             # Ids of 0 and below are nobody's: JavaScript answers an event with -1 when its handler returns null.
             self._ignored["answer to no request"] += 1
         elif x is UNSET or message.a is not UNSET:
-            self._malformed("an object that is no message", payload)
+            # JSON of the application's own, which ws-wrapper ignores, too: `{"type":"ping"}`.
+            if not self._raw_as_it_came(payload):
+                self._ignored["foreign"] += 1
         elif message.h is not None:
             h = channel_id(message.h)
             if h is None or not self._channels.aborted(h, x, message.flag):
@@ -328,39 +334,48 @@ class Intake:
             return
         claimed = codec.claims(payload)
         saved = codec.rescue(payload) if claimed else None
-        if not claimed or (saved is not None and saved.ours is False):
+        if saved is not None and len(payload) > self._depth and codec.nests_deeper(payload, saved, self._depth):
+            self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
+            return
+        if not claimed or (saved is not None and (saved.ours is False or not _is_message(saved))):
             self._foreign(payload, text)
             return
         view = self._observe(payload, text, None)
-        answers = saved is not None and is_id(saved.i)
-        if not answers and self._raw(payload, text, view):
+        if saved is None and self._raw(payload, text, view):
             return
-        if view is not None:
-            view._finish()
-        self._malformed(f"a message that does not decode: {exc}")
-        if saved is not None and saved.a is UNSET and saved.x is not UNSET and saved.h is not None:
-            if (h := channel_id(saved.h)) is not None:
+        _finish(view)
+        if saved is None:
+            self._malformed(f"a message that does not decode: {_short(exc)}")
+        else:
+            self._unreadable(saved, exc)
+
+    def _unreadable(self, message: Inbound, exc: Exception) -> None:
+        """Count a message that is well formed and that Python cannot hold; end what waits for it, on either side."""
+        i = message.i
+        if message.a is not UNSET and i is not UNSET and not is_id(i):
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1")
+            return
+        self._calls.drop("unreadable", f"a message was dropped: it does not decode: {_short(exc)} {COUNTED}")
+        if message.a is not UNSET:
+            if i is not UNSET and not self._admission.knows(i):
+                self._calls.reject(i, BadArguments(f"the message does not decode: {_short(exc)}"))
+        elif message.x is not UNSET and message.h is not None:
+            if (h := channel_id(message.h)) is not None:
                 self._channels.aborted(h, None, UNSET)
-            return
-        if saved is None or not answers:
-            return
-        # Somebody may be waiting: for an answer from here, or for the answer that this was.
-        if saved.x is not UNSET:
-            self._calls.cancel(saved.i, None)
-        elif saved.a.__class__ is list and saved.a:
-            if not self._admission.knows(saved.i):
-                self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}"))
-        elif saved.a is UNSET:
-            pending = self._out.requests.find(saved.i)
+        elif message.x is not UNSET:
+            self._calls.cancel(i, None)
+        else:
+            pending = self._out.requests.find(i)
             if pending is not None and pending.sent:
-                self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} does not decode: {exc}"))
+                error = BadResult(f"the answer to {pending.event!r} does not decode: {_short(exc)}")
+                self._out.requests.fail(pending, error)
 
     def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
-        """Count what looks like a message and is none; too many in a minute end the connection.
+        """Count what no peer that keeps to the protocol sends; too much of it in a minute ends the connection.
 
-        Not so where ``payload`` is given, and there is who wants what is not protocol.
+        A raw handler takes ``payload``, where there is one and the payload is given.
         """
-        if payload is not None and self._raw(payload, payload.lstrip()[:1] == b"{"):
+        if payload is not None and self._raw_as_it_came(payload):
             return
         self._ignored["malformed"] += 1
         self._fire("error", ProtocolError(f"ignored {why}"))
@@ -369,6 +384,10 @@ class Intake:
         times.append(now)
         if len(times) > self._limits.undecodable and now - times.pop(0) < MINUTE:
             self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
+
+    def _raw_as_it_came(self, payload: bytes | bytearray) -> bool:
+        """Hand a message that decoded to the raw handler; False if there is none."""
+        return self._raw(payload, payload.lstrip()[:1] == b"{")
 
     def agree(self, codec: NegotiatedCodec | None) -> None:
         """Take binary messages, too, in ``codec``."""
@@ -396,6 +415,13 @@ def raw_binary(payload: bytes | bytearray) -> Inbound:
 
 def raw_json(payload: bytes | bytearray) -> Inbound:
     return Inbound(["", msgspec.json.decode(payload)], c=RAW)
+
+
+def _is_message(message: Inbound) -> bool:
+    """Whether what ``rescue`` found is of any kind that the protocol has."""
+    if message.a is not UNSET:
+        return bool(message.a)
+    return is_id(message.i) or (message.x is not UNSET and message.h is not None)
 
 
 def _finish(view: Message | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import itertools
 import json
 from decimal import Decimal
 from typing import Any
@@ -101,15 +102,44 @@ def test_what_messagepack_claims() -> None:
 def test_what_is_rescued() -> None:
     codec = JsonCodec()
     saved = codec.rescue(rb'{"i":3,"a":["e","\ud800"],"other":1}')
-    assert saved is not None and saved.i == 3 and saved.a == ["e", "\ud800"]
-    assert saved.d is UNSET and saved.x is UNSET
+    assert saved is not None and saved.i == 3 and saved.a and saved.x is UNSET
     saved = codec.rescue(b'{"i":3,"d":NaN,"ws-wrapper":false}')
-    assert saved is not None and saved.ours is False and saved.d is not UNSET
-    saved = codec.rescue(b'{"i":' + b"9" * 10_000 + b"}")
-    assert saved is not None and saved.i is None
+    assert saved is not None and saved.i == 3 and saved.ours is False and saved.a is UNSET
+    saved = codec.rescue(b'{"h":3,"x":{"k":[-Infinity,1e400,' + b"9" * 10_000 + b"]}}")
+    assert saved is not None and saved.h == 3 and saved.x is not UNSET and saved.i is UNSET
+    for empty in (b'{"a":[],"d":NaN}', b'{"a":[ \n],"d":NaN}', b'{"a":{"0":1},"d":NaN}', b'{"a":null,"d":NaN}'):
+        saved = codec.rescue(empty)
+        assert saved is not None and saved.a is not UNSET and not saved.a
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[1]", b"5", b"null", b'{"i":1,}', b"[" * 100_000, b'{"a":' * 100_000])
+HALVES = (r"\ud83d", r"\ude00", r"\uD900", r"\uDFFF", r"\\", r"\"", r"\n", "a", "ud83d", "ude00")
+
+
+@pytest.mark.parametrize("first", HALVES)
+def test_json_with_any_halves_of_surrogate_pairs_is_rescued(first: str) -> None:
+    codec = JsonCodec()
+    for rest in itertools.product(HALVES, repeat=3):
+        payload = f'{{"a":["{first}{"".join(rest)}"],"\\ud869":7,"i":1}}'.encode()
+        json.loads(payload)
+        saved = codec.rescue(payload)
+        assert saved is not None and saved.i == 1 and saved.a, payload
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"5",
+        b"null",
+        b'{"i":1,}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        rb'{"a":["\x"]}',
+        b'{"i":' + b"9" * 10_000 + b"}",
+    ],
+)
 def test_what_cannot_be_rescued(payload: bytes) -> None:
     assert JsonCodec().rescue(payload) is None
 

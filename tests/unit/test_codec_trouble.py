@@ -133,7 +133,7 @@ async def test_decode_that_raises_means_no_message_and_a_request_is_still_answer
     sent = await d.fed({"i": 1, "a": ["echo"]})
     assert [message["i"] for message in sent] == [1]
     assert sent[0]["e"]["code"] == "wsrpc.bad_arguments"
-    assert d.ignored == {"malformed": 1}
+    assert d.ignored == {"unreadable": 1}
     assert d.peer.connected
 
 

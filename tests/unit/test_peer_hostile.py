@@ -154,8 +154,9 @@ async def test_of_duplicate_keys_the_last_one_counts() -> None:
 async def test_literals_that_json_does_not_have_run_nothing(literal: str) -> None:
     d, ran = echoing()
     sent = await d.fed(f'{{"i":1,"a":["echo",{literal}]}}')
-    assert all(m["i"] == 1 and "e" in m for m in sent) and len(sent) <= 1
-    assert ran == [] and d.ignored == {"malformed": 1}
+    python_writes_it = literal.lstrip("-") in ("NaN", "Infinity")
+    assert [(m["i"], "e" in m) for m in sent] == ([(1, True)] if python_writes_it else [])
+    assert ran == [] and d.ignored == {"unreadable" if python_writes_it else "malformed": 1}
     await works(d)
 
 

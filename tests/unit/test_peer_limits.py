@@ -262,12 +262,69 @@ async def test_depth_of_messagepack(depth: int, fine: bool) -> None:
 async def test_ten_malformed_messages_a_minute_are_fine_and_eleven_close() -> None:
     d = Driven()
     for _ in range(10):
-        d.feed('{"nothing":1}')
+        d.feed('{"a":["e"')
     await turns()
     assert d.peer.connected and d.ignored["malformed"] == 10
     d.feed("{broken")
     await closes_with(d, 1007)
     assert d.transport.closed is not None and "10 malformed messages a minute" in d.transport.closed.reason
+
+
+HONEST = {
+    "unreadable": [r'{"a":["msg","hello \ud83d"]}', r'{"a":["\udc00"]}', '{"a":["msg",1e400]}', '{"a":["msg",NaN]}'],
+    "foreign": ['{"type":"ping"}', "{}", r'{"type":"\ud83d"}', '{"a":"b","x":1}', '{"a":[],"i":7}', '{"d":1}'],
+    "too many arguments": [{"a": ["msg", *range(65)]}],
+    "name too long": [{"a": ["n" * 300]}, {"c": "n" * 300, "a": ["e"]}],
+    "name is not text": [{"a": [5, 1]}, {"a": [None]}, {"c": 5, "a": ["e"]}],
+    "unknown event": [{"a": ["nobody"]}, {"c": "nowhere", "a": ["e"]}, {"a": [""]}],
+    "reserved event": [{"a": ["open"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [(kind, message) for kind, messages in HONEST.items() for message in messages]
+)
+async def test_what_honest_peers_send_never_closes(kind: str, message: Any, caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    told: list[Any] = []
+    d.peer.on("error", lambda peer, error: told.append(error))
+    d.peer.on("msg", lambda *args: told.append(args))
+    assert await d.fed(*[message] * 30) == []
+    assert d.peer.connected and d.ignored == {kind: 30} and told == []
+    assert len(caplog.records) <= 1, "counted, and logged once"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        r'{"i":7,"a":["echo","\ud83d"]}',
+        {"i": 7, "a": ["echo", *range(65)]},
+        {"i": 7, "a": [5]},
+        {"i": 7, "a": ["n" * 300]},
+    ],
+)
+async def test_requests_that_cannot_be_taken_are_all_rejected(message: Any) -> None:
+    d = Driven()
+    d.peer.on("echo", lambda *args: list(args))
+    for _ in range(30):
+        assert rejection(await d.fed(message), 7)["code"] == "wsrpc.bad_arguments"
+    assert d.peer.connected
+    d.assert_empty()
+
+
+async def test_what_does_not_decode_is_not_nested_deeper_than_the_rest() -> None:
+    d = Driven()
+    d.feed('{"a":["e","\\ud83d",' + "[" * 64 + "]" * 64 + "]}")
+    await closes_with(d, 1007)
+
+
+@pytest.mark.parametrize("message", ['{"a":["e"', "{nonsense}", {"i": 1.5, "a": ["e"]}, r'{"i":-1,"a":["\ud800"]}'])
+async def test_what_no_honest_peer_sends_closes(message: Any) -> None:
+    d = Driven()
+    await d.fed(*[message] * 10)
+    assert d.peer.connected and d.ignored == {"malformed": 10}
+    d.feed(message)
+    await closes_with(d, 1007)
 
 
 async def test_the_minute_slides() -> None:

@@ -328,7 +328,7 @@ async def test_9_lone_surrogates_in_an_answer_end_the_request() -> None:
 async def test_9_lone_surrogates_in_an_event_are_dropped_and_counted() -> None:
     d = Driven()
     assert await d.fed(r'{"a":["e","\ud800"]}', r'{"a":["\ud800"]}') == []
-    assert d.ignored == {"malformed": 2}
+    assert d.ignored == {"unreadable": 2}
 
 
 async def test_9_lone_surrogates_in_a_cancellation_still_cancel() -> None:
