@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from interop.peers import Link
+from interop.peers import Link, text_of
 from wsrpc import BadResult, UnexpectedChannel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -232,3 +232,17 @@ async def test_arguments_that_do_not_fit_are_refused(link: Link) -> None:
     await link.quiet()
     assert ran == []
     assert link.peer.connected
+
+
+async def test_surplus_arguments_of_an_event_are_ignored_as_in_javascript(link: Link) -> None:
+    ran: list[Any] = []
+    link.app.on("pair", lambda a, b=0: ran.append((a, b)))
+    link.app.on("number", lambda a: ran.append(a))
+    await link.tell("pair", 1, 2, "more", None)
+    await link.tell("pair", 1, {"$undefined": True})  # null, so not the default
+    await link.tell("number", 5, {"an": "event"})
+    await link.quiet()
+    assert ran == [(1, 2), (1, None), 5]
+    assert link.peer.ignored["surplus arguments"] == 2
+    refused = await link.ask_in_vain("number", 5, 6)
+    assert "expected at most 1 argument, got 2" in text_of(refused)

@@ -42,7 +42,7 @@ class Calls(Protocol):
 
     def dispatch(self, message: Inbound, view: Message | None = None) -> None: ...
 
-    def drop(self, kind: str, text: str, /) -> None: ...
+    def count(self, kind: str, text: str, /) -> None: ...
 
 
 class Admission:
@@ -91,7 +91,7 @@ class Admission:
             return
         elif i is UNSET:
             text = f"an event was dropped: {len(self.room)} messages wait already"
-            self._calls.drop("event dropped, too many wait", text)
+            self._calls.count("event dropped, too many wait", text)
         else:
             self._reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
         if view is not None:

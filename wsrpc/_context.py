@@ -178,6 +178,21 @@ class Context(msgspec.Struct, eq=False, weakref=True):
             self._anonymous = self.peer._anonymous.make(self.id)
         return self._anonymous
 
+    def _without_surplus(self, a: list[Any], most: int) -> list[Any]:
+        """Cut an event's ``a`` to ``most``; a request's is left as it is, to be rejected.
+
+        JavaScript ignores what a function has no parameter for. Nobody would tell the sender of an event that it was
+        dropped, and one that is sent with one more argument by a new version should still reach the old handlers.
+        """
+        if self._message.i is not UNSET:
+            return a
+        self.peer._calls.count(
+            "surplus arguments",
+            f"event {self.label} came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs without "
+            "the others (further ones are only counted in peer.ignored)",
+        )
+        return a[:most]
+
     def _incoming(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:
         """What the caller sends with ``send=``."""
         channel = self.channel()

@@ -206,7 +206,7 @@ class Intake:
         if message.i is not UNSET:
             self._calls.reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_it_came(payload):
-            self._calls.drop(kind, f"an event was dropped: {why} {COUNTED}")
+            self._calls.count(kind, f"an event was dropped: {why} {COUNTED}")
 
     def _on_channel(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         """Something on an anonymous channel; if that is not there, say so, that the other side stops."""
@@ -355,7 +355,7 @@ class Intake:
         if message.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._calls.drop("unreadable", f"a message was dropped: it does not decode: {_short(exc)} {COUNTED}")
+        self._calls.count("unreadable", f"a message was dropped: it does not decode: {_short(exc)} {COUNTED}")
         if message.a is not UNSET:
             if i is not UNSET and not self._admission.knows(i):
                 self._calls.reject(i, BadArguments(f"the message does not decode: {_short(exc)}"))

@@ -142,6 +142,8 @@ class Invoker:
         ctx = call.ctx
         a = ctx._message.a
         if handler.thread:
+            if handler.most is not None and len(a) > handler.most:
+                a = ctx._without_surplus(a, handler.most)  # which counts, so not from a thread
             context = contextvars.copy_context()
 
             def work() -> tuple[Any, BaseException | None]:

@@ -94,6 +94,14 @@ def _source(parameters: tuple[Parameter, ...], options: str, rest_options: str) 
         if tests:
             add(2, f"if {' and '.join(tests)}:")
         add(3 if tests else 2, f"return function({_arguments(parameters, names[:count], '')})")
+    if rest is None:
+        # What an event has too much; a request is refused below.
+        add(1, f"if {size} > {most + 1}:", f"    a = ctx._without_surplus(a, {most + 1})")
+        if size == "size":
+            add(2, "size = len(a)")
+        if not converts:
+            add(2, f"if len(a) == {most + 1}:")
+            add(3, f"return function({_arguments(parameters, [f'a[{i + 1}]' for i in range(most)], '')})")
     # Then with conversion, or with the reason why not.
     if converts:
         add(1, "try:", f"    s = convert(a, Arguments{options})", "except ValidationError as exc:")
@@ -217,6 +225,7 @@ class Handler:
         "is_coroutine",
         "is_method",
         "lane",
+        "most",
         "name",
         "opens",
         "ordered",
@@ -251,6 +260,8 @@ class Handler:
     """``file:line`` of the function, as far as it has one, else its name."""
     parameters: tuple[Parameter, ...]
     """Those that get a value, in the order of the signature."""
+    most: int | None
+    """The longest ``a`` that ``call`` takes; None if there is no bound."""
 
     def __init__(
         self,
@@ -277,6 +288,8 @@ class Handler:
         self.name = facts.name
         self.where = facts.where
         self.parameters = facts.parameters
+        sources = [p.source for p in facts.parameters]
+        self.most = None if "rest" in sources else sources.count("wire") + 1
 
     def put_in_lane(self, lane: Hashable) -> None:
         """Let it run one call after another, with whatever else is in the same lane."""

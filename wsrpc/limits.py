@@ -100,7 +100,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of those messages."""
 
     undecodable: int = 10
-    """Messages a minute that begin with ``{`` and are not protocol; more close the connection with 1007."""
+    """Malformed messages a minute, which no honest peer sends: text that begins with ``{`` and is not JSON, requests
+    whose ids are not ids. More close the connection with 1007."""
 
     timeout: float | None = 60.0
     """Default of ``request(timeout=)``."""

@@ -251,7 +251,7 @@ async def test_an_event_is_not_answered_whatever_becomes_of_it() -> None:
     d.peer.on("ok", lambda: 5)
     d.peer.on("fail", fail)
     assert await d.fed({"a": ["ok"]}, {"a": ["fail"]}, {"a": ["nobody"]}, {"a": ["ok", 1, 2]}) == []
-    assert d.ignored == {"unknown event": 1}
+    assert d.ignored == {"unknown event": 1, "surplus arguments": 1}
     d.assert_empty()
 
 
@@ -745,7 +745,7 @@ async def test_middleware_may_refuse_and_sees_unknown_events_and_bad_arguments()
         ],
         key=str,
     )
-    assert d.ignored == {"unknown event": 1}
+    assert d.ignored == {"unknown event": 1, "surplus arguments": 1}
     d.assert_empty()
 
 
@@ -971,3 +971,106 @@ async def test_servers_and_clients_observe_too() -> None:
     async with connect(server, client=client):
         await client.request("hi")
     assert seen == [("server", "hi"), ("client", None)]
+
+
+# ---------------------------------------------------------------- more arguments than a handler takes
+
+
+def takes(shape: str, ran: list[Any]) -> Any:
+    """A handler that notes what it was called with; all but the last take at most two arguments."""
+
+    def typed(a: int, b: int = 7) -> None:
+        ran.append((a, b))
+
+    def converted(a: float, b: list[int]) -> None:
+        ran.append((a, b))
+
+    def untyped(a: Any, b: Any) -> None:
+        ran.append((a, b))
+
+    def injected(a: int, ctx: Context, b: int = 7) -> None:
+        ran.append((a, b))
+
+    async def later(a: int, b: int) -> None:
+        await asyncio.sleep(0)
+        ran.append((a, b))
+
+    def rest(*args: Any) -> None:
+        ran.append(args)
+
+    return locals()[shape]
+
+
+SHAPES = {
+    "typed": [1, 2, "x", {}],
+    "converted": [1, [2], "x"],
+    "untyped": [None, "b", 3],
+    "injected": [1, 2, 3],
+    "later": [1, 2, 3],
+}
+
+
+WAYS = ["plain", "thread", "ordered", "middleware", "named"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "how"),
+    [(shape, how) for shape in SHAPES for how in WAYS if (shape, how) != ("later", "thread")],
+)
+async def test_an_event_with_too_many_arguments_reaches_its_handler_without_them(
+    shape: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    d = Driven()
+    ran: list[Any] = []
+    place = d.peer.of("chat") if how == "named" else d.peer
+    options: dict[str, Any] = {how: True} if how in ("thread", "ordered") else {}
+    place.on("e", takes(shape, ran), **options)
+    seen: list[Any] = []
+    if how == "middleware":
+
+        @d.peer.use
+        async def note(ctx: Context, call_next: Any) -> Any:
+            seen.append(list(ctx.args))
+            return await call_next(ctx)
+
+    sent = SHAPES[shape]
+    channel = {"c": "chat"} if how == "named" else {}
+    await d.fed({"a": ["e", *sent], **channel}, {"a": ["e", *sent], **channel})
+    await idle(d)
+    assert ran == [tuple(sent[:2])] * 2
+    assert d.ignored == {"surplus arguments": 2}
+    assert seen == ([sent] * 2 if how == "middleware" else []), "middleware sees what came"
+    [line] = messages(caplog, logging.WARNING)
+    assert f"came with {len(sent)} arguments and its handler takes 2" in line
+
+    [rejected] = await d.fed({"i": 1, "a": ["e", *sent], **channel})
+    assert "expected at most 2 arguments" in rejected["e"]["message"], "who requests is told"
+    await idle(d)
+    assert len(ran) == 2 and d.ignored == {"surplus arguments": 2}
+
+
+async def test_all_arguments_reach_a_handler_that_takes_any_number() -> None:
+    d = Driven()
+    ran: list[Any] = []
+    d.peer.on("e", takes("rest", ran))
+    await d.fed({"a": ["e", 1, 2, 3]})
+    assert ran == [(1, 2, 3)] and d.ignored == {}
+
+
+async def test_an_event_whose_first_arguments_do_not_fit_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    ran: list[Any] = []
+    d.peer.on("e", takes("typed", ran))
+    await d.fed({"a": ["e", "x", 2, 3]})
+    assert ran == []
+    assert "argument 'a'" in messages(caplog, logging.WARNING)[-1]
+
+
+async def test_two_wsrpc_peers_treat_surplus_arguments_alike() -> None:
+    async with pair() as (a, b):
+        ran: list[Any] = []
+        b.on("e", takes("typed", ran))
+        await a.emit("e", 1, 2, 3)
+        with pytest.raises(BadArguments, match="expected at most 2 arguments, got 3"):
+            await a.request("e", 1, 2, 3)
+        assert ran == [(1, 2)]
