@@ -32,7 +32,7 @@ ROWS = {
     "values": '`null`, absent, `0`, `""`, `false` and empty containers',
     "unicode": "Unicode",
     "integers": "Integers beyond 2^53",
-    "binary": "`bytes`, as base64; binary messages are none of the protocol's",
+    "binary": "`bytes`, as base64; Python ignores binary messages",
     "foreign": "Foreign messages are ignored",
     "errors": "Errors with their fields, and plain values as errors",
     "timeouts": "Timeouts of requests, both ways",

@@ -86,6 +86,17 @@ async def test_a_reserved_name_is_ordinary_on_a_named_channel(link: Link) -> Non
     assert link.peer.connected
 
 
+async def test_an_empty_name_is_one(link: Link) -> None:
+    link.app.on("", lambda *args: link.seen.events.put_nowait((None, list(args))) or "handled")
+    await link.tell("", 1)
+    assert await link.seen.events.get() == (None, [1])
+    assert await link.ask("", 2) == "handled"
+    await link.peer.emit("")
+    with pytest.raises(RemoteError, match="No event listener for ''"):
+        await link.peer.request("")
+    assert link.peer.connected
+
+
 async def test_unknown_events_and_channels(link: Link) -> None:
     with pytest.raises(RemoteError, match="nonesuch"):
         await link.peer.request("nonesuch")

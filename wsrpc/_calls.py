@@ -359,7 +359,7 @@ class Calls:
         if call is None:
             return self.admission.cancel(i)
         if not call.cancelled:
-            self._cancel(call, reason if reason is not None else RemoteError(ABORTED))
+            self._cancel(call, reason)
         return True
 
     def _cancel(self, call: Call, reason: object) -> None:

@@ -45,7 +45,10 @@ class GoCodec(JsonCodec):
         def encode_for_go(message: Any) -> bytes:
             payload = encode(message)
             cls = message.__class__
-            if cls is not Request and cls is not Event and _MAY_BE_HUGE.search(payload):
+            if cls is Request or cls is Event:
+                if not message.a[0]:
+                    raise ValueError('profile="go": Go takes a message whose event is "" for none: give it a name')
+            elif _MAY_BE_HUGE.search(payload):
                 _check_numbers(payload)
             return payload
 

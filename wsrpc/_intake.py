@@ -22,7 +22,7 @@ from ._inbox import Decode
 from ._invoke import Log
 from ._messages import MAX_ID, Inbound, channel_id, is_id
 from ._registry import Registry
-from ._rejections import reason_from_wire
+from ._rejections import ABORTED, reason_from_wire
 from ._scheduler import Scheduler
 from ._types import RAW, RESERVED_EVENTS
 from .errors import BadArguments, BadResult, ProtocolError, RemoteError
@@ -363,7 +363,7 @@ class Intake:
             if (h := channel_id(message.h)) is not None:
                 self._channels.aborted(h, None, UNSET)
         elif message.x is not UNSET:
-            self._calls.cancel(i, None)
+            self._calls.cancel(i, RemoteError(ABORTED))
         else:
             pending = self._out.requests.find(i)
             if pending is not None and pending.sent:

@@ -12,7 +12,7 @@ from ._context import Context
 from ._convert import DecHook
 from ._introspect import location
 from ._signature import Handler, compile_handler
-from ._types import RAW, RESERVED_EVENTS, ChannelRef, check_name
+from ._types import RAW, RESERVED_EVENTS, ChannelRef, check_event
 
 __all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope", "accepted"]
 
@@ -141,7 +141,7 @@ class Registry:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
             ValueError: the channel is taken, or the event is a service's.
         """
-        check_name("an event's name", event)
+        check_event(event)
         if channel in self.taken:
             raise ValueError(f"channel {channel!r} is where wsrpc itself serves clients: take another for {event!r}")
         if channel is None and event in RESERVED_EVENTS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import Any
 
-from ._types import RESERVED_EVENTS, ChannelRef, check_name
+from ._types import RESERVED_EVENTS, ChannelRef, check_event
 from .errors import ReservedEvent
 
 __all__ = ["check_sending", "check_thread", "raw_payload"]
@@ -17,8 +17,8 @@ def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
     Raises:
         TypeError, ReservedEvent, RuntimeError: say why and what to do.
     """
-    if event.__class__ is not str or not event:
-        check_name("an event's name", event)
+    if event.__class__ is not str:
+        check_event(event)
     if channel is None and event in RESERVED_EVENTS:
         raise ReservedEvent(event)
     if thread is not None and get_ident() != thread:

@@ -14,6 +14,7 @@ __all__ = [
     "OnChannel",
     "Profile",
     "Redact",
+    "check_event",
     "check_name",
     "check_offline",
 ]
@@ -60,8 +61,18 @@ class OnChannel:
         """Overridden by what can be closed."""
 
 
+def check_event(name: Any) -> None:
+    """Refuse what cannot name an event.
+
+    Raises:
+        TypeError: for anything but a string; ``""`` is one, as in ws-wrapper.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"an event's name is a string, got {name!r}")
+
+
 def check_name(what: str, name: Any) -> None:
-    """Refuse what cannot name an event or a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
+    """Refuse what cannot name a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
 
     Raises:
         TypeError: for anything but a non-empty string.

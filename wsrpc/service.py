@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, overload
 
 from ._close import CloseInfo
-from ._types import F, check_name
+from ._types import F, check_event
 from .peer import Peer
 from .raw import RawConnection
 
@@ -75,7 +75,7 @@ def method(name: Any = None, /, *, lax: bool | None = None, thread: bool = False
     if name is not None and not isinstance(name, str):
         return method()(name)
     if name is not None:
-        check_name("an event's name", name)
+        check_event(name)
 
     def mark(function: F) -> F:
         given: Any = function

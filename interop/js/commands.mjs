@@ -10,6 +10,7 @@ export const abilities = (library) => [
   "fields",
   "foreign",
   "codes",
+  ...(typeof document === "undefined" ? ["binary"] : []),
   ...["cancels", "anonymous"].filter((ability) => library[ability]),
 ]
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, start, turns
+from core_driver import ABORTED, Blocked, Driven, rejection, start, turns
 
 from wsrpc import (
     BadResult,
@@ -418,13 +418,31 @@ async def test_reserved_names_are_refused_on_the_main_channel_only(name: str) ->
     d.assert_empty()
 
 
-@pytest.mark.parametrize("name", ["", None, 5, b"x"])
+@pytest.mark.parametrize("name", [None, 5, b"x"])
 async def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
     d = Driven(dialer=True)
-    with pytest.raises(TypeError, match="non-empty string"):
+    with pytest.raises(TypeError, match="an event's name is a string"):
         await d.peer.request(name)
-    with pytest.raises(TypeError, match="non-empty string"):
+    with pytest.raises(TypeError, match="an event's name is a string"):
         await d.peer.emit(name)
+    d.assert_empty()
+
+
+async def test_an_empty_name_is_one_as_in_javascript() -> None:
+    d = Driven(dialer=True)
+    await d.peer.emit("", 1)
+    d.peer.emit_nowait("", 2)
+    d.expect({"a": ["", 1]}, {"a": ["", 2]})
+    task, i = await d.asks("")
+    d.feed({"i": i, "d": 5})
+    assert await task == 5
+    assert "No event listener for ''" in rejection(await d.fed({"i": 3, "a": [""]}), 3)["message"]
+    d.peer.on("", lambda *args: list(args))
+    assert await d.fed({"i": 4, "a": ["", 1]}, {"a": [""]}) == [{"i": 4, "d": [1]}]
+    d.peer.on("", None)
+    assert "No event listener" in rejection(await d.fed({"i": 5, "a": [""]}), 5)["message"]
+    with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
+        d.peer.of("")
     d.assert_empty()
 
 

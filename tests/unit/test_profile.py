@@ -54,6 +54,17 @@ async def test_raw_messages_are_refused() -> None:
     await server.close()
 
 
+async def test_an_empty_name_is_refused() -> None:
+    """Go takes a message with such a name for no event, so a request would wait for its timeout."""
+    transport = ScriptedTransport()
+    async with Client(transport=transport, profile="go") as client:
+        with pytest.raises(ValueError, match='Go takes a message whose event is "" for none'):
+            await client.request("")
+        with pytest.raises(ValueError, match="give it a name"):
+            await client.of("room").emit("", 1)
+        assert transport.take() == [] and client.peer.pending == 0
+
+
 async def test_numbers_that_no_double_holds_are_rejected(caplog: pytest.LogCaptureFixture) -> None:
     transport = ScriptedTransport()
     async with Client(transport=transport, profile="go") as client:

@@ -12,10 +12,10 @@ from wsrpc._registry import Registry
 from wsrpc.testing import connect
 
 
-@pytest.mark.parametrize("event", ["", None, 5, b"x", ("a",)])
+@pytest.mark.parametrize("event", [None, 5, b"x", ("a",)])
 def test_an_events_name_is_text(event: Any) -> None:
     for registrar in (Server(), Client(), Client().of("room"), Server().of("room"), Router(), Router().of("room")):
-        with pytest.raises(TypeError, match="an event's name is a non-empty string"):
+        with pytest.raises(TypeError, match="an event's name is a string"):
             registrar.on(event, lambda: None)
         with pytest.raises(TypeError):
             registrar.once(event, lambda: None)

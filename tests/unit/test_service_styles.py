@@ -288,11 +288,6 @@ def test_method_is_for_plain_methods(thing: Any) -> None:
         wsrpc.method(thing)
 
 
-def test_a_name_is_not_empty() -> None:
-    with pytest.raises(TypeError, match="an event's name"):
-        wsrpc.method("")
-
-
 async def test_add_service_is_a_decorator_and_leaves_the_class_as_it_is() -> None:
     server = Server()
 

@@ -98,7 +98,8 @@ class Mirror(Calling, Iterating):
         self._bind(fail_sends)
 
     def _do_socket_close(self, code: int = 1005, reason: str = "") -> None:
-        self.current.end(code, reason)
+        if (socket := self.sockets.get(f"s{self._socket_count}")) is not None:  # else it has never been open
+            socket.end(code, reason)
 
     def _do_socket_state(self, state: str) -> None:
         assert state == "closing", state
