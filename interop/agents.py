@@ -132,8 +132,9 @@ class Agent:
         self.version = ""
         self.can: frozenset[str] = frozenset()
         """What not all have: "cancels", "anonymous", "middleware", "fields" (errors are more than a message), "foreign"
-        (what is no message of the library is ignored), "binary" (JSON in a binary message is read like text), "codes" (it learns the code that the other side closes with) and
-        "drops" (what is pending fails when the connection ends)."""
+        (what is no message of the library is ignored), "binary" (JSON in a binary message is read like text), "codes"
+        (it learns the code that the other side closes with) and "drops" (what is pending fails when the connection
+        ends)."""
         self.logs: list[dict[str, Any]] = []
         """What the agent reported without being asked: rejections that nobody handled."""
         self._process = process

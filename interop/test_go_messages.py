@@ -108,6 +108,26 @@ async def test_numbers(go_link: Link) -> None:
     assert (await go_link.journal("event"))[0]["args"] == [2**70]
 
 
+async def test_a_whole_float_is_no_int(go_link: Link) -> None:
+    """Go's decoder takes no "2.0" for an int, and JavaScript writes 2."""
+    with pytest.raises(RemoteError, match=r"cannot unmarshal number 2\.0 into Go value of type int"):
+        await go_link.peer.request("blob", 2.0)
+    assert await go_link.peer.request("blob", int(2.0)) == "xx"
+    received: list[Any] = []
+    go_link.app.on("received", lambda value: received.append(value))
+    await go_link.tell("received", 2.0)
+    await go_link.quiet()
+    assert (received, type(received[0])) == ([2], int)
+
+
+async def test_surplus_arguments_of_an_event_from_go(go_link: Link) -> None:
+    received: list[Any] = []
+    go_link.app.on("received", lambda value: received.append(value))
+    await go_link.tell("received", 1, 2, 3)
+    await go_link.quiet()
+    assert received == [1] and go_link.peer.ignored["surplus arguments"] == 1
+
+
 async def test_text(go_link: Link) -> None:
     text = "<a href='x'>&amp;</a> \u2028\u2029 ünï \U0001f600 \x00\x7f"
     for value in (text, {text: [text]}):
