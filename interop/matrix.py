@@ -52,6 +52,8 @@ ROWS = {
 COLUMNS = {
     "ws-wrapper": "ws-wrapper 3",
     "ws-server-wrapper": "ws-server-wrapper 1",
+    "plain-server-2": "ws-server-wrapper 2",
+    "ws-server-wrapper-2": "ws-server-wrapper 2",
     "plain-4": "ws-wrapper 4",
     "ws-wrapper-4": "ws-wrapper 4",
     "go-coder": "Go over coder",

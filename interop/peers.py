@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -36,10 +37,15 @@ COMBINATIONS_4: list[tuple[str, Role]] = [
     *((name, role) for name, role in COMBINATIONS if name == "ws-wrapper-4"),
 ]
 """What can cancel and has anonymous channels: 4.x where it is to be had, and everywhere the program that plays it."""
+SERVERS_2: list[tuple[str, Role]] = [
+    (name, "js-serves")
+    for name in ("plain-server-2", *(["ws-server-wrapper-2"] if "WS_SERVER_WRAPPER_2" in os.environ else []))
+]
+"""ws-server-wrapper 2, whose connections are ws-wrapper 4: tested in the matrix only."""
 Counterpart = tuple[str, Role]
 GO_ROLES: tuple[Role, ...] = ("go-serves", "python-serves")
 GO_COMBINATIONS: list[Counterpart] = [(name, role) for name in golang.available_libraries() for role in GO_ROLES]
-COUNTERPARTS: list[Counterpart] = list(dict.fromkeys([*COMBINATIONS, *COMBINATIONS_4, *GO_COMBINATIONS]))
+COUNTERPARTS: list[Counterpart] = list(dict.fromkeys([*COMBINATIONS, *COMBINATIONS_4, *SERVERS_2, *GO_COMBINATIONS]))
 """All, each in each role that it has."""
 DIALERS = [name for name in LIBRARIES if "python-serves" in ROLES[name]]
 

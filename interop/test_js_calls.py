@@ -87,7 +87,11 @@ async def test_a_reserved_name_is_ordinary_on_a_named_channel(link: Link) -> Non
 
 
 async def test_an_empty_name_is_one(link: Link) -> None:
-    link.app.on("", lambda *args: link.seen.events.put_nowait((None, list(args))) or "handled")
+    def handle(*args: int) -> str:
+        link.seen.events.put_nowait((None, list(args)))
+        return "handled"
+
+    link.app.on("", handle)
     await link.tell("", 1)
     assert await link.seen.events.get() == (None, [1])
     assert await link.ask("", 2) == "handled"

@@ -72,8 +72,11 @@ _CONTAINERS = (list, dict, tuple)  # arrays that are keys of a map become tuples
 _NOT_BRACKETS = bytes(set(range(256)) - set(_STEP))
 
 
-_REPLACED = [(b"\\ud" + digit.encode(), b"\\ue0") for digit in "89abcdefABCDEF"]
-_REPLACED += [(b"NaN", b"0  "), (b"Infinity", b"0       ")]
+_REPLACED = [
+    *((b"\\ud" + digit.encode(), b"\\ue0") for digit in "89abcdefABCDEF"),
+    (b"NaN", b"0  "),
+    (b"Infinity", b"0       "),
+]
 
 
 def _harmless(payload: bytes | bytearray) -> bytes | bytearray:

@@ -351,7 +351,7 @@ class Intake:
 
     def _unreadable(self, message: Inbound, exc: Exception) -> None:
         """Count a message that is well formed and that Python cannot hold; end what waits for it, on either side."""
-        i = message.i
+        i: Any = message.i
         if message.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return

@@ -49,6 +49,22 @@ export async function loadLibrary(name) {
     library.iterableHandler = exported.iterableHandler
     library.cancels = true
     library.anonymous = true
+  } else if (name === "ws-server-wrapper-2") {
+    const folder = process.env.WS_SERVER_WRAPPER_2
+    if (!folder) throw new Error("WS_SERVER_WRAPPER_2 names no folder with ws-server-wrapper 2")
+    const require = createRequire(pathToFileURL(path.join(folder, "package.json")))
+    library.version = versionIn(folder)
+    library.ServerWrapper = require(folder)
+    library.iterableHandler = require("ws-wrapper").iterableHandler
+    library.cancels = true
+    library.anonymous = true
+  } else if (name === "plain-server-2") {
+    const server = await import("./plain4-server.mjs")
+    library.version = server.VERSION
+    library.ServerWrapper = server.default
+    library.iterableHandler = (await import("./plain4.mjs")).iterableHandler
+    library.cancels = true
+    library.anonymous = true
   } else if (name === "plain-4") {
     const plain = await import("./plain4.mjs")
     library.version = plain.VERSION
