@@ -20,6 +20,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, NegotiationError
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 
@@ -29,6 +30,7 @@ from ._heartbeat import Heartbeat, StallWatch
 from ._log import quieten
 from ._turns import Turns
 from ._unframer import Unframer
+from .errors import HandshakeRejected
 from .handshake import Handshake
 from .limits import Limits
 from .transport import Traffic
@@ -265,6 +267,28 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_up(limits, client=True)
+
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        # With an exception of ours the library does not follow a redirect, which it does for InvalidStatus: version
+        # 16.0 with all headers, 17 with all but three.
+        try:
+            await super().handshake(*args, **kwargs)
+        except InvalidStatus as exc:
+            response = exc.response
+            said = {name.lower(): value for name, value in response.headers.raw_items()}
+            body = bytes(response.body or b"").decode(errors="replace")
+            raise HandshakeRejected(response.status_code, body, said) from None
+        except InvalidHandshake as exc:
+            raise without_subprotocol(exc) from None
+
+
+def without_subprotocol(exc: InvalidHandshake) -> InvalidHandshake:
+    """``exc``, or an error that does not quote the subprotocols of the answer: a server may send a token back."""
+    if isinstance(exc, NegotiationError) and "subprotocol" in str(exc):
+        return NegotiationError("the server chose a subprotocol that was not offered")
+    if isinstance(exc, InvalidHeader) and exc.name.lower() == "sec-websocket-protocol":
+        return NegotiationError("the server chose several subprotocols")
+    return exc
 
 
 class WebSocketServerConnection(_Pushing, ServerConnection):

@@ -7,14 +7,23 @@ what aiohttp's own WebSocket hides (pings, half-read messages, how full the line
 
 from __future__ import annotations
 
-import asyncio
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server, WebSocketTransport
-from wsrpc.adapting import ClientUpgrade, ServerUpgrade, address, joined_headers
+from wsrpc.adapting import (
+    ClientUpgrade,
+    DialRequest,
+    ServerUpgrade,
+    address,
+    check_proxy,
+    follow_redirects,
+    joined_headers,
+)
 
 try:
     import aiohttp
@@ -129,25 +138,45 @@ async def dial(
     ``session`` has cookies, a connector or traces of one's own: ``dial=partial(dial, session=session)``. It may be
     closed as soon as the connection is open. Without it ``proxy=True`` looks at the environment.
 
+    Redirects are followed as by `wsrpc.dial`. With ``session`` they are followed only within the URL's own origin,
+    because aiohttp would send the session's own headers and cookies to the other one.
+
     Raises:
-        HandshakeRejected: the server answered with another status than 101.
+        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
-        ValueError: for a URL that is none.
+        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
-    upgrade = ClientUpgrade(
+
+    async def attempt(request: DialRequest) -> WebSocketTransport:
+        upgrade = ClientUpgrade(request, limits=limits, compression=compression)
+        if session is not None:
+            return await _dial(session, request.url, upgrade, ssl, proxy)
+        # Not `trust_env=True`: besides the proxy aiohttp would look up ~/.netrc, and send what it finds by the host's
+        # name alone, whatever the port, or refuse to dial because `auth=` was given, too.
+        through = _environment_proxy(request.url) if proxy is True else proxy
+        async with aiohttp.ClientSession() as own:
+            return await _dial(own, request.url, upgrade, ssl, through)
+
+    request = DialRequest(
         url,
-        limits=limits,
         headers=headers,
         subprotocols=subprotocols,
-        compression=compression,
+        proxy=proxy,
         tls=ssl is not None,
+        may_leave_origin=session is None,
     )
-    async with asyncio.timeout(limits.open_timeout):
-        if session is not None:
-            return await _dial(session, url, upgrade, ssl, proxy)
-        async with aiohttp.ClientSession(trust_env=proxy is True) as own:
-            return await _dial(own, url, upgrade, ssl, proxy)
+    return await follow_redirects(request, attempt, limits.open_timeout)
+
+
+def _environment_proxy(url: str) -> str | None:
+    """The proxy that the environment names for ``url``, by the rules of aiohttp."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    proxy = getproxies().get(parts.scheme)
+    check_proxy(proxy)
+    return proxy
 
 
 async def _dial(
@@ -165,13 +194,19 @@ async def _dial(
             proxy=proxy if isinstance(proxy, str) else None,
             timeout=aiohttp.ClientTimeout(),  # what bounds all of this is `open_timeout`
             raise_for_status=False,
+            allow_redirects=False,
         )
+    # Without aiohttp's exceptions as causes: they quote the URL with its query, and the proxy with its password.
+    except aiohttp.InvalidURL:
+        raise ValueError("aiohttp cannot parse the URL, or that of the proxy") from None
     except aiohttp.ClientConnectorCertificateError as exc:
-        raise exc.certificate_error from exc
-    except (aiohttp.InvalidURL, OSError):
-        raise
-    except aiohttp.ClientError as exc:
-        raise ConnectionError(f"no answer to the opening handshake: {exc}") from exc
+        raise exc.certificate_error from None
+    except aiohttp.ClientConnectorError as exc:
+        raise exc.os_error from None
+    except aiohttp.ClientResponseError as exc:
+        raise ConnectionError(f"no answer to the opening handshake: HTTP {exc.status}, {exc.message}") from None
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as exc:
+        raise ConnectionError(f"no answer to the opening handshake: {exc}") from None
     with closing(response):
         said = joined_headers(response.headers)
         connection = response.connection
