@@ -7,6 +7,7 @@ what aiohttp's own WebSocket hides (pings, half-read messages, how full the line
 
 from __future__ import annotations
 
+import asyncio
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -58,12 +59,15 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     """
     handshake = handshake_of(request, limits=server.limits, compression=server.compression)
     handshake.state.update(state or {})
+    early = _hold_early(request)
     try:
         await server.handshake(handshake)
     except HandshakeRejected as exc:
         headers = {"Content-Type": "text/plain; charset=utf-8", **exc.headers}
-        return web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
-    transport, response = await take_over(request, handshake)
+        refusal = web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
+        refusal.force_close()  # aiohttp would take what was sent behind the request for another one
+        return refusal
+    transport, response = await _take_over(request, handshake, early)
     if transport is None:
         return response
     try:
@@ -96,6 +100,12 @@ async def take_over(
     The handler has to last as long as the connection; ``lost`` is called at the end of that. There is no transport if
     the request was none for a WebSocket, which the response says, or its client is gone.
     """
+    return await _take_over(request, handshake, _hold_early(request), lost)
+
+
+async def _take_over(
+    request: web.Request, handshake: Handshake, early: _Early, lost: Callable[[], None] | None = None
+) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     if request.method != "GET" or request.version < aiohttp.HttpVersion11:
         return None, web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
     upgrade = ServerUpgrade(handshake)
@@ -111,8 +121,7 @@ async def take_over(
     connection = request.transport
     if connection is None:  # gone meanwhile
         return None, response
-    protocol, early = request.protocol, _Early()
-    protocol.set_parser(early)  # type: ignore[arg-type]
+    protocol = request.protocol
 
     def ended(exc: Exception | None) -> None:
         protocol.connection_lost(exc)
@@ -216,7 +225,7 @@ async def _dial(
         protocol, line = connection.protocol, connection.transport
         if protocol is None or line is None:
             raise ConnectionError("the connection ended with the opening handshake")
-        early = _Early()
+        early = _Early(line)
         protocol.set_parser(early, early)
         transport = upgrade.take_over(line, said, bytes(early.data))
         protocol.connection_lost(None)  # for aiohttp it is over; else it would close what is not its own any more
@@ -224,17 +233,31 @@ async def _dial(
 
 
 class _Early:
-    """Takes what aiohttp has read of the connection beyond the opening handshake, as its own parser would."""
+    """Takes what aiohttp reads of the connection beyond the opening handshake, as its own parser would.
 
-    def __init__(self) -> None:
+    Nothing more is read after the first piece, until the transport that takes the connection over is started. (aiohttp
+    3.11 would keep whatever comes.)
+    """
+
+    def __init__(self, line: asyncio.BaseTransport | None) -> None:
         self.data = bytearray()
+        self._line: Any = line
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         self.data += data
+        if self._line is not None:
+            self._line.pause_reading()
         return False, b""
 
     def feed_eof(self) -> None:
         """Told to whoever has taken over."""
+
+
+def _hold_early(request: web.Request) -> _Early:
+    """Keep aiohttp from looking at what comes behind ``request``."""
+    early = _Early(request.transport)
+    request.protocol.set_parser(early)  # type: ignore[arg-type]
+    return early
 
 
 def _address_of(request: web.Request, name: str) -> tuple[str, int] | None:
