@@ -213,8 +213,7 @@ def _lengthen_backlog(listening: socket_module.socket) -> None:
 
 
 async def _drop(connection: ServerConnection) -> None:
-    """The client is gone, or its request was not HTTP: the library has ended its side, and would trip over the answer,
-    with a traceback in the log for each who does that."""
+    """The client is gone. The library has ended its side, and would fail to answer, with a traceback in the log."""
     connection.transport.abort()
     await connection.wait_closed()
 
