@@ -20,6 +20,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, NegotiationError
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 
@@ -29,6 +30,7 @@ from ._heartbeat import Heartbeat, StallWatch
 from ._log import quieten
 from ._turns import Turns
 from ._unframer import Unframer
+from .errors import HandshakeRejected
 from .handshake import Handshake
 from .limits import Limits
 from .transport import Traffic
@@ -47,6 +49,8 @@ small messages it is ten thousand of them, which are dealt with in one go; with 
 the others waited for a third of a second.)"""
 MUCH = 4 * 1024
 """Bytes of a read that takes a place in the turn, see `Turns`. (64 requests that are small are half as much.)"""
+
+END_OF_REQUEST = b"\r\n\r\n"
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
@@ -72,6 +76,7 @@ class _Pushing(Connection):
     __slots__ = (
         "hard_cap",
         "heartbeat",
+        "is_opening",
         "missing",
         "plain",
         "pongs",
@@ -86,6 +91,8 @@ class _Pushing(Connection):
     unframer: Unframer
     heartbeat: Heartbeat
     stall_watch: StallWatch
+    is_opening: bool
+    """Whether this side still judges the opening handshake, so that only the request may be looked at."""
     plain: bool
     """Whether the library is between two messages, so that plain frames need not go through it."""
     written: int
@@ -99,7 +106,7 @@ class _Pushing(Connection):
     hard_cap: int
 
     def _set_up(self, limits: Limits, *, client: bool) -> None:
-        self.plain = False
+        self.plain = self.is_opening = False
         self.read = self.written = self.pongs = self.missing = 0
         self.hard_cap = limits.hard_cap
         self.heartbeat = Heartbeat(self, self.loop, limits)
@@ -152,7 +159,8 @@ class _Pushing(Connection):
                     self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
             super().process_event(event)
 
-    def _first_read(self, data: bytes) -> bytes:
+    def _take_request(self, data: bytes) -> bytes:
+        """The part of ``data`` that belongs to the request."""
         return data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -166,9 +174,11 @@ class _Pushing(Connection):
             transport.max_size = min(missing + READ, READ_OF_LARGE)
 
     def data_received(self, data: bytes) -> None:
+        if self.is_opening:
+            data = self._take_request(data)
+            if not data:
+                return
         self.wsrpc._read_started()
-        if not self.read:
-            data = self._first_read(data)
         size = len(data)
         self.read += size
         began = self.loop.time() if size >= MUCH else 0.0
@@ -266,9 +276,31 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
         super().__init__(*args, **kwargs)
         self._set_up(limits, client=True)
 
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        # With an exception of ours the library does not follow a redirect, which it does for InvalidStatus: version
+        # 16.0 with all headers, 17 with all but three.
+        try:
+            await super().handshake(*args, **kwargs)
+        except InvalidStatus as exc:
+            response = exc.response
+            said = {name.lower(): value for name, value in response.headers.raw_items()}
+            body = bytes(response.body or b"").decode(errors="replace")
+            raise HandshakeRejected(response.status_code, body, said) from None
+        except InvalidHandshake as exc:
+            raise without_subprotocol(exc) from None
+
+
+def without_subprotocol(exc: InvalidHandshake) -> InvalidHandshake:
+    """``exc``, or an error that does not quote the subprotocols of the answer: a server may send a token back."""
+    if isinstance(exc, NegotiationError) and "subprotocol" in str(exc):
+        return NegotiationError("the server chose a subprotocol that was not offered")
+    if isinstance(exc, InvalidHeader) and exc.name.lower() == "sec-websocket-protocol":
+        return NegotiationError("the server chose several subprotocols")
+    return exc
+
 
 class WebSocketServerConnection(_Pushing, ServerConnection):
-    __slots__ = ("_open_timeout", "_patience", "_turns", "asked")
+    __slots__ = ("_early", "_line_end", "_open_timeout", "_patience", "_turns", "asked")
 
     asked: Handshake
     """What the client wanted, and what it is to get."""
@@ -280,6 +312,10 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         self.health = health
         self._turns = turns
         self._set_up(limits, client=False)
+        self.is_opening = True
+        self._line_end = b""
+        self._early: bytes | None = None
+        """What came behind the request; None until its end."""
         self._open_timeout = limits.open_timeout
         self._patience: asyncio.TimerHandle | None = None
 
@@ -309,10 +345,40 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         if not self._turns.take(seconds) and self.wsrpc._hold_back():
             self._turns.wait(seconds, self.wsrpc._read_on)
 
-    def _first_read(self, data: bytes) -> bytes:
-        as_get = None if self.health is None else self.health.as_get(data)
-        self.is_head = as_get is not None
-        return data if as_get is None else as_get
+    def _take_request(self, data: bytes) -> bytes:
+        if self._early is not None:
+            self._keep(data)
+            return b""
+        if not self.read and self.health is not None:
+            as_get = self.health.as_get(data)
+            self.is_head = as_get is not None
+            data = data if as_get is None else as_get
+        before = self._line_end
+        end = (before + data).find(END_OF_REQUEST)
+        if end < 0:
+            self._line_end = (before + data)[1 - len(END_OF_REQUEST) :]
+            return data
+        size = end + len(END_OF_REQUEST) - len(before)
+        self._line_end = self._early = b""
+        if size < len(data):
+            self._keep(data[size:])
+        return data[:size]
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what came too early, and read nothing more, so that it is one read at most."""
+        assert self._early is not None
+        self._early += data
+        self.transport.pause_reading()
+
+    def opened(self) -> None:
+        """The opening handshake is over: look at what has come behind the request.
+
+        Reading goes on when the transport is started.
+        """
+        self.is_opening = False
+        early, self._early = self._early, None
+        if early:
+            self.data_received(early)
 
 
 # What the library calls these has changed between its versions, and is not documented. Where it is not found, all

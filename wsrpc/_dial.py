@@ -10,14 +10,13 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus, InvalidURI
+from websockets.exceptions import InvalidProxy
 from websockets.typing import Subprotocol
-from websockets.uri import WebSocketURI, parse_uri
 
 from ._connection import WebSocketClientConnection, library_options
+from ._dial_request import DialRequest, check_subprotocols, follow_redirects
 from ._url import BadURL, check_url
-from .errors import HandshakeRejected
-from .handshake import HEADER_VALUE
+from .handshake import check_header
 from .limits import Limits
 from .transport import Transport
 from .websocket import WebSocketTransport
@@ -41,57 +40,41 @@ async def dial(
 ) -> WebSocketTransport:
     """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
 
+    At most 10 redirects are followed, never from ``wss://`` to ``ws://``. ``headers``, the URL's user information (sent
+    as HTTP Basic authentication) and subprotocols that carry a token are sent only to the URL's own origin.
+
     ``compression`` offers permessage-deflate, which the server may take or leave.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101.
+        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
-        ValueError: for a URL that is none.
+        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
     """
-    parse_url(url, tls=ssl is not None)
     limits = limits or Limits()
     options = library_options(limits)
     options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
+    options["open_timeout"] = None  # `follow_redirects` has one for all attempts
     if compression:
         options["compression"] = "deflate"
     if ssl is not None:
         options["ssl"] = ssl
-    try:
-        connection = await connect(
-            url,
-            additional_headers=None if headers is None else dict(headers),
-            subprotocols=None if subprotocols is None else [Subprotocol(name) for name in subprotocols],
-            proxy=proxy or None,
-            **options,
-        )
-    except InvalidURI as exc:
-        # Not the URL that was given: what the server redirects to, a login page for instance. It has refused.
-        if isinstance(exc.__context__, InvalidStatus):
-            raise _rejected(exc.__context__) from exc
-        raise
-    except InvalidStatus as exc:
-        raise _rejected(exc) from exc
-    assert isinstance(connection, WebSocketClientConnection)
-    return connection.wsrpc
 
+    async def attempt(request: DialRequest) -> WebSocketTransport:
+        try:
+            connection = await connect(
+                request.url,
+                additional_headers=request.headers,
+                subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
+                proxy=proxy or None,
+                **options,
+            )
+        except InvalidProxy:  # of the environment; its text quotes the URL, which may have a password
+            raise BadURL("the environment's proxy is not a URL that can be dialed") from None
+        assert isinstance(connection, WebSocketClientConnection)
+        return connection.wsrpc
 
-def parse_url(url: str, *, tls: bool) -> WebSocketURI:
-    """The parts of a URL that may be dialed; ``tls`` as for `check_url`.
-
-    Raises:
-        BadURL: it may not.
-    """
-    check_url(url, tls=tls)
-    try:
-        return parse_uri(url)
-    except InvalidURI as exc:
-        raise BadURL(f"a URL names a host, got {url!r}") from exc
-
-
-def _rejected(exc: InvalidStatus) -> HandshakeRejected:
-    body = bytes(exc.response.body or b"").decode(errors="replace")
-    said = {name.lower(): value for name, value in exc.response.headers.raw_items()}
-    return HandshakeRejected(exc.response.status_code, body, said)
+    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
+    return await follow_redirects(request, attempt, limits.open_timeout)
 
 
 class Dial(Protocol):
@@ -132,9 +115,10 @@ class Dialer:
         if isinstance(url, str):
             check_url(url, tls=ssl is not None)
         elif not callable(url):
-            raise TypeError(f"a url is text, or a function that returns it, got {url!r}")
+            raise TypeError(f"a url is text, or a function that returns it, got {type(url).__name__}")
         if not callable(headers):
             _check_headers(headers)
+        check_subprotocols(subprotocols)
         self._options = (url, headers, auth)
         self._subprotocols = subprotocols
         self._ssl = ssl
@@ -151,10 +135,8 @@ class Dialer:
             if not isinstance(token, str):
                 raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
             headers["Authorization"] = f"Bearer {token}"
-        for name, value in headers.items():
-            # The library's error, if it has one, says the value, which then is in the log: a token most likely.
-            if not HEADER_VALUE.fullmatch(str(value)):
-                raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")
+        for name, value in headers.items():  # also for a `Dial` function that does not check
+            check_header(name, str(value))
         return await self._dial(
             url,
             limits=self._limits,

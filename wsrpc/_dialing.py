@@ -11,7 +11,8 @@ from typing import Protocol
 from ._backoff import Schedule
 from ._client_state import Input
 from ._dial import Dialer
-from .errors import ConnectFailed
+from ._scheduler import spawn_later
+from .errors import ConnectFailed, ConnectionLost
 from .transport import Transport
 
 __all__ = ["Dialing"]
@@ -30,7 +31,11 @@ class Owner(Protocol):
 
 
 class Dialing:
-    """At most one series of attempts at a time. ``timeout`` is for the first connection, all attempts, in seconds."""
+    """At most one series of attempts at a time.
+
+    ``timeout`` is for the first connection, in seconds: for all attempts, and for its `open` handlers. A connection
+    that ends before these are done counts as a failed attempt.
+    """
 
     def __init__(self, dialer: Dialer, schedule: Schedule, timeout: float | None, owner: Owner) -> None:
         self._dialer = dialer
@@ -40,16 +45,41 @@ class Dialing:
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._wake: Callable[[], object] = _nothing
-        self.first = True
-        """Whether it is for the first connection, not because one dropped."""
+        self.first = False
+        """Whether it is for the first connection, which has not been open yet."""
+        self.deadline: float | None = None
+        """When the time for that is over, by the event loop's clock."""
+        self._attempts = 0
+        self._last: Exception | None = None
+        """Since the last success: attempts that were made, and how the last one failed."""
 
     def begin(self, delay: float | None, context: contextvars.Context) -> None:
         """Dial at once for the first connection; or after ``delay`` seconds, because one dropped."""
-        self.first = delay is None
-        self._task = asyncio.get_running_loop().create_task(self._run(delay), context=context)
+        if delay is None:
+            self.first = True
+            self._attempts, self._last = 0, None
+            self.deadline = None if self._timeout is None else asyncio.get_running_loop().time() + self._timeout
+        self._task = spawn_later(self._run(delay), context)
+
+    def opened(self) -> None:
+        """There is a connection, and its `open` handlers are done."""
+        self.first, self.deadline = False, None
+        self._attempts, self._last = 0, None
+
+    def dropped(self, error: ConnectionLost) -> None:
+        """The connection that came of the last attempt has ended."""
+        self._last = error
+
+    def failure(self, doing: str = "no connection") -> ConnectFailed:
+        """What to raise when the time is over."""
+        late = TimeoutError(f"{doing} within connect_timeout={self._timeout} s")
+        failed = ConnectFailed(self._attempts, self._last or late)
+        failed.__cause__ = self._last or late
+        return failed
 
     def stop(self) -> set[asyncio.Task[None]]:
         """Stop it; returns the tasks that take another moment to end."""
+        self.first, self.deadline = False, None
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
@@ -59,6 +89,7 @@ class Dialing:
 
     def forget(self) -> None:
         """What was going on ended with its event loop."""
+        self.first, self.deadline = False, None
         self._task = None
         self._ending.clear()
 
@@ -75,32 +106,31 @@ class Dialing:
         self._owner._dialed(transport, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Transport, int]:
-        attempts = 0
-        last: Exception | None = None
-        limit = asyncio.timeout(self._timeout if delay is None else None)
+        limit = asyncio.timeout_at(self.deadline)
         try:
             async with limit:
                 while True:
                     if delay is not None:
                         await self._pause(delay)
                         self._owner._move(Input.AGAIN)
-                    attempts += 1
+                    self._attempts += 1
                     try:
-                        return await self._dialer(), attempts
+                        return await self._dialer(), self._attempts
                     except Exception as exc:
-                        last = exc
+                        self._last = exc
                         delay = self._schedule.failed(exc)
                         if delay is None and not self._schedule.stopped:
                             raise
-                    if delay is None:
-                        raise ConnectFailed(attempts, last) from last
+                        if delay is None:
+                            raise ConnectFailed(self._attempts, exc) from exc
+                        what = f"could not connect: {type(exc).__name__}: {exc}"
                     self._owner._move(Input.FAILED)
-                    self._owner._failed(f"could not connect: {type(last).__name__}: {last}", delay)
-        except TimeoutError as exc:
+                    self._owner._failed(what, delay)
+        except TimeoutError:
             if not limit.expired():
                 raise  # of an attempt, after which there is to be no other
-            late = TimeoutError(f"no connection within connect_timeout={self._timeout} s")
-            raise ConnectFailed(attempts, last or late) from last or exc
+            failure = self.failure()
+            raise failure from failure.__cause__
 
     async def _pause(self, seconds: float) -> None:
         alarm = asyncio.Event()

@@ -162,6 +162,7 @@ async def listen(
         assert isinstance(connection, WebSocketServerConnection)
         opening.pop(connection, None)
         connection.wsrpc.info = connection.asked.connection_info(connection)
+        connection.opened()
         await accept(connection.wsrpc, connection.asked)
         del connection.asked  # the peer has what it needs of it
         connection.response = None  # nobody asks what was answered, and a kilobyte for each connection is much
@@ -212,8 +213,7 @@ def _lengthen_backlog(listening: socket_module.socket) -> None:
 
 
 async def _drop(connection: ServerConnection) -> None:
-    """What came after the request was neither frames nor else to be waited for, or the client is gone: the library has
-    ended its side, and would trip over the answer, with a traceback in the log for each who does that."""
+    """The client is gone. The library has ended its side, and would fail to answer, with a traceback in the log."""
     connection.transport.abort()
     await connection.wait_closed()
 

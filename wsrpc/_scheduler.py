@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer"]
+__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer", "spawn_later"]
 
 EAGER = sys.version_info >= (3, 12)
 """Whether a coroutine's first step can run at once, inside its own task."""
+
+
+def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
+    """Make a task whose first step comes in the next turn.
+
+    For tasks that their maker has to know before they run: with `asyncio.eager_task_factory` the loop's own
+    `create_task` takes the first step at once.
+    """
+    return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)
 
 
 class Timer(Protocol):

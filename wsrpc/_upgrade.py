@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from websockets.asyncio.connection import Connection
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
 from websockets.extensions.permessage_deflate import (
     enable_client_permessage_deflate,
     enable_server_permessage_deflate,
@@ -22,9 +23,10 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
-from ._connection import LIBRARY_LOGGER, _Pushing
-from ._dial import parse_url
+from ._connection import LIBRARY_LOGGER, _Pushing, without_subprotocol
+from ._dial_request import DialRequest
 from ._headers import JoinedHeaders, address
 from .handshake import Handshake
 from .limits import Limits
@@ -32,9 +34,6 @@ from .transport import ConnectionInfo
 from .websocket import WebSocketTransport
 
 __all__ = ["ClientUpgrade", "ServerUpgrade"]
-
-NOT_THEIRS = ("host", "authorization")
-"""Headers that an HTTP client makes of the URL by itself."""
 
 
 class _Framing(Protocol):
@@ -105,38 +104,25 @@ class ServerUpgrade:
 class ClientUpgrade:
     """The request that asks for a WebSocket, and the transport that comes of the answer.
 
-    Send a GET to ``url`` with ``headers``. If the answer's status is 101, `take_over` the connection. ``tls`` says that
-    there are settings for it, which a ``ws://`` URL has no use for.
-
-    Raises:
-        ValueError: for a URL that is none.
+    Send a GET to the URL of ``request`` with ``headers``, and follow no redirect. If the answer's status is 101,
+    `take_over` the connection.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        limits: Limits | None = None,
-        headers: Mapping[str, str] | None = None,
-        subprotocols: Sequence[str] | None = None,
-        compression: bool = False,
-        tls: bool = False,
-    ) -> None:
+    def __init__(self, request: DialRequest, *, limits: Limits | None = None, compression: bool = False) -> None:
         self._limits = limits or Limits()
         self._protocol = _Client(
-            parse_url(url, tls=tls),
+            parse_uri(request.url),
             state=OPEN,
             extensions=enable_client_permessage_deflate(None) if compression else None,
-            subprotocols=None if subprotocols is None else [Subprotocol(name) for name in subprotocols],
+            subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
             max_size=self._limits.message,
             logger=LIBRARY_LOGGER,
         )
-        request = self._protocol.connect()
-        given = headers or {}
-        theirs = {*NOT_THEIRS, *(name.lower() for name in given)}
-        kept = {name: value for name, value in request.headers.raw_items() if name.lower() not in theirs}
-        self.headers: Mapping[str, str] = {**kept, **given}
-        self._request = Request(request.path, Headers(self.headers))
+        opening = self._protocol.connect()
+        theirs = {"host", *map(str.lower, request.headers)}  # an HTTP client makes Host of the URL by itself
+        kept = {name: value for name, value in opening.headers.raw_items() if name.lower() not in theirs}
+        self.headers: Mapping[str, str] = {**kept, **request.headers}
+        self._request = Request(opening.path, Headers(self.headers))
 
     def take_over(
         self, transport: asyncio.Transport, headers: Mapping[str, str], early: bytes = b""
@@ -147,7 +133,10 @@ class ClientUpgrade:
             websockets.exceptions.InvalidHandshake: the answer is no WebSocket server's; ``transport`` was left alone.
         """
         response = Response(101, "Switching Protocols", Headers(headers))
-        self._protocol.process_response(response)
+        try:
+            self._protocol.process_response(response)
+        except InvalidHandshake as exc:
+            raise without_subprotocol(exc) from None
         connection = TakenOver(self._protocol, self._limits, None, client=True)
         connection.request, connection.response = self._request, response
         asked = Handshake(

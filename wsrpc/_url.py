@@ -1,21 +1,75 @@
-"""What a client can dial."""
+"""URLs that a client can dial, and proxies that it can dial through."""
 
 from __future__ import annotations
 
-__all__ = ["BadURL", "check_url"]
+import re
+from urllib.parse import urlsplit
+
+__all__ = ["BadURL", "check_proxy", "check_url", "shown_url"]
+
+PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
+
+UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
+"""Characters that would end the request line, or add another header."""
+
+LONGEST_SHOWN = 200
 
 
 class BadURL(ValueError):
     """A URL to which no attempt can succeed."""
 
 
+def shown_url(url: object) -> str:
+    """``url`` for an error or a log: without what may be a secret, the user information and the query."""
+    if not isinstance(url, str):
+        return type(url).__name__
+    scheme, separator, _ = url.partition("://")
+    if "@" in url:  # A password may have any character, so what is left of the rest is not certain to be harmless.
+        return repr(f"{scheme[:10]}://…") if separator else repr("…")
+    text = re.split(r"[?#]", url, maxsplit=1)
+    kept = text[0][:LONGEST_SHOWN]
+    return repr(kept if kept == url else f"{kept}…")
+
+
 def check_url(url: object, *, tls: bool) -> None:
     """Refuse at once what cannot be dialed; ``tls`` says that there is a TLS context.
 
     Raises:
-        ValueError: says what a URL looks like.
+        BadURL: says what a URL looks like.
     """
     if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
-        raise BadURL(f"a URL begins with ws:// or wss:// and names a host, got {url!r}")
+        raise BadURL(f"a URL begins with ws:// or wss:// and names a host, got {shown_url(url)}")
+    if UNSENDABLE.search(url):
+        raise BadURL(f"a URL has no spaces or control characters: percent-encode them, in {shown_url(url)}")
+    _check_parts(url, "a URL")
+    if urlsplit(url).fragment:
+        raise BadURL(f"the URL of a WebSocket has no #fragment: remove it, from {shown_url(url)}")
     if tls and url.startswith("ws://"):
-        raise BadURL(f"ssl= goes with a wss:// URL, got {url!r}")
+        raise BadURL(f"ssl= goes with a wss:// URL, got {shown_url(url)}")
+
+
+def check_proxy(proxy: object) -> None:
+    """Refuse what is not a proxy's URL, True or None.
+
+    Raises:
+        BadURL: says what a proxy looks like.
+    """
+    if proxy is None or isinstance(proxy, bool):
+        return
+    if not isinstance(proxy, str) or proxy.partition("://")[0].lower() not in PROXY_SCHEMES or "://" not in proxy:
+        schemes = ", ".join(sorted(PROXY_SCHEMES))
+        raise BadURL(f"proxy= is a URL whose scheme is one of {schemes}; or True, or None; got {shown_url(proxy)}")
+    _check_parts(proxy, "a proxy's URL")
+
+
+def _check_parts(url: str, what: str) -> None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is not a number from 0 to 65535
+        host = parts.hostname
+        if host is not None:
+            host.encode("ascii" if host.isascii() else "idna")
+    except ValueError:  # without its text, which quotes the URL
+        raise BadURL(f"{what} has a valid host and port, got {shown_url(url)}") from None
+    if not host:
+        raise BadURL(f"{what} names a host, got {shown_url(url)}")

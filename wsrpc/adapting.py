@@ -9,21 +9,26 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 - `Framer` builds data frames, for libraries that write each message by itself and give access to the connection.
 - `ServerUpgrade` and `ClientUpgrade` make the default transport of a connection that an HTTP library has opened. That
   is the least work and the most that an adapter can offer, where the library gives its asyncio transport away.
+- `DialRequest` checks what a dialing function is given, and has the rule for redirects: what is sent to which origin.
+  `follow_redirects` applies it. The library's own redirects have to be off.
 - `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
-- `check_close` refuses a code or a reason that may not be sent.
+- `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL.
 """
 
 from __future__ import annotations
 
 from ._close import check_close
+from ._dial_request import DialRequest, follow_redirects
 from ._frames import Framer
 from ._headers import address, joined_headers
 from ._heartbeat import Heartbeat, StallWatch
 from ._ports import Port
 from ._upgrade import ClientUpgrade, ServerUpgrade
+from ._url import check_proxy
 
 __all__ = [
     "ClientUpgrade",
+    "DialRequest",
     "Framer",
     "Heartbeat",
     "Port",
@@ -31,5 +36,7 @@ __all__ = [
     "StallWatch",
     "address",
     "check_close",
+    "check_proxy",
+    "follow_redirects",
     "joined_headers",
 ]

@@ -26,7 +26,7 @@ from ._news import News
 from ._raw_caller import RawCaller
 from ._registry import Registry
 from ._returns import ReconnectInfo, Returns
-from ._scheduler import LoopScheduler
+from ._scheduler import LoopScheduler, Timer, spawn_later
 from ._sendable import check_thread
 from ._session import Session
 from ._settings import make_settings
@@ -65,7 +65,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
             connection is tried as ever.
         offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
             `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
-        connect_timeout: seconds for the first connection, all attempts; None tries for ever.
+        connect_timeout: seconds that `connect` takes at most, for all attempts and for the `open` handlers; None for no
+            limit.
         transport: a connection to begin with, instead of a URL.
         codec: the encoding; the default is JSON with ``enc_hook``.
         dec_hook, enc_hook: msgspec's hooks for types that it does not know.
@@ -145,6 +146,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 dial=dial,
             )
             self._dialing = Dialing(dialer, self._schedule, connect_timeout, self)
+        self._connect_timeout = connect_timeout
+        self._patience: Timer | None = None
+        """Ends a first connection whose `open` handlers take longer than ``connect_timeout``."""
         self._reconnects = reconnect is not None
         self._transport = transport
         self._watch = WakeWatch(self._scheduler, self._woke)
@@ -220,10 +224,12 @@ class Client(Registrar, RawRegistrar, RawCaller):
     async def connect(self) -> None:
         """Dial, and return when the connection is open and the `open` handlers are done.
 
-        Attempts that fail are repeated until ``connect_timeout``. Cancelling stops dialing, unless somebody else waits.
+        Attempts that fail are repeated until ``connect_timeout``, and so are those whose connection ends before the
+        `open` handlers are done. Cancelling stops dialing, unless somebody else waits. A client that is on its way back
+        after a drop goes on dialing, whether this is cancelled or takes too long.
 
         Raises:
-            ConnectFailed: no attempt succeeded in time, or ``Reconnect(stop=)`` says that it is enough.
+            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough.
             HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is none, in a way that
                 another attempt would not change.
             ConnectionLost: `close` was called meanwhile; or the connection ended while its `open` handlers ran, and is
@@ -240,8 +246,15 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._begin(Input.CONNECT)
             self._dialing.begin(None, self._context.copy())
         orders = self._orders
+        limit = asyncio.timeout(None if self._dialing.first else self._connect_timeout)
         try:
-            await self.wait_connected()
+            async with limit:
+                await self.wait_connected()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            failure = self._dialing.failure()
+            raise failure from failure.__cause__
         except asyncio.CancelledError:
             alone = self._news.listeners == 0 and orders == self._orders and self._dialing.first
             if alone and self._state in ("connecting", "waiting"):
@@ -308,8 +321,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
             session = self._peer._binding.begin_close(code, reason)
             self._news.tell(self._news.failure or ConnectionLost(code, reason or "the client was closed", "not_sent"))
-            closing = self._close(self._orders, dials, session, code, reason)
-            self._closing = asyncio.get_running_loop().create_task(closing)
+            self._closing = spawn_later(self._close(self._orders, dials, session, code, reason))
             self._returns.again = False
         await asyncio.shield(self._closing)
 
@@ -333,6 +345,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     def _move(self, happened: Input) -> None:
         self._state = after(self._state, happened)
+        if self._patience is not None and self._state != "opening":
+            self._patience.cancel()
+            self._patience = None
         if self._state in ("idle", "closed"):
             self._watch.stop()
 
@@ -385,6 +400,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     def _opened(self) -> None:
         self._move(Input.OPENED)
+        if self._dialing is not None:
+            self._dialing.opened()
         self._news.tell(None)
         # Here, because whoever brought the connection may have stopped waiting for it.
         self._returns.opened(self._peer._reporter.call)
@@ -418,6 +435,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             return False
         if self._asleep:
             delay = 0.0
+        dialing.dropped(lost)
         self._move(Input.DROPPED)
         self._failed(f"the connection ended ({lost.code} {lost.reason})", delay)
         dialing.begin(delay, self._context.copy())
@@ -450,11 +468,22 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     def _dialed(self, transport: Transport, attempts: int) -> None:
         self._move(Input.DIALED)
+        if self._dialing is not None and self._dialing.deadline is not None:
+            self._patience = self._scheduler.call_at(self._dialing.deadline, self._overdue)
         with suppress(ConnectionLost):  # a `close` handler of the one before has bound another meanwhile, or closed
             self._take(self._peer._binding.session_for(transport), attempts)
 
+    def _overdue(self) -> None:
+        """The time for the first connection is over, while its `open` handlers run."""
+        assert self._dialing is not None
+        self._stopped(self._dialing.failure("the `open` handlers have not finished"))
+
     def _stopped(self, failure: Exception) -> None:
+        opening = self._peer.transport if self._state == "opening" else None
         self._give_up(failure)
+        if opening is not None:
+            self._peer._binding.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
+            self._peer._reporter.spawn(opening.close(CloseCode.GOING_AWAY))
         if self._peer.transport is None:  # or one is closing, which ends as it was told to
             self._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
         self._out.kept.discard(self._out.ending)

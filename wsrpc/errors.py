@@ -139,9 +139,15 @@ class HandshakeRejected(WsrpcError, ConnectionError):
         self.status = status
         self.body = body
         self.headers: Mapping[str, str] = headers or {}
+        self._reason = ""
+
+    def _not_followed(self, reason: str) -> Self:
+        """This one again, as a redirect that is not followed for ``reason``."""
+        self._reason = f", a redirect that is not followed: {reason}"
+        return self
 
     def __str__(self) -> str:
-        text = f"the server refused the connection with HTTP {self.status}"
+        text = f"the server refused the connection with HTTP {self.status}{self._reason}"
         return f"{text}: {self.body.strip()[:200]}" if self.body.strip() else text
 
 

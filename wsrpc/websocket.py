@@ -146,9 +146,8 @@ class WebSocketTransport:
         check_close(code, reason)
         if self._closing is None:
             self._heartbeat.stop()  # from here on `close_timeout` bounds everything
-            if not self._receiving:
-                self._receiving = True
-                self._resume_reading()  # for the other side's Close frame
+            self._receiving = True
+            self._resume_reading()  # for the other side's Close frame; paused also where nobody has called `start`
             self._closing = self._loop.create_task(self._close(code, reason))
         await asyncio.shield(self._closing)
 

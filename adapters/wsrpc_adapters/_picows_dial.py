@@ -15,7 +15,6 @@ import picows
 from picows import (
     WSHandshakeError,
     WSInvalidStatusError,
-    WSInvalidURL,
     WSParsedURL,
     WSTransport,
     WSUpgradeRequest,
@@ -24,7 +23,7 @@ from picows import (
 from python_socks import ProxyError
 
 from wsrpc import Handshake, HandshakeRejected, Limits
-from wsrpc.adapting import address, joined_headers
+from wsrpc.adapting import DialRequest, address, check_proxy, follow_redirects, joined_headers
 
 from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
@@ -47,16 +46,28 @@ async def dial(
 ) -> PicowsTransport:
     """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
 
-    ``compression`` changes nothing: picows has none to offer.
+    ``compression`` changes nothing: picows has none to offer. Redirects are followed as by `wsrpc.dial`.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101.
+        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError: nobody answered, or not as a WebSocket server.
-        ValueError: for a URL that is none.
+        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
-    offered = list(subprotocols or ())
-    given = dict(headers or {})
+
+    async def attempt(request: DialRequest) -> PicowsTransport:
+        through = _proxy_for(request.url) if proxy is True else proxy or None
+        return await _dial(request, limits, ssl, through)
+
+    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
+    return await follow_redirects(request, attempt, limits.open_timeout)
+
+
+async def _dial(
+    request: DialRequest, limits: Limits, ssl: ssl_module.SSLContext | None, proxy: str | None
+) -> PicowsTransport:
+    offered = list(request.subprotocols)
+    given = dict(request.headers)
     if offered:
         given["Sec-WebSocket-Protocol"] = ", ".join(offered)
     library: Any = picows  # its annotations leave some things open
@@ -72,29 +83,27 @@ async def dial(
         return PicowsTransport(limits, client=True)
 
     try:
-        async with asyncio.timeout(limits.open_timeout):
-            ws, transport = await library.ws_connect(
-                listener,
-                url,
-                ssl_context=ssl,
-                websocket_handshake_timeout=None,
-                logger_name=LOG,
-                enable_auto_pong=False,
-                max_frame_size=limits.message,
-                extra_headers=given,
-                proxy=_proxy_for(url) if proxy is True else proxy or None,
-                read_buffer_init_size=READ_BUFFER,
-                socket_factory=connect,
-            )
+        ws, transport = await library.ws_connect(
+            listener,
+            request.url,
+            ssl_context=ssl,
+            websocket_handshake_timeout=None,
+            logger_name=LOG,
+            enable_auto_pong=False,
+            max_frame_size=limits.message,
+            max_redirects=0,
+            extra_headers=given,
+            proxy=proxy,
+            read_buffer_init_size=READ_BUFFER,
+            socket_factory=connect,
+        )
         if transport is None:
             raise ConnectionError("the connection was closed during the opening handshake")
         assert isinstance(transport, PicowsTransport)
         transport.info = _describe(ws, offered)
         return transport
-    except WSInvalidURL as exc:
-        raise ValueError(str(exc)) from exc
     except WSInvalidStatusError as exc:
-        raise _rejected(exc) from exc
+        raise _rejected(exc) from None
     except (WSHandshakeError, ProxyError) as exc:
         raise ConnectionError(str(exc)) from exc
     except BaseException:
@@ -135,7 +144,7 @@ def _describe(ws: WSTransport, offered: list[str]) -> Any:
     chosen = ws.response.headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen not in offered:
         tcp.abort()
-        raise ConnectionError(f"the server chose the subprotocol {chosen!r}, which was not offered")
+        raise ConnectionError("the server chose a subprotocol that was not offered")  # it may be a token, sent back
     handshake.subprotocol = chosen
     return handshake.connection_info(ws)
 
@@ -153,4 +162,6 @@ def _proxy_for(url: str) -> str | None:
         return None
     proxies = getproxies()
     schemes = ("wss", "socks", "https") if parts.scheme == "wss" else ("ws", "socks", "https", "http")
-    return next((proxies[scheme] for scheme in schemes if proxies.get(scheme)), None)
+    proxy = next((proxies[scheme] for scheme in schemes if proxies.get(scheme)), None)
+    check_proxy(proxy)
+    return proxy

@@ -12,9 +12,19 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server, WebSocketTransport
-from wsrpc.adapting import ClientUpgrade, ServerUpgrade, address, joined_headers
+from wsrpc.adapting import (
+    ClientUpgrade,
+    DialRequest,
+    ServerUpgrade,
+    address,
+    check_proxy,
+    follow_redirects,
+    joined_headers,
+)
 
 try:
     import aiohttp
@@ -49,12 +59,15 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     """
     handshake = handshake_of(request, limits=server.limits, compression=server.compression)
     handshake.state.update(state or {})
+    early = _hold_early(request)
     try:
         await server.handshake(handshake)
     except HandshakeRejected as exc:
         headers = {"Content-Type": "text/plain; charset=utf-8", **exc.headers}
-        return web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
-    transport, response = await take_over(request, handshake)
+        refusal = web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
+        refusal.force_close()  # aiohttp would take what was sent behind the request for another one
+        return refusal
+    transport, response = await _take_over(request, handshake, early)
     if transport is None:
         return response
     try:
@@ -87,6 +100,12 @@ async def take_over(
     The handler has to last as long as the connection; ``lost`` is called at the end of that. There is no transport if
     the request was none for a WebSocket, which the response says, or its client is gone.
     """
+    return await _take_over(request, handshake, _hold_early(request), lost)
+
+
+async def _take_over(
+    request: web.Request, handshake: Handshake, early: _Early, lost: Callable[[], None] | None = None
+) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     if request.method != "GET" or request.version < aiohttp.HttpVersion11:
         return None, web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
     upgrade = ServerUpgrade(handshake)
@@ -102,8 +121,7 @@ async def take_over(
     connection = request.transport
     if connection is None:  # gone meanwhile
         return None, response
-    protocol, early = request.protocol, _Early()
-    protocol.set_parser(early)  # type: ignore[arg-type]
+    protocol = request.protocol
 
     def ended(exc: Exception | None) -> None:
         protocol.connection_lost(exc)
@@ -129,25 +147,45 @@ async def dial(
     ``session`` has cookies, a connector or traces of one's own: ``dial=partial(dial, session=session)``. It may be
     closed as soon as the connection is open. Without it ``proxy=True`` looks at the environment.
 
+    Redirects are followed as by `wsrpc.dial`. With ``session`` they are followed only within the URL's own origin,
+    because aiohttp would send the session's own headers and cookies to the other one.
+
     Raises:
-        HandshakeRejected: the server answered with another status than 101.
+        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
-        ValueError: for a URL that is none.
+        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
-    upgrade = ClientUpgrade(
+
+    async def attempt(request: DialRequest) -> WebSocketTransport:
+        upgrade = ClientUpgrade(request, limits=limits, compression=compression)
+        if session is not None:
+            return await _dial(session, request.url, upgrade, ssl, proxy)
+        # Not `trust_env=True`: besides the proxy aiohttp would look up ~/.netrc, and send what it finds by the host's
+        # name alone, whatever the port, or refuse to dial because `auth=` was given, too.
+        through = _environment_proxy(request.url) if proxy is True else proxy
+        async with aiohttp.ClientSession() as own:
+            return await _dial(own, request.url, upgrade, ssl, through)
+
+    request = DialRequest(
         url,
-        limits=limits,
         headers=headers,
         subprotocols=subprotocols,
-        compression=compression,
+        proxy=proxy,
         tls=ssl is not None,
+        may_leave_origin=session is None,
     )
-    async with asyncio.timeout(limits.open_timeout):
-        if session is not None:
-            return await _dial(session, url, upgrade, ssl, proxy)
-        async with aiohttp.ClientSession(trust_env=proxy is True) as own:
-            return await _dial(own, url, upgrade, ssl, proxy)
+    return await follow_redirects(request, attempt, limits.open_timeout)
+
+
+def _environment_proxy(url: str) -> str | None:
+    """The proxy that the environment names for ``url``, by the rules of aiohttp."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    proxy = getproxies().get(parts.scheme)
+    check_proxy(proxy)
+    return proxy
 
 
 async def _dial(
@@ -165,13 +203,19 @@ async def _dial(
             proxy=proxy if isinstance(proxy, str) else None,
             timeout=aiohttp.ClientTimeout(),  # what bounds all of this is `open_timeout`
             raise_for_status=False,
+            allow_redirects=False,
         )
+    # Without aiohttp's exceptions as causes: they quote the URL with its query, and the proxy with its password.
+    except aiohttp.InvalidURL:
+        raise ValueError("aiohttp cannot parse the URL, or that of the proxy") from None
     except aiohttp.ClientConnectorCertificateError as exc:
-        raise exc.certificate_error from exc
-    except (aiohttp.InvalidURL, OSError):
-        raise
-    except aiohttp.ClientError as exc:
-        raise ConnectionError(f"no answer to the opening handshake: {exc}") from exc
+        raise exc.certificate_error from None
+    except aiohttp.ClientConnectorError as exc:
+        raise exc.os_error from None
+    except aiohttp.ClientResponseError as exc:
+        raise ConnectionError(f"no answer to the opening handshake: HTTP {exc.status}, {exc.message}") from None
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as exc:
+        raise ConnectionError(f"no answer to the opening handshake: {exc}") from None
     with closing(response):
         said = joined_headers(response.headers)
         connection = response.connection
@@ -181,7 +225,7 @@ async def _dial(
         protocol, line = connection.protocol, connection.transport
         if protocol is None or line is None:
             raise ConnectionError("the connection ended with the opening handshake")
-        early = _Early()
+        early = _Early(line)
         protocol.set_parser(early, early)
         transport = upgrade.take_over(line, said, bytes(early.data))
         protocol.connection_lost(None)  # for aiohttp it is over; else it would close what is not its own any more
@@ -189,17 +233,31 @@ async def _dial(
 
 
 class _Early:
-    """Takes what aiohttp has read of the connection beyond the opening handshake, as its own parser would."""
+    """Takes what aiohttp reads of the connection beyond the opening handshake, as its own parser would.
 
-    def __init__(self) -> None:
+    Nothing more is read after the first piece, until the transport that takes the connection over is started. (aiohttp
+    3.11 would keep whatever comes.)
+    """
+
+    def __init__(self, line: asyncio.BaseTransport | None) -> None:
         self.data = bytearray()
+        self._line: Any = line
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         self.data += data
+        if self._line is not None:
+            self._line.pause_reading()
         return False, b""
 
     def feed_eof(self) -> None:
         """Told to whoever has taken over."""
+
+
+def _hold_early(request: web.Request) -> _Early:
+    """Keep aiohttp from looking at what comes behind ``request``."""
+    early = _Early(request.transport)
+    request.protocol.set_parser(early)  # type: ignore[arg-type]
+    return early
 
 
 def _address_of(request: web.Request, name: str) -> tuple[str, int] | None:

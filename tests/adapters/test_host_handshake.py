@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import socket
 
 import pytest
 from hosts import Host
-from raw_websocket import CLOSE, TEXT, ask, build_frame, handshake
+from raw_websocket import BINARY, CLOSE, PING, TEXT, ask, build_frame, handshake
 from served import LIMITS, echo_server, hosts, keeps_working, port_of, raw
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer, dial
@@ -89,6 +91,121 @@ async def test_what_arrives_while_on_handshake_waits_is_kept(host: Host) -> None
 
         group.create_task(impatient())
         await asked.wait()
+        go.set()
+
+
+@hosts
+async def test_limits_of_a_connection_hold_for_what_came_before_the_answer(host: Host) -> None:
+    server = Server(limits=LIMITS)
+    ran: list[int] = []
+    server.on("size", lambda text: ran.append(len(text)))
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        given.limits = given.limits.replace(message=4096)
+
+    frame = build_frame(TEXT, b'{"i":1,"a":["size","%s"]}' % (b"x" * 50_000), masked=True)
+    async with host.serving(server) as url:
+        async with raw(url, early=b"" if cannot(host, "early") else frame) as peer:
+            if cannot(host, "early"):
+                await peer.send(frame)
+            assert (await peer.next_frame()).code == 1009
+        assert ran == []
+
+
+@hosts
+@pytest.mark.parametrize("together", [True, False])
+async def test_nothing_is_said_before_the_answer(host: Host, together: bool) -> None:
+    """A pong has what its ping had: an attacker's bytes, where a proxy reads the answer to the handshake."""
+    server = Server(limits=LIMITS)
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    def refuse(given: Handshake) -> None:
+        given.reject(401, "no")
+
+    @server.on_handshake
+    async def gate(given: Handshake) -> None:
+        asked.set()
+        await go.wait()
+        refuse(given)
+
+    if cannot(host, "async handshake"):
+        server.on_handshake(refuse)
+        asked.set()
+    ping = build_frame(PING, b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", masked=True)
+    async with host.serving(server) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+        try:
+            request = handshake("/ws")
+            writer.write(request + ping if together else request)
+            if not (together and "400" in host.cannot.get("early", "")):
+                await asked.wait()
+            if not together:
+                writer.write(ping)
+            go.set()
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 40") and b"200 OK" not in answer
+            if not cannot(host, "early"):
+                assert b"200 OK" not in await reader.read()
+        except (asyncio.IncompleteReadError, OSError) as exc:  # uvicorn drops the connection
+            if not cannot(host, "early") or getattr(exc, "partial", b""):
+                raise
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+@hosts
+async def test_a_request_may_end_anywhere_in_a_read(host: Host) -> None:
+    if cannot(host, "early"):
+        return  # `test_what_comes_together_with_the_handshake` shows what it does instead
+    frame = build_frame(TEXT, b'{"i":1,"a":["echo","x"]}', masked=True)
+    async with host.serving(echo_server()) as url:
+        request = handshake("/ws")
+        for end in range(len(request) - 5, len(request) + 4):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            whole = request + frame
+            writer.write(whole[:end])
+            for _ in range(5):
+                await asyncio.sleep(0)
+            writer.write(whole[end:])
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            assert await reader.readuntil(b"}") == build_frame(TEXT, b'{"i":1,"d":"x"}', masked=False)
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+@hosts
+async def test_what_comes_before_the_answer_is_bounded(host: Host) -> None:
+    server = Server(limits=LIMITS)
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    @server.on_handshake
+    async def gate(given: Handshake) -> None:
+        asked.set()
+        await go.wait()
+        given.reject(401, "no")
+
+    if cannot(host, "async handshake") or cannot(host, "early"):
+        return  # there is no time between the two, or the library drops it
+    piece = build_frame(BINARY, bytes(1 << 16), masked=True)
+    async with host.serving(server) as url:
+        with socket.create_connection(("127.0.0.1", port_of(url))) as sock:
+            sock.setblocking(False)
+            sock.send(handshake("/ws"))
+            await asked.wait()
+            sent = stuck = 0
+            while stuck < 200 and sent < 64 << 20:
+                try:
+                    sent += sock.send(piece)
+                    stuck = 0
+                except BlockingIOError:
+                    stuck += 1
+                    await asyncio.sleep(0)
+        assert sent < 64 << 20
         go.set()
 
 

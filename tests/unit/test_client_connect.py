@@ -12,9 +12,20 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from raw_websocket import raw_server
 
-from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server
+from wsrpc import (
+    Client,
+    CloseInfo,
+    ConnectFailed,
+    ConnectionLost,
+    HandshakeRejected,
+    Limits,
+    Peer,
+    Reconnect,
+    Server,
+)
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -445,4 +456,94 @@ async def test_a_certificate_for_another_name_is_fatal(caplog: pytest.LogCapture
         with pytest.raises(ssl.SSLCertVerificationError):
             await client.connect()
         assert attempts_in(caplog) == []
+        await client.close()
+
+
+async def test_connect_timeout_bounds_a_server_that_closes_while_open_handlers_run() -> None:
+    closing = Server(limits=LIMITS)
+
+    @closing.on("open")
+    async def refuse(peer: Peer) -> None:
+        await peer.close(4401, "who are you?")
+
+    async with closing.listen() as listener:
+        client = Client(listener.url, reconnect=AT_ONCE, connect_timeout=0.5, limits=LIMITS)
+
+        @client.on("open")
+        async def log_in(peer: Peer) -> None:
+            await peer.request("log in")
+
+        endings: list[CloseInfo] = []
+        client.on("close", lambda peer, info: endings.append(info))
+        async with asyncio.timeout(8):
+            with pytest.raises(ConnectFailed) as caught:
+                await client.connect()
+        assert isinstance(caught.value.last_error, ConnectionLost) and caught.value.last_error.code == 4401
+        assert caught.value.__cause__ is caught.value.last_error
+        assert caught.value.attempts >= len(endings) > 0
+        assert client.state == "closed"
+        await client.close()
+
+
+async def test_connect_timeout_bounds_open_handlers() -> None:
+    listening = server()
+    ended: asyncio.Queue[CloseInfo] = asyncio.Queue()
+    listening.on("close", lambda peer, info: ended.put_nowait(info))
+    async with listening.listen() as listener:
+        client = Client(listener.url, connect_timeout=0.5, limits=LIMITS.replace(open_handlers=3600.0))
+        cancelled: list[bool] = []
+        errors: list[Exception] = []
+        client.on("error", lambda peer, error: errors.append(error))
+
+        @client.on("open")
+        async def log_in(peer: Peer) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.append(True)
+
+        waits = asyncio.create_task(client.request("x"))
+        async with asyncio.timeout(8):
+            with pytest.raises(ConnectFailed, match=r"1 attempt.*`open` handlers.*connect_timeout=0\.5 s"):
+                await client.connect()
+            assert client.state == "closed" and not client.connected
+            with pytest.raises(ConnectionLost) as lost:
+                await waits
+            assert lost.value.outcome == "not_sent"
+            assert (await ended.get()).code == 1001
+        assert (cancelled, errors) == ([True], [])
+        await client.close()
+
+
+async def test_connect_timeout_bounds_a_connect_on_the_way_back_which_goes_on() -> None:
+    async with raw_server() as raw:
+        client = Client(raw.url, reconnect=AT_ONCE, connect_timeout=0.5, limits=LIMITS)
+        connecting = asyncio.create_task(client.connect())
+        peer = await raw.accept()
+        await connecting
+        peer.drop()
+        await client.peer.wait_closed()
+        with pytest.raises(ConnectFailed) as caught:
+            await client.connect()
+        assert isinstance(caught.value.last_error, ConnectionLost)
+        assert client.state == "connecting"
+        peer = await raw.accept()
+        await client.wait_connected()
+        peer.drop()
+        await client.close()
+
+
+async def test_cancelling_connect_after_a_drop_in_the_open_handlers_stops_dialing() -> None:
+    async with raw_server() as raw:
+        client = Client(raw.url, reconnect=Reconnect(initial=3600.0, max=3600.0), limits=LIMITS)
+        client.on("open", asyncio.Event().wait)
+        connecting = asyncio.create_task(client.connect())
+        peer = await raw.accept()
+        await turns_until(lambda: client.state == "opening")
+        peer.drop()
+        await turns_until(lambda: client.state == "waiting")
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        assert client.state == "idle"
         await client.close()

@@ -1,0 +1,250 @@
+"""Redirects of the opening handshake: which are followed, and what is sent along, by every way to dial."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from dialings import DIALINGS, Dialing
+from raw_websocket import RawServer, accept_response, raw_server
+from served import LIMITS
+
+import wsrpc_adapters.aiohttp
+from wsrpc import Client, HandshakeRejected, Transport
+
+PEM = Path(__file__).parent / "localhost.pem"
+SECRET = "s3cr3t-of-mine"
+BASIC = b64encode(f"user:{SECRET}".encode()).decode()
+OPTIONS: dict[str, Any] = {
+    "headers": {"Cookie": f"session={SECRET}", "X-Api-Key": SECRET, "Proxy-Authorization": SECRET},
+    "auth": SECRET,
+    "subprotocols": [f"bearer.{SECRET}", "json", f"base64url.bearer.authorization.example.{SECRET}"],
+}
+
+dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
+
+
+async def connected_after(server: RawServer, dialing: Dialing, *servers: tuple[RawServer, str]) -> list[str]:
+    """Connect by way of redirects, each from the server before to ``(server, location)``; returns their requests."""
+    client = Client(server.url, dial=dialing.dial, limits=LIMITS, reconnect=None, **OPTIONS)
+    connecting = asyncio.create_task(client.connect())
+    heads: list[str] = []
+    asked = server
+    for following, location in servers:
+        heads.append((await asked.refuse("302 Found", "", f"Location: {location}")).decode())
+        asked = following
+    peer = await asked.accept("Sec-WebSocket-Protocol: json")
+    heads.append(peer.request.decode())
+    await connecting
+    peer.drop()
+    await client.close()
+    return heads
+
+
+@dialings
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+async def test_within_the_origin_everything_is_sent_again(dialing: Dialing, status: str) -> None:
+    async with raw_server() as server:
+        url = server.url.replace("//", f"//user:{SECRET}@") + "a?b=c"
+        dialed = asyncio.create_task(dialing.dial(url, limits=LIMITS, headers={"X-Name": "Ada"}, subprotocols=["json"]))
+        await server.refuse(status, "", "Location: d?e=f")
+        peer = await server.accept("Sec-WebSocket-Protocol: json")
+        transport = await dialed
+        lines = peer.request.decode().split("\r\n")
+        assert lines[0] == "GET /d?e=f HTTP/1.1"
+        assert {"X-Name: Ada", "Sec-WebSocket-Protocol: json", f"Authorization: Basic {BASIC}"} < set(lines)
+        assert f"Host: 127.0.0.1:{server.port}" in lines
+        assert (transport.info.path, transport.info.query) == ("/d", {"e": "f"})
+        transport.abort()
+
+
+@dialings
+async def test_nothing_of_the_user_s_goes_to_another_origin(dialing: Dialing, caplog: pytest.LogCaptureFixture) -> None:
+    async with raw_server() as server, raw_server() as other:
+        first, second = await connected_after(server, dialing, (other, f"{other.url}x"))
+        assert first.count(SECRET) == 6
+        assert SECRET not in second and "X-Api-Key" not in second
+        assert "Sec-WebSocket-Protocol: json\r\n" in second + "\r\n"
+        assert f"Host: 127.0.0.1:{other.port}\r\n" in second + "\r\n"
+    [line] = [record.getMessage() for record in caplog.records if "another origin" in record.getMessage()]
+    assert SECRET not in caplog.text and f"127.0.0.1:{other.port}/x" in line
+
+
+@dialings
+async def test_credentials_of_the_url_do_not_go_to_another_origin(dialing: Dialing) -> None:
+    async with raw_server() as server, raw_server() as other:
+        dialed = asyncio.create_task(dialing.dial(server.url.replace("//", f"//user:{SECRET}@"), limits=LIMITS))
+        assert BASIC in (await server.refuse("302 Found", "", f"Location: {other.url}")).decode()
+        peer = await other.accept()
+        (await dialed).abort()
+        assert "authorization" not in peer.request.decode().lower()
+
+
+@dialings
+async def test_a_redirect_that_comes_back_does_not_bring_the_credentials_back(dialing: Dialing) -> None:
+    async with raw_server() as server, raw_server() as other:
+        heads = await connected_after(server, dialing, (other, other.url), (server, f"{server.url}delete-all"))
+        assert SECRET in heads[0] and heads[2].startswith("GET /delete-all ")
+        assert SECRET not in heads[1] + heads[2]
+
+
+@dialings
+async def test_a_server_does_not_choose_our_credentials(dialing: Dialing) -> None:
+    async with raw_server() as server, raw_server() as other:
+        for target in (server, other):
+            dialed = asyncio.create_task(dialing.dial(server.url.replace("//", "//me:mine@"), limits=LIMITS))
+            await server.refuse("302 Found", "", f"Location: ws://you:yours@127.0.0.1:{target.port}/")
+            peer = await target.accept()
+            (await dialed).abort()
+            sent = [line for line in peer.request.decode().split("\r\n") if line.startswith("Authorization")]
+            mine = b64encode(b"me:mine").decode()
+            assert sent == ([f"Authorization: Basic {mine}"] if target is server else [])
+
+
+@dialings
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1:{port}/",
+        "https://portal.example/login",
+        "mailto:a@b",
+        "ws://127.0.0.1:99999/",
+        "ws://127.0.0.1:{port}\\@localhost/",
+        "ws://1ö.example/",
+        "ws://[::1",
+        "ws://ex%61mple/",
+    ],
+)
+async def test_what_is_not_followed_is_a_refusal(dialing: Dialing, location: str) -> None:
+    async with raw_server() as server:
+        dialed = asyncio.create_task(
+            dialing.dial(f"{server.url}?token={SECRET}", limits=LIMITS, headers={"Authorization": SECRET})
+        )
+        await server.refuse("302 Found", "", f"Location: {location.format(port=server.port)}")
+        with pytest.raises(HandshakeRejected, match=r"HTTP 302, a redirect that is not followed: it") as caught:
+            await dialed
+        assert caught.value.status == 302 and caught.value.headers["location"]
+        assert SECRET not in f"{caught.value} {caught.value!r}"
+
+
+@dialings
+async def test_a_redirect_without_location_is_a_refusal(dialing: Dialing) -> None:
+    async with raw_server() as server:
+        dialed = asyncio.create_task(dialing.dial(server.url, limits=LIMITS))
+        await server.refuse("302 Found", "where to?")
+        with pytest.raises(HandshakeRejected, match=r"HTTP 302: where to\?"):
+            await dialed
+
+
+@dialings
+async def test_ten_redirects_are_followed_and_no_more(dialing: Dialing) -> None:
+    async with raw_server() as server:
+        for enough in (10, 11):
+            dialed = asyncio.create_task(dialing.dial(server.url, limits=LIMITS))
+            for number in range(enough):
+                assert (
+                    f"GET /{number or ''} " in (await server.refuse("307 On", "", f"Location: /{number + 1}")).decode()
+                )
+            if enough == 10:
+                await server.accept()
+                (await dialed).abort()
+            else:
+                with pytest.raises(HandshakeRejected, match="more than 10"):
+                    await dialed
+
+
+@dialings
+async def test_all_redirects_together_have_open_timeout(dialing: Dialing) -> None:
+    async with raw_server() as server:
+        dialed = asyncio.create_task(dialing.dial(server.url, limits=LIMITS.replace(open_timeout=0.3)))
+
+        async def redirect() -> None:
+            with contextlib.suppress(OSError, EOFError):
+                while True:
+                    await server.refuse("307 On", "", "Location: /")
+                    await server.accept_tcp()  # and says nothing
+
+        redirecting = asyncio.create_task(redirect())
+        with pytest.raises(TimeoutError, match=r"open_timeout=0\.3 s"):
+            await dialed
+        redirecting.cancel()
+        await asyncio.wait([redirecting])
+
+
+@asynccontextmanager
+async def tls_server(answers: list[bytes]) -> AsyncGenerator[tuple[int, list[str]]]:
+    """A TLS server that gives one of ``answers`` to each request, where an empty one opens the connection.
+
+    Gives its port and the requests.
+    """
+    heads: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        heads.append(head.decode())
+        said = answers.pop(0)
+        writer.write(said or accept_response(head))
+        if not said:
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    server = await asyncio.start_server(answer, "localhost", 0, ssl=context, family=2)
+    async with server:
+        yield server.sockets[0].getsockname()[1], heads
+
+
+def redirect_to(location: str) -> bytes:
+    return f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+
+
+@dialings
+async def test_never_from_tls_to_clear_text(dialing: Dialing) -> None:
+    trusting = ssl.create_default_context(cafile=str(PEM))
+    async with raw_server() as plain:
+        for scheme in ("ws", "http"):
+            async with tls_server([redirect_to(f"{scheme}://localhost:{plain.port}/")]) as (port, _):
+                with pytest.raises(HandshakeRejected, match="not followed: it leads"):
+                    await dialing.dial(f"wss://localhost:{port}/", ssl=trusting, limits=LIMITS)
+        plain.sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            plain.sock.accept()
+
+
+@dialings
+async def test_over_tls_to_another_port(dialing: Dialing) -> None:
+    trusting = ssl.create_default_context(cafile=str(PEM))
+    async with tls_server([b""]) as (there, got):
+        async with tls_server([redirect_to(f"wss://localhost:{there}/"), redirect_to("/x"), b""]) as (port, own):
+            headers = {"Authorization": SECRET}
+            for _ in range(2):
+                transport: Transport = await dialing.dial(
+                    f"wss://localhost:{port}/", ssl=trusting, limits=LIMITS, headers=headers
+                )
+                transport.abort()
+            assert [SECRET in head for head in got] == [False]
+            assert [SECRET in head for head in own] == [True, True, True]
+
+
+async def test_a_session_of_aiohttp_stays_within_its_origin() -> None:
+    """aiohttp would send the session's own headers and cookies anywhere."""
+    async with raw_server() as server, raw_server() as other:
+        async with aiohttp.ClientSession(headers={"X-Api-Key": SECRET}, cookies={"who": SECRET}) as session:
+            dial = partial(wsrpc_adapters.aiohttp.dial, session=session)
+            dialed = asyncio.create_task(dial(server.url, limits=LIMITS))
+            await server.refuse("302 Found", "", "Location: /x")
+            await server.refuse("302 Found", "", f"Location: {other.url}")
+            with pytest.raises(HandshakeRejected, match="another origin"):
+                await dialed
