@@ -108,14 +108,15 @@ class Asker:
         )
 
     async def _send_to_a_place(self, message: Request, pending: Pending, bound: bool) -> None:
-        my_turn = False
+        places = self.out.places
+        turn = places.turn()
         pending.bound = bound
         try:
-            my_turn = await self.out.places.take(pending, lambda: len(self.out.encode(message)))
+            await places.take(pending, turn, lambda: len(self.out.encode(message)))
             if not pending.future.done():
                 await self.out.send_in_turn(message, pending, bound)
         finally:
-            self.out.places.leave(pending, my_turn)
+            places.leave(pending, turn)
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
         try:

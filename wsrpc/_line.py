@@ -8,23 +8,23 @@ from collections import OrderedDict
 from ._requests import Pending
 from ._scheduler import Scheduler
 
-__all__ = ["Line"]
+__all__ = ["Line", "Turn"]
 
 
 class Line:
     """While the transport is above its high-water mark, awaiting senders queue here and go one by one.
 
     ``full`` follows the transport. ``busy`` is also true while somebody queues, or has been woken and is about to
-    send, so that nobody overtakes.
+    send, so that nobody overtakes. Each sender has a `Turn` of its own, with which it waits and which it ends.
     """
 
-    __slots__ = ("_loop", "_taken", "_turns", "full", "overdue")
+    __slots__ = ("_holder", "_loop", "_waiting", "full", "overdue")
 
     def __init__(self, loop: Scheduler) -> None:
         self._loop = loop
-        self._turns: OrderedDict[asyncio.Future[bool], bool] | None = None
-        """With each whether it is bound to the present connection. Most lines are never full, so most have none."""
-        self._taken = False
+        self._waiting: OrderedDict[asyncio.Future[bool], Turn] | None = None
+        """First come, first served. Most lines are never full, so most have none."""
+        self._holder: Turn | None = None
         self.full = False
         self.overdue = False
         """It has been full for as long as emitting to many waits, and has not drained since."""
@@ -36,51 +36,15 @@ class Line:
     @property
     def awaited(self) -> bool:
         """Whether others are to send first."""
-        return self._taken or bool(self._turns)
-
-    async def wait_turn(self, pending: Pending | None, *, first: bool, bound: bool = False) -> bool:
-        """Wait in the queue, or at its head if ``first``; True if it is the caller's turn now.
-
-        Whoever has the turn calls `pass_turn` when it has sent. A request that times out meanwhile is woken without
-        having it, and so is by `reset` what is ``bound`` to the connection. Cancelling is safe.
-        """
-        turn: asyncio.Future[bool] = self._loop.create_future()
-        turns = self._turns
-        if turns is None:
-            turns = self._turns = OrderedDict()
-        turns[turn] = bound
-        if first:
-            self._taken = False
-            turns.move_to_end(turn, last=False)
-        if pending is not None:
-            pending.turn = turn
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.result():
-                self.pass_turn()
-            raise
-        finally:
-            turns.pop(turn, None)
-            if pending is not None:
-                pending.turn = None
-
-    def take(self) -> None:
-        """Begin a turn, as the line is not ``busy``; `pass_turn` ends it."""
-        self._taken = True
+        return self._holder is not None or bool(self._waiting)
 
     def wake(self) -> None:
         """Let the next one send, if the line has room and nobody is at it."""
-        while self._turns and not self.full and not self._taken:
-            turn, _ = self._turns.popitem(last=False)
-            if not turn.done():
-                self._taken = True
-                turn.set_result(True)
-
-    def pass_turn(self) -> None:
-        """Whoever had the turn has sent, or will not."""
-        self._taken = False
-        self.wake()
+        while self._waiting and not self.full and self._holder is None:
+            woken, turn = self._waiting.popitem(last=False)
+            if not woken.done():
+                self._holder = turn
+                woken.set_result(True)
 
     def reset(self) -> None:
         """The connection is gone: all may go on, to the next one or into the queue for that.
@@ -88,9 +52,66 @@ class Line:
         One by one as ever, or what is sent right after the drop would overtake those that waited.
         """
         self.full = self.overdue = False
-        turns = self._turns or OrderedDict[asyncio.Future[bool], bool]()
-        for turn in [turn for turn, bound in turns.items() if bound]:
-            del turns[turn]
-            if not turn.done():
-                turn.set_result(False)
+        waiting = self._waiting or OrderedDict[asyncio.Future[bool], Turn]()
+        for woken in [woken for woken, turn in waiting.items() if turn.bound]:
+            del waiting[woken]
+            if not woken.done():
+                woken.set_result(False)
         self.wake()
+
+
+class Turn:
+    """One sender's turn on a line: waited for with `wait` as often as needed, and ended once, with `end`.
+
+    Whether it is the sender's turn is a fact of the line and not of the sender, so that a sender which is cancelled at
+    any point passes on the turn that it has, and never one that is already another's.
+    """
+
+    __slots__ = ("_line", "bound")
+
+    def __init__(self, line: Line, *, bound: bool = False) -> None:
+        """``bound``: what is to be sent belongs to the present connection."""
+        self._line = line
+        self.bound = bound
+
+    @property
+    def held(self) -> bool:
+        """Whether it is this sender's turn."""
+        return self._line._holder is self
+
+    def begin(self) -> None:
+        """Take the turn without waiting, on a line that is not ``busy``."""
+        self._line._holder = self
+
+    async def wait(self, pending: Pending | None = None) -> None:
+        """Wait at the end of the queue, or, with the turn in hand, at its head.
+
+        Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, or the turn
+        is ``bound`` and its connection ended. Cancelling is safe.
+        """
+        line = self._line
+        woken: asyncio.Future[bool] = line._loop.create_future()
+        waiting = line._waiting
+        if waiting is None:
+            waiting = line._waiting = OrderedDict()
+        waiting[woken] = self
+        if self.held:
+            line._holder = None
+            waiting.move_to_end(woken, last=False)
+        if pending is not None:
+            pending.turn = woken
+        try:
+            await woken
+        except BaseException:
+            self.end()  # it may have been woken in the same turn of the loop
+            raise
+        finally:
+            waiting.pop(woken, None)
+            if pending is not None:
+                pending.turn = None
+
+    def end(self) -> None:
+        """Let the next one send: this sender has sent, or will not. Nothing happens if it was not its turn."""
+        if self.held:
+            self._line._holder = None
+            self._line.wake()

@@ -17,7 +17,7 @@ from ._extension import Announced, Credit, write_control
 from ._go import GoCodec, largest_sent, refuse_raw, rejection_from
 from ._kept import Kept
 from ._lifecycle import State
-from ._line import Line
+from ._line import Line, Turn
 from ._messages import Event, Inbound, Raw, Request, event_on
 from ._notices import Notices
 from ._places import Places
@@ -327,7 +327,7 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, if it may not wait for another connection, or none will come.
         """
         line, session = self.line, self._session
-        my_turn = False
+        turn = Turn(line, bound=bound or message.h is not UNSET)
         if message.h is not UNSET:
             bound = False  # its channel belongs to the connection, and tells of its end
         elif pending is not None:
@@ -339,9 +339,8 @@ class Outbound:
                     raise self.not_sent()
                 if bound and must_queue and self.silent:
                     raise self._drained()
-                if (line.full and not must_queue) or (line.awaited and not my_turn):
-                    of_connection = bound or message.h is not UNSET
-                    my_turn = await line.wait_turn(pending, first=my_turn, bound=of_connection)
+                if (line.full and not must_queue) or (line.awaited and not turn.held):
+                    await turn.wait(pending)
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return 0
                     continue
@@ -362,8 +361,7 @@ class Outbound:
                     self.requests.was_sent(pending)
                 return len(payload)
         finally:
-            if my_turn:
-                line.pass_turn()
+            turn.end()
             self.update_clear()
         if pending is not None:
             self.kept.put_request(message, pending, bound)
@@ -416,10 +414,11 @@ class Outbound:
 
     async def wait_written(self) -> None:
         """Wait until whatever waits for room in the line has been sent. Cancelling is safe."""
+        turn = Turn(self.line)
         try:
-            if await self.line.wait_turn(None, first=False):
-                self.line.pass_turn()
+            await turn.wait()
         finally:
+            turn.end()
             self.update_clear()
 
     def not_sent(self) -> ConnectionLost:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from ._extension import Announced
-from ._line import Line
+from ._line import Line, Turn
 from ._requests import Pending, Requests
 from ._scheduler import Scheduler
 
@@ -40,35 +40,36 @@ class Places:
         """Whether a request has to `take` a place before it is sent."""
         return self._requests.in_flight >= self._running or self._requests.freed is not None
 
-    async def take(self, pending: Pending, size: Callable[[], int]) -> bool:
-        """Wait for a place for a request of ``size()`` bytes, encoded, and for one's turn; says whether one has it.
+    def turn(self) -> Turn:
+        """A turn to `take` a place in."""
+        return Turn(self._line)
+
+    async def take(self, pending: Pending, turn: Turn, size: Callable[[], int]) -> None:
+        """Wait for a place for a request of ``size()`` bytes, encoded, and for one's ``turn``.
 
         Afterwards `leave`, whatever happens. Cancelling is safe.
         """
         requests, line = self._requests, self._line
-        my_turn = False
-        while True:
+        while not pending.future.done():  # it may time out in the queue
             needed = 0 if requests.in_flight < self._running else size()
             line.full = needed > 0 and (
                 requests.in_flight >= self._running + self._waiting
                 or requests.waiting_there + needed > self._waiting_bytes
             )
-            if not line.full and (my_turn or not line.busy):
+            if not line.full and (turn.held or not line.busy):
                 pending.waits_there = needed
                 requests.waiting_there += needed
-                return my_turn
+                return
             requests.freed = self._freed
-            my_turn = await line.wait_turn(pending, first=my_turn)
-            if pending.future.done():  # it timed out in the queue
-                return my_turn
+            await turn.wait(pending)
 
-    def leave(self, pending: Pending, my_turn: bool) -> None:
+    def leave(self, pending: Pending, turn: Turn) -> None:
         """The request was sent, or will not be."""
         if not pending.sent:
             self._requests.waiting_there -= pending.waits_there
             pending.waits_there = 0
-        if my_turn:
-            self._line.pass_turn()
+        if turn.held:
+            turn.end()
             self._forget_if_idle()
 
     def _freed(self) -> None:

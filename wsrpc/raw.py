@@ -15,7 +15,7 @@ import msgspec
 from ._close import CloseCode, CloseInfo, check_close
 from ._feed import Feed, Piece
 from ._key import PeerState
-from ._line import Line
+from ._line import Line, Turn
 from ._log import PeerLog
 from ._scheduler import Scheduler
 from ._sendable import check_thread, raw_payload
@@ -276,26 +276,28 @@ class RawConnection:
         if not self._line.busy:
             self._transport.send(payload, text)
             return
-        await self._take_turn()
+        turn = await self._take_turn()
         try:
             self._check_open()
             self._transport.send(payload, text)
         finally:
-            self._line.pass_turn()
+            turn.end()
 
     async def send_json(self, value: Any) -> None:
         """Send ``value`` as JSON text, encoded by msgspec; see `send`."""
         await self.send(msgspec.json.encode(value).decode())
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self) -> Turn:
+        turn = Turn(self._line)
         if self._line.busy:
-            await self._line.wait_turn(None, first=False)
+            await turn.wait()
         else:
-            self._line.take()
+            turn.begin()
+        return turn
 
     async def _send_pieces(self, pieces: Pieces) -> None:
         self._check_open()
-        await self._take_turn()
+        turn = await self._take_turn()
         kind: bool | None = None
         begun = False
         try:
@@ -307,7 +309,7 @@ class RawConnection:
                 elif kind is not text:
                     raise TypeError("the pieces of a message are all str or all bytes, got both")
                 if self._line.full:
-                    await self._line.wait_turn(None, first=True)
+                    await turn.wait()
                 self._transport.send_piece(payload, text, False)
                 begun = True
             if kind is None:
@@ -318,7 +320,7 @@ class RawConnection:
                 self._break_off()
             raise
         finally:
-            self._line.pass_turn()
+            turn.end()
             await close_source(pieces)
 
     def _break_off(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from core_driver import start, turns
 
-from wsrpc._line import Line
+from wsrpc._line import Line, Turn
 from wsrpc._scheduler import LoopScheduler
 
 
@@ -20,11 +20,16 @@ class Queue:
         self.fill_again = False
 
     async def send(self, n: int) -> None:
-        if await self.line.wait_turn(None, first=False):
+        turn = Turn(self.line)
+        try:
+            await turn.wait()
+            while self.line.full:
+                await turn.wait()
             self.sent.append(n)
             if self.fill_again:
                 self.line.full = True
-            self.line.pass_turn()
+        finally:
+            turn.end()
 
     async def senders(self, count: int) -> list[asyncio.Task[None]]:
         tasks = [start(self.send(n)) for n in range(count)]
@@ -78,6 +83,22 @@ async def test_who_leaves_with_the_turn_passes_it_on() -> None:
     assert queue.sent == [2] and not queue.line.busy
 
 
+async def test_who_was_woken_twice_and_leaves_passes_on_one_turn() -> None:
+    queue = Queue()
+    tasks = await queue.senders(4)
+    queue.clear()
+    queue.line.full = True  # the first one is woken, finds the line full, and waits at the head of the queue
+    await turns(2)
+    queue.clear()
+    tasks[0].cancel()
+    asyncio.get_running_loop().call_soon(setattr, queue.line, "full", True)  # before the next one sends
+    await turns()
+    assert queue.sent == []
+    queue.clear()
+    await turns()
+    assert queue.sent == [1, 2, 3] and not queue.line.busy
+
+
 async def test_when_all_leave_the_line_is_free() -> None:
     queue = Queue()
     tasks = await queue.senders(3)
@@ -99,10 +120,14 @@ async def test_reset_lets_all_go_in_order() -> None:
 
 async def test_reset_wakes_what_is_bound_to_the_connection_without_giving_it_the_turn() -> None:
     queue = Queue()
-    bound = [start(queue.line.wait_turn(None, first=False, bound=True)) for _ in range(3)]
+    bound = [Turn(queue.line, bound=True) for _ in range(3)]
+    waiting = [start(turn.wait()) for turn in bound]
     await queue.senders(1)
     queue.line.reset()
-    assert await asyncio.gather(*bound) == [False] * 3
+    await asyncio.gather(*waiting)
+    assert not any(turn.held for turn in bound)
+    for turn in bound:
+        turn.end()  # of a turn that it never had
     await turns()
     assert queue.sent == [0] and not queue.line.busy
 

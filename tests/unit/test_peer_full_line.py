@@ -69,6 +69,25 @@ async def test_one_that_leaves_the_queue_lets_the_next_one_go() -> None:
     d.assert_empty()
 
 
+async def test_one_that_was_woken_twice_and_leaves_lets_only_the_next_one_go() -> None:
+    d = Driven(dialer=True)
+    d.transport.pause()
+    tasks = [start(d.peer.emit("n", n)) for n in range(4)]
+    await turns()
+    d.transport.resume()
+    d.transport.pause()  # the first one is woken, and finds the line full again
+    await turns()
+    d.transport.resume()
+    tasks[0].cancel()  # it is woken once more, and leaves in that very turn
+    asyncio.get_running_loop().call_soon(d.transport.pause)  # something else fills the line before the next one sends
+    await turns()
+    d.expect()
+    d.transport.resume()
+    await asyncio.gather(*tasks[1:])
+    assert [m["a"][1] for m in d.take()] == [1, 2, 3]
+    d.assert_empty()
+
+
 async def test_a_timeout_in_the_queue_lets_the_next_one_go() -> None:
     d = Driven(dialer=True)
     d.transport.pause()

@@ -100,3 +100,28 @@ async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> 
         assert not second.done()
         gone.set()
         assert await second == 2
+
+
+async def test_a_request_that_cannot_be_encoded_leaves_its_turn_to_the_next_one() -> None:
+    work = Blocked()
+    async with pair(limits=Limits(running=1, waiting=1)) as (a, b):
+        b.on("work", work)
+        await turns()
+        first = [start(a.request("work", n, timeout=None)) for n in range(3)]
+        await turns()
+        requests = a._out.requests
+        freed, requests.freed = requests.freed, None
+        assert freed is not None  # the third one waits on this side
+        first[0].cancel()
+        first[1].cancel()
+        await turns()
+        requests.freed = freed
+        # There will be a place for these, too, but not their turn. When that comes the place is taken, so that the size
+        # counts, for which the request is encoded.
+        mistaken = start(a.request("work", object(), timeout=None))
+        last = start(a.request("work", "last", timeout=None))
+        freed()  # both places are free at once, and the third request is woken
+        work.go.set()
+        with pytest.raises(TypeError):
+            await mistaken
+        assert await asyncio.gather(first[2], last) == [[2], ["last"]]
