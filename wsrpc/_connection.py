@@ -26,7 +26,7 @@ from websockets.protocol import OPEN, Event
 from ._close import CloseCode
 from ._health import Health
 from ._heartbeat import Heartbeat, StallWatch
-from ._log import quieten
+from ._log import quieten, safe_logger
 from ._turns import Turns
 from ._unframer import Unframer
 from .handshake import Handshake
@@ -36,7 +36,7 @@ from .websocket import WebSocketTransport
 
 __all__ = ["WebSocketClientConnection", "WebSocketServerConnection", "library_options"]
 
-LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
+LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
 """The library's own log: what it says at INFO, wsrpc says too, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)

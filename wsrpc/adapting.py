@@ -11,6 +11,7 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
   is the least work and the most that an adapter can offer, where the library gives its asyncio transport away.
 - `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
 - `check_close` refuses a code or a reason that may not be sent.
+- `safe_logger` is for a library's own log: each record is one bounded line, whatever the other side has sent.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ._close import check_close
 from ._frames import Framer
 from ._headers import address, joined_headers
 from ._heartbeat import Heartbeat, StallWatch
+from ._log import safe_logger
 from ._ports import Port
 from ._upgrade import ClientUpgrade, ServerUpgrade
 
@@ -32,4 +34,5 @@ __all__ = [
     "address",
     "check_close",
     "joined_headers",
+    "safe_logger",
 ]
