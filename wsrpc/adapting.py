@@ -9,6 +9,8 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 - `Framer` builds data frames, for libraries that write each message by itself and give access to the connection.
 - `ServerUpgrade` and `ClientUpgrade` make the default transport of a connection that an HTTP library has opened. That
   is the least work and the most that an adapter can offer, where the library gives its asyncio transport away.
+- `turns_of` has places in the turns of an event loop, so that connections that send on and on leave time for others:
+  read at most `READ` bytes at once, and after a read of `MUCH` or more `Turns.take` a place, or `Turns.wait` for one.
 - `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
 - `check_close` refuses a code or a reason that may not be sent.
 - `safe_logger` is for a library's own log: each record is one bounded line, whatever the other side has sent.
@@ -22,17 +24,22 @@ from ._headers import address, joined_headers
 from ._heartbeat import Heartbeat, StallWatch
 from ._log import safe_logger
 from ._ports import Port
+from ._turns import MUCH, READ, Turns, turns_of
 from ._upgrade import ClientUpgrade, ServerUpgrade
 
 __all__ = [
+    "MUCH",
+    "READ",
     "ClientUpgrade",
     "Framer",
     "Heartbeat",
     "Port",
     "ServerUpgrade",
     "StallWatch",
+    "Turns",
     "address",
     "check_close",
     "joined_headers",
     "safe_logger",
+    "turns_of",
 ]
