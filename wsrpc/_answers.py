@@ -12,7 +12,7 @@ from ._messages import Rejection, Resolution
 from ._outbound import Outbound
 from ._rejections import error_to_wire, shortened
 from ._signature import ArgumentsRefused
-from .errors import HandlerFailed, MessageTooBig, RemoteError, RpcError
+from .errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, text_of
 
 __all__ = ["Answers"]
 
@@ -77,7 +77,7 @@ class Answers:
         expose = self._expose_errors
         try:
             if expose is True or (callable(expose) and expose(exc)):
-                return RpcError(str(exc))
+                return RpcError(text_of(exc))
         except Exception as problem:
             # The predicate or the exception's own text failed: the caller still gets an answer.
             self._log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)

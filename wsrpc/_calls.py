@@ -20,7 +20,7 @@ from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
 from ._messages import Inbound, Resolution
 from ._registry import Registry
-from ._rejections import ABORTED
+from ._rejections import ABORTED, told
 from ._reporter import Reporter
 from ._scheduler import EAGER, Scheduler
 from ._serving import Serving
@@ -36,6 +36,7 @@ from .errors import (
     RemoteError,
     RpcError,
     UnknownEvent,
+    short,
 )
 from .limits import Limits
 
@@ -46,6 +47,7 @@ _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)}
 
 
 MOST_CLASSES = 1024
+ONLY_COUNTED = "(further ones are only counted in peer.ignored)"
 
 
 class Owner(Protocol):
@@ -249,7 +251,7 @@ class Calls:
         call.task = context.run(self._loop.spawn, self._run(call, result, local))
         self._mark = None  # the first step may have run, and is nobody else's time
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
-            call.task.cancel(ctx.cancel_reason)
+            call.task.cancel(told(ctx.cancel_reason))
 
     # ------------------------------------------------------------ running
 
@@ -264,7 +266,7 @@ class Calls:
             if call.cancelled:
                 if asyncio.iscoroutine(result):
                     result.close()
-                raise asyncio.CancelledError(ctx.cancel_reason)
+                raise asyncio.CancelledError(told(ctx.cancel_reason))
             handler = call.handler
             if result is not None:
                 result = await self._invoker.finish(call, result)
@@ -281,7 +283,7 @@ class Calls:
             if call.channel is not None:
                 self._serving.conclude(call, result)
             elif call.cancelled and ctx._anonymous is not None:
-                raise asyncio.CancelledError(ctx.cancel_reason)  # nobody would know of the channel
+                raise asyncio.CancelledError(told(ctx.cancel_reason))  # nobody would know of the channel
             elif ctx.id is not None and not call.orphaned:
                 self._answer(ctx, result)
         except asyncio.CancelledError as exc:
@@ -367,7 +369,7 @@ class Calls:
         call.ctx.cancel_reason = reason
         if call.started and call.task is not None:
             # A task that has not begun would end without a word; it looks for itself when it begins.
-            call.task.cancel(reason)
+            call.task.cancel(told(reason))
 
     def connection_lost(self, reason: Exception) -> None:
         """Requests of the lost connection end: nobody can get their answer. Event handlers finish."""
@@ -400,11 +402,11 @@ class Calls:
             if ctx._message.c == RAW:
                 self._owner._reporter.tell("error", error if isinstance(error, BadArguments) else exc)
             if isinstance(error, BadArguments):
-                self._owner._log(
-                    logging.WARNING, "event %r was dropped: %s", ctx.event or ctx.label, error._for_log or error
-                )
+                why = error._for_log or error
+                text = f"event {short(ctx.event or ctx.label)} was dropped: {why} {ONLY_COUNTED}"
+                self.count("wrong arguments", text)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
-                self.count("unknown event", f"{error} (further ones are only counted in peer.ignored)")
+                self.count("unknown event", f"{error} {ONLY_COUNTED}")
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:

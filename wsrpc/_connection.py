@@ -27,8 +27,8 @@ from websockets.protocol import OPEN, Event
 from ._close import CloseCode
 from ._health import Health
 from ._heartbeat import Heartbeat, StallWatch
-from ._log import quieten
-from ._turns import Turns
+from ._log import quieten, safe_logger
+from ._turns import MUCH, READ, Turns, turns_of
 from ._unframer import Unframer
 from .errors import HandshakeRejected
 from .handshake import Handshake
@@ -38,17 +38,13 @@ from .websocket import WebSocketTransport
 
 __all__ = ["WebSocketClientConnection", "WebSocketServerConnection", "library_options"]
 
-LIBRARY_LOGGER = logging.getLogger("wsrpc.websockets")
+LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
 """The library's own log: what it says at INFO, wsrpc says too, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
 
-READ, READ_OF_LARGE = 16 * 1024, 256 * 1024
-"""Bytes that one read takes at most, and one in the middle of a large message. (asyncio's own is the latter. Full of
-small messages it is ten thousand of them, which are dealt with in one go; with four connections that send on and on,
-the others waited for a third of a second.)"""
-MUCH = 4 * 1024
-"""Bytes of a read that takes a place in the turn, see `Turns`. (64 requests that are small are half as much.)"""
+READ_OF_LARGE = 256 * 1024
+"""Bytes that one read takes at most in the middle of a large message."""
 
 END_OF_REQUEST = b"\r\n\r\n"
 
@@ -82,6 +78,7 @@ class _Pushing(Connection):
         "pongs",
         "read",
         "stall_watch",
+        "turns",
         "unframer",
         "written",
         "wsrpc",
@@ -104,11 +101,14 @@ class _Pushing(Connection):
     pongs: int
     """Bytes of those that were added to the line since it is full."""
     hard_cap: int
+    turns: Turns | None
+    """A server's connections read in turns."""
 
     def _set_up(self, limits: Limits, *, client: bool) -> None:
         self.plain = self.is_opening = False
         self.read = self.written = self.pongs = self.missing = 0
         self.hard_cap = limits.hard_cap
+        self.turns = None if client else turns_of(self.loop)
         self.heartbeat = Heartbeat(self, self.loop, limits)
         self.stall_watch = StallWatch(self, self.loop, limits)
         self.wsrpc = WebSocketTransport(
@@ -205,6 +205,9 @@ class _Pushing(Connection):
 
     def _much_came(self, seconds: float) -> None:
         """What came in one read was much, and took so long."""
+        turns = self.turns
+        if turns is not None and not turns.take(seconds) and self.wsrpc._hold_back():
+            turns.wait(seconds, self.wsrpc._read_on)
 
     def eof_received(self) -> None:
         super().eof_received()
@@ -300,17 +303,16 @@ def without_subprotocol(exc: InvalidHandshake) -> InvalidHandshake:
 
 
 class WebSocketServerConnection(_Pushing, ServerConnection):
-    __slots__ = ("_early", "_line_end", "_open_timeout", "_patience", "_turns", "asked")
+    __slots__ = ("_early", "_line_end", "_open_timeout", "_patience", "asked")
 
     asked: Handshake
     """What the client wanted, and what it is to get."""
     is_head = False
     """Whether it only asks, by HEAD, how the server is."""
 
-    def __init__(self, *args: Any, limits: Limits, turns: Turns, health: Health | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, health: Health | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.health = health
-        self._turns = turns
         self._set_up(limits, client=False)
         self.is_opening = True
         self._line_end = b""
@@ -340,10 +342,6 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         # The library closes each connection once more when its handler is done, by an exception that nobody sees.
         if hasattr(self, "wsrpc"):  # it is not lost
             await super().close(code, reason)
-
-    def _much_came(self, seconds: float) -> None:
-        if not self._turns.take(seconds) and self.wsrpc._hold_back():
-            self._turns.wait(seconds, self.wsrpc._read_on)
 
     def _take_request(self, data: bytes) -> bytes:
         if self._early is not None:

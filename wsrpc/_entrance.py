@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 
 from ._introspect import location
 from ._key import PeerState
-from ._log import address_text, for_log
+from ._log import LogBudget, address_text, logger
 from ._origins import OriginRule, Origins
 from ._proxies import TrustedProxies
 from .errors import HandshakeRejected
@@ -21,8 +21,6 @@ from .limits import Limits
 
 __all__ = ["Entrance"]
 
-logger = logging.getLogger("wsrpc")
-
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 """Of a response, besides ``Sec-WebSocket-…``: these make it an answer to the handshake."""
 
@@ -30,8 +28,9 @@ OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-en
 class Entrance:
     """Lets connections in, or not. `check` is asked for each, by whatever listens."""
 
-    def __init__(self, origins: Origins, trusted_proxies: Iterable[str]) -> None:
-        self._origins = OriginRule(origins)
+    def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
+        self._budget = budget
+        self._origins = OriginRule(origins, budget)
         self._proxies = TrustedProxies(trusted_proxies)
         self._function: HandshakeFunction | None = None
         self._where = ""
@@ -91,7 +90,9 @@ class Entrance:
             if result is not None:
                 if inspect.iscoroutine(result):
                     result.close()
-                _refuse(handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait"))
+                self._refuse(
+                    handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait")
+                )
 
     @contextmanager
     def _counting(self) -> Generator[None]:
@@ -120,7 +121,7 @@ class Entrance:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # a CancelledError of something else's, for instance
-            _refuse(handshake, exc, asked)
+            self._refuse(handshake, exc, asked)
         return None
 
     async def _finish(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
@@ -141,14 +142,27 @@ class Entrance:
             if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
             if not (patience.expired() and isinstance(exc, TimeoutError)):
-                _refuse(handshake, exc)
+                self._refuse(handshake, exc)
             if self._closed:
                 raise _closing() from None
             text = "on_handshake has not finished within %g s, for %s"
-            logger.error(text, seconds, for_log(handshake), extra=_about(handshake))
+            self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
             raise HandshakeRejected(503, "this takes too long\n") from None
         finally:
             self._judging.discard(patience)
+
+    def _refuse(self, handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
+        """Refuse because of what was raised."""
+        if isinstance(exc, HandshakeRejected):
+            try:
+                _check_refusal(exc)
+            except (TypeError, ValueError) as mistake:
+                exc = mistake
+            else:
+                raise exc
+        text = "a connection is refused because %s failed, for %s"
+        self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
+        raise HandshakeRejected(500, "internal error\n") from exc
 
     def _look_behind_proxies(self, handshake: Handshake) -> None:
         seen = self._proxies.look_behind(handshake.remote, handshake.headers)
@@ -160,20 +174,6 @@ class Entrance:
 
 def _about(handshake: Handshake) -> dict[str, object]:
     return {"remote": address_text(handshake.remote)}
-
-
-def _refuse(handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
-    """Refuse because of what was raised."""
-    if isinstance(exc, HandshakeRejected):
-        try:
-            _check_refusal(exc)
-        except (TypeError, ValueError) as mistake:
-            exc = mistake
-        else:
-            raise exc
-    text = "a connection is refused because %s failed, for %s"
-    logger.error(text, asked, for_log(handshake), exc_info=exc, extra=_about(handshake))
-    raise HandshakeRejected(500, "internal error\n") from exc
 
 
 def _closing() -> HandshakeRejected:

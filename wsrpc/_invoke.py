@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ._context import Context
 from ._registry import Middleware, Registry
+from ._rejections import told
 from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
 from ._source import as_source
@@ -150,7 +151,7 @@ class Invoker:
                 # A future must not get the exception itself: not StopIteration, which it refuses, and none at all
                 # when the call was cancelled meanwhile and nobody would retrieve it.
                 if call.cancelled:  # while it waited for a thread
-                    return None, asyncio.CancelledError(ctx.cancel_reason)
+                    return None, asyncio.CancelledError(told(ctx.cancel_reason))
                 try:
                     return context.run(handler.call, ctx, a), None
                 except BaseException as exc:

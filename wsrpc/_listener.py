@@ -111,7 +111,7 @@ async def listen(
     """
 
     loop = asyncio.get_running_loop()
-    reading, opening_turns = Turns(loop), Turns(loop)
+    opening_turns = Turns(loop)
 
     async def process_request(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, WebSocketServerConnection)
@@ -171,7 +171,7 @@ async def listen(
     opening = Opening()
 
     def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
-        connection = WebSocketServerConnection(*args, limits=limits, turns=reading, health=health, **kwargs)
+        connection = WebSocketServerConnection(*args, limits=limits, health=health, **kwargs)
         # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
         opening[connection] = asyncio.current_task()
         return connection

@@ -8,13 +8,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
-from ._log import address_text
-from .errors import HandshakeRejected
+from ._log import LogBudget, address_text
+from .errors import HandshakeRejected, short
 from .handshake import Handshake
 
 __all__ = ["ANY_ORIGIN", "OriginRule", "Origins"]
-
-logger = logging.getLogger("wsrpc")
 
 
 class _AnyOrigin:
@@ -43,7 +41,8 @@ class OriginRule:
         TypeError, ValueError: ``origins`` is nothing that decides.
     """
 
-    def __init__(self, origins: Origins) -> None:
+    def __init__(self, origins: Origins, budget: LogBudget) -> None:
+        self._budget = budget
         self.allows_any = isinstance(origins, _AnyOrigin)
         self._function: Callable[[Handshake], object] | None = None
         self._listed: frozenset[str] = frozenset()
@@ -80,18 +79,20 @@ class OriginRule:
                 )
             if said:
                 return
-            logger.warning("refused the origin %r, as the function of origins= says", origin, extra=_about(handshake))
+            self._warn(handshake, "as the function of origins= says")
         else:
             clear = _canonical(origin)
             if clear is not None and (clear in self._listed or _is_own(clear, handshake)):
                 return
-            hint = "it is malformed" if clear is None else f"to allow it: Server(origins=[{origin!r}])"
-            logger.warning("refused the origin %r; %s", origin, hint, extra=_about(handshake))
+            self._warn(
+                handshake, "it is malformed" if clear is None else f"to allow it: Server(origins=[{short(origin)}])"
+            )
         raise HandshakeRejected(403, "this origin is not allowed\n")
 
-
-def _about(handshake: Handshake) -> dict[str, object]:
-    return {"origin": handshake.origin, "remote": address_text(handshake.remote)}
+    def _warn(self, handshake: Handshake, why: str) -> None:
+        origin = short(handshake.origin)
+        about = {"origin": origin[1:-1], "remote": address_text(handshake.remote)}
+        self._budget.log(logging.WARNING, "refused the origin %s; %s", origin, why, extra=about)
 
 
 def _listed(origin: Any) -> str:

@@ -17,6 +17,8 @@ Address = tuple[str, int] | None
 ENTRY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?")
 """An address with or without a port, the former in brackets if it has colons."""
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::\d{1,5})?")
+ZONE = re.compile(r"[A-Za-z0-9._~-]{1,32}")
+"""What may follow the % of a link-local address: the name of a network interface."""
 SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
 
@@ -94,6 +96,8 @@ def _network(text: Any) -> Any:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
+    if "%" in text and not ZONE.fullmatch(text.partition("%")[2]):
+        return None  # Python takes anything there, escape sequences too
     try:
         address = ip_address(text)
     except ValueError:

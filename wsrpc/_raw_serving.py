@@ -11,6 +11,7 @@ from typing import Any
 from ._close import CloseCode
 from ._key import PeerState
 from ._lifecycle import Closers, ends_the_task
+from ._log import LogBudget, logger
 from ._scheduler import Scheduler
 from .errors import RpcError
 from .limits import Limits
@@ -20,22 +21,21 @@ from .transport import Transport
 
 __all__ = ["RawFunction", "RawServing", "refusal_of"]
 
-logger = logging.getLogger("wsrpc")
-
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 
 
 def refusal_of(exc: BaseException) -> tuple[int, str]:
     """The code and the reason with which a connection is closed because of what a user's code raised."""
     if isinstance(exc, RpcError):
-        return CloseCode.POLICY_VIOLATION, exc.message.encode()[:123].decode(errors="ignore")
+        return CloseCode.POLICY_VIOLATION, exc.message.encode(errors="replace")[:123].decode(errors="ignore")
     return CloseCode.INTERNAL_ERROR, "internal error"
 
 
 class RawServing:
     """Runs ``function`` for each connection, in a task of its own, and closes the connection after it."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, budget: LogBudget) -> None:
+        self._budget = budget
         self._tally = tally
         self.function: RawFunction | None = None
         self.on_end: Callable[[RawConnection], Awaitable[None]] | None = None
@@ -71,6 +71,7 @@ class RawServing:
         connection = RawConnection(transport, limits, state, loop)
         self._tally.accepted += 1
         connection._log.on_error = self._tally.failed
+        connection._log.budget = self._budget
         self._running[connection] = asyncio.get_running_loop().create_task(self._run(self.function, connection))
         connection._start()
         connection._log(logging.INFO, "connected")

@@ -18,6 +18,8 @@ from .errors import (
     RemoteError,
     RpcError,
     UnknownEvent,
+    one_line,
+    short,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "reason_from_wire",
     "reason_to_wire",
     "shortened",
+    "told",
 ]
 
 _CLASSES: dict[Any, type[RemoteError]] = {
@@ -95,6 +98,19 @@ def reason_from_wire(x: Any, flag: Any) -> object:
     if flag is not UNSET and flag and x.__class__ is dict:
         return error_from_wire(x, flag)
     return x
+
+
+def told(reason: object) -> object:
+    """What a `CancelledError` says for the reason of a cancellation: the same, unless that is no short line.
+
+    Python writes it as it is where such an exception ends a program, or is logged.
+    """
+    if isinstance(reason, str):
+        return one_line(reason)
+    if isinstance(reason, (list, dict, bytes)):
+        shown = short(reason)
+        return shown if "..." in shown or "…" in shown else reason  # something of it is left out
+    return reason
 
 
 def is_closed(x: Any, flag: Any) -> bool:

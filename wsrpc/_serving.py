@@ -14,6 +14,7 @@ from ._channels import Channels
 from ._invoke import Call
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected
+from ._rejections import told
 from ._signature import Role
 from ._source import close_source
 from .anonymous import AnonymousChannel
@@ -64,7 +65,7 @@ class Serving:
 
     def _begin(self, call: Call) -> AnonymousChannel:
         if call.cancelled:
-            raise asyncio.CancelledError(call.ctx.cancel_reason)
+            raise asyncio.CancelledError(told(call.ctx.cancel_reason))
         return self.deliver(call)
 
     async def _stream(self, call: Call, channel: AnonymousChannel, source: Source) -> None:

@@ -10,9 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, proxy
 
-__all__ = ["Turns"]
+__all__ = ["MUCH", "READ", "Turns", "turns_of"]
+
+READ = 16 * 1024
+"""Bytes that one read takes at most. (asyncio's own takes 256 KiB. Full of small messages it is ten thousand of them,
+dealt with in one go; with four connections that send on and on, the others waited for a third of a second.)"""
+
+MUCH = 4 * 1024
+"""Bytes of a read that takes a place in the turn. (64 requests that are small are half as much.)"""
 
 AT_ONCE = 0.002
 """Seconds of a turn that go to those who do much. (Less makes it no shorter: one read that is full of requests takes as
@@ -60,3 +68,14 @@ class Turns:
             seconds, callback = self._waiting.popleft()
             self._spend(seconds)
             callback()
+
+
+_of_loops: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
+
+
+def turns_of(loop: Any) -> Turns:
+    """The places for reading in the turns of ``loop``, shared by all connections of servers that run in it."""
+    turns = _of_loops.get(loop)
+    if turns is None:
+        turns = _of_loops[loop] = Turns(proxy(loop))  # or the loop would never be thrown away
+    return turns

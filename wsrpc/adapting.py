@@ -11,8 +11,11 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
   is the least work and the most that an adapter can offer, where the library gives its asyncio transport away.
 - `DialRequest` checks what a dialing function is given, and has the rule for redirects: what is sent to which origin.
   `follow_redirects` applies it. The library's own redirects have to be off.
+- `turns_of` has places in the turns of an event loop, so that connections that send on and on leave time for others:
+  read at most `READ` bytes at once, and after a read of `MUCH` or more `Turns.take` a place, or `Turns.wait` for one.
 - `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
 - `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL.
+- `safe_logger` is for a library's own log: each record is one bounded line, whatever the other side has sent.
 """
 
 from __future__ import annotations
@@ -22,11 +25,15 @@ from ._dial_request import DialRequest, follow_redirects
 from ._frames import Framer
 from ._headers import address, joined_headers
 from ._heartbeat import Heartbeat, StallWatch
+from ._log import safe_logger
 from ._ports import Port
+from ._turns import MUCH, READ, Turns, turns_of
 from ._upgrade import ClientUpgrade, ServerUpgrade
 from ._url import check_proxy
 
 __all__ = [
+    "MUCH",
+    "READ",
     "ClientUpgrade",
     "DialRequest",
     "Framer",
@@ -34,9 +41,12 @@ __all__ = [
     "Port",
     "ServerUpgrade",
     "StallWatch",
+    "Turns",
     "address",
     "check_close",
     "check_proxy",
     "follow_redirects",
     "joined_headers",
+    "safe_logger",
+    "turns_of",
 ]

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from ._headers import JoinedHeaders
 from ._key import PeerState
-from .errors import HandshakeRejected
+from .errors import HandshakeRejected, short
 from .limits import Limits
 from .transport import ConnectionInfo
 
@@ -121,7 +121,7 @@ class Handshake:
         )
 
     def __repr__(self) -> str:
-        return f"<Handshake {self.path!r} from {self.remote}>"
+        return f"<Handshake {short(self.path)} from {self.remote}>"
 
 
 HandshakeFunction = Callable[[Handshake], Any]

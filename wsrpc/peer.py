@@ -27,7 +27,7 @@ from ._context import current_context
 from ._intake import Intake
 from ._key import Key, PeerState
 from ._lifecycle import Closers, State
-from ._log import PeerLog
+from ._log import PeerLog, address_text
 from ._opening import Opener
 from ._outbound import Outbound
 from ._raw_caller import RawCaller
@@ -58,7 +58,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     ``id`` names it, also in logs; ``state`` is the application's own mapping (see `Key`), on a server the one that
     `on_handshake` filled; ``principal`` is who it is, as that said. ``ignored`` counts what the protocol says to
-    ignore, by kind.
+    ignore and events that reach no handler, by kind.
     """
 
     def __init__(
@@ -342,7 +342,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     def __repr__(self) -> str:
         remote = None if self.transport is None else self.transport.info.remote
-        where = "" if remote is None else f" remote={remote[0]}:{remote[1]}"
+        where = "" if remote is None else f" remote={address_text(remote)}"
         return f"<Peer {self.id} {self._binding.state.value}{where} pending={self.pending} active={self.active}>"
 
     async def _join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:

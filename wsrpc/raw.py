@@ -16,7 +16,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line, Turn
-from ._log import PeerLog
+from ._log import PeerLog, address_text
 from ._scheduler import Scheduler
 from ._sendable import check_thread, raw_payload
 from ._source import close_source, iterate
@@ -115,7 +115,7 @@ class RawConnection:
     def __repr__(self) -> str:
         state = "open" if not self.closed else "closing" if self._feed.ended is None else "closed"
         remote = self.info.remote
-        return f"<RawConnection {self.id} {state}{'' if remote is None else f' remote={remote[0]}:{remote[1]}'}>"
+        return f"<RawConnection {self.id} {state}{'' if remote is None else f' remote={address_text(remote)}'}>"
 
     # ------------------------------------------------------------ receiving
 

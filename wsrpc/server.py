@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl as ssl_module
 import time
@@ -26,6 +25,7 @@ from ._hosting import Hosting
 from ._key import PeerState
 from ._listener import Listener, listen
 from ._listening import Listening, run
+from ._log import OF_ONE_SERVER, LogBudget, logger
 from ._origins import Origins
 from ._ports import Port, Ports
 from ._raw_serving import RawFunction, RawServing
@@ -54,8 +54,6 @@ H = TypeVar("H", bound=HandshakeFunction)
 J = TypeVar("J", bound=Callable[[Peer, str], Any])
 R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])
-
-logger = logging.getLogger("wsrpc")
 
 
 class Server(Registrar, RawRegistrar, RawBroadcaster):
@@ -98,7 +96,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         room_from: RoomFrom | None = None,
     ) -> None:
         check_slow(slow)
-        self._entrance = Entrance(origins, trusted_proxies)
+        self._budget = LogBudget(*OF_ONE_SERVER)
+        self._entrance = Entrance(origins, trusted_proxies, self._budget)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
         self._limits = self._settings.limits
@@ -107,7 +106,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._scheduler = LoopScheduler()
         self._channels: dict[str, ServerChannel] = {}
         self._tally = Tally(time.monotonic())
-        self._raw = RawServing(self._tally)
+        self._raw = RawServing(self._tally, self._budget)
         self._hosting = Hosting(self._registry, self._raw)
         self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
@@ -386,6 +385,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             return self._raw.accept(transport, state, settings.limits, self._scheduler)
         peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
         peer._log.on_error = self._tally.failed
+        peer._log.budget = self._budget
         if handshake is not None:
             peer.state = handshake.state
             peer.principal = handshake.principal

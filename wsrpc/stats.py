@@ -43,9 +43,9 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     channels: int
     """Anonymous channels that are open, streams included."""
     errors: int
-    """Lines at ERROR in the log because of it in all: failed handlers, most of all."""
+    """Failures in all, as logged at ERROR: failed handlers, most of all. (Of very many not each has a line.)"""
     ignored: dict[str, int]
-    """What the protocol says to ignore, in all, by kind."""
+    """What the protocol says to ignore, and events that reach no handler, in all, by kind."""
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,9 +89,9 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     channels: int
     """Anonymous channels that are open now, streams included."""
     errors: int
-    """Lines at ERROR in the log because of a connection, in all: failed handlers, most of all."""
+    """Failures because of a connection, in all, as logged at ERROR: failed handlers, most of all."""
     ignored: dict[str, int]
-    """What the protocol says to ignore, in all, by kind."""
+    """What the protocol says to ignore, and events that reach no handler, in all, by kind."""
 
 
 class Tally:

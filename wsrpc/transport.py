@@ -43,6 +43,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ._close import CloseInfo
+from .errors import short
 
 __all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]
 
@@ -65,7 +66,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         # Not all of it: headers and the query may have tokens, and this may get into a log.
-        return f"<ConnectionInfo {self.path} remote={self.remote} origin={self.origin!r}>"
+        return f"<ConnectionInfo {short(self.path)[1:-1]} remote={self.remote} origin={short(self.origin)}>"
 
 
 class Traffic(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from types import coroutine
 from typing import Any
 
 from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits, Receiver, Traffic
-from wsrpc.adapting import StallWatch, check_close
+from wsrpc.adapting import StallWatch, check_close, turns_of
 
 __all__ = ["AsgiTransport", "Event", "Receive", "Send"]
 
@@ -32,6 +32,8 @@ EAGER = sys.version_info >= (3, 12)
 """Whether a task can take its first step at once."""
 BURST = 256
 """Messages that are written without a turn for others."""
+AT_ONCE = 64
+"""Messages that are read at once before they take a place in the turn, see `wsrpc.adapting.turns_of`."""
 
 
 class AsgiTransport:
@@ -52,6 +54,7 @@ class AsgiTransport:
         self._held: asyncio.Future[None] | None = None
         self._reading = False
         self._received = 0
+        self._turns = turns_of(self._loop)
         # Out.
         self._out: deque[tuple[bytes, bool]] = deque()
         self._parts: list[bytes] = []
@@ -175,8 +178,12 @@ class AsgiTransport:
     # ------------------------------------------------------------ in
 
     async def _read(self) -> None:
+        at_once, began = 0, self._loop.time()
         try:
             while True:
+                if at_once == AT_ONCE:
+                    await self._take_turn(self._loop.time() - began)
+                    at_once, began = 0, self._loop.time()
                 while self._is_held():
                     self._held = self._loop.create_future()
                     await self._held
@@ -185,9 +192,11 @@ class AsgiTransport:
                     step = next(waiting)
                 except StopIteration as stop:
                     event = stop.value
+                    at_once += 1
                 else:
                     self._read_ended()
                     event = await go_on(waiting, step)
+                    at_once, began = 0, self._loop.time()
                 if event["type"] == "websocket.receive":
                     text = event.get("text")
                     if text is None:
@@ -202,6 +211,14 @@ class AsgiTransport:
                     return
         except Exception as exc:
             self._fail(exc)
+
+    async def _take_turn(self, seconds: float) -> None:
+        """Read on when there is a place for what took so long."""
+        if not self._turns.take(seconds):
+            self._read_ended()
+            turn = self._loop.create_future()
+            self._turns.wait(seconds, lambda: turn.done() or turn.set_result(None))
+            await turn
 
     def _is_held(self) -> bool:
         if self._closing is not None or self._broken is not None:

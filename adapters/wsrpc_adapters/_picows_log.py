@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from wsrpc.adapting import safe_logger
+
 __all__ = ["LOG"]
 
 
@@ -16,6 +18,6 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
         self.info(msg, *args, **kwargs)
 
 
-LOG = _Log(logging.getLogger("wsrpc.picows"), {})
+LOG = _Log(safe_logger("wsrpc.picows"), {})
 """What picows says at INFO, wsrpc says too, with the peer's id."""
 LOG.setLevel(logging.WARNING)

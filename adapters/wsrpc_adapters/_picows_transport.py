@@ -15,7 +15,7 @@ from typing import Any
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport
 
 from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits
-from wsrpc.adapting import Framer, Heartbeat, StallWatch, check_close
+from wsrpc.adapting import MUCH, READ, Framer, Heartbeat, StallWatch, Turns, check_close, turns_of
 from wsrpc.transport import Receiver, Traffic
 
 __all__ = ["PicowsTransport"]
@@ -35,6 +35,8 @@ class _Tap(asyncio.BufferedProtocol):
         self._transport = transport
         self._picows = picows
         self._feed: Callable[[int], None] = picows.buffer_updated
+        self._whole_buffer: Callable[[int], memoryview] = picows.get_buffer
+        # Who sends little does without what bounds a read: until its first large one the buffer is small anyway.
         self.get_buffer = picows.get_buffer  # type: ignore[method-assign]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -43,8 +45,20 @@ class _Tap(asyncio.BufferedProtocol):
         if transport._deaf:
             return  # picows still has room for it in its buffer, again and again, as it is not told
         transport._reading = True
+        if nbytes < MUCH:
+            self._feed(nbytes)
+            transport._read_ended()
+            return
+        self.get_buffer = self._bounded_buffer  # type: ignore[method-assign]
+        began = transport._loop.time()
         self._feed(nbytes)
         transport._read_ended()
+        transport._much_came(transport._loop.time() - began)
+
+    def _bounded_buffer(self, sizehint: int) -> memoryview:
+        # picows doubles its buffer whenever a read has filled it. With a client that sends on and on it came to
+        # megabytes, and all the messages in them were dealt with in one go.
+        return self._whole_buffer(sizehint)[:READ]
 
     def eof_received(self) -> bool | None:
         self._transport._eof_received()
@@ -76,6 +90,8 @@ class PicowsTransport(WSListener):
         self._largest = limits.message
         self._heartbeat = Heartbeat(self, self._loop, limits)
         self._stall_watch = StallWatch(self, self._loop, limits)
+        # A client has turns of its own: it shares the loop with the rest of its program, not with other connections.
+        self._turns = Turns(self._loop) if client else turns_of(self._loop)
         self._frame = Framer(masked=client).frame
         self._ws: WSTransport
         self._tcp: asyncio.Transport
@@ -456,6 +472,17 @@ class PicowsTransport(WSListener):
         """Look at picows' own exception, which the event loop would complain of otherwise."""
         with suppress(WSError):
             await self._ws.wait_disconnected()
+
+    def _much_came(self, seconds: float) -> None:
+        """What came in one read was much, and took so long: read on when there is a place for that."""
+        if self._turns.take(seconds) or self._receiver is None or not self._receiving or self._tcp.is_closing():
+            return
+        self._tcp.pause_reading()
+        self._turns.wait(seconds, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._receiving and self._ended is None:  # else whoever has paused it resumes it
+            self._tcp.resume_reading()
 
     def _go_on_receiving(self) -> None:
         if self._ended is None:

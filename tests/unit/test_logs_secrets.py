@@ -29,6 +29,7 @@ from wsrpc import (
     dial,
 )
 from wsrpc._log import for_log
+from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -131,6 +132,9 @@ async def test_what_is_said_between_two_peers(log: Capture) -> None:
         await client.emit("echo\nERROR:wsrpc:all is lost")
         await client.of("no such\r\nchannel").emit("x", SECRET)
         await client.request("echo", 1)
+        async with connect(server) as other:  # for which it is the first one that does not fit
+            await other.emit("typed", "red", "s", SECRET)
+            await other.request("echo", 1)
     log.check()
     assert log.saw("event 'typed' was dropped: typed(): argument 'colour' (1st) does not fit")
     assert log.saw("argument 'count' (3rd): expected int, got str")

@@ -12,7 +12,7 @@ from leftovers import turns_until
 from raw_websocket import TEXT, raw_client
 
 from wsrpc import Client, Limits, Server, _turns, current_peer
-from wsrpc._connection import READ
+from wsrpc._turns import READ
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
