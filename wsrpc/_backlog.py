@@ -42,7 +42,7 @@ class Backlog:
         size = len(payload)
         if self._entries and self._bytes + size > self._limit:
             return f"{self._bytes} bytes wait there already (Limits.stream_queue={self._limit})"
-        if not self._unread.take(size + ENTRY):
+        if not self._unread.take(size, self._bytes + len(self._entries) * ENTRY):
             return str(self._unread)
         self._append(message, payload, decode)
         if self._timer is None:
@@ -51,7 +51,7 @@ class Backlog:
 
     def add(self, message: Inbound, payload: bytes, decode: Decode) -> None:
         """Put a message behind those that are delivered in the next turn. One turn brings only so much."""
-        self._unread.take(len(payload) + ENTRY, granted=True)
+        self._unread.take(len(payload), 0, granted=True)
         self._append(message, payload, decode)
 
     def _append(self, message: Inbound, payload: bytes, decode: Decode) -> None:
@@ -62,7 +62,7 @@ class Backlog:
         """The oldest one, which came on channel ``h``."""
         payload, decode, i = self._entries.popleft()
         self._bytes -= len(payload)
-        self._unread.give_back(len(payload) + ENTRY)
+        self._unread.give_back(len(payload))
         message = decode(payload)
         message.h = h  # it may have come as text
         message.i = UNSET if i is None else i
@@ -78,16 +78,17 @@ class Backlog:
     def drop_events(self) -> int:
         """Drop all events, keep the requests; returns how many events there were."""
         before = len(self._entries)
-        requests = [entry for entry in self._entries if entry[2] is not None]
-        self.clear()
-        self._entries.extend(requests)
-        self._bytes = sum(len(payload) for payload, _, _ in requests)
-        self._unread.take(self._bytes + ENTRY * len(requests), granted=True)
-        return before - len(requests)
+        dropped = sum(len(payload) for payload, _, i in self._entries if i is None)
+        self._entries = deque(entry for entry in self._entries if entry[2] is not None)
+        count = before - len(self._entries)
+        self._bytes -= dropped
+        self._unread.give_back(dropped, count)
+        self.stop_timer()
+        return count
 
     def clear(self) -> None:
         """Drop everything."""
-        self._unread.give_back(self._bytes + ENTRY * len(self._entries))
+        self._unread.give_back(self._bytes, len(self._entries))
         self._entries.clear()
         self._bytes = 0
         self.stop_timer()

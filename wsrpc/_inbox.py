@@ -110,7 +110,7 @@ class Inbox:
             (credited or not crowded) and (self._received_bytes + size <= self._decodes_until or self._reserve(size))
         ):
             value, kept = self._value(message), None
-        elif self._unread.take(size + ENTRY, granted=credited):
+        elif self._unread.take(size, waiting + len(queue) * ENTRY, granted=credited):
             value, kept = bytes(payload), decode
         else:
             self.end(StreamOverflow(f"{self._unread} as this message came"))
@@ -159,7 +159,7 @@ class Inbox:
         self._decodes_until = min(until, self._granted_bytes) if self._grant is not None else until
 
     def _release(self) -> None:
-        self._unread.give_back(self._reserved * DECODED)
+        self._unread.release(self._reserved * DECODED)
         self._reserved = self._decodes_until = 0
 
     def _wake(self) -> None:
@@ -220,7 +220,7 @@ class Inbox:
         if i is not None:
             self._answer(i)
         if decode is not None:
-            self._unread.give_back(size + ENTRY)
+            self._unread.give_back(size)
             value = self._value(decode(value))
         if self._grant is not None and (self._taken >= self._regrant_at or self._taken_bytes >= self._regrant_bytes_at):
             self.give_credit(self._grant)
@@ -258,7 +258,7 @@ class Inbox:
         while self.queue:
             _, size, i, decode = self.queue.popleft()
             if decode is not None:
-                self._unread.give_back(size + ENTRY)
+                self._unread.give_back(size)
             if i is not None:
                 self._answer(i)
         self._taken_bytes = self._received_bytes

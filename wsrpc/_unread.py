@@ -12,6 +12,9 @@ DECODED = 32
 """How many times its encoded size a decoded message may take. (Measured: 7 times for lists of objects, numbers or
 words, 24 for empty JSON objects, 73 for empty MessagePack maps.)"""
 
+ALWAYS = 4096
+"""Bytes that each channel may take although the limit is reached, so that one that hoards does not end the others."""
+
 
 class Unread:
     """Counts bytes, up to ``limit``.
@@ -26,25 +29,30 @@ class Unread:
         self.limit = limit
         self.used = 0
 
-    def take(self, size: int, *, granted: bool = False) -> bool:
-        """Count ``size`` bytes more; False if that is too much.
+    def take(self, size: int, waiting: int, *, granted: bool = False) -> bool:
+        """Count a message of ``size`` bytes on a channel where ``waiting`` bytes wait; False if that is too much.
 
-        A message that is alone always fits, and so does what the other side was ``granted``.
+        A message that is alone always fits, and so do what the other side was ``granted`` and a little on each channel.
         """
-        if not granted and self.used and self.used + size > self.limit:
+        size += ENTRY
+        if self.used + size > self.limit and not granted and self.used and waiting + size > ALWAYS:
             return False
         self.used += size
         return True
 
     def reserve(self, size: int) -> bool:
-        """The same for decoded messages."""
+        """Reserve ``size`` bytes for decoded messages; False if there is no room for them."""
         if self.used + size > self.limit // 2:
             return False
         self.used += size
         return True
 
-    def give_back(self, size: int) -> None:
-        """What took ``size`` bytes was read or dropped."""
+    def give_back(self, size: int, count: int = 1) -> None:
+        """``count`` messages of ``size`` bytes were read or dropped."""
+        self.used -= size + count * ENTRY
+
+    def release(self, size: int) -> None:
+        """What was reserved is not needed any more."""
         self.used -= size
 
     def __str__(self) -> str:
