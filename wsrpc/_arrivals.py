@@ -90,7 +90,19 @@ class Arrivals:
     other side or the connection ended it. Whatever ends the channel, readers get what came before first.
     """
 
-    __slots__ = ("_backlog", "_error", "_home", "_owner", "_state", "_then", "_timer", "_unread", "live", "taps", "used")
+    __slots__ = (
+        "_backlog",
+        "_error",
+        "_home",
+        "_owner",
+        "_state",
+        "_then",
+        "_timer",
+        "_unread",
+        "live",
+        "taps",
+        "used",
+    )
 
     def __init__(self, owner: Owner, home: Home) -> None:
         self._owner: Owner | None = owner

@@ -145,9 +145,7 @@ class Calls:
         """Run handlers in copies of ``context``."""
         self._context = context
 
-    def dispatch(
-        self, message: Inbound, view: Message | None = None, channel: AnonymousChannel | None = None
-    ) -> None:
+    def dispatch(self, message: Inbound, view: Message | None = None, channel: AnonymousChannel | None = None) -> None:
         """Run the handler now: inline if it can be, else in a task.
 
         An anonymous ``channel`` may be over by now, if the message came before that.

@@ -186,9 +186,7 @@ class Channels:
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._own.dec_hook, lax=self._own.lax)
 
-    def dispatch(
-        self, channel: AnonymousChannel, message: Inbound, payload: bytes | bytearray, decode: Decode
-    ) -> None:
+    def dispatch(self, channel: AnonymousChannel, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         self.handlers.arrived(message, payload, None, decode, channel)
 
     def drop(self, channel: AnonymousChannel, count: int) -> None:

@@ -137,8 +137,8 @@ class AnonymousChannel(Registrar, ChannelCaller):
 
     What arrives before the first handler is registered or the first reader reads is kept, for `Limits.unread` seconds
     and up to `Limits.stream_queue` bytes. Past that the channel is aborted or, if this side has sent something on it,
-    the events are dropped, and counted in `Peer.ignored`. Before a handler's channel is delivered sending raises `ChannelNotReady`;
-    after the end `ChannelClosed` with the reason.
+    the events are dropped, and counted in `Peer.ignored`. Before a handler's channel is delivered sending raises
+    `ChannelNotReady`; after the end `ChannelClosed` with the reason.
 
     ``async with channel`` ends it when the block is left. ``async for item in channel`` reads the items of
     ws-wrapper's iterator protocol.

@@ -133,14 +133,24 @@ async def say(count: int, size: int, channel: AnonymousChannel) -> None:
         await channel.emit("data", number, "x" * size)
 
 
+class Collector:
+    """A handler that keeps the first argument of each event."""
+
+    def __init__(self, into: list[Any]) -> None:
+        self.into = into
+
+    def __call__(self, first: int, *rest: Any) -> None:
+        self.into.append(first)
+
+
 @pytest.mark.parametrize("count", [1, 17, 100])
 async def test_what_a_body_emits_before_it_returns_arrives(both: Both, count: int) -> None:
     left, right = both
     right.on("say", say)
     for _ in range(5):
         channel = await left.open_channel("say", count, 1000)
-        got: list[int] = []
-        channel.on("data", lambda n, _: got.append(n))
+        got: list[Any] = []
+        channel.on("data", Collector(got))
         await channel.wait_closed()
         await turns()
         assert got == list(range(count))
