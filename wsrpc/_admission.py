@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET
 
@@ -14,11 +14,14 @@ from ._close import CloseCode
 from ._context import Message
 from ._inbox import Decode
 from ._invoke import Log
-from ._messages import Inbound, channel_id
+from ._messages import Inbound
 from ._rejections import ABORTED
 from ._waiting import Waiting, WaitingRoom
-from .errors import Draining, Overloaded, RpcError
+from .errors import Draining, Overloaded, RemoteError, RpcError
 from .limits import Limits
+
+if TYPE_CHECKING:
+    from .anonymous import AnonymousChannel
 
 __all__ = ["Admission", "Hold"]
 
@@ -40,9 +43,11 @@ class Calls(Protocol):
     @property
     def active(self) -> Mapping[int, object]: ...
 
-    def dispatch(self, message: Inbound, view: Message | None = None) -> None: ...
+    def dispatch(
+        self, message: Inbound, view: Message | None = None, channel: AnonymousChannel | None = None
+    ) -> None: ...
 
-    def count(self, kind: str, text: str, /) -> None: ...
+    def count(self, kind: str, text: str, times: int = 1, /) -> None: ...
 
 
 class Admission:
@@ -75,18 +80,25 @@ class Admission:
 
     # ------------------------------------------------------------ one message
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
-        """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id."""
+    def arrived(
+        self,
+        message: Inbound,
+        payload: bytes | bytearray,
+        view: Message | None,
+        decode: Decode,
+        channel: AnonymousChannel | None = None,
+    ) -> None:
+        """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id. ``channel``: an anonymous one."""
         i = message.i
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._calls.ignored["duplicate id"] += 1
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif not self._must_wait(i is UNSET, message.h is not None):
-            self._calls.dispatch(message, view)
+        elif not self._must_wait(i is UNSET, channel is not None):
+            self._calls.dispatch(message, view, channel)
             return
-        elif self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode)):
+        elif self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode, channel)):
             self.update()
             return
         elif i is UNSET:
@@ -160,11 +172,16 @@ class Admission:
                 self._line_full or self._holding is not Hold.NONE or self._calls.running >= self._limit
             ):
                 waiting = self.room.pop()
+                channel = waiting.channel
                 try:
+                    if waiting.too_late:
+                        self._drop(waiting)
+                        continue
                     message = waiting.decode(waiting.payload)
-                    if message.h is not None:
-                        message.h = channel_id(message.h)
-                    self._calls.dispatch(message, waiting.view)
+                    message.i = UNSET if waiting.id is None else waiting.id
+                    if channel is not None:
+                        message.h = channel.id  # it may have come as text
+                    self._calls.dispatch(message, waiting.view, channel)
                 except Exception as exc:
                     # It decoded when it came, so a codec is at fault: that is this connection's matter only.
                     self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
@@ -172,6 +189,12 @@ class Admission:
         finally:
             self._pumping = False
             self.update()
+
+    def _drop(self, waiting: Waiting) -> None:
+        """Its channel was over before its turn came."""
+        if waiting.id is not None and waiting.channel is not None:
+            self._reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))
+        waiting.finish()
 
     def connection_lost(self) -> None:
         """Requests that wait get no answer any more; events start when there is room."""

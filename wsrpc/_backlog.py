@@ -1,4 +1,4 @@
-"""What has come for a channel before anybody listened to it."""
+"""Messages that came for a channel before anybody listened to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from msgspec import UNSET
 from ._inbox import Decode
 from ._messages import Inbound
 from ._scheduler import Scheduler, Timer
+from ._unread import ENTRY, Unread
 from .limits import Limits
 
 __all__ = ["Backlog"]
@@ -19,14 +20,15 @@ Entry = tuple[bytes, Decode, int | None]
 
 
 class Backlog:
-    """Messages in arrival order, bounded by bytes and by time; ``overdue`` is called when nobody has come in time."""
+    """Messages in arrival order, bounded by bytes and by time; ``overdue`` is called when nobody listens in time."""
 
-    __slots__ = ("_bytes", "_entries", "_limit", "_loop", "_overdue", "_patience", "_timer")
+    __slots__ = ("_bytes", "_entries", "_limit", "_loop", "_overdue", "_patience", "_timer", "_unread")
 
-    def __init__(self, loop: Scheduler, limits: Limits, overdue: Callable[[], None]) -> None:
+    def __init__(self, loop: Scheduler, limits: Limits, unread: Unread, overdue: Callable[[], None]) -> None:
         self._loop = loop
         self._limit = limits.stream_queue
         self._patience = limits.unread
+        self._unread = unread
         self._overdue = overdue
         self._entries: deque[Entry] = deque()
         self._bytes = 0
@@ -35,23 +37,32 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def keep(self, message: Inbound, payload: bytes, decode: Decode) -> bool:
-        """Keep a message; False if that would be too much."""
-        if self._entries and self._bytes + len(payload) > self._limit:
-            return False
-        self.add(message, payload, decode)
-        self._bytes += len(payload)
+    def keep(self, message: Inbound, payload: bytes, decode: Decode) -> str | None:
+        """Keep a message; returns which bound that would go over, if it would."""
+        size = len(payload)
+        if self._entries and self._bytes + size > self._limit:
+            return f"{self._bytes} bytes wait there already (Limits.stream_queue={self._limit})"
+        if not self._unread.take(size, self._bytes + len(self._entries) * ENTRY):
+            return str(self._unread)
+        self._append(message, payload, decode)
         if self._timer is None:
             self._timer = self._loop.call_at(self._loop.time() + self._patience, self._overdue)
-        return True
+        return None
 
     def add(self, message: Inbound, payload: bytes, decode: Decode) -> None:
-        """Put a message behind what is about to be delivered."""
+        """Put a message behind those that are delivered in the next turn. One turn brings only so much."""
+        self._unread.take(len(payload), 0, granted=True)
+        self._append(message, payload, decode)
+
+    def _append(self, message: Inbound, payload: bytes, decode: Decode) -> None:
+        self._bytes += len(payload)
         self._entries.append((payload, decode, None if message.i is UNSET else message.i))
 
     def pop(self, h: int) -> tuple[Inbound, bytes, Decode]:
         """The oldest one, which came on channel ``h``."""
         payload, decode, i = self._entries.popleft()
+        self._bytes -= len(payload)
+        self._unread.give_back(len(payload))
         message = decode(payload)
         message.h = h  # it may have come as text
         message.i = UNSET if i is None else i
@@ -64,9 +75,22 @@ class Backlog:
             self._entries = deque((payload, decode, None) for payload, decode, _ in self._entries)
         return ids
 
+    def drop_events(self) -> int:
+        """Drop all events, keep the requests; returns how many events there were."""
+        before = len(self._entries)
+        dropped = sum(len(payload) for payload, _, i in self._entries if i is None)
+        self._entries = deque(entry for entry in self._entries if entry[2] is not None)
+        count = before - len(self._entries)
+        self._bytes -= dropped
+        self._unread.give_back(dropped, count)
+        self.stop_timer()
+        return count
+
     def clear(self) -> None:
-        """Throw everything away."""
+        """Drop everything."""
+        self._unread.give_back(self._bytes, len(self._entries))
         self._entries.clear()
+        self._bytes = 0
         self.stop_timer()
 
     def stop_timer(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .anonymous import AnonymousChannel
 
-__all__ = ["Caller", "Sender", "Source", "no_keywords"]
+__all__ = ["Caller", "Sender", "Source", "no_keywords", "refused"]
 
 T = TypeVar("T")
 
@@ -131,11 +131,14 @@ class Caller(OnChannel):
             ChannelClosed: on a channel that was closed.
             TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
         """
-        if unsupported:
-            raise no_keywords("emit", event, unsupported)
-        if offline is not None:
-            check_offline(offline)
-        return self._sender.send_event(self._channel_name, event, args, offline)
+        try:
+            if unsupported:
+                raise no_keywords("emit", event, unsupported)
+            if offline is not None:
+                check_offline(offline)
+            return self._sender.send_event(self._channel_name, event, args, offline)
+        except (TypeError, ValueError) as exc:
+            return refused(exc)
 
     def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
         """Like `emit`, for plain functions in the event loop's thread; it never waits.
@@ -227,20 +230,23 @@ class Caller(OnChannel):
             MessageTooBig: the other side has said that it takes less at once; nothing was sent.
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused here, nothing was sent.
         """
-        if unsupported:
-            raise no_keywords("request", event, unsupported)
-        if offline is not None:
-            check_offline(offline)
-        if retry is not None:
-            check_retry(retry, send)
-            return self._sender.request_again(
-                self._channel_name, event, args, returns, timeout, offline, retry, idempotent
-            )
-        if idempotent:
-            raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
-        if send is not None:
-            return self._sender.upload(self._channel_name, event, args, returns, timeout, send, offline)
-        return self._sender.send_request(self._channel_name, event, args, returns, timeout, offline)
+        try:
+            if unsupported:
+                raise no_keywords("request", event, unsupported)
+            if offline is not None:
+                check_offline(offline)
+            if retry is not None:
+                check_retry(retry, send)
+                return self._sender.request_again(
+                    self._channel_name, event, args, returns, timeout, offline, retry, idempotent
+                )
+            if idempotent:
+                raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
+            if send is not None:
+                return self._sender.upload(self._channel_name, event, args, returns, timeout, send, offline)
+            return self._sender.send_request(self._channel_name, event, args, returns, timeout, offline)
+        except (TypeError, ValueError) as exc:
+            return refused(exc)
 
     async def open_channel(
         self,
@@ -343,6 +349,11 @@ def no_keywords(
         f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
         f"keywords are options of {method}() itself ({options[method]})"
     )
+
+
+async def refused(error: Exception) -> Never:
+    """Stands for what cannot be sent: like all that is wrong with a call, it shows when that is awaited."""
+    raise error
 
 
 def check_retry(retry: Any, send: Source | None) -> None:

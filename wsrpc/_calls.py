@@ -147,19 +147,19 @@ class Calls:
         """Run handlers in copies of ``context``."""
         self._context = context
 
-    def dispatch(self, message: Inbound, view: Message | None = None) -> None:
-        """Run the handler now: inline if it can be, else in a task."""
+    def dispatch(self, message: Inbound, view: Message | None = None, channel: AnonymousChannel | None = None) -> None:
+        """Run the handler now: inline if it can be, else in a task.
+
+        An anonymous ``channel`` may be over by now, if the message came before that.
+        """
         a = message.a
         own = self._own
         shared = self._shared
         local = None
-        if message.h is None:
+        if channel is None:
             handler = own.take(message.c, a[0]) if own.used else None
             if handler is None:
                 handler = shared.take(message.c, a[0])
-        elif (channel := self._channels.for_handlers(message.h)) is None:
-            self._channel_gone(message, view)
-            return
         else:
             local = channel._registry
             handler = local.take(message.h, a[0])
@@ -214,12 +214,6 @@ class Calls:
         if len(self._values) < MOST_CLASSES:
             self._values[cls] = None
         return False
-
-    def _channel_gone(self, message: Inbound, view: Message | None) -> None:
-        """Its channel was over before its turn came."""
-        if message.i is not UNSET:
-            self.reject(message.i, RemoteError(f"Anonymous channel '{message.h}' does not exist"))
-        _finish(view)
 
     def _answer(self, ctx: Context, result: Any) -> None:
         channel = ctx._anonymous
@@ -343,8 +337,9 @@ class Calls:
             self._mark = None  # what was started is nobody else's time
 
     def cancel_call(self, call: Call, reason: object) -> None:
-        """End a call whose channel is over, unless it has itself ended that, and the connection is there."""
-        if not call.cancelled and (isinstance(reason, ConnectionLost) or not _runs(call)):
+        """End a call whose channel is over, unless it has itself ended that."""
+        assert call.channel is not None
+        if not call.cancelled and not (call.channel._left and _runs(call)):
             call.orphaned = True
             self._cancel(call, reason)
 
@@ -389,8 +384,8 @@ class Calls:
         """Log what is not meant for the caller, answer what is."""
         if ctx._anonymous is not None and (call is None or call.channel is None):
             ctx._anonymous.close()  # the requestor never hears of it
-        if self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed)):
-            # It has not failed: its connection is ending, which it heard of before it was cancelled.
+        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or _tells_of_end(call, exc):
+            # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.note("%s was left: %s", ctx.label, exc)
             return
         if isinstance(exc, BadResult) and call is not None and exc._channel is call.channel is not None:
@@ -414,11 +409,11 @@ class Calls:
         elif not quiet:
             self.reject(ctx.id, error)
 
-    def count(self, kind: str, text: str, /) -> None:
-        """Count an event that does not reach a handler as it came; the first of a kind is worth a line."""
-        if not self.ignored[kind]:
+    def count(self, kind: str, text: str, times: int = 1, /) -> None:
+        """Count events that do not reach a handler as they came; the first of a kind is worth a line."""
+        if times and not self.ignored[kind]:
             self._owner._log(logging.WARNING, "%s", text)
-        self.ignored[kind] += 1
+        self.ignored[kind] += times
 
 
 def _runs(call: Call) -> bool:
@@ -427,6 +422,14 @@ def _runs(call: Call) -> bool:
         return call.task is None or asyncio.current_task() is call.task
     except RuntimeError:
         return False
+
+
+def _tells_of_end(call: Call | None, exc: BaseException) -> bool:
+    """Whether a conversation's body raised what says that the other side has ended its channel."""
+    channel = None if call is None else call.channel
+    if channel is None or not channel.closed or channel._left:
+        return False
+    return exc is channel._error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 
 
 def _finish(view: Message | None) -> None:

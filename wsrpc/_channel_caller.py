@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Never, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
-from ._caller import Sender, Source, no_keywords
+from ._caller import Sender, Source, no_keywords, refused
 from ._types import OnChannel
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ChannelCaller(OnChannel):
             TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
-            raise no_keywords("emit", event, unsupported, _OPTIONS)
+            return refused(no_keywords("emit", event, unsupported, _OPTIONS))
         return self._sender.send_event(self._channel_name, event, args)
 
     def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
@@ -105,7 +105,7 @@ class ChannelCaller(OnChannel):
             RemoteError, RequestTimeout, BadResult and the others of `Peer.request`.
         """
         if unsupported:
-            raise no_keywords("request", event, unsupported, _OPTIONS)
+            return refused(no_keywords("request", event, unsupported, _OPTIONS))
         if send is not None:
             return self._sender.upload(self._channel_name, event, args, returns, timeout, send)
         return self._sender.send_request(self._channel_name, event, args, returns, timeout)

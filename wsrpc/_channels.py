@@ -12,6 +12,7 @@ from ._outbound import Outbound
 from ._registry import Registry
 from ._rejections import CLOSED, is_closed, reason_from_wire
 from ._scheduler import Scheduler
+from ._unread import Unread
 from .anonymous import FINISHED, AnonymousChannel
 from .errors import ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError, StreamOverflow
 from .limits import Limits
@@ -23,14 +24,20 @@ SMALLEST_SHARE = 32 * 1024
 """Bytes of a stream that may be on their way however many streams there are. (Less makes them wait for credit.)"""
 
 
-MOST_LATE = 64
-"""Channels that were over before anybody listened whose messages are kept; who opens one listens at once."""
-
-
 class Handlers(Protocol):
     """What channels need of the calls: their messages reach handlers, and their end ends those."""
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, view: Any, decode: Decode, /) -> None: ...
+    def arrived(
+        self,
+        message: Inbound,
+        payload: bytes | bytearray,
+        view: Any,
+        decode: Decode,
+        channel: AnonymousChannel | None = None,
+        /,
+    ) -> None: ...
+
+    def count(self, kind: str, text: str, times: int = 1, /) -> None: ...
 
     def channel_over(self, h: int, reason: object, /) -> None: ...
 
@@ -44,6 +51,7 @@ class Channels:
     def __init__(self, out: Outbound, registry: Registry, loop: Scheduler, limits: Limits, warn: Callable[..., None]):
         self.loop = loop
         self.limits = limits
+        self.unread = Unread(limits.unread_bytes)
         self.sender: Sender  # given by the peer, which makes it later
         self.handlers: Handlers  # as is this
         self.converter: Callable[[Any], Callable[[Any], Any]]  # and this
@@ -55,7 +63,9 @@ class Channels:
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
         self._served: dict[int, AnonymousChannel] = {}
-        self._late: dict[int, AnonymousChannel] = {}
+        self._late: dict[AnonymousChannel, bool] = {}
+        """Those that are over and whose messages are still kept; whether the other side opened them."""
+        self._late_served = 0
         self._credited: dict[int, None] = {}
         """Those whose streams are read, by credit."""
         self.lingering = 0
@@ -68,10 +78,6 @@ class Channels:
 
     def find(self, h: int) -> AnonymousChannel | None:
         return self._opened.get(h) or self._served.get(h)
-
-    def for_handlers(self, h: int) -> AnonymousChannel | None:
-        """The channel whose handlers are to run; it may be over, if what is handled came before that."""
-        return self.find(h) or self._late.get(h)
 
     def has(self, h: int) -> bool:
         return h in self._opened or h in self._served
@@ -116,7 +122,7 @@ class Channels:
             raise RpcError.of_value(reason)
         if channel.id in self._served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        if len(self._served) + len(self._late) + self.lingering >= self.limits.channels:
+        if len(self._served) + self._late_served + self.lingering >= self.limits.channels:
             error = Overloaded(f"{self.limits.channels} channels are open already (Limits.channels), close some")
             error._made_here = True
             channel.close()
@@ -143,7 +149,7 @@ class Channels:
     def connection_lost(self, error: ConnectionLost) -> None:
         """All are over."""
         self.generation += 1
-        for channel in self._late.values():
+        for channel in self._late:
             channel._arrivals.take_ids()
         for channel in self.all():
             channel._arrivals.take_ids()
@@ -152,34 +158,40 @@ class Channels:
 
     # ------------------------------------------------------------ what a channel needs
 
-    def forget(self, channel: AnonymousChannel, reason: object) -> None:
+    def forget(self, channel: AnonymousChannel, reason: object) -> bool:
         h = channel.id
-        for table in (self._opened, self._served):
-            if table.get(h) is channel:
-                del table[h]
+        served = self._served.get(h) is channel
+        if served:
+            del self._served[h]
+        elif self._opened.get(h) is channel:
+            del self._opened[h]
         self._credited.pop(h, None)
         for pending in self._out.requests.on_channel(h):
             self._out.requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
         self.handlers.channel_over(h, reason)
+        return served
 
-    def keep_late(self, channel: AnonymousChannel) -> None:
-        self._late[channel.id] = channel
-        if len(self._late) > MOST_LATE:
-            next(iter(self._late.values()))._arrivals.forget()
+    def keep_late(self, channel: AnonymousChannel, served: bool) -> None:
+        self._late[channel] = served
+        self._late_served += served
 
     def forget_late(self, channel: AnonymousChannel) -> None:
-        self._late.pop(channel.id, None)
+        self._late_served -= self._late.pop(channel, False)
 
     def stop(self) -> None:
         """Keep nothing for who may listen later."""
-        for channel in list(self._late.values()):
-            channel._arrivals.forget()
+        for channel in list(self._late):
+            channel._arrivals.leave()
 
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._own.dec_hook, lax=self._own.lax)
 
-    def dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        self.handlers.arrived(message, payload, None, decode)
+    def dispatch(self, channel: AnonymousChannel, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self.handlers.arrived(message, payload, None, decode, channel)
+
+    def drop(self, channel: AnonymousChannel, count: int) -> None:
+        text = f"events on channel {channel.id} were dropped, because nobody listens to them"
+        self.handlers.count("unread event", f"{text} (further ones are only counted in peer.ignored)", count)
 
     def answer(self, i: int, value: object) -> None:
         self._out.reply(self._out.encode(Resolution(i, value)))

@@ -83,6 +83,8 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
     """The hook that msgspec calls for types it does not know: pydantic models, then the user's hook."""
 
     def dec_hook(tp: type[Any], value: Any) -> Any:
+        if tp is object:
+            return value
         if is_pydantic(tp):
             try:
                 return tp.model_validate(value)
@@ -190,7 +192,8 @@ def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
         nodes = list(nodes_of(mi.type_info(tp)))
     except NameError as exc:
         raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
-    custom = [node.cls for node in nodes if isinstance(node, mi.CustomType)]
+    # Without a hook msgspec takes any value for an `object`, which is what the annotation says.
+    custom = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
     keys = [key for node in nodes if isinstance(node, mi.DictType) for key in nodes_of(node.key_type)]
     needs = Needs(
         dec_hook=bool(custom),
@@ -209,8 +212,6 @@ def examine(tp: Any, has_hook: bool) -> Needs:
     """
     needs, unknown = _examine(tp)
     if unknown is not None and not has_hook:
-        if unknown is object:
-            raise TypeError("object says nothing about the value: annotate typing.Any")
         raise TypeError(
             f"{type_name(unknown)} cannot be made from what arrives: make it a dataclass, a msgspec.Struct "
             "or a pydantic model, or give a dec_hook= that converts to it"
@@ -244,7 +245,7 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
 
 
 def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], Any]:
-    if tp is Any:
+    if tp is Any or tp is object:
         return lambda value: value
     # msgspec remembers what it found out about a Struct, but works out `list[int]` anew in each call.
     # In a Struct of one field it is remembered too.

@@ -11,10 +11,14 @@ from msgspec import UNSET
 
 from ._messages import Inbound
 from ._scheduler import Scheduler
+from ._unread import DECODED, ENTRY, Unread
 from .errors import StreamOverflow
 from .limits import Limits
 
-__all__ = ["Inbox"]
+__all__ = ["Decode", "Inbox"]
+
+LEAST_RESERVED = 4096
+"""Bytes of messages for which room is reserved at once."""
 
 Decode = Callable[[bytes | bytearray], Inbound]
 Answer = Callable[[int], None]
@@ -24,7 +28,8 @@ class Inbox:
     """A queue with one reader, in arrival order, bounded.
 
     The other side keeps to the credit that it is given (``grant`` is called with totals of items and bytes), or it
-    knows none: then ``Limits.stream_queue`` bounds what waits, most of it undecoded, because that is smaller.
+    knows none: then ``Limits.stream_queue`` bounds what waits here, and ``unread`` what waits on all channels together.
+    Messages wait decoded as far as there is room for that, the others encoded, because that is smaller.
     ``answer`` is called with the id of each message that was a request, once there is room again: so a plain peer that
     requests instead of emitting goes no faster than the reader.
 
@@ -33,6 +38,7 @@ class Inbox:
 
     __slots__ = (
         "_answer",
+        "_decodes_until",
         "_grant",
         "_granted",
         "_granted_bytes",
@@ -41,9 +47,11 @@ class Inbox:
         "_received_bytes",
         "_regrant_at",
         "_regrant_bytes_at",
+        "_reserved",
         "_share",
         "_taken",
         "_taken_bytes",
+        "_unread",
         "_waiter",
         "_window",
         "_window_bytes",
@@ -53,8 +61,9 @@ class Inbox:
         "queue",
     )
 
-    def __init__(self, loop: Scheduler, limits: Limits, *, items: bool, answer: Answer) -> None:
+    def __init__(self, loop: Scheduler, limits: Limits, unread: Unread, *, items: bool, answer: Answer) -> None:
         self._loop = loop
+        self._unread = unread
         self._answer = answer
         self._window = limits.stream_window
         self._window_bytes = limits.stream_window_bytes
@@ -71,6 +80,10 @@ class Inbox:
         self._grant: Callable[[int, int], None] | None = None
         self._granted = self._granted_bytes = 0
         self._regrant_at = self._regrant_bytes_at = 0
+        self._reserved = 0
+        """Bytes that may wait here decoded, for which ``unread`` has room."""
+        self._decodes_until = 0
+        """The total of bytes up to which messages are kept decoded, and credit is there, without another look."""
         self.over = False
         """Nothing more will arrive."""
         self.error: BaseException | None = None
@@ -88,40 +101,80 @@ class Inbox:
             return True
         queue = self.queue
         waiting = self._received_bytes - self._taken_bytes
-        if queue and waiting + size > self._limit and not self._within_credit():
+        credited = self._within_credit()
+        if queue and waiting + size > self._limit and not credited:
             self.end(StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={self._limit})"))
             return False
         crowded = len(queue) >= self._window
+        if self._is_awaited or (
+            (credited or not crowded) and (self._received_bytes + size <= self._decodes_until or self._reserve(size))
+        ):
+            value, kept = self._value(message), None
+        elif self._unread.take(size, waiting + len(queue) * ENTRY, granted=credited):
+            value, kept = bytes(payload), decode
+        else:
+            self.end(StreamOverflow(f"{self._unread} as this message came"))
+            return False
         if i is UNSET:
             i = None
         elif not crowded and waiting + size <= self._window_bytes:
             self._answer(i)
             i = None
-        if crowded and not self._within_credit():
-            self._put((bytes(payload), size, i, decode))
-        else:
-            self._put((self._value(message), size, i, None))
+        self._received_bytes += size
+        queue.append((value, size, i, kept))
+        self._wake()
         return True
 
     def push_item(self, value: Any, size: int) -> bool:
         """Keep an item, the short way; False if it is not sure that there is room for it, so that `push` must look."""
-        if self._received_bytes >= self._granted_bytes or self._taken + len(self.queue) >= self._granted or self.over:
+        if self._taken + len(self.queue) >= self._granted:
+            return False
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if self._received_bytes >= self._granted_bytes:
+                return False
+            waiter.set_result(None)
+        elif self._received_bytes + size > self._decodes_until:
             return False
         self._received_bytes += size
         self.queue.append((value, size, None, None))
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
         return True
 
     def _within_credit(self) -> bool:
         return self._taken + len(self.queue) < self._granted and self._received_bytes < self._granted_bytes
 
-    def _put(self, entry: tuple[Any, int, int | None, Decode | None]) -> None:
-        self._received_bytes += entry[1]
-        self.queue.append(entry)
+    def _reserve(self, size: int) -> bool:
+        """Whether one more message of ``size`` bytes may wait decoded."""
+        more = self._received_bytes - self._taken_bytes + size - self._reserved
+        if more > 0:
+            more = max(more, LEAST_RESERVED)
+            if not self._unread.reserve(more * DECODED):
+                return False
+            self._reserved += more
+        self._look_until()
+        return self._taken_bytes + self._reserved >= self._received_bytes + size
+
+    def _look_until(self) -> None:
+        until = self._taken_bytes + self._reserved
+        self._decodes_until = min(until, self._granted_bytes) if self._grant is not None else until
+
+    def _release(self) -> None:
+        self._unread.release(self._reserved * DECODED)
+        self._reserved = self._decodes_until = 0
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether the reader takes what comes in the next turn, so that it need not be counted."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the reader is not waiting here: something is unread, or it has taken something last."""
+        return bool(self.queue) or (self._taken > 0 and self._waiter is None)
 
     def _value(self, message: Inbound) -> Any:
         a = message.a
@@ -137,8 +190,8 @@ class Inbox:
             return
         self.over = True
         self.error = error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._decodes_until = 0
+        self._wake()
 
     # ------------------------------------------------------------ reading
 
@@ -152,6 +205,7 @@ class Inbox:
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
         if self.queue or self.over:
             return
+        self._release()
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -166,6 +220,7 @@ class Inbox:
         if i is not None:
             self._answer(i)
         if decode is not None:
+            self._unread.give_back(size)
             value = self._value(decode(value))
         if self._grant is not None and (self._taken >= self._regrant_at or self._taken_bytes >= self._regrant_bytes_at):
             self.give_credit(self._grant)
@@ -187,6 +242,7 @@ class Inbox:
         self._regrant_at = self._taken + (self._window + 1) // 2
         self._regrant_bytes_at = self._taken_bytes + (self._window_bytes + 1) // 2
         if not self.over:
+            self._look_until()
             grant(self._granted, self._granted_bytes)
 
     def take_ids(self) -> list[int]:
@@ -200,7 +256,10 @@ class Inbox:
         self.end()
         self._grant = None
         while self.queue:
-            _, _, i, _ = self.queue.popleft()
+            _, size, i, decode = self.queue.popleft()
+            if decode is not None:
+                self._unread.give_back(size)
             if i is not None:
                 self._answer(i)
         self._taken_bytes = self._received_bytes
+        self._release()

@@ -189,7 +189,7 @@ def _namespaces(layers: list[Any]) -> list[dict[str, Any]]:
 
 def resolve(annotation: Any, layers: list[Any]) -> Any:
     """The type that one annotation means, with names in text looked up. `Annotated` stays."""
-    if annotation is inspect.Parameter.empty or annotation is Any:
+    if annotation is inspect.Parameter.empty or annotation is Any or annotation is object:
         return Any
     if isinstance(annotation, type) and not typing.get_origin(annotation):
         return annotation
@@ -204,7 +204,8 @@ def resolve(annotation: Any, layers: list[Any]) -> Any:
     error: Exception | None = None
     for space in _namespaces(layers):
         try:
-            return typing.get_type_hints(holder, space, include_extras=True)["it"]
+            found = typing.get_type_hints(holder, space, include_extras=True)["it"]
+            return Any if found is object else found
         except Exception as exc:
             error = error or exc
     assert error is not None

@@ -94,6 +94,8 @@ def _failure(tp: Any) -> str | None:
 
 def _components(types: Collection[Any], form: Form, models: Models) -> tuple[list[Schema], dict[str, Schema]]:
     def hook(cls: type[Any]) -> Schema:
+        if cls is object:
+            return {}
         model = models.refs.get((cls, form))
         return {UNKNOWN: type_name(cls)} if model is None else {"$ref": model}
 

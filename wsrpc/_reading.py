@@ -109,6 +109,13 @@ class Reading:
 
     def channel_over(self, error: Exception | None) -> None:
         self.inbox.end(error)
+        if self.abandoned:
+            self.leave(None)  # nobody can read on
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something is unread, or the reader has taken something and has not asked for more yet."""
+        return not (self._left or self.abandoned) and self.inbox.is_at_work
 
     def take_ids(self) -> list[int]:
         i = self.take_end()

@@ -110,14 +110,18 @@ class Serving:
             return
         self._channels.lingering += 1
         call.lingers = True
-        reason = call.channel.close_reason
-        self._owner.cancel_call(call, RemoteError("the channel was closed") if reason is None else reason)
+        channel, reason = call.channel, call.channel.close_reason
+        error = RemoteError("the channel was closed") if reason is None else reason
+        if channel._left or _role(call) is not Role.CONVERSATION:
+            self._owner.cancel_call(call, error)
+        else:  # what came before the end is read before the end is noticed
+            channel._arrivals.when_read(lambda: self._owner.cancel_call(call, error))
 
     def exited(self, call: Call) -> None:
         """The call's task is over."""
         call.exited = True
         if call.channel is not None and call.channel.closed:
-            call.channel._arrivals.forget()  # nobody is left to listen
+            call.channel._leave()  # nobody is left to listen
         if call.lingers:
             self._channels.lingering -= 1
 

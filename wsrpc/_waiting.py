@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from ._context import Message
 from ._messages import Inbound
+
+if TYPE_CHECKING:
+    from .anonymous import AnonymousChannel
 
 __all__ = ["Waiting", "WaitingRoom"]
 
@@ -21,6 +25,14 @@ class Waiting(Struct, eq=False):
     id: int | None
     view: Message | None
     decode: Callable[[bytes | bytearray], Inbound]
+    channel: AnonymousChannel | None = None
+    """The anonymous channel that it came on."""
+
+    @property
+    def too_late(self) -> bool:
+        """Whether its channel has ended so that nobody wants it handled: events of the other side outlive its end."""
+        channel = self.channel
+        return channel is not None and (channel._left if self.id is None else channel.closed)
 
     def finish(self) -> None:
         """It is dealt with, as far as whoever observes messages is concerned."""

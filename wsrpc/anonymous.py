@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Never, Protocol, Self, TypeVar, overload
 
 from msgspec import UNSET
 
-from ._arrivals import Arrivals, Ground
+from ._arrivals import Arrivals
+from ._arrivals import Home as ArrivalsHome
 from ._caller import Sender
 from ._channel_caller import ChannelCaller
-from ._inbox import Inbox
+from ._inbox import Decode, Inbox
+from ._messages import Inbound
 from ._reading import Reading, Tap
 from ._registry import Middleware, Registry
 from ._scheduler import Timer
@@ -30,7 +32,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
 
 
-class Home(Ground, Protocol):
+class Home(ArrivalsHome, Protocol):
     """What a channel needs of the peer that it belongs to."""
 
     sender: Sender
@@ -58,11 +60,19 @@ class Home(Ground, Protocol):
     def tell(self, h: int, reason: object, /) -> None:
         """Tell the other side that the channel is over."""
 
-    def forget(self, channel: AnonymousChannel, reason: object, /) -> None:
-        """The channel is over: nothing of it is to be left."""
+    def dispatch(
+        self, channel: AnonymousChannel, message: Inbound, payload: bytes | bytearray, decode: Decode, /
+    ) -> None:
+        """Run the handler for a message."""
 
-    def keep_late(self, channel: AnonymousChannel, /) -> None:
-        """It is over, but who listens to it later is still to get what came before."""
+    def drop(self, channel: AnonymousChannel, count: int, /) -> None:
+        """Count events that nobody listens to."""
+
+    def forget(self, channel: AnonymousChannel, reason: object, /) -> bool:
+        """The channel is over: nothing of it is to be left. Says whether the other side had opened it."""
+
+    def keep_late(self, channel: AnonymousChannel, served: bool, /) -> None:
+        """It is over, but messages are kept for who listens now or later."""
 
     def forget_late(self, channel: AnonymousChannel, /) -> None: ...
 
@@ -94,11 +104,27 @@ class _Refusing:
         self._error = error
         self._args = args
 
-    def _refuse(self, *_: object) -> Never:
+    async def _refuse(self, *_: object) -> Never:
         raise self._error(*self._args)
 
-    send_event = send_event_nowait = send_request = request_again = _refuse
-    open_channel = open_stream = upload = converter = _refuse
+    def _refuse_now(self, *_: object) -> Never:
+        raise self._error(*self._args)
+
+    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
+    send_event_nowait = converter = _refuse_now
+
+
+class _FirstUse:
+    """The sender of an open channel until something is sent on it."""
+
+    def __init__(self, channel: AnonymousChannel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        channel = self._channel
+        channel._arrivals.used = True
+        channel._sender = channel._home.sender
+        return getattr(channel._sender, name)
 
 
 @injectable("ctx.channel()", conversation=True)
@@ -110,8 +136,9 @@ class AnonymousChannel(Registrar, ChannelCaller):
     is over when either side aborts it, when the connection ends, or when the conversation's body returns.
 
     What arrives before the first handler is registered or the first reader reads is kept, for `Limits.unread` seconds
-    and up to `Limits.stream_queue` bytes. Before a handler's channel is delivered sending raises `ChannelNotReady`;
-    after the end `ChannelClosed` with the reason.
+    and up to `Limits.stream_queue` bytes. Past that the channel is aborted or, if this side has sent something on it,
+    the events are dropped, and counted in `Peer.ignored`. Before a handler's channel is delivered sending raises
+    `ChannelNotReady`; after the end `ChannelClosed` with the reason.
 
     ``async with channel`` ends it when the block is left. ``async for item in channel`` reads the items of
     ws-wrapper's iterator protocol.
@@ -127,6 +154,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
         "_error",
         "_generation",
         "_home",
+        "_left",
         "_on_close",
         "_on_credit",
         "_reason",
@@ -147,7 +175,9 @@ class AnonymousChannel(Registrar, ChannelCaller):
         self._reason: Any = None
         self._error: Exception | None = None
         self._sender: Sender = _Refusing(ChannelNotReady, _NOT_READY.format(id))
-        self._arrivals = Arrivals(id, home, refused=self._abort, forgotten=lambda: home.forget_late(self))
+        self._arrivals = Arrivals(self, home)
+        self._left = False
+        """This side has ended it, or wants nothing more of it."""
         self._end_timer: Timer | None = None
         self._closed: asyncio.Future[None] | None = None
         self._on_close: Callable[[Any], None] | None = None
@@ -257,7 +287,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
         return Reading(self, self._inbox(items=items), event, owns=owns)
 
     def _inbox(self, *, items: bool) -> Inbox:
-        return Inbox(self._home.loop, self._home.limits, items=items, answer=self._answer_read)
+        return Inbox(self._home.loop, self._home.limits, self._home.unread, items=items, answer=self._answer_read)
 
     def _answer_read(self, i: int) -> None:
         self._answer(i, None)
@@ -309,7 +339,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         self._own_registry()
-        self._arrivals.attach()
+        self._arrivals.listen()
         return super()._register(event, handler, **options)
 
     def _own_registry(self) -> None:
@@ -317,7 +347,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
             self._registry = self._home.make_registry()
 
     def _check_open(self) -> None:
-        if self.closed and not self._arrivals.late:
+        if self.closed and not self._arrivals.can_listen:
             raise self._gone()
 
     def _gone(self) -> Exception:
@@ -328,7 +358,20 @@ class AnonymousChannel(Registrar, ChannelCaller):
     def _opened(self) -> None:
         """The other side knows of it from now on."""
         self._state = "open"
-        self._sender = self._home.sender
+        first_use: Any = _FirstUse(self)
+        self._sender = first_use
+
+    def _dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self._home.dispatch(self, message, payload, decode)
+
+    def _overflowed(self, error: StreamOverflow) -> None:
+        self._abort(error)
+
+    def _dropped(self, count: int) -> None:
+        self._home.drop(self, count)
+
+    def _forgotten(self) -> None:
+        self._home.forget_late(self)
 
     def _credited(self, n: int, size: int) -> None:
         if self._on_credit is not None:
@@ -366,7 +409,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
         """
         if self.closed:
             if not by_other:
-                self._arrivals.forget()  # now nobody will listen
+                self._leave()  # nobody will listen now
             return
         self._state = "closed"
         self._reason = reason
@@ -374,15 +417,24 @@ class AnonymousChannel(Registrar, ChannelCaller):
         self._sender = _Refusing(ChannelClosed, str(self.id), self.close_reason)
         if self._end_timer is not None:
             self._end_timer.cancel()
-        self._home.forget(self, reason)
-        if not (by_other or reason is FINISHED):  # else whoever reads on answers them
-            for i in self._arrivals.take_ids():
-                self._refuse(i, self._gone())
-        if self._arrivals.end(error, by_other=by_other):
-            self._home.keep_late(self)
+        served = self._home.forget(self, reason)
+        if by_other:
+            self._arrivals.end(error)
+            if self._arrivals.keeps:
+                self._home.keep_late(self, served)
+        else:
+            if reason is not FINISHED:  # else whoever reads on answers them
+                for i in self._arrivals.take_ids():
+                    self._refuse(i, self._gone())
+            self._leave(error)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
         on_close, self._on_close = self._on_close, None
         self._on_credit = None
         if on_close is not None:
             on_close(reason)
+
+    def _leave(self, error: Exception | None = None) -> None:
+        """Nobody on this side wants to listen any more."""
+        self._left = True
+        self._arrivals.leave(error)

@@ -20,11 +20,14 @@ class _Closed:
         self.channel = channel
         self.reason = reason
 
-    def _refuse(self, *_: object) -> Never:
+    async def _refuse(self, *_: object) -> Never:
+        self.refuse()
+
+    def refuse(self, *_: object) -> Never:
         raise ChannelClosed(self.channel, self.reason)
 
-    send_event = send_event_nowait = send_request = _refuse
-    request_again = open_channel = open_stream = upload = converter = _refuse
+    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
+    send_event_nowait = converter = refuse
 
 
 class Channel(Registrar, Caller):
@@ -67,7 +70,7 @@ class Channel(Registrar, Caller):
 
     def _check_open(self) -> None:
         if isinstance(self._sender, _Closed):
-            self._sender._refuse()
+            self._sender.refuse()
 
     def __repr__(self) -> str:
         return f"<Channel {self._name!r}{' closed' if self.closed else ''}>"

@@ -63,7 +63,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stream counts here, not in ``running``, until it is over and its handler has exited."""
 
     unread: float = 30.0
-    """How long a channel may have messages that nobody reads, or a stream wait for its reader; then it is aborted."""
+    """How long a channel may have messages that nobody reads, or a stream wait for its reader; then it is aborted. If
+    this side sends on the channel, the events are dropped instead. Also how long a conversation's body may take to read
+    what came before its channel ended."""
+
+    unread_bytes: int = 16 * MiB
+    """Memory of unread messages on all anonymous channels of the connection, streams among them; the channel that goes
+    over it ends with `StreamOverflow`. Messages count with what they take, 176 bytes and more for each. (As much as
+    ``hard_cap`` lets wait in the other direction; Chrome takes 15 MiB of unread data on an HTTP/2 connection.) What
+    another wsrpc peer sends within its credit counts, and is always taken."""
 
     stream_window: int = 64
     """Items of one stream that may be on their way from another wsrpc peer; topped up at half."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
@@ -89,7 +89,7 @@ class Stream(Generic[T_co]):
         inbox = reading.inbox
         while not inbox.queue:
             if inbox.over:
-                self._over(reading, inbox)
+                await self._over(reading, inbox)
             await inbox.wait()
         value = inbox.take()
         if self._convert is not None:
@@ -108,10 +108,14 @@ class Stream(Generic[T_co]):
         """Stop the producer and forget what has not been read. Idempotent; cancelling is safe."""
         self._leave(None)
 
-    def _over(self, reading: Reading, inbox: Inbox) -> None:
+    async def _over(self, reading: Reading, inbox: Inbox) -> NoReturn:
         self._warns = False
         error, inbox.error = inbox.error, None
         reading.leave(None)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # A conversation's body has now read all that came before the end: it is cancelled here.
+            await asyncio.sleep(0)
         if error is not None:
             raise error
         raise StopAsyncIteration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import TEXT, raw_client
 
-from wsrpc import Client, Overloaded, RpcError, StreamOverflow, TooManyRequests
+from wsrpc import AnonymousChannel, Client, Context, Overloaded, RpcError, StreamOverflow, TooManyRequests
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -160,6 +161,59 @@ async def test_a_producer_that_knows_no_flow_control_overflows_the_queue() -> No
         with pytest.raises(StreamOverflow):
             await rest()
         assert 8 <= read <= 12, "what fitted is read first"
+
+
+async def test_unread_messages_on_many_channels_take_so_much_memory_and_no_more() -> None:
+    async with beside(AMPLE.replace(unread_bytes=200_000)) as world, raw_client(world.port) as raw:
+        made: list[AnonymousChannel] = []
+
+        @world.server.on("open_it")
+        def open_it(ctx: Context) -> AnonymousChannel:
+            made.append(ctx.channel())
+            return made[-1]
+
+        for i in range(1, 9):
+            await raw.send(request(raw, i, "open_it"))
+            assert await said(raw) == {"i": i, "h": 1}
+        small = [raw.frame(TEXT, json.dumps({"h": i, "a": ["x"]})) for i in range(1, 9)]
+        await raw.send(*small[:7] * 200)  # 24 KB, which take 280 KB
+        aborted = await said(raw)
+        assert "unread_bytes=200000" in aborted["x"]["message"]
+        await world.goes_on()
+        await raw.send(small[7])
+        events = made[7].stream("x")
+        assert await anext(events) is None, "the others go on"
+        assert made[aborted["h"] - 1].closed and len([channel for channel in made if channel.closed]) <= 2
+        for channel in made:
+            channel.close()
+
+
+async def test_a_channel_that_nobody_reads_is_aborted_unless_it_is_in_use() -> None:
+    async with beside(AMPLE.replace(unread=0.05)) as world, Client(world.url, limits=AMPLE) as client:
+        go = asyncio.Event()
+
+        @world.server.on("idle")
+        async def idle(channel: AnonymousChannel) -> None:
+            await asyncio.Event().wait()
+
+        @world.server.on("calculate")
+        async def calculate(channel: AnonymousChannel) -> None:
+            await channel.emit("ready")
+            await go.wait()
+            channel.on("add", lambda a, b: a + b)
+            await asyncio.Event().wait()
+
+        unused, used = await client.open_channel("idle"), await client.open_channel("calculate")
+        for channel in (unused, used):
+            await channel.emit("tick")
+        await unused.wait_closed()
+        assert "Limits.unread" in str(unused.close_reason)
+        peer = await world.newest()
+        await turns_until(lambda: peer.ignored["unread event"])
+        go.set()
+        assert await used.request("add", 1, 2) == 3
+        await used.abort()
+        await turns_until(lambda: not peer.active)
 
 
 async def test_more_rooms_than_may_be_are_refused() -> None:

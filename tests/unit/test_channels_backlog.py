@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Driven, rejection, turns
+from core_driver import Driven, messages, rejection, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_sides import requested
+from stream_driver import collect
+from stream_sides import consuming, requested
 
-from wsrpc import ChannelClosed, Context, Limits
+from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits, StreamOverflow
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -123,3 +125,217 @@ async def test_requests_that_were_kept_are_answered_though_a_handler_closes_the_
     rejection(sent, 7)
     rejection(sent, 9)
     d.assert_empty()
+
+
+# ---------------------------------------------------------------- channels in use
+
+
+USES = {
+    "emit": lambda channel: channel.emit("start"),
+    "request": lambda channel: channel.request("add", 1, 2),
+    "open_channel": lambda channel: channel.open_channel("more"),
+}
+
+
+async def used(d: Driven, how: str, *with_it: Any) -> AnonymousChannel:
+    """A channel on which this side sends, and listens to nothing."""
+    channel = await requested(d, *with_it)
+    if how == "emit_nowait":
+        channel.emit_nowait("start")
+        d.take()
+        return channel
+    using = start(USES[how](channel))
+    await turns()
+    [sent] = d.take()
+    if "i" in sent:
+        d.feed({"i": sent["i"], "d": 3} if how == "request" else {"i": sent["i"], "h": 1})
+        opened = await using
+        if how == "open_channel":
+            opened.close()
+    return channel
+
+
+@pytest.mark.parametrize("how", ["emit", "emit_nowait", "request", "open_channel"])
+async def test_a_channel_in_use_goes_on_whatever_comes_that_nobody_listens_to(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    d = Driven(dialer=True)
+    channel = await used(d, how, {"a": ["tick", 0]})
+    for number in range(1, 60):
+        d.clock.advance(1)
+        d.feed({"h": channel.id, "a": ["tick", number]})
+    await turns()
+    assert not channel.closed
+    assert sum(d.ignored.values()) == 60
+    assert d.ignored["unread event"] == 30
+    assert len(messages(caplog)) == 2, "one line for those that were kept, one for the others"
+    assert d.peer._anonymous.unread.used == 0
+    seen: list[int] = []
+    channel.on("tick", seen.append)
+    d.feed({"h": channel.id, "a": ["tick", 60]})
+    assert seen == [60], "who begins to listen gets what comes from now on"
+    channel.close()
+
+
+async def test_what_comes_before_that_is_kept_for_who_listens_in_time() -> None:
+    d = Driven(dialer=True)
+    channel = await used(d, "emit", {"a": ["tick", 0]})
+    d.clock.advance(UNREAD - 1)
+    d.feed({"h": channel.id, "a": ["tick", 1]})
+    ticks = channel.stream("tick")
+    assert [await anext(ticks) for _ in range(2)] == [0, 1]
+    d.clock.advance(UNREAD)
+    assert not channel.closed and d.ignored == {}
+    channel.close()
+
+
+async def test_requests_that_nobody_handles_are_rejected_then() -> None:
+    d = Driven(dialer=True)
+    channel = await used(d, "emit", {"a": ["tick"]}, {"i": 7, "a": ["q"]})
+    assert d.take() == []
+    d.clock.advance(UNREAD)
+    await turns()
+    error = rejection(d.take(), 7)
+    assert error["code"] == "wsrpc.unknown_event"
+    assert not channel.closed and d.ignored == {"unread event": 1}
+    channel.close()
+
+
+async def test_a_channel_in_use_drops_what_is_more_than_may_wait() -> None:
+    d = Driven(dialer=True)
+    channel = await used(d, "emit")
+    block = "x" * 100_000
+    for _ in range(15):
+        d.feed({"h": channel.id, "a": ["e", block]})
+    assert not channel.closed
+    assert d.ignored == {"unread event": 10, "unknown event": 5}
+    channel.close()
+
+
+async def test_a_body_that_sends_and_listens_to_nothing_goes_on() -> None:
+    d = Driven()
+    go = asyncio.Event()
+
+    async def watch(channel: AnonymousChannel) -> None:
+        await channel.emit("temp", 1)
+        await go.wait()
+
+    d.peer.on("watch", watch)
+    await d.fed({"i": 5, "a": ["watch"]})
+    d.feed({"h": 5, "a": ["start"]})
+    d.clock.advance(2 * UNREAD)
+    await turns()
+    assert d.peer.channels == 1 and d.ignored == {"unread event": 1}
+    go.set()
+    await turns()
+    assert d.peer.channels == 0
+
+
+# ---------------------------------------------------------------- memory
+
+
+async def test_small_messages_on_many_channels_count_with_the_memory_that_they_take() -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
+    channels = [await requested(d) for _ in range(3)]
+    kept = 0
+    while not channels[1].closed:
+        for channel in channels[:2]:
+            d.feed({"h": channel.id, "a": ["x"]})
+            kept += not channel.closed
+        if kept > 10_000:
+            break
+    assert 400 < kept < 600, "each of about 20 bytes takes about 200"
+    [over] = [channel for channel in channels if channel.closed]
+    assert "unread_bytes=100000" in str(over.close_reason)
+    d.take()
+    d.feed({"h": channels[2].id, "a": ["x"]})
+    assert not channels[2].closed, "one that has kept little so far goes on"
+    others = [channel for channel in channels if channel is not over]
+    for channel in others:
+        d.feed({"h": channel.id, "a": ["x", 1]})
+        assert not channel.closed, "what the other one had taken is free"
+        assert await anext(channel.stream("x")) in (1, None)
+        channel.close()
+    assert d.peer._anonymous.unread.used == 0
+
+
+@pytest.mark.parametrize("reads", ["events", "items"])
+async def test_unread_messages_of_readers_count_too(reads: str) -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
+    channel, other = await requested(d), await requested(d)
+    name = "next" if reads == "items" else "e"
+    stream = channel.__aiter__() if reads == "items" else channel.stream("e")
+    others = other.stream("e")
+    count = 0
+    while not channel.closed and count < 10_000:
+        d.feed({"h": channel.id, "a": [name, {"value": count}]})
+        count += 1
+    assert 300 < count < 600
+    d.feed({"h": other.id, "a": ["e", "still"]})
+    assert await anext(others) == "still"
+    got: list[Any] = []
+    with pytest.raises(StreamOverflow, match=r"Limits\.unread_bytes=100000"):
+        await collect(stream, got)
+    assert len(got) == count - 1, "what fitted is read first"
+    assert got[-1] == (count - 2 if reads == "items" else {"value": count - 2})
+    other.close()
+    assert d.peer._anonymous.unread.used == 0
+
+
+async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=5_000))
+    hoard, busy = await requested(d), await requested(d)
+    events = busy.stream("e")
+    reading = start(anext(events))
+    await turns()
+    for _ in range(20):
+        d.feed({"h": hoard.id, "a": ["e"]})
+    for number in range(20):
+        d.feed({"h": busy.id, "a": ["e", "x" * 4000, number]})
+        assert (await reading)[1] == number
+        reading = start(anext(events))
+        await turns()
+    assert not hoard.closed and not busy.closed
+    reading.cancel()
+    hoard.close()
+    busy.close()
+
+
+async def test_one_message_larger_than_all_may_take_is_kept_alone() -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=1_000))
+    channel = await requested(d, {"a": ["e", "x" * 5000]})
+    assert len(await anext(channel.stream("e"))) == 5000
+    channel.close()
+    assert d.peer._anonymous.unread.used == 0
+
+
+@pytest.mark.parametrize("size", [1, 3_000])
+async def test_credit_is_kept_whatever_else_waits(size: int) -> None:
+    d, stream, h = await consuming(limits=Limits(unread_bytes=1_000))
+    d.take()
+    for number in range(64):
+        d.feed({"h": h, "a": ["next", {"value": [number, "x" * size], "done": False}]})
+    d.feed({"h": h, "a": ["next", {"done": True}]})
+    assert [number async for number, _ in stream] == list(range(64))
+    assert d.peer._anonymous.unread.used == 0
+
+
+async def test_what_is_thrown_away_does_not_count() -> None:
+    d = Driven(dialer=True)
+    for how in ("left", "dropped", "ended", "abandoned"):
+        channel = await requested(d)
+        stream = channel.stream("e")
+        if how == "abandoned":
+            await stream.aclose()
+            stream = channel.stream("e")
+        for _ in range(200):
+            d.feed({"h": channel.id, "a": ["e", [1, 2, 3]]})
+        assert d.peer._anonymous.unread.used > 20_000
+        if how == "left":
+            await stream.aclose()
+        elif how == "ended":
+            d.feed({"h": channel.id, "x": "bye"})
+        del stream
+        await turns()
+        assert d.peer._anonymous.unread.used == 0
+        channel.close()

@@ -181,7 +181,6 @@ def test_other_errors_of_the_hook_come_through() -> None:
     [
         (Opaque, r"test_convert\.Opaque cannot be made from what arrives: make it a dataclass.* dec_hook="),
         (list[dict[str, Opaque | None]], "Opaque cannot be made"),
-        (object, r"annotate typing\.Any"),
         (Unresolvable, "has a field whose type cannot be resolved: name 'DefinedNowhere'"),
         (list[Callable[[int], int]], r"collections\.abc\.Callable cannot be made"),
         (int | Opaque, "unions containing a custom type"),
@@ -258,3 +257,11 @@ def test_pydantic_is_not_imported() -> None:
     code = "import sys, wsrpc._convert as c; c.converter(list[int])([1]); assert 'pydantic' not in sys.modules"
     root = Path(__file__).parent.parent.parent
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20, cwd=root)
+
+
+@pytest.mark.parametrize("hook", [None, opaque_hook])
+def test_object_means_any(hook: Any) -> None:
+    value = {"a": [1, "two", None]}
+    assert converter(object, dec_hook=hook)(value) is value
+    assert converter(list[object], dec_hook=hook)([value, 1]) == [value, 1]
+    assert converter(dict[str, object] | None, dec_hook=hook)(value) == value

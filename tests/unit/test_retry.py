@@ -505,16 +505,16 @@ async def test_a_call_that_was_never_awaited_on_is_closed_in_peace() -> None:
 # ---------------------------------------------------------------- mistakes
 
 
-def test_what_goes_with_what() -> None:
+async def test_what_goes_with_what() -> None:
     client = Client()
     for caller in (client, client.peer, client.of("room")):
         with pytest.raises(TypeError, match=r"retry=wsrpc.Retry\(\)"):
-            caller.request("q", idempotent=True)
+            await caller.request("q", idempotent=True)
         with pytest.raises(TypeError, match="a second time"):
-            caller.request("q", retry=Retry(), send=[1])
+            await caller.request("q", retry=Retry(), send=[1])
         for wrong in (True, 3, Retry, Reconnect()):
             with pytest.raises(TypeError, match=r"wsrpc.Retry"):
-                caller.request("q", retry=wrong)  # type: ignore[call-overload]
+                await caller.request("q", retry=wrong)  # type: ignore[call-overload]
 
 
 async def later(error: BaseException) -> bool:
