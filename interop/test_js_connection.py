@@ -97,6 +97,7 @@ async def test_event_handlers_survive_a_drop(link: Link) -> None:
         ((1000, "bye"), 1000, "bye"),
         ((4001, "enough"), 4001, "enough"),
         ((3000, LONG_REASON), 3000, LONG_REASON),
+        ((None,), 1005, ""),
     ],
 )
 async def test_python_closes(link: Link, sent: tuple[Any, ...], code: int, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from interop.peers import COMBINATIONS, Agents, Link, Role, named, text_of
-from wsrpc import HandlerFailed, RemoteError
+from wsrpc import HandlerFailed, RemoteError, RpcError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -59,6 +59,16 @@ async def test_rpc_errors_in_javascript(link: Link) -> None:
         assert thrown["props"] == {"code": "E_FAIL", "data": {"attempt": 1}}
     thrown = await link.ask_in_vain("fail", "number")
     assert (thrown["message"], thrown["props"]) == ("it failed", {"code": 42})
+
+
+async def test_further_fields_in_javascript(link: Link) -> None:
+    @link.app.on("fielded")
+    def fielded() -> None:
+        raise RpcError("it failed", code="E_FAIL", fields={"detail": {"attempt": 1}, "retry": None})
+
+    thrown = await link.ask_in_vain("fielded")
+    assert (thrown["is_error"], thrown["name"], thrown["message"]) == (True, "Error", "it failed")
+    assert thrown["props"] == {"code": "E_FAIL", "detail": {"attempt": 1}, "retry": None}
 
 
 async def test_plain_values_in_javascript(link: Link) -> None:

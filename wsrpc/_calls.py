@@ -33,7 +33,6 @@ from .errors import (
     BadResult,
     ChannelClosed,
     ConnectionLost,
-    RemoteError,
     RpcError,
     UnknownEvent,
     short,

@@ -63,16 +63,25 @@ class CloseInfo(msgspec.Struct, frozen=True):
     will_reconnect: bool = False
 
 
-def check_close(code: int, reason: str) -> None:
+def check_close(code: int | None, reason: str) -> int:
     """Refuse locally what RFC 6455 does not let an endpoint send.
 
+    Returns:
+        The code that both sides' `CloseInfo` will have: 1005 for None, which sends a Close frame without a code.
+
     Raises:
-        ValueError: for a code that may not be sent, or a reason of more than 123 bytes of UTF-8.
+        ValueError: for a code that may not be sent, a reason without a code, or one of more than 123 bytes of UTF-8.
     """
+    if code is None:
+        if reason:
+            raise ValueError(f"a close reason needs a code in front of it: close(1000, {reason[:MAX_REASON]!r})")
+        return CloseCode.NO_STATUS
     if code not in _MAY_SEND and not 3000 <= code <= 4999:
         raise ValueError(
-            f"close code {code} may not be sent: expected 1000-1003, 1007-1014 or 3000-4999 (1000 is a normal close)"
+            f"close code {code} may not be sent: expected 1000-1003, 1007-1014 or 3000-4999 (1000 is a normal close), "
+            "or None for no code"
         )
     size = len(reason.encode())
     if size > MAX_REASON:
         raise ValueError(f"a close reason has at most {MAX_REASON} bytes of UTF-8, got {size}")
+    return code

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import accumulate
+from math import isfinite
 from typing import Any, Protocol
 
 import msgspec
@@ -181,17 +182,18 @@ class MsgpackCodec:
         return bool(level)
 
 
-_SAME = frozenset({int, str, bool, bytes, type(None), float, NoMoreItems})
-"""Values that both formats carry alike, as far as each can."""
+_SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
+"""Values that both formats carry alike, as far as each can. So they do floats, except NaN and the infinities."""
 AT_A_GLANCE = 8
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class NegotiatedCodec(MsgpackCodec):
     """MessagePack between two wsrpc peers that speak JSON otherwise.
 
     Bytes travel as they are, and everything else so that it arrives as it does by JSON. MessagePack by itself would
-    keep datetimes and keys that are no text, and whoever has no annotation would get one or the other, depending on
-    when the two had agreed. (NaN and infinities stay what they are: JSON has none.)
+    keep datetimes, NaN and keys that are no text, and whoever has no annotation would get one or the other, depending
+    on when the two had agreed.
 
     What MessagePack cannot express travels as JSON: text is JSON, binary is MessagePack, at any time.
     """
@@ -202,14 +204,35 @@ class NegotiatedCodec(MsgpackCodec):
         hook = make_enc_hook(json.enc_hook)
 
         def encode_either(message: Any) -> bytes:
-            if not _travels_alike(message):
-                message = msgspec.to_builtins(message, builtin_types=(bytes,), str_keys=True, enc_hook=hook)
             try:
-                return encode(message)
+                if _travels_alike(message):
+                    return encode(message)
+                message = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
+                payload = encode(message)
+                # Looking for two bytes takes far less than looking at each value.
+                return encode(_finite(message)) if _EXTREME.search(payload) else payload
             except OverflowError:  # an integer of more than 64 bits
                 return encode_json(message)
 
         self.encode = encode_either
+
+
+_EXTREME = re.compile(rb"\xcb[\x7f\xff]")
+"""How NaN and the infinities begin in MessagePack. So do numbers beyond 1e303, and other values may have it inside."""
+
+
+def _finite(value: Any) -> Any:
+    """A value with None in place of what JSON has no number for."""
+    if value.__class__ is float:
+        return value if isfinite(value) else None
+    if value.__class__ is dict:
+        return {key: _finite(item) for key, item in value.items()}
+    if value.__class__ in _ARRAYS:
+        return [_finite(item) for item in value]
+    return value
+
+
+_ARRAYS = frozenset({list, tuple})
 
 
 def _travels_alike(message: Any) -> bool:
@@ -228,12 +251,21 @@ def _travels_alike(message: Any) -> bool:
 
 
 def _is_alike(value: Any) -> bool:
-    """The same for a small flat container. Looking through more would take longer than converting it."""
+    """The same for a float or a small flat container. Looking through more would take longer than converting it."""
+    if value.__class__ is float:
+        return isfinite(value)
     if value.__class__ is dict and len(value) <= AT_A_GLANCE:
-        for key in value:  # noqa: SIM110 - `all` over a generator takes half as long again
-            if key.__class__ is not str or value[key].__class__ not in _SAME:
+        for key, item in value.items():
+            if key.__class__ is not str or (item.__class__ not in _SAME and not _is_finite(item)):
                 return False
         return True
     if value.__class__ is list and len(value) <= AT_A_GLANCE:
-        return all(item.__class__ in _SAME for item in value)
+        for item in value:  # noqa: SIM110 - `all` over a generator takes half as long again
+            if item.__class__ not in _SAME and not _is_finite(item):
+                return False
+        return True
     return False
+
+
+def _is_finite(value: Any) -> bool:
+    return value.__class__ is float and isfinite(value)

@@ -338,7 +338,7 @@ class WebSocketServerConnection(_Pushing, ServerConnection):
         del self.wsrpc, self.heartbeat, self.stall_watch
         _forget_parser(self.protocol)
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: Any = 1000, reason: str = "") -> None:
         # The library closes each connection once more when its handler is done, by an exception that nobody sees.
         if hasattr(self, "wsrpc"):  # it is not lost
             await super().close(code, reason)

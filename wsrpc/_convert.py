@@ -7,8 +7,13 @@ pydantic, and refuses early what could never be converted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import binascii
+from base64 import b64decode, b64encode
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from operator import is_
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -27,6 +32,7 @@ __all__ = [
     "make_enc_hook",
     "memoized",
     "nodes_of",
+    "pydantic_validator",
     "type_name",
 ]
 
@@ -38,6 +44,11 @@ EncHook = Callable[[Any], Any]
 
 EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
 """A value whose type is exactly one of these needs no conversion to it, which saves calling msgspec."""
+
+_VIEWS = [type(view()) for made in ({}, OrderedDict[Any, Any]()) for view in (made.keys, made.values, made.items)]
+_LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
+_LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
+"""Types of the standard library that msgspec does not know. What derives from them is for the user's hook."""
 
 _R = TypeVar("_R")
 
@@ -60,7 +71,17 @@ def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
     return call
 
 
-# ---------------------------------------------------------------- hooks
+# ---------------------------------------------------------------- pydantic
+#
+# A model travels as pydantic's own JSON, in JSON and in MessagePack alike, and pydantic's rules for JSON validate it.
+# So a model with `strict=True` takes a datetime or a tuple, which JSON has only as text and as an array.
+#
+# Bytes are the exception. Pydantic's default for them is text in UTF-8, which most bytes are not. Here they are base64,
+# as everywhere else in wsrpc, unless the model's config says otherwise (ser_json_bytes, val_json_bytes) or the field
+# has a serializer of its own.
+
+_MOST_TYPES = 4096
+"""Models for which a validator and a serializer are remembered: more than a program has."""
 
 
 def is_pydantic(tp: Any) -> bool:
@@ -79,6 +100,208 @@ def _summary(exc: ValueError) -> str:
     return "; ".join(parts)
 
 
+@lru_cache(maxsize=_MOST_TYPES)
+def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
+    """A function that makes a ``tp`` of decoded JSON or MessagePack.
+
+    It raises what pydantic raises, which is a `ValueError`.
+
+    Raises:
+        TypeError: the installed pydantic is too old for this type.
+    """
+    if _overrides(tp, "model_validate"):
+        validate: Callable[[Any], Any] = tp.model_validate
+        return validate
+    from pydantic_core import SchemaValidator, to_json
+
+    schema = _adapted(tp)
+    validate_json: Callable[[bytes], Any]
+    if schema is None:
+        validate_json = tp.model_validate_json
+    else:
+        validate_json = _build(SchemaValidator, schema, tp).validate_json
+
+    def validate_as_json(value: Any) -> Any:
+        # Pydantic takes JSON only as text, so the value is encoded again. That costs 1 to 2 microseconds, and what
+        # MessagePack brought (bytes, datetimes, keys that are no text, NaN) is judged as its JSON is.
+        return validate_json(to_json(value, bytes_mode="base64", inf_nan_mode="constants"))
+
+    return validate_as_json
+
+
+@lru_cache(maxsize=_MOST_TYPES)
+def pydantic_dumper(tp: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    """A function that makes decoded JSON of an instance of ``tp``.
+
+    Its second argument is a function that does it for values of other libraries, msgspec's Structs for instance. Names
+    are those that the other side's validation reads: aliases, where there are any.
+
+    Raises:
+        TypeError: the installed pydantic is too old for this type.
+    """
+    schema = None if _overrides(tp, "model_dump") else _adapted(tp)
+    if schema is None:
+        return lambda value, fallback: value.model_dump(mode="json", by_alias=True, fallback=fallback)
+    from pydantic_core import SchemaSerializer
+
+    to_python = _build(SchemaSerializer, schema, tp).to_python
+    return lambda value, fallback: to_python(value, mode="json", by_alias=True, fallback=fallback)
+
+
+def _overrides(tp: Any, method: str) -> bool:
+    from pydantic import BaseModel
+
+    return getattr(tp, method).__qualname__ != getattr(BaseModel, method).__qualname__
+
+
+def _build(make: Callable[..., Any], schema: Any, tp: Any) -> Any:
+    try:
+        # Else pydantic takes what it has built for the models inside, and for this one, in place of the schema.
+        return make(schema, _use_prebuilt=False)
+    except TypeError as exc:
+        if "_use_prebuilt" not in str(exc):
+            raise
+        raise TypeError(
+            f"{tp.__qualname__} may hold bytes, for which wsrpc needs pydantic 2.13 or newer: update pydantic, or give "
+            'the model ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")'
+        ) from None
+
+
+def _from_base64(value: Any) -> Any:
+    if value.__class__ is not str:
+        return value  # the user's own validator has made bytes of it, or it is wrong anyway
+    try:
+        return b64decode(value.translate(_STANDARD), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("invalid base64 text") from None
+
+
+_STANDARD = str.maketrans("-_", "+/")
+
+
+def _to_base64(value: Any) -> str:
+    return b64encode(value).decode("ascii")
+
+
+def _plain(value: Any) -> Any:
+    """The same for a value of no declared type, which may be or hold bytes."""
+    cls = value.__class__
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _to_base64(value)
+    if isinstance(value, Mapping):
+        mapping: Mapping[Any, Any] = value
+        return {key: _plain(item) for key, item in mapping.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items: list[Any] = [_plain(item) for item in cast("list[Any]", value)]
+        return items
+    if is_pydantic(cls):
+        return pydantic_dumper(cls)(value, _unchanged)
+    return value
+
+
+def _unchanged(value: Any) -> Any:
+    raise TypeError(f"{type(value).__qualname__} cannot be encoded without an enc_hook")
+
+
+_INNER = (
+    "schema",
+    "items_schema",
+    "keys_schema",
+    "values_schema",
+    "extras_schema",
+    "return_schema",
+    "json_schema",
+    "python_schema",
+    "lax_schema",
+    "strict_schema",
+    "fields",
+    "computed_fields",
+    "choices",
+    "steps",
+    "definitions",
+)
+"""Keys of a core schema under which there are others. (Values under ``default`` or ``expected`` are the user's.)"""
+
+_BOTH_WAYS = frozenset({"ser_json_bytes", "val_json_bytes"})
+"""Which of them the user gives counts for both ways, else a model could not read what it writes."""
+_OF_ANY_TYPE = frozenset({"any", "is-instance", "function-plain"})
+_MODELS = frozenset({"model", "dataclass", "typed-dict"})
+_BY_FUNCTION = frozenset({"function-plain", "function-wrap"})
+_AS_PLAIN: dict[str, Any] = {"type": "function-plain", "function": _plain, "when_used": "json"}
+
+
+class _Scope(NamedTuple):
+    """What the model around a part of its schema has to say of it."""
+
+    own: bool = False
+    """The user has said how bytes travel."""
+    extra: bool = False
+    """Fields that are not declared are kept."""
+
+
+def _adapted(tp: Any) -> Any:
+    """The type's core schema, changed so that bytes are base64; None if nothing in it has to change."""
+    from pydantic import TypeAdapter
+
+    schema: Any = TypeAdapter(tp).core_schema
+    adapted = _adapt(schema, _Scope())
+    return None if adapted is schema else adapted
+
+
+def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
+    """A core schema with bytes as base64; the same object if nothing changes."""
+    kind: str = schema["type"]
+    serialization: Any = schema.get("serialization")
+    config: dict[str, Any] = schema.get("config") or {}
+    given = _BOTH_WAYS & config.keys()
+    if config:  # a class of its own, whatever holds it
+        scope = _Scope(bool(given), config.get("extra_fields_behavior") == "allow")
+    elif serialization is not None and serialization["type"] in _BY_FUNCTION:
+        scope = _Scope(own=True)
+    changes = {key: _adapt_inside(schema[key], scope) for key in _INNER if key in schema}
+    changes = {key: value for key, value in changes.items() if value is not schema[key]}
+    if scope.own:
+        if len(given) == 1:
+            changes["config"] = {**config, **dict.fromkeys(_BOTH_WAYS, config[given.pop()])}
+    elif kind == "bytes":
+        return {
+            "type": "function-before",
+            "function": {"type": "no-info", "function": _from_base64},
+            "schema": schema,
+            "serialization": {"type": "function-plain", "function": _to_base64, "when_used": "json"},
+        }
+    elif (serialization is None and kind in _OF_ANY_TYPE) or serialization == {"type": "any"}:
+        changes["serialization"] = _AS_PLAIN
+    elif kind == "model-fields" and scope.extra and "extras_schema" not in schema:
+        changes["extras_schema"] = {"type": "any", "serialization": _AS_PLAIN}
+    elif kind in _MODELS and changes and serialization is not None:
+        changes["serialization"] = {**serialization, "function": _then_plain(serialization["function"])}
+    return {**schema, **changes} if changes else schema
+
+
+def _adapt_inside(part: Any, scope: _Scope) -> Any:
+    """The same for what holds core schemas: lists of them, mappings by a field's name or a union's tag."""
+    if isinstance(part, (list, tuple)):
+        old: list[Any] = list(cast("list[Any]", part))
+        new = [_adapt_inside(item, scope) for item in old]
+        return part if all(map(is_, new, old)) else type(cast(Any, part))(new)
+    if not isinstance(part, dict):
+        return part  # a union's label
+    schema: dict[str, Any] = cast("dict[str, Any]", part)
+    if isinstance(schema.get("type"), str):
+        return _adapt(schema, scope)
+    by_name = {name: _adapt_inside(item, scope) for name, item in schema.items()}
+    return part if all(map(is_, by_name.values(), schema.values())) else by_name
+
+
+def _then_plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The user's serializer of a whole model: what it gives has no declared types."""
+    return lambda *args: _plain(function(*args))
+
+
+# ---------------------------------------------------------------- hooks
+
+
 def make_dec_hook(user: DecHook | None) -> DecHook:
     """The hook that msgspec calls for types it does not know: pydantic models, then the user's hook."""
 
@@ -87,7 +310,7 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
             return value
         if is_pydantic(tp):
             try:
-                return tp.model_validate(value)
+                return pydantic_validator(tp)(value)
             except ValueError as exc:
                 raise ValueError(_summary(exc)) from exc
         if user is not None:
@@ -98,17 +321,25 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
 
 
 def make_enc_hook(user: EncHook | None) -> EncHook:
-    """The hook that msgspec calls for values it does not know: pydantic models, then the user's hook.
+    """The hook that msgspec calls for values it does not know.
 
-    Models are dumped by alias, because aliases are what `model_validate` on the other side reads.
+    Pydantic models come first, then what the standard library has besides `list` and `dict`, then the user's hook.
     """
 
     def enc_hook(value: Any) -> Any:
-        if is_pydantic(type(value)):
-            return value.model_dump(by_alias=True)
+        cls = type(value)
+        if is_pydantic(cls):
+            return pydantic_dumper(cls)(value, for_pydantic)
+        if cls in _LIKE_LISTS:
+            return list(value)
+        if cls in _LIKE_DICTS:
+            return dict(value)
         if user is not None:
             return user(value)
-        raise TypeError(f"{type_name(type(value))} cannot be encoded without an enc_hook")
+        raise TypeError(f"{type_name(cls)} cannot be encoded without an enc_hook")
+
+    def for_pydantic(value: Any) -> Any:
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=enc_hook)
 
     return enc_hook
 
@@ -194,6 +425,9 @@ def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
         raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
     # Without a hook msgspec takes any value for an `object`, which is what the annotation says.
     custom = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
+    for cls in custom:
+        if is_pydantic(cls) and getattr(cls, "__pydantic_complete__", False):
+            pydantic_validator(cls)  # now, rather than when the first message comes
     keys = [key for node in nodes if isinstance(node, mi.DictType) for key in nodes_of(node.key_type)]
     needs = Needs(
         dec_hook=bool(custom),

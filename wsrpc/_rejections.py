@@ -53,7 +53,7 @@ def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
     """The ``e`` and ``_`` of a rejection."""
     if error.plain:
         return error.data, UNSET
-    fields: dict[str, Any] = dict(error.fields) if isinstance(error, RemoteError) else {}
+    fields: dict[str, Any] = dict(error.fields)
     fields["message"] = error.message or str(error)
     if error.code is not None:
         fields["code"] = error.code
@@ -119,7 +119,7 @@ def is_closed(x: Any, flag: Any) -> bool:
 
 
 def shortened(error: RpcError, why: Exception) -> RpcError:
-    """``error`` without its data, which are too big to travel."""
-    small = RpcError(f"{error.message[:200]} (its data left out: {why})")
+    """``error`` without its data and fields, which are too big to travel."""
+    small = RpcError(f"{error.message[:200]} (data and fields left out: {why})")
     small.code = error.code if not isinstance(error.code, str) else error.code[:100]
     return small

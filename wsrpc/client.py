@@ -302,16 +302,18 @@ class Client(Registrar, RawRegistrar, RawCaller):
             ending = self._out.ending
             raise ConnectionLost(ending.code, ending.reason)
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """End the connection and do not dial again. What was accepted is written before the Close frame.
+
+        With None as code the Close frame has none, and the other side is told 1005.
 
         Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
         `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
 
         Raises:
-            ValueError: if the code may not be sent or the reason has more than 123 bytes.
+            ValueError: if the code may not be sent, or the reason has more than 123 bytes or comes without a code.
         """
-        check_close(code, reason)
+        told = check_close(code, reason)
         self._enter_loop()
         # Remembered because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
@@ -319,14 +321,14 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._orders += 1
             self._move(Input.CLOSE)
             dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
-            session = self._peer._binding.begin_close(code, reason)
-            self._news.tell(self._news.failure or ConnectionLost(code, reason or "the client was closed", "not_sent"))
+            session = self._peer._binding.begin_close(told, reason)
+            self._news.tell(self._news.failure or ConnectionLost(told, reason or "the client was closed", "not_sent"))
             self._closing = spawn_later(self._close(self._orders, dials, session, code, reason))
             self._returns.again = False
         await asyncio.shield(self._closing)
 
     async def _close(
-        self, order: int, dials: set[asyncio.Task[None]], session: Session | None, code: int, reason: str
+        self, order: int, dials: set[asyncio.Task[None]], session: Session | None, code: int | None, reason: str
     ) -> None:
         if dials:
             await asyncio.wait(dials)

@@ -8,8 +8,8 @@
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout)             also TimeoutError
-    ├── RpcError(message, code, data)              raise it in a handler: the caller gets it
-    │   └── RemoteError                            what a caller gets; ``fields`` has the rest
+    ├── RpcError(message, code, data, fields)      raise it in a handler: the caller gets it
+    │   └── RemoteError                            what a caller gets
     │       ├── BadArguments
     │       ├── UnknownEvent
     │       ├── Overloaded
@@ -73,6 +73,16 @@ Outcome = Literal["not_sent", "unknown"]
 
 RESERVED_CODES = "wsrpc."
 """Error codes with this prefix choose the class on the caller's side, so only wsrpc itself sends them."""
+
+RESERVED_FIELDS = {
+    "message": "give it as message",
+    "code": "give it as code=",
+    "data": "give it as data=",
+    "name": "it would replace the name of JavaScript's Error",
+    "stack": "it would replace the stack of JavaScript's Error",
+    "__proto__": "it would replace the class of JavaScript's Error",
+}
+"""Keys that ``RpcError(fields=)`` does not take, and why. JavaScript makes each field a property of an `Error`."""
 
 
 LONGEST_LINE = 1000
@@ -253,6 +263,12 @@ class RpcError(WsrpcError):
         message: for people. All of it is sent; ``str(error)`` is its beginning, as one line.
         code: for programs, a string or an integer; ``"wsrpc."`` prefixes are reserved.
         data: any value that the codec can encode.
+        fields: further fields of the error, by name, with values that the codec can encode. The caller finds them in
+            `RemoteError.fields`; in JavaScript they are properties of the `Error`.
+
+    Raises:
+        TypeError: a field's name is not text.
+        ValueError: the code, or a field's name, is reserved.
     """
 
     # Defaults for subclasses whose __init__ does not call this one: a rejection must not fail on them.
@@ -263,12 +279,20 @@ class RpcError(WsrpcError):
     plain: bool = False
     """Whether the rejection is (or becomes) a bare value on the wire instead of an error object."""
 
+    _fields: Mapping[str, Any] = MappingProxyType({})
+
     # Whether this side made it for its caller; a `RemoteError` that came in is not passed on as it is.
     _made_here: bool = False
     # What the log says in place of the text, where that may quote values.
     _for_log: str | None = None
 
-    def __init__(self, message: str, code: str | int | None = None, data: Any = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str | int | None = None,
+        data: Any = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         if isinstance(code, str) and code.startswith(RESERVED_CODES) and not isinstance(self, RemoteError):
             raise ValueError(f"error codes that begin with {RESERVED_CODES!r} are reserved, got {code!r}")
@@ -276,6 +300,15 @@ class RpcError(WsrpcError):
         if code is not None:
             self.code = code
         self.data = data
+        if fields:
+            self._fields = dict(fields)
+            if not isinstance(self, RemoteError):
+                _check_fields(self._fields)
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """What the error has besides message, code and data; read-only."""
+        return MappingProxyType(self._fields)
 
     @classmethod
     def of_value(cls, value: Any) -> Self:
@@ -294,6 +327,14 @@ class RpcError(WsrpcError):
         return self.message or super()._text()
 
 
+def _check_fields(fields: Mapping[Any, Any]) -> None:
+    for name in fields:
+        if not isinstance(name, str):
+            raise TypeError(f"names of error fields are text, got {short(name)}")
+        if name in RESERVED_FIELDS:
+            raise ValueError(f"an error cannot have the field {short(name)}: {RESERVED_FIELDS[name]}")
+
+
 class RemoteError(RpcError):
     """The other side rejected the request. Its text is in ``message``, unchanged; ``str(error)`` is safe to log.
 
@@ -301,20 +342,6 @@ class RemoteError(RpcError):
     else its error had. A rejection with a bare value (``throw "text"`` in JavaScript) has ``plain`` true
     and the value in ``data``.
     """
-
-    def __init__(
-        self,
-        message: str,
-        code: str | int | None = None,
-        data: Any = None,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message, code, data)
-        self._fields = dict(fields) if fields else {}
-
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        return MappingProxyType(self._fields)
 
 
 class BadArguments(RemoteError):

@@ -323,16 +323,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """Wait until `open` handlers are done or overdue, or the connection is gone. Cancelling is safe."""
         await self._binding.wait_opened()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """End the connection: what was accepted is written, then the Close frame; returns when it is over.
 
-        Cancelling is safe, the closing goes on.
+        With None as code the Close frame has none, and the other side is told 1005. Cancelling is safe, the closing
+        goes on.
 
         Raises:
-            ValueError: if the code may not be sent or the reason has more than 123 bytes.
+            ValueError: if the code may not be sent, or the reason has more than 123 bytes or comes without a code.
         """
-        check_close(code, reason)
-        session = self._binding.begin_close(code, reason)
+        told = check_close(code, reason)
+        session = self._binding.begin_close(told, reason)
         if session is not None:
             await session.transport.close(code, reason)
 

@@ -337,13 +337,14 @@ class RawConnection:
 
     # ------------------------------------------------------------ closing
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """End the connection: what was accepted is written, then the Close frame; returns when it is over.
 
-        What had arrived can still be received. Cancelling is safe, the closing goes on.
+        What had arrived can still be received. With None as code the Close frame has none, and the other side is told
+        1005. Cancelling is safe, the closing goes on.
 
         Raises:
-            ValueError: the code may not be sent, or the reason has more than 123 bytes.
+            ValueError: the code may not be sent, or the reason has more than 123 bytes or comes without a code.
         """
         check_close(code, reason)
         if self._feed.ended is not None:

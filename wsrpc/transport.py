@@ -30,7 +30,8 @@ the largest inbound message, or frame of a message that is handed on by frames; 
 
 **End.** ``receiver.connection_lost(info)`` is called exactly once, last, whoever ended the connection and
 however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before,
-performs the closing handshake and returns when the connection is over, dropping it if that takes too long.
+performs the closing handshake and returns when the connection is over, dropping it if that takes too long. With None as
+code the Close frame is empty, and both sides are told 1005; a library that cannot do that sends 1000.
 ``abort()`` drops it now and may lose what was sent; ``connection_lost`` follows soon, not inside the call.
 Both may be called at any time, more than once. Cancelling ``close`` or ``drain`` is safe; the closing goes on.
 """
@@ -118,7 +119,7 @@ class Transport(Protocol):
 
     async def drain(self) -> None: ...
 
-    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+    async def close(self, code: int | None = 1000, reason: str = "") -> None: ...
 
     def abort(self) -> None: ...
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qsl
 
 from websockets.asyncio.connection import Connection
@@ -142,7 +143,7 @@ class WebSocketTransport:
         with suppress(OSError):  # that the connection broke is told to the receiver, not to whoever waits for room
             await self._connection.drain()
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
         if self._closing is None:
             self._heartbeat.stop()  # from here on `close_timeout` bounds everything
@@ -225,13 +226,14 @@ class WebSocketTransport:
         self._gathered = 0
         return data
 
-    async def _close(self, code: int, reason: str) -> None:
+    async def _close(self, code: int | None, reason: str) -> None:
         connection = self._connection
+        close: Any = connection.close  # hands on None, too, although its annotation does not say so
         self._flush()
         try:
             async with asyncio.timeout(connection.close_timeout):
                 # The library waits for the write buffer first, which need never drain.
-                await connection.close(code, reason)
+                await close(code, reason)
         except TimeoutError:
             connection.transport.abort()
         await connection.wait_closed()

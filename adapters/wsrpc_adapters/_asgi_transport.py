@@ -152,9 +152,10 @@ class AsgiTransport:
             self._drained.append(waiter)
             await waiter
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
-        self._begin_close(code, reason)
+        # In ASGI a close without a code is one with 1000.
+        self._begin_close(CloseCode.NORMAL if code is None else code, reason)
         await asyncio.shield(self._over)
 
     def abort(self) -> None:

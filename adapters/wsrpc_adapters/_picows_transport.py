@@ -208,7 +208,7 @@ class PicowsTransport(WSListener):
         while self._room is not None:
             await asyncio.shield(self._room)
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
         if self._open:
             self._receiving = True

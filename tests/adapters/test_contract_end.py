@@ -16,7 +16,7 @@ HASTY = LIMITS.replace(close_timeout=0.1)
 
 CODES = [(1000, ""), (1000, "bye"), (1001, "going"), (3000, "mine"), (4999, "ü" * 61), (4408, "x" * 123)]
 
-UNSENDABLE = [(1005, ""), (1006, ""), (1015, ""), (999, ""), (5000, ""), (0, ""), (1000, "x" * 124)]
+UNSENDABLE = [(1005, ""), (1006, ""), (1015, ""), (999, ""), (5000, ""), (0, ""), (1000, "x" * 124), (None, "why")]
 
 flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
 over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
@@ -50,6 +50,33 @@ async def test_both_sides_learn_code_and_reason(flavour: Flavour, code: int, rea
 
 
 @flavours
+@pytest.mark.parametrize("who", ["ours", "theirs"])
+async def test_without_a_code_both_sides_learn_1005(flavour: Flavour, who: str) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        mine, other = Recorder.of(ours), Recorder.of(theirs)
+        async with asyncio.timeout(8):
+            await (ours if who == "ours" else theirs).close(None)
+        code = 1000 if who == "ours" and "no code" in flavour.cannot else 1005
+        for recorder in (mine, other):
+            info = await recorder.end()
+            expected = told(flavour, code) if recorder is mine and who == "theirs" else (code, "", True)
+            assert (info.code, info.reason, info.was_clean) == expected
+
+
+@over_sockets
+async def test_without_a_code_the_close_frame_is_empty(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS) as (transport, raw):
+        recorder = Recorder.of(transport)
+        closing = asyncio.create_task(transport.close(None))
+        frame = await raw.next_of(CLOSE)
+        assert frame.payload == ((1000).to_bytes(2, "big") if "no code" in flavour.cannot else b"")
+        await raw.send(raw.frame(CLOSE, frame.payload))
+        raw.drop()
+        await closing
+        assert (await recorder.end()).code == (1000 if "no code" in flavour.cannot else 1005)
+
+
+@flavours
 async def test_both_sides_close_at_once(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         mine, other = Recorder.of(ours), Recorder.of(theirs)
@@ -61,7 +88,7 @@ async def test_both_sides_close_at_once(flavour: Flavour) -> None:
 
 @flavours
 @pytest.mark.parametrize(("code", "reason"), UNSENDABLE)
-async def test_a_close_that_may_not_be_sent_is_a_local_error(flavour: Flavour, code: int, reason: str) -> None:
+async def test_a_close_that_may_not_be_sent_is_a_local_error(flavour: Flavour, code: int | None, reason: str) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         recorder = Recorder.of(theirs)
         mine = Recorder.of(ours)

@@ -174,6 +174,19 @@ async def test_close_codes_both_ways(dialing: Dialing, code: int, reason: str) -
 
 
 @dialings
+async def test_close_without_a_code_both_ways(dialing: Dialing) -> None:
+    server = echo_server()
+    endings = Endings(server)
+    async with server.listen() as listener:
+        async with Observed(listener.url, dial=dialing.dial) as seen:
+            await seen.client.close(None)
+            assert ((await seen.ended).code, (await endings.next()).code) == (1005, 1005)
+        async with Observed(listener.url, dial=dialing.dial) as seen:
+            await server.peers[0].close(None)
+            assert ((await seen.ended).code, (await endings.next()).code) == (1005, 1005)
+
+
+@dialings
 async def test_a_message_over_the_limit(dialing: Dialing) -> None:
     async with raw_server() as server:
         seen = Observed(server.url, dial=dialing.dial, limits=LIMITS.replace(message=1000))

@@ -49,6 +49,30 @@ async def test_the_client_closes(host: Host, code: int, reason: str) -> None:
 
 
 @hosts
+async def test_the_server_closes_without_a_code(host: Host) -> None:
+    server = echo_server()
+    endings = Endings(server)
+    code = 1000 if "no code" in host.cannot else 1005
+    async with host.serving(server) as url, Observed(url) as seen:
+        [peer] = server.peers
+        await peer.close(None)
+        for info, by_us in ((await seen.ended, False), (await endings.next(), True)):
+            assert (info.code, info.reason, info.was_clean, info.user_closed) == (code, "", True, by_us)
+
+
+@hosts
+async def test_the_client_closes_without_a_code(host: Host) -> None:
+    server = echo_server()
+    endings = Endings(server)
+    async with host.serving(server) as url, Observed(url) as seen:
+        await seen.client.close(None)
+        info = await seen.ended
+        assert (info.code, info.reason, info.was_clean, info.user_closed) == (1005, "", True, True)
+        info = await endings.next()
+        assert (info.code, info.was_clean) == ((1006, False) if "close code" in host.cannot else (1005, True))
+
+
+@hosts
 async def test_a_close_frame_without_a_code_is_1005(host: Host) -> None:
     server = echo_server()
     endings = Endings(server)

@@ -464,7 +464,7 @@ class Tube:
 
     async def drain(self) -> None: ...
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         if self.receiver is not None:
             self.receiver.connection_lost(CloseInfo(code, reason, was_clean=True))
 

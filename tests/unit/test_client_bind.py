@@ -260,7 +260,7 @@ async def test_over_a_connection_that_is_closing_there_was_no_time_without_one()
     class Slow(ScriptedTransport):
         """The other side does not answer the Close frame for a while."""
 
-        async def close(self, code: int = 1000, reason: str = "") -> None:
+        async def close(self, code: int | None = 1000, reason: str = "") -> None:
             await answered.wait()
             await super().close(code, reason)
 

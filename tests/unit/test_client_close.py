@@ -62,6 +62,31 @@ async def test_both_sides_learn_code_and_reason() -> None:
 
 
 @clean
+async def test_close_without_a_code() -> None:
+    infos: dict[str, CloseInfo] = {}
+    ended = asyncio.Event()
+    server = Server(limits=LIMITS)
+
+    @server.on("close")
+    def server_close(peer: Peer, info: CloseInfo) -> None:
+        infos["server"] = info
+        ended.set()
+
+    async with dialed(server) as (client, _):
+        client.on("close", lambda peer, info: infos.update(client=info))
+        with pytest.raises(ValueError, match="a close reason needs a code"):
+            await client.close(None, "why")
+        assert client.connected
+        await client.close(None)
+        await ended.wait()
+        with pytest.raises(ConnectionLost) as caught:
+            await client.request("echo", 1)
+    assert infos["client"] == CloseInfo(1005, was_clean=True, user_closed=True)
+    assert infos["server"] == CloseInfo(1005, was_clean=True)
+    assert (caught.value.code, caught.value.outcome) == (1005, "not_sent")
+
+
+@clean
 @pytest.mark.parametrize(("code", "reason"), UNSENDABLE)
 async def test_a_close_that_may_not_be_sent_is_a_local_error(code: int, reason: str) -> None:
     async with dialed() as (client, _):

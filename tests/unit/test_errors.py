@@ -128,13 +128,45 @@ def test_wsrpcs_own_codes_are_refused(code: str) -> None:
     assert errors.RpcError("x", 0).code == 0
 
 
-def test_fields_are_read_only_and_a_copy() -> None:
+@pytest.mark.parametrize("cls", [errors.RpcError, errors.RemoteError])
+def test_fields_are_read_only_and_a_copy(cls: type[errors.RpcError]) -> None:
     given = {"k": 1}
-    error = errors.RemoteError("no", fields=given)
+    error = cls("no", fields=given)
     given["k"] = 2
     assert error.fields == {"k": 1}
     with pytest.raises(TypeError):
         error.fields["k"] = 3  # type: ignore[index]
+    assert pickle.loads(pickle.dumps(error)).fields == {"k": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("message", "give it as message"),
+        ("code", "give it as code="),
+        ("data", "give it as data="),
+        ("name", "JavaScript"),
+        ("stack", "JavaScript"),
+        ("__proto__", "JavaScript"),
+    ],
+)
+def test_fields_that_are_not_for_users(name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"an error cannot have the field '{name}': .*{why}"):
+        errors.RpcError("no", fields={name: 1})
+    assert errors.RemoteError("no", fields={name: 1}).fields == {name: 1}  # what came is shown as it came
+
+
+def test_names_of_fields_are_text() -> None:
+    fields: Any = {5: 1}
+    with pytest.raises(TypeError, match="names of error fields are text, got 5"):
+        errors.RpcError("no", fields=fields)
+
+
+def test_an_error_of_a_class_of_ones_own_has_no_fields_unless_given() -> None:
+    class Mine(errors.RpcError):
+        def __init__(self) -> None: ...
+
+    assert Mine().fields == {}
 
 
 @pytest.mark.parametrize(("value", "expected"), [("ab", "ab"), (5, None), (None, None), ([], None)])

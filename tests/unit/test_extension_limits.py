@@ -76,7 +76,7 @@ async def test_a_reply_that_is_too_big_is_an_error_of_the_caller_that_says_so(bo
             await left.request(event)
 
 
-async def test_an_error_that_is_too_big_arrives_without_its_data(both: Both) -> None:
+async def test_an_error_that_is_too_big_arrives_without_its_data_and_fields(both: Both) -> None:
     left, right = both
 
     def fails() -> None:
@@ -85,10 +85,17 @@ async def test_an_error_that_is_too_big_arrives_without_its_data(both: Both) -> 
     def shouts() -> None:
         raise RpcError(BIG)
 
+    def details() -> None:
+        raise RpcError("see fields", "E", fields={"details": BIG})
+
     right.on("fails", fails)
     right.on("shouts", shouts)
+    right.on("details", details)
     with pytest.raises(RemoteError, match="see data"):
         await left.request("fails")
+    with pytest.raises(RemoteError, match=r"see fields \(data and fields left out: ") as caught:
+        await left.request("details")
+    assert caught.value.code == "E" and not caught.value.fields
     with pytest.raises(RemoteError, match="xxx"):
         await left.request("shouts")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -144,10 +146,31 @@ async def test_a_codec_set_on_both_ends_needs_no_extensions() -> None:
         assert await client.request("echo", b"\x00") == b"\x00"
 
 
+NAN, INFINITY = float("nan"), float("inf")
+
+
 @pytest.mark.parametrize(
     "value",
-    # Not NaN: JSON has none and says null, and what has one is not made worse on purpose.
-    [datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 2), {1: "x"}, UUID(int=5), Decimal("1.50"), {"s"}],
+    [
+        datetime(2026, 1, 2, tzinfo=UTC),
+        datetime(2026, 1, 2),
+        {1: "x"},
+        UUID(int=5),
+        Decimal("1.50"),
+        {"s"},
+        NAN,
+        -INFINITY,
+        [1.5, INFINITY],
+        {"a": NAN},
+        [[{"a": (NAN, 1.5, 1e308, -1e308)}]],
+        [float(i) for i in range(20)] + [NAN],
+        range(3),
+        {"a": 1}.keys(),
+        {"a": 1}.values(),
+        {"a": 1}.items(),
+        deque([1, 2]),
+        MappingProxyType({"a": range(2)}),
+    ],
     ids=repr,
 )
 async def test_but_for_bytes_an_untyped_handler_gets_the_same_before_and_after_welcome(value: Any) -> None:
@@ -161,3 +184,46 @@ async def test_but_for_bytes_an_untyped_handler_gets_the_same_before_and_after_w
             await client.emit("note", value)
             await client.request("sync")
     assert seen[0] == seen[1] and type(seen[0]) is type(seen[1])
+
+
+async def test_nan_arrives_as_null_on_every_way() -> None:
+    server = Server()
+    server.on("give", lambda: {"deep": [[NAN]]})
+    server.on("items", lambda: iter([NAN, 1.5, [INFINITY]]))
+    server.on("none", lambda values: [value is None for value in values])
+    async with connect(server) as client:
+        client.on("give", lambda: NAN)
+        await client.request("none", [])  # welcome is here now
+        assert await client.request("give") == {"deep": [[None]]}
+        assert await client.request("none", (NAN, INFINITY, 1e308)) == [True, True, False]
+        assert await collect(client.stream("items")) == [None, 1.5, [None]]
+        [peer] = server.peers
+        assert await peer.request("give") is None
+
+
+async def test_what_only_looks_like_nan_arrives_as_it_is() -> None:
+    server = Server()
+    server.on("echo", lambda value: value)
+    async with connect(server) as client:
+        await client.request("echo", None)
+        for value in (b"\xcb\x7f\xff", [[b"\xcb\xff", 1e308]], [["\u02ff", 0xCB7F]]):
+            assert await client.request("echo", value) == value
+
+
+@pytest.mark.parametrize("value", [bytearray(b"\x00\xff"), memoryview(b"\x00\xff")], ids=["bytearray", "memoryview"])
+async def test_what_is_like_bytes_travels_as_bytes_do(value: Any) -> None:
+    server = Server()
+    server.on("echo", lambda given: given)
+
+    @server.on("size")
+    def size(given: bytearray) -> int:
+        assert type(given) is bytearray
+        return len(given)
+
+    for client, arrives in ((Client(extensions=False), "AP8="), (Client(), b"\x00\xff")):
+        async with connect(server, client=client):
+            await client.request("echo", None)
+            for sent, expected in ((value, arrives), ([value], [arrives]), ([{"k": (value,)}], [{"k": [arrives]}])):
+                assert await client.request("echo", sent) == expected
+            assert await client.request("echo", value, returns=bytes) == b"\x00\xff"
+            assert await client.request("size", value) == 2

@@ -14,6 +14,7 @@ import pytest
 from core_driver import ABORTED, Blocked, Driven, Stubborn, idle, messages, rejection, turns
 
 from wsrpc import (
+    AnonymousChannel,
     BadArguments,
     Client,
     Context,
@@ -321,6 +322,58 @@ async def test_an_rpc_error_reaches_the_caller_as_it_is() -> None:
         with pytest.raises(RemoteError) as caught:
             await a.request("plain")
         assert (str(caught.value), caught.value.data, caught.value.plain) == ("just text", "just text", True)
+
+
+async def test_further_fields_of_an_rpc_error_reach_the_caller() -> None:
+    fields = {"retry_after": 5, "details": [{"field": "name"}], "": None}
+    async with pair() as (a, b):
+
+        def fail() -> None:
+            raise RpcError("no", "E", 1, fields)
+
+        async def pass_on() -> None:
+            try:
+                await b.request("fail")
+            except RemoteError as error:
+                raise RpcError(error.message, fields=error.fields) from None
+
+        b.on("fail", fail)
+        a.on("fail", fail)
+        b.on("pass_on", pass_on)
+        for event, rest in (("fail", ("E", 1)), ("pass_on", (None, None))):
+            with pytest.raises(RemoteError) as caught:
+                await a.request(event)
+            error = caught.value
+            assert (error.message, (error.code, error.data), error.fields) == ("no", rest, fields)
+
+
+async def test_an_error_whose_fields_cannot_be_encoded_still_answers(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as (a, b):
+
+        def fail() -> None:
+            raise RpcError("no", fields={"thing": object()})
+
+        b.on("fail", fail)
+        with pytest.raises(HandlerFailed) as caught:
+            await a.request("fail")
+        assert caught.value.error_id and caught.value.error_id in caplog.text
+
+
+async def test_fields_of_a_reason_arrive_with_it() -> None:
+    async with pair() as (a, b):
+        reasons: asyncio.Queue[object] = asyncio.Queue()
+
+        async def talk(channel: AnonymousChannel) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                reasons.put_nowait(channel.close_reason)
+
+        b.on("talk", talk)
+        channel = await a.open_channel("talk")
+        await channel.abort(RpcError("bored", fields={"minutes": 3}))
+        reason = await reasons.get()
+        assert isinstance(reason, RemoteError) and reason.fields == {"minutes": 3}
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -62,6 +62,14 @@ async def test_when_the_function_returns_the_connection_closes_with_1000() -> No
         assert (await raw.next_frame()).code == 1000
 
 
+async def test_closing_without_a_code() -> None:
+    async def leave(connection: RawConnection) -> None:
+        await connection.close(None)
+
+    async with raw_serving(leave) as (_, raw):
+        assert (await raw.next_of(CLOSE)).payload == b""
+
+
 async def test_when_it_raises_with_1011_and_the_traceback_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async def fail(connection: RawConnection) -> None:
         raise KeyError("secret")

@@ -18,6 +18,7 @@ from wsrpc._rejections import error_from_wire, error_to_wire, reason_from_wire, 
         (RpcError(""), {"message": ""}),
         (RpcError("no", 0, False), {"message": "no", "code": 0, "data": False}),
         (RpcError("no", "E", {"k": 1}), {"message": "no", "code": "E", "data": {"k": 1}}),
+        (RpcError("no", fields={"k": 1}), {"message": "no", "k": 1}),
         (RemoteError("no", None, None, {"name": "TypeError"}), {"message": "no", "name": "TypeError"}),
         (
             RemoteError("real", "C", 1, {"message": "fake", "code": 1, "data": 2}),

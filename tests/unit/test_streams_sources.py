@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import AsyncIterator, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from leftovers import turns_until
 from stream_driver import Both, collect, emptied
 from stream_driver import both as both
 
-from wsrpc import current_context
+from wsrpc import Server, current_context
+from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -107,12 +110,63 @@ async def test_each_kind_may_be_left_early(both: Both, source: Any) -> None:
         assert await anext(numbers) == 0
 
 
-async def test_lists_and_other_collections_are_plain_results(both: Both) -> None:
+COLLECTIONS: list[Any] = [
+    [0, 1, 2],
+    (0, 1, 2),
+    {0, 1, 2},
+    frozenset({0, 1, 2}),
+    range(3),
+    deque([0, 1, 2]),
+    UserList([0, 1, 2]),
+    {0: "a", 1: "b", 2: "c"}.keys(),
+    {"a": 0, "b": 1, "c": 2}.values(),
+    OrderedDict({"a": 0, "b": 1, "c": 2}).values(),
+]
+MAPPINGS: list[Any] = [{"a": 1}, MappingProxyType({"a": 1}), ChainMap({"a": 1}, {}), UserDict({"a": 1})]
+
+
+@pytest.mark.parametrize("value", COLLECTIONS + MAPPINGS, ids=lambda value: type(value).__name__)
+async def test_collections_are_values_on_every_way(both: Both, value: Any) -> None:
     left, right = both
-    right.on("list", lambda: [1, 2])
-    right.on("range", lambda: list(range(3)))
-    assert await left.request("list") == [1, 2]
-    assert right.channels == 0
+    expected = {"a": 1} if value in MAPPINGS else [0, 1, 2]
+    seen: list[Any] = []
+
+    async def coroutine() -> Any:
+        return value
+
+    async def generator() -> AsyncIterator[Any]:
+        yield value
+
+    async def upload(items: AsyncIterator[Any]) -> Any:
+        return [item async for item in items]
+
+    right.on("plain", lambda: value)
+    right.on("coroutine", coroutine)
+    right.on("thread", lambda: value, thread=True)
+    right.on("items", generator)
+    right.on("nested", lambda: {"in": [value]})
+    right.on("echo", lambda given: given)
+    right.on("note", seen.append)
+    right.on("upload", upload)
+    for event in ("plain", "coroutine", "thread"):
+        assert await left.request(event) == expected
+    assert await left.request("nested") == {"in": [expected]}
+    assert await left.request("echo", value) == expected
+    assert await left.request("upload", send=[value]) == [expected]
+    assert await collect(left.stream("items")) == [expected]
+    await left.emit("note", value)
+    await left.request("plain")
+    assert seen == [expected]
+    await emptied(right)
+
+
+async def test_a_hook_of_the_users_own_decides_on_classes_of_the_users_own() -> None:
+    class Recent(deque[int]): ...
+
+    server = Server(enc_hook=lambda value: {"recent": list(value)})
+    server.on("recent", lambda: [Recent([1]), deque([2])])
+    async with connect(server) as client:
+        assert await client.request("recent") == [{"recent": [1]}, [2]]
 
 
 async def test_a_generator_in_a_thread_may_block(both: Both) -> None:

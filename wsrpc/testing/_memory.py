@@ -90,9 +90,8 @@ class MemoryTransport:
             self._drained.append(waiter)
             await waiter
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        check_close(code, reason)
-        self.close_soon(code, reason)
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        self.close_soon(check_close(code, reason), reason)
         await asyncio.shield(self._over)
 
     def close_soon(self, code: int, reason: str) -> None:

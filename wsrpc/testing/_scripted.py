@@ -48,9 +48,8 @@ class ScriptedTransport:
     async def drain(self) -> None:
         return None
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        check_close(code, reason)
-        self.lose(CloseInfo(code, reason, was_clean=True))
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        self.lose(CloseInfo(check_close(code, reason), reason, was_clean=True))
 
     def abort(self) -> None:
         self.lose(CloseInfo(CloseCode.ABNORMAL, "aborted"))

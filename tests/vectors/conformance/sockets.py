@@ -29,7 +29,7 @@ class Socket(ScriptedTransport):
             raise ConnectionLost(1006, "failed", "not_sent")
         self._tell_sent(self.name, payload.decode() if text else repr(payload))
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
         if self.closed is None:
             self._tell_closing(code, reason)
             await super().close(code, reason)

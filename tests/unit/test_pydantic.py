@@ -1,0 +1,387 @@
+"""Pydantic models: every type arrives as it was sent, by each encoding and on each way that a value can take."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from ipaddress import IPv4Address
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Optional
+from uuid import UUID
+
+import msgspec
+import pydantic
+import pytest
+
+from wsrpc import BadArguments, Client, MsgpackCodec, Server
+from wsrpc._convert import converter, make_enc_hook, pydantic_validator
+from wsrpc.testing import ScriptedTransport, connect
+
+BLOB = bytes(range(256)) + b"\xff\xfe\xfb"  # no UTF-8, and base64 with "+" and "/"
+SAME = UUID("00000000-0000-0000-0000-00000000000a")
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Inner(pydantic.BaseModel):
+    data: bytes
+    when: datetime | None = None
+
+
+class StrictInner(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    data: bytes
+    key: UUID
+
+
+class Node(pydantic.BaseModel):
+    data: bytes
+    next: Optional[Node] = None  # noqa: UP045 - as many write it
+
+
+class Aliased(pydantic.BaseModel):
+    user_data: bytes = pydantic.Field(alias="userData")
+
+
+class Hex(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(ser_json_bytes="hex", val_json_bytes="hex")
+    data: bytes
+
+
+class Base(pydantic.BaseModel):
+    kind: Literal["base"] = "base"
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"] = "cat"
+    fur: bytes
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"] = "dog"
+    bone: bytes
+
+
+class Root(pydantic.RootModel[list[bytes]]): ...
+
+
+FIELDS: list[tuple[Any, Any]] = [
+    (bytes, BLOB),
+    (bytes, b""),
+    (bytes, b"AQID"),  # base64 itself
+    (Annotated[bytes, pydantic.Field(min_length=3, max_length=3)], b"\xff\xfe\xfd"),
+    (bytes | None, BLOB),
+    (Optional[bytes], None),  # noqa: UP045
+    (list[bytes], [BLOB, b"x"]),
+    (dict[str, bytes], {"a": BLOB}),
+    (dict[bytes, int], {b"\xff\x00": 1}),
+    (tuple[bytes, int], (BLOB, 1)),
+    (bytes | int, BLOB),
+    (bytes | int, 5),
+    (pydantic.Base64Bytes, b"Zm9v"),
+    (int, 2**63),
+    (float, 1.5),
+    (bool, True),
+    (str, "Grüße"),
+    (datetime, datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)),
+    (datetime, datetime(2026, 1, 2)),
+    (date, date(2026, 1, 2)),
+    (time, time(3, 4, 5)),
+    (timedelta, timedelta(days=-1, seconds=5, microseconds=7)),
+    (UUID, SAME),
+    (Decimal, Decimal("1.50")),
+    (tuple[int, str], (1, "a")),
+    (tuple[int, ...], (1, 2, 3)),
+    (set[int], {1, 2}),
+    (frozenset[str], frozenset({"a", "b"})),
+    (Color, Color.RED),
+    (Literal["a", 1], 1),
+    (Inner, Inner(data=BLOB, when=datetime(2026, 1, 2, tzinfo=UTC))),
+    (StrictInner, StrictInner(data=BLOB, key=SAME)),
+    (Node, Node(data=BLOB, next=Node(data=b"\xff"))),
+    (Hex, Hex(data=BLOB)),
+    (Root, Root([BLOB])),
+    (list[Inner], [Inner(data=BLOB)]),
+    (dict[str, StrictInner], {"a": StrictInner(data=BLOB, key=SAME)}),
+    (Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], Dog(bone=BLOB)),
+    (dict[int, str], {1: "x"}),
+    (dict[UUID, int], {SAME: 1}),
+    (dict[date, bytes], {date(2026, 1, 2): BLOB}),
+    (PurePosixPath, PurePosixPath("/a/b")),
+    (IPv4Address, IPv4Address("10.0.0.1")),
+]
+
+
+def model_of(tp: Any, strict: bool) -> Any:
+    return pydantic.create_model("Made", __config__=pydantic.ConfigDict(strict=strict), value=(tp, ...))
+
+
+def in_json() -> AbstractAsyncContextManager[tuple[Server, Client]]:
+    return both(Server(), Client(extensions=False))
+
+
+def in_messagepack() -> AbstractAsyncContextManager[tuple[Server, Client]]:
+    return both(Server(), Client())
+
+
+def in_messagepack_throughout() -> AbstractAsyncContextManager[tuple[Server, Client]]:
+    return both(Server(codec=MsgpackCodec()), Client(codec=MsgpackCodec()))
+
+
+class both:
+    def __init__(self, server: Server, client: Client) -> None:
+        self._server, self._connected = server, connect(server, client=client)
+
+    async def __aenter__(self) -> tuple[Server, Client]:
+        client = await self._connected.__aenter__()
+        self._server.on("sync", lambda: None)
+        await client.request("sync")  # what two wsrpc peers agree on is agreed now
+        return self._server, client
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._connected.__aexit__(*exc)
+
+
+ENCODINGS = [in_json, in_messagepack, in_messagepack_throughout]
+
+
+async def goes_everywhere(server: Server, client: Client, tp: Any, value: Any) -> None:
+    """As a parameter and an answer, in an event, as an item in both directions, and back by the server's request."""
+    seen: list[Any] = []
+
+    def echo(given: tp) -> Any:
+        seen.append(given)
+        return given
+
+    async def items(given: tp) -> AsyncIterator[Any]:
+        yield given
+
+    async def take(given: AsyncIterator[tp]) -> Any:
+        seen.extend([item async for item in given])
+        return seen[-1]
+
+    for function in (echo, items, take):
+        for name, annotation in function.__annotations__.items():  # they name the parameter of this function
+            function.__annotations__[name] = {"tp": tp, "AsyncIterator[tp]": AsyncIterator[tp]}.get(annotation, Any)
+        server.on(function.__name__, function)
+    client.on("echo", echo)
+    assert await client.request("echo", value, returns=tp) == value
+    assert await client.request("take", send=[value], returns=tp) == value
+    async with client.stream("items", value, returns=tp) as stream:
+        assert [item async for item in stream] == [value]
+    [peer] = server.peers
+    assert await peer.request("echo", value, returns=tp) == value
+    await client.emit("echo", value)
+    await client.request("sync")
+    assert seen == [value] * 4 and {type(one) for one in seen} == {type(value)}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.__name__)
+@pytest.mark.parametrize("strict", [False, True], ids=["lax", "strict"])
+async def test_every_type_of_field_arrives_as_it_was(
+    encoding: Callable[[], AbstractAsyncContextManager[tuple[Server, Client]]], strict: bool
+) -> None:
+    async with encoding() as (server, client):
+        for tp, value in FIELDS:
+            model = model_of(tp, strict)
+            await goes_everywhere(server, client, model, model(value=value))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.__name__)
+async def test_models_in_containers_arrive_as_they_were(
+    encoding: Callable[[], AbstractAsyncContextManager[tuple[Server, Client]]],
+) -> None:
+    inner, strict = Inner(data=BLOB), StrictInner(data=BLOB, key=SAME)
+    async with encoding() as (server, client):
+        await goes_everywhere(server, client, list[Inner], [inner, inner])
+        await goes_everywhere(server, client, dict[str, StrictInner], {"a": strict})
+        await goes_everywhere(server, client, tuple[Inner, StrictInner], (inner, strict))
+        await goes_everywhere(server, client, Inner | None, inner)
+        await goes_everywhere(server, client, Aliased, Aliased(userData=BLOB))
+
+
+async def test_what_waited_for_the_connection_arrives_as_what_comes_later() -> None:
+    server = Server()
+    seen: list[bytes] = []
+
+    @server.on("save")
+    def save(blob: Inner) -> None:
+        seen.append(blob.data)
+
+    async with server.listen() as listening:
+        client = Client(listening.url)
+        queued = asyncio.create_task(client.request("save", Inner(data=BLOB)))
+        async with client:
+            await queued
+            await client.request("save", Inner(data=BLOB))
+    assert seen == [BLOB, BLOB]
+
+
+async def test_a_plain_peer_sends_and_gets_standard_base64() -> None:
+    line = ScriptedTransport()
+    async with Client(transport=line, extensions=False) as client:
+
+        def echo(blob: Inner) -> Inner:
+            assert blob.data == b"\xff\xfe\xfb"
+            return blob
+
+        client.on("echo", echo)
+        line.feed({"i": 1, "a": ["echo", {"data": "//77"}]}, {"i": 2, "a": ["echo", {"data": "__77"}]})
+        line.expect(*({"i": i, "d": {"data": "//77", "when": None}} for i in (1, 2)))
+
+
+async def test_bytes_of_no_model_and_bytes_of_a_model_are_the_same_to_the_other_side() -> None:
+    class Struct(msgspec.Struct):
+        data: bytes
+        when: datetime | None = None
+
+    server = Server()
+
+    def from_model(blob: Inner) -> Any:
+        return blob
+
+    def from_struct(blob: Struct) -> Any:
+        return blob
+
+    for function, tp in ((from_model, Inner), (from_struct, Struct)):
+        function.__annotations__["blob"] = tp
+        server.on(function.__name__, function)
+    for client in (Client(), Client(extensions=False)):
+        async with connect(server, client=client):
+            for value in ({"data": BLOB}, Inner(data=BLOB), Struct(BLOB)):
+                assert (await client.request("from_model", value, returns=Struct)).data == BLOB
+                assert (await client.request("from_struct", value, returns=Inner)).data == BLOB
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(msgspec.json.encode(value, enc_hook=make_enc_hook(None)))
+
+
+def there_and_back(value: Any) -> Any:
+    return converter(type(value))(as_json(value))
+
+
+def test_the_models_own_config_decides() -> None:
+    assert as_json(Hex(data=b"\xff\x01")) == {"data": "ff01"}
+
+    class Text(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(val_json_bytes="utf8")
+        data: bytes
+        inner: Inner
+
+    text = Text(data="grün".encode(), inner=Inner(data=b"\xff"))
+    assert as_json(text)["data"] == "grün" and as_json(text)["inner"]["data"] == "/w=="
+    assert there_and_back(text) == text
+
+    for config in (pydantic.ConfigDict(ser_json_bytes="base64"), pydantic.ConfigDict(val_json_bytes="hex")):
+        half = pydantic.create_model("Half", __config__=config, data=(bytes, ...))
+        assert there_and_back(half(data=BLOB)) == half(data=BLOB)
+
+
+def test_a_serializer_of_the_users_own_decides() -> None:
+    class Signed(pydantic.BaseModel):
+        key: bytes
+        rest: bytes
+
+        @pydantic.field_serializer("key", when_used="json")
+        def _hex(self, key: bytes) -> str:
+            return key.hex()
+
+        @pydantic.field_validator("key", mode="before")
+        @classmethod
+        def _from_hex(cls, key: Any) -> Any:
+            return bytes.fromhex(key) if isinstance(key, str) else key
+
+    signed = Signed(key=b"\x01\x02", rest=b"\x03")
+    assert as_json(signed) == {"key": "0102", "rest": "Aw=="}
+
+    # Its validator gives bytes, which need no base64 any more.
+    assert there_and_back(signed) == signed
+
+    class Whole(pydantic.BaseModel):
+        data: bytes
+
+        @pydantic.model_serializer
+        def _all(self) -> dict[str, Any]:
+            return {"data": self.data}
+
+    assert there_and_back(Whole(data=BLOB)) == Whole(data=BLOB)
+
+
+def test_bytes_where_no_type_is_declared_are_standard_base64_too() -> None:
+    class Loose(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="allow")
+        anything: Any
+        pet: pydantic.SerializeAsAny[Base]
+
+    class Sub(Base):
+        data: bytes
+
+    sub = Sub(data=b"\xff\xfe\xfb")
+    loose = Loose(anything=[{"k": b"\xff\xfe\xfb"}, sub], pet=sub, more=bytearray(b"\xff\xfe\xfb"))
+    assert as_json(loose) == {
+        "anything": [{"k": "//77"}, {"kind": "base", "data": "//77"}],
+        "pet": {"kind": "base", "data": "//77"},
+        "more": "//77",
+    }
+
+
+def test_a_model_may_hold_what_msgspec_knows_and_pydantic_does_not() -> None:
+    class Struct(msgspec.Struct):
+        data: bytes
+
+    class Holder(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+        inner: Struct
+
+    assert as_json(Holder(inner=Struct(b"\x01"))) == {"inner": {"data": "AQ=="}}
+
+
+async def test_text_that_is_no_base64_is_refused_with_its_place() -> None:
+    server = Server()
+
+    def save(blob: Inner) -> None: ...
+
+    save.__annotations__["blob"] = Inner
+    server.on("save", save)
+    async with connect(server) as client:
+        with pytest.raises(BadArguments) as caught:
+            await client.request("save", {"data": "not base64!"})
+    assert "data: Value error, invalid base64 text" in caught.value.message
+    assert "not base64!" not in str(caught.value.data)
+
+
+def test_a_models_own_methods_are_used_where_it_has_them() -> None:
+    class Sparse(pydantic.BaseModel):
+        a: bytes | None = None
+        b: int = 1
+
+        def model_dump(self, **options: Any) -> Any:
+            return super().model_dump(exclude_none=True, **options)
+
+    assert as_json(Sparse()) == {"b": 1}
+
+
+def test_a_validator_is_built_when_the_handler_is_registered() -> None:
+    class Registered(pydantic.BaseModel):
+        data: bytes
+
+    before = pydantic_validator.cache_info().misses
+    convert = converter(list[Registered])
+    assert pydantic_validator.cache_info().misses == before + 1
+    convert([{"data": "AQ=="}])
+    assert pydantic_validator.cache_info().misses == before + 1
+
+
+def test_the_users_class_is_left_as_it_was() -> None:
+    converter(Inner)({"data": "//77"})
+    as_json(Inner(data=BLOB))
+    assert Inner.model_validate_json('{"data":"//77"}').data == b"//77"
+    assert Inner(data=b"abc").model_dump_json() == '{"data":"abc","when":null}'
