@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from ._close import CloseCode
 from ._context import Message
+from ._counting import decode_any
 from ._inbox import Decode
 from ._invoke import Log
 from ._messages import Inbound, channel_id
@@ -161,7 +162,7 @@ class Admission:
             ):
                 waiting = self.room.pop()
                 try:
-                    message = waiting.decode(waiting.payload)
+                    message = decode_any(waiting.decode, waiting.payload)
                     if message.h is not None:
                         message.h = channel_id(message.h)
                     self._calls.dispatch(message, waiting.view)

@@ -6,14 +6,14 @@ A codec is shared by all connections of a server, so it keeps no state of a conn
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ._convert import EncHook, make_enc_hook
+from ._counting import json_nests_deeper, json_objection, msgpack_objection
 from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
@@ -48,6 +48,22 @@ class Codec(Protocol):
         """Decode what arrived. Any exception means: not a message of this codec."""
         ...
 
+    def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
+        """Why a payload is not to be decoded at all: it holds more than ``values``, for instance. None: it may be.
+
+        Asked before `decode`, for payloads of more than 4 KiB that the codec claims. `JsonCodec` and `MsgpackCodec`
+        count; a codec that cannot count without decoding returns None, and is not protected.
+        """
+        ...
+
+    def outline(self, payload: bytes | bytearray, /) -> Inbound | None:
+        """What kind of message a payload is that there was an objection to, without its values.
+
+        So that a request is rejected, and the request that it answers fails. Values are None; the result is None where
+        nothing is known.
+        """
+        ...
+
     def claims(self, payload: bytes | bytearray, /) -> bool:
         """Whether a payload that did not decode was meant to be a message (else it is foreign and ignored)."""
         ...
@@ -61,10 +77,33 @@ class Codec(Protocol):
         ...
 
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _CONTAINERS = (list, dict, tuple)  # arrays that are keys of a map become tuples
-_NOT_BRACKETS = bytes(set(range(256)) - set(_STEP))
+
+
+class _Outline(Struct):
+    """A message whose values are skipped instead of decoded."""
+
+    i: int | UnsetType = UNSET
+    h: int | str | None = None
+    a: Raw | UnsetType = UNSET
+    x: Raw | UnsetType = UNSET
+    ours: bool | None = msgspec.field(default=None, name="ws-wrapper")
+
+    def message(self) -> Inbound:
+        a = UNSET if self.a is UNSET else [None]
+        x = UNSET if self.x is UNSET else None
+        return Inbound(a, self.i, h=self.h, x=x, ours=self.ours)
+
+
+def _outline(decode: Callable[[bytes | bytearray], _Outline], payload: bytes | bytearray) -> Inbound | None:
+    try:
+        return decode(payload).message()
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+
+
+_outline_of_json = msgspec.json.Decoder(_Outline).decode
+_outline_of_msgpack = msgspec.msgpack.Decoder(_Outline).decode
 
 
 class JsonCodec:
@@ -98,12 +137,17 @@ class JsonCodec:
         names = {"a", "i", "c", "h", "d", "e", "x"} & fields.keys()
         return Inbound(**{name: fields[name] for name in names}, ours=fields.get("ws-wrapper"))
 
-    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
-        # Nearly every message has fewer brackets than that, and counting them is all it costs.
-        if payload.count(b"[") + payload.count(b"{") <= depth:
-            return False
-        brackets = _STRING.sub(b"", payload).translate(None, _NOT_BRACKETS)
-        return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
+    @staticmethod
+    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
+        return json_objection(payload, values)
+
+    @staticmethod
+    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+        return _outline(_outline_of_json, payload)
+
+    @staticmethod
+    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+        return json_nests_deeper(payload, depth)
 
 
 def _small_int(digits: str) -> int | None:
@@ -132,7 +176,16 @@ class MsgpackCodec:
     def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
         return None
 
-    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+    @staticmethod
+    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
+        return msgpack_objection(payload, values)
+
+    @staticmethod
+    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+        return _outline(_outline_of_msgpack, payload)
+
+    @staticmethod
+    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
         # Lengths are part of the format, so only what was read tells; walk it level by level.
         level: list[Any] = [
             part for part in (message.a, message.d, message.e, message.x) if part.__class__ in _CONTAINERS

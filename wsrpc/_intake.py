@@ -17,6 +17,7 @@ from ._channels import Channels
 from ._close import CloseCode
 from ._codec import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from ._context import Message
+from ._counting import SHARE, SMALL, decode_any, json_objection
 from ._extension import read_control
 from ._inbox import Decode
 from ._invoke import Log
@@ -25,7 +26,7 @@ from ._registry import Registry
 from ._rejections import reason_from_wire
 from ._scheduler import Scheduler
 from ._types import RAW, RESERVED_EVENTS
-from .errors import BadArguments, BadResult, ProtocolError, RemoteError
+from .errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError
 from .limits import Limits
 
 __all__ = ["Intake"]
@@ -69,6 +70,9 @@ class Intake:
         self._agreement = agreement
         self._limits = limits
         self._depth = limits.depth
+        self._values = limits.values
+        self._small = min(SMALL, limits.values // SHARE)
+        """Bytes of the largest message that is decoded without a look."""
         # Four bytes are the most that a character takes, so that nearly no name needs encoding to be measured.
         self._short_name = limits.name // 4
         self._most_arguments = limits.arguments + 1
@@ -104,7 +108,16 @@ class Intake:
                     self._foreign(payload, text)
                 return
             try:
-                message = decode(payload)
+                if len(payload) <= self._small:
+                    message = decode(payload)
+                elif not codec.claims(payload):
+                    message = decode(payload)  # fails at its first byte
+                elif (why := codec.objection(payload, self._values)) is None:
+                    message = decode_any(decode, payload)
+                else:
+                    if not self._control(payload, text):
+                        self._not_wanted(payload, text, codec, why)
+                    return
             except Exception as exc:
                 # A codec may be a user's; whatever it raises means that this is no message.
                 if not self._control(payload, text):
@@ -250,7 +263,7 @@ class Intake:
         if not (self._own.observed or self._shared.observed):
             return None
         # Decoded once more, so that a handler of `message` cannot change what the event's own handler gets.
-        view = Message(bytes(payload), text, None if decode is None else decode(payload))
+        view = Message(bytes(payload), text, None if decode is None else decode_any(decode, payload))
         self._fire("message", view)
         return view
 
@@ -278,7 +291,11 @@ class Intake:
             view = self._observe(payload, text, None)
             if self._shared.raw_only == "json":
                 try:
-                    message = raw_json(payload)
+                    if len(payload) > self._small and (why := json_objection(payload, self._values)) is not None:
+                        self._malformed(f"a message of {why}")
+                        _finish(view)
+                        return
+                    message = decode_any(raw_json, payload)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                     self._malformed(f"a message that is not JSON: {exc}")
                     _finish(view)
@@ -327,7 +344,7 @@ class Intake:
             self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
             return
         claimed = codec.claims(payload)
-        saved = codec.rescue(payload) if claimed else None
+        saved = decode_any(codec.rescue, payload) if claimed else None
         if not claimed or (saved is not None and saved.ours is False):
             self._foreign(payload, text)
             return
@@ -338,22 +355,52 @@ class Intake:
         if view is not None:
             view._finish()
         self._malformed(f"a message that does not decode: {exc}")
-        if saved is not None and saved.a is UNSET and saved.x is not UNSET and saved.h is not None:
-            if (h := channel_id(saved.h)) is not None:
+        if saved is not None:
+            self._tell_unread(saved, f"does not decode: {exc}")
+
+    def _not_wanted(self, payload: bytes | bytearray, text: bool, codec: Codec, why: str) -> None:
+        """A message that holds too much: it is not decoded, but those who wait for it are told."""
+        message = codec.outline(payload)
+        if message is not None and message.ours is False:
+            self._foreign(payload, text)
+            return
+        view = self._observe(payload, text, None)
+        if (message is None or (message.i is UNSET and message.h is None)) and self._raw(payload, text, view):
+            return
+        if view is not None:
+            view._finish()
+        if message is None or message.i is UNSET:
+            self._malformed(f"a message of {why}")
+        if message is None:
+            return
+        self._tell_unread(message, f"holds {why}")
+        h = channel_id(message.h)
+        channel = None if h is None or message.a is UNSET else self._channels.find(h)
+        if channel is not None and channel._arrivals.taps:
+            # Its reader would go on without what was lost, and not know.
+            error = f"a message on channel {h} holds {why}"
+            channel._abort(RpcError(error), BadResult(error))
+
+    def _tell_unread(self, message: Inbound, why: str) -> None:
+        """Somebody may wait for a message that was not decoded: for an answer from here, or for the answer that it was.
+
+        Only which keys it has counts, and ``i`` and ``h``.
+        """
+        i = message.i
+        if message.a is UNSET and message.x is not UNSET and message.h is not None:
+            if (h := channel_id(message.h)) is not None:
                 self._channels.aborted(h, None, UNSET)
+        elif not is_id(i):
             return
-        if saved is None or not answers:
-            return
-        # Somebody may be waiting: for an answer from here, or for the answer that this was.
-        if saved.x is not UNSET:
-            self._calls.cancel(saved.i, None)
-        elif saved.a.__class__ is list and saved.a:
-            if not self._admission.knows(saved.i):
-                self._calls.reject(saved.i, BadArguments(f"the message does not decode: {exc}"))
-        elif saved.a is UNSET:
-            pending = self._out.requests.find(saved.i)
+        elif message.x is not UNSET:
+            self._calls.cancel(i, None)
+        elif message.a.__class__ is list and message.a:
+            if not self._admission.knows(i):
+                self._calls.reject(i, BadArguments(f"the message {why}"))
+        elif message.a is UNSET:
+            pending = self._out.requests.find(i)
             if pending is not None and pending.sent:
-                self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} does not decode: {exc}"))
+                self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} {why}"))
 
     def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
         """Count what looks like a message and is none; too many in a minute end the connection.
