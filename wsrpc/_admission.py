@@ -15,7 +15,7 @@ from ._context import Message
 from ._counting import decode_any
 from ._inbox import Decode
 from ._invoke import Log
-from ._messages import Inbound, channel_id
+from ._messages import Inbound, channel_id, place_on
 from ._rejections import ABORTED
 from ._waiting import Waiting, WaitingRoom
 from .errors import Draining, Overloaded, RpcError
@@ -164,7 +164,7 @@ class Admission:
                 try:
                     message = decode_any(waiting.decode, waiting.payload)
                     if message.h is not None:
-                        message.h = channel_id(message.h)
+                        place_on(message, channel_id(message.h))
                     self._calls.dispatch(message, waiting.view)
                 except Exception as exc:
                     # It decoded when it came, so a codec is at fault: that is this connection's matter only.

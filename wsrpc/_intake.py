@@ -21,7 +21,7 @@ from ._counting import SHARE, SMALL, decode_any, json_objection
 from ._extension import read_control
 from ._inbox import Decode
 from ._invoke import Log
-from ._messages import MAX_ID, Inbound, channel_id, is_id
+from ._messages import MAX_ID, Inbound, channel_id, is_id, place_on
 from ._registry import Registry
 from ._rejections import reason_from_wire
 from ._scheduler import Scheduler
@@ -181,7 +181,7 @@ class Intake:
         i = message.i
         a = message.a
         name = a[0]
-        channel = message.c
+        channel = message.c if message.h is None else None
         if i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
         elif i is not UNSET and self._admission.knows(i):
@@ -189,7 +189,7 @@ class Intake:
             self._ignored["duplicate id"] += 1
         elif name.__class__ is not str and message.h is None:
             self._refuse(message, f"an event's name is text, got {type(name).__name__}", payload)
-        elif message.h is None and channel is not None and channel.__class__ is not str:
+        elif channel is not None and channel.__class__ is not str:
             self._refuse(message, f"Channel '{_short(channel)}' does not exist", payload)
         elif len(a) > self._most_arguments:
             self._refuse(message, f"got {len(a) - 1} arguments, at most {self._limits.arguments} are accepted")
@@ -222,7 +222,7 @@ class Intake:
         h = channel_id(message.h)
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
-            message.h = h
+            place_on(message, h)
             channel._arrivals.receive(message, payload, decode)
             return
         if channel is not None:

@@ -25,6 +25,7 @@ __all__ = [
     "channel_id",
     "event_on",
     "is_id",
+    "place_on",
     "request_on",
 ]
 
@@ -137,6 +138,15 @@ def channel_id(value: Any) -> int | None:
     if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
         value = int(value)
     return value if is_id(value) else None
+
+
+def place_on(message: Inbound, h: int | None) -> None:
+    """Make a message one of anonymous channel ``h``.
+
+    The name that it may have besides counts for nothing, as in JavaScript: middleware goes by names.
+    """
+    message.h = h
+    message.c = None
 
 
 def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:
