@@ -19,6 +19,7 @@ FLOORS: list[list[str]] = [
         "stats",
         "_close",
         "_convert",
+        "_counting",
         "_definitions",
         "_frames",
         "_headers",

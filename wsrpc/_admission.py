@@ -12,9 +12,10 @@ from msgspec import UNSET
 
 from ._close import CloseCode
 from ._context import Message
+from ._counting import decode_any
 from ._inbox import Decode
 from ._invoke import Log
-from ._messages import Inbound
+from ._messages import Inbound, place_on
 from ._rejections import ABORTED
 from ._waiting import Waiting, WaitingRoom
 from .errors import Draining, Overloaded, RemoteError, RpcError
@@ -177,10 +178,10 @@ class Admission:
                     if waiting.too_late:
                         self._drop(waiting)
                         continue
-                    message = waiting.decode(waiting.payload)
+                    message = decode_any(waiting.decode, waiting.payload)
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
-                        message.h = channel.id  # it may have come as text
+                        place_on(message, channel.id)
                     self._calls.dispatch(message, waiting.view, channel)
                 except Exception as exc:
                     # It decoded when it came, so a codec is at fault: that is this connection's matter only.

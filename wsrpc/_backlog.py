@@ -8,7 +8,7 @@ from collections.abc import Callable
 from msgspec import UNSET
 
 from ._inbox import Decode
-from ._messages import Inbound
+from ._messages import Inbound, place_on
 from ._scheduler import Scheduler, Timer
 from ._unread import ENTRY, Unread
 from .limits import Limits
@@ -64,7 +64,7 @@ class Backlog:
         self._bytes -= len(payload)
         self._unread.give_back(len(payload))
         message = decode(payload)
-        message.h = h  # it may have come as text
+        place_on(message, h)
         message.i = UNSET if i is None else i
         return message, payload, decode
 

@@ -121,7 +121,7 @@ class Binding:
         if settings.log_payloads is not False:
             redact = None if settings.log_payloads is True else settings.log_payloads
             codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
-            self._payloads = PayloadLog(codecs, redact, log)
+            self._payloads = PayloadLog(codecs, settings.limits.values, redact, log)
         self._since = 0.0
         self._passed: Traffic | None = None
         """On the connections before the present one."""

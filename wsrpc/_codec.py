@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import accumulate
 from math import isfinite
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET, Raw, Struct
 
 from ._convert import EncHook, make_enc_hook
+from ._counting import json_nests_deeper, json_objection, msgpack_objection
 from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
@@ -48,18 +49,26 @@ class Codec(Protocol):
         """Decode what arrived. Any exception means: not a message of this codec."""
         ...
 
-    def claims(self, payload: bytes | bytearray, /) -> bool:
-        """Whether a payload that did not decode was meant to be a message (else it is foreign and ignored)."""
+    def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
+        """Why a payload is not to be decoded at all: it holds more than ``values``, for instance. None: it may be.
+
+        Asked before `decode`, for payloads of more than 4 KiB that the codec claims. `JsonCodec` and `MsgpackCodec`
+        count; a codec that cannot count without decoding returns None, and is not protected.
+        """
         ...
 
-    def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
-        """Read what identifies a message that ``decode`` refuses although it is well formed; None if it is not.
+    def outline(self, payload: bytes | bytearray, /) -> Inbound | None:
+        """Tell what kind of message a payload is, without its values; None if it is not well formed.
 
-        JavaScript sends strings with half a surrogate pair, for instance. Such a message is counted, a request is
-        rejected, and the connection stays open. A payload for which this returns None counts towards
-        ``Limits.undecodable``. Only ``i``, ``h``, ``ours``, and the presence of ``x`` and of a non-empty list ``a``
-        are looked at.
+        Asked for payloads that `objection` or `decode` refuses: JavaScript sends strings with half a surrogate pair,
+        for instance. Such a message is counted, a request is rejected, the request that it answers fails, and the
+        connection stays open. A payload for which this returns None counts towards ``Limits.undecodable``. Only ``i``,
+        ``h``, ``ours``, and the presence of ``x`` and of a non-empty list ``a`` are looked at.
         """
+        ...
+
+    def claims(self, payload: bytes | bytearray, /) -> bool:
+        """Whether a payload that did not decode was meant to be a message (else it is foreign and ignored)."""
         ...
 
     def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
@@ -67,11 +76,68 @@ class Codec(Protocol):
         ...
 
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _CONTAINERS = (list, dict, tuple)  # arrays that are keys of a map become tuples
-_NOT_BRACKETS = bytes(set(range(256)) - set(_STEP))
 
+
+class _Outline(Struct):
+    """A message whose values are skipped instead of decoded, so that they may be of any size."""
+
+    a: Raw = Raw()
+    i: Raw = Raw()
+    h: Raw = Raw()
+    x: Raw = Raw()
+    ours: Raw = msgspec.field(default=Raw(), name="ws-wrapper")
+
+
+LONGEST_ID = 64
+"""Bytes of an encoded id or flag; a longer value is neither."""
+
+
+class _Outliner:
+    """Reads outlines: which keys a message has, its ids, and whether it is an event or request."""
+
+    def __init__(
+        self,
+        decode: Callable[[bytes | bytearray], _Outline],
+        decode_value: Callable[[Raw], Any],
+        has_items: Callable[[bytes], bool],
+    ) -> None:
+        self._decode = decode
+        self._decode_value = decode_value
+        self._has_items = has_items
+
+    def __call__(self, payload: bytes | bytearray) -> Inbound | None:
+        try:
+            found = self._decode(payload)
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            return None
+        h = self._short(found.h)
+        message = Inbound(i=self._short(found.i), h=None if h is UNSET else h, ours=self._short(found.ours))
+        if len(found.a):
+            message.a = [None] if self._has_items(bytes(found.a)) else None
+        if len(found.x):
+            message.x = None
+        return message
+
+    def _short(self, value: Raw) -> Any:
+        if not len(value):
+            return UNSET
+        try:
+            return self._decode_value(value) if len(value) <= LONGEST_ID else None
+        except ValueError:
+            return None
+
+
+def _json_has_items(value: bytes) -> bool:
+    return value.startswith(b"[") and len(value) > 2 and not value[1:-1].isspace()
+
+
+def _msgpack_has_items(value: bytes) -> bool:
+    return 0x90 < value[0] < 0xA0 or value[0] == 0xDC or value[0] == 0xDD
+
+
+_outline_of_json = _Outliner(msgspec.json.Decoder(_Outline).decode, msgspec.json.decode, _json_has_items)
+_outline_of_msgpack = _Outliner(msgspec.msgpack.Decoder(_Outline).decode, msgspec.msgpack.decode, _msgpack_has_items)
 
 _REPLACED = [
     *((b"\\ud" + digit.encode(), b"\\ue0") for digit in "89abcdefABCDEF"),
@@ -90,19 +156,6 @@ def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
     for found, harmless in _REPLACED:
         payload = payload.replace(found, harmless)
     return payload
-
-
-class Sketch(msgspec.Struct):
-    """A message of which only the ids are read. What is `msgspec.Raw` is skipped: its numbers may be of any size."""
-
-    a: msgspec.Raw = msgspec.Raw()
-    i: Any = msgspec.UNSET
-    h: Any = None
-    x: msgspec.Raw = msgspec.Raw()
-    ours: Any = msgspec.field(default=msgspec.UNSET, name="ws-wrapper")
-
-
-_SKETCH = msgspec.json.Decoder(Sketch)
 
 
 class JsonCodec:
@@ -125,26 +178,17 @@ class JsonCodec:
     def claims(payload: bytes | bytearray, /) -> bool:
         return payload.lstrip()[:1] == b"{"
 
-    def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
-        try:
-            found = _SKETCH.decode(_harmless(payload))
-        except (msgspec.DecodeError, RecursionError):
-            return None
-        saved = Inbound(i=found.i, h=found.h, ours=found.ours)
-        a = bytes(found.a)
-        if a:
-            is_event = a.startswith(b"[") and not a[1:-1].isspace() and len(a) > 2
-            saved.a = [None] if is_event else None
-        if bytes(found.x):
-            saved.x = None
-        return saved
+    @staticmethod
+    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
+        return json_objection(payload, values)
 
-    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
-        # Nearly every message has fewer brackets than that, and counting them is all it costs.
-        if payload.count(b"[") + payload.count(b"{") <= depth:
-            return False
-        brackets = _STRING.sub(b"", payload).translate(None, _NOT_BRACKETS)
-        return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
+    @staticmethod
+    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+        return _outline_of_json(payload) or _outline_of_json(_harmless(payload))
+
+    @staticmethod
+    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+        return json_nests_deeper(payload, depth)
 
 
 class MsgpackCodec:
@@ -162,10 +206,16 @@ class MsgpackCodec:
         # A MessagePack map: fixmap, map 16, map 32.
         return bool(payload) and (payload[0] & 0xF0 == 0x80 or payload[0] in (0xDE, 0xDF))
 
-    def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
-        return None
+    @staticmethod
+    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
+        return msgpack_objection(payload, values)
 
-    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+    @staticmethod
+    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+        return _outline_of_msgpack(payload)
+
+    @staticmethod
+    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
         # Lengths are part of the format, so only what was read tells; walk it level by level.
         level: list[Any] = [
             part for part in (message.a, message.d, message.e, message.x) if part.__class__ in _CONTAINERS

@@ -54,8 +54,8 @@ class Message:
 
     @property
     def channel_name(self) -> str | None:
-        c = None if self._fields is None else self._fields.c
-        return c if isinstance(c, str) else None
+        fields = self._fields
+        return fields.c if fields is not None and fields.h is None and isinstance(fields.c, str) else None
 
     @property
     def args(self) -> tuple[Any, ...]:

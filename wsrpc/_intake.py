@@ -17,15 +17,16 @@ from ._channels import Channels
 from ._close import CloseCode
 from ._codec import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from ._context import Message
+from ._counting import SHARE, SMALL, decode_any, json_objection
 from ._extension import read_control
 from ._inbox import Decode
 from ._invoke import Log
-from ._messages import MAX_ID, Inbound, channel_id, is_id
+from ._messages import MAX_ID, Inbound, channel_id, is_id, place_on
 from ._registry import Registry
 from ._rejections import ABORTED, reason_from_wire
 from ._scheduler import Scheduler
 from ._types import RAW, RESERVED_EVENTS
-from .errors import BadArguments, BadResult, ProtocolError, RemoteError
+from .errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError
 from .limits import Limits
 
 __all__ = ["Intake"]
@@ -70,6 +71,9 @@ class Intake:
         self._agreement = agreement
         self._limits = limits
         self._depth = limits.depth
+        self._values = limits.values
+        self._small = min(SMALL, limits.values // SHARE)
+        """Bytes of the largest message that is decoded without a look."""
         # Four bytes are the most that a character takes, so that nearly no name needs encoding to be measured.
         self._short_name = limits.name // 4
         self._most_arguments = limits.arguments + 1
@@ -105,7 +109,16 @@ class Intake:
                     self._foreign(payload, text)
                 return
             try:
-                message = decode(payload)
+                if len(payload) <= self._small:
+                    message = decode(payload)
+                elif not codec.claims(payload):
+                    message = decode(payload)  # fails at its first byte
+                elif (why := codec.objection(payload, self._values)) is None:
+                    message = decode_any(decode, payload)
+                else:
+                    if not self._control(payload, text):
+                        self._drop_undecoded(payload, text, codec.outline(payload), "too many values", f"holds {why}")
+                    return
             except Exception as exc:
                 # A codec may be a user's; whatever it raises means that this is no message.
                 if not self._control(payload, text):
@@ -169,7 +182,7 @@ class Intake:
         i = message.i
         a = message.a
         name = a[0]
-        channel = message.c
+        channel = message.c if message.h is None else None
         if i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
         elif i is not UNSET and self._admission.knows(i):
@@ -177,7 +190,7 @@ class Intake:
             self._ignored["duplicate id"] += 1
         elif name.__class__ is not str and message.h is None:
             self._refuse(message, NOT_TEXT, f"an event's name is text, got {type(name).__name__}", payload)
-        elif message.h is None and channel is not None and channel.__class__ is not str:
+        elif channel is not None and channel.__class__ is not str:
             self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
         elif len(a) > self._most_arguments:
             most = self._limits.arguments
@@ -212,7 +225,7 @@ class Intake:
         h = channel_id(message.h)
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
-            message.h = h
+            place_on(message, h)
             channel._arrivals.receive(message, payload, decode)
             return
         if channel is not None:
@@ -255,7 +268,7 @@ class Intake:
         if not (self._own.observed or self._shared.observed):
             return None
         # Decoded once more, so that a handler of `message` cannot change what the event's own handler gets.
-        view = Message(bytes(payload), text, None if decode is None else decode(payload))
+        view = Message(bytes(payload), text, None if decode is None else decode_any(decode, payload))
         self._fire("message", view)
         return view
 
@@ -283,7 +296,11 @@ class Intake:
             view = self._observe(payload, text, None)
             if self._shared.raw_only == "json":
                 try:
-                    message = raw_json(payload)
+                    if len(payload) > self._small and (why := json_objection(payload, self._values)) is not None:
+                        self._malformed(f"a message of {why}")
+                        _finish(view)
+                        return
+                    message = decode_any(raw_json, payload)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                     self._malformed(f"a message that is not JSON: {exc}")
                     _finish(view)
@@ -331,43 +348,52 @@ class Intake:
         if text and not _is_utf8(payload):
             self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
             return
-        claimed = codec.claims(payload)
-        saved = codec.rescue(payload) if claimed else None
-        if saved is not None and len(payload) > self._depth and codec.nests_deeper(payload, saved, self._depth):
+        if not codec.claims(payload):
+            self._foreign(payload, text)
+            return
+        outline = codec.outline(payload)
+        if outline is not None and len(payload) > self._depth and codec.nests_deeper(payload, outline, self._depth):
             self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
             return
-        if not claimed or (saved is not None and (saved.ours is False or not _is_message(saved))):
+        self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
+
+    def _drop_undecoded(
+        self, payload: bytes | bytearray, text: bool, outline: Inbound | None, kind: str, why: str
+    ) -> None:
+        """Deal with a message that is not decoded: count it, and end what waits for it, on either side."""
+        if outline is not None and (outline.ours is False or not _is_message(outline)):
             self._foreign(payload, text)
             return
         view = self._observe(payload, text, None)
-        if saved is None and self._raw(payload, text, view):
+        if outline is None:
+            if not self._raw(payload, text, view):
+                _finish(view)
+                self._malformed(f"a message that {why}")
             return
         _finish(view)
-        if saved is None:
-            self._malformed(f"a message that does not decode: {_short(exc)}")
-        else:
-            self._unreadable(saved, exc)
-
-    def _unreadable(self, message: Inbound, exc: Exception) -> None:
-        """Count a message that is well formed and that Python cannot hold; end what waits for it, on either side."""
-        i: Any = message.i
-        if message.a is not UNSET and i is not UNSET and not is_id(i):
+        i: Any = outline.i
+        if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._calls.count("unreadable", f"a message was dropped: it does not decode: {_short(exc)} {ONLY_COUNTED}")
-        if message.a is not UNSET:
+        self._calls.count(kind, f"a message was dropped: it {why} {ONLY_COUNTED}")
+        h = channel_id(outline.h)
+        channel = None if h is None else self._channels.find(h)
+        if outline.a is not UNSET:
             if i is not UNSET and not self._admission.knows(i):
-                self._calls.reject(i, BadArguments(f"the message does not decode: {_short(exc)}"))
-        elif message.x is not UNSET and message.h is not None:
-            if (h := channel_id(message.h)) is not None:
+                self._calls.reject(i, BadArguments(f"the message {why}"))
+            if channel is not None and channel._arrivals.taps:
+                # Its reader would go on without what was lost, and not know.
+                error = f"a message on channel {h} {why}"
+                channel._abort(RpcError(error), BadResult(error))
+        elif outline.x is not UNSET and outline.h is not None:
+            if h is not None:
                 self._channels.aborted(h, None, UNSET)
-        elif message.x is not UNSET:
+        elif outline.x is not UNSET:
             self._calls.cancel(i, RemoteError(ABORTED))
         else:
             pending = self._out.requests.find(i)
             if pending is not None and pending.sent:
-                error = BadResult(f"the answer to {pending.event!r} does not decode: {_short(exc)}")
-                self._out.requests.fail(pending, error)
+                self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} {why}"))
 
     def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
         """Count what no peer that keeps to the protocol sends; too much of it in a minute ends the connection.
@@ -417,7 +443,7 @@ def raw_json(payload: bytes | bytearray) -> Inbound:
 
 
 def _is_message(message: Inbound) -> bool:
-    """Whether what ``rescue`` found is of any kind that the protocol has."""
+    """Whether an outline is that of any kind of message that the protocol has."""
     if message.a is not UNSET:
         return bool(message.a)
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)

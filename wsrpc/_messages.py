@@ -1,5 +1,8 @@
 """The shapes that travel: one struct for each that we send, one tolerant struct for what arrives.
 
+Those that can hold users' values are tracked by the garbage collector: an argument may refer to the exception or the
+context of its own call, and these refer to the message.
+
 Source: PROTOCOL.md of ws-wrapper 4.3.1, and what its JavaScript and Go implementations were seen to do.
 """
 
@@ -25,6 +28,7 @@ __all__ = [
     "channel_id",
     "event_on",
     "is_id",
+    "place_on",
     "request_on",
 ]
 
@@ -32,7 +36,7 @@ MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
 
 
-class Inbound(Struct, gc=False):
+class Inbound(Struct):
     """Whatever arrived. Each field has the type that JSON gave it: who reads one checks it.
 
     A wrong type in a field that does not matter for the message must not make it unreadable, and a
@@ -51,7 +55,7 @@ class Inbound(Struct, gc=False):
     ours: Any = field(default=UNSET, name="ws-wrapper")
 
 
-class Event(Struct, gc=False):
+class Event(Struct):
     """``a[0]`` is the event's name, the rest its arguments; ``c`` names a channel, ``h`` is an anonymous one's id."""
 
     a: tuple[Any, ...]
@@ -59,7 +63,7 @@ class Event(Struct, gc=False):
     h: int | UnsetType = UNSET
 
 
-class Request(Struct, gc=False):
+class Request(Struct):
     """An event that wants an answer, under the id ``i``."""
 
     i: int
@@ -68,14 +72,14 @@ class Request(Struct, gc=False):
     h: int | UnsetType = UNSET
 
 
-class Resolution(Struct, gc=False):
+class Resolution(Struct):
     """The answer to request ``i``."""
 
     i: int
     d: Any
 
 
-class Rejection(Struct, gc=False):
+class Rejection(Struct):
     """Request ``i`` failed with ``e``; the flag says that ``e`` is an error object with a ``message``."""
 
     i: int
@@ -83,7 +87,7 @@ class Rejection(Struct, gc=False):
     flag: int | UnsetType = field(default=UNSET, name="_")
 
 
-class Cancellation(Struct, gc=False):
+class Cancellation(Struct):
     """Whoever sent request ``i`` no longer waits, because of ``x``."""
 
     i: int
@@ -106,7 +110,7 @@ class ChannelCreated(Struct, gc=False):
     h: int = 1
 
 
-class ChannelAbort(Struct, gc=False):
+class ChannelAbort(Struct):
     """Anonymous channel ``h`` is over, because of ``x``."""
 
     h: int
@@ -114,7 +118,7 @@ class ChannelAbort(Struct, gc=False):
     flag: int | UnsetType = field(default=UNSET, name="_")
 
 
-class Item(Struct, gc=False):
+class Item(Struct):
     """The argument of ``next``: one item of a stream (ws-wrapper's iterator protocol)."""
 
     value: Any
@@ -137,6 +141,15 @@ def channel_id(value: Any) -> int | None:
     if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
         value = int(value)
     return value if is_id(value) else None
+
+
+def place_on(message: Inbound, h: int | None) -> None:
+    """Make a message one of anonymous channel ``h``.
+
+    The name that it may have besides counts for nothing, as in JavaScript: middleware goes by names.
+    """
+    message.h = h
+    message.c = None
 
 
 def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,8 +12,9 @@ from typing import Any
 from msgspec import UNSET
 
 from ._close import CloseCode, CloseInfo
-from ._codec import BRACE, Codec, NegotiatedCodec
+from ._codec import BRACE, Codec, MsgpackCodec, NegotiatedCodec
 from ._context import CURRENT, Context
+from ._counting import SHARE
 from ._extension import Announced, Credit, write_control
 from ._go import GoCodec, largest_sent, refuse_raw, rejection_from
 from ._kept import Kept
@@ -63,6 +65,10 @@ class Outbound:
         self.text: bool | None = codec.text
         """Whether messages are text; None: a negotiated codec chooses for each, and binary ones are its own."""
         self._most = self.largest = largest_sent(limits, codec)
+        self._values = sys.maxsize
+        """How many values a message may hold, as far as the other side has said so."""
+        self._unchecked = self.largest
+        """Bytes of the largest message that need not be looked at before it is sent."""
         self.plain = True
         """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
@@ -119,6 +125,8 @@ class Outbound:
         """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
         self.plain = False
         self.largest = min(limits.message, self._most)
+        self._values = limits.values
+        self._unchecked = min(self.largest, limits.values // SHARE)
         self.places.agree(limits)
         if codec is not None:
             self.encode = codec.encode
@@ -148,7 +156,8 @@ class Outbound:
         self.silent = False
         self.encode = self._codec.encode
         self.text = self._codec.text
-        self.largest = self._most
+        self.largest = self._unchecked = self._most
+        self._values = sys.maxsize
         self.plain = True
         self.line.reset()
         if not self.requests:
@@ -169,8 +178,8 @@ class Outbound:
             MessageTooBig: the other side would not take it.
         """
         assert self._session is not None
-        if len(payload) > self.largest:
-            raise self.too_big(payload)
+        if len(payload) > self._unchecked:
+            self._check(payload)
         text = self.text
         try:
             self._session.send(payload, payload[0] == BRACE if text is None else text)
@@ -222,8 +231,8 @@ class Outbound:
         if session is None:
             self._ignored["answer without a connection"] += 1
             return
-        if len(payload) > self.largest:
-            raise self.too_big(payload)
+        if len(payload) > self._unchecked:
+            self._check(payload)
         if self.line.full and self.over_cap(session, len(payload)):
             self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
@@ -279,6 +288,22 @@ class Outbound:
     def over_cap(self, session: Session, size: int) -> bool:
         unsent = session.transport.unsent
         return unsent > 0 and unsent + size > self._limits.hard_cap
+
+    def _check(self, payload: bytes) -> None:
+        """Refuse what the other side would not decode.
+
+        Raises:
+            MessageTooBig: says why.
+        """
+        if len(payload) > self.largest:
+            raise self.too_big(payload)
+        negotiated = self.text is None and payload[0] != BRACE
+        objection = MsgpackCodec.objection if negotiated else self._codec.objection
+        if (why := objection(payload, self._values)) is not None:
+            raise MessageTooBig(
+                f"the message holds {why}, and the other side takes no more: send less at once, as a stream of small "
+                "items for instance, or numbers as bytes"
+            )
 
     def too_big(self, payload: bytes) -> MessageTooBig:
         if self.largest == self._most:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import UNSET
 
 from ._codec import Codec
+from ._counting import SMALL, decode_any
 from ._log import logger
 from ._messages import Inbound, channel_id
 from ._session import Session
@@ -32,8 +33,9 @@ class PayloadLog:
     is mentioned without its arguments.
     """
 
-    def __init__(self, codecs: Sequence[Codec], redact: Redact | None, log: Callable[..., None]) -> None:
-        self._decode = {codec.text: codec.decode for codec in codecs}
+    def __init__(self, codecs: Sequence[Codec], values: int, redact: Redact | None, log: Callable[..., None]) -> None:
+        self._codecs = {codec.text: codec for codec in codecs}
+        self._values = values
         self._redact = redact
         self._log = log
         self._asked: dict[Any, str] = {}
@@ -62,7 +64,12 @@ class PayloadLog:
 
     def _write(self, direction: Literal["in", "out"], payload: bytes | bytearray, text: bool) -> None:
         try:
-            line = self._line(direction, self._decode[text](payload))
+            codec = self._codecs[text]
+            # A second time for what is received, since a message that is not to be decoded is not decoded here either.
+            if len(payload) > SMALL and codec.objection(payload, self._values) is not None:
+                line = None
+            else:
+                line = self._line(direction, decode_any(codec.decode, payload))
         except Exception:
             # It does not decode, or a `repr` of the user's fails. The message itself is dealt with elsewhere.
             line = None
@@ -86,7 +93,7 @@ class PayloadLog:
             if event.__class__ is not str:
                 return None
             name = event[:LONGEST_NAME]
-            label = name if message.c is None else f"{message.c[:LONGEST_NAME]}:{name}"
+            label = name if message.c is None or h is not None else f"{message.c[:LONGEST_NAME]}:{name}"
             of = label
             if h is not None:
                 of = self._opened.get(h, "")

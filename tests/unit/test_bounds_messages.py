@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 import zlib
 
 import pytest
@@ -13,6 +14,8 @@ from leftovers import turns_until
 from raw_websocket import TEXT, build_frame, raw_client
 
 from wsrpc import Client, MessageTooBig, RequestTimeout, Server
+
+MEBI = 1024 * 1024
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -60,6 +63,20 @@ async def test_compression_is_off_unless_asked_for_and_what_it_hides_counts(comp
         await raw.send(raw.frame(TEXT, small[:-4], rsv=4))
         await closed(raw, 1009 if compression else 1002)
         await world.ends(1009 if compression else 1002)
+
+
+async def test_too_many_values_are_rejected_before_they_are_decoded() -> None:
+    async with beside(AMPLE) as world, raw_client(world.port) as raw:
+        nested = b'{"i":1,"a":["echo"' + b",[]" * 1_000_000 + b"]}"
+        tracemalloc.start()
+        try:
+            await raw.send(raw.frame(TEXT, nested), request(raw, 2, "echo"))
+            await refused(raw, 1, "wsrpc.bad_arguments")
+            assert tracemalloc.get_traced_memory()[1] < 30 * MEBI, "decoding it takes 80 MB"
+        finally:
+            tracemalloc.stop()
+        assert await said(raw) == {"i": 2, "d": []}
+        await world.goes_on()
 
 
 async def test_nesting_that_is_too_deep_closes_with_1007() -> None:

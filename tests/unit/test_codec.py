@@ -96,19 +96,19 @@ def test_what_messagepack_claims() -> None:
     codec = MsgpackCodec()
     assert all(codec.claims(payload) for payload in (b"\x80", b"\x8f", b"\xde\x00", b"\xdf"))
     assert not any(codec.claims(payload) for payload in (b"", b"\x90", b"\xc0", b"\x01", b"\xa1a", b"{"))
-    assert codec.rescue(b"\x81") is None
+    assert codec.outline(b"\x81") is None
 
 
-def test_what_is_rescued() -> None:
+def test_the_outline_of_a_message() -> None:
     codec = JsonCodec()
-    saved = codec.rescue(rb'{"i":3,"a":["e","\ud800"],"other":1}')
+    saved = codec.outline(rb'{"i":3,"a":["e","\ud800"],"other":1}')
     assert saved is not None and saved.i == 3 and saved.a and saved.x is UNSET
-    saved = codec.rescue(b'{"i":3,"d":NaN,"ws-wrapper":false}')
+    saved = codec.outline(b'{"i":3,"d":NaN,"ws-wrapper":false}')
     assert saved is not None and saved.i == 3 and saved.ours is False and saved.a is UNSET
-    saved = codec.rescue(b'{"h":3,"x":{"k":[-Infinity,1e400,' + b"9" * 10_000 + b"]}}")
+    saved = codec.outline(b'{"h":3,"x":{"k":[-Infinity,1e400,' + b"9" * 10_000 + b"]}}")
     assert saved is not None and saved.h == 3 and saved.x is not UNSET and saved.i is UNSET
     for empty in (b'{"a":[],"d":NaN}', b'{"a":[ \n],"d":NaN}', b'{"a":{"0":1},"d":NaN}', b'{"a":null,"d":NaN}'):
-        saved = codec.rescue(empty)
+        saved = codec.outline(empty)
         assert saved is not None and saved.a is not UNSET and not saved.a
 
 
@@ -116,12 +116,12 @@ HALVES = (r"\ud83d", r"\ude00", r"\uD900", r"\uDFFF", r"\\", r"\"", r"\n", "a", 
 
 
 @pytest.mark.parametrize("first", HALVES)
-def test_json_with_any_halves_of_surrogate_pairs_is_rescued(first: str) -> None:
+def test_json_with_any_halves_of_surrogate_pairs_has_an_outline(first: str) -> None:
     codec = JsonCodec()
     for rest in itertools.product(HALVES, repeat=3):
         payload = f'{{"a":["{first}{"".join(rest)}"],"\\ud869":7,"i":1}}'.encode()
         json.loads(payload)
-        saved = codec.rescue(payload)
+        saved = codec.outline(payload)
         assert saved is not None and saved.i == 1 and saved.a, payload
 
 
@@ -137,11 +137,10 @@ def test_json_with_any_halves_of_surrogate_pairs_is_rescued(first: str) -> None:
         b"[" * 100_000,
         b'{"a":' * 100_000,
         rb'{"a":["\x"]}',
-        b'{"i":' + b"9" * 10_000 + b"}",
     ],
 )
-def test_what_cannot_be_rescued(payload: bytes) -> None:
-    assert JsonCodec().rescue(payload) is None
+def test_what_is_not_well_formed_has_no_outline(payload: bytes) -> None:
+    assert JsonCodec().outline(payload) is None
 
 
 def at_depth(depth: int, codec: Codec) -> bytes:

@@ -47,8 +47,8 @@ BROKEN = '{"i":1,"a":["echo","\\ud800"]}'
 
 TROUBLE = [
     pytest.param({"claims": bug}, BROKEN, id="claims raises"),
-    pytest.param({"rescue": bug}, BROKEN, id="rescue raises"),
-    pytest.param({"rescue": lambda payload: {"i": 1}}, BROKEN, id="rescue returns nonsense"),
+    pytest.param({"outline": bug}, BROKEN, id="outline raises"),
+    pytest.param({"outline": lambda payload: {"i": 1}}, BROKEN, id="outline returns nonsense"),
     pytest.param({"nests_deeper": bug}, DEEP, id="nests_deeper raises"),
     pytest.param({"decode": lambda payload: {"i": 1, "a": ["echo"]}}, DEEP, id="decode returns nonsense"),
     pytest.param({"decode": lambda payload: None}, DEEP, id="decode returns None"),

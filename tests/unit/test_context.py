@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Driven, turns
+from core_driver import Blocked, Driven, start, turns
 
-from wsrpc import Context, Message, Peer
+from wsrpc import AnonymousChannel, Context, Limits, Message, Peer
 from wsrpc._messages import Inbound
 
 
@@ -31,6 +31,61 @@ async def test_a_context_tells_about_its_call() -> None:
     assert first.state["user"] == "ada" and d.peer.get("user") == "ada" and d.peer.get("x", 1) == 1
     assert repr(first) == f"<Context room:e #7 of {d.peer!r}>"
     assert repr(second) == f"<Context e of {d.peer!r}>"
+
+
+@pytest.mark.parametrize("c", ["admin", "x" * 1000, 0, False, ["admin"], {"a": 1}, ""], ids=range(7))
+async def test_a_channel_name_beside_an_anonymous_channel_counts_for_nothing(c: Any) -> None:
+    """As in JavaScript: middleware that goes by the name of the channel cannot be deceived."""
+    d = Driven(limits=Limits(running=1))
+    seen: list[tuple[Any, ...]] = []
+    observed: list[tuple[Any, ...]] = []
+    work = Blocked()
+
+    @d.peer.use
+    async def look(ctx: Context, call_next: Any) -> Any:
+        seen.append((ctx.event, ctx.channel_name, ctx.label))
+        return await call_next(ctx)
+
+    def session(ctx: Context) -> AnonymousChannel:
+        channel = ctx.channel()
+        channel.on("wipe", lambda: "wiped")
+        return channel
+
+    def observe(peer: Peer, message: Message) -> None:
+        observed.append((message.channel_name, str(message)))
+
+    d.peer.on("session", session)
+    d.peer.on("work", work)
+    d.peer.of("admin").on("wipe", lambda: pytest.fail("it is not for that channel"))
+    assert await d.fed({"i": 1, "a": ["session"]}) == [{"i": 1, "h": 1}]
+    d.peer.on("message", observe)
+    assert await d.fed({"i": 2, "h": 1, "c": c, "a": ["wipe"]}) == [{"i": 2, "d": "wiped"}]
+    assert seen[1:] == [("wipe", None, "1:wipe #2")]
+    assert observed == [(None, "request #2 wipe()")]
+
+    await d.fed({"i": 9, "a": ["work"]})
+    assert await d.fed({"i": 2, "h": "1", "c": c, "a": ["wipe"]}) == [], "it waits, undecoded"
+    work.go.set()
+    await turns()
+    assert {"i": 2, "d": "wiped"} in d.take()
+    assert seen[3:] == [("wipe", None, "1:wipe #2")]
+
+
+async def test_a_channel_name_counts_for_nothing_in_what_was_kept_for_the_first_handler() -> None:
+    d = Driven(dialer=True)
+    opening = start(d.peer.open_channel("session"))
+    await turns()
+    h = d.take()[0]["i"]
+    await d.fed({"i": h, "h": h}, {"i": 5, "h": h, "c": "admin", "a": ["wipe"]})
+    channel = await opening
+    seen: list[str | None] = []
+
+    @channel.on("wipe")
+    def wipe(ctx: Context) -> None:
+        seen.append(ctx.channel_name)
+
+    await turns()
+    assert seen == [None] and d.take() == [{"i": 5, "d": None}]
 
 
 async def test_arguments_may_be_assigned_and_conversion_sees_the_new_ones() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import Client, Limits, MsgpackCodec, RpcError, Server
-from wsrpc.testing import connect
+from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -224,3 +225,37 @@ def test_anything_else_is_refused(given: Any) -> None:
     for make in (Server, Client):
         with pytest.raises(TypeError, match="log_payloads= is True, False or a plain function"):
             make(log_payloads=given)
+
+
+@pytest.mark.parametrize("c", ["admin", 5])
+async def test_a_channel_name_beside_an_anonymous_channel_is_not_shown(
+    c: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(log_payloads=True)
+    line = ScriptedTransport()
+    await server.accept(line)
+    line.feed({"h": 7, "c": c, "a": ["wipe"]})
+    [shown] = [text for text in lines(caplog) if "wipe" in text]
+    assert "admin" not in shown
+    await server.close()
+
+
+@pytest.mark.parametrize("codec", [None, MsgpackCodec()], ids=["json", "msgpack"])
+async def test_what_is_not_to_be_decoded_is_not_decoded_for_the_log(
+    codec: MsgpackCodec | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(log_payloads=True) if codec is None else Server(log_payloads=True, codec=codec)
+    line = ScriptedTransport()
+    await server.accept(line)
+    assert line._receiver is not None
+    payload = b'{"i":1,"a":["e"' + b",[]" * 400_000 + b"]}"
+    if codec is not None:
+        payload = b"\x82\xa1i\x01\xa1a\xdd\x00\x06\x00\x00\xa1e" + b"\x90" * (0x60000 - 1)
+    tracemalloc.start()
+    try:
+        line._receiver.receive(payload, codec is None)
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(payload), "decoding it takes 60 times as much"
+    finally:
+        tracemalloc.stop()
+    assert any(f"received {len(payload)} bytes that are no event" in text for text in lines(caplog))
+    await server.close()

@@ -64,5 +64,5 @@ class PrefixCodec(JsonCodec):
     def claims(self, payload: bytes | bytearray, /) -> bool:
         return payload.startswith(self._prefix)
 
-    def rescue(self, payload: bytes | bytearray, /) -> None:
+    def outline(self, payload: bytes | bytearray, /) -> None:  # type: ignore[override]
         return None

@@ -1,0 +1,309 @@
+"""`Limits.values`: what holds too many values is refused before it is decoded."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+from typing import Any
+
+import msgspec
+import pytest
+from core_driver import Driven, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import agreed, control
+
+from wsrpc import BadArguments, BadResult, Codec, JsonCodec, Limits, MessageTooBig, MsgpackCodec, Server, Service
+from wsrpc._counting import ARRAY_KEYS, SHARE
+from wsrpc.testing import ScriptedTransport, pair
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]
+BOTH = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+VALUES = 4000
+FEW = Limits(values=VALUES)
+TEXT = '\\",[{:]}\\\\'
+
+
+def encode(codec: Codec, **message: Any) -> bytes:
+    return msgspec.json.encode(message) if codec.text else msgspec.msgpack.encode(message)
+
+
+# ---------------------------------------------------------------- counting
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        pytest.param(lambda n: [0] * n, 1, id="numbers"),
+        pytest.param(lambda n: [0.5] * n, 1, id="floats"),
+        pytest.param(lambda n: [200, 1.5, -7, None, True] * (n // 5), 1, id="a mixture"),
+        pytest.param(lambda n: [TEXT] * n, 1, id="texts"),
+        pytest.param(lambda n: [""] * n, 1, id="empty texts"),
+        pytest.param(lambda n: ["x" * 40] * n, SHARE, id="long texts"),
+        pytest.param(lambda n: {f"{TEXT}{i}": i for i in range(n)}, 2, id="keys and values"),
+        pytest.param(lambda n: [[]] * n, SHARE, id="arrays"),
+        pytest.param(lambda n: [{}] * n, SHARE, id="objects"),
+        pytest.param(lambda n: [[0] * 20, {"k": 1}] * (n // 2), 12, id="filled ones"),
+    ],
+)
+def test_values_are_counted_outside_of_texts(codec: Codec, value: Any, count: int) -> None:
+    """``count``: of how many values each piece is, as far as the bound is concerned."""
+    if codec.text and value(1) == ["x" * 40]:
+        count = 1  # only MessagePack's texts take time to step over
+    most = VALUES // count
+    assert codec.objection(encode(codec, a=["e", value(most * 9 // 10)]), VALUES) is None
+    objection = codec.objection(encode(codec, a=["e", value(most * 11 // 10 + 10)]), VALUES)
+    assert objection is not None and "Limits.values" in objection
+
+
+@BOTH
+def test_text_is_no_value_whatever_it_looks_like(codec: Codec) -> None:
+    for text in ("[" * 10 * VALUES, "," * 10 * VALUES, '","' * 10 * VALUES, "\\" * 10 * VALUES, "\x90" * 10 * VALUES):
+        payload = encode(codec, a=["e", text, text])
+        assert codec.objection(payload, VALUES) is None
+        assert codec.decode(payload).a == ["e", text, text]
+
+
+@BOTH
+def test_what_honest_peers_send_in_four_mebibytes_passes(codec: Codec) -> None:
+    values = Limits().values
+    for value in (
+        [[n % 256 for n in range(1024)] for _ in range(1000)],  # a grey picture of a million points
+        [[0.123456789 * n for n in range(1536)] for _ in range(250)],  # embeddings
+        [[12.345678, 48.123456]] * 180_000,  # coordinates
+        [{"id": n, "name": "Somebody", "price": 12.5} for n in range(80_000)],  # rows of a table
+        "," * (4 * 1024 * 1024 - 100),
+        ["word"] * 500_000,
+    ):
+        payload = encode(codec, a=["e", value])
+        assert codec.objection(payload, values) is None, str(value)[:100]
+
+
+def arrays(count: int, each: bytes = b"\x90", claimed: int | None = None) -> bytes:
+    head = struct.pack("!I", count if claimed is None else claimed)
+    return b"\x82\xa1i\x07\xa1a\x92\xa1e\xdd" + head + each * count
+
+
+MEBI = 1024 * 1024
+HOSTILE = [
+    pytest.param(MsgpackCodec(), arrays(4 * MEBI - 100), id="empty arrays"),
+    pytest.param(MsgpackCodec(), arrays(4 * MEBI - 100, b"\xe0"), id="numbers"),
+    pytest.param(MsgpackCodec(), arrays(MEBI, b"\xdb\x00\x00\x00\x00", claimed=1000), id="texts of a long form"),
+    pytest.param(MsgpackCodec(), arrays(MEBI, b"\x91\x90"), id="arrays in arrays"),
+    pytest.param(MsgpackCodec(), arrays(4 * MEBI // 6, b"\xde\x00\x01\x91\x05\x00"), id="maps"),
+    pytest.param(MsgpackCodec(), b"\x82\xa1i\x07\xa1a" + b"\xdc\x80\x00\xcb" * MEBI, id="heads that lie"),
+    pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b",[]" * (4 * MEBI // 3 - 10) + b"]}", id="[]"),
+    pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b',""' * (4 * MEBI // 3 - 10) + b"]}", id='""'),
+    pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b',","' * (MEBI + 10) + b"]}", id='","'),
+    pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b",7" * (2 * MEBI - 10) + b"]}", id="7"),
+]
+
+
+@pytest.mark.parametrize(("codec", "payload"), HOSTILE)
+def test_what_is_refused_takes_no_memory_to_speak_of(codec: Codec, payload: bytes) -> None:
+    """Ten times the message would be what decoding begins with."""
+    tracemalloc.start()
+    try:
+        assert codec.objection(payload, Limits().values) is not None
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(payload)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("piece", [b'"', b"\\", b'\\"', b'",', b'","', b",", b"[", b'"\\",'])
+def test_counting_takes_time_in_proportion(piece: bytes) -> None:
+    """A count that looked at everything twice, and twice again, would never end."""
+    JsonCodec().objection(b'{"a":["' + piece * (4 * MEBI // len(piece)) + b'"]}', VALUES * 10**6)
+
+
+@pytest.mark.parametrize("head", [b"\xdd\x00\x0f\xff\xff\xcb", b"\xdc\xff\xff\xcb", b"\x91", b"\xdf\x00\x00\x00\x01"])
+def test_walking_takes_time_in_proportion(head: bytes) -> None:
+    payload = b"\x81\xa1a" + (head + b"\x00" * (8 if head.endswith(b"\xcb") else 0)) * 200_000
+    MsgpackCodec().objection(payload, 2**53)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\x81\xa1a\xdd", b"\x81\xa1a\xdd\xff", b"\x81\xa1a\xda\xff", b"\x81\xa1a\xc7", b""]
+)
+def test_a_length_that_lies_ends_the_count(payload: bytes) -> None:
+    assert MsgpackCodec().objection(payload, 100) is None
+
+
+# ---------------------------------------------------------------- arrays as keys
+
+
+def colliding_keys(count: int) -> bytes:
+    """A message whose argument is a map with that many keys, all of the same hash."""
+    size = 2**64
+    factor, multiplier, seed = 11400714785074694791, 14029467366897019727, 2870177450012600261
+    inverse = pow(multiplier, -1, size)
+    keys: list[bytes] = []
+    first = 0
+    while len(keys) < count:
+        first += 1
+        lane = (seed + first * multiplier) % size
+        lane = ((lane << 31 | lane >> 33) % size) * factor % size
+        second = (12345 - lane) * inverse % size
+        if second < 2**61 - 1:
+            keys.append(struct.pack("!BBIBQ", 0x92, 0xCE, first, 0xCF, second))
+        elif 2 < size - second < 2**61 - 1:
+            keys.append(struct.pack("!BBIBq", 0x92, 0xCE, first, 0xD3, second - size))
+    return b"\x82\xa1i\x07\xa1a\x92\xa1e\xdf" + struct.pack("!I", count) + b"".join(key + b"\xc0" for key in keys)
+
+
+def test_many_arrays_as_keys_are_refused_because_their_hashes_may_collide() -> None:
+    codec = MsgpackCodec()
+    collide = codec.decode(colliding_keys(100)).a[1]
+    assert len({hash(key) for key in collide}) == 1, "they do in this Python"
+    assert codec.objection(colliding_keys(ARRAY_KEYS), Limits().values) is None
+    assert codec.objection(colliding_keys(ARRAY_KEYS + 1), Limits().values) is not None
+    hidden = b"\x82\xa1i\x07\xa1a\x92\xa1e\x92" + b"\x91" * 20 + b"\xc0" + colliding_keys(ARRAY_KEYS + 1)
+    assert codec.objection(hidden, Limits().values) is not None
+
+
+def test_what_looks_like_arrays_as_keys_and_is_something_else_passes() -> None:
+    codec = MsgpackCodec()
+    for value in (
+        {str(n): [n, [n]] for n in range(1000)},
+        [struct.unpack("!d", b"\xde\x91\x92\x93" * 2)[0]] * 2000,
+        bytes(range(256)) * 100,
+        {n: {"k": [n] * 16} for n in range(1000)},
+        [{(1, n): 1} for n in range(1000)],
+    ):
+        payload = encode(codec, a=["e", value])
+        assert codec.objection(payload, Limits().values) is None
+        codec.decode(payload)
+
+
+# ---------------------------------------------------------------- what the other side sees
+
+MANY = [[]] * VALUES
+
+
+@BOTH
+async def test_a_request_is_rejected_and_the_others_go_on(codec: Codec) -> None:
+    async with pair(codec=codec, extensions=False, limits=FEW) as (a, b):
+        b.on("count", len)
+        with pytest.raises(BadArguments, match=r"more than 4000 values, or than 1000 arrays and objects"):
+            await a.request("count", MANY)
+        assert await a.request("count", MANY[:900]) == 900
+
+
+@BOTH
+async def test_an_answer_fails_the_request_that_it_answers(codec: Codec) -> None:
+    async with pair(codec=codec, extensions=False, limits=FEW) as (a, b):
+        b.on("make", lambda count: [[]] * count)
+        with pytest.raises(BadResult, match=r"answer to 'make' holds more than 4000 values"):
+            await a.request("make", VALUES)
+        assert len(await a.request("make", 900)) == 900
+
+
+@BOTH
+async def test_an_event_is_dropped_and_counted(codec: Codec) -> None:
+    async with pair(codec=codec, extensions=False, limits=FEW) as (a, b):
+        seen: list[int] = []
+        b.on("count", lambda values: seen.append(len(values)))
+        await a.emit("count", MANY)
+        await a.emit("count", MANY[:900])
+        await turns()
+        assert seen == [900]
+        assert b.ignored == {"too many values": 1}
+
+
+@BOTH
+async def test_a_channel_ends_where_a_message_on_it_is_lost(codec: Codec) -> None:
+    async with pair(codec=codec, extensions=False, limits=FEW) as (a, b):
+
+        @b.on("items")
+        async def items() -> Any:
+            yield 1
+            yield MANY
+            yield 3
+
+        got: list[Any] = []
+
+        async def read() -> None:
+            async for value in a.stream("items"):
+                got.append(value)
+
+        with pytest.raises(BadResult, match="holds more than 4000 values"):
+            await read()
+        assert got == [1]
+        await turns()
+        assert a.channels == b.channels == 0
+
+
+async def test_another_wsrpc_side_refuses_to_send_what_holds_too_much() -> None:
+    async with pair(limits=FEW) as (a, b):
+        b.on("count", len)
+        b.on("make", lambda count: [[]] * count)
+        assert await a.request("count", MANY[:900]) == 900  # they have agreed
+        for send in (a.request, a.emit):
+            with pytest.raises(MessageTooBig, match=r"more than 4000 values.* the other side takes no more"):
+                await send("count", MANY)
+        with pytest.raises(Exception, match="more than 4000 values"):
+            await a.request("make", VALUES)
+        assert not a.ignored and not b.ignored
+
+
+async def test_what_a_server_announces_is_its_own_bound() -> None:
+    d = Driven(extensions=True)
+    await agreed(d, values=100)
+    with pytest.raises(MessageTooBig, match="more than 100 values"):
+        await d.peer.emit("e", [0] * 200)
+    d.feed(control("limits", limits={"values": 1000}))
+    await d.peer.emit("e", [0] * 200)
+    assert len(d.take()) == 1
+
+
+def test_hello_says_how_many_values() -> None:
+    d = Driven(extensions=True, dialer=True, limits=FEW)
+    assert d.take()[0]["wsrpc"]["limits"]["values"] == VALUES
+
+
+async def test_a_request_is_rejected_without_being_decoded() -> None:
+    for codec, payload in ((p.values[0], p.values[1]) for p in HOSTILE):
+        assert isinstance(payload, bytes) and isinstance(codec, JsonCodec | MsgpackCodec)
+        d = Driven(codec=codec)
+        d.peer.on("e", lambda *_: pytest.fail("it ran"))
+        tracemalloc.start()
+        try:
+            d.raw(payload, codec.text)
+            assert tracemalloc.get_traced_memory()[1] < 6 * len(payload)
+        finally:
+            tracemalloc.stop()
+        await turns()
+        assert d.close_code is None
+
+
+async def test_messages_that_are_not_the_protocols_are_not_counted() -> None:
+    d = Driven(limits=FEW)
+    got: list[Any] = []
+    d.peer.on_raw(lambda peer, message: got.append(message))
+    foreign = ["1,2\n" * VALUES, json.dumps([[]] * VALUES), json.dumps({"ws-wrapper": False, "v": [[]] * VALUES})]
+    foreign += [json.dumps({"v": [[]] * VALUES})]
+    for text in foreign:
+        d.raw(text.encode())
+        await turns()
+    assert got == foreign
+
+
+async def test_json_beside_the_protocol_is_counted_too() -> None:
+    got: list[int] = []
+
+    class Plain(Service):
+        def on_json(self, value: list[Any]) -> None:
+            got.append(len(value))
+
+    server = Server(limits=FEW)
+    server.add_service(Plain)
+    line = ScriptedTransport()
+    peer = await server.accept(line)
+    line.feed(MANY)
+    line.feed(MANY[:900])
+    await turns()
+    assert got == [900] and peer.ignored == {"malformed": 1}
+    await server.close()
