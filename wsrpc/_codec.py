@@ -91,17 +91,28 @@ def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
     return payload
 
 
-class Sketch(msgspec.Struct):
-    """A message of which only the ids are read. What is `msgspec.Raw` is skipped: its numbers may be of any size."""
+ABSENT = msgspec.Raw()
 
-    a: msgspec.Raw = msgspec.Raw()
-    i: Any = msgspec.UNSET
-    h: Any = None
-    x: msgspec.Raw = msgspec.Raw()
-    ours: Any = msgspec.field(default=msgspec.UNSET, name="ws-wrapper")
+
+class Sketch(msgspec.Struct):
+    """The keys that identify a message. Their values are passed over, so numbers in them may be of any size."""
+
+    a: msgspec.Raw = ABSENT
+    i: msgspec.Raw = ABSENT
+    h: msgspec.Raw = ABSENT
+    x: msgspec.Raw = ABSENT
+    ours: msgspec.Raw = msgspec.field(default=ABSENT, name="ws-wrapper")
 
 
 _SKETCH = msgspec.json.Decoder(Sketch)
+_LONGEST_ID = 32
+
+
+def _id_of(raw: msgspec.Raw, absent: Any) -> Any:
+    text = bytes(raw)
+    if not text:
+        return absent
+    return msgspec.json.decode(text) if len(text) <= _LONGEST_ID else None  # what is longer is no id
 
 
 class JsonCodec:
@@ -127,9 +138,11 @@ class JsonCodec:
     def rescue(self, payload: bytes | bytearray, /) -> Inbound | None:
         try:
             found = _SKETCH.decode(_harmless(payload))
+            saved = Inbound(i=_id_of(found.i, msgspec.UNSET), h=_id_of(found.h, None))
         except (msgspec.DecodeError, RecursionError):
             return None
-        saved = Inbound(i=found.i, h=found.h, ours=found.ours)
+        if bytes(found.ours) == b"false":
+            saved.ours = False
         a = bytes(found.a)
         if a:
             is_event = a.startswith(b"[") and not a[1:-1].isspace() and len(a) > 2

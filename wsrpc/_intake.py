@@ -355,7 +355,8 @@ class Intake:
         if message.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._calls.count("unreadable", f"a message was dropped: it does not decode: {_short(exc)} {COUNTED}")
+        # repr() keeps on one line what a user's codec may quote of the message.
+        self._calls.count("unreadable", f"a message was dropped, it does not decode: {_short(exc)!r} {COUNTED}")
         if message.a is not UNSET:
             if i is not UNSET and not self._admission.knows(i):
                 self._calls.reject(i, BadArguments(f"the message does not decode: {_short(exc)}"))

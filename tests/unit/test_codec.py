@@ -137,7 +137,7 @@ def test_json_with_any_halves_of_surrogate_pairs_is_rescued(first: str) -> None:
         b"[" * 100_000,
         b'{"a":' * 100_000,
         rb'{"a":["\x"]}',
-        b'{"i":' + b"9" * 10_000 + b"}",
+        b'{"i":1e400}',
     ],
 )
 def test_what_cannot_be_rescued(payload: bytes) -> None:
