@@ -351,7 +351,7 @@ class Intake:
 
     def _unreadable(self, message: Inbound, exc: Exception) -> None:
         """Count a message that is well formed and that Python cannot hold; end what waits for it, on either side."""
-        i: Any = message.i
+        i = message.i
         if message.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
@@ -364,9 +364,9 @@ class Intake:
             if (h := channel_id(message.h)) is not None:
                 self._channels.aborted(h, None, UNSET)
         elif message.x is not UNSET:
-            self._calls.cancel(i, RemoteError(ABORTED))
+            self._calls.cancel(message.i, RemoteError(ABORTED))
         else:
-            pending = self._out.requests.find(i)
+            pending = self._out.requests.find(message.i)
             if pending is not None and pending.sent:
                 error = BadResult(f"the answer to {pending.event!r} does not decode: {_short(exc)}")
                 self._out.requests.fail(pending, error)
