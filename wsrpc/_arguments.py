@@ -71,8 +71,8 @@ class Explainer:
         begins with the place in ``a``.
         """
         got, most = max(len(a) - 1, 0), len(self._parameters)
-        # The name that the caller knows the handler by.
-        called = f"{a[0][:64] or 'on_json'}()" if a and isinstance(a[0], str) else "handler"
+        # The name that the caller knows the handler by; the one of `on_json`, or of the event "", has none.
+        called = f"{a[0][:64]}()" if a and a[0] and isinstance(a[0], str) else "handler"
         if got < self._required:
             missing = self._parameters[got].name
             least = _count(self._required)

@@ -188,8 +188,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
             return a
         self.peer._calls.count(
             "surplus arguments",
-            f"event {self.label} came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs without "
-            "the others (further ones are only counted in peer.ignored)",
+            f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
+            "without the others (further ones are only counted in peer.ignored)",
         )
         return a[:most]
 

@@ -568,7 +568,7 @@ async def test_the_reason_reaches_the_handler(x: Any, flag: Any, expected: objec
     d.assert_empty()
 
 
-async def test_an_error_as_the_reason_is_a_remote_error() -> None:
+async def test_an_error_as_the_reason_is_a_remote_error_and_null_is_none() -> None:
     d = Driven()
     blocked = Blocked()
     d.peer.on("h", blocked)
@@ -576,7 +576,7 @@ async def test_an_error_as_the_reason_is_a_remote_error() -> None:
     await d.fed({"i": 1, "x": {"message": "too slow", "code": 3}, "_": 1}, {"i": 2, "x": None})
     first, second = blocked.cancelled
     assert isinstance(first, RemoteError) and (str(first), first.code) == ("too slow", 3)
-    assert second is None  # null is a reason like any other, as in JavaScript
+    assert second is None
 
 
 async def test_cancelled_in_the_read_that_brought_it_goes_no_further_and_is_answered_once() -> None:

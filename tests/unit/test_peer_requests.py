@@ -440,6 +440,9 @@ async def test_an_empty_name_is_one_as_in_javascript() -> None:
     d.peer.on("", lambda *args: list(args))
     assert await d.fed({"i": 4, "a": ["", 1]}, {"a": [""]}) == [{"i": 4, "d": [1]}]
     d.peer.on("", None)
+    d.peer.once("", lambda a, /: a)
+    refused = rejection(await d.fed({"i": 6, "a": [""]}), 6)["message"]
+    assert refused == "handler: missing argument 'a': expected 1 argument, got 0"
     assert "No event listener" in rejection(await d.fed({"i": 5, "a": [""]}), 5)["message"]
     with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
         d.peer.of("")

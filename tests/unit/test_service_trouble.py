@@ -229,4 +229,4 @@ async def test_what_does_not_fit_on_json_is_said_of_it() -> None:
     server.on("error", lambda peer, error: told.put_nowait(error))
     async with server.listen() as listener, open_websocket(listener.url) as websocket:
         await websocket.send('{"a":1}')
-        assert str(await told.get()) == "on_json(): argument 'value' (1st): expected array, got object"
+        assert str(await told.get()) == "handler: argument 'value' (1st): expected array, got object"
