@@ -11,7 +11,7 @@ from typing import Any
 from ._close import CloseCode
 from ._key import PeerState
 from ._lifecycle import Closers, ends_the_task
-from ._scheduler import Scheduler
+from ._scheduler import Scheduler, spawn_later
 from .errors import RpcError
 from .limits import Limits
 from .raw import RawConnection
@@ -71,7 +71,7 @@ class RawServing:
         connection = RawConnection(transport, limits, state, loop)
         self._tally.accepted += 1
         connection._log.on_error = self._tally.failed
-        self._running[connection] = asyncio.get_running_loop().create_task(self._run(self.function, connection))
+        self._running[connection] = spawn_later(self._run(self.function, connection))
         connection._start()
         connection._log(logging.INFO, "connected")
         return connection
