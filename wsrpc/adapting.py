@@ -12,7 +12,8 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 - `DialRequest` checks what a dialing function is given, and has the rule for redirects: what is sent to which origin.
   `follow_redirects` applies it. The library's own redirects have to be off.
 - `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
-- `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL.
+- `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL;
+  `environment_proxy` finds the one that the environment names.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ._headers import address, joined_headers
 from ._heartbeat import Heartbeat, StallWatch
 from ._ports import Port
 from ._upgrade import ClientUpgrade, ServerUpgrade
-from ._url import check_proxy
+from ._url import check_proxy, environment_proxy
 
 __all__ = [
     "ClientUpgrade",
@@ -37,6 +38,7 @@ __all__ = [
     "address",
     "check_close",
     "check_proxy",
+    "environment_proxy",
     "follow_redirects",
     "joined_headers",
 ]
