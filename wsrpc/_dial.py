@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from ._connection import WebSocketClientConnection, library_options
 from ._dial_request import DialRequest, check_subprotocols, follow_redirects
-from ._url import BadURL, check_url
+from ._url import BadURL, check_url, environment_proxy
 from .handshake import check_header
 from .limits import Limits
 from .transport import Transport
@@ -65,11 +65,11 @@ async def dial(
                 request.url,
                 additional_headers=request.headers,
                 subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
-                proxy=proxy or None,
+                proxy=environment_proxy(request.url) if proxy is True else proxy or None,
                 **options,
             )
-        except InvalidProxy:  # of the environment; its text quotes the URL, which may have a password
-            raise BadURL("the environment's proxy is not a URL that can be dialed") from None
+        except InvalidProxy:  # whose text quotes the URL, which may have a password
+            raise BadURL("the proxy's URL has a path, or a user without a password") from None
         assert isinstance(connection, WebSocketClientConnection)
         return connection.wsrpc
 

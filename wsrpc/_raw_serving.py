@@ -12,7 +12,7 @@ from ._close import CloseCode
 from ._key import PeerState
 from ._lifecycle import Closers, ends_the_task
 from ._log import LogBudget, logger
-from ._scheduler import Scheduler
+from ._scheduler import Scheduler, spawn_later
 from .errors import RpcError
 from .limits import Limits
 from .raw import RawConnection
@@ -72,7 +72,7 @@ class RawServing:
         self._tally.accepted += 1
         connection._log.on_error = self._tally.failed
         connection._log.budget = self._budget
-        self._running[connection] = asyncio.get_running_loop().create_task(self._run(self.function, connection))
+        self._running[connection] = spawn_later(self._run(self.function, connection))
         connection._start()
         connection._log(logging.INFO, "connected")
         return connection

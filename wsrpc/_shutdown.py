@@ -12,6 +12,7 @@ from ._lifecycle import Closers
 from ._ports import Ports
 from ._raw_serving import RawServing
 from ._roster import Roster
+from ._scheduler import spawn_later
 
 __all__ = ["Shutdown"]
 
@@ -48,7 +49,7 @@ class Shutdown:
             self._entrance.close()
             if drain:
                 self._draining = Draining(drain, self._closers, self._roster, self._raw)
-            self._task = asyncio.get_running_loop().create_task(self._run(drain))
+            self._task = spawn_later(self._run(drain))
         elif self._draining is not None:
             self._draining.shorten(drain)
         await asyncio.shield(self._task)

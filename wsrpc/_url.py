@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["BadURL", "check_proxy", "check_url", "shown_url"]
+__all__ = ["BadURL", "check_proxy", "check_url", "environment_proxy", "shown_url"]
 
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
@@ -62,6 +63,28 @@ def check_proxy(proxy: object) -> None:
     _check_parts(proxy, "a proxy's URL")
 
 
+def environment_proxy(url: str) -> str | None:
+    """The proxy for ``url`` that the environment or the system names; by the rules of the `websockets` library.
+
+    Raises:
+        BadURL: it is not a proxy's URL.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "wss" else 80)
+    if proxy_bypass(f"{parts.hostname}:{port}"):
+        return None
+    proxies = getproxies()
+    schemes = ("wss", "socks", "https") if parts.scheme == "wss" else ("ws", "socks", "https", "http")
+    found = next((scheme for scheme in schemes if proxies.get(scheme)), None)
+    if found is None:
+        return None
+    proxy = proxies[found]
+    if found == "socks" and proxy.startswith("http://"):  # as some operating systems have it
+        proxy = proxy.replace("http://", "socks5h://", 1)
+    check_proxy(proxy)
+    return proxy
+
+
 def _check_parts(url: str, what: str) -> None:
     try:
         parts = urlsplit(url)
@@ -69,7 +92,7 @@ def _check_parts(url: str, what: str) -> None:
         host = parts.hostname
         if host is not None:
             host.encode("ascii" if host.isascii() else "idna")
-    except ValueError:  # without its text, which quotes the URL
-        raise BadURL(f"{what} has a valid host and port, got {shown_url(url)}") from None
+    except ValueError:  # without its text and the URL: what is taken for a port may be a password
+        raise BadURL(f"{what} has a host and a port such as example.com:8080 after ://, and this one has not") from None
     if not host:
         raise BadURL(f"{what} names a host, got {shown_url(url)}")

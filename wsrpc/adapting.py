@@ -14,7 +14,8 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 - `turns_of` has places in the turns of an event loop, so that connections that send on and on leave time for others:
   read at most `READ` bytes at once, and after a read of `MUCH` or more `Turns.take` a place, or `Turns.wait` for one.
 - `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
-- `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL.
+- `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL;
+  `environment_proxy` finds the one that the environment names.
 - `safe_logger` is for a library's own log: each record is one bounded line, whatever the other side has sent.
 """
 
@@ -29,7 +30,7 @@ from ._log import safe_logger
 from ._ports import Port
 from ._turns import MUCH, READ, Turns, turns_of
 from ._upgrade import ClientUpgrade, ServerUpgrade
-from ._url import check_proxy
+from ._url import check_proxy, environment_proxy
 
 __all__ = [
     "MUCH",
@@ -45,6 +46,7 @@ __all__ = [
     "address",
     "check_close",
     "check_proxy",
+    "environment_proxy",
     "follow_redirects",
     "joined_headers",
     "safe_logger",

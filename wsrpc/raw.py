@@ -17,7 +17,7 @@ from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line, Turn
 from ._log import PeerLog, address_text
-from ._scheduler import Scheduler
+from ._scheduler import Scheduler, spawn_later
 from ._sendable import check_thread, raw_payload
 from ._source import close_source, iterate
 from .errors import ConnectionLost, MessageTooBig, ProtocolError
@@ -326,7 +326,7 @@ class RawConnection:
     def _break_off(self) -> None:
         """A message cannot be finished, and nothing else can be sent without that."""
         closing = self._transport.close(CloseCode.INTERNAL_ERROR, UNFINISHED)
-        self._broken_off = asyncio.get_running_loop().create_task(closing)
+        self._broken_off = spawn_later(closing)
 
     def _check_open(self) -> None:
         ended = self._feed.ended

@@ -17,6 +17,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._frames import Framer
 from ._headers import JoinedHeaders, address
 from ._heartbeat import Heartbeat
+from ._scheduler import spawn_later
 from .errors import ConnectionLost
 from .transport import ConnectionInfo, Receiver, Traffic
 
@@ -149,7 +150,7 @@ class WebSocketTransport:
             self._heartbeat.stop()  # from here on `close_timeout` bounds everything
             self._receiving = True
             self._resume_reading()  # for the other side's Close frame; paused also where nobody has called `start`
-            self._closing = self._loop.create_task(self._close(code, reason))
+            self._closing = spawn_later(self._close(code, reason))
         await asyncio.shield(self._closing)
 
     def abort(self) -> None:

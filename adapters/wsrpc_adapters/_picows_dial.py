@@ -8,8 +8,6 @@ import ssl as ssl_module
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import picows
 from picows import (
@@ -23,7 +21,7 @@ from picows import (
 from python_socks import ProxyError
 
 from wsrpc import Handshake, HandshakeRejected, Limits
-from wsrpc.adapting import DialRequest, address, check_proxy, follow_redirects, joined_headers
+from wsrpc.adapting import DialRequest, address, environment_proxy, follow_redirects, joined_headers
 
 from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
@@ -56,7 +54,7 @@ async def dial(
     limits = limits or Limits()
 
     async def attempt(request: DialRequest) -> PicowsTransport:
-        through = _proxy_for(request.url) if proxy is True else proxy or None
+        through = environment_proxy(request.url) if proxy is True else proxy or None
         return await _dial(request, limits, ssl, through)
 
     request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
@@ -153,15 +151,3 @@ def _rejected(exc: WSInvalidStatusError) -> HandshakeRejected:
     assert exc.response is not None
     body = (exc.raw_body or b"").decode(errors="replace")
     return HandshakeRejected(int(exc.response.status), body, joined_headers(exc.response.headers))
-
-
-def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment, or the system, has for it."""
-    parts = urlsplit(url)
-    if parts.hostname is None or proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    proxies = getproxies()
-    schemes = ("wss", "socks", "https") if parts.scheme == "wss" else ("ws", "socks", "https", "http")
-    proxy = next((proxies[scheme] for scheme in schemes if proxies.get(scheme)), None)
-    check_proxy(proxy)
-    return proxy

@@ -110,11 +110,47 @@ async def test_a_connection_that_ends_in_the_handshake(dialing: Dialing) -> None
         assert is_transient(caught.value)
 
 
+NOT_URLS = [
+    "http://x/",
+    "ws:///nothing",
+    "x",
+    "ws://",
+    "ws://127.0.0.1:99999/",
+    "ws://127.0.0.1:port/",
+    "ws://[::1",
+    "ws://x/a b",
+    "ws://x/\r\nX-Evil: 1",
+    "ws://x/#fragment",
+    f"ws://{'ö' * 100}/",
+]
+
+
 @dialings
-@pytest.mark.parametrize("url", ["http://x/", "ws:///nothing", "x", "ws://"])
-async def test_a_url_that_is_none(dialing: Dialing, url: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize("url", NOT_URLS)
+async def test_a_url_that_is_none_is_not_tried_again(dialing: Dialing, url: str) -> None:
+    with pytest.raises(ValueError) as caught:
         await dialing.dial(url, limits=LIMITS)
+    assert not is_transient(caught.value)
+    asked: list[str] = []
+    client = Client(lambda: asked.append(url) or url, dial=dialing.dial, limits=LIMITS)
+    with pytest.raises(ValueError):
+        await client.connect()
+    assert len(asked) == 1 and client.state == "closed"
+
+
+@dialings
+@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1/", "127.0.0.1:3128", "http://", "http://127.0.0.1:99999"])
+@pytest.mark.parametrize("environment", [True, False])
+async def test_a_proxy_that_is_none_is_not_tried_again(
+    dialing: Dialing, proxy: str, environment: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if environment:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("ws_proxy", proxy)
+    with pytest.raises(ValueError) as caught:
+        await dialing.dial("ws://192.0.2.1/", proxy=True if environment else proxy, limits=LIMITS)
+    assert not is_transient(caught.value)
 
 
 @dialings
