@@ -16,7 +16,7 @@ import msgspec
 from ._convert import EncHook, make_enc_hook
 from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 
-__all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
+__all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec", "json_nests_deeper"]
 
 BRACE = ord("{")
 """What a message in JSON begins with, and none in MessagePack."""
@@ -99,11 +99,16 @@ class JsonCodec:
         return Inbound(**{name: fields[name] for name in names}, ours=fields.get("ws-wrapper"))
 
     def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
-        # Nearly every message has fewer brackets than that, and counting them is all it costs.
-        if payload.count(b"[") + payload.count(b"{") <= depth:
-            return False
-        brackets = _STRING.sub(b"", payload).translate(None, _NOT_BRACKETS)
-        return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
+        return json_nests_deeper(payload, depth)
+
+
+def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
+    """Whether arrays and objects in JSON text are nested more than ``depth`` deep."""
+    # Nearly every message has fewer brackets than that, and counting them is all it costs.
+    if payload.count(b"[") + payload.count(b"{") <= depth:
+        return False
+    brackets = _STRING.sub(b"", payload).translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
 
 
 def _small_int(digits: str) -> int | None:
