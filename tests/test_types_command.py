@@ -192,6 +192,23 @@ def test_what_the_application_prints_is_not_in_the_file(folder: Path) -> None:
     assert run(folder, "types", "noisy:make") == (expected, "starting\nmade\n")
 
 
+def test_half_a_surrogate_pair_keeps_nothing_from_being_written(folder: Path) -> None:
+    (folder / "odd.py").write_text(
+        "import msgspec\nfrom typing import Annotated, TypedDict\nfrom app import server\n"
+        'Odd = TypedDict("Odd", {"k\\ud83d": int})\n'
+        'def odd(x: Annotated[int, msgspec.Meta(description="d\\ud83d")], y: Odd, z: str = "\\ud83d") -> None: ...\n'
+        'server.on("odd ä", odd)\n'
+        "try:\n    server.on('a\\ud83d', lambda: None)\nexcept ValueError as exc:\n    print(exc)\n",
+        "utf-8",
+    )
+    refused = "an event's name is text that can be sent, got 'a\\ud83d', which has half of a surrogate pair\n"
+    out, err = run(folder, "types", "odd:server")
+    assert '"odd ä": (x: number, y: Odd, z?: string)' in out and '"k?": number' in out and err == refused
+    assert "d?" in run(folder, "types", "odd:server", "--json")[0]
+    run(folder, "types", "odd:server", "-o", "events.d.ts")
+    assert (folder / "events.d.ts").read_text("utf-8") == out
+
+
 def test_a_file_that_is_no_text_is_not_up_to_date(folder: Path) -> None:
     (folder / "events.d.ts").write_bytes(b"\xff\xfe")
     _, err = run(folder, "types", "app:server", "-o", "events.d.ts", "--check", status=1)

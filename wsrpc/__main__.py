@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from io import TextIOWrapper
 from pathlib import Path
 
 import msgspec
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain(f"{where}: {note}")
     text = _text(description, options.json)
     if output is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the terminal's language is
         sys.stdout.write(text)
         return 0
     try:

@@ -17,7 +17,7 @@ from ._channels import Channels
 from ._close import CloseCode
 from ._codec import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from ._context import Message
-from ._counting import SHARE, SMALL, decode_any, json_objection
+from ._counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from ._extension import read_control
 from ._inbox import Decode
 from ._invoke import Log
@@ -128,6 +128,8 @@ class Intake:
                 self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
                 return
             if len(payload) > self._depth and codec.nests_deeper(payload, message, self._depth):
+                if message.ours is False and self._control(payload, text):
+                    return  # what two wsrpc peers say has a depth of its own
                 self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
                 return
             if message.ours is False:
@@ -295,6 +297,10 @@ class Intake:
         try:
             view = self._observe(payload, text, None)
             if self._shared.raw_only == "json":
+                if json_nests_deeper(payload, self._depth):
+                    _finish(view)
+                    self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
+                    return
                 try:
                     if len(payload) > self._small and (why := json_objection(payload, self._values)) is not None:
                         self._malformed(f"a message of {why}")

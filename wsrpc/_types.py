@@ -76,9 +76,21 @@ def check_name(what: str, name: Any) -> None:
 
     Raises:
         TypeError: for anything but a non-empty string.
+        ValueError: for one that cannot be sent.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"{what} is a non-empty string, got {name!r}")
+    if not can_be_sent(name):
+        raise ValueError(f"{what} is text that can be sent, got {name!r}, which has half of a surrogate pair")
+
+
+def can_be_sent(text: str) -> bool:
+    """Whether UTF-8 has an encoding of ``text``: it has none of half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_offline(offline: Any) -> None:

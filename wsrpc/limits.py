@@ -16,6 +16,11 @@ MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes",
 """Bounds of what is kept: none at all is a choice."""
 MAY_BE_NONE = frozenset({"sent_message", "timeout", "ping_interval", "ping_timeout"})
 """Of what need not be."""
+AT_LEAST = {
+    "message": (512, "two wsrpc peers introduce themselves by messages of some 200 bytes, which must pass"),
+    "depth": (2, "every message is an object with an array in it"),
+}
+"""Bounds below which nobody could talk, and why."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     message: int = 4 * MiB
-    """Inbound message, decompressed. Past it the connection closes with 1009. (websockets: 1 MiB; Socket.IO: 1 MB.)"""
+    """Inbound message, decompressed; at least 512. Past it the connection closes with 1009. (websockets: 1 MiB;
+    Socket.IO: 1 MB.)"""
 
     sent_message: int | None = None
     """Outbound message, encoded; a larger one raises `MessageTooBig` here. None: whatever the other side takes, as far
@@ -40,8 +46,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     and 40 MB, 262,144 arrays 25 ms and 18 MB.)"""
 
     depth: int = 64
-    """Nesting of arrays and objects. Past it the connection closes with 1007. (Go's encoding/json: 10,000, which
-    Python's recursion would not survive.)"""
+    """Nesting of arrays and objects, at least 2. Past it the connection closes with 1007. (Go's encoding/json: 10,000,
+    which Python's recursion would not survive.)"""
 
     arguments: int = 64
     """Arguments of one event or request; more are rejected."""
@@ -156,8 +162,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             if is_duration:
                 if not value > 0:
                     raise ValueError(f"Limits.{name} is a duration of more than 0 seconds, got {value!r}")
-            elif value < (least := 0 if name in MAY_BE_ZERO else 1):
-                raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}")
+            else:
+                least, why = AT_LEAST.get(name, (0 if name in MAY_BE_ZERO else 1, ""))
+                if value < least:
+                    raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}{why and f': {why}'}")
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""

@@ -16,7 +16,7 @@ from ._broadcast import Audience, Broadcaster, RawBroadcaster
 from ._codec import Codec
 from ._lifecycle import ends_the_task
 from ._registry import Registry, accepted
-from ._types import ChannelRef, check_name
+from ._types import ChannelRef, can_be_sent, check_name
 from .errors import RpcError
 from .peer import Peer
 from .transport import ConnectionInfo, Transport
@@ -234,7 +234,7 @@ class Rooms:
         self.add(self.get(room), peer, by_itself=True)
 
     async def _may_join(self, peer: Peer, name: str) -> bool:
-        if not 0 < len(name.encode()) <= peer.limits.name:
+        if not can_be_sent(name) or not 0 < len(name.encode()) <= peer.limits.name:
             return False
         declared = self._declared.get(name)
         allow = None if declared is None else declared._allow

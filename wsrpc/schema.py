@@ -89,8 +89,19 @@ def describe(registered: Server | Client | Router, /) -> Description:
     )
     sent = iter(zip(schemas.sent, schemas.notes[: len(schemas.sent)], strict=True))
     given = iter(zip(schemas.given, schemas.notes[len(schemas.sent) :], strict=True))
-    events = tuple(_finished(draft, sent, given) for draft in drafts)
-    return Description(events, schemas.definitions)
+    events = [_finished(draft, sent, given) for draft in drafts]
+    return msgspec.convert(_writable(msgspec.to_builtins(Description(tuple(events), schemas.definitions))), Description)
+
+
+def _writable(value: Any) -> Any:
+    """The same, with ``?`` for each half of a surrogate pair, which could not be written anywhere."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list | tuple):
+        return [_writable(item) for item in value]
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return value
 
 
 def _handlers(registered: Any) -> Iterator[tuple[str | None, str, Handler]]:
@@ -154,7 +165,7 @@ def _doc(function: Any) -> str:
         doc = "" if doc.startswith(f"{function.__name__}(") else doc
     else:
         doc = inspect.getdoc(function if inspect.isroutine(function) else type(function).__call__) or ""
-    return doc.encode(errors="replace").decode()  # half a surrogate could not be written anywhere
+    return doc
 
 
 def _finished(draft: _Draft, sent: Iterator[Any], given: Iterator[Any]) -> EventSchema:

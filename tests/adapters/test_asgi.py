@@ -258,10 +258,10 @@ async def test_a_send_that_never_returns_does_not_keep_what_is_read() -> None:
 
 
 async def test_what_is_too_large_for_this_connection_closes_with_1009() -> None:
-    server = echo_server(limits=LIMITS.replace(message=100))
+    server = echo_server(limits=LIMITS.replace(message=1024))
     endings = Endings(server)
     async with uvicorn_serving(asgi(server)) as port, raw_client(port) as peer:
-        await peer.send(peer.frame(TEXT, "x" * 101), peer.frame(TEXT, '{"i":1,"a":["echo",1]}'))
+        await peer.send(peer.frame(TEXT, "x" * 1025), peer.frame(TEXT, '{"i":1,"a":["echo",1]}'))
         frame = await peer.next_frame()
-        assert (frame.opcode, frame.code, frame.reason) == (CLOSE, 1009, "101 bytes, the limit is 100")
+        assert (frame.opcode, frame.code, frame.reason) == (CLOSE, 1009, "1025 bytes, the limit is 1024")
         assert (await endings.next()).code == 1009

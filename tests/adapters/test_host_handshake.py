@@ -305,11 +305,11 @@ async def test_the_size_of_messages_may_differ_per_connection(host: Host) -> Non
     @server.on_handshake
     def gate(given: Handshake) -> None:
         if "small" in given.query:
-            given.limits = given.limits.replace(message=100)
+            given.limits = given.limits.replace(message=1024)
 
     async with host.serving(server) as url, keeps_working(url), raw(url + "?small") as small, raw(url) as large:
         for peer in (small, large):
-            await peer.send(peer.frame(TEXT, '{"i":1,"a":["echo","%s"]}' % ("x" * 200)))
+            await peer.send(peer.frame(TEXT, '{"i":1,"a":["echo","%s"]}' % ("x" * 2000)))
         assert json.loads((await large.next_of(TEXT)).payload)["i"] == 1
         if not cannot(host, "limits per connection"):
             assert (await small.next_of(CLOSE)).code == 1009

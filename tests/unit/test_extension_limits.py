@@ -11,7 +11,7 @@ from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import agreed, collect, emptied, welcome
 
-from wsrpc import AnonymousChannel, Limits, MessageTooBig, Peer, RemoteError, RequestTimeout, RpcError
+from wsrpc import AnonymousChannel, Client, Limits, MessageTooBig, Peer, RemoteError, RequestTimeout, RpcError, Server
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -50,8 +50,17 @@ async def test_what_is_sent_is_refused_before_sending(both: Both, side: int) -> 
         peer.emit_nowait("echo", BIG)
 
 
+@pytest.mark.parametrize("tight", [Limits(message=512), Limits(depth=2), Limits(name=1, arguments=1, running=1)])
+async def test_two_wsrpc_peers_find_each_other_with_the_tightest_limits(tight: Limits) -> None:
+    server = Server(limits=tight)
+    server.on("e", lambda value: value)
+    async with asyncio.timeout(8), server.listen() as listener, Client(listener.url, limits=tight) as client:
+        assert await client.request("e", 5) == 5
+        assert client.peer._out.largest == tight.message  # they have agreed
+
+
 async def test_the_limit_is_the_other_sides_and_exact() -> None:
-    d = Driven(extensions=True, limits=Limits(message=100))
+    d = Driven(extensions=True, limits=Limits(message=1024))
     await agreed(d, "credit", message=1000)
     room = 1000 - len('{"a":["e",""]}')
     await d.peer.emit("e", "x" * room)

@@ -53,12 +53,12 @@ async def request(raw: Any, *args: Any) -> None:
 
 
 async def test_the_size_of_messages() -> None:
-    async with server_with(message=100).listen() as listener:
+    async with server_with(message=512).listen() as listener:
         async with raw_client(listener.port, "/small") as small, raw_client(listener.port, "/large") as large:
             for raw in (small, large):
-                await request(raw, "size", "x" * 200)
+                await request(raw, "size", "x" * 2000)
             assert (await small.next_of(CLOSE)).code == 1009
-            assert (await large.next_of(TEXT)).payload == b'{"i":1,"d":200}'
+            assert (await large.next_of(TEXT)).payload == b'{"i":1,"d":2000}'
 
 
 async def test_a_wsrpc_client_is_told() -> None:
@@ -192,7 +192,7 @@ async def test_it_may_grow_and_shrink_at_any_time(compression: bool) -> None:
 
     async with server.listen() as listener:
         async with Client(listener.url, limits=LIMITS, compression=compression, proxy=None) as client:
-            for size in (1000, 100, 50_000, 300):
+            for size in (1000, 512, 50_000, 700):
                 await client.request("take", size)
                 assert server.peers[0].limits.message == size
                 assert await client.request("size", "x" * (size - 50)) == size - 50
@@ -231,14 +231,14 @@ async def test_other_bounds_are_settled_by_then() -> None:
     async with connect(Server()) as client:
         peer = client.peer
         with pytest.raises(ValueError, match="only message= may change"):
-            peer.limits = peer.limits.replace(message=5, running=5)
+            peer.limits = peer.limits.replace(message=5000, running=5)
         with pytest.raises(TypeError, match=r"peer\.limits is a wsrpc\.Limits"):
             peer.limits = 5  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
         with pytest.raises(ValueError, match=r"Limits\.message"):
             peer.limits = peer.limits.replace(message=0)
         assert peer.limits == Limits()
     with pytest.raises(ConnectionLost):
-        peer.limits = peer.limits.replace(message=5)
+        peer.limits = peer.limits.replace(message=5000)
 
 
 async def test_other_limits_from_somebody_who_has_not_said_hello_are_ignored() -> None:

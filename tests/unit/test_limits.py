@@ -65,10 +65,18 @@ def test_limits_cannot_be_changed_in_place_or_misspelt() -> None:
 
 
 def test_a_copy_is_checked_like_the_original() -> None:
-    with pytest.raises(ValueError, match=r"Limits\.depth must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"Limits\.depth must be at least 2, got 0: every message"):
         Limits().replace(depth=0)
     with pytest.raises(ValueError, match=r"Limits\.hard_cap"):
         Limits(hard_cap=-5)
+
+
+def test_bounds_with_which_nobody_could_talk_are_refused_with_the_reason() -> None:
+    with pytest.raises(ValueError, match=r"^Limits\.message must be at least 512, got 150: two wsrpc peers introduce"):
+        Limits(message=150)
+    with pytest.raises(ValueError, match=r"^Limits\.depth must be at least 2, got 1: every message is an object"):
+        Limits(depth=1)
+    assert Limits(message=512, depth=2).depth == 2
 
 
 def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:

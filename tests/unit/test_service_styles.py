@@ -12,7 +12,7 @@ from raw_driver import raw_serving
 from raw_websocket import BINARY, CLOSE, TEXT
 
 import wsrpc
-from wsrpc import CloseInfo, Peer, RawConnection, RpcError, Server, Service
+from wsrpc import CloseInfo, Limits, Peer, RawConnection, RpcError, Server, Service
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -124,6 +124,25 @@ async def test_too_much_that_is_not_json_closes_the_connection() -> None:
     await turns_until(lambda: transport.closed)
     assert transport.closed is not None
     assert transport.closed.code == 1007
+    await server.close()
+
+
+@pytest.mark.parametrize("text", ["[" * 5 + "]" * 5, '{"a":' * 5 + "1" + "}" * 5, "[[[[[]]]],[]]", "[" * 500])
+async def test_on_json_gets_nothing_that_is_nested_too_deep(text: str) -> None:
+    got: list[Any] = []
+
+    class Json(Service):
+        def on_json(self, value: Any) -> None:
+            got.append(value)
+
+    server = Server(limits=Limits(depth=4))
+    server.add_service(Json)
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed("[[[[]]]]", '["[[[[[[[["]', text, "1")
+    await turns_until(lambda: transport.closed)
+    assert transport.closed is not None and transport.closed.code == 1007
+    assert got == [[[[[]]]], ["[[[[[[[["]]
     await server.close()
 
 

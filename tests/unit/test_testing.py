@@ -152,14 +152,14 @@ async def test_pair_with_a_clock() -> None:
 
 
 async def test_too_large_a_message_closes_with_1009_as_over_a_network() -> None:
-    async with pair(limits=Limits(message=100)) as (left, right):
+    async with pair(limits=Limits(message=1024)) as (left, right):
         infos: dict[str, int] = {}
         heard: list[str] = []
         left.on("close", lambda peer, info: infos.update(left=info.code))
         right.on("close", lambda peer, info: infos.update(right=info.code))
         right.on("say", heard.append)
         await left.emit("say", "small")
-        await left.emit("say", "x" * 100)
+        await left.emit("say", "x" * 1024)
         await left.emit("say", "not looked at")
         await left.wait_closed()
         await right.wait_closed()
