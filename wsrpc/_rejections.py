@@ -26,6 +26,7 @@ __all__ = [
     "error_from_wire",
     "error_to_wire",
     "is_closed",
+    "of_what_began",
     "reason_from_wire",
     "reason_to_wire",
     "shortened",
@@ -34,6 +35,9 @@ __all__ = [
 _CLASSES: dict[Any, type[RemoteError]] = {
     cls.code: cls for cls in (BadArguments, UnknownEvent, Overloaded, Draining, HandlerFailed)
 }
+
+_CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {HandlerFailed.code: HandlerFailed}
+"""The others say that a handler did not run, which is never so where something that was begun comes to its end."""
 
 ABORTED = "Request aborted"
 """What ws-wrapper says when no reason was given."""
@@ -59,7 +63,7 @@ def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
     return fields, 1
 
 
-def error_from_wire(e: Any, flag: Any) -> RemoteError:
+def error_from_wire(e: Any, flag: Any, classes: dict[Any, type[RemoteError]] = _CLASSES) -> RemoteError:
     """The exception that a rejection raises at the caller.
 
     ``e: null`` rejects in JavaScript; here it becomes the default error. A flag on something that is no
@@ -75,7 +79,7 @@ def error_from_wire(e: Any, flag: Any) -> RemoteError:
             code = None
         data = fields.pop("data", None)
         text = message if message.__class__ is str else ""
-        return _CLASSES.get(code, RemoteError)(text, code, data, fields)
+        return classes.get(code, RemoteError)(text, code, data, fields)
     return RemoteError.of_value(e)
 
 
@@ -93,8 +97,18 @@ def reason_to_wire(reason: object) -> tuple[Any, Flag]:
 def reason_from_wire(x: Any, flag: Any) -> object:
     """A `RemoteError` for an error object, else the bare value."""
     if flag is not UNSET and flag and x.__class__ is dict:
-        return error_from_wire(x, flag)
+        return error_from_wire(x, flag, _CLASSES_OF_REASONS)
     return x
+
+
+def of_what_began(error: RemoteError) -> RemoteError:
+    """The error for whoever made a call, when a message that belongs to the call was refused.
+
+    A subclass may say that no handler ran, which is true of the message, and not of the call.
+    """
+    if error.__class__ in (RemoteError, HandlerFailed):
+        return error
+    return RemoteError(error.message, error.code, error.data, error.fields)
 
 
 def is_closed(x: Any, flag: Any) -> bool:
