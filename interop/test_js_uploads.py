@@ -140,7 +140,7 @@ async def test_items_that_do_not_fit(link_4: Link, uploads: Uploads) -> None:
     await link_4.ask("next", {"value": 1, "done": False}, channel=channel)
     await link_4.tell("next", {"value": "two", "done": False}, channel=channel)
     thrown = await link_4.ask_in_vain("next", {"done": True}, channel=channel)
-    assert thrown["props"]["code"] in ("wsrpc.bad_arguments", "wsrpc.internal")
+    assert thrown["props"]["code"] == "wsrpc.bad_item"
     await link_4.call("close_channel", channel=channel)
 
 

@@ -12,7 +12,7 @@ from ._messages import Rejection, Resolution
 from ._outbound import Outbound
 from ._rejections import error_to_wire, shortened
 from ._signature import ArgumentsRefused
-from .errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, text_of
+from .errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, text_of
 
 __all__ = ["Answers"]
 
@@ -64,8 +64,16 @@ class Answers:
         """What the caller gets for an exception; what it does not get goes to the log."""
         if isinstance(exc, ArgumentsRefused):
             return bad_arguments(exc)
-        if isinstance(exc, RpcError) and (exc._made_here or not isinstance(exc, RemoteError)):
-            return exc
+        if isinstance(exc, RpcError):
+            if exc._made_here:
+                return exc
+            if not isinstance(exc, RemoteError):
+                try:
+                    check_code(exc.code)  # it may be a class's, or have been assigned
+                except ValueError as mistake:
+                    mistake.__cause__ = exc
+                    return self._internal(mistake, label)
+                return exc
         if isinstance(exc, MessageTooBig):
             self._log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
             return RpcError(f"what the handler gave is too big: {exc}")

@@ -46,15 +46,20 @@ class Asker:
         timeout: float | UnsetType | None,
         offline: Offline | None = None,
         opens: Callable[[int], Any] | None = None,
+        counted: bool = True,
         /,
     ) -> Any:
-        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then returned."""
+        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then returned.
+
+        ``counted``: it counts towards `Limits.pending`.
+        """
         check_sending(channel, event, self.out.thread)
         convert = None if returns is UNSET else self.converter(returns)
         if timeout is not UNSET and timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
         h = channel if isinstance(channel, int) else None
-        pending = self._requests.open(event, self._limits.timeout if timeout is UNSET else timeout, h, opens)
+        seconds = self._limits.timeout if timeout is UNSET else timeout
+        pending = self._requests.open(event, seconds, h, opens, counted)
         message = request_on(pending.id, channel, (event, *args))
         try:
             if self.out.places.scarce and h is None:
@@ -83,6 +88,12 @@ class Asker:
                 "streams nor reads what is sent nor returns a channel; ask for its value with request()"
             )
         return value if convert is None else convert_answer(convert, value, event)
+
+    def send_on_channel(
+        self, h: int, event: str, args: tuple[Any, ...], timeout: float | UnsetType | None
+    ) -> Coroutine[Any, Any, Any]:
+        """A request that carries what was begun on channel ``h``. `TooManyRequests` would come too late for that."""
+        return self.send_request(h, event, args, UNSET, timeout, None, None, False)
 
     def request_again(
         self,

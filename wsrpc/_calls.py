@@ -33,6 +33,8 @@ from .errors import (
     BadResult,
     ChannelClosed,
     ConnectionLost,
+    Overloaded,
+    RemoteError,
     RpcError,
     UnknownEvent,
     short,
@@ -47,6 +49,9 @@ _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)}
 
 MOST_CLASSES = 1024
 ONLY_COUNTED = "(further ones are only counted in peer.ignored)"
+
+BAD_ITEM = "wsrpc.bad_item"
+"""The code of a request whose handler ran until it read an item that does not fit."""
 
 
 class Owner(Protocol):
@@ -176,8 +181,11 @@ class Calls:
         try:
             result = context.run(handler.call, ctx, a)
             if result.__class__ in _PLAIN or not self._goes_on(result):
-                if message.i is not UNSET and generation == self._generation:
-                    self._answer(ctx, result)
+                if message.i is not UNSET:
+                    if generation == self._generation:
+                        self._answer(ctx, result)
+                    elif ctx._anonymous is not None:
+                        ctx._anonymous.close()
             else:
                 self._start(ctx, handler, result)
                 return
@@ -200,7 +208,13 @@ class Calls:
         elif handler is None and not self._invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self._invoker.unknown(ctx))
             _finish(ctx.message)
+        elif handler is not None and handler.gives_channel and ctx.id is not None and self._channels.full:
+            # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
+            self.reject(ctx.id, Overloaded(self._channels.too_many))
+            _finish(ctx.message)
         else:
+            if handler is not None and handler.gives_channel and ctx.id is not None:
+                ctx.channel()  # has its place from now on
             self._start(ctx, handler, None, local)
 
     def _goes_on(self, result: object) -> bool:
@@ -305,7 +319,7 @@ class Calls:
 
     def _exited(self, call: Call) -> None:
         self._started.pop(call, None)
-        if call.channel is None:
+        if call.channel is None or call.lingers:
             self.running -= 1
         self._serving.exited(call)
         if call.ctx._anonymous is not None and call.ctx._anonymous._state == "new":
@@ -329,6 +343,12 @@ class Calls:
         _finish(call.ctx.message)
         self.admission.update()
         self._pump()
+
+    def lingers(self, call: Call) -> None:
+        """Its channel is over and makes room for the next one, while what ran on it may take time to exit."""
+        call.lingers = True
+        self.running += 1
+        self.admission.update()
 
     def _pump(self) -> None:
         if self.admission.room:
@@ -388,8 +408,9 @@ class Calls:
             self.note("%s was left: %s", ctx.label, exc)
             return
         if isinstance(exc, BadResult) and call is not None and exc._channel is call.channel is not None:
-            # What the caller sent does not fit, and the handler let that through.
-            exc = BadArguments(str(exc))
+            # What the caller sent does not fit, and the handler let that through. It is no `BadArguments`, which says
+            # that the handler did not run.
+            exc = RemoteError(str(exc), BAD_ITEM)
             exc._made_here = True
         error = self._answers.for_caller(exc, ctx.label)
         if ctx.id is None:

@@ -14,7 +14,7 @@ from ._rejections import CLOSED, is_closed, reason_from_wire
 from ._scheduler import Scheduler
 from ._unread import Unread
 from .anonymous import FINISHED, AnonymousChannel
-from .errors import ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError, StreamOverflow
+from .errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, StreamOverflow
 from .limits import Limits
 
 __all__ = ["Channels"]
@@ -22,6 +22,10 @@ __all__ = ["Channels"]
 
 SMALLEST_SHARE = 32 * 1024
 """Bytes of a stream that may be on their way however many streams there are. (Less makes them wait for credit.)"""
+
+
+TOO_MANY = "wsrpc.too_many_channels"
+"""The code of a request whose handler ran, and whose answer would have been one channel too many."""
 
 
 class Handlers(Protocol):
@@ -63,13 +67,13 @@ class Channels:
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
         self._served: dict[int, AnonymousChannel] = {}
+        self._made: dict[int, AnonymousChannel] = {}
+        """Those of running handlers that the other side does not know of yet; each has its place already."""
         self._late: dict[AnonymousChannel, bool] = {}
         """Those that are over and whose messages are still kept; whether the other side opened them."""
         self._late_served = 0
         self._credited: dict[int, None] = {}
         """Those whose streams are read, by credit."""
-        self.lingering = 0
-        """Handlers of channels that are over that have not exited yet; they take a place as if theirs were not."""
 
     def __len__(self) -> int:
         return len(self._opened) + len(self._served)
@@ -102,16 +106,35 @@ class Channels:
         channel._opened()
         return channel
 
+    @property
+    def full(self) -> bool:
+        """Whether the other side has as many as it may have."""
+        # Neither those that are over, whose reader here is late, nor those whose handler has not exited yet, count: the
+        # other side may open the next one as soon as it has ended one. Such handlers count as running ones instead.
+        return len(self._served) + len(self._made) >= self.limits.channels
+
+    @property
+    def too_many(self) -> str:
+        return f"{self.limits.channels} channels are open already (Limits.channels), close some"
+
     def make(self, h: int) -> AnonymousChannel:
-        """A channel for the handler of request ``h``, which the other side does not know of yet."""
-        return AnonymousChannel(h, self)
+        """A channel for the handler of request ``h``, which the other side does not know of yet. It has its place.
+
+        Raises:
+            RemoteError: there are too many. It does not say that the handler did not run.
+        """
+        if self.full:
+            error = RemoteError(self.too_many, TOO_MANY)
+            error._made_here = True
+            raise error
+        channel = self._made[h] = AnonymousChannel(h, self)
+        return channel
 
     def deliver(self, channel: AnonymousChannel) -> None:
         """Answer the request with its channel.
 
         Raises:
-            Overloaded: there are too many.
-            RemoteError: it was aborted already, and why.
+            RpcError: it was aborted already, and why.
         """
         if channel.closed:
             reason = channel.close_reason
@@ -122,13 +145,9 @@ class Channels:
             raise RpcError.of_value(reason)
         if channel.id in self._served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        if len(self._served) + self._late_served + self.lingering >= self.limits.channels:
-            error = Overloaded(f"{self.limits.channels} channels are open already (Limits.channels), close some")
-            error._made_here = True
-            channel.close()
-            raise error
         self._out.notices.forget_aborted(channel.id)
         self._out.reply(self._out.encode(ChannelCreated(channel.id)))
+        self._made.pop(channel.id, None)
         self._served[channel.id] = channel
         channel._opened()
 
@@ -149,6 +168,7 @@ class Channels:
     def connection_lost(self, error: ConnectionLost) -> None:
         """All are over."""
         self.generation += 1
+        self._made.clear()
         for channel in self._late:
             channel._arrivals.take_ids()
         for channel in self.all():
@@ -161,10 +181,9 @@ class Channels:
     def forget(self, channel: AnonymousChannel, reason: object) -> bool:
         h = channel.id
         served = self._served.get(h) is channel
-        if served:
-            del self._served[h]
-        elif self._opened.get(h) is channel:
-            del self._opened[h]
+        for table in (self._opened, self._served, self._made):
+            if table.get(h) is channel:
+                del table[h]
         self._credited.pop(h, None)
         for pending in self._out.requests.on_channel(h):
             self._out.requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
@@ -174,6 +193,9 @@ class Channels:
     def keep_late(self, channel: AnonymousChannel, served: bool) -> None:
         self._late[channel] = served
         self._late_served += served
+        if self._late_served > self.limits.channels:
+            # These do not count towards the limit, see `full`. So that they are bounded, too, the oldest one goes.
+            next(late for late, served in self._late.items() if served)._arrivals.leave()
 
     def forget_late(self, channel: AnonymousChannel) -> None:
         self._late_served -= self._late.pop(channel, False)

@@ -16,7 +16,7 @@ from ._messages import Inbound
 from ._reading import Upload
 from ._signature import injectable
 from ._types import RAW
-from .errors import BadArguments
+from .errors import BadArguments, BadResult
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
         Raises:
             BadArguments: this is an event, which nobody waits for.
+            RemoteError: the other side has as many open as `Limits.channels` allows. Let through, it is what the caller
+                gets, with the code ``"wsrpc.too_many_channels"``.
         """
         if self._anonymous is None:
             if self.id is None:
@@ -198,9 +200,9 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         channel = self.channel()
         self._upload = Upload(channel, channel._inbox(items=True), "next")
 
-        def misfit(exc: msgspec.ValidationError) -> BadArguments:
-            error = BadArguments(f"{self.event}(): an item of {parameter!r}: {exc}", data={"parameter": parameter})
-            error._made_here = True  # so that the caller gets it, if the handler lets it through
+        def misfit(exc: msgspec.ValidationError) -> BadResult:
+            error = BadResult(f"{self.event}(): an item of {parameter!r}: {exc}")
+            error._channel = channel  # so that the caller gets it, if the handler lets it through
             return error
 
         return Stream(self.event, convert, reading=self._upload, misfit=misfit)

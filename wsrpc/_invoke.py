@@ -47,7 +47,7 @@ class Call(Struct, eq=False):
     channel: AnonymousChannel | None = None
     """What the request was answered with, if it was a channel."""
     lingers: bool = False
-    """That channel was over before the handler exited."""
+    """That channel was over before the handler exited, which takes a handler's place again until then."""
     exited: bool = False
     pulled: bool = False
     """Its items were pulled, so that their consumer has not been told of the end by the last one."""

@@ -14,6 +14,7 @@ from ._channels import Channels
 from ._messages import NoMoreItems
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected, Reading
+from ._rejections import of_what_began
 from ._source import close_source
 from ._types import ChannelRef, Offline
 from .anonymous import AnonymousChannel
@@ -140,11 +141,13 @@ class Opener:
             raise
         try:
             # The answer to the end of the items is the result.
-            result = await self._asker.send_request(opened.id, "next", (NoMoreItems(),), UNSET, timeout)
+            result = await self._asker.send_on_channel(opened.id, "next", (NoMoreItems(),), timeout)
         except (ChannelClosed, ConnectionLost) as exc:
             # That this was not sent, on a line that has just broken, does not say that the handler has not run.
             await opened.wait_closed()
             raise (opened._error or exc) from None
+        except RemoteError as exc:
+            raise of_what_began(exc) from None
         except RequestTimeout as exc:
             opened._abort(None)
             raise RequestTimeout(event, exc.timeout) from None

@@ -13,6 +13,7 @@ from ._asking import Asker
 from ._caller import Source
 from ._inbox import Decode
 from ._messages import Event, Inbound, Item, NoMoreItems
+from ._rejections import of_what_began
 from ._scheduler import Timer
 from ._source import iterate
 from .anonymous import AnonymousChannel
@@ -73,7 +74,7 @@ class Producer:
         """``late`` ends the channel if the consumer has not begun within ``patience`` seconds."""
         self._channel = channel
         self.h = channel.id
-        self._ask = asker.send_request
+        self._ask = asker.send_on_channel
         self._out = asker.out
         self._loop = channel._home.loop
         self._late = late
@@ -279,9 +280,9 @@ class Producer:
             async for value in items:
                 try:
                     # The consumer may take as long as it likes; closing the channel settles this.
-                    await self._ask(self.h, "next", (Item(value),), UNSET, None)
+                    await self._ask(self.h, "next", (Item(value),), None)
                 except RemoteError as exc:
-                    raise ItemRefused(exc) from None
+                    raise ItemRefused(of_what_began(exc)) from None
                 except (ChannelClosed, ConnectionLost):
                     await self._wait_for_end()
                 if self.stopped.done():

@@ -28,6 +28,7 @@ __all__ = [
     "error_from_wire",
     "error_to_wire",
     "is_closed",
+    "of_what_began",
     "reason_from_wire",
     "reason_to_wire",
     "shortened",
@@ -37,6 +38,9 @@ __all__ = [
 _CLASSES: dict[Any, type[RemoteError]] = {
     cls.code: cls for cls in (BadArguments, UnknownEvent, Overloaded, Draining, HandlerFailed)
 }
+
+_CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {HandlerFailed.code: HandlerFailed}
+"""The others say that a handler did not run, which is never so where something that was begun comes to its end."""
 
 ABORTED = "Request aborted"
 """What ws-wrapper says when no reason was given."""
@@ -62,7 +66,7 @@ def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
     return fields, 1
 
 
-def error_from_wire(e: Any, flag: Any) -> RemoteError:
+def error_from_wire(e: Any, flag: Any, classes: dict[Any, type[RemoteError]] = _CLASSES) -> RemoteError:
     """The exception that a rejection raises at the caller.
 
     ``e: null`` rejects in JavaScript; here it becomes the default error. A flag on something that is no
@@ -78,7 +82,7 @@ def error_from_wire(e: Any, flag: Any) -> RemoteError:
             code = None
         data = fields.pop("data", None)
         text = message if message.__class__ is str else ""
-        return _CLASSES.get(code, RemoteError)(text, code, data, fields)
+        return classes.get(code, RemoteError)(text, code, data, fields)
     return RemoteError.of_value(e)
 
 
@@ -96,7 +100,7 @@ def reason_to_wire(reason: object) -> tuple[Any, Flag]:
 def reason_from_wire(x: Any, flag: Any) -> object:
     """A `RemoteError` for an error object, else the bare value."""
     if flag is not UNSET and flag and x.__class__ is dict:
-        return error_from_wire(x, flag)
+        return error_from_wire(x, flag, _CLASSES_OF_REASONS)
     return x
 
 
@@ -111,6 +115,16 @@ def told(reason: object) -> object:
         shown = short(reason)
         return shown if "..." in shown or "…" in shown else reason  # something of it is left out
     return reason
+
+
+def of_what_began(error: RemoteError) -> RemoteError:
+    """The error for whoever made a call, when a message that belongs to the call was refused.
+
+    A subclass may say that no handler ran, which is true of the message, and not of the call.
+    """
+    if error.__class__ in (RemoteError, HandlerFailed):
+        return error
+    return RemoteError(error.message, error.code, error.data, error.fields)
 
 
 def is_closed(x: Any, flag: Any) -> bool:

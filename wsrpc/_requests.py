@@ -89,14 +89,17 @@ class Requests:
         timeout: float | None,
         h: int | None = None,
         opens: Callable[[int], Any] | None = None,
+        counted: bool = True,
     ) -> Pending:
         """A new entry with an id of its own. ``h`` is the anonymous channel that it belongs to.
+
+        One that is not ``counted`` belongs to a call that was begun, of which there is at most one at a time.
 
         Raises:
             TooManyRequests: at the limit.
         """
         pending = self._pending
-        if len(pending) >= self._limit:
+        if len(pending) >= self._limit and counted:
             raise TooManyRequests(
                 f"{len(pending)} requests are pending already (Limits.pending={self._limit}): "
                 "await some of them before sending more"

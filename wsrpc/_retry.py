@@ -14,7 +14,20 @@ from tenacity.wait import wait_base
 
 from ._scheduler import Scheduler
 from ._strategies import Condition, check_number, check_strategies
-from .errors import ConnectionLost, Draining, Overloaded, QueueFull, RequestTimeout, TooManyRequests
+from .errors import (
+    BadArguments,
+    BadResult,
+    ChannelClosed,
+    ConnectionLost,
+    Draining,
+    Overloaded,
+    QueueFull,
+    RemoteError,
+    RequestTimeout,
+    TooManyRequests,
+    UnexpectedChannel,
+    UnknownEvent,
+)
 
 __all__ = ["Retry", "ask_again"]
 
@@ -25,9 +38,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     Before the second attempt it waits for a random time between 0 and ``initial`` seconds; the range doubles with each
     further one, up to ``max``. All attempts and the waits between them share the request's one timeout.
 
-    Asked again is what never ran over there: `ConnectionLost` with outcome ``"not_sent"``, `Draining`, `Overloaded`,
-    `QueueFull` and `TooManyRequests`; with ``idempotent=True`` on the call also `ConnectionLost` with outcome
-    ``"unknown"``. After a `ConnectionLost` only while another connection may come.
+    It asks again where no handler ran: after `ConnectionLost` with outcome ``"not_sent"``, `Draining`, `Overloaded`,
+    `QueueFull` and `TooManyRequests`; with ``idempotent=True`` on the call also after `ConnectionLost` with outcome
+    ``"unknown"``. After a `ConnectionLost` only while another connection may come. The last error is raised, but none
+    that says that nothing ran if an earlier attempt may have run.
 
     Args:
         attempts: how many in all.
@@ -36,8 +50,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Those that measure time use the real
             clock; ``timeout`` on the call is the better bound.)
         retry: which errors to ask again for, instead of those above: one of tenacity's ``retry_…`` objects, or a plain
-            function from the error to a bool. Whatever it says, what may have run is not asked again without
-            ``idempotent=True``.
+            function from the error to a bool. Whatever it says, a `ConnectionLost` with outcome ``"unknown"`` is not
+            asked again for without ``idempotent=True``.
 
     Raises:
         TypeError, ValueError: an option is of another kind, or out of its range.
@@ -59,6 +73,22 @@ NEVER_RAN = (ConnectionLost, Draining, Overloaded, QueueFull, TooManyRequests)
 """But for a `ConnectionLost` whose outcome is ``"unknown"``."""
 
 
+REFUSALS = (BadArguments, Draining, Overloaded, UnknownEvent)
+"""Answers which say that no handler ran."""
+
+
+def may_have_run(error: Exception) -> bool:
+    """Whether the attempt that ended with ``error`` ran, or may have.
+
+    An error that is in none of these classes was raised on this side, before anything was sent.
+    """
+    if isinstance(error, ConnectionLost):
+        return error.outcome == "unknown"
+    if isinstance(error, RemoteError):
+        return not isinstance(error, REFUSALS)
+    return isinstance(error, (BadResult, ChannelClosed, RequestTimeout, UnexpectedChannel))
+
+
 def never_ran(error: BaseException) -> bool:
     """Whether asking again is of use; a `ConnectionLost` that may have run is for `ask_again` to judge."""
     return isinstance(error, NEVER_RAN)
@@ -78,11 +108,12 @@ async def ask_again(
 
     Raises:
         RequestTimeout: the time is over; ``__cause__`` is the last error.
-        whatever the last attempt raised.
+        whatever the last attempt raised; or, where that says that nothing ran and an earlier attempt may have run, what
+            that one raised, and ``__cause__`` is the last error.
     """
     deadline = None if timeout is None else loop.time() + timeout
     last: Exception | None = None
-    may_have_run: ConnectionLost | None = None
+    ran: Exception | None = None
 
     def may_be(error: BaseException) -> bool:
         """What holds whatever the user's own condition says."""
@@ -119,14 +150,16 @@ async def ask_again(
                     raise _late(event, timeout) from last
                 except Exception as exc:
                     last = exc
-                    if isinstance(exc, ConnectionLost) and exc.outcome == "unknown":
-                        may_have_run = exc
+                    if may_have_run(exc):
+                        ran = exc
                     raise
-    except NEVER_RAN as exc:
-        if may_have_run is None or exc is may_have_run:
+    except Exception as exc:
+        if ran is None or exc is not last or may_have_run(exc):
             raise
-        # It is so of the last attempt, but not of the call.
-        lost = exc if isinstance(exc, ConnectionLost) else may_have_run
+        # Nothing ran in the last attempt. That is not so of the call.
+        if not isinstance(ran, ConnectionLost):
+            raise ran from exc
+        lost = exc if isinstance(exc, ConnectionLost) else ran
         raise ConnectionLost(lost.code, lost.reason, "unknown") from exc
     raise AssertionError("a series of attempts ends with a value or an error")
 

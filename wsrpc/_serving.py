@@ -29,6 +29,9 @@ class Owner(Protocol):
     def answered(self, call: Call, /) -> None:
         """The request has its answer; what still runs takes a channel's place, not a handler's."""
 
+    def lingers(self, call: Call, /) -> None:
+        """Its channel is over; what still runs takes a handler's place again."""
+
     def cancel_call(self, call: Call, reason: object, /) -> None: ...
 
     def note(self, text: str, /, *args: object) -> None:
@@ -95,7 +98,7 @@ class Serving:
         """Answer the call's request with its channel.
 
         Raises:
-            Overloaded, RemoteError, BadArguments: it cannot be.
+            RpcError: it cannot be.
         """
         channel = call.ctx.channel()
         self._channels.deliver(channel)
@@ -108,8 +111,7 @@ class Serving:
         """The channel is over, and with it the call, unless it is the one that ended it."""
         if call.exited or call.channel is None:
             return
-        self._channels.lingering += 1
-        call.lingers = True
+        self._owner.lingers(call)
         channel, reason = call.channel, call.channel.close_reason
         error = RemoteError("the channel was closed") if reason is None else reason
         if channel._left or _role(call) is not Role.CONVERSATION:
@@ -122,8 +124,6 @@ class Serving:
         call.exited = True
         if call.channel is not None and call.channel.closed:
             call.channel._leave()  # nobody is left to listen
-        if call.lingers:
-            self._channels.lingering -= 1
 
     # ------------------------------------------------------------ how it ended
 

@@ -221,6 +221,7 @@ class Handler:
         "_explainer",
         "call",
         "function",
+        "gives_channel",
         "inline",
         "is_coroutine",
         "is_method",
@@ -252,6 +253,8 @@ class Handler:
     role: Role
     opens: bool
     """Whether a channel is the answer, before what ``call`` returns (a coroutine or an async generator) runs."""
+    gives_channel: bool
+    """Whether it is known that a request is answered by a channel: ``opens``, and generators."""
     lane: Hashable
     """Ordered handlers with the same lane run one after another: the handler itself, or its channel."""
     name: str
@@ -282,6 +285,7 @@ class Handler:
         self.ordered = False
         self.role = facts.role
         self.opens = facts.role is not Role.RESULT
+        self.gives_channel = self.opens or facts.is_generator
         self.inline = not (thread or facts.is_coroutine or facts.is_generator)
         if ordered:
             self.put_in_lane(self)

@@ -151,6 +151,16 @@ def _restore(cls: type[WsrpcError], args: tuple[Any, ...], state: dict[str, Any]
     return error
 
 
+def check_code(code: object) -> None:
+    """Refuse a code that only wsrpc may send.
+
+    Raises:
+        ValueError: it is reserved.
+    """
+    if isinstance(code, str) and code.startswith(RESERVED_CODES):
+        raise ValueError(f"error codes that begin with {RESERVED_CODES!r} are reserved, got {code!r}")
+
+
 class WsrpcError(Exception):
     """The root of the tree."""
 
@@ -294,8 +304,8 @@ class RpcError(WsrpcError):
         fields: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
-        if isinstance(code, str) and code.startswith(RESERVED_CODES) and not isinstance(self, RemoteError):
-            raise ValueError(f"error codes that begin with {RESERVED_CODES!r} are reserved, got {code!r}")
+        if not isinstance(self, RemoteError):
+            check_code(code)
         self.message = message
         if code is not None:
             self.code = code
@@ -351,7 +361,7 @@ class BadArguments(RemoteError):
 
 
 class UnknownEvent(RemoteError):
-    """The other side has no handler of that name."""
+    """The other side has no handler of that name, so none ran."""
 
     code = "wsrpc.unknown_event"
 
@@ -386,7 +396,10 @@ class HandlerFailed(RemoteError):
 
 
 class BadResult(WsrpcError):
-    """The answer, or an item of a stream, came but is not what ``returns=`` asked for, or does not decode."""
+    """The answer, or an item of a stream, came but is not what ``returns=`` asked for, or does not decode.
+
+    A handler gets it for an item that its caller sends and that does not fit the annotation.
+    """
 
     _channel: Any = None
     """The anonymous channel on which it came."""

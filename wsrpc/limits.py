@@ -70,8 +70,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Outbound requests awaiting an answer; the next raises `TooManyRequests`."""
 
     channels: int = 1024
-    """Anonymous channels, streams among them, that the other side has opened; the next is refused as `Overloaded`. A
-    stream counts here, not in ``running``, until it is over and its handler has exited."""
+    """Anonymous channels, streams among them, that the other side has opened; the next is refused as `Overloaded`, or,
+    where its handler turns out to need one when it has run, with the code ``"wsrpc.too_many_channels"``. While a stream
+    is open it counts here and not in ``running``; a handler that goes on after its stream is over counts there."""
 
     unread: float = 30.0
     """How long a channel may have messages that nobody reads, or a stream wait for its reader; then it is aborted. If

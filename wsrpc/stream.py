@@ -33,7 +33,7 @@ class Stream(Generic[T_co]):
     - `ConnectionLost`: the connection ended first.
     - `ChannelClosed`: this side closed the channel meanwhile.
     - `StreamOverflow`: a producer without flow control was too far ahead (``Limits.stream_queue``).
-    - `BadResult`: the item does not fit ``returns`` (where a handler reads what its caller sends: `BadArguments`);
+    - `BadResult`: the item does not fit ``returns``, or the annotation of the handler's parameter that it is sent to;
       iterating may go on with the next one.
 
     Cancelling a read is safe: no item is lost.

@@ -169,6 +169,14 @@ class StreamingPeers(ConnectedPeers):
             async for item in self.items_later(length, gated=True):
                 yield item
 
+        async def lingers(length: int) -> AsyncIterator[list[Any]]:
+            try:
+                async for item in self.items_later(length):
+                    yield item
+            finally:
+                await self.turns(60)
+
+        peer.on("lingers", lingers)
         peer.on("agen", later)
         peer.on("gen", self.items)
         peer.on("object", Numbers)
@@ -188,6 +196,25 @@ class StreamingPeers(ConnectedPeers):
         else:
             stream = peer.stream(kind, length)
         self.reads.append(Read(kind, length, stream))
+
+    @rule(side=sides, kind=st.sampled_from(["agen", "lingers"]))
+    def one_after_another(self, side: int, kind: str) -> None:
+        """Who leaves a stream may open the next one, also where there is one place only."""
+        peers = self.peers
+        if any(not peer.connected or peer.pending or peer.active or peer.channels for peer in peers):
+            return
+
+        async def main() -> None:
+            for end in self.ends:
+                end.release()
+            try:
+                for _ in range(SMALL.channels + 2):
+                    async with peers[side].stream(kind, 5) as stream:
+                        await anext(stream)
+            except (ConnectionLost, ChannelClosed):
+                return  # it was dropped in the turn before
+
+        self.run(main())
 
     def some(self, which: int) -> Read | None:
         return self.reads[which % len(self.reads)] if self.reads else None

@@ -15,12 +15,14 @@ from leftovers import nothing_left as nothing_left
 from tenacity.wait import wait_base
 
 from wsrpc import (
+    BadArguments,
     BadResult,
     Client,
     CloseInfo,
     ConnectionLost,
     Draining,
     Limits,
+    MessageTooBig,
     Overloaded,
     QueueFull,
     Reconnect,
@@ -29,6 +31,7 @@ from wsrpc import (
     Retry,
     Server,
     TooManyRequests,
+    UnknownEvent,
 )
 from wsrpc.testing import connect
 
@@ -240,6 +243,68 @@ async def test_a_refusal_after_what_may_have_run_does_not_say_that_nothing_ran()
     assert isinstance(caught.value.__cause__, Overloaded)
 
 
+@pytest.mark.parametrize(
+    ("refused", "cause"),
+    [
+        (OVERLOADED, Overloaded),
+        (DRAINING, Draining),
+        ({"message": "bad", "code": "wsrpc.bad_arguments"}, BadArguments),
+        ({"message": "what?", "code": "wsrpc.unknown_event"}, UnknownEvent),
+        ("too big", MessageTooBig),
+        ("cannot be encoded", TypeError),
+        ("too many", TooManyRequests),
+        ("queue full", QueueFull),
+    ],
+)
+async def test_whatever_refuses_the_last_attempt_the_first_one_may_have_run(refused: Any, cause: Any) -> None:
+    d = redialing(limits=Limits(pending=2, offline=1, sent_message=1000))
+    arguments: list[Any] = []
+    policy = Retry(attempts=2, initial=0.0)
+    task = start(d.peer.request("pay", arguments, retry=policy, idempotent=True, timeout=None))
+    await asked(d)
+    d.transport.lose()
+    await turns()  # the second attempt comes when the clock moves
+    if refused == "too big":
+        arguments.append("x" * 1000)
+        d.rebind()
+    elif refused == "cannot be encoded":
+        arguments.append(object())
+    elif refused == "queue full":
+        await d.peer.emit("fills it")
+    elif refused == "too many":
+        d.rebind()
+        others = [start(d.peer.request("other", timeout=None)) for _ in range(2)]
+        await turns()
+    else:
+        d.rebind()
+    d.clock.advance(0)
+    await turns()
+    if isinstance(refused, dict):
+        await rejects(d, refused)
+    with pytest.raises(ConnectionLost) as caught:
+        await task
+    assert caught.value.outcome == "unknown"
+    assert isinstance(caught.value.__cause__, cause)
+    if refused == "too many":
+        await d.peer.close()
+        await asyncio.wait(others)
+
+
+@pytest.mark.parametrize("error", [{"message": "no"}, {"message": "internal error", "code": "wsrpc.internal"}])
+async def test_an_answer_after_what_may_have_run_is_the_answer(error: dict[str, Any]) -> None:
+    d = redialing()
+    task = start(d.peer.request("q", retry=AT_ONCE, idempotent=True))
+    await asked(d)
+    d.transport.lose()
+    d.rebind()
+    await turns()
+    d.clock.advance(0)
+    await rejects(d, error)
+    with pytest.raises(RemoteError) as caught:
+        await task
+    assert str(caught.value) == error["message"]
+
+
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("reconnect", [True, False])
 async def test_over_a_real_drop(reconnect: bool) -> None:
@@ -443,8 +508,10 @@ async def test_a_condition_adds_kinds_and_removes_them(condition: Any) -> None:
     task = start(d.peer.request("q", retry=Retry(retry=condition, initial=0.0)))
     await rejects(d, {"message": "later", "code": "busy"})
     await rejects(d, OVERLOADED)
-    with pytest.raises(Overloaded):
+    with pytest.raises(RemoteError) as caught:
         await task
+    # `Overloaded` would say that nothing ran, and the first attempt did.
+    assert caught.value.code == "busy" and isinstance(caught.value.__cause__, Overloaded)
     await turns()
     d.expect()
 
