@@ -20,6 +20,7 @@ import msgspec
 from msgspec import inspect as mi
 
 __all__ = [
+    "BYTES_OPTIONS",
     "EXACT_TYPES",
     "DecHook",
     "EncHook",
@@ -221,8 +222,8 @@ _INNER = (
 )
 """Keys of a core schema under which there are others. (Values under ``default`` or ``expected`` are the user's.)"""
 
-_BOTH_WAYS = frozenset({"ser_json_bytes", "val_json_bytes"})
-"""Which of them the user gives counts for both ways, else a model could not read what it writes."""
+BYTES_OPTIONS = frozenset({"ser_json_bytes", "val_json_bytes"})
+"""How a model says what its bytes are in JSON. One of them counts for both ways, so that it can read what it writes."""
 _OF_ANY_TYPE = frozenset({"any", "is-instance", "function-plain"})
 _MODELS = frozenset({"model", "dataclass", "typed-dict"})
 _BY_FUNCTION = frozenset({"function-plain", "function-wrap"})
@@ -252,7 +253,7 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
     kind: str = schema["type"]
     serialization: Any = schema.get("serialization")
     config: dict[str, Any] = schema.get("config") or {}
-    given = _BOTH_WAYS.intersection(config)
+    given = BYTES_OPTIONS.intersection(config)
     if config:  # a class of its own, whatever holds it
         scope = _Scope(bool(given), config.get("extra_fields_behavior") == "allow")
     elif serialization is not None and serialization["type"] in _BY_FUNCTION:
@@ -262,7 +263,7 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
     if scope.own:
         if len(given) == 1:
             [way] = given
-            changes["config"] = {**config, **dict.fromkeys(_BOTH_WAYS, config[way])}
+            changes["config"] = {**config, **dict.fromkeys(BYTES_OPTIONS, config[way])}
     elif kind == "bytes":
         return {
             "type": "function-before",
