@@ -7,8 +7,7 @@ pydantic, and refuses early what could never be converted.
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -173,16 +172,13 @@ def _from_base64(value: Any) -> Any:
     if value.__class__ is not str:
         return value  # the user's own validator has made bytes of it, or it is wrong anyway
     try:
-        return b64decode(value.translate(_STANDARD), validate=True)
-    except (binascii.Error, ValueError):
+        return a2b_base64(value.replace("-", "+").replace("_", "/"), strict_mode=True)
+    except ValueError:
         raise ValueError("invalid base64 text") from None
 
 
-_STANDARD = str.maketrans("-_", "+/")
-
-
 def _to_base64(value: Any) -> str:
-    return b64encode(value).decode("ascii")
+    return b2a_base64(value, newline=False).decode("ascii")
 
 
 def _plain(value: Any) -> Any:
