@@ -7,8 +7,7 @@ pydantic, and refuses early what could never be converted.
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -20,6 +19,7 @@ import msgspec
 from msgspec import inspect as mi
 
 __all__ = [
+    "BYTES_OPTIONS",
     "EXACT_TYPES",
     "DecHook",
     "EncHook",
@@ -45,7 +45,8 @@ EncHook = Callable[[Any], Any]
 EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
 """A value whose type is exactly one of these needs no conversion to it, which saves calling msgspec."""
 
-_VIEWS = [type(view()) for made in ({}, OrderedDict[Any, Any]()) for view in (made.keys, made.values, made.items)]
+_DICTS: tuple[dict[Any, Any], ...] = ({}, OrderedDict())
+_VIEWS = [type(view()) for each in _DICTS for view in (each.keys, each.values, each.items)]
 _LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
 _LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
 """Types of the standard library that msgspec does not know. What derives from them is for the user's hook."""
@@ -151,7 +152,7 @@ def pydantic_dumper(tp: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
 def _overrides(tp: Any, method: str) -> bool:
     from pydantic import BaseModel
 
-    return getattr(tp, method).__qualname__ != getattr(BaseModel, method).__qualname__
+    return bool(getattr(tp, method).__qualname__ != getattr(BaseModel, method).__qualname__)
 
 
 def _build(make: Callable[..., Any], schema: Any, tp: Any) -> Any:
@@ -171,29 +172,24 @@ def _from_base64(value: Any) -> Any:
     if value.__class__ is not str:
         return value  # the user's own validator has made bytes of it, or it is wrong anyway
     try:
-        return b64decode(value.translate(_STANDARD), validate=True)
-    except (binascii.Error, ValueError):
+        return a2b_base64(value.replace("-", "+").replace("_", "/"), strict_mode=True)
+    except ValueError:
         raise ValueError("invalid base64 text") from None
 
 
-_STANDARD = str.maketrans("-_", "+/")
-
-
 def _to_base64(value: Any) -> str:
-    return b64encode(value).decode("ascii")
+    return b2a_base64(value, newline=False).decode("ascii")
 
 
 def _plain(value: Any) -> Any:
     """The same for a value of no declared type, which may be or hold bytes."""
     cls = value.__class__
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if issubclass(cls, (bytes, bytearray, memoryview)):
         return _to_base64(value)
-    if isinstance(value, Mapping):
-        mapping: Mapping[Any, Any] = value
-        return {key: _plain(item) for key, item in mapping.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items: list[Any] = [_plain(item) for item in cast("list[Any]", value)]
-        return items
+    if issubclass(cls, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if issubclass(cls, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
     if is_pydantic(cls):
         return pydantic_dumper(cls)(value, _unchanged)
     return value
@@ -222,8 +218,8 @@ _INNER = (
 )
 """Keys of a core schema under which there are others. (Values under ``default`` or ``expected`` are the user's.)"""
 
-_BOTH_WAYS = frozenset({"ser_json_bytes", "val_json_bytes"})
-"""Which of them the user gives counts for both ways, else a model could not read what it writes."""
+BYTES_OPTIONS = frozenset({"ser_json_bytes", "val_json_bytes"})
+"""How a model says what its bytes are in JSON. One of them counts for both ways, so that it can read what it writes."""
 _OF_ANY_TYPE = frozenset({"any", "is-instance", "function-plain"})
 _MODELS = frozenset({"model", "dataclass", "typed-dict"})
 _BY_FUNCTION = frozenset({"function-plain", "function-wrap"})
@@ -253,7 +249,7 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
     kind: str = schema["type"]
     serialization: Any = schema.get("serialization")
     config: dict[str, Any] = schema.get("config") or {}
-    given = _BOTH_WAYS & config.keys()
+    given = BYTES_OPTIONS.intersection(config)
     if config:  # a class of its own, whatever holds it
         scope = _Scope(bool(given), config.get("extra_fields_behavior") == "allow")
     elif serialization is not None and serialization["type"] in _BY_FUNCTION:
@@ -262,7 +258,8 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
     changes = {key: value for key, value in changes.items() if value is not schema[key]}
     if scope.own:
         if len(given) == 1:
-            changes["config"] = {**config, **dict.fromkeys(_BOTH_WAYS, config[given.pop()])}
+            [way] = given
+            changes["config"] = {**config, **dict.fromkeys(BYTES_OPTIONS, config[way])}
     elif kind == "bytes":
         return {
             "type": "function-before",
@@ -281,17 +278,18 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
 
 def _adapt_inside(part: Any, scope: _Scope) -> Any:
     """The same for what holds core schemas: lists of them, mappings by a field's name or a union's tag."""
-    if isinstance(part, (list, tuple)):
-        old: list[Any] = list(cast("list[Any]", part))
-        new = [_adapt_inside(item, scope) for item in old]
-        return part if all(map(is_, new, old)) else type(cast(Any, part))(new)
-    if not isinstance(part, dict):
+    cls = part.__class__
+    if cls is list or cls is tuple:
+        items: list[Any] = [_adapt_inside(item, scope) for item in part]
+        if all(map(is_, items, part)):
+            return part
+        return items if cls is list else tuple(items)
+    if cls is not dict:
         return part  # a union's label
-    schema: dict[str, Any] = cast("dict[str, Any]", part)
-    if isinstance(schema.get("type"), str):
-        return _adapt(schema, scope)
-    by_name = {name: _adapt_inside(item, scope) for name, item in schema.items()}
-    return part if all(map(is_, by_name.values(), schema.values())) else by_name
+    if isinstance(part.get("type"), str):
+        return _adapt(part, scope)
+    by_name = {name: _adapt_inside(item, scope) for name, item in part.items()}
+    return part if all(map(is_, by_name.values(), part.values())) else by_name
 
 
 def _then_plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -305,7 +303,7 @@ def _then_plain(function: Callable[..., Any]) -> Callable[..., Any]:
 def make_dec_hook(user: DecHook | None) -> DecHook:
     """The hook that msgspec calls for types it does not know: pydantic models, then the user's hook."""
 
-    def dec_hook(tp: type[Any], value: Any) -> Any:
+    def dec_hook(tp: Any, value: Any) -> Any:
         if tp is object:
             return value
         if is_pydantic(tp):
@@ -327,7 +325,7 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
     """
 
     def enc_hook(value: Any) -> Any:
-        cls = type(value)
+        cls = value.__class__
         if is_pydantic(cls):
             return pydantic_dumper(cls)(value, for_pydantic)
         if cls in _LIKE_LISTS:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import inspect as mi
 
-from ._convert import is_pydantic, nodes_of, type_name
+from ._convert import BYTES_OPTIONS, is_pydantic, nodes_of, type_name
 from ._definitions import Form, Schema, renamed
 
 __all__ = ["MODES", "Models", "describe_models", "models_in"]
@@ -41,6 +41,13 @@ def describe_models(types: Iterable[Any]) -> Models:
             if self.mode == "serialization" and field["type"] != "typed-dict-field":
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return super().field_is_required(field, total)
+
+        def bytes_schema(self, schema: Any) -> dict[str, Any]:
+            described = super().bytes_schema(schema)
+            if BYTES_OPTIONS.isdisjoint(self._config.config_dict):
+                del described["format"]  # pydantic's own way, text in UTF-8
+                described["contentEncoding"] = "base64"
+            return described
 
     ordered: list[tuple[type[Any], Form]] = [(cls, form) for cls in sorted(found, key=type_name) for form in MODES]
     refs, document = models_json_schema([(cls, MODES[form]) for cls, form in ordered], schema_generator=Generator)

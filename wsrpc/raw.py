@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from ._close import CloseCode, CloseInfo, check_close
+from ._convert import make_enc_hook
 from ._feed import Feed, Piece
 from ._key import PeerState
 from ._line import Line, Turn
@@ -284,8 +285,8 @@ class RawConnection:
             turn.end()
 
     async def send_json(self, value: Any) -> None:
-        """Send ``value`` as JSON text, encoded by msgspec; see `send`."""
-        await self.send(msgspec.json.encode(value).decode())
+        """Send ``value`` as JSON text, encoded as a handler's result is; see `send`."""
+        await self.send(_encode_json(value).decode())
 
     async def _take_turn(self) -> Turn:
         turn = Turn(self._line)
@@ -366,6 +367,8 @@ class RawConnection:
         await self._transport.close(code, reason)
         return ConnectionLost(code, reason)
 
+
+_encode_json = msgspec.json.Encoder(enc_hook=make_enc_hook(None)).encode
 
 UNFINISHED = "a message was left unfinished"
 

@@ -38,7 +38,8 @@ async def test_str_is_text_and_bytes_are_binary() -> None:
         for message in ("grüße", b"\x00\xff", bytearray(b"ba"), memoryview(b"mv"), "", b""):
             await connection.send(message)
         await connection.send_json({"a": [1, "ü"]})
-        assert [await next_message(raw) for _ in range(7)] == [
+        await connection.send_json({"a": range(2)})
+        assert [await next_message(raw) for _ in range(8)] == [
             (TEXT, ["grüße".encode()]),
             (BINARY, [b"\x00\xff"]),
             (BINARY, [b"ba"]),
@@ -46,6 +47,7 @@ async def test_str_is_text_and_bytes_are_binary() -> None:
             (TEXT, [b""]),
             (BINARY, [b""]),
             (TEXT, ['{"a":[1,"ü"]}'.encode()]),
+            (TEXT, [b'{"a":[0,1]}']),
         ]
 
 

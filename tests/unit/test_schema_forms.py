@@ -191,6 +191,20 @@ def test_classes_of_one_name_in_one_place() -> None:
     assert definitions(handler) == ["made.Made", "made.Made_2"]
 
 
+def test_bytes_of_a_model_are_base64_unless_its_config_says_otherwise() -> None:
+    class Plain(pydantic.BaseModel):
+        data: bytes
+
+    class Hex(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(ser_json_bytes="hex", val_json_bytes="hex")
+        data: bytes
+
+    for form in both_forms(Plain):
+        assert form["properties"]["data"] == {"contentEncoding": "base64", "title": "Data", "type": "string"}
+    for form in both_forms(Hex):
+        assert "contentEncoding" not in form["properties"]["data"]
+
+
 class Models:
     class Leaf(pydantic.BaseModel):
         size: int = 0
