@@ -150,7 +150,7 @@ class Intake:
                     if self._admission.busy:
                         self._admission.arrived(message, payload, view, decode)
                     else:
-                        self._calls.dispatch(message, view)
+                        self._calls.dispatch(message, payload, view)
                 elif (
                     i is UNSET
                     and type(h) is int
@@ -203,7 +203,7 @@ class Intake:
             self._admission.arrived(message, payload, view, decode)
             return
         else:
-            self._calls.dispatch(message, view)
+            self._calls.dispatch(message, payload, view)
             return
         if view is not None:
             view._finish()
@@ -322,7 +322,7 @@ class Intake:
         if self._admission.busy:
             self._admission.arrived(message, payload, view, decode)
         else:
-            self._calls.dispatch(message, view)
+            self._calls.dispatch(message, payload, view)
 
     def _suspect_codec(self, payload: bytes | bytearray) -> None:
         """Text where this side speaks binary or the reverse: perhaps the two ends have different codecs."""

@@ -385,7 +385,7 @@ class Outbound:
                         raise self.not_sent()
                     break
                 if pending is not None:
-                    self.requests.was_sent(pending)
+                    self.requests.was_sent(pending, len(payload))
                 return len(payload)
         finally:
             if my_turn:
