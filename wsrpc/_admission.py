@@ -40,19 +40,24 @@ class Calls(Protocol):
 
     ignored: Counter[str]
     running: int
+    held: int
 
     @property
     def active(self) -> Mapping[int, object]: ...
 
     def dispatch(
-        self, message: Inbound, view: Message | None = None, channel: AnonymousChannel | None = None
+        self,
+        message: Inbound,
+        payload: bytes | bytearray,
+        view: Message | None = None,
+        channel: AnonymousChannel | None = None,
     ) -> None: ...
 
     def count(self, kind: str, text: str, times: int = 1, /) -> None: ...
 
 
 class Admission:
-    """Keeps within ``Limits.running`` and ``Limits.waiting``, and what comes in order.
+    """Keeps within ``Limits.running``, ``running_bytes`` and ``waiting``, and what comes in order.
 
     While ``busy`` is false nothing is to be checked: a message may go straight to `dispatch`.
     """
@@ -68,6 +73,9 @@ class Admission:
     ) -> None:
         self._calls = calls
         self._limit = limits.running
+        self._most_held = limits.running_bytes
+        self._room_for_any = limits.running_bytes - limits.message
+        """While no more bytes are held, there is room for any message."""
         self._reject = reject
         self._fail = fail
         self._log = log
@@ -96,8 +104,8 @@ class Admission:
             self._calls.ignored["duplicate id"] += 1
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif not self._must_wait(i is UNSET, channel is not None):
-            self._calls.dispatch(message, view, channel)
+        elif not self._must_wait(len(payload), i is UNSET, channel is not None):
+            self._calls.dispatch(message, payload, view, channel)
             return
         elif self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode, channel)):
             self.update()
@@ -114,8 +122,14 @@ class Admission:
         """Whether request ``i`` is being worked on or waits for that."""
         return i in self._calls.active or self.room.has(i)
 
-    def _must_wait(self, is_event: bool, on_channel: bool) -> bool:
-        if self._line_full or self._calls.running >= self._limit:
+    def _is_full(self, size: int) -> bool:
+        calls = self._calls
+        return (
+            self._line_full or calls.running >= self._limit or (calls.held > 0 and calls.held + size > self._most_held)
+        )
+
+    def _must_wait(self, size: int, is_event: bool, on_channel: bool) -> bool:
+        if self._is_full(size):
             return True
         if self._holding is not Hold.NONE:
             # An `open` handler may wait for what comes on a channel that it has opened.
@@ -141,6 +155,7 @@ class Admission:
             or self._line_full
             or self._holding is not Hold.NONE
             or self._calls.running >= self._limit
+            or self._calls.held > max(0, self._room_for_any)
             or self._refuses is not None
         )
 
@@ -169,9 +184,7 @@ class Admission:
             return
         self._pumping = True
         try:
-            while self.room and not (
-                self._line_full or self._holding is not Hold.NONE or self._calls.running >= self._limit
-            ):
+            while self.room and self._holding is Hold.NONE and not self._is_full(self.room.next_size):
                 waiting = self.room.pop()
                 channel = waiting.channel
                 try:
@@ -182,7 +195,7 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    self._calls.dispatch(message, waiting.view, channel)
+                    self._calls.dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It decoded when it came, so a codec is at fault: that is this connection's matter only.
                     self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)

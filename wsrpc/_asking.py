@@ -64,8 +64,8 @@ class Asker:
         try:
             if self.out.places.scarce and h is None:
                 await self._send_to_a_place(message, pending, self.out.fails(offline))
-            elif self.out.clear and self.out.send(self.out.encode(message)):
-                self._requests.was_sent(pending)
+            elif self.out.clear and self.out.send(payload := self.out.encode(message)):
+                self._requests.was_sent(pending, len(payload))
             else:
                 await self.out.send_in_turn(message, pending, self.out.fails(offline))
             answer = await pending.future

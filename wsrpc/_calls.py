@@ -69,8 +69,8 @@ class Owner(Protocol):
 class Calls:
     """All inbound calls of one peer.
 
-    ``running`` counts handlers that run in tasks until they exit, cancelled or not; ``admission`` is asked before, and
-    told of what ends.
+    ``running`` counts handlers that run in tasks until they exit, cancelled or not, and ``held`` the bytes of the
+    messages that they were called by; ``admission`` is asked before, and told of what ends.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Calls:
         self.active: dict[int, Call] = {}
         self._started: dict[Call, None] = {}
         self.running = 0
+        self.held = 0
         self.admission = Admission(self, limits, reject=self.reject, fail=fail, log=owner._log)
         self.arrived = self.admission.arrived
         self._unstarted = 0
@@ -151,8 +152,14 @@ class Calls:
         """Run handlers in copies of ``context``."""
         self._context = context
 
-    def dispatch(self, message: Inbound, view: Message | None = None, channel: AnonymousChannel | None = None) -> None:
-        """Run the handler now: inline if it can be, else in a task.
+    def dispatch(
+        self,
+        message: Inbound,
+        payload: bytes | bytearray,
+        view: Message | None = None,
+        channel: AnonymousChannel | None = None,
+    ) -> None:
+        """Run the handler now: inline if it can be, else in a task. ``payload`` is the message, encoded.
 
         An anonymous ``channel`` may be over by now, if the message came before that.
         """
@@ -170,7 +177,7 @@ class Calls:
         ctx = Context(self._peer, message, None, view)
         layered = own.layered or shared.layered or (local is not None and local.layered)
         if handler is None or not handler.inline or self._unstarted or layered:
-            self._dispatch_slowly(ctx, handler, local)
+            self._dispatch_slowly(ctx, len(payload), handler, local)
             return
         since = self._mark
         if since is None:
@@ -187,7 +194,7 @@ class Calls:
                     elif ctx._anonymous is not None:
                         ctx._anonymous.close()
             else:
-                self._start(ctx, handler, result)
+                self._start(ctx, len(payload), handler, result)
                 return
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -201,7 +208,7 @@ class Calls:
             self._invoker.check_duration(handler, now - since)
         self._mark = now
 
-    def _dispatch_slowly(self, ctx: Context, handler: Handler | None, local: Registry | None) -> None:
+    def _dispatch_slowly(self, ctx: Context, size: int, handler: Handler | None, local: Registry | None) -> None:
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
             _finish(ctx.message)
@@ -215,7 +222,7 @@ class Calls:
         else:
             if handler is not None and handler.gives_channel and ctx.id is not None:
                 ctx.channel()  # has its place from now on
-            self._start(ctx, handler, None, local)
+            self._start(ctx, size, handler, None, local)
 
     def _goes_on(self, result: object) -> bool:
         """Whether there is more to do with what a handler returned: await it, or stream it."""
@@ -242,14 +249,17 @@ class Calls:
         """The next handler's time starts with the next read."""
         self._mark = None
 
-    def _start(self, ctx: Context, handler: Handler | None, result: Any = None, local: Registry | None = None) -> None:
-        call = Call(ctx, handler)
+    def _start(
+        self, ctx: Context, size: int, handler: Handler | None, result: Any = None, local: Registry | None = None
+    ) -> None:
+        call = Call(ctx, handler, size)
         i = ctx.id
         if i is not None:
             self.active[i] = call
             self._on_channels += ctx._message.h is not None
         self._started[call] = None
         self.running += 1
+        self.held += size
         self.admission.busy = True
         if not EAGER:
             self._unstarted += 1
@@ -319,6 +329,7 @@ class Calls:
 
     def _exited(self, call: Call) -> None:
         self._started.pop(call, None)
+        self.held -= call.size
         if call.channel is None or call.lingers:
             self.running -= 1
         self._serving.exited(call)

@@ -48,6 +48,7 @@ class Announced(Struct, frozen=True):
     waiting: int = 2**53
     waiting_bytes: int = 2**53
     values: int = 2**53
+    running_bytes: int = 2**53
 
 
 class Hello(Struct, tag_field="t", tag="hello"):
@@ -92,7 +93,9 @@ _decode = msgspec.json.Decoder(_Control).decode
 
 def announce(limits: Limits) -> Announced:
     """What of our own bounds the other side should know."""
-    return Announced(limits.message, limits.running, limits.waiting, limits.waiting_bytes, limits.values)
+    return Announced(
+        limits.message, limits.running, limits.waiting, limits.waiting_bytes, limits.values, limits.running_bytes
+    )
 
 
 def write_control(message: Hello | Welcome | Changed | Credit | Drain) -> bytes:

@@ -153,7 +153,7 @@ class Intake:
                     if self._admission.busy:
                         self._admission.arrived(message, payload, view, decode)
                     else:
-                        self._calls.dispatch(message, view)
+                        self._calls.dispatch(message, payload, view)
                 elif (
                     i is UNSET
                     and type(h) is int
@@ -207,7 +207,7 @@ class Intake:
             self._admission.arrived(message, payload, view, decode)
             return
         else:
-            self._calls.dispatch(message, view)
+            self._calls.dispatch(message, payload, view)
             return
         if view is not None:
             view._finish()
@@ -333,7 +333,7 @@ class Intake:
         if self._admission.busy:
             self._admission.arrived(message, payload, view, decode)
         else:
-            self._calls.dispatch(message, view)
+            self._calls.dispatch(message, payload, view)
 
     def _suspect_codec(self, payload: bytes | bytearray) -> None:
         """Text where this side speaks binary or the reverse: perhaps the two ends have different codecs."""

@@ -37,6 +37,8 @@ class Call(Struct, eq=False):
 
     ctx: Context
     handler: Handler | None
+    size: int
+    """Bytes of the message that it was called by."""
     task: asyncio.Task[None] | None = None
     started: bool = False
     cancelled: bool = False

@@ -49,20 +49,23 @@ class Kept:
             QueueFull: too much is kept already.
         """
         if isinstance(message, Raw):
-            ticket = self._outbox.put(message.payload, told, bound=bound, text=message.text)
-        else:
-            ticket = self._outbox.put(self._codec.encode(message), told, bound=bound)
+            return self._put(message.payload, told, bound, text=message.text)
+        return self._put(self._codec.encode(message), told, bound)
+
+    def _put(self, payload: bytes, told: Told | None, bound: bool, text: bool | None = None) -> int:
+        ticket = self._outbox.put(payload, told, bound=bound, text=text)
         if self.on_put is not None:
             self.on_put()
         return ticket
 
     def put_request(self, message: Event | Request | Raw, pending: Pending, bound: bool) -> None:
         """The same for a request."""
-        pending.ticket = self.put(message, partial(self._request_left, pending), bound=bound)
+        payload = message.payload if isinstance(message, Raw) else self._codec.encode(message)
+        pending.ticket = self._put(payload, partial(self._request_left, pending, len(payload)), bound)
 
-    def _request_left(self, pending: Pending, error: Exception | None) -> None:
+    def _request_left(self, pending: Pending, size: int, error: Exception | None) -> None:
         if error is None:
-            self._requests.was_sent(pending)
+            self._requests.was_sent(pending, size)
         else:
             self._requests.fail(pending, error)
 

@@ -383,7 +383,7 @@ class Outbound:
                         raise self.not_sent()
                     break
                 if pending is not None:
-                    self.requests.was_sent(pending)
+                    self.requests.was_sent(pending, len(payload))
                 return len(payload)
         finally:
             turn.end()

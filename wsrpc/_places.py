@@ -17,28 +17,36 @@ class Places:
     """Another wsrpc peer says how many handlers it runs at once and how much may wait for that. A request beyond it
     waits on this side, in turn, instead of being refused over there. Towards a plain peer there is no bound."""
 
-    __slots__ = ("_line", "_requests", "_running", "_waiting", "_waiting_bytes")
+    __slots__ = ("_line", "_requests", "_room_for_any", "_running", "_running_bytes", "_waiting", "_waiting_bytes")
 
     def __init__(self, loop: Scheduler, requests: Requests) -> None:
         self._line = Line(loop)
         self._requests = requests
-        self._running = sys.maxsize
+        self._running = self._running_bytes = self._room_for_any = sys.maxsize
         self._waiting = self._waiting_bytes = 0
 
     def agree(self, limits: Announced) -> None:
         """The other side has said what it takes."""
         self._running, self._waiting, self._waiting_bytes = limits.running, limits.waiting, limits.waiting_bytes
+        self._running_bytes = limits.running_bytes
+        # While no more are in flight, there is room for any message.
+        self._room_for_any = max(0, limits.running_bytes - limits.message)
 
     def reset(self) -> None:
         """The connection is gone: whoever waits is to look for itself."""
-        self._running = sys.maxsize
+        self._running = self._running_bytes = self._room_for_any = sys.maxsize
         self._line.reset()
         self._forget_if_idle()
 
     @property
     def scarce(self) -> bool:
         """Whether a request has to `take` a place before it is sent."""
-        return self._requests.in_flight >= self._running or self._requests.freed is not None
+        requests = self._requests
+        return (
+            requests.in_flight >= self._running
+            or requests.bytes_in_flight > self._room_for_any
+            or requests.freed is not None
+        )
 
     def turn(self) -> Turn:
         """A turn to `take` a place in."""
@@ -51,7 +59,11 @@ class Places:
         """
         requests, line = self._requests, self._line
         while not pending.future.done():  # it may time out in the queue
-            needed = 0 if requests.in_flight < self._running else size()
+            needed = size()
+            if requests.in_flight < self._running and (
+                requests.bytes_in_flight == 0 or requests.bytes_in_flight + needed <= self._running_bytes
+            ):
+                needed = 0
             line.full = needed > 0 and (
                 requests.in_flight >= self._running + self._waiting
                 or requests.waiting_there + needed > self._waiting_bytes

@@ -39,6 +39,8 @@ class Pending(Struct, eq=False):
     sent: bool = False
     waits_there: int = 0
     """Bytes, if it was sent when all of the other side's places were taken, so that it waits over there."""
+    size: int = 0
+    """Bytes, once it was sent, if it takes a handler's place there."""
     h: int | None = None
     """The anonymous channel on which it was made."""
     bound: bool = False
@@ -73,6 +75,8 @@ class Requests:
         self._on_channel: dict[int, set[Pending]] = {}
         self.in_flight = 0
         """Those that the other side has not answered yet; a cancelled one, too, takes a place there until it is."""
+        self.bytes_in_flight = 0
+        """Their bytes, without those of the cancelled ones."""
         self.waiting_there = 0
         """Bytes of those that were sent when all its places were taken."""
         self.freed: Callable[[], None] | None = None
@@ -121,11 +125,14 @@ class Requests:
             self._on_channel.setdefault(h, set()).add(entry)
         return entry
 
-    def was_sent(self, pending: Pending) -> None:
-        """It was handed to the transport."""
+    def was_sent(self, pending: Pending, size: int) -> None:
+        """It was handed to the transport, in ``size`` bytes."""
         pending.ticket = None
         pending.sent = True
-        self.in_flight += pending.h is None  # what is asked on a channel may go to a reader, which takes no place
+        if pending.h is None:  # what is asked on a channel may go to a reader, which takes no place
+            self.in_flight += 1
+            self.bytes_in_flight += size
+            pending.size = size
 
     def settle(self, message: Inbound) -> Pending | None:
         """Give an answer to whoever waits for it; None if nobody does."""
@@ -168,6 +175,7 @@ class Requests:
         if pending.sent:
             self.in_flight -= pending.h is None
             self.waiting_there -= pending.waits_there
+            self.bytes_in_flight -= pending.size
         if pending.h is None:
             return
         others = self._on_channel.get(pending.h)
@@ -203,7 +211,7 @@ class Requests:
     def connection_lost(self) -> None:
         """What was cancelled is not waited for any more."""
         self._given_up.clear()
-        self.in_flight = self.waiting_there = 0
+        self.in_flight = self.bytes_in_flight = self.waiting_there = 0
 
     def stop(self) -> None:
         """Let no timer outlive the peer."""

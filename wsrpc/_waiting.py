@@ -70,6 +70,11 @@ class WaitingRoom:
             self._tickets_of[entry.id] = ticket
         return True
 
+    @property
+    def next_size(self) -> int:
+        """Bytes of the one that has waited longest."""
+        return len(next(iter(self._entries.values())).payload)
+
     def pop(self) -> Waiting:
         """The one that has waited longest."""
         return self._take(next(iter(self._entries)))

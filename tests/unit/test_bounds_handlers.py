@@ -31,6 +31,71 @@ async def test_more_handlers_than_may_run_wait_for_a_place() -> None:
         assert [await said(raw) for _ in range(3)] == [{"i": i, "d": [i]} for i in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("kind", ["request", "event"])
+async def test_handlers_that_hold_more_bytes_than_may_be_wait(kind: str) -> None:
+    async with beside(AMPLE.replace(running_bytes=5000)) as world, raw_client(world.port) as raw:
+        work = Blocked()
+        world.server.on("work", work)
+        for i in range(1, 5):
+            message = {"a": ["work", i, "x" * 2000]}
+            await raw.send(raw.frame(TEXT, json.dumps(message if kind == "event" else {"i": i, **message})))
+        peer = await world.newest()
+        await turns_until(lambda: peer.stats().waiting == 2)
+        assert len(work.started) == 2
+        await raw.send(request(raw, 9, "work", 9))
+        await turns_until(lambda: peer.stats().waiting == 3)
+        await world.goes_on()
+        work.go.set()
+        await raw.next_of(TEXT)
+        await turns_until(lambda: len(work.finished) == 5)
+        assert [number for number, *_ in work.started] == [1, 2, 3, 4, 9], "nobody overtakes those who wait"
+        assert peer._calls.held == 0
+
+
+async def test_one_message_runs_however_large_it_is() -> None:
+    async with beside(AMPLE.replace(running_bytes=10)) as world, raw_client(world.port) as raw:
+        work = Blocked()
+        world.server.on("work", work)
+        await raw.send(request(raw, 1, "work", "x" * 2000), request(raw, 2, "work", "y"))
+        await turns_until(lambda: work.started)
+        peer = await world.newest()
+        await turns_until(lambda: peer.stats().waiting == 1)
+        work.go.set()
+        assert [(await said(raw))["i"] for _ in range(2)] == [1, 2]
+
+
+async def test_what_opens_a_channel_holds_bytes_until_its_handler_exits() -> None:
+    async with beside(AMPLE.replace(running_bytes=5000)) as world, Client(world.url, limits=AMPLE) as client:
+
+        @world.server.on("count")
+        async def count(text: str) -> AsyncIterator[int]:
+            for number in range(1000):
+                yield number
+
+        peer = await world.newest()
+        stream = client.stream("count", "x" * 4000)
+        assert await anext(stream) == 0
+        assert peer._calls.held > 4000
+        await stream.aclose()
+        await turns_until(lambda: peer._calls.held == 0)
+
+
+async def test_a_wsrpc_caller_waits_on_its_own_side_for_bytes_too() -> None:
+    limits = AMPLE.replace(running_bytes=10_000, waiting_bytes=5_000, message=5_000)
+    async with beside(limits) as world, Client(world.url, limits=AMPLE) as client:
+        work = Blocked()
+        world.server.on("work", work)
+        assert await client.request("echo") == []
+        requests = [start(client.request("work", number, "x" * 2000)) for number in range(20)]
+        await turns_until(lambda: work.started)
+        await world.goes_on()
+        assert len(work.started) == 4
+        work.go.set()
+        assert [(await each)[0] for each in requests] == [*range(20)]
+        requests_table = client._peer._out.requests
+        assert (requests_table.in_flight, requests_table.bytes_in_flight, requests_table.waiting_there) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("bound", [{"waiting": 2}, {"waiting_bytes": 60}], ids=["messages", "bytes"])
 async def test_past_those_that_may_wait_requests_are_overloaded_and_events_dropped(bound: dict[str, int]) -> None:
     async with beside(AMPLE.replace(running=1, **bound)) as world, raw_client(world.port) as raw:

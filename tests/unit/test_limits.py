@@ -17,6 +17,7 @@ DEFAULTS = {
     "arguments": 64,
     "name": 256,
     "running": 1024,
+    "running_bytes": 16 * 1024 * 1024,
     "waiting": 10_000,
     "waiting_bytes": 4 * 1024 * 1024,
     "pending": 10_000,
