@@ -217,9 +217,9 @@ class AsgiTransport:
         """Read on when there is a place for what took so long."""
         if not self._turns.take(seconds):
             self._read_ended()
-            turn = self._loop.create_future()
-            self._turns.wait(seconds, lambda: turn.done() or turn.set_result(None))
-            await turn
+            turn = asyncio.Event()
+            self._turns.wait(seconds, turn.set)
+            await turn.wait()
 
     def _is_held(self) -> bool:
         if self._closing is not None or self._broken is not None:
