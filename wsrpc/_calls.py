@@ -404,7 +404,7 @@ class Calls:
                     logging.WARNING, "event %r was dropped: %s", ctx.event or ctx.label, error._for_log or error
                 )
             elif isinstance(exc, UnknownEvent) and exc._made_here:
-                self.count("unknown event", f"{error} (further ones are only counted in peer.ignored)")
+                self.count("unknown event", str(error))
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
@@ -415,7 +415,7 @@ class Calls:
     def count(self, kind: str, text: str, /) -> None:
         """Count an event that does not reach a handler as it came; the first of a kind is worth a line."""
         if not self.ignored[kind]:
-            self._owner._log(logging.WARNING, "%s", text)
+            self._owner._log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
         self.ignored[kind] += 1
 
 

@@ -32,7 +32,6 @@ __all__ = ["Intake"]
 
 MINUTE = 60.0
 NOT_TEXT = "name is not text"
-COUNTED = "(further ones are only counted in peer.ignored)"
 CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 """What control messages begin with, those of other versions, too."""
 
@@ -206,7 +205,7 @@ class Intake:
         if message.i is not UNSET:
             self._calls.reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_it_came(payload):
-            self._calls.count(kind, f"an event was dropped: {why} {COUNTED}")
+            self._calls.count(kind, f"an event was dropped: {why}")
 
     def _on_channel(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         """Something on an anonymous channel; if that is not there, say so, that the other side stops."""
@@ -356,7 +355,7 @@ class Intake:
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
         # repr() keeps on one line what a user's codec may quote of the message.
-        self._calls.count("unreadable", f"a message was dropped, it does not decode: {_short(exc)!r} {COUNTED}")
+        self._calls.count("unreadable", f"a message was dropped, it does not decode: {_short(exc)!r}")
         if message.a is not UNSET:
             if i is not UNSET and not self._admission.knows(i):
                 self._calls.reject(i, BadArguments(f"the message does not decode: {_short(exc)}"))
