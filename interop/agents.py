@@ -17,8 +17,9 @@ for an anonymous one. A command that fails raises `AgentError`.
 =============  ==========================================================================================
 listen         ``port=0, path=, keep=False`` → ``{"port", "url"}``; on 127.0.0.1. With ``keep``, the wrapper of the
                first connection is bound to all later ones
-connect        ``url, headers=, protocols=`` → ``{"peer", "protocol"}`` once open. With ``peer``, that
-               peer's wrapper, handlers kept, is bound to the new socket (how JavaScript reconnects)
+connect        ``url, headers=, protocols=, sync=True`` → ``{"peer", "protocol"}`` once open. With ``peer``, that
+               peer's wrapper, handlers kept, is bound to the new socket (how JavaScript reconnects). Without
+               ``sync``, Node gives each message a turn of its own, as browsers do
 emit           ``event, args=[], channel=``
 request        ``event, args=[], channel=, timeout_ms=, ref=`` → when settled,
                ``{"resolved": value, "undefined": bool}`` or ``{"rejected": thrown}``
@@ -29,10 +30,11 @@ load           ``workers=4``: keeps the connection busy until it ends, with even
                ``tally(k)``, on the main channel and on "math" → ``{"right", "wrong", "failed", "left", "late"}``:
                left pending at the end; late: settled after that, in all loads so far
 answer         ``keys, fail=False``: has the ``wait`` handlers and the items of ``steps`` with those keys answer
-iterate        ``event, args=[], take=, leave="abort", reason=, hold=, channel=``: for-await over the channel
+iterate        ``event, args=[], take=, leave="abort", reason=, hold=, ask=, channel=``: for-await over the channel
                that a request brings → ``{"items", "rejected"?}``; after ``take`` items the loop is left, and
                the channel aborted, unless ``leave="break"``. With ``hold``, a name, the loop's body tells the
-               journal (held: item) and waits for ``release`` (4.x)
+               journal (held: item) and waits for ``release``; with ``ask``, an event, it requests that with
+               the item and 1 (4.x)
 release        ``hold``: lets the body of that ``iterate`` go on
 upload         ``event, args=[], n=, channel=``: requests a channel and sends 0 to n - 1 on it by hand (no n:
                until the handler wants no more) → ``{"sent", "resolved" or "rejected"}`` (4.x)

@@ -184,6 +184,16 @@ async def test_a_slow_javascript_consumer_overflows(
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+async def test_a_body_that_awaits_a_request_where_each_message_has_a_turn_of_its_own(agents: Agents) -> None:
+    """As in browsers. The answer is on its way before JavaScript has asked for the next item but one."""
+    async with agents.link("plain-4", "python-serves") as link:
+        link.app.on("numbers", lambda n: iter(range(n)))
+        connected = await link.agent.call("connect", url=link.url, sync=False)
+        got = await link.agent.call("iterate", event="numbers", args=[300], ask="add", peer=connected["peer"])
+        assert got == {"items": list(range(300))}
+        await link.agent.call("close", peer=connected["peer"], code=1000, reason="")
+
+
 # ---------------------------------------------------------------- JavaScript pulls
 
 

@@ -48,7 +48,6 @@ _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)}
 
 
 MOST_CLASSES = 1024
-ONLY_COUNTED = "(further ones are only counted in peer.ignored)"
 
 BAD_ITEM = "wsrpc.bad_item"
 """The code of a request whose handler ran until it read an item that does not fit."""
@@ -429,10 +428,10 @@ class Calls:
                 self._owner._reporter.tell("error", error if isinstance(error, BadArguments) else exc)
             if isinstance(error, BadArguments):
                 why = error._for_log or error
-                text = f"event {short(ctx.event or ctx.label)} was dropped: {why} {ONLY_COUNTED}"
+                text = f"event {short(ctx.event or ctx.label)} was dropped: {why}"
                 self.count("wrong arguments", text)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
-                self.count("unknown event", f"{error} {ONLY_COUNTED}")
+                self.count("unknown event", str(error))
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
@@ -443,7 +442,7 @@ class Calls:
     def count(self, kind: str, text: str, times: int = 1, /) -> None:
         """Count events that do not reach a handler as they came; the first of a kind is worth a line."""
         if times and not self.ignored[kind]:
-            self._owner._log(logging.WARNING, "%s", text)
+            self._owner._log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
         self.ignored[kind] += times
 
 

@@ -213,7 +213,7 @@ class Channels:
 
     def drop(self, channel: AnonymousChannel, count: int) -> None:
         text = f"events on channel {channel.id} were dropped, because nobody listens to them"
-        self.handlers.count("unread event", f"{text} (further ones are only counted in peer.ignored)", count)
+        self.handlers.count("unread event", text, count)
 
     def answer(self, i: int, value: object) -> None:
         self._out.reply(self._out.encode(Resolution(i, value)))

@@ -191,7 +191,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         self.peer._calls.count(
             "surplus arguments",
             f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
-            "without the others (further ones are only counted in peer.ignored)",
+            "without the others",
         )
         return a[:most]
 

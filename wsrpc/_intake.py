@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from ._agreement import Agreement
 from ._asking import Asker
-from ._calls import ONLY_COUNTED, Calls
+from ._calls import Calls
 from ._channels import Channels
 from ._close import CloseCode
 from ._codec import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
@@ -220,7 +220,7 @@ class Intake:
         if message.i is not UNSET:
             self._calls.reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_it_came(payload):
-            self._calls.count(kind, f"an event was dropped: {why} {ONLY_COUNTED}")
+            self._calls.count(kind, f"an event was dropped: {why}")
 
     def _on_channel(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         """Something on an anonymous channel; if that is not there, say so, that the other side stops."""
@@ -381,7 +381,7 @@ class Intake:
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._calls.count(kind, f"a message was dropped: it {why} {ONLY_COUNTED}")
+        self._calls.count(kind, f"a message was dropped: it {why}")
         h = channel_id(outline.h)
         channel = None if h is None else self._channels.find(h)
         if outline.a is not UNSET:

@@ -126,7 +126,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     undecodable: int = 10
     """Malformed messages a minute, which no honest peer sends: text that begins with ``{`` and is not JSON, requests
-    whose ids are not ids. More close the connection with 1007."""
+    with an invalid id. More close the connection with 1007."""
 
     timeout: float | None = 60.0
     """Default of ``request(timeout=)``."""

@@ -28,7 +28,7 @@ export function commandsOf({ library, journal, answers, peers }) {
   }
 
   return {
-    connect: ({ url, headers, protocols, peer }) => peers.connect(url, { headers, protocols, peer }),
+    connect: ({ url, ...options }) => peers.connect(url, options),
 
     emit({ peer, channel, event, args = [] }) {
       peers.channel(peer, channel).emit(event, ...decode(args))

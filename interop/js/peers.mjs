@@ -45,10 +45,10 @@ export class Peers {
   }
 
   /** Dials; with `peer`, an earlier connection's wrapper is bound to the new socket. */
-  async connect(url, { headers, protocols = [], peer }) {
+  async connect(url, { headers, protocols = [], peer, sync }) {
     const { Wrapper, name } = this.library
     if (!Wrapper) throw new Error(`${name} only serves`)
-    const { socket, opened } = this.dial(url, { headers, protocols })
+    const { socket, opened } = this.dial(url, { headers, protocols, sync })
     const wrapper = peer === undefined ? this.wrap(socket) : this.get(peer).bind(socket)
     await opened
     return { peer: wrapper.get("index"), protocol: socket.protocol }

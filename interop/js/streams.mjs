@@ -19,7 +19,7 @@ export function streamCommands({ library, journal, peers, send, toJson }) {
     })
 
   return {
-    async iterate({ args = [], take, leave = "abort", reason = { $error: { message: "enough" } }, hold, ...rest }) {
+    async iterate({ args = [], take, leave = "abort", reason = { $error: { message: "enough" } }, hold, ask, ...rest }) {
       const items = []
       let channel, peer
       try {
@@ -28,6 +28,7 @@ export function streamCommands({ library, journal, peers, send, toJson }) {
         for await (const item of channel) {
           items.push(toJson(item))
           if (hold !== undefined) await held(hold, peer, item)
+          if (ask !== undefined) await peers.get(peer).request(ask, item, 1)
           if (items.length === take) break
         }
       } catch (error) {
