@@ -11,7 +11,7 @@ __all__ = ["PeerLog", "address_text", "for_log", "logger", "quieten"]
 logger = logging.getLogger("wsrpc")
 
 _PASSWORD = re.compile(r"(://)[^\s/?#]*@")
-_QUERY = re.compile(r"\?[^\s?=]+=\S*")
+_QUERY = re.compile(r"(://[^\s?#]*)?\?(?(1)\S+|[^\s?=]+=\S*)")
 
 
 def for_log(value: object) -> object:
@@ -22,7 +22,7 @@ def for_log(value: object) -> object:
     """
     if isinstance(value, int | float):
         return value
-    text = _QUERY.sub("?…", _PASSWORD.sub(r"\1…@", str(value)))
+    text = _QUERY.sub(r"\1?…", _PASSWORD.sub(r"\1…@", str(value)))
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
