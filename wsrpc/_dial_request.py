@@ -6,7 +6,7 @@ import asyncio
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
 from ._log import logger
@@ -86,18 +86,20 @@ class DialRequest:
             return None
         url = self._resolve(answer, location)
         if _origin(url) == _origin(self.url):
-            headers, subprotocols = self.headers, self.subprotocols
-        elif self._may_leave_origin:
-            headers, subprotocols = {}, [name for name in self.subprotocols if BEARER not in name.lower()]
-            if self.headers or len(subprotocols) < len(self.subprotocols):
-                logger.warning(
-                    "%s redirects to %s, another origin: headers, auth= and bearer subprotocols are not sent there; if "
-                    "it should have them, give its URL to the client",
-                    shown_url(self.url),
-                    shown_url(url),
-                )
-        else:
+            return self._again(url, self.headers, self.subprotocols)
+        if not self._may_leave_origin:
             raise answer._not_followed(f"it leads to another origin, {shown_url(url)}")
+        subprotocols = [name for name in self.subprotocols if BEARER not in name.lower()]
+        if self.headers or len(subprotocols) < len(self.subprotocols):
+            logger.warning(
+                "%s redirects to %s, another origin: headers, auth= and bearer subprotocols are not sent there; if it "
+                "should have them, give its URL to the client",
+                shown_url(self.url),
+                shown_url(url),
+            )
+        return self._again(url, {}, subprotocols)
+
+    def _again(self, url: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> DialRequest:
         return DialRequest(url, headers=headers, subprotocols=subprotocols, may_leave_origin=self._may_leave_origin)
 
     def _resolve(self, answer: HandshakeRejected, location: str) -> str:
@@ -169,7 +171,8 @@ def check_subprotocols(names: object) -> None:
         return
     if isinstance(names, str | bytes) or not isinstance(names, Sequence):
         raise TypeError(f"subprotocols= is a list of names, got {type(names).__name__}")
-    for index, name in enumerate(names):
+    offered = cast("Sequence[object]", names)
+    for index, name in enumerate(offered):
         if not isinstance(name, str):
             raise TypeError(f"subprotocols[{index}] is text, got {type(name).__name__}")
         if not HEADER_NAME.fullmatch(name):

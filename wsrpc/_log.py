@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
-from .errors import one_line
+from .errors import LONGEST_LINE, one_line
 
 __all__ = ["OF_ONE_SERVER", "LogBudget", "PeerLog", "address_text", "for_log", "logger", "quieten", "safe_logger"]
 
 _PASSWORD = re.compile(r"(://)[^\s/?#]*@")
-_QUERY = re.compile(r"\?[^\s?=]+=\S*")
+_QUERY = re.compile(r"(://[^\s?#]*)?\?(?(1)\S+|[^\s?=]+=\S*)")
+
+LOOKED_AT = 4 * LONGEST_LINE
+"""Characters in which URLs are looked for: the expressions take quadratic time, and no more than this can be shown."""
 
 
 def for_log(value: object) -> object:
@@ -24,7 +27,13 @@ def for_log(value: object) -> object:
     """
     if isinstance(value, int | float):
         return value
-    return _QUERY.sub("?…", _PASSWORD.sub(r"\1…@", one_line(value)))
+    try:
+        text = str(value)
+    except Exception:  # a user's `__str__`
+        return one_line(value)
+    # Before the text is cut, or a password would be shown whose end is cut off.
+    seen = _QUERY.sub(r"\1?…", _PASSWORD.sub(r"\1…@", text[:LOOKED_AT]))
+    return one_line(seen + text[LOOKED_AT:])
 
 
 def sanitize(record: logging.LogRecord) -> bool:

@@ -96,7 +96,8 @@ class Handshake:
     @subprotocol.setter
     def subprotocol(self, name: str | None) -> None:
         if name is not None and name not in self.subprotocols:
-            raise ValueError(f"the client offers the subprotocols {list(self.subprotocols)}, not {name!r}")
+            shown = [f"{BEARER}…" if offered.startswith(BEARER) else offered for offered in self.subprotocols]
+            raise ValueError(f"the client offers the subprotocols {shown}, not {name!r}")
         self._subprotocol = name
 
     def reject(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> NoReturn:

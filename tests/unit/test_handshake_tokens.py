@@ -122,3 +122,10 @@ async def test_it_is_in_no_log_and_in_no_repr(way: str, outcome: str, caplog: py
     assert reprs
     assert TOKEN not in "".join(reprs)
     assert TOKEN not in caplog.text
+
+
+def test_the_error_about_a_subprotocol_that_is_not_offered_does_not_say_the_token() -> None:
+    handshake = Handshake("/", {"Sec-WebSocket-Protocol": f"json, bearer.{TOKEN}"})
+    with pytest.raises(ValueError, match=r"\['json', 'bearer\.…'\], not 'xml'") as caught:
+        handshake.subprotocol = "xml"
+    assert TOKEN not in str(caught.value)

@@ -295,6 +295,7 @@ async def test_a_close_reason_cannot_write_lines_of_its_own(log: Capture) -> Non
         ("plain äöü", "plain äöü"),
         ("a\nb\u2028c\x00", r"a\nb\u2028c\x00"),
         ("wss://user:pa@ss@host/path?a=b&c=d (why?)", "wss://…@host/path?… (why?)"),
+        ("wss://host/?token-without-a-name", "wss://host/?…"),
         ("'wss://host?token=x'", "'wss://host?…"),
         ("GET /ws?token=x HTTP/1.1", "GET /ws?… HTTP/1.1"),
         ("who are you? a=b", "who are you? a=b"),
