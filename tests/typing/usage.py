@@ -218,7 +218,7 @@ async def errors() -> None:
         assert_type(error.outcome, Literal["not_sent", "unknown"])
     except (TimeoutError, ConnectionError, wsrpc.WsrpcError):
         pass
-    raise RpcError("sold out", code="sold_out", data={"left": 0})
+    raise RpcError("sold out", code="sold_out", data={"left": 0}, fields={"retry_after": 5})
 
 
 # ---------------------------------------------------------------- around handlers
@@ -466,7 +466,7 @@ class Tube:
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         if self.receiver is not None:
-            self.receiver.connection_lost(CloseInfo(code, reason, was_clean=True))
+            self.receiver.connection_lost(CloseInfo(1005 if code is None else code, reason, was_clean=True))
 
     def abort(self) -> None: ...
 
