@@ -3,6 +3,7 @@
 #
 #   make demo    run the example that shows most at once
 #   make test    every test, the ones against Node and Go included
+#   make test-pythons   the unit and property tests on every other supported Python that is on the machine
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
 #   make check   formatting, lints, types, import order
 #   make dist    sdist and wheel, checked and tried out in a fresh environment
@@ -30,7 +31,7 @@ JS := interop/js
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-browser check dist fmt bench soak autobahn clean node go
+.PHONY: demo test test-pythons test-browser check dist fmt bench soak autobahn clean node go
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -38,6 +39,10 @@ demo: $(STAMPS)/runtime
 
 test: $(STAMPS)/dev $(STAMPS)/npm go
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
+
+# Those on the PATH, and pyenv's and uv's: python scripts/test_pythons.py names them.
+test-pythons: $(STAMPS)/venv
+	$(BIN)/python scripts/test_pythons.py $(ARGS)
 
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
 test-browser: $(STAMPS)/browser $(STAMPS)/npm
@@ -74,7 +79,7 @@ autobahn: $(STAMPS)/dev
 	$(BIN)/python -m interop.autobahn --wstest $(abspath $(WSTEST)) $(ARGS)
 
 clean:
-	rm -rf $(VENV) dist build benchmarks/build interop/go/build $(JS)/node_modules $(JS)/package-lock.json
+	rm -rf $(VENV) .venv-* dist build benchmarks/build interop/go/build $(JS)/node_modules $(JS)/package-lock.json
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -19,6 +19,7 @@ import hypothesis.strategies as st
 import pytest
 from client_ledger import Call, Events, Life, check_call
 from client_world import Place, World
+from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from leftovers import open_sockets, other_tasks
@@ -581,7 +582,7 @@ class ClientLife(RuleBasedStateMachine):
 
 @pytest.mark.timeout(1800 if SOAK else 120)
 class TestClientLife(ClientLife.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=3000 if SOAK else 100, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=3000 if SOAK else examples(100), stateful_step_count=40, deadline=None)
 
     @classmethod
     def setUpClass(cls) -> None:

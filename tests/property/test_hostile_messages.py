@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 
 import hypothesis.strategies as st
+from effort import examples
 from hypothesis import example, given, settings
 
 from wsrpc import ConnectionLost, Context, JsonCodec, Limits, MsgpackCodec, Peer, WsrpcError
@@ -238,7 +239,7 @@ ROOMY = Limits(undecodable=10_000)
 TIGHT = Limits(undecodable=3, running=2, waiting=2, arguments=1, name=16, depth=4)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(steps, st.booleans(), st.booleans())
 @example([{"i": "own 0", "a": []}, {"i": "own 1", "a": None}, {"i": "own 2", "a": {}}], True, False)
 @example([{"i": 1, "a": ["held"]}, "turn", {"i": 1, "a": [5]}, {"i": 1, "h": 3, "a": ["now"]}], True, False)
@@ -253,13 +254,13 @@ def test_arbitrary_messages(script: list[Any], dialer: bool, burst: bool) -> Non
     asyncio.run(attack(script, dialer=dialer, limits=ROOMY, burst=burst))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(steps, st.booleans())
 def test_arbitrary_messages_at_the_limits(script: list[Any], burst: bool) -> None:
     asyncio.run(attack(script, dialer=False, limits=TIGHT, burst=burst))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.lists(
         st.binary(max_size=60) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace")), max_size=8
@@ -285,7 +286,7 @@ def test_arbitrary_bytes_as_text_and_as_messagepack(payloads: list[bytes]) -> No
     asyncio.run(main())
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(values)
 def test_every_json_value_survives_the_way_there_and_back(value: Any) -> None:
     async def main() -> None:

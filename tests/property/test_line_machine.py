@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
+from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -157,4 +158,4 @@ async def _turns(count: int) -> None:
 
 
 TestFullLine = FullLine.TestCase
-TestFullLine.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestFullLine.settings = settings(max_examples=examples(200), stateful_step_count=30, deadline=None)

@@ -12,6 +12,7 @@ import weakref
 from typing import Any
 
 import hypothesis.strategies as st
+from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from leftovers import other_tasks
@@ -225,4 +226,4 @@ class RoomLife(RuleBasedStateMachine):
 
 
 TestRoomLife = RoomLife.TestCase
-TestRoomLife.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestRoomLife.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import hypothesis.strategies as st
+from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
@@ -289,4 +290,4 @@ class TwoPeers(ConnectedPeers):
 
 
 TestTwoPeers = TwoPeers.TestCase
-TestTwoPeers.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTwoPeers.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import hypothesis.strategies as st
+from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
@@ -324,4 +325,4 @@ class StreamingPeers(ConnectedPeers):
 
 
 TestStreamingPeers = StreamingPeers.TestCase
-TestStreamingPeers.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestStreamingPeers.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
