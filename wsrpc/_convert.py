@@ -193,11 +193,11 @@ def _plain(value: Any) -> Any:
     if issubclass(cls, (list, tuple, set, frozenset)):
         return [_plain(item) for item in value]
     if is_pydantic(cls):
-        return pydantic_dumper(cls)(value, _unchanged)
+        return pydantic_dumper(cls)(value, _refuse)
     return value
 
 
-def _unchanged(value: Any) -> Any:
+def _refuse(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} cannot be encoded without an enc_hook")
 
 
