@@ -172,7 +172,9 @@ def _from_base64(value: Any) -> Any:
     if value.__class__ is not str:
         return value  # the user's own validator has made bytes of it, or it is wrong anyway
     try:
-        return a2b_base64(value.replace("-", "+").replace("_", "/"), strict_mode=True)
+        # A bytearray, because pydantic counts that as a lesser fit than bytes. In a union of bytes with text, UUIDs or
+        # enums, these then win, as it should be: most text with a length of 4, 8, 12 is base64, too.
+        return bytearray(a2b_base64(value.replace("-", "+").replace("_", "/"), strict_mode=True))
     except ValueError:
         raise ValueError("invalid base64 text") from None
 
@@ -191,11 +193,11 @@ def _plain(value: Any) -> Any:
     if issubclass(cls, (list, tuple, set, frozenset)):
         return [_plain(item) for item in value]
     if is_pydantic(cls):
-        return pydantic_dumper(cls)(value, _unchanged)
+        return pydantic_dumper(cls)(value, _refuse)
     return value
 
 
-def _unchanged(value: Any) -> Any:
+def _refuse(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} cannot be encoded without an enc_hook")
 
 
@@ -221,6 +223,7 @@ _INNER = (
 BYTES_OPTIONS = frozenset({"ser_json_bytes", "val_json_bytes"})
 """How a model says what its bytes are in JSON. One of them counts for both ways, so that it can read what it writes."""
 _OF_ANY_TYPE = frozenset({"any", "is-instance", "function-plain"})
+_NUMBERS = frozenset({"int", "float", "bool"})
 _MODELS = frozenset({"model", "dataclass", "typed-dict"})
 _BY_FUNCTION = frozenset({"function-plain", "function-wrap"})
 _AS_PLAIN: dict[str, Any] = {"type": "function-plain", "function": _plain, "when_used": "json"}
@@ -264,9 +267,11 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
         return {
             "type": "function-before",
             "function": {"type": "no-info", "function": _from_base64},
-            "schema": schema,
+            "schema": {**schema, "strict": False},  # JSON has no bytes, and strict ones are no bytearray
             "serialization": {"type": "function-plain", "function": _to_base64, "when_used": "json"},
         }
+    elif kind == "union" and changes and schema.get("mode", "smart") == "smart":
+        changes["choices"] = sorted(changes["choices"], key=_rank)
     elif (serialization is None and kind in _OF_ANY_TYPE) or serialization == {"type": "any"}:
         changes["serialization"] = _AS_PLAIN
     elif kind == "model-fields" and scope.extra and "extras_schema" not in schema:
@@ -274,6 +279,15 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
     elif kind in _MODELS and changes and serialization is not None:
         changes["serialization"] = {**serialization, "function": _then_plain(serialization["function"])}
     return {**schema, **changes} if changes else schema
+
+
+def _rank(choice: Any) -> int:
+    """Where a type stands in a union with bytes. Of two that fit equally well pydantic takes the first."""
+    schema = choice[0] if choice.__class__ is tuple else choice  # which has a label
+    if schema["type"] in _NUMBERS:
+        return 2  # "1234" is base64 rather than a number, which would be no text
+    function = schema.get("function")
+    return 1 if function.__class__ is dict and function.get("function") is _from_base64 else 0
 
 
 def _adapt_inside(part: Any, scope: _Scope) -> Any:

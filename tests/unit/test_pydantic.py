@@ -28,6 +28,7 @@ SAME = UUID("00000000-0000-0000-0000-00000000000a")
 
 class Color(enum.Enum):
     RED = "red"
+    BLUE = "blue"  # base64 of something
 
 
 class Inner(pydantic.BaseModel):
@@ -85,6 +86,14 @@ FIELDS: list[tuple[Any, Any]] = [
     (tuple[bytes, int], (BLOB, 1)),
     (bytes | int, BLOB),
     (bytes | int, 5),
+    (int | bytes, b"\xd7m\xf8"),  # its base64 is "1234"
+    (bytes | UUID, BLOB),
+    (bytes | UUID, SAME),
+    (bytes | Color, Color.BLUE),
+    (bytes | Literal["blue"], "blue"),
+    (bytes | Decimal, Decimal("1234")),
+    (list[bytes] | bytes, [BLOB]),
+    (bytes | str, "blue"),
     (pydantic.Base64Bytes, b"Zm9v"),
     (int, 2**63),
     (float, 1.5),
@@ -331,6 +340,13 @@ def test_bytes_where_no_type_is_declared_are_standard_base64_too() -> None:
         "pet": {"kind": "base", "data": "//77"},
         "more": "//77",
     }
+
+
+def test_the_order_of_a_union_is_kept_where_the_user_says_that_it_counts() -> None:
+    class Ordered(pydantic.BaseModel):
+        value: bytes | str = pydantic.Field(union_mode="left_to_right")
+
+    assert there_and_back(Ordered(value=BLOB)) == Ordered(value=BLOB)
 
 
 def test_a_model_may_hold_what_msgspec_knows_and_pydantic_does_not() -> None:
