@@ -297,10 +297,9 @@ class Outbound:
         """
         if len(payload) > self.largest:
             raise self.too_big(payload)
-        codec: Codec | type[Codec] = self._codec
-        if self.text is None and payload[0] != BRACE:
-            codec = MsgpackCodec
-        if (why := codec.objection(payload, self._values)) is not None:
+        is_negotiated = self.text is None and payload[0] != BRACE
+        objection = MsgpackCodec.objection if is_negotiated else self._codec.objection
+        if (why := objection(payload, self._values)) is not None:
             raise MessageTooBig(
                 f"the message holds {why}, and the other side takes no more: send less at once, as a stream of small "
                 "items for instance, or numbers as bytes"
