@@ -233,10 +233,10 @@ def _has_array_keys(payload: bytes | bytearray) -> bool:
                 pos = start + more + int.from_bytes(payload[pos + 1 : start], "big")
             else:
                 outer.append((left, keyed))
-                width = _COUNTS.get(first)
-                left = first & 15 if width is None else int.from_bytes(payload[pos + 1 : pos + 1 + width], "big")
-                pos += 1 + (width or 0)
-                keyed = width is not None and first in _MAPS
+                size = _COUNTS.get(first, 0)
+                left = int.from_bytes(payload[pos + 1 : pos + 1 + size], "big") if size else first & 15
+                pos += 1 + size
+                keyed = size > 0 and first in _MAPS
                 if first in _MAPS:
                     left *= 2
     except IndexError:

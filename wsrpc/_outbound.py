@@ -297,8 +297,8 @@ class Outbound:
         """
         if len(payload) > self.largest:
             raise self.too_big(payload)
-        negotiated = self.text is None and payload[0] != BRACE
-        objection = MsgpackCodec.objection if negotiated else self._codec.objection
+        is_negotiated = self.text is None and payload[0] != BRACE
+        objection = MsgpackCodec.objection if is_negotiated else self._codec.objection
         if (why := objection(payload, self._values)) is not None:
             raise MessageTooBig(
                 f"the message holds {why}, and the other side takes no more: send less at once, as a stream of small "

@@ -10,11 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 from core_driver import Driven, turns
+from hypothesis import given
+from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from stream_driver import agreed, control
 
+import wsrpc._counting
 from wsrpc import BadArguments, BadResult, Codec, JsonCodec, Limits, MessageTooBig, MsgpackCodec, Server, Service
 from wsrpc._counting import ARRAY_KEYS, SHARE
+from wsrpc._messages import Inbound
 from wsrpc.testing import ScriptedTransport, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -82,12 +86,59 @@ def test_what_honest_peers_send_in_four_mebibytes_passes(codec: Codec) -> None:
         assert codec.objection(payload, values) is None, str(value)[:100]
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**31), 2**32) | st.floats(allow_nan=False) | st.text(max_size=60),
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(alphabet='",:[{]}\\ab', max_size=5), inner),
+)
+
+
+def shape(value: Any) -> tuple[int, int, int]:
+    """How many values are in it (keys among them), arrays and objects, and separators when it is JSON."""
+    if isinstance(value, dict):
+        parts = [shape(each) for each in value.values()]
+        own = (2 * len(value), 1, max(0, 2 * len(value) - 1))
+    elif isinstance(value, list):
+        parts = [shape(each) for each in value]
+        own = (len(value), 1, max(0, len(value) - 1))
+    else:
+        return 0, 0, 0
+    values, containers, separators = (sum(column) for column in zip(own, *parts, strict=True))
+    return values, containers, separators
+
+
+@given(JSON, st.integers(1, 40))
+def test_a_count_is_that_of_what_decodes(value: Any, chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wsrpc._counting, "_CHUNK", chunk)
+        values, containers, separators = shape(value)
+        for payload in (msgspec.json.encode(value), json.dumps(value).encode()):
+            most = max(SHARE * containers, containers + separators)
+            assert not wsrpc._counting._exceeds_outside_texts(payload, most)
+            assert not most or wsrpc._counting._exceeds_outside_texts(payload, most - 1)
+        packed = msgspec.msgpack.encode(value)
+        assert not wsrpc._counting._walk(packed, max(1, values, SHARE * (containers + packed.count(b"\xd9") + 1)))[0]
+        assert values == 0 or wsrpc._counting._walk(packed, values - 1)[0]
+
+
+@given(st.binary(max_size=200), st.integers(1, 50))
+def test_counting_survives_anything(payload: bytes, values: int) -> None:
+    for codec in CODECS:
+        codec.objection(payload, values)
+        codec.objection(bytearray(payload), values)
+        codec.outline(payload)
+    wsrpc._counting._walk(payload, values)
+    wsrpc._counting._has_array_keys(payload)
+    assert JsonCodec().nests_deeper(payload, Inbound(), 3) in (True, False)
+
+
 def arrays(count: int, each: bytes = b"\x90", claimed: int | None = None) -> bytes:
     head = struct.pack("!I", count if claimed is None else claimed)
     return b"\x82\xa1i\x07\xa1a\x92\xa1e\xdd" + head + each * count
 
 
 MEBI = 1024 * 1024
+SOME = 100_000
+"""A bound where memory is traced: tracing makes each value that is counted cost 30 times as much."""
 HOSTILE = [
     pytest.param(MsgpackCodec(), arrays(4 * MEBI - 100), id="empty arrays"),
     pytest.param(MsgpackCodec(), arrays(4 * MEBI - 100, b"\xe0"), id="numbers"),
@@ -103,11 +154,16 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("codec", "payload"), HOSTILE)
+def test_what_costs_too_much_is_refused_by_default(codec: Codec, payload: bytes) -> None:
+    assert codec.objection(payload, Limits().values) is not None
+
+
+@pytest.mark.parametrize(("codec", "payload"), HOSTILE)
 def test_what_is_refused_takes_no_memory_to_speak_of(codec: Codec, payload: bytes) -> None:
     """Ten times the message would be what decoding begins with."""
     tracemalloc.start()
     try:
-        assert codec.objection(payload, Limits().values) is not None
+        assert codec.objection(payload, SOME) is not None
         assert tracemalloc.get_traced_memory()[1] < 4 * len(payload)
     finally:
         tracemalloc.stop()
@@ -267,7 +323,7 @@ def test_hello_says_how_many_values() -> None:
 async def test_a_request_is_rejected_without_being_decoded() -> None:
     for codec, payload in ((p.values[0], p.values[1]) for p in HOSTILE):
         assert isinstance(payload, bytes) and isinstance(codec, JsonCodec | MsgpackCodec)
-        d = Driven(codec=codec)
+        d = Driven(codec=codec, limits=Limits(values=SOME))
         d.peer.on("e", lambda *_: pytest.fail("it ran"))
         tracemalloc.start()
         try:
