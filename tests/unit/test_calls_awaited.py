@@ -18,7 +18,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "nothing": (("event",), {}),
     "send": (("event",), {"send": [1]}),
-    "no event": (("",), {}),
     "no text": ((7,), {}),
     "an argument that cannot be encoded": (("event", object()), {}),
     "a keyword": (("event",), {"colour": "red"}),
