@@ -181,7 +181,7 @@ class Conversations(ConnectedPeers):
         if how == "drop":
             self.ends[talk.sides[end]].abort()
         elif channel is not None:
-            talk.ends[end].has_left |= not channel.closed
+            talk.ends[end].has_left = True  # also after the end: nothing more is wanted
             if how == "leave":
                 channel._finish()
             elif how == "abort":

@@ -46,8 +46,8 @@ async def test_on_a_channel_that_is_over() -> None:
     channel.close("enough")
     few = {name: WRONG[name] for name in ("nothing", "no event", "a keyword")}
     await each_raises(channel, few, (ChannelClosed, TypeError))
-    [result] = await asyncio.gather(channel.request("a", send=[1]), return_exceptions=True)
-    assert isinstance(result, ChannelClosed) and result.reason == "enough"
+    results: list[Any] = await asyncio.gather(channel.request("a", send=[1]), return_exceptions=True)
+    assert isinstance(results[0], ChannelClosed) and results[0].reason == "enough"
     with pytest.raises(ChannelClosed):
         channel.emit_nowait("event")
 
