@@ -123,7 +123,7 @@ class Serving:
         """The call's task is over."""
         call.exited = True
         if call.channel is not None and call.channel.closed:
-            call.channel._leave()  # nobody is left to listen
+            call.channel._arrivals.leave()  # nobody is left to listen
 
     # ------------------------------------------------------------ how it ended
 

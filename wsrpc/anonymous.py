@@ -70,6 +70,7 @@ class Home(ArrivalsHome, Protocol):
 
     def forget(self, channel: AnonymousChannel, reason: object, /) -> bool:
         """The channel is over: nothing of it is to be left. Says whether the other side had opened it."""
+        ...
 
     def keep_late(self, channel: AnonymousChannel, served: bool, /) -> None:
         """It is over, but messages are kept for who listens now or later."""

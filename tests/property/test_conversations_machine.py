@@ -119,6 +119,14 @@ class Conversations(ConnectedPeers):
             talk = self.talks[number]
             end = talk.ends[1]
             end.channel = channel
+            try:
+                await converse(talk, number, says, channel)
+                end.has_left = True
+            finally:
+                end.has_left |= not end.listens  # nobody listens on behalf of a body that is over
+
+        async def converse(talk: Talk, number: int, says: int, channel: AnonymousChannel) -> None:
+            end = talk.ends[1]
             if not talk.listens_late:
                 if end.way.endswith("on"):
                     end.listen()
@@ -131,7 +139,6 @@ class Conversations(ConnectedPeers):
                 await end.read(channel.stream("line"))
             elif not says:
                 await talk.over.wait()
-            end.has_left = True
 
         peer.on("message", note)
         peer.on("chat", chat)
@@ -174,7 +181,7 @@ class Conversations(ConnectedPeers):
         if how == "drop":
             self.ends[talk.sides[end]].abort()
         elif channel is not None:
-            talk.ends[end].has_left |= not channel.closed
+            talk.ends[end].has_left = True  # also after the end: nothing more is wanted
             if how == "leave":
                 channel._finish()
             elif how == "abort":

@@ -43,10 +43,10 @@ async def each_raises(caller: Any, wrong: dict[str, Any], error: type[Exception]
 async def test_on_a_channel_that_is_over() -> None:
     channel = await requested(Driven(dialer=True))
     channel.close("enough")
-    few = {name: WRONG[name] for name in ("nothing", "no event", "a keyword")}
+    few = {name: WRONG[name] for name in ("nothing", "a keyword")}
     await each_raises(channel, few, (ChannelClosed, TypeError))
-    [result] = await asyncio.gather(channel.request("a", send=[1]), return_exceptions=True)
-    assert isinstance(result, ChannelClosed) and result.reason == "enough"
+    results: list[Any] = await asyncio.gather(channel.request("a", send=[1]), return_exceptions=True)
+    assert isinstance(results[0], ChannelClosed) and results[0].reason == "enough"
     with pytest.raises(ChannelClosed):
         channel.emit_nowait("event")
 

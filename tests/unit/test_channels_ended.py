@@ -217,7 +217,8 @@ async def test_the_next_channel_of_that_id_gets_nothing_of_the_one_before() -> N
     made[1].close()
 
 
-async def test_events_that_wait_for_a_place_run_after_the_end_and_requests_do_not() -> None:
+@pytest.mark.parametrize("by", ["a handler", "a body"])
+async def test_events_that_wait_for_a_place_run_after_the_end_and_requests_do_not(by: str) -> None:
     d = Driven(limits=Limits(running=1))
     blocked = Blocked()
     got: list[Any] = []
@@ -229,15 +230,21 @@ async def test_events_that_wait_for_a_place_run_after_the_end_and_requests_do_no
         ctx.channel().on("e", note)
         return ctx.channel()
 
-    d.peer.on("c", opens)
+    async def talks(channel: AnonymousChannel) -> None:
+        channel.on("e", note)
+        await asyncio.Event().wait()
+
+    d.peer.on("c", opens if by == "a handler" else talks)
     d.peer.on("blocked", blocked)
-    await d.fed({"i": 5, "a": ["c"]}, {"a": ["blocked"]})
+    await d.fed({"i": 5, "a": ["c"]})
+    await d.fed({"a": ["blocked"]})
     await d.fed({"h": 5, "a": ["e", 1]}, {"i": 7, "h": 5, "a": ["e", 2]}, {"h": 5, "a": ["e", 3]})
-    d.feed({"h": 5, "x": CLOSED, "_": 1})
+    await d.fed({"h": 5, "x": CLOSED, "_": 1})
     assert got == []
     blocked.go.set()
     await turns(20)
     assert got == [1, 3], "nobody waits for what was requested on a channel that is over"
+    await emptied(d.peer)
 
 
 # ---------------------------------------------------------------- bodies
