@@ -24,10 +24,16 @@ SessionLost has its place but nothing raises it yet.
 
 Something that you did wrong on this side (a reserved name, a full queue) has a class of its own;
 what the other side did or said is a `RemoteError` or a `ProtocolError`.
+
+``str()`` and ``repr()`` of each are one line of at most about 1,000 characters, without control characters, because
+they end up in logs and on terminals, and the other side may have written the text. Programs read the attributes
+(``message``, ``reason``, ``data``, ``body``), which hold everything as it came.
 """
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -69,6 +75,85 @@ RESERVED_CODES = "wsrpc."
 """Error codes with this prefix choose the class on the caller's side, so only wsrpc itself sends them."""
 
 
+LONGEST_LINE = 1000
+"""Characters of a text in a log line or in ``str(error)``; of the rest only the number is given."""
+LONGEST_VALUE = 200
+
+# What ends a line, moves a cursor, changes the direction of a text or cannot be encoded. Letters and marks of all
+# languages stay as they are, and so do no-break spaces and the joiners within emoji.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def one_line(value: object, limit: int = LONGEST_LINE) -> str:
+    """``str(value)`` as one line: at most ``limit`` characters, then how many are left out; unsafe ones escaped.
+
+    A text of one line that is short enough is returned as it is.
+    """
+    try:
+        text = str(value)
+    except Exception:  # a user's `__str__`
+        text = f"<{type(value).__name__}>"
+    if len(text) <= limit and _UNSAFE.search(text) is None:
+        return text
+    shown: list[str] = []
+    room = limit
+    for char in text[:limit]:
+        char = repr(char)[1:-1] if _UNSAFE.match(char) else char
+        room -= len(char)
+        if room < 0:
+            break
+        shown.append(char)
+    left_out = len(text) - len(shown)
+    return "".join(shown) + (f"… ({left_out:,} more characters)" if left_out else "")
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxother = self.maxlong = LONGEST_VALUE
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = 32
+
+    def repr_str(self, value: str | bytes, level: int) -> str:
+        # Its beginning says more than both of its ends, which is what the base class shows.
+        return repr(value[:LONGEST_VALUE]) + ("…" if len(value) > LONGEST_VALUE else "")
+
+    repr_bytes = repr_str
+
+
+_bounded = _Short()
+
+
+def short(value: object) -> str:
+    """``repr(value)``, of at most about 200 characters and 6 levels."""
+    try:
+        text = one_line(_bounded.repr(value))
+    except Exception:  # an integer of very many digits, in Python 3.11
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def as_text(value: object) -> str:
+    """``value`` as the message of an error: text as it is, anything else as by ``str()``, or its class's name."""
+    if type(value) is str:
+        return value
+    try:
+        text = str(value)
+    except Exception:  # a user's `__str__`
+        text = ""
+    return text or type(value).__name__
+
+
+def repr_of(options: Any) -> str:
+    """``repr`` of a Struct that holds users' objects."""
+    shown = (f"{name}={short(getattr(options, name))}" for name in options.__struct_fields__)
+    return f"{type(options).__name__}({', '.join(shown)})"
+
+
+def text_of(error: BaseException) -> str:
+    """What ``error`` says, for the other side: all of it, as it is."""
+    return error.message if isinstance(error, RpcError) and error.message else str(error)
+
+
 def _restore(cls: type[WsrpcError], args: tuple[Any, ...], state: dict[str, Any]) -> WsrpcError:
     error = cls.__new__(cls, *args)
     error.args = args
@@ -88,6 +173,18 @@ def check_code(code: object) -> None:
 
 class WsrpcError(Exception):
     """The root of the tree."""
+
+    def __str__(self) -> str:
+        try:
+            return one_line(self._text())
+        except Exception:  # of a subclass that has not called our `__init__`
+            return ", ".join(map(short, self.args))
+
+    def _text(self) -> str:
+        return super().__str__()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(short, self.args))})"
 
     def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
         # The default would call the class with `args`, which are not its parameters: process pools and
@@ -112,7 +209,7 @@ class ConnectionLost(WsrpcError, ConnectionError):
         self.reason = reason
         self.outcome: Outcome = outcome
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         how = f"{self.code} {self.reason}".rstrip()
         if self.outcome == "not_sent":
             return f"there is no connection ({how}); nothing was sent"
@@ -131,10 +228,10 @@ class ConnectFailed(WsrpcError, ConnectionError):
         self.attempts = attempts
         self.last_error = last_error
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         last = self.last_error
-        why = "" if last is None else f"; the last one: {type(last).__name__}: {last}"
+        why = "" if last is None else f"; the last one: {type(last).__name__}: {one_line(last)}"
         return f"could not connect in {times}{why}"
 
 
@@ -150,9 +247,9 @@ class HandshakeRejected(WsrpcError, ConnectionError):
         self.body = body
         self.headers: Mapping[str, str] = headers or {}
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         text = f"the server refused the connection with HTTP {self.status}"
-        return f"{text}: {self.body.strip()[:200]}" if self.body.strip() else text
+        return f"{text}: {one_line(self.body.strip(), LONGEST_VALUE)}" if self.body.strip() else text
 
 
 # ---------------------------------------------------------------- a request
@@ -166,7 +263,7 @@ class RequestTimeout(WsrpcError, TimeoutError):
         self.event = event
         self.timeout = timeout
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"no answer to {self.event!r} within {self.timeout:g} s"
 
 
@@ -177,7 +274,9 @@ class RpcError(WsrpcError):
     not written for strangers.
 
     Args:
-        message: for people.
+        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line. An exception, a number or
+            anything else that is not text becomes text by ``str()``, as in Python's own exceptions: an error is raised
+            where something has gone wrong already, and refusing its message would hide what that was.
         code: for programs, a string or an integer; ``"wsrpc."`` prefixes are reserved.
         data: any value that the codec can encode.
     """
@@ -196,6 +295,7 @@ class RpcError(WsrpcError):
     _for_log: str | None = None
 
     def __init__(self, message: str, code: str | int | None = None, data: Any = None) -> None:
+        message = as_text(message)
         super().__init__(message)
         if not isinstance(self, RemoteError):
             check_code(code)
@@ -213,21 +313,16 @@ class RpcError(WsrpcError):
         """
         if value is None:
             return cls("Error")
-        error = cls(value if isinstance(value, str) else f"rejected with {_short(value)}", data=value)
+        error = cls(value if isinstance(value, str) else f"rejected with {short(value)}", data=value)
         error.plain = True
         return error
 
-    def __str__(self) -> str:
-        return self.message or super().__str__()
-
-
-def _short(value: object, limit: int = 200) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    def _text(self) -> str:
+        return self.message or super()._text()
 
 
 class RemoteError(RpcError):
-    """The other side rejected the request.
+    """The other side rejected the request. Its text is in ``message``, unchanged; ``str(error)`` is safe to log.
 
     ``message``, ``code`` and ``data`` are what it said; ``fields`` is a read-only mapping with whatever
     else its error had. A rejection with a bare value (``throw "text"`` in JavaScript) has ``plain`` true
@@ -286,7 +381,7 @@ class HandlerFailed(RemoteError):
         value = self._fields.get("error_id")
         return value if isinstance(value, str) else None
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return self.message if self.error_id is None else f"{self.message} [{self.error_id}]"
 
 
@@ -316,7 +411,7 @@ class ReservedEvent(WsrpcError, ValueError):
         super().__init__(event)
         self.event = event
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"{self.event!r} is reserved on the main channel (it reports what happens to the connection): "
             "choose another name, or use it on a named channel"
@@ -334,9 +429,9 @@ class ChannelClosed(WsrpcError):
         self.channel = channel
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         text = f"channel {self.channel!r} is closed"
-        return text if self.reason is None else f"{text}: {_short(self.reason)}"
+        return text if self.reason is None else f"{text}: {short(self.reason)}"
 
 
 class ChannelNotReady(WsrpcError):
@@ -370,7 +465,7 @@ class PeerError(WsrpcError):
         self.peer = peer
         self.message = message
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"{self.peer!r}: {self.message}"
 
 
