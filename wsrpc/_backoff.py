@@ -17,7 +17,7 @@ from tenacity.wait import wait_base
 from ._close import CloseCode
 from ._strategies import Condition, check_strategies
 from ._url import BadURL
-from .errors import ConnectionLost, HandshakeRejected
+from .errors import ConnectionLost, HandshakeRejected, repr_of
 
 __all__ = ["Reconnect", "Schedule", "is_transient"]
 
@@ -66,6 +66,9 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     wait: wait_base | None = None
     stop: stop_base | None = None
     retry: Condition | None = None
+
+    def __repr__(self) -> str:
+        return repr_of(self)
 
     def __post_init__(self) -> None:
         check_strategies(self, "initial", "max", "stable")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ._outbound import Outbound
-from .errors import ConnectionLost
+from .errors import ConnectionLost, repr_of
 
 __all__ = ["Behind", "KeepLatest", "Slow", "check_slow"]
 
@@ -26,6 +26,9 @@ class KeepLatest(msgspec.Struct, frozen=True):
     """
 
     key: Callable[..., Hashable] | None = None
+
+    def __repr__(self) -> str:
+        return repr_of(self)
 
     def __post_init__(self) -> None:
         key: Any = self.key

@@ -14,7 +14,7 @@ from ._rejections import CLOSED, is_closed, reason_from_wire
 from ._scheduler import Scheduler
 from ._unread import Unread
 from .anonymous import FINISHED, AnonymousChannel
-from .errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, StreamOverflow
+from .errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, StreamOverflow, as_text
 from .limits import Limits
 
 __all__ = ["Channels"]
@@ -141,7 +141,7 @@ class Channels:
             if isinstance(reason, RpcError):
                 raise reason
             if reason is None or isinstance(reason, BaseException):
-                raise RpcError(str(reason) if reason else "the channel was closed before it was delivered")
+                raise RpcError(as_text(reason) if reason else "the channel was closed before it was delivered")
             raise RpcError.of_value(reason)
         if channel.id in self._served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
@@ -219,7 +219,7 @@ class Channels:
         self._out.reply(self._out.encode(Resolution(i, value)))
 
     def refuse(self, i: int, error: Exception) -> None:
-        self.reject(i, error if isinstance(error, RpcError) else RpcError(str(error)))
+        self.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def start_items(self, h: int, inbox: Inbox) -> None:
         if self.has_credit:
@@ -240,5 +240,5 @@ class Channels:
         if reason is FINISHED:
             reason = CLOSED
         elif isinstance(reason, StreamOverflow):
-            reason = RpcError(str(reason))
+            reason = RpcError(as_text(reason))
         self._out.notices.abort_channel(h, reason)

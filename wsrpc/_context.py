@@ -110,7 +110,10 @@ class Message:
 
 def _bounded(value: object, limit: int) -> str:
     # A long string is cut before repr() makes a second long string of it; repr() keeps it on one line.
-    return repr(value[:limit]) if isinstance(value, (str, bytes)) else repr(value)
+    try:
+        return repr(value[:limit]) if isinstance(value, (str, bytes)) else repr(value)
+    except Exception:  # of what a `redact` function gave, or an argument that middleware has put there
+        return f"<{type(value).__name__}>"
 
 
 @injectable("ctx")

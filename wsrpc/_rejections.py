@@ -18,6 +18,7 @@ from .errors import (
     RemoteError,
     RpcError,
     UnknownEvent,
+    as_text,
     one_line,
     short,
 )
@@ -58,7 +59,7 @@ def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
     if error.plain:
         return error.data, UNSET
     fields: dict[str, Any] = dict(error.fields)
-    fields["message"] = error.message or str(error)
+    fields["message"] = as_text(error.message or str(error))  # a subclass may have assigned anything
     if error.code is not None:
         fields["code"] = error.code
     if error.data is not None:
@@ -93,7 +94,7 @@ def reason_to_wire(reason: object) -> tuple[Any, Flag]:
     if isinstance(reason, RpcError):
         return error_to_wire(reason)
     if isinstance(reason, BaseException):
-        return {"message": str(reason) or type(reason).__name__}, 1
+        return {"message": as_text(reason)}, 1
     return reason, UNSET
 
 
@@ -134,6 +135,6 @@ def is_closed(x: Any, flag: Any) -> bool:
 
 def shortened(error: RpcError, why: Exception) -> RpcError:
     """``error`` without its data and fields, which are too big to travel."""
-    small = RpcError(f"{error.message[:200]} (data and fields left out: {why})")
+    small = RpcError(f"{as_text(error.message)[:200]} (data and fields left out: {why})")
     small.code = error.code if not isinstance(error.code, str) else error.code[:100]
     return small

@@ -27,6 +27,7 @@ from .errors import (
     TooManyRequests,
     UnexpectedChannel,
     UnknownEvent,
+    repr_of,
 )
 
 __all__ = ["Retry", "ask_again"]
@@ -63,6 +64,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     wait: wait_base | None = None
     stop: stop_base | None = None
     retry: Condition | None = None
+
+    def __repr__(self) -> str:
+        return repr_of(self)
 
     def __post_init__(self) -> None:
         check_number("Retry(attempts=) counts the first one, too: 1 or more", self.attempts, 1)

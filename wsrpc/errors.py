@@ -123,9 +123,9 @@ class _Short(reprlib.Repr):
         self.maxother = self.maxlong = LONGEST_VALUE
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = 32
 
-    def repr_str(self, value: str | bytes, level: int) -> str:
+    def repr_str(self, x: str | bytes, level: int) -> str:
         # Its beginning says more than both of its ends, which is what the base class shows.
-        return repr(value[:LONGEST_VALUE]) + ("…" if len(value) > LONGEST_VALUE else "")
+        return repr(x[:LONGEST_VALUE]) + ("…" if len(x) > LONGEST_VALUE else "")
 
     repr_bytes = repr_str
 
@@ -135,8 +135,28 @@ _bounded = _Short()
 
 def short(value: object) -> str:
     """``repr(value)``, of at most about 200 characters and 6 levels."""
-    text = one_line(_bounded.repr(value))
+    try:
+        text = one_line(_bounded.repr(value))
+    except Exception:  # an integer of very many digits, in Python 3.11
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def as_text(value: object) -> str:
+    """``value`` as the message of an error: text as it is, anything else as by ``str()``, or its class's name."""
+    if type(value) is str:
+        return value
+    try:
+        text = str(value)
+    except Exception:  # a user's `__str__`
+        text = ""
+    return text or type(value).__name__
+
+
+def repr_of(options: Any) -> str:
+    """``repr`` of a Struct that holds users' objects."""
+    shown = (f"{name}={short(getattr(options, name))}" for name in options.__struct_fields__)
+    return f"{type(options).__name__}({', '.join(shown)})"
 
 
 def text_of(error: BaseException) -> str:
@@ -270,7 +290,9 @@ class RpcError(WsrpcError):
     not written for strangers.
 
     Args:
-        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line.
+        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line. An exception, a number or
+            anything else that is not text becomes text by ``str()``, as in Python's own exceptions: an error is raised
+            where something has gone wrong already, and refusing its message would hide what that was.
         code: for programs, a string or an integer; ``"wsrpc."`` prefixes are reserved.
         data: any value that the codec can encode.
         fields: further fields of the error, by name, with values that the codec can encode. The caller finds them in
@@ -303,6 +325,7 @@ class RpcError(WsrpcError):
         data: Any = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
+        message = as_text(message)
         super().__init__(message)
         if not isinstance(self, RemoteError):
             check_code(code)

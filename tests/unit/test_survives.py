@@ -1,0 +1,226 @@
+"""``str()`` and ``repr()`` of whatever is public, and errors whose message is no text: nothing there raises."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from core_driver import Driven, messages, rejection, turns
+from leftovers import nothing_left as nothing_left
+
+import wsrpc
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    Context,
+    KeepLatest,
+    Message,
+    Peer,
+    Reconnect,
+    RemoteError,
+    Retry,
+    RpcError,
+    Server,
+    Stream,
+    WsrpcError,
+    current_context,
+)
+from wsrpc.testing import connect, pair
+
+
+class Hostile:
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+    __str__ = __repr__
+
+
+class Lying:
+    def __repr__(self) -> Any:
+        return 5
+
+    __str__ = __repr__
+
+
+def _deep() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(10_000):
+        value = [value]
+    return value
+
+
+def _cycle() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["self"] = [value]
+    return value
+
+
+VALUES: dict[str, Callable[[], Any]] = {
+    "hostile": Hostile,
+    "lying": Lying,
+    "holds a hostile one": lambda: [{"key": Hostile()}],
+    "an exception": lambda: KeyError("k"),
+    "a hostile exception": lambda: ValueError(Hostile()),
+    "deep": _deep,
+    "cycle": _cycle,
+    "huge number": lambda: 10**10_000,
+    "huge text": lambda: "x\n" * 100_000,
+    "huge list": lambda: [None] * 100_000,
+    "half a surrogate": lambda: "\ud800",
+    "None": lambda: None,
+    "a number": lambda: 404,
+}
+values = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+PUBLIC = [found for name in wsrpc.__all__ if inspect.isclass(found := getattr(wsrpc, name))]
+ERRORS = [cls for cls in PUBLIC if issubclass(cls, WsrpcError)]
+OPTIONS = [Reconnect, Retry, KeepLatest]
+
+
+def survives(thing: object) -> None:
+    for text in (str(thing), repr(thing), f"{thing}", f"{thing!r:>10}"):
+        assert text.isascii() or "\n" not in text
+        assert len(text) < 3000
+
+
+def made(cls: type[Any], value: Any) -> Any:
+    """One of which every part is ``value``, as far as its constructor takes that."""
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+        return cls(*(value for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD))
+    except (TypeError, ValueError):
+        return cls.__new__(cls, value)
+
+
+@values
+def test_errors(value: Callable[[], Any]) -> None:
+    for cls in ERRORS:
+        error = made(cls, value())
+        survives(error)
+        for name in list(vars(error)) or ["message"]:
+            setattr(error, name, value())
+        survives(error)
+
+
+@values
+def test_options_that_hold_users_objects(value: Callable[[], Any]) -> None:
+    for cls in OPTIONS:
+        for field in msgspec.structs.fields(cls):
+            try:
+                thing = cls(**{field.name: value()})
+            except Exception:
+                continue  # it was refused
+            survives(thing)
+        thing = cls()
+        for field in msgspec.structs.fields(cls):
+            msgspec.structs.force_setattr(thing, field.name, value())
+        survives(thing)
+
+
+@values
+async def test_what_users_hold(value: Callable[[], Any]) -> None:
+    seen: list[Any] = []
+    server = Server()
+
+    async def talk(channel: AnonymousChannel) -> None:
+        seen.extend([channel, current_context()])
+        current_context().cancel_reason = value()
+        await channel.wait_closed()
+
+    server.on("talk", talk)
+    server.on("message", lambda peer, message: seen.append(message))
+    server.state = value()  # type: ignore[attr-defined]
+    async with connect(server) as client:
+        [peer] = server.peers
+        peer.state["user"] = value()
+        stream = client.stream("talk")
+        seen += [server, client, client.peer, peer, peer.info, server.room("r"), client.of("room"), stream]
+        channel = await client.open_channel("talk")
+        await turns()
+        survives(channel)
+        channel.close(value())
+        await turns()
+        seen.append(channel)
+        for thing in seen:
+            survives(thing)
+    kinds = {type(thing) for thing in seen}
+    assert {Client, Context, Message, Peer, Server, Stream, AnonymousChannel} <= kinds
+
+
+@values
+async def test_a_message_whose_arguments_were_redacted(value: Callable[[], Any]) -> None:
+    seen: list[Message] = []
+    d = Driven()
+    d.peer.on("message", lambda peer, message: seen.append(message))
+    await d.fed({"a": ["event", 1]})
+    text = seen[0].describe(redact=lambda event, args: (value(),))
+    assert text.startswith("event event(") and len(text) < 400
+
+
+# ---------------------------------------------------------------- an error whose message is no text
+
+
+@values
+async def test_a_message_that_is_no_text(
+    value: Callable[[], Any], nothing_left: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = value()
+
+    def plain() -> None:
+        raise RpcError(given)
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        raise RpcError(given)
+
+    def assigned() -> None:
+        error = RpcError("text")
+        error.message = given
+        raise error
+
+    async def aborts(channel: AnonymousChannel) -> None:
+        await channel.abort(given)
+
+    async def streams() -> Any:
+        yield 1
+        raise RpcError(given)
+
+    async with pair() as (left, right):
+        for handler in (plain, later, assigned, aborts, streams):
+            right.on(handler.__name__, handler)
+        for event in ("plain", "later", "assigned"):
+            await left.emit(event)
+            with pytest.raises(RemoteError) as caught:
+                await left.request(event)
+            survives(caught.value)
+            assert type(caught.value.message) is str
+        for event in ("aborts", "streams"):
+            with suppress(RpcError):  # an abort without a reason is none
+                async for _ in left.stream(event):
+                    pass
+        await turns()
+        assert left.connected and right.connected
+        assert messages(caplog)
+
+
+async def test_an_exception_or_a_number_becomes_its_text() -> None:
+    class Code(str):
+        pass
+
+    d = Driven()
+    for i, (given, text) in enumerate(
+        [(KeyError("k"), "'k'"), (ValueError(), "ValueError"), (404, "404"), (Code("later"), "later"), (None, "None")],
+        1,
+    ):
+        error = RpcError(given)  # type: ignore[arg-type]
+        assert (error.message, error.args) == (text, (text,))
+
+        def fail(error: RpcError = error) -> None:
+            raise error
+
+        d.peer.on("fail", lambda: fail())
+        assert rejection(await d.fed({"i": i, "a": ["fail"]}), i)["message"] == text
