@@ -61,6 +61,10 @@ class Channels:
         self.lingering = 0
         """Handlers of channels that are over that have not exited yet; they take a place as if theirs were not."""
 
+    @property
+    def thread(self) -> int:
+        return self._out.thread
+
     def __len__(self) -> int:
         return len(self._opened) + len(self._served)
 
