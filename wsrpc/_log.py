@@ -61,7 +61,7 @@ def _traceback(exc: BaseException, seen: set[int], depth: int = 0) -> Iterator[s
     for found, how in reversed(chain):
         yield from (f"{indent}{line}" for line in _exception(found))
         if isinstance(found, BaseExceptionGroup) and depth < DEEPEST_GROUP:
-            members: tuple[BaseException, ...] = found.exceptions
+            members: tuple[BaseException, ...] = getattr(found, "exceptions", ())
             for number, member in enumerate(members[:MOST_MEMBERS], 1):
                 yield f"{indent}  ---------------- {number} of {len(members)} ----------------"
                 yield from _traceback(member, seen, depth + 1)

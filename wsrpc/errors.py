@@ -113,9 +113,9 @@ class _Short(reprlib.Repr):
         self.maxother = self.maxlong = LONGEST_VALUE
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = 32
 
-    def repr_str(self, value: str | bytes, level: int) -> str:
+    def repr_str(self, x: str | bytes, level: int) -> str:
         # Its beginning says more than both of its ends, which is what the base class shows.
-        return repr(value[:LONGEST_VALUE]) + ("…" if len(value) > LONGEST_VALUE else "")
+        return repr(x[:LONGEST_VALUE]) + ("…" if len(x) > LONGEST_VALUE else "")
 
     repr_bytes = repr_str
 

@@ -12,6 +12,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from functools import partial
 from types import coroutine
 from typing import Any
 
@@ -217,7 +218,7 @@ class AsgiTransport:
         if not self._turns.take(seconds):
             self._read_ended()
             turn = self._loop.create_future()
-            self._turns.wait(seconds, lambda: turn.done() or turn.set_result(None))
+            self._turns.wait(seconds, partial(_let_go_on, turn))
             await turn
 
     def _is_held(self) -> bool:
@@ -392,6 +393,11 @@ class AsgiTransport:
         states = {"closed": self._ended, "broken": self._broken, "closing": self._closing}
         state = next((name for name, since in states.items() if since is not None), "open")
         return f"<AsgiTransport {state} {self.info.remote}>"
+
+
+def _let_go_on(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 def spawn(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
