@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -63,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _complain(f"{where}: {note}")
     text = _text(description, options.json)
     if output is None:
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the terminal's language is
-        sys.stdout.write(text)
+        stdout: Any = sys.stdout
+        if isinstance(stdout, TextIOWrapper):
+            stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the terminal's language is
+        stdout.write(text)
         return 0
     try:
         if options.check:

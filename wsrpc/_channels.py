@@ -75,6 +75,10 @@ class Channels:
         self._credited: dict[int, None] = {}
         """Those whose streams are read, by credit."""
 
+    @property
+    def thread(self) -> int:
+        return self._out.thread
+
     def __len__(self) -> int:
         return len(self._opened) + len(self._served)
 

@@ -67,10 +67,11 @@ def _traceback(exc: BaseException, seen: set[int], depth: int = 0) -> Iterator[s
         how = CAUSE if found.__cause__ is not None else CONTEXT
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     indent = "  " * depth
-    for found, how in reversed(chain):
-        yield from (f"{indent}{line}" for line in _exception(found))
-        if isinstance(found, BaseExceptionGroup) and depth < DEEPEST_GROUP:
-            members: tuple[BaseException, ...] = found.exceptions
+    shown: Any
+    for shown, how in reversed(chain):
+        yield from (f"{indent}{line}" for line in _exception(shown))
+        if issubclass(type(shown), BaseExceptionGroup) and depth < DEEPEST_GROUP:
+            members: tuple[BaseException, ...] = shown.exceptions
             for number, member in enumerate(members[:MOST_MEMBERS], 1):
                 yield f"{indent}  ---------------- {number} of {len(members)} ----------------"
                 yield from _traceback(member, seen, depth + 1)

@@ -36,6 +36,9 @@ class Ports:
         self._open: set[Port] = set()
         self._telling: set[Port] = set()
 
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
     def add(self, port: Port) -> None:
         """A port that has been opened."""
         self._open.add(port)

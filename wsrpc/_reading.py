@@ -55,6 +55,8 @@ class Readable(Protocol):
 
     def _warn(self, text: str, /) -> None: ...
 
+    def _check_thread(self, coroutine: str, /) -> None: ...
+
 
 class Reading:
     """Reads the items of ws-wrapper's iterator protocol (``event`` is ``next``), or the events of one name.

@@ -105,14 +105,14 @@ def reason_from_wire(x: Any, flag: Any) -> object:
     return x
 
 
-def told(reason: object) -> object:
+def told(reason: Any) -> Any:
     """What a `CancelledError` says for the reason of a cancellation: the same, unless that is no short line.
 
     Python writes it as it is where such an exception ends a program, or is logged.
     """
     if isinstance(reason, str):
         return one_line(reason)
-    if isinstance(reason, (list, dict, bytes)):
+    if reason.__class__ in (list, dict, bytes):
         shown = short(reason)
         return shown if "..." in shown or "…" in shown else reason  # something of it is left out
     return reason

@@ -8,7 +8,7 @@ from typing import Any
 from ._types import RESERVED_EVENTS, ChannelRef, check_event
 from .errors import ReservedEvent
 
-__all__ = ["check_sending", "check_thread", "raw_payload"]
+__all__ = ["check_sending", "check_thread", "check_thread_of_plain", "raw_payload"]
 
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
@@ -34,6 +34,19 @@ def check_thread(thread: int | None, call: str) -> None:
     if thread is not None and get_ident() != thread:
         raise RuntimeError(
             f"this belongs to an event loop in another thread: use asyncio.run_coroutine_threadsafe({call}, loop)"
+        )
+
+
+def check_thread_of_plain(thread: int | None, function: str) -> None:
+    """The same for a plain function, which is called without ``await``.
+
+    Raises:
+        RuntimeError: names what works.
+    """
+    if thread is not None and get_ident() != thread:
+        raise RuntimeError(
+            f"this belongs to an event loop in another thread: use loop.call_soon_threadsafe({function}, ...), or "
+            "asyncio.run_coroutine_threadsafe() for coroutines"
         )
 
 

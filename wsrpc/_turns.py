@@ -77,5 +77,6 @@ def turns_of(loop: Any) -> Turns:
     """The places for reading in the turns of ``loop``, shared by all connections of servers that run in it."""
     turns = _of_loops.get(loop)
     if turns is None:
-        turns = _of_loops[loop] = Turns(proxy(loop))  # or the loop would never be thrown away
+        weak: Any = proxy(loop)  # or the loop would never be thrown away
+        turns = _of_loops[loop] = Turns(weak)
     return turns

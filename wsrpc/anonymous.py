@@ -18,6 +18,7 @@ from ._messages import Inbound
 from ._reading import Reading, Tap
 from ._registry import Middleware, Registry
 from ._scheduler import Timer
+from ._sendable import check_thread, check_thread_of_plain
 from ._signature import injectable
 from .errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow
 from .router import Registrar
@@ -78,6 +79,11 @@ class Home(ArrivalsHome, Protocol):
     def forget_late(self, channel: AnonymousChannel, /) -> None: ...
 
     def warn(self, text: str, /) -> None: ...
+
+    @property
+    def thread(self) -> int:
+        """The event loop's, in which alone the channel may be used."""
+        ...
 
 
 class _Finished:
@@ -206,6 +212,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
         The other side learns it by an abort when it next sends something; but one that waits for credit from here, and
         would never send anything, at once.
         """
+        self._check_thread()
         reading = self._arrivals.reading("next")
         if reading is not None and reading.is_awaited and self._state == "open":
             self._home.tell(self.id, reason)
@@ -217,12 +224,14 @@ class AnonymousChannel(Registrar, ChannelCaller):
         Of another exception its text travels. On either side requests that were made on it fail with `ChannelClosed`,
         and the handler whose body is the conversation is cancelled. Cancelling is safe.
         """
+        self._check_thread("channel.abort()")
         self._abort(reason)
 
     async def wait_closed(self) -> None:
         """Wait until the channel is over. Cancelling is safe."""
         if self.closed:
             return
+        self._check_thread("channel.wait_closed()")
         if self._closed is None:
             self._closed = self._home.loop.create_future()
         await asyncio.shield(self._closed)
@@ -258,11 +267,20 @@ class AnonymousChannel(Registrar, ChannelCaller):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._check_thread("channel.abort()")
         if error is None:
             self._finish()
         else:
             # The text of another error is for this side only; the reason of a cancellation is meant to travel.
             self._abort(error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None)
+
+    def _check_thread(self, coroutine: str | None = None) -> None:
+        """Refuse a call from another thread than the event loop's, while the channel is open."""
+        if not self.closed:
+            if coroutine is None:
+                check_thread_of_plain(self._home.thread, "function")
+            else:
+                check_thread(self._home.thread, coroutine)
 
     def use(self, middleware: M, /) -> M:
         self._own_registry()
@@ -275,6 +293,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
 
     def _read(self, event: str, returns: Any, *, items: bool) -> Stream[Any]:
         self._check_open()
+        self._check_thread()
         convert = None if returns is UNSET else self._home.converter(returns)
         reading = self._arrivals.reading(event)
         if reading is not None and reading.abandoned:

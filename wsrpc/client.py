@@ -269,9 +269,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
         A client that is ``"idle"`` waits for somebody to connect or bind.
 
         Raises:
+            RuntimeError: its event loop runs in another thread.
             ConnectionLost: there will be none, because the client was closed, or the last one is not dialed again.
             ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`, also on the way back.
         """
+        self._check_thread()
         while True:
             if self._peer.connected:
                 if self._out.in_open_handler():  # which would wait for itself
@@ -359,13 +361,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: a connection is, or that one goes on in another thread; nothing has changed.
         """
-        if self._scheduler.is_elsewhere:
-            if self._scheduler.is_running:
-                check_thread(self._out.thread, "client.method()")
-            if self._peer.transport is not None:
-                raise RuntimeError(
-                    "this client was connected when its event loop ended: close() it there, or make a new Client"
-                )
+        self._check_thread()
+        if self._scheduler.is_elsewhere and self._peer.transport is not None:
+            raise RuntimeError(
+                "this client was connected when its event loop ended: close() it there, or make a new Client"
+            )
         if not self._scheduler.renew():
             return
         if self._state != "closed":
@@ -377,6 +377,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._dialing.forget()
         self._watch.stop()
         self._news.enter_loop()
+
+    def _check_thread(self) -> None:
+        """Refuse a call while the client's event loop runs in another thread."""
+        if self._scheduler.is_elsewhere and self._scheduler.is_running:
+            check_thread(self._out.thread, "client.method()")
 
     def _begin(self, happened: Input) -> None:
         """The user said connect or bind."""

@@ -34,6 +34,7 @@ from ._raw_caller import RawCaller
 from ._registry import Registry
 from ._reporter import Reporter
 from ._scheduler import Scheduler
+from ._sendable import check_thread, check_thread_of_plain
 from ._settings import Settings
 from ._signature import injectable
 from ._types import check_name
@@ -232,6 +233,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         Raises:
             ConnectionLost: on assigning, if there is no connection.
+            RuntimeError: on assigning, in another thread than the event loop's.
             TypeError, ValueError: on assigning anything but bounds that differ in ``message`` alone.
         """
         return self._binding.limits
@@ -246,6 +248,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         transport = self.transport
         if transport is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
+        check_thread_of_plain(self._out.thread, "setattr, peer, 'limits'")
         self._binding.limits = given
         transport.largest = given.message
         self._agreement.change(given)
@@ -315,12 +318,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         `open` handlers are called here; those that are coroutines run on, see `wait_opened`.
         """
+        if self._binding.session is not None:
+            check_thread_of_plain(self._out.thread, "peer.bind")
         session = self._binding.session_for(transport)
         self._binding.make_way(session)
         self._binding.attach(session)
 
     async def wait_opened(self) -> None:
         """Wait until `open` handlers are done or overdue, or the connection is gone. Cancelling is safe."""
+        self._check_thread("peer.wait_opened()")
         await self._binding.wait_opened()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
@@ -331,15 +337,23 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         Raises:
             ValueError: if the code may not be sent, or the reason has more than 123 bytes or comes without a code.
+            RuntimeError: in another thread than the event loop's.
         """
         told = check_close(code, reason)
+        self._check_thread("peer.close()")
         session = self._binding.begin_close(told, reason)
         if session is not None:
             await session.transport.close(code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
+        self._check_thread("peer.wait_closed()")
         await self._binding.wait_closed()
+
+    def _check_thread(self, call: str) -> None:
+        """Refuse a call from another thread than that of the connection."""
+        if self._binding.session is not None:
+            check_thread(self._out.thread, call)
 
     def __repr__(self) -> str:
         remote = None if self.transport is None else self.transport.info.remote

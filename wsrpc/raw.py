@@ -84,6 +84,7 @@ class RawConnection:
     async def wait_closed(self) -> CloseInfo:
         """Wait for the end, and say how it was. It is not seen while what has arrived waits to be received, if that is
         much. Cancelling is safe."""
+        check_thread(self._thread, "connection.wait_closed()")
         await asyncio.shield(self._over)
         assert self.ended is not None
         return self.ended
@@ -227,6 +228,7 @@ class RawConnection:
                 raise RuntimeError("another message was received meanwhile: the rest of this one is gone")
 
     async def _skip_rest(self) -> None:
+        check_thread(self._thread, "connection.receive()")
         self._feed.check_alone()
         self._pieces_of = None
         while self._unfinished:
@@ -350,6 +352,7 @@ class RawConnection:
         check_close(code, reason)
         if self._feed.ended is not None:
             return
+        check_thread(self._thread, "connection.close()")
         self._closing = True
         self._feed.stop()
         await self._transport.close(code, reason)

@@ -16,6 +16,7 @@ from ._broadcast import Audience, Broadcaster, RawBroadcaster
 from ._codec import Codec
 from ._lifecycle import ends_the_task
 from ._registry import Registry, accepted
+from ._sendable import check_thread_of_plain
 from ._types import ChannelRef, can_be_sent, check_name
 from .errors import RpcError
 from .peer import Peer
@@ -59,11 +60,16 @@ class Room(RawBroadcaster):
             RpcError: it is in as many rooms as `Limits.rooms` allows. (A handler that lets this through tells so.)
             ConnectionLost: its connection has ended.
             ValueError: it is not this server's.
+            RuntimeError: in another thread than the event loop's.
         """
         self._rooms.add(self, peer, by_itself=False)
 
     def discard(self, peer: Peer) -> None:
-        """``peer`` is no member any more, if it was one."""
+        """``peer`` is no member any more, if it was one.
+
+        Raises:
+            ValueError, RuntimeError: as for `add`.
+        """
         self._rooms.discard(self, peer)
 
     def of(self, name: str) -> RoomChannel:
@@ -184,6 +190,7 @@ class Rooms:
     def add(self, room: Room, peer: Peer, *, by_itself: bool) -> None:
         """See `Room.add`."""
         membership = self._membership_of(peer)
+        check_thread_of_plain(peer._out.thread, "room.add")
         if peer._out.broken:
             raise peer._out.not_sent()
         if peer in room._members:
@@ -198,7 +205,9 @@ class Rooms:
 
     def discard(self, room: Room, peer: Peer) -> None:
         """See `Room.discard`."""
-        self._membership_of(peer).rooms.pop(room, None)
+        membership = self._membership_of(peer)
+        check_thread_of_plain(peer._out.thread, "room.discard")
+        membership.rooms.pop(room, None)
         room._members.pop(peer, None)
 
     def leave_all(self, peer: Peer) -> None:

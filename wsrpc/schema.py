@@ -95,11 +95,11 @@ def describe(registered: Server | Client | Router, /) -> Description:
 
 def _writable(value: Any) -> Any:
     """The same, with ``?`` for each half of a surrogate pair, which could not be written anywhere."""
-    if isinstance(value, str):
+    if value.__class__ is str:
         return value.encode(errors="replace").decode()
-    if isinstance(value, list | tuple):
+    if value.__class__ in (list, tuple):
         return [_writable(item) for item in value]
-    if isinstance(value, dict):
+    if value.__class__ is dict:
         return {_writable(key): _writable(item) for key, item in value.items()}
     return value
 

@@ -231,7 +231,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         async def begin_and_keep() -> Port:
             if self._shutdown.begun:
                 raise RuntimeError("this server is closed; make a new one")
+            self._check_thread("your_coroutine()")
             port = await begin()
+            self._thread = get_ident()
             self._entrance.begin()
             self._ports.add(port)
             return port
@@ -239,7 +241,12 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         return Listening(self, begin_and_keep)
 
     async def serve_forever(self) -> None:
-        """Wait until the server is closed, and drained before that if it drains. Cancelling is safe."""
+        """Wait until the server is closed, and drained before that if it drains. Cancelling is safe.
+
+        Raises:
+            RuntimeError: in another thread than the event loop's, as for `close`.
+        """
+        self._check_thread("server.serve_forever()")
         await self._shutdown.wait_over()
 
     def run(
@@ -372,9 +379,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory refused; the connection
                 is closed, too.
             TypeError: this is no transport.
+            RuntimeError: the server listens, or has connections, in another thread.
         """
         if self._shutdown.begun:
             raise await self._turned_away(transport)
+        self._check_thread("server.accept(...)")
         self._thread = get_ident()
         self._scheduler.renew()
         settings = self._settings
@@ -400,6 +409,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         await self._roster.admit(peer, transport)
         return peer
 
+    def _check_thread(self, call: str) -> None:
+        """Refuse a call from another thread than that in which this server listens or has connections."""
+        if self._ports or self._roster or self._raw.connections:
+            check_thread(self._thread, call)
+
     async def _turned_away(self, transport: Transport) -> ConnectionLost:
         await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
         return ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
@@ -417,11 +431,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
         Raises:
             ValueError: ``drain`` is negative.
+            RuntimeError: in another thread than the event loop's.
         """
         if not drain >= 0:
             raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
-        if self._roster or self._raw.connections:
-            check_thread(self._thread, "server.close()")
+        self._check_thread("server.close()")
         self._hosting.close(CloseCode.SERVICE_RESTART, CLOSING)
         await self._shutdown.close(drain)
 

@@ -140,10 +140,13 @@ class Stream(Generic[T_co]):
         return reading
 
     def _begin(self, reading: Reading) -> None:
+        reading.channel._check_thread("anext(stream)")
         self._begun = True
         reading.begin()
 
     def _leave(self, reason: object) -> None:
+        if self._reading is not None:
+            self._reading.channel._check_thread("stream.aclose()")
         self._left = True
         self._warns = False
         self._open = None

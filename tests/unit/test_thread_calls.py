@@ -1,0 +1,271 @@
+"""Each public method, called from another thread than the event loop's: refused with what to do instead, or harmless.
+
+Either way the connection goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import (
+    AnonymousChannel,
+    Channel,
+    Client,
+    Limits,
+    Peer,
+    RawConnection,
+    Room,
+    RoomChannel,
+    Server,
+    ServerChannel,
+    Stream,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
+
+
+def there(loop_free: Callable[[], Any]) -> BaseException | None:
+    """What ``loop_free`` raises in another thread, where a coroutine gets an event loop of that thread."""
+    raised: list[BaseException | None] = []
+
+    def work() -> None:
+        async def main() -> None:
+            result = loop_free()
+            if inspect.isawaitable(result):
+                await asyncio.wait_for(result, 5)
+
+        try:
+            asyncio.run(main())
+        except BaseException as exc:
+            raised.append(exc)
+        else:
+            raised.append(None)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    return raised[0]
+
+
+class World:
+    """A server with a client, and everything that the two may have, all of it in use."""
+
+    server: Server
+    client: Client
+    peer: Peer
+    room: Room
+    channel: AnonymousChannel
+    conversation: AnonymousChannel
+    items: Stream[Any]
+    talk: Stream[Any]
+
+    async def check(self) -> None:
+        """Everything works."""
+        assert await self.client.request("echo", 1) == 1
+        assert await self.peer.request("echo", 2) == 2
+        assert await self.channel.request("echo", 3) == 3
+        assert await self.conversation.request("echo", 4) == 4
+        assert await self.client.of("named").request("echo", 5) == 5
+        assert self.peer in self.room and len(self.server.peers) == 1
+        assert isinstance(await anext(self.items), int)
+        assert (await self.room.emit("news")).sent == 1
+        assert self.peer.limits == self.client.peer.limits == LIMITS
+
+
+@asynccontextmanager
+async def world() -> AsyncGenerator[World]:
+    made = World()
+    server = made.server = Server(limits=LIMITS)
+    opened: asyncio.Queue[AnonymousChannel] = asyncio.Queue()
+
+    def echo(value: Any) -> Any:
+        return value
+
+    server.on("echo", echo)
+    server.of("named").on("echo", echo)
+
+    @server.on("converse")
+    async def converse(channel: AnonymousChannel) -> None:
+        channel.on("echo", echo)
+        opened.put_nowait(channel)
+        await channel.wait_closed()
+
+    @server.on("count")
+    async def count() -> Any:
+        for number in range(1_000_000):
+            yield number
+
+    async with asyncio.timeout(30), server.listen() as listener:
+        client = made.client = Client(listener.url, limits=LIMITS)
+        client.on("echo", echo)
+        async with client:
+            [made.peer] = server.peers
+            made.room = server.room("room")
+            made.room.add(made.peer)
+            made.channel = await client.open_channel("converse")
+            made.conversation = await opened.get()
+            made.channel.on("echo", echo)
+            made.talk = made.channel.stream("talk")
+            async with client.stream("count") as items:
+                made.items = items
+                yield made
+
+
+REFUSED: dict[str, Callable[[World], Any]] = {
+    "Peer.emit": lambda w: w.peer.emit("n"),
+    "Peer.emit_nowait": lambda w: w.peer.emit_nowait("n"),
+    "Peer.request": lambda w: w.peer.request("echo", 1),
+    "Peer.stream": lambda w: anext(w.peer.stream("count")),
+    "Peer.open_channel": lambda w: w.peer.open_channel("converse"),
+    "Peer.send_raw": lambda w: w.peer.send_raw("x"),
+    "Peer.send_raw_nowait": lambda w: w.peer.send_raw_nowait("x"),
+    "Peer.bind": lambda w: w.peer.bind(w.peer.transport),  # type: ignore[arg-type]
+    "Peer.close": lambda w: w.peer.close(),
+    "Peer.wait_opened": lambda w: w.peer.wait_opened(),
+    "Peer.wait_closed": lambda w: w.peer.wait_closed(),
+    "Peer.limits": lambda w: setattr(w.peer, "limits", LIMITS.replace(message=1000)),
+    "Client.emit": lambda w: w.client.emit("n"),
+    "Client.emit_nowait": lambda w: w.client.emit_nowait("n"),
+    "Client.request": lambda w: w.client.request("echo", 1),
+    "Client.stream": lambda w: anext(w.client.stream("count")),
+    "Client.open_channel": lambda w: w.client.open_channel("converse"),
+    "Client.send_raw": lambda w: w.client.send_raw("x"),
+    "Client.send_raw_nowait": lambda w: w.client.send_raw_nowait("x"),
+    "Client.connect": lambda w: w.client.connect(),
+    "Client.wait_connected": lambda w: w.client.wait_connected(),
+    "Client.bind": lambda w: w.client.bind(w.peer.transport),  # type: ignore[arg-type]
+    "Client.close": lambda w: w.client.close(),
+    "Client.__aenter__": lambda w: w.client.__aenter__(),
+    "Channel.emit": lambda w: w.client.of("named").emit("n"),
+    "Channel.emit_nowait": lambda w: w.client.of("named").emit_nowait("n"),
+    "Channel.request": lambda w: w.client.of("named").request("echo", 1),
+    "Channel.stream": lambda w: anext(w.client.of("named").stream("count")),
+    "Channel.open_channel": lambda w: w.client.of("named").open_channel("converse"),
+    "AnonymousChannel.emit": lambda w: w.channel.emit("n"),
+    "AnonymousChannel.emit_nowait": lambda w: w.channel.emit_nowait("n"),
+    "AnonymousChannel.request": lambda w: w.channel.request("echo", 1),
+    "AnonymousChannel.open_channel": lambda w: w.channel.open_channel("converse"),
+    "AnonymousChannel.stream": lambda w: w.channel.stream("other"),
+    "AnonymousChannel.__aiter__": lambda w: aiter(w.channel),
+    "AnonymousChannel.__aexit__": lambda w: w.channel.__aexit__(None, None, None),
+    "AnonymousChannel.close": lambda w: w.conversation.close(),
+    "AnonymousChannel.abort": lambda w: w.conversation.abort(),
+    "AnonymousChannel.wait_closed": lambda w: w.channel.wait_closed(),
+    "Stream.__anext__": lambda w: anext(w.talk),
+    "Stream.aclose": lambda w: w.items.aclose(),
+    "Stream.__aexit__": lambda w: w.items.__aexit__(None, None, None),
+    "Server.emit": lambda w: w.server.emit("n"),
+    "Server.send_raw": lambda w: w.server.send_raw("x"),
+    "Server.accept": lambda w: w.server.accept(w.peer.transport),  # type: ignore[arg-type]
+    "Server.listen": lambda w: w.server.listen().__aenter__(),
+    "Server.listening": lambda w: w.server.listening(pytest.fail).__aenter__(),
+    "Server.serve_forever": lambda w: w.server.serve_forever(),
+    "Server.close": lambda w: w.server.close(),
+    "ServerChannel.emit": lambda w: w.server.of("named").emit("n"),
+    "Room.emit": lambda w: w.room.emit("n"),
+    "Room.send_raw": lambda w: w.room.send_raw("x"),
+    "Room.add": lambda w: w.server.room("other").add(w.peer),
+    "Room.discard": lambda w: w.room.discard(w.peer),
+    "RoomChannel.emit": lambda w: w.room.of("named").emit("n"),
+}
+
+HARMLESS: dict[str, Callable[[World], Any]] = {
+    "Peer.of": lambda w: w.peer.of("new").on("n", print),
+    "Peer.on": lambda w: w.peer.on("n", print),
+    "Peer.get": lambda w: w.peer.get("n"),
+    "Peer.set": lambda w: w.peer.set("n", 1),
+    "Peer.stats": lambda w: w.peer.stats(),
+    "Client.of": lambda w: w.client.of("new").on("n", print),
+    "Client.on_reconnect": lambda w: w.client.on_reconnect(lambda info: None),
+    "Channel.close": lambda w: w.client.of("gone").close(),
+    "AnonymousChannel.on": lambda w: w.channel.on("n", print),
+    "AnonymousChannel.__aenter__": lambda w: w.channel.__aenter__(),
+    "Stream.__aenter__": lambda w: w.items.__aenter__(),
+    "Stream.__aiter__": lambda w: aiter(w.items),
+    "Server.of": lambda w: w.server.of("new").on("n", print),
+    "Server.peer": lambda w: w.server.peer(w.peer.id),
+    "Server.room": lambda w: w.server.room("new"),
+    "Server.stats": lambda w: w.server.stats(),
+    "ServerChannel.close": lambda w: w.server.of("gone").close(),
+    "Room.of": lambda w: w.room.of("new"),
+    "Room.__iter__": lambda w: list(w.room),
+}
+
+REGISTERING = {"on", "once", "use", "on_raw", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
+"""Functions that only note what is to be called: before a program starts they may run anywhere."""
+NO_LOOP = {"run", "handshake", "handshake_nowait", "get", "set"}
+"""A server's that have a loop of their own, or look only at what they are given; a mapping's."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_it_is_refused_with_what_to_do_instead(name: str) -> None:
+    async with world() as made:
+        error = there(lambda: REFUSED[name](made))
+        assert isinstance(error, RuntimeError), repr(error)
+        assert "in another thread" in str(error)
+        assert "asyncio.run_coroutine_threadsafe(" in str(error)
+        await made.check()
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+async def test_it_is_harmless(name: str) -> None:
+    async with world() as made:
+        assert there(lambda: HARMLESS[name](made)) is None
+        await made.check()
+
+
+RAW: dict[str, Callable[[RawConnection], Any]] = {
+    "send": lambda c: c.send("x"),
+    "send_json": lambda c: c.send_json(1),
+    "receive": lambda c: c.receive(),
+    "receive_text": lambda c: c.receive_text(),
+    "receive_bytes": lambda c: c.receive_bytes(),
+    "pieces": lambda c: anext(c.pieces()),
+    "__aiter__": lambda c: anext(aiter(c)),
+    "wait_closed": lambda c: c.wait_closed(),
+    "close": lambda c: c.close(),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+async def test_of_a_raw_connection_too(name: str) -> None:
+    server = Server(limits=LIMITS)
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with asyncio.timeout(30), server.listen() as listener:
+        async with Client(listener.url, limits=LIMITS, extensions=False) as client:
+            said: asyncio.Queue[str] = asyncio.Queue()
+            client.peer.on_raw(lambda peer, message: said.put_nowait(message))
+            await turns_until(lambda: server.raw_connections)
+            [connection] = server.raw_connections
+            error = there(lambda: RAW[name](connection))
+            assert isinstance(error, RuntimeError) and "asyncio.run_coroutine_threadsafe(" in str(error), repr(error)
+            await client.send_raw("still there")
+            assert await said.get() == "still there"
+
+
+def test_the_tables_have_every_method() -> None:
+    told = {*REFUSED, *HARMLESS}
+    for cls in (Peer, Client, Channel, AnonymousChannel, Stream, Server, ServerChannel, Room, RoomChannel):
+        names = {name for name, value in inspect.getmembers(cls, callable) if not name.startswith("_")}
+        names -= REGISTERING | NO_LOOP
+        missing = {name for name in names if f"{cls.__name__}.{name}" not in told}
+        assert not missing, (cls, missing)
+    raw = {name for name, value in inspect.getmembers(RawConnection, callable) if not name.startswith("_")}
+    assert raw <= RAW.keys()
