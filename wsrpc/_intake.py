@@ -395,9 +395,9 @@ class Intake:
             if h is not None:
                 self._channels.aborted(h, None, UNSET)
         elif outline.x is not UNSET:
-            self._calls.cancel(i, RemoteError(ABORTED))
+            self._calls.cancel(outline.i, RemoteError(ABORTED))
         else:
-            pending = self._out.requests.find(i)
+            pending = self._out.requests.find(outline.i)
             if pending is not None and pending.sent:
                 self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} {why}"))
 
