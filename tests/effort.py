@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["examples"]
+__all__ = ["SOAK", "examples"]
 
 QUICK = os.environ.get("WSRPC_QUICK") == "1"
 """Where the same tests also run in full, on another Python for instance."""
+SOAK = os.environ.get("WSRPC_SOAK") == "1"
+"""The long form, see ``make soak``."""
 
 
 def examples(count: int) -> int:
-    """``count``, or with ``WSRPC_QUICK=1`` a fifth of them."""
+    """``count``; with ``WSRPC_QUICK=1`` a fifth of them, and with ``WSRPC_SOAK=1`` 5,000."""
+    if SOAK:
+        return 5000
     return max(1, count // 5) if QUICK else count

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,7 +18,7 @@ import hypothesis.strategies as st
 import pytest
 from client_ledger import Call, Events, Life, check_call
 from client_world import Place, World
-from effort import examples
+from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from leftovers import open_sockets, other_tasks
@@ -46,7 +45,6 @@ from wsrpc._client_state import Input
 from wsrpc.router import Registrar
 from wsrpc.testing import memory_transports
 
-SOAK = os.environ.get("WSRPC_SOAK") == "1"
 LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None)
 
 places = st.sampled_from([0, 1])
@@ -580,9 +578,9 @@ class ClientLife(RuleBasedStateMachine):
         assert gone() is None, gc.get_referrers(gone())
 
 
-@pytest.mark.timeout(1800 if SOAK else 120)
+@pytest.mark.timeout(3600 if SOAK else 120)
 class TestClientLife(ClientLife.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=3000 if SOAK else examples(100), stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
     @classmethod
     def setUpClass(cls) -> None:

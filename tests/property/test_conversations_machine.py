@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 import hypothesis.strategies as st
+from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
@@ -278,4 +279,4 @@ class Conversations(ConnectedPeers):
 
 
 TestConversations = Conversations.TestCase
-TestConversations.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestConversations.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
+from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -160,4 +161,4 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TestSlowMachine = SlowMachine.TestCase
-TestSlowMachine.settings = settings(stateful_step_count=40, deadline=None)
+TestSlowMachine.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
