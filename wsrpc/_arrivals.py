@@ -261,10 +261,7 @@ class Arrivals:
         self._check_read()
 
     def when_read(self, then: Callable[[], None]) -> None:
-        """Call ``then`` once all that came before the end of the channel was read, `Limits.unread` later at the latest.
-
-        At once if nothing is left, and also if it was kept for nobody although this side uses the channel.
-        """
+        """Call ``then`` once all that came before the end of the channel was read, `Limits.unread` later at the latest."""
         self._then = then
         self._check_read()
         if self._then is not None:
@@ -300,7 +297,7 @@ class Arrivals:
     def _check_read(self) -> None:
         if self._then is None or self._unread or self._state is Delivery.ENDING:
             return
-        if not (self._state is Delivery.KEPT and self._backlog and not self.used):
+        if not (self._state is Delivery.KEPT and self._backlog):
             self._read()
 
     def _read(self) -> None:

@@ -407,12 +407,15 @@ async def test_a_body_that_has_stopped_reading_is_cancelled_at_once(how: str) ->
 
 
 @OTHERS
-async def test_a_body_that_has_yet_to_begin_to_read_gets_all(how: str) -> None:
+@pytest.mark.parametrize("sends", [False, True])
+async def test_a_body_that_has_yet_to_begin_to_read_gets_all(how: str, sends: bool) -> None:
     d = Driven()
     body = Reader()
     loaded = asyncio.Event()
 
     async def talk(channel: AnonymousChannel) -> None:
+        if sends:
+            await channel.emit("hello")
         await loaded.wait()
         await body(channel)
 
@@ -428,7 +431,34 @@ async def test_a_body_that_has_yet_to_begin_to_read_gets_all(how: str) -> None:
     assert d.clock.next_deadline is None
 
 
-async def test_a_body_that_only_sends_is_cancelled_at_once() -> None:
+async def test_a_body_asks_first_and_then_reads_what_came_with_the_answer() -> None:
+    server, got, asked, over = Server(), list[str](), asyncio.Event(), asyncio.Event()
+
+    def name() -> str:
+        asked.set()
+        return "Ada"
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        try:
+            got.append(await channel.request("name"))
+            async for line in channel.stream("line"):
+                got.append(line)
+        finally:
+            over.set()
+
+    async with server.listen("127.0.0.1", 0) as listening, Client(listening.url) as client:
+        async with await client.open_channel("talk") as channel:
+            channel.on("name", name)
+            await asked.wait()
+            for line in "abc":
+                await channel.emit("line", line)
+            # The block is left at once, so that the answer, the lines and the end come together.
+        await over.wait()
+    assert got == ["Ada", "a", "b", "c"]
+
+
+async def test_a_body_that_only_sends_is_cancelled_in_the_end() -> None:
     d = Driven()
     blocked = Blocked()
 
@@ -440,6 +470,9 @@ async def test_a_body_that_only_sends_is_cancelled_at_once() -> None:
     await d.fed({"i": 5, "a": ["talk"]})
     await d.fed(*LINES)
     leave(d, "drop")
+    await turns()
+    assert blocked.cancelled == [], "it may still read them"
+    d.clock.advance(UNREAD)
     await turns()
     assert len(blocked.cancelled) == 1
     await emptied(d.peer)
