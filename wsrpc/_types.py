@@ -66,9 +66,12 @@ def check_event(name: Any) -> None:
 
     Raises:
         TypeError: for anything but a string; ``""`` is one, as in ws-wrapper.
+        ValueError: for one that cannot be sent.
     """
     if not isinstance(name, str):
         raise TypeError(f"an event's name is a string, got {name!r}")
+    if not can_be_sent(name):
+        raise ValueError(f"an event's name is text that can be sent, got {name!r}, which has half of a surrogate pair")
 
 
 def check_name(what: str, name: Any) -> None:

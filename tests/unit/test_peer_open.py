@@ -266,7 +266,7 @@ async def test_the_error_event_tells_what_goes_wrong_outside_handlers(caplog: py
         raise ValueError("an error handler that fails")
 
     d.peer.on("error", note)
-    d.feed("{broken", {"nothing": 1})
+    d.feed("{broken", {"i": -1.5, "a": ["e"]})
     assert len(errors) == 2 and all(isinstance(error, ProtocolError) for error in errors)
     d.feed('{"a":' + "[" * 1000 + "]" * 1000 + "}")
     await turns()
