@@ -261,7 +261,7 @@ class Arrivals:
         self._check_read()
 
     def when_read(self, then: Callable[[], None]) -> None:
-        """Call ``then`` once all that came before the end of the channel was read, `Limits.unread` later at the latest."""
+        """Call ``then`` once all that came before the end was read, `Limits.unread` seconds from now at the latest."""
         self._then = then
         self._check_read()
         if self._then is not None:

@@ -16,7 +16,7 @@ from ._messages import Inbound
 from ._reading import Upload
 from ._signature import injectable
 from ._types import RAW
-from .errors import BadArguments, BadResult
+from .errors import BadArguments, BadResult, BoundedRepr
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Message:
 def _bounded(value: object, limit: int) -> str:
     # A long string is cut before repr() makes a second long string of it; repr() keeps it on one line.
     try:
-        return repr(value[:limit]) if isinstance(value, (str, bytes)) else repr(value)
+        return repr(value[:limit]) if isinstance(value, (str, bytes)) else BoundedRepr().repr(value)
     except Exception:  # of what a `redact` function gave, or an argument that middleware has put there
         return f"<{type(value).__name__}>"
 

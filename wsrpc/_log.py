@@ -14,10 +14,10 @@ from .errors import LONGEST_LINE, one_line
 __all__ = ["OF_ONE_SERVER", "LogBudget", "PeerLog", "address_text", "for_log", "logger", "quieten", "safe_logger"]
 
 _PASSWORD = re.compile(r"(://)[^\s/?#]*@")
-_QUERY = re.compile(r"(://[^\s?#]*)?\?(?(1)\S+|[^\s?=]+=\S*)")
+_WORD = re.compile(r"\S+")
 
 LOOKED_AT = 4 * LONGEST_LINE
-"""Characters in which URLs are looked for: the expressions take quadratic time, and no more than this can be shown."""
+"""Characters in which URLs are looked for: no more than this can be shown."""
 
 
 def for_log(value: object) -> object:
@@ -32,8 +32,16 @@ def for_log(value: object) -> object:
     except Exception:  # a user's `__str__`
         return one_line(value)
     # Before the text is cut, or a password would be shown whose end is cut off.
-    seen = _QUERY.sub(r"\1?…", _PASSWORD.sub(r"\1…@", text[:LOOKED_AT]))
+    seen = _PASSWORD.sub(r"\1…@", text[:LOOKED_AT])
+    if "?" in seen:
+        seen = _WORD.sub(_without_query, seen)
     return one_line(seen + text[LOOKED_AT:])
+
+
+def _without_query(word: re.Match[str]) -> str:
+    # Word by word, since an expression for the whole took quadratic time.
+    before, mark, query = word[0].partition("?")
+    return f"{before}?…" if mark and ("=" in query or ("://" in before and query)) else word[0]
 
 
 def sanitize(record: logging.LogRecord) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from ._log import logger
 from ._messages import Inbound, channel_id
 from ._session import Session
 from ._types import Redact
+from .errors import BoundedRepr
 
 __all__ = ["PayloadLog"]
 
@@ -129,7 +129,7 @@ class PayloadLog:
                 # Its text may quote what was to be hidden.
                 return f"{HIDDEN} redact failed: {type(exc).__name__}"
         parts: Any = shown if shown.__class__ in (list, tuple) else [shown]
-        text = ", ".join(map(_bounded.repr, parts[:20]))
+        text = ", ".join(map(_PayloadRepr().repr, parts[:20]))
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
@@ -139,15 +139,12 @@ def _remember(names: dict[Any, str], key: object, name: str) -> None:
         del names[next(iter(names))]
 
 
-class _Bounded(reprlib.Repr):
+class _PayloadRepr(BoundedRepr):
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = 100
         self.maxlevel = 4
         self.maxdict = self.maxlist = self.maxtuple = 10
 
-    def repr_bytes(self, value: bytes, level: int) -> str:
-        return repr(value) if len(value) <= 40 else f"<{len(value)} bytes>"
-
-
-_bounded = _Bounded()
+    def repr_bytes(self, x: str | bytes, level: int) -> str:
+        return repr(x) if len(x) <= 40 else f"<{len(x)} bytes>"

@@ -35,6 +35,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -117,26 +118,40 @@ def one_line(value: object, limit: int = LONGEST_LINE) -> str:
     return "".join(shown) + (f"… ({left_out:,} more characters)" if left_out else "")
 
 
-class _Short(reprlib.Repr):
+class BoundedRepr(reprlib.Repr):
+    """Makes one text of at most 200 parts in all, by `repr`; the base class bounds each level by itself."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.maxother = self.maxlong = LONGEST_VALUE
+        self.maxstring = self.maxother = self.maxlong = LONGEST_VALUE
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = 32
+        self._parts = LONGEST_VALUE
+
+    def repr1(self, x: Any, level: int) -> str:
+        self._parts -= 1
+        return super().repr1(x, level) if self._parts >= 0 else "..."
 
     def repr_str(self, x: str | bytes, level: int) -> str:
         # Its beginning says more than both of its ends, which is what the base class shows.
-        return repr(x[:LONGEST_VALUE]) + ("…" if len(x) > LONGEST_VALUE else "")
+        return repr(x[: self.maxstring]) + ("…" if len(x) > self.maxstring else "")
 
     repr_bytes = repr_str
 
-
-_bounded = _Short()
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        # The base class sorts all keys.
+        if x and level <= 0:
+            return "{...}"
+        shown = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}"
+            for key, value in islice(x.items(), self.maxdict)
+        ]
+        return f"{{{', '.join(shown)}{', ...' if len(x) > self.maxdict else ''}}}"
 
 
 def short(value: object) -> str:
     """``repr(value)``, of at most about 200 characters and 6 levels."""
     try:
-        text = one_line(_bounded.repr(value))
+        text = one_line(BoundedRepr().repr(value))
     except Exception:  # an integer of very many digits, in Python 3.11
         text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"

@@ -41,6 +41,8 @@ from wsrpc import (
     WsrpcError,
     _log,
 )
+from wsrpc._log import for_log
+from wsrpc.errors import short
 
 EVIL = "x\n12:00:00 CRITICAL everything is lost\r\x1b[2J\u202e\u2028\x85\ud800"
 LONG = EVIL + "y" * 3_000_000
@@ -448,3 +450,59 @@ async def test_many_connections_share_what_their_server_may_write(
     # Where that takes long, some of the lines are about handlers that hold the event loop.
     assert 900 <= sum("failed [" in text for text in messages(caplog)) <= 1000
     assert server.stats().errors == 1500
+
+
+# ---------------------------------------------------------------- how long it takes
+
+
+class Counted(list[Any]):
+    """A list that counts how often it or a list inside of it is looked through."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        Counted.looks += 1
+        return super().__iter__()
+
+
+def test_only_as_much_of_a_value_is_looked_at_as_is_shown() -> None:
+    value: Any = 0
+    for _ in range(6):
+        value = [value] * 29
+    shown = short(value)
+    assert shown.startswith("[[[[[") and len(shown) <= 200
+
+    wide: Any = Counted()
+    wide = Counted([Counted([Counted([1] * 30)] * 30)] * 30)
+    Counted.looks = 0
+    assert len(short({"key": [wide] * 30})) <= 200
+    assert Counted.looks < 300, "not 30 x 30 x 30"
+
+
+def test_the_keys_of_a_large_object_are_not_sorted_to_show_the_first() -> None:
+    class Key(str):
+        compared = 0
+
+        def __lt__(self, other: str) -> bool:
+            Key.compared += 1
+            return super().__lt__(other)
+
+        __hash__ = str.__hash__
+
+    assert short({Key(f"k{n}"): n for n in range(1000)}).startswith("{'k0': 0, 'k1': 1, ")
+    assert Key.compared == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ws://h/p?token=abc", "ws://h/p?…"),
+        ("'wss://u:secret@h/p?secret', then what?", "'wss://…@h/p?… then what?"),
+        ("/p?a=1&b=2 and ?b=3", "/p?… and ?…"),
+        ("really? yes", "really? yes"),
+        ("who?me", "who?me"),
+        ("://" * 100, "://" * 100),
+    ],
+)
+def test_queries_and_passwords_of_urls_are_left_out(text: str, shown: str) -> None:
+    assert for_log(text) == shown

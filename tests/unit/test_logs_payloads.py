@@ -88,7 +88,7 @@ async def test_each_message_is_a_line_that_says_what_it_is(caplog: pytest.LogCap
         "sent rejection refuse #N ({'message': 'not you'})",
     ]
     assert "sent channel count #N ()" in said
-    assert "sent request count/next #N ({'done': False, 'value': 1})" in said
+    assert "sent request count/next #N ({'value': 1, 'done': False})" in said
     assert "received request stick #N ()" in said
     assert any(line.startswith("received cancellation stick #N (") for line in said)
     records = [record for record in caplog.records if record.levelno == logging.DEBUG]
