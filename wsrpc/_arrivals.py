@@ -266,7 +266,7 @@ class Arrivals:
         self._check_read()
         if self._then is not None:
             loop = self._home.loop
-            self._timer = loop.call_at(loop.time() + self._home.limits.unread, self._read)
+            self._timer = loop.call_at(loop.time() + self._home.limits.unread, self.notice_end)
 
     def take_ids(self) -> list[int]:
         """The ids of the requests that wait here for whoever listens; they are events from now on."""
@@ -298,9 +298,10 @@ class Arrivals:
         if self._then is None or self._unread or self._state is Delivery.ENDING:
             return
         if not (self._state is Delivery.KEPT and self._backlog):
-            self._read()
+            self.notice_end()
 
-    def _read(self) -> None:
+    def notice_end(self) -> None:
+        """Call what `when_read` was given, whether all was read or not."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

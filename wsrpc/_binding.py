@@ -351,6 +351,7 @@ class Binding:
             self.behind.clear()
         self._out.connection_lost(info)
         lost = ConnectionLost(info.code, info.reason)
+        lost._by_user = by_user
         self._calls.connection_lost(lost)
         self._channels.connection_lost(lost)
         self._reporter.tell("close", info, "disconnect")

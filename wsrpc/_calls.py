@@ -372,6 +372,12 @@ class Calls:
             call.orphaned = True
             self._cancel(call, reason)
 
+    def end_conversations(self) -> None:
+        """Cancel the bodies of conversations that are over and were given time to read what came before the end."""
+        for call in list(self._started):
+            if call.channel is not None and call.channel.closed:
+                call.channel._arrivals.notice_end()
+
     def channel_over(self, h: int, reason: object) -> None:
         """Nobody waits for what was requested on anonymous channel ``h``."""
         if self._on_channels:

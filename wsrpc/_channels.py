@@ -178,6 +178,7 @@ class Channels:
         for channel in self.all():
             channel._arrivals.take_ids()
             own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
+            own._by_user = error._by_user
             channel._end(own, own, by_other=True)
 
     # ------------------------------------------------------------ what a channel needs

@@ -51,8 +51,6 @@ class Call(Struct, eq=False):
     lingers: bool = False
     """That channel was over before the handler exited, which takes a handler's place again until then."""
     exited: bool = False
-    pulled: bool = False
-    """Its items were pulled, so that their consumer has not been told of the end by the last one."""
 
 
 class Invoker:

@@ -18,7 +18,7 @@ from ._rejections import told
 from ._signature import Role
 from ._source import close_source
 from .anonymous import AnonymousChannel
-from .errors import ChannelClosed, RemoteError, RpcError
+from .errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
 
 __all__ = ["Serving"]
 
@@ -81,7 +81,7 @@ class Serving:
         try:
             await producer.run(source)
             await producer.finish()
-            call.pulled = producer.pulled
+            self._end_stream(call, channel, producer.pulled)
         except ItemRefused as exc:
             # JavaScript that breaks out of its loop does not say so. Neither does it when its iterator has overflowed.
             self._owner.note("the consumer of %s takes no more items: %s", call.ctx.label, exc)
@@ -93,6 +93,14 @@ class Serving:
         except Exception as exc:
             producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
             raise
+
+    def _end_stream(self, call: Call, channel: AnonymousChannel, pulled: bool) -> None:
+        """The last item has ended the stream: its reader may open the next one while the call still runs."""
+        upload = call.ctx._upload
+        if upload is not None and (i := upload.take_end()) is not None:
+            self._answers.resolve(i, None, call.ctx.label)
+        # A reader that pulls has the channel in hand, and learns that it is of no more use.
+        (channel._finish if pulled else channel._end_well)()
 
     def deliver(self, call: Call) -> AnonymousChannel:
         """Answer the call's request with its channel.
@@ -114,7 +122,8 @@ class Serving:
         self._owner.lingers(call)
         channel, reason = call.channel, call.channel.close_reason
         error = RemoteError("the channel was closed") if reason is None else reason
-        if channel._left or _role(call) is not Role.CONVERSATION:
+        by_this_side = channel._left or (isinstance(reason, ConnectionLost) and reason._by_user)
+        if by_this_side or _role(call) is not Role.CONVERSATION:
             self._owner.cancel_call(call, error)
         else:  # what came before the end is read before the end is noticed
             channel._arrivals.when_read(lambda: self._owner.cancel_call(call, error))
@@ -129,21 +138,15 @@ class Serving:
 
     def conclude(self, call: Call, value: object) -> None:
         """What ran on the channel is over, and all went well."""
-        channel, upload = call.channel, call.ctx._upload
+        channel = call.channel
         assert channel is not None
-        if channel.closed:
+        if channel.closed:  # that of a stream is, since its last item
             return
         label = call.ctx.label
-        match _role(call):
-            case Role.CONVERSATION:
-                channel._finish()
-            case Role.UPLOAD:
-                self._answer_end(call, lambda i: self._answers.resolve(i, value, label))
-            case _:  # a stream: its end was its last item
-                if upload is not None and (i := upload.take_end()) is not None:
-                    self._answers.resolve(i, None, label)
-                # Whoever pulls has the channel in hand, and should learn that it is of no more use.
-                (channel._finish if call.pulled else channel._end_well)()
+        if _role(call) is Role.UPLOAD:
+            self._answer_end(call, lambda i: self._answers.resolve(i, value, label))
+        else:
+            channel._finish()
 
     def failed(self, call: Call, error: RpcError) -> None:
         """What ran on the channel failed."""

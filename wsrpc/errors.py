@@ -228,6 +228,9 @@ class ConnectionLost(WsrpcError, ConnectionError):
     the connection ended (1006: without a Close frame).
     """
 
+    _by_user = False
+    """Whether this side closed the connection."""
+
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
         super().__init__(code, reason)
         self.code = code

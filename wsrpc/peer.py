@@ -366,6 +366,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running, and
         so does ``still()`` when it is no longer true.
         """
+        self._calls.end_conversations()
         deadline = self._loop.time() + patience
         while still():
             tasks = self._reporter.tasks(closers) | self._calls.tasks(closers)

@@ -561,6 +561,34 @@ async def test_a_body_that_the_server_closes_under_is_given_its_time_and_no_more
     assert body.got == ["cancelled"]
 
 
+@pytest.mark.parametrize("first", ["server", "client"])
+async def test_closing_waits_for_no_body_that_works_on_what_it_has_read(first: str) -> None:
+    server, got = Server(limits=Limits(close_timeout=3600)), list[str]()
+    took = asyncio.Event()
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        try:
+            async for line in channel.stream("line"):
+                got.append(line)
+                took.set()
+                await asyncio.Event().wait()
+        finally:
+            got.append("over")
+
+    async with server.listen("127.0.0.1", 0) as listening:
+        client = Client(listening.url)
+        await client.connect()
+        channel = await client.open_channel("talk")
+        await channel.emit("line", "a")
+        await channel.emit("line", "b")
+        await took.wait()
+        await (server if first == "server" else client).close()
+        await server.close()
+        await client.close()
+    assert got == ["a", "over"]
+
+
 async def test_an_end_of_its_own_cancels_a_body_at_once() -> None:
     d = Driven()
     body = Reader(works=True)
