@@ -226,7 +226,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
         Attempts that fail are repeated until ``connect_timeout``, and so are those whose connection ends before the
         `open` handlers are done. Cancelling stops dialing, unless somebody else waits. A client that is on its way back
-        after a drop goes on dialing, whether this is cancelled or takes too long; so does one that `bind` was called on.
+        after a drop, or that `bind` was called on, goes on, whether this is cancelled or takes too long.
 
         Raises:
             ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough.
