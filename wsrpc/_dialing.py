@@ -15,7 +15,10 @@ from ._scheduler import spawn_later
 from .errors import ConnectFailed, ConnectionLost
 from .transport import Transport
 
-__all__ = ["Dialing"]
+__all__ = ["NOT_CONNECTED", "OPENING", "Dialing"]
+
+NOT_CONNECTED = "no connection"
+OPENING = "the `open` handlers have not finished"
 
 
 class Owner(Protocol):
@@ -34,7 +37,8 @@ class Dialing:
     """At most one series of attempts at a time.
 
     ``timeout`` is for the first connection, in seconds: for all attempts, and for its `open` handlers. A connection
-    that ends before these are done counts as a failed attempt.
+    that ends before these are done counts as a failed attempt. When it is over the client gives up; each `connect` has
+    a bound of its own besides, for what is not the first connection.
     """
 
     def __init__(self, dialer: Dialer, schedule: Schedule, timeout: float | None, owner: Owner) -> None:
@@ -70,9 +74,9 @@ class Dialing:
         """The connection that came of the last attempt has ended."""
         self._last = error
 
-    def failure(self, doing: str = "no connection") -> ConnectFailed:
+    def failure(self, why: str = NOT_CONNECTED) -> ConnectFailed:
         """What to raise when the time is over."""
-        late = TimeoutError(f"{doing} within connect_timeout={self._timeout} s")
+        late = TimeoutError(f"{why} within connect_timeout={self._timeout} s")
         failed = ConnectFailed(self._attempts, self._last or late)
         failed.__cause__ = self._last or late
         return failed

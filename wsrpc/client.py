@@ -20,7 +20,7 @@ from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
 from ._convert import DecHook, EncHook
 from ._dial import Dial, Dialer, PerAttempt, dial
-from ._dialing import Dialing
+from ._dialing import NOT_CONNECTED, OPENING, Dialing
 from ._lifecycle import Closers
 from ._news import News
 from ._raw_caller import RawCaller
@@ -226,7 +226,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
         Attempts that fail are repeated until ``connect_timeout``, and so are those whose connection ends before the
         `open` handlers are done. Cancelling stops dialing, unless somebody else waits. A client that is on its way back
-        after a drop goes on dialing, whether this is cancelled or takes too long.
+        after a drop, or that `bind` was called on, goes on, whether this is cancelled or takes too long.
 
         Raises:
             ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough.
@@ -246,15 +246,14 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._begin(Input.CONNECT)
             self._dialing.begin(None, self._context.copy())
         orders = self._orders
-        limit = asyncio.timeout(None if self._dialing.first else self._connect_timeout)
+        limit = asyncio.timeout(self._connect_timeout)
         try:
             async with limit:
                 await self.wait_connected()
+            return
         except TimeoutError:
             if not limit.expired():
                 raise
-            failure = self._dialing.failure()
-            raise failure from failure.__cause__
         except asyncio.CancelledError:
             alone = self._news.listeners == 0 and orders == self._orders and self._dialing.first
             if alone and self._state in ("connecting", "waiting"):
@@ -262,6 +261,19 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 if dials := self._dialing.stop():
                     await asyncio.wait(dials)
             raise
+        await self._overtime(self._dialing, limit.when())
+
+    async def _overtime(self, dialing: Dialing, ends_at: float | None) -> None:
+        """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
+        # In the turn of the loop in which the time ended the connection may have come, or the client may have stopped.
+        decided = self._state in ("connected", "closing", "closed")
+        # Where it dials for its first connection, the client gives up at this moment, and says why.
+        gives_up = ends_at is not None and dialing.deadline is not None and dialing.deadline <= ends_at
+        if decided or gives_up:
+            await self.wait_connected()
+            return
+        failure = dialing.failure(OPENING if self._state == "opening" else NOT_CONNECTED)
+        raise failure from failure.__cause__
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection and its `open` handlers are done. Cancelling is safe.
@@ -483,7 +495,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
     def _overdue(self) -> None:
         """The time for the first connection is over, while its `open` handlers run."""
         assert self._dialing is not None
-        self._stopped(self._dialing.failure("the `open` handlers have not finished"))
+        self._stopped(self._dialing.failure(OPENING))
 
     def _stopped(self, failure: Exception) -> None:
         opening = self._peer.transport if self._state == "opening" else None

@@ -259,7 +259,8 @@ class ConnectFailed(WsrpcError, ConnectionError):
     def _text(self) -> str:
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         last = self.last_error
-        why = "" if last is None else f"; the last one: {type(last).__name__}: {one_line(last)}"
+        the_last = "; the last one" if self.attempts else ""
+        why = "" if last is None else f"{the_last}: {type(last).__name__}: {one_line(last)}"
         return f"could not connect in {times}{why}"
 
 

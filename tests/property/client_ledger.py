@@ -86,6 +86,9 @@ class Life:
         """Whether `close` was called while the connection was there."""
         self.first = True
         """Whether the present or next connection is the first since `close`."""
+        self.first_dialed_at: int | None = None
+        """While it dials because of `connect`, and has not been connected or bound since: how many moves came before
+        that. ``connect_timeout`` ends such dialing."""
         self.returns = False
         """Whether the present connection is another one than the first."""
         self.to_tell = 0
@@ -96,6 +99,10 @@ class Life:
         assert before == self.state, f"it was {self.state}, and is {before} without a reason"
         assert now == TABLE[before][happened][0]
         self.state = now
+        if happened is Input.CONNECT:
+            self.first_dialed_at = len(self.moves)
+        elif happened in (Input.BIND, Input.CLOSE, Input.CANCELLED, Input.OPENED, Input.GAVE_UP):
+            self.first_dialed_at = None
         self.moves.append(happened)
         if happened is Input.CLOSE:
             self.closed_by_user = self.is_open

@@ -46,6 +46,9 @@ from wsrpc.router import Registrar
 from wsrpc.testing import memory_transports
 
 LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None)
+CONNECT_TIMEOUT = 30.0
+LONGEST_LEAP = 30.0
+"""Seconds of `time_passes`. Whoever waits notices the end of its time in the turns that follow, a leap or two later."""
 
 places = st.sampled_from([0, 1])
 kinds = st.sampled_from(["now", "later", "park", "ask_back"])
@@ -104,6 +107,7 @@ class ClientLife(RuleBasedStateMachine):
                 proxy=None,
                 reconnect=Reconnect(wait=wait_fixed(1.0)) if redials else None,
                 offline="fail" if fails else "queue",
+                connect_timeout=CONNECT_TIMEOUT,
             )
             move = client._move
 
@@ -231,17 +235,29 @@ class ClientLife(RuleBasedStateMachine):
     async def connect(self) -> None:
         said = self.say("connect")
         moves = len(self.life.moves)
+        began = self.world.loop.now
         try:
             await self.client.connect()
         except ConnectionLost:
             since = self.life.moves[moves:]
             assert Input.CLOSE in since or (Input.GAVE_UP in since and not self.redials), since
-        except (ConnectFailed, HandshakeRejected):
+        except HandshakeRejected:
             assert Input.GAVE_UP in self.life.moves[moves:]
+        except ConnectFailed:
+            since = self.life.moves[moves:]
+            if Input.GAVE_UP not in since:
+                # Its own time is over, and the client goes on: it is not at the first connection of this call, or of
+                # one before, which it would give up.
+                assert self.world.loop.now - began >= CONNECT_TIMEOUT, since
+                assert self.client.state not in ("connected", "closed"), self.client
+                assert self.life.first_dialed_at is None or self.life.first_dialed_at > moves, self.life.moves
         else:
             assert self.client.connected, self.client
             if said == len(self.orders):
                 assert self.client.state == "connected", self.client
+        finally:
+            took = self.world.loop.now - began
+            assert took < CONNECT_TIMEOUT + 3 * LONGEST_LEAP, f"connect() took {took} s"
 
     async def bind(self, place: int, real: bool) -> None:
         at = self.places[place]
@@ -445,7 +461,7 @@ class ClientLife(RuleBasedStateMachine):
         if not self.places[place].up:
             self.world.run(self.places[place].start())
 
-    @rule(seconds=st.sampled_from([0.5, 1.0, 1.0, 5.0, 30.0]))
+    @rule(seconds=st.sampled_from([0.5, 1.0, 1.0, 5.0, LONGEST_LEAP]))
     def time_passes(self, seconds: float) -> None:
         self.world.run(self.world.time_passes(seconds))
 

@@ -26,6 +26,7 @@ from wsrpc import (
     Reconnect,
     Server,
 )
+from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -36,6 +37,19 @@ NOBODY = "ws://127.0.0.1:1/"
 
 PEM = Path(__file__).parent.parent / "adapters" / "localhost.pem"
 """A key and a certificate that it signed itself, for localhost and 127.0.0.1, valid for a hundred years."""
+
+
+async def never() -> str:
+    """The URL of a client whose attempts do not end by themselves."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+def leap(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Put the clock of the event loop forward."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + seconds)
 
 
 def server() -> Server:
@@ -529,6 +543,63 @@ async def test_connect_timeout_bounds_a_connect_on_the_way_back_which_goes_on() 
         assert client.state == "connecting"
         peer = await raw.accept()
         await client.wait_connected()
+        peer.drop()
+        await client.close()
+
+
+async def test_connect_timeout_bounds_a_connect_whose_dialing_was_stopped_by_bind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the connection that was bound ends before its `open` handlers are done, and the client dials again."""
+    client = Client(never, reconnect=AT_ONCE, connect_timeout=30.0, limits=LIMITS)
+    client.on("open", asyncio.Event().wait)
+    connecting = asyncio.create_task(client.connect())
+    await turns_until(lambda: client.state == "connecting")
+    transport, _ = memory_transports()
+    binding = asyncio.create_task(client.bind(transport))
+    await turns_until(lambda: client.state == "opening")
+    transport.abort()
+    with pytest.raises(ConnectionLost):
+        await binding
+    leap(monkeypatch, 31.0)
+    async with asyncio.timeout(8):
+        with pytest.raises(ConnectFailed):
+            await connecting
+    assert client.state in ("waiting", "connecting")
+    await client.close()
+
+
+async def test_connect_timeout_bounds_a_connect_that_waits_for_the_open_handlers_after_bind() -> None:
+    client = Client(never, connect_timeout=0.1, limits=LIMITS.replace(open_handlers=3600.0))
+    client.on("open", asyncio.Event().wait)
+    transport, _ = memory_transports()
+    binding = asyncio.create_task(client.bind(transport))
+    await turns_until(lambda: client.state == "opening")
+    async with asyncio.timeout(8):
+        with pytest.raises(ConnectFailed, match=r"0 attempts: TimeoutError: the `open` handlers.*connect_timeout=0\.1"):
+            await client.connect()
+    assert client.state == "opening"
+    await client.close()
+    with pytest.raises(ConnectionLost):
+        await binding
+
+
+async def test_connect_returns_where_the_connection_comes_in_the_turn_in_which_its_time_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with raw_server() as raw:
+        client = Client(raw.url, reconnect=AT_ONCE, connect_timeout=30.0, limits=LIMITS)
+        client.on_reconnect(lambda: leap(monkeypatch, 31.0))  # as a function that takes so long
+
+        connecting = asyncio.create_task(client.connect())
+        peer = await raw.accept()
+        await connecting
+        peer.drop()
+        await client.peer.wait_closed()
+        connecting = asyncio.create_task(client.connect())
+        peer = await raw.accept()
+        await connecting
+        assert client.state == "connected"
         peer.drop()
         await client.close()
 
