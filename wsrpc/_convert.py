@@ -243,6 +243,9 @@ _INNER = (
     "strict_schema",
     "fields",
     "computed_fields",
+    "arguments_schema",
+    "var_args_schema",
+    "var_kwargs_schema",
     "choices",
     "steps",
     "definitions",
@@ -296,7 +299,9 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
         }
     if kind == "union" and "choices" in changes and schema.get("mode", "smart") == "smart":
         changes["choices"] = sorted(changes["choices"], key=_rank)
-    elif (not serialization and kind in _OF_ANY_TYPE) or serialization == {"type": "any"}:
+    elif not serialization and (kind in _OF_ANY_TYPE or (kind == "call" and changes)):  # a NamedTuple is a call
+        changes["serialization"] = _AS_PLAIN
+    elif serialization == {"type": "any"}:
         changes["serialization"] = _AS_PLAIN
     elif kind == "model-fields" and scope.extra and "extras_schema" not in schema:
         changes["extras_schema"] = _ANYTHING

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, NamedTuple, Optional
 from uuid import UUID
 
 import msgspec
@@ -73,6 +73,11 @@ class Dog(pydantic.BaseModel):
 
 
 class Root(pydantic.RootModel[list[bytes]]): ...
+
+
+class Pair(NamedTuple):
+    data: bytes
+    number: int = 0
 
 
 class Logged(pydantic.BaseModel):
@@ -152,6 +157,7 @@ FIELDS: list[tuple[Any, Any]] = [
     (Node, Node(data=BLOB, next=Node(data=b"\xff"))),
     (Hex, Hex(data=BLOB)),
     (Root, Root([BLOB])),
+    (Pair, Pair(BLOB)),
     (Logged, Logged(data=BLOB, more={"a": BLOB})),
     (list[Inner], [Inner(data=BLOB)]),
     (dict[str, StrictInner], {"a": StrictInner(data=BLOB, key=SAME)}),
