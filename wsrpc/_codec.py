@@ -261,7 +261,8 @@ class NegotiatedCodec(MsgpackCodec):
                 payload = encode(message)
                 # Looking for two bytes takes far less than looking at each value.
                 return encode(_finite(message)) if _EXTREME.search(payload) else payload
-            except OverflowError:  # an integer of more than 64 bits
+            except (OverflowError, TypeError):
+                # An integer of more than 64 bits; keys that are bytes. What nothing can encode fails again here.
                 return encode_json(message)
 
         self.encode = encode_either

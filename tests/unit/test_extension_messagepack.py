@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -51,6 +52,28 @@ async def test_integers_beyond_64_bits_travel_as_json() -> None:
     assert decoded(await d.fed({"i": 3, "a": ["power", 63]})) == [{"i": 3, "d": 2**63}]
     await d.peer.emit("e", -(2**100))
     d.expect({"a": ["e", -(2**100)]})
+
+
+class Blob(enum.Enum):
+    FIRST = b"\xff"
+
+
+@pytest.mark.parametrize("key", [b"\xff", Blob.FIRST], ids=repr)
+async def test_keys_that_are_bytes_travel_as_json(key: Any) -> None:
+    server = Server()
+    seen: list[Any] = []
+
+    async def count(numbers: dict[bytes, int]) -> Any:
+        seen.append(numbers)
+        return {key: 2}
+
+    server.on("count", count)
+    async with connect(server) as client:
+        for _ in range(2):  # the first is JSON anyway
+            assert await client.request("count", {key: 1}, returns=dict[bytes, int]) == {b"\xff": 2}
+        with pytest.raises(TypeError, match="encoded"):
+            await client.request("count", {(): 1})
+    assert seen == [{b"\xff": 1}] * 2
 
 
 async def test_bytes_arrive_as_bytes_both_ways_and_everywhere() -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
-from collections.abc import AsyncIterator, Callable
+from base64 import b64decode
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, NamedTuple, Optional
 from uuid import UUID
 
 import msgspec
 import pydantic
 import pytest
 
-from wsrpc import BadArguments, Client, MsgpackCodec, Server
+from wsrpc import BadArguments, BadResult, Client, MsgpackCodec, Server
 from wsrpc._convert import converter, make_enc_hook, pydantic_validator
 from wsrpc.testing import ScriptedTransport, connect
 
@@ -73,6 +75,34 @@ class Dog(pydantic.BaseModel):
 class Root(pydantic.RootModel[list[bytes]]): ...
 
 
+class Pair(NamedTuple):
+    data: bytes
+    number: int = 0
+
+
+class Logged(pydantic.BaseModel):
+    data: bytes
+    more: dict[str, bytes]
+
+    @pydantic.field_serializer("data", mode="wrap")
+    def _data(self, data: bytes, handler: pydantic.SerializerFunctionWrapHandler) -> bytes:
+        result: bytes = handler(data)
+        return result
+
+    @pydantic.model_serializer(mode="wrap")
+    def _all(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        result: dict[str, Any] = handler(self)
+        return result
+
+
+def plainly(value: Any) -> Any:
+    return b64decode(value) if isinstance(value, str) else value
+
+
+def through(value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> Any:
+    return handler(value)
+
+
 FIELDS: list[tuple[Any, Any]] = [
     (bytes, BLOB),
     (bytes, b""),
@@ -81,6 +111,16 @@ FIELDS: list[tuple[Any, Any]] = [
     (bytes | None, BLOB),
     (Optional[bytes], None),  # noqa: UP045
     (list[bytes], [BLOB, b"x"]),
+    (Sequence[bytes], [BLOB, b"x"]),
+    (Sequence[Sequence[bytes] | None] | None, [[BLOB], None]),
+    (deque[bytes], deque([BLOB])),
+    (set[bytes], {BLOB}),
+    (Mapping[str, bytes], {"a": BLOB}),
+    (OrderedDict[str, bytes], OrderedDict(a=BLOB)),
+    (Annotated[bytes, pydantic.PlainValidator(plainly)], BLOB),
+    (Annotated[bytes, pydantic.WrapSerializer(through)], BLOB),
+    (Annotated[list[bytes], pydantic.WrapSerializer(through)], [BLOB]),
+    (Annotated[bytes | int, pydantic.WrapSerializer(through)], BLOB),
     (dict[str, bytes], {"a": BLOB}),
     (dict[bytes, int], {b"\xff\x00": 1}),
     (tuple[bytes, int], (BLOB, 1)),
@@ -117,6 +157,8 @@ FIELDS: list[tuple[Any, Any]] = [
     (Node, Node(data=BLOB, next=Node(data=b"\xff"))),
     (Hex, Hex(data=BLOB)),
     (Root, Root([BLOB])),
+    (Pair, Pair(BLOB)),
+    (Logged, Logged(data=BLOB, more={"a": BLOB})),
     (list[Inner], [Inner(data=BLOB)]),
     (dict[str, StrictInner], {"a": StrictInner(data=BLOB, key=SAME)}),
     (Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], Dog(bone=BLOB)),
@@ -323,6 +365,28 @@ def test_a_serializer_of_the_users_own_decides() -> None:
 
     assert there_and_back(Whole(data=BLOB)) == Whole(data=BLOB)
 
+    class Typed(pydantic.BaseModel):
+        data: bytes
+
+        @pydantic.model_serializer
+        def _all(self) -> dict[str, bytes]:
+            return {"data": self.data}
+
+    assert there_and_back(Typed(data=BLOB)) == Typed(data=BLOB)
+
+
+def test_the_handler_of_a_wrap_serializer_gives_base64() -> None:
+    class Tagged(pydantic.BaseModel):
+        data: bytes
+        anything: Any
+
+        @pydantic.field_serializer("data", "anything", mode="wrap")
+        def _tag(self, value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> list[Any]:
+            return ["tag", handler(value), value]
+
+    expected = ["tag", "//77", "//77"]
+    assert as_json(Tagged(data=b"\xff\xfe\xfb", anything=b"\xff\xfe\xfb")) == {"data": expected, "anything": expected}
+
 
 def test_bytes_where_no_type_is_declared_are_standard_base64_too() -> None:
     class Loose(pydantic.BaseModel):
@@ -401,3 +465,66 @@ def test_the_users_class_is_left_as_it_was() -> None:
     as_json(Inner(data=BLOB))
     assert Inner.model_validate_json('{"data":"//77"}').data == b"//77"
     assert Inner(data=b"abc").model_dump_json() == '{"data":"abc","when":null}'
+
+
+MANY: list[tuple[Any, Any, str]] = [
+    (list[int], ["a"], "value.0: Input should be a valid integer"),
+    (tuple[int, ...], ["a"], "value.0: Input should be a valid integer"),
+    (set[int], [str(-number) + "a" for number in range(500)], "value.0: Input should be a valid integer"),
+    (frozenset[int], ["a"], "value.0: Input should be a valid integer"),
+    (deque[int], ["a"], "value.0: Input should be a valid integer"),
+    (Sequence[int], ["a"], "value.0: Input should be a valid integer"),
+    (list[bytes], ["!"], "value.0: Value error, invalid base64 text"),
+    (list[list[int]], [["a"]], "value.0.0: Input should be a valid integer"),
+    (list[Inner], [{}], "value.0.data: Field required"),
+    (list[int | None], ["a"], "value.0: Input should be a valid integer"),
+    (list[int] | None, ["a"], "value.0: Input should be a valid integer"),
+    (dict[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
+    (Mapping[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
+    (OrderedDict[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
+    (list[int] | list[float], ["a"], "value.list[int].0: Input should be a valid integer"),
+    (list[int | float], ["a"], "value.0.int: Input should be a valid integer"),
+]
+
+
+@pytest.mark.parametrize(("tp", "value", "text"), MANY, ids=[str(tp) for tp, _, _ in MANY])
+async def test_validation_stops_at_the_first_wrong_item(tp: Any, value: Any, text: str) -> None:
+    model = model_of(tp, False)
+    value = {"value": value * 500 if len(value) == 1 else value}
+    with pytest.raises(pydantic.ValidationError) as found:
+        pydantic_validator(model)(value)
+    assert found.value.error_count() <= 2  # one for each member of a union
+
+    server = Server()
+
+    def save(given: Any) -> Any:
+        return value
+
+    save.__annotations__["given"] = model
+    server.on("save", save)
+    server.on("load", lambda: value)
+    async with connect(server) as client:
+        with pytest.raises(BadArguments) as refused:
+            await client.request("save", value)
+        with pytest.raises(BadResult) as misfit:
+            await client.request("load", returns=model)
+    for error in (refused.value, misfit.value):
+        assert text in str(error) and " more" not in str(error)
+
+
+def test_the_user_may_ask_for_all_errors_of_a_collection() -> None:
+    class Form(pydantic.BaseModel):
+        numbers: Annotated[list[int], pydantic.FailFast(False)]
+
+    with pytest.raises(msgspec.ValidationError, match=r"numbers\.1: .*; and 2 more$"):
+        converter(Form)({"numbers": ["a"] * 5})
+
+
+def test_more_errors_than_anybody_reads_are_only_counted() -> None:
+    class Closed(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid")
+
+    with pytest.raises(msgspec.ValidationError, match="^1000 errors$"):
+        converter(Closed)({str(number): 1 for number in range(1000)})
+    with pytest.raises(msgspec.ValidationError, match="and 97 more$"):
+        converter(Closed)({str(number): 1 for number in range(100)})
