@@ -371,6 +371,8 @@ class Outbound:
             pending.bound = bound
         try:
             while True:
+                if message.h is not UNSET and self._session is not session:
+                    raise self.channel_lost(message.h)  # on the next connection the id may be another channel's
                 must_queue = self.must_queue(message)
                 if bound and (self.broken or self._session is not session):
                     raise self.not_sent()
