@@ -17,7 +17,8 @@ from ._close import CloseCode
 from ._codec import BRACE, Codec
 from ._go import refuse_raw
 from ._messages import Event, event_on
-from ._sendable import check_sending, check_thread, raw_payload
+from ._outbound import Outbound
+from ._sendable import Objections, check_sending, check_thread, raw_payload
 from ._types import ChannelRef, OnChannel
 from .errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peer import Peer
@@ -36,7 +37,8 @@ class EmitReport(msgspec.Struct, frozen=True):
     """What became of emitting to many.
 
     ``sent`` is to how many peers it was sent, or waits to be; ``dropped`` for how many it was left out, as the policy
-    for slow readers says; ``errors`` has one error for each peer that failed.
+    for slow readers says; ``errors`` has one error for each peer that failed. Its ``__cause__`` says why: a
+    `MessageTooBig`, for instance, where that peer does not take so many bytes or values in one message.
     """
 
     sent: int
@@ -49,12 +51,17 @@ class Encoded(dict[Encode, tuple[bytes, bool]]):
 
     def __init__(self, message: Event, codec: Codec) -> None:
         self._message = message
+        self._objections: dict[bytes, Objections] = {}
         self[codec.encode] = (codec.encode(message), codec.text)
 
     def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
         payload = encode(self._message)
         made = self[encode] = (payload, payload[0] == BRACE)  # a negotiated codec chooses for each message
         return made
+
+    def refusal(self, out: Outbound, payload: bytes) -> MessageTooBig | None:
+        """Why ``payload`` may not go to one of the peers."""
+        return out.refusal(payload, known=self._objections)
 
 
 class Raw(dict[Encode, tuple[bytes, bool]]):
@@ -75,6 +82,9 @@ class Raw(dict[Encode, tuple[bytes, bool]]):
                 "connected: send text, or use on_raw on one side"
             )
         return self.made
+
+    def refusal(self, out: Outbound, payload: bytes) -> MessageTooBig | None:
+        return out.refusal(payload, raw=True)
 
 
 class Audience:
@@ -122,8 +132,7 @@ class Audience:
             if peer is skip:
                 continue
             try:
-                payload, text = encoded[peer._out.encode]
-                if deliver(peer, payload, text, slow, key):
+                if deliver(peer, encoded, slow, key):
                     sent += 1
                 else:
                     dropped += 1
@@ -154,7 +163,7 @@ class Audience:
             peer._out.line.overdue = peer._out.line.full
 
 
-def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+def deliver(peer: Peer, encoded: Encoded | Raw, slow: Slow, key: Hashable) -> bool:
     """Send what was encoded for many to one of them; False if it is left out, as ``slow`` says.
 
     Raises:
@@ -163,11 +172,12 @@ def deliver(peer: Peer, payload: bytes, text: bool, slow: Slow, key: Hashable) -
         QueueFull: this peer is at its hard cap, and is closed with 4408, as ``slow`` says.
     """
     out, binding = peer._out, peer._binding
+    payload, text = encoded[out.encode]
     session = binding.session
     if session is None or out.broken:
         raise out.not_sent()
-    if len(payload) > out.largest:
-        raise out.too_big(payload)
+    if len(payload) > out.unchecked and (refusal := encoded.refusal(out, payload)) is not None:
+        raise refusal
     if out.line.full:
         if slow != "close":
             if binding.behind is None:

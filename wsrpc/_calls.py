@@ -198,6 +198,7 @@ class Calls:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
+            handler.taken = False  # if its arguments did not fit, the next message may have it
             # The handler may have ended the connection itself: the next one has nothing to do with its answer.
             self._failed(ctx, exc, quiet=generation != self._generation)
         if view is not None:
@@ -216,6 +217,7 @@ class Calls:
             _finish(ctx.message)
         elif handler is not None and handler.gives_channel and ctx.id is not None and self._channels.full:
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
+            handler.taken = False
             self.reject(ctx.id, Overloaded(self._channels.too_many))
             _finish(ctx.message)
         else:
@@ -328,6 +330,8 @@ class Calls:
 
     def _exited(self, call: Call) -> None:
         self._started.pop(call, None)
+        if call.handler is not None:
+            call.handler.taken = False  # if it was not called, the next message may have it
         self.held -= call.size
         if call.channel is None or call.lingers:
             self.running -= 1

@@ -67,7 +67,7 @@ class Channels:
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
         self._served: dict[int, AnonymousChannel] = {}
-        self._made: dict[int, AnonymousChannel] = {}
+        self._made: dict[AnonymousChannel, None] = {}
         """Those of running handlers that the other side does not know of yet; each has its place already."""
         self._late: dict[AnonymousChannel, bool] = {}
         """Those that are over and whose messages are still kept; whether the other side opened them."""
@@ -131,7 +131,8 @@ class Channels:
             error = RemoteError(self.too_many, TOO_MANY)
             error._made_here = True
             raise error
-        channel = self._made[h] = AnonymousChannel(h, self)
+        channel = AnonymousChannel(h, self)
+        self._made[channel] = None
         return channel
 
     def deliver(self, channel: AnonymousChannel) -> None:
@@ -151,7 +152,7 @@ class Channels:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
         self._out.notices.forget_aborted(channel.id)
         self._out.reply(self._out.encode(ChannelCreated(channel.id)))
-        self._made.pop(channel.id, None)
+        self._made.pop(channel, None)
         self._served[channel.id] = channel
         channel._opened()
 
@@ -172,10 +173,9 @@ class Channels:
     def connection_lost(self, error: ConnectionLost) -> None:
         """All are over."""
         self.generation += 1
-        self._made.clear()
         for channel in self._late:
             channel._arrivals.take_ids()
-        for channel in self.all():
+        for channel in [*self._made, *self.all()]:
             channel._arrivals.take_ids()
             own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
             own._by_user = error._by_user
@@ -186,9 +186,15 @@ class Channels:
     def forget(self, channel: AnonymousChannel, reason: object) -> bool:
         h = channel.id
         served = self._served.get(h) is channel
-        for table in (self._opened, self._served, self._made):
-            if table.get(h) is channel:
-                del table[h]
+        if served:
+            del self._served[h]
+        elif self._opened.get(h) is channel:
+            del self._opened[h]
+        else:
+            # Nothing was ever sent on it. Its id may be that of another channel: JavaScript and Go count their requests
+            # from 1 on each connection, and a handler may outlive the one that it was called on.
+            self._made.pop(channel, None)
+            return False
         self._credited.pop(h, None)
         for pending in self._out.requests.on_channel(h):
             self._out.requests.fail(pending, ChannelClosed(str(h), channel.close_reason))

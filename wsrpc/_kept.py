@@ -92,12 +92,15 @@ class Kept:
 
     # ------------------------------------------------------------ what becomes of it
 
-    def flush(self, session: Session, largest: int, too_big: Callable[[bytes], MessageTooBig]) -> None:
-        """Send everything, in order, but what is larger than ``largest`` bytes."""
+    def flush(self, session: Session, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
+        """Send everything, in order, except for what the remote peer would not take.
+
+        ``refusal`` is `Outbound.refusal`, and is asked about messages of more than ``unchecked`` bytes.
+        """
         text = self._codec.text
-        for ticket, payload in self._outbox.larger_than(largest):
-            error = too_big(payload)
-            if not self._outbox.refuse(ticket, error):
+        for ticket, payload, raw in self._outbox.larger_than(unchecked):
+            error = refusal(payload, raw)
+            if error is not None and not self._outbox.refuse(ticket, error):
                 self._warn("an event that waited for a connection was not sent: %s", error)
         self._outbox.flush(lambda payload, raw: session.send(payload, text if raw is None else raw))
 

@@ -25,7 +25,7 @@ from ._notices import Notices
 from ._places import Places
 from ._requests import Pending, Requests
 from ._scheduler import Scheduler
-from ._sendable import check_sending
+from ._sendable import Objections, check_sending
 from ._session import Session
 from ._types import ChannelRef, Offline
 from .errors import (
@@ -67,8 +67,8 @@ class Outbound:
         self._most = self.largest = largest_sent(limits, codec)
         self._values = sys.maxsize
         """How many values a message may hold, as far as the other side has said so."""
-        self._unchecked = self.largest
-        """Bytes of the largest message that need not be looked at before it is sent."""
+        self.unchecked = self.largest
+        """Bytes of the largest message that is sent without asking `refusal`."""
         self.plain = True
         """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
@@ -126,7 +126,7 @@ class Outbound:
         self.plain = False
         self.largest = min(limits.message, self._most)
         self._values = limits.values
-        self._unchecked = min(self.largest, limits.values // SHARE)
+        self.unchecked = min(self.largest, limits.values // SHARE)
         self.places.agree(limits)
         if codec is not None:
             self.encode = codec.encode
@@ -135,7 +135,7 @@ class Outbound:
     def flush_offline(self) -> None:
         """Send what was accepted while there was no connection, in order."""
         assert self._session is not None
-        self.kept.flush(self._session, self.largest, self.too_big)
+        self.kept.flush(self._session, self.unchecked, self.refusal)
 
     def connection_lost(self, info: CloseInfo) -> None:
         """End every request that was sent; what was not stays for the next connection, if there will be one.
@@ -156,7 +156,7 @@ class Outbound:
         self.silent = False
         self.encode = self._codec.encode
         self.text = self._codec.text
-        self.largest = self._unchecked = self._most
+        self.largest = self.unchecked = self._most
         self._values = sys.maxsize
         self.plain = True
         self.line.reset()
@@ -178,8 +178,8 @@ class Outbound:
             MessageTooBig: the other side would not take it.
         """
         assert self._session is not None
-        if len(payload) > self._unchecked:
-            self._check(payload)
+        if len(payload) > self.unchecked and (refusal := self.refusal(payload)) is not None:
+            raise refusal
         text = self.text
         try:
             self._session.send(payload, payload[0] == BRACE if text is None else text)
@@ -192,8 +192,8 @@ class Outbound:
     def hand_over(self, raw: Raw) -> bool:
         """As `send`, for what is no protocol message."""
         assert self._session is not None
-        if len(raw.payload) > self.largest:
-            raise self.too_big(raw.payload)
+        if len(raw.payload) > self.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
+            raise refusal
         try:
             self._session.send(raw.payload, raw.text)
         except ConnectionLost:
@@ -231,8 +231,8 @@ class Outbound:
         if session is None:
             self._ignored["answer without a connection"] += 1
             return
-        if len(payload) > self._unchecked:
-            self._check(payload)
+        if len(payload) > self.unchecked and (refusal := self.refusal(payload)) is not None:
+            raise refusal
         if self.line.full and self.over_cap(session, len(payload)):
             self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
@@ -289,23 +289,35 @@ class Outbound:
         unsent = session.transport.unsent
         return unsent > 0 and unsent + size > self._limits.hard_cap
 
-    def _check(self, payload: bytes) -> None:
-        """Refuse what the other side would not decode.
+    def refusal(
+        self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None
+    ) -> MessageTooBig | None:
+        """Why an encoded message may not go to the remote peer, which would not take it; None if it may.
 
-        Raises:
-            MessageTooBig: says why.
+        Args:
+            raw: it is no message of the protocol, so that the remote peer does not decode it.
+            known: for a message that goes to many peers, what was found out about its payloads. It is filled here.
         """
         if len(payload) > self.largest:
-            raise self.too_big(payload)
+            return self._too_big(payload)
+        if raw or len(payload) <= self.unchecked:
+            return None
         is_negotiated = self.text is None and payload[0] != BRACE
         objection = MsgpackCodec.objection if is_negotiated else self._codec.objection
-        if (why := objection(payload, self._values)) is not None:
-            raise MessageTooBig(
-                f"the message holds {why}, and the other side takes no more: send less at once, as a stream of small "
-                "items for instance, or numbers as bytes"
-            )
+        if known is None:
+            why = objection(payload, self._values)
+        else:
+            if payload not in known:
+                known[payload] = Objections(payload, objection)
+            why = known[payload].to(self._values)
+        if why is None:
+            return None
+        return MessageTooBig(
+            f"the message holds {why}, and the other side takes no more (it has announced {self._values} values): send "
+            "less at once, as a stream of small items for instance, or numbers as bytes"
+        )
 
-    def too_big(self, payload: bytes) -> MessageTooBig:
+    def _too_big(self, payload: bytes) -> MessageTooBig:
         if self.largest == self._most:
             return MessageTooBig(
                 f"the message has {len(payload)} bytes encoded, and at most {self.largest} may be sent "
@@ -359,6 +371,8 @@ class Outbound:
             pending.bound = bound
         try:
             while True:
+                if message.h is not UNSET and self._session is not session:
+                    raise self.channel_lost(message.h)  # on the next connection the id may be another channel's
                 must_queue = self.must_queue(message)
                 if bound and (self.broken or self._session is not session):
                     raise self.not_sent()

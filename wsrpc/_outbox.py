@@ -75,9 +75,10 @@ class Outbox:
             if entry.told is not None:
                 entry.told(None)
 
-    def larger_than(self, size: int) -> list[tuple[int, bytes]]:
-        """Tickets and contents of the messages of more than ``size`` bytes."""
-        return [(ticket, entry.payload) for ticket, entry in self._messages.items() if len(entry.payload) > size]
+    def larger_than(self, size: int) -> list[tuple[int, bytes, bool]]:
+        """The messages of more than ``size`` bytes: their tickets, their payloads, and whether they are raw."""
+        entries = self._messages.items()
+        return [(ticket, at.payload, at.text is not None) for ticket, at in entries if len(at.payload) > size]
 
     def bound(self) -> list[int]:
         """Tickets of what does not outlive the present connection."""

@@ -69,8 +69,7 @@ class Places:
                 or requests.waiting_there + needed > self._waiting_bytes
             )
             if not line.full and (turn.held or not line.busy):
-                pending.waits_there = needed
-                requests.waiting_there += needed
+                requests.enter_waiting_room(pending, needed)
                 return
             requests.freed = self._freed
             await turn.wait(pending)
@@ -78,8 +77,7 @@ class Places:
     def leave(self, pending: Pending, turn: Turn) -> None:
         """The request was sent, or will not be."""
         if not pending.sent:
-            self._requests.waiting_there -= pending.waits_there
-            pending.waits_there = 0
+            self._requests.leave_waiting_room(pending)
         if turn.held:
             turn.end()
             self._forget_if_idle()

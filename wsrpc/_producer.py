@@ -267,7 +267,16 @@ class Producer:
         self._sent_bytes += len(payload)
         return True
 
+    async def _check_open(self) -> None:
+        """Raise if the channel is over: its id may be that of another one by now, on the next connection.
+
+        A source that goes on although it was cancelled may have taken that long.
+        """
+        if self._channel.closed:
+            await self._wait_for_end()
+
     async def _send_in_turn(self, value: Any) -> None:
+        await self._check_open()
         try:
             self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self.h))
         except (ChannelClosed, ConnectionLost):
@@ -278,6 +287,7 @@ class Producer:
         items = iterate(source)
         try:
             async for value in items:
+                await self._check_open()
                 try:
                     # The consumer may take as long as it likes; closing the channel settles this.
                     await self._ask(self.h, "next", (Item(value),), None)
@@ -353,6 +363,7 @@ class Producer:
             while self._pulls:
                 self._channel._answer(self._pulls.popleft()[0], {"values": [], "done": True})
         else:
+            await self._check_open()
             try:
                 await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
             except (ChannelClosed, ConnectionLost):

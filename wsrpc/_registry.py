@@ -7,11 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol
+from weakref import ref
 
 from ._context import Context
 from ._convert import DecHook
 from ._introspect import location
-from ._signature import Handler, compile_handler
+from ._signature import ArgumentsRefused, Handler, compile_handler
 from ._types import RAW, RESERVED_EVENTS, ChannelRef, check_event
 
 __all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope", "accepted"]
@@ -115,12 +116,17 @@ class Registry:
         self.layered = self.handler_context is not None or any(scope.middleware for scope in scopes)
 
     def take(self, channel: ChannelRef, event: str) -> Handler | None:
-        """The handler for ``event``; one registered with `once` is removed by this."""
+        """The handler for ``event``.
+
+        One registered with `once` is nobody else's until it is called, which removes it, or its call ends without that:
+        then ``handler.taken`` is to be set to False.
+        """
         scope = self.main if channel is None else self.named.get(channel)
         if scope is None:
             return None
-        if scope.once and event in scope.once:
-            return scope.once.pop(event)
+        if scope.once and (handler := scope.once.get(event)) is not None and not handler.taken:
+            handler.taken = True
+            return handler
         return scope.handlers.get(event)
 
     def add(
@@ -167,9 +173,12 @@ class Registry:
         old = table.get(event)
         if old is not None and old.is_method:
             raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
-        _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
+        if old is None or not old.taken:
+            _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if scope.ordered:
             handler.put_in_lane(scope)
+        if once:
+            _remove_when_called(handler, event, scope)
         table[event] = handler
         self.used = True
 
@@ -240,6 +249,25 @@ class Registry:
 
     def _look_for_observers(self) -> None:
         self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
+
+
+def _remove_when_called(handler: Handler, event: str, scope: Scope) -> None:
+    """Let ``handler`` stay in ``scope.once`` until it is called with arguments that fit."""
+    call = handler.call
+    own, home = ref(handler), ref(scope)  # weak, because the scope refers to the handler, and the handler to this
+
+    def call_once(ctx: Context, a: list[Any]) -> Any:
+        handler, scope = own(), home()
+        if scope is None or handler is None or scope.once.get(event) is not handler:
+            return call(ctx, a)  # it was removed or replaced meanwhile
+        del scope.once[event]  # before it runs, because it may register the next one
+        try:
+            return call(ctx, a)
+        except ArgumentsRefused:
+            scope.once.setdefault(event, handler)
+            raise
+
+    handler.call = call_once
 
 
 def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:

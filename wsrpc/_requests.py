@@ -38,7 +38,7 @@ class Pending(Struct, eq=False):
     """What it waits for while the line is full."""
     sent: bool = False
     waits_there: int = 0
-    """Bytes, if it was sent when all of the other side's places were taken, so that it waits over there."""
+    """Bytes that count in `Requests.waiting_there`: the remote peer had no free place when its turn came."""
     size: int = 0
     """Bytes, once it was sent, if it takes a handler's place there."""
     h: int | None = None
@@ -78,7 +78,7 @@ class Requests:
         self.bytes_in_flight = 0
         """Their bytes, without those of the cancelled ones."""
         self.waiting_there = 0
-        """Bytes of those that were sent when all its places were taken."""
+        """Bytes of pending requests for which the remote peer had no free place: the sum of their ``waits_there``."""
         self.freed: Callable[[], None] | None = None
         """Told of each answer, while somebody waits for a place."""
         self.is_taken: Callable[[int], bool] = lambda number: False
@@ -134,6 +134,16 @@ class Requests:
             self.bytes_in_flight += size
             pending.size = size
 
+    def enter_waiting_room(self, pending: Pending, size: int) -> None:
+        """Count ``size`` bytes that a request takes of the remote peer's waiting room."""
+        pending.waits_there = size
+        self.waiting_there += size
+
+    def leave_waiting_room(self, pending: Pending) -> None:
+        """Count them no more. Idempotent."""
+        self.waiting_there -= pending.waits_there
+        pending.waits_there = 0
+
     def settle(self, message: Inbound) -> Pending | None:
         """Give an answer to whoever waits for it; None if nobody does."""
         pending = self._pending.pop(message.i, None)
@@ -172,9 +182,10 @@ class Requests:
 
     def _left(self, pending: Pending) -> None:
         """It is not in the table any more."""
+        if pending.waits_there:
+            self.leave_waiting_room(pending)
         if pending.sent:
             self.in_flight -= pending.h is None
-            self.waiting_there -= pending.waits_there
             self.bytes_in_flight -= pending.size
         if pending.h is None:
             return
@@ -211,7 +222,9 @@ class Requests:
     def connection_lost(self) -> None:
         """What was cancelled is not waited for any more."""
         self._given_up.clear()
-        self.in_flight = self.bytes_in_flight = self.waiting_there = 0
+        self.in_flight = self.bytes_in_flight = 0
+        for pending in self._pending.values():  # none of these was sent: they take places on the next connection
+            self.leave_waiting_room(pending)
 
     def stop(self) -> None:
         """Let no timer outlive the peer."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
 from ._types import RESERVED_EVENTS, ChannelRef, check_event
 from .errors import ReservedEvent
 
-__all__ = ["check_sending", "check_thread", "check_thread_of_plain", "raw_payload"]
+__all__ = ["Objections", "check_sending", "check_thread", "check_thread_of_plain", "raw_payload"]
 
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
@@ -48,6 +50,39 @@ def check_thread_of_plain(thread: int | None, function: str) -> None:
             f"this belongs to an event loop in another thread: use loop.call_soon_threadsafe({function}, ...), or "
             "asyncio.run_coroutine_threadsafe() for coroutines"
         )
+
+
+class Objections:
+    """What a codec objects to in one payload, for receivers with different ``Limits.values``.
+
+    A payload that fits into one bound fits into each greater one. So however many different bounds the receivers
+    announce, the payload is looked through 64 times at most, and only once where all have the same.
+    """
+
+    __slots__ = ("_exceeds", "_fits", "_objection", "_payload", "_why")
+
+    def __init__(self, payload: bytes, objection: Callable[[bytes, int], str | None]) -> None:
+        self._payload = payload
+        self._objection = objection
+        self._exceeds = 0
+        """The greatest bound that is known to be too small."""
+        self._fits = sys.maxsize
+        """The smallest bound that is known to be enough."""
+        self._why: str | None = None
+
+    def to(self, values: int) -> str | None:
+        """Why the payload is not for a receiver that takes so many ``values``; None if it is."""
+        first = values if self._why is None and self._fits == sys.maxsize else None
+        while self._exceeds < values < self._fits:
+            # Each look but the first halves what is unknown, whatever bounds are asked for.
+            bound = first or (self._exceeds + self._fits) // 2
+            first = None
+            why = self._objection(self._payload, bound)
+            if why is None:
+                self._fits = bound
+            else:
+                self._exceeds, self._why = bound, why
+        return self._why if values <= self._exceeds else None
 
 
 def raw_payload(message: Any) -> tuple[bytes, bool]:

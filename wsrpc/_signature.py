@@ -232,6 +232,7 @@ class Handler:
         "ordered",
         "parameters",
         "role",
+        "taken",
         "thread",
         "where",
     )
@@ -248,6 +249,8 @@ class Handler:
     """Whether it is one of a `Service`."""
     thread: bool
     ordered: bool
+    taken: bool
+    """Whether it was registered with `once`, and a call has it that may still end without calling it."""
     inline: bool
     """Whether the call may be made at once, in the event loop, because it does not wait as far as is known."""
     role: Role
@@ -280,7 +283,7 @@ class Handler:
         self._explainer = Explainer(facts.parameters)
         self.call = _generate(function, facts, self._explainer, dec_hook, lax)
         self.is_coroutine = facts.is_coroutine
-        self.is_method = False
+        self.is_method = self.taken = False
         self.thread = thread
         self.ordered = False
         self.role = facts.role

@@ -79,7 +79,12 @@ class Registrar(OnChannel):
     def once(self, event: str, handler: None, /) -> None: ...
 
     def once(self, event: str, handler: Any = _MISSING, /, *, lax: bool | None = None, thread: bool = False) -> Any:
-        """Like `on`, for the next such event only; it goes before one registered with `on`."""
+        """Like `on`, for the next such event only; it goes before one registered with `on`.
+
+        The registration ends when the function is called. An event or request that ends before that leaves it to the
+        next one: its arguments do not fit, middleware refuses it, there are too many channels, or it is cancelled.
+        While one call waits to be called, in middleware for instance, another one does not get the handler.
+        """
         return self._register(event, handler, once=True, lax=lax, thread=thread)
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from wsrpc import Limits, Peer
 from wsrpc._lifecycle import Closers
@@ -46,6 +46,8 @@ class ConnectedPeers(RuleBasedStateMachine):
         async def main() -> None:
             self.ends = list(memory_transports(limits=self.limits))
             for peer, end in zip(self.peers, self.ends, strict=True):
+                # JavaScript and Go count from 1 on each connection, so that the ids of the last one come again.
+                peer._out.requests._next = peer._out.requests._first
                 peer.bind(end)
 
         self.run(main())
@@ -96,6 +98,17 @@ class ConnectedPeers(RuleBasedStateMachine):
         self.run(main())
 
     # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    def requests_are_counted(self) -> None:
+        """What limits requests to the remote peer's places agrees with the requests that there are."""
+        for peer in getattr(self, "peers", ()):
+            requests = peer._out.requests
+            sent = [pending for pending in requests.all() if pending.sent]
+            given_up = sum(requests._given_up.values())
+            assert requests.in_flight == sum(pending.h is None for pending in sent) + given_up
+            assert requests.bytes_in_flight == sum(pending.size for pending in sent)
+            assert requests.waiting_there == sum(pending.waits_there for pending in requests.all()) >= 0
 
     def teardown(self) -> None:
         try:

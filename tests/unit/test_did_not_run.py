@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, rejection, start, turns
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from stream_driver import both as both
 
 from wsrpc import (
@@ -191,6 +192,120 @@ async def test_a_stream_that_was_left_makes_room_before_its_handler_has_exited()
     for i in range(3, 101, 2):  # the end of one and the request for the next one come in one read
         assert {"i": i, "h": 1} in await d.fed({"h": i - 2, "x": None}, {"i": i, "a": ["count"]})
     d.transport.lose()
+
+
+# ---------------------------------------------------------------- registered with `once`
+
+
+async def test_a_request_that_was_overloaded_leaves_a_once_handler_for_the_next_one() -> None:
+    d = Driven(limits=Limits(channels=1))
+
+    async def ticks() -> AsyncIterator[int]:
+        yield 1
+
+    d.peer.on("ticks", ticks)
+    d.peer.once("one", ticks)
+    assert await d.fed({"i": 1, "a": ["ticks"]}) == [{"i": 1, "h": 1}]
+    for i in (2, 3):
+        assert rejection(await d.fed({"i": i, "a": ["one"]}), i)["code"] == Overloaded.code
+    await d.fed({"h": 1, "x": None})
+    assert await d.fed({"i": 4, "a": ["one"]}) == [{"i": 4, "h": 1}]
+    await d.fed({"h": 4, "x": None})
+    assert rejection(await d.fed({"i": 5, "a": ["one"]}), 5)["code"] == UnknownEvent.code
+
+
+@pytest.mark.parametrize("how", ["inline", "async", "thread", "channel", "middleware", "refused", "cancelled"])
+@pytest.mark.parametrize("place", ["main", "named"])
+async def test_a_once_handler_stays_until_a_message_runs_it(how: str, place: str) -> None:
+    async with asyncio.timeout(8), pair() as (left, right):
+        ran: list[int] = []
+        registrar: Any = right if place == "main" else right.of("chat")
+        caller: Any = left if place == "main" else left.of("chat")
+        allowed = how != "refused"
+
+        def plain(n: int) -> int:
+            ran.append(n)
+            return n
+
+        async def later(n: int) -> int:
+            return plain(n)
+
+        async def talk(n: int, channel: AnonymousChannel) -> None:
+            plain(n)
+
+        async def middleware(ctx: Context, call_next: Any) -> Any:
+            if not allowed:
+                raise RpcError("not now")
+            if ctx.args == ("slow",):
+                await asyncio.Event().wait()
+            return await call_next(ctx)
+
+        if how in ("middleware", "refused", "cancelled"):
+            right.use(middleware)
+        registrar.once("e", {"async": later, "channel": talk}.get(how, plain), thread=how == "thread")
+
+        def ask(value: Any) -> Any:
+            return caller.open_channel("e", value) if how == "channel" else caller.request("e", value)
+
+        for _ in range(2):
+            if how == "cancelled":
+                asking = start(ask("slow"))
+                await turns()
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                await turns()
+            else:
+                with pytest.raises(RpcError if how == "refused" else BadArguments):
+                    await ask("no number")
+        allowed = True
+        if how != "refused":
+            await caller.emit("e", [])
+            await turns_until(lambda: right.active == 0 and right.ignored["wrong arguments"] == 1)
+        assert ran == []
+        await ask(1)
+        with pytest.raises(UnknownEvent):
+            await ask(2)
+        assert ran == [1]
+
+
+async def test_a_once_handler_that_is_removed_while_a_call_waits_does_not_come_back() -> None:
+    async with asyncio.timeout(8), pair() as (left, right):
+        go = asyncio.Event()
+
+        async def refuse(ctx: Context, call_next: Any) -> Any:
+            if go.is_set():
+                return await call_next(ctx)
+            await go.wait()
+            raise RpcError("no")
+
+        right.use(refuse)
+        right.once("e", lambda: pytest.fail("it was removed"))
+        asking = start(left.request("e"))
+        await turns()
+        right.once("e", None)
+        go.set()
+        with pytest.raises(RpcError, match="no"):
+            await asking
+        with pytest.raises(UnknownEvent):
+            await left.request("e")
+
+
+async def test_two_messages_do_not_share_a_once_handler() -> None:
+    d = Driven()
+    gate, ran = asyncio.Event(), []
+
+    async def slow(ctx: Context, call_next: Any) -> Any:
+        await gate.wait()
+        return await call_next(ctx)
+
+    d.peer.use(slow)
+    d.peer.once("e", ran.append)
+    d.feed({"i": 1, "a": ["e", "first"]}, {"i": 2, "a": ["e", "second"]})
+    await turns()
+    gate.set()
+    sent = await d.fed()
+    assert ran == ["first"] and rejection(sent, 2)["code"] == UnknownEvent.code
 
 
 # ---------------------------------------------------------------- what others said

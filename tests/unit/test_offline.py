@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Literal
 
@@ -262,15 +263,24 @@ async def test_a_deadline_runs_while_open_handlers_do() -> None:
     assert names(d.take()) == ["hello", "ready"]
 
 
-async def test_what_is_too_big_for_the_other_side_is_said_to_whoever_waits() -> None:
+@pytest.mark.parametrize(
+    ("announced", "value"), [({"message": 1000}, "x" * 2000), ({"values": 100}, [0] * 200)], ids=["bytes", "values"]
+)
+async def test_what_is_too_big_for_the_other_side_is_said_to_whoever_waits(
+    announced: dict[str, int], value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     d, go = opening(extensions=True)
-    emitting = start(d.peer.emit("big", "x" * 2000, offline="fail"))
-    requesting = start(d.peer.request("big", "x" * 2000, offline="fail"))
-    await d.fed(welcome(message=1000))
+    emitting = start(d.peer.emit("big", value, offline="fail"))
+    requesting = start(d.peer.request("big", value, offline="fail"))
+    d.peer.emit_nowait("big", value)
+    d.peer.send_raw_nowait(json.dumps([0] * 200))
+    await d.fed(welcome(**announced))
     go.set()
     await turns()
     assert isinstance(emitting.exception(), MessageTooBig)
     assert isinstance(requesting.exception(), MessageTooBig)
+    assert [line for line in messages(caplog) if "an event that waited for a connection was not sent: " in line]
+    assert d.take()[-1] == [0] * 200, "a raw message has no values for the other side"
 
 
 async def test_closing_while_open_handlers_run_writes_what_was_accepted() -> None:

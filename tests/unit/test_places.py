@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from core_driver import Blocked, start, turns
+from core_driver import Blocked, redialing, start, turns
+from stream_driver import welcome
 
-from wsrpc import ConnectionLost, Limits, Overloaded, RequestTimeout
+from wsrpc import ConnectionLost, Limits, Overloaded, Peer, RequestTimeout
 from wsrpc.testing import Clock, pair
 
 TIGHT = Limits(running=2, waiting=3)
@@ -75,6 +76,44 @@ async def test_whoever_waits_for_a_place_can_leave_time_out_or_lose_the_line() -
         results = await asyncio.gather(*first[1:], stays, return_exceptions=True)
         assert all(isinstance(result, ConnectionLost) for result in results)
         assert a.pending == 0
+
+
+ROOM = {"running": 1, "waiting": 100, "running_bytes": 10_000, "waiting_bytes": 1_000}
+
+
+def waiting_there(peer: Peer) -> int:
+    return peer._out.requests.waiting_there
+
+
+@pytest.mark.parametrize("when", ["drops", "times out and drops"])
+async def test_a_drop_forgets_the_places_of_requests_that_wait_for_the_line(when: str) -> None:
+    d = redialing(extensions=True)
+    await d.fed(welcome(**ROOM))
+    runs = start(d.peer.request("work", timeout=None))
+    await turns()
+    d.transport.pause()
+    tasks = [start(d.peer.request("work", "x" * 600, timeout=1.0)) for _ in range(2)]
+    await turns()
+    assert waiting_there(d.peer) > 600
+    if when == "times out and drops":
+        d.clock.advance(2.0)
+    d.transport.lose()
+    assert waiting_there(d.peer) == 0
+    await turns()
+    assert waiting_there(d.peer) == 0
+    d.rebind()
+    await turns()
+    for message in d.take():
+        if "a" in message:
+            d.feed({"i": message["i"], "d": "done"})
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert waiting_there(d.peer) == 0 and d.peer._out.requests.in_flight == 0
+    if when == "drops":
+        assert results == ["done", "done"]
+    else:
+        assert all(isinstance(result, RequestTimeout) for result in results)
+    with pytest.raises(ConnectionLost):
+        await runs
 
 
 async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> None:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
-from core_driver import Driven, messages, start, turns
+from core_driver import Driven, messages, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Both, emptied
+from stream_driver import Both, credit, emptied, welcome
 from stream_driver import both as both
 
-from wsrpc import AnonymousChannel, ChannelClosed, Client, CloseInfo, Limits, Overloaded, RequestTimeout, Server
+from wsrpc import (
+    AnonymousChannel,
+    ChannelClosed,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Context,
+    Limits,
+    Overloaded,
+    RequestTimeout,
+    Server,
+)
 from wsrpc.testing import Clock, ScriptedTransport, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -171,3 +183,163 @@ async def test_a_caller_waits_for_a_slow_handler_as_long_as_it_says() -> None:
         assert not patient.done()
         patient.cancel()
         await emptied(a, b)
+
+
+# ---------------------------------------------------------------- ids that come again
+
+# JavaScript and Go count their requests from 1 on each connection, so that a new channel may have the id of an old one.
+
+
+def client_of_javascript() -> tuple[Client, Callable[[], Coroutine[Any, Any, ScriptedTransport]]]:
+    """A client, and what connects it once more."""
+    client = Client(extensions=False)
+
+    async def connected() -> ScriptedTransport:
+        line = ScriptedTransport()
+        await client.bind(line)
+        return line
+
+    return client, connected
+
+
+@pytest.mark.parametrize("makes_it", ["at once", "late"])
+async def test_a_handler_that_outlives_its_connection_leaves_the_next_ones_channels_alone(makes_it: str) -> None:
+    client, connected = client_of_javascript()
+    go = asyncio.Event()
+    channels: list[AnonymousChannel] = []
+    told: list[Any] = []
+
+    @client.on("slow")
+    async def slow(ctx: Context) -> None:
+        if makes_it == "at once":
+            channels.append(ctx.channel())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            while not go.is_set():
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    continue
+            channels.append(ctx.channel())
+
+    @client.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        channel.on("ask", asked)
+        told.append(await channel.request("question"))
+
+    async def asked() -> str:
+        await go.wait()
+        await turns(3)
+        return "answered"
+
+    line = await connected()
+    line.feed({"i": 1, "a": ["slow"]})
+    await turns()
+    line = await connected()
+    line.feed({"i": 1, "a": ["talk"]})
+    await turns()
+    opened, question = line.take()
+    assert opened == {"i": 1, "h": 1} and question["a"] == ["question"]
+    line.feed({"i": 2, "h": 1, "a": ["ask"]})
+    go.set()
+    await turns(20)
+    assert line.take() == [{"i": 2, "d": "answered"}]
+    line.feed({"i": question["i"], "d": "yes"})
+    await turns()
+    assert told == ["yes"]
+    assert all(channel.closed for channel in channels) and not client.peer._anonymous._made
+    await client.close()
+
+
+async def test_a_channel_that_was_not_delivered_ends_with_its_connection() -> None:
+    client, connected = client_of_javascript()
+    ended: list[Any] = []
+
+    @client.on("slow")
+    async def slow(ctx: Context) -> None:
+        channel = ctx.channel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        ended.append(channel.close_reason)
+        with pytest.raises(ChannelClosed):
+            await channel.emit("line")
+
+    line = await connected()
+    line.feed({"i": 1, "a": ["slow"]})
+    await turns()
+    line.lose()
+    await turns()
+    [reason] = ended
+    assert isinstance(reason, ConnectionLost)
+    await client.close()
+
+
+@pytest.mark.parametrize("mode", ["paced", "credited"])
+@pytest.mark.parametrize("last", ["an item", "the end"])
+async def test_a_source_that_outlives_its_connection_sends_nothing_on_the_next_one(mode: str, last: str) -> None:
+    client = Client(extensions=mode == "credited")
+    go = asyncio.Event()
+
+    async def stubborn() -> AsyncIterator[str]:
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+        if last == "an item":
+            yield "late"
+
+    @client.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        await channel.wait_closed()
+
+    client.on("items", stubborn)
+
+    async def connected(event: str) -> ScriptedTransport:
+        line = ScriptedTransport()
+        await client.bind(line)
+        if mode == "credited":
+            line.feed(welcome("credit"))
+        line.feed({"i": 1, "a": [event]})
+        await turns()
+        return line
+
+    line = await connected("items")
+    if mode == "credited":
+        line.feed(credit(1, 10))
+    line.feed({"h": 1, "a": ["start"]})
+    await turns()
+    line = await connected("talk")
+    line.take()
+    go.set()
+    await turns(20)
+    assert line.take() == []
+    await client.close()
+
+
+async def test_what_waits_for_its_turn_on_a_channel_does_not_leave_on_the_next_connections() -> None:
+    d = redialing()
+    channels: list[AnonymousChannel] = []
+
+    async def talk(channel: AnonymousChannel) -> None:
+        channels.append(channel)
+        await channel.wait_closed()
+
+    def give(ctx: Context) -> AnonymousChannel:
+        return ctx.channel()
+
+    d.peer.on("talk", talk)
+    d.peer.on("give", give)
+    assert await d.fed({"i": 1, "a": ["talk"]}) == [{"i": 1, "h": 1}]
+    d.transport.pause()
+    waiting = start(channels[0].emit("line", "of the first connection"))
+    await turns()
+    d.transport.lose()
+    d.rebind()
+    d.feed({"i": 1, "a": ["give"]})
+    assert d.peer.channels == 1
+    with pytest.raises(ChannelClosed):
+        await waiting
+    assert await d.fed() == [{"i": 1, "h": 1}]
+    await d.peer.close()

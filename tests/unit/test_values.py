@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tracemalloc
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -16,10 +17,23 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import agreed, control
 
 import wsrpc._counting
-from wsrpc import BadArguments, BadResult, Codec, JsonCodec, Limits, MessageTooBig, MsgpackCodec, Server, Service
+from wsrpc import (
+    BadArguments,
+    BadResult,
+    Client,
+    Codec,
+    JsonCodec,
+    KeepLatest,
+    Limits,
+    MessageTooBig,
+    MsgpackCodec,
+    Server,
+    Service,
+)
 from wsrpc._counting import ARRAY_KEYS, SHARE
 from wsrpc._messages import Inbound
-from wsrpc.testing import ScriptedTransport, pair
+from wsrpc._sendable import Objections
+from wsrpc.testing import ScriptedTransport, connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -303,6 +317,66 @@ async def test_another_wsrpc_side_refuses_to_send_what_holds_too_much() -> None:
         with pytest.raises(Exception, match="more than 4000 values"):
             await a.request("make", VALUES)
         assert not a.ignored and not b.ignored
+
+
+async def test_emitting_to_many_reports_who_does_not_take_so_many_values() -> None:
+    server, limits = Server(), (FEW, Limits(), FEW)
+    async with AsyncExitStack() as stack:
+        heard: list[int] = []
+        for few in limits:
+            client = await stack.enter_async_context(connect(server, client=Client(limits=few)))
+            client.on("count", lambda values: heard.append(len(values)))
+            assert client.peer is not None
+        room = server.room("all")
+        for peer in server.peers:
+            room.add(peer)
+        for emit in (server.emit, room.emit, server.room("all", slow=KeepLatest()).emit):
+            report = await emit("count", MANY)
+            assert [error.peer for error in report.errors] == [server.peers[0], server.peers[2]]
+            for error in report.errors:
+                assert isinstance(error.__cause__, MessageTooBig)
+                assert "more than 4000 values" in str(error) and "the other side takes no more" in str(error)
+            assert (report.sent, report.dropped) == (1, 0)
+            assert len(room) == 3, "nothing is wrong with their connections"
+        await turns()
+        assert heard == [len(MANY)] * 3
+        assert not any(peer.ignored for peer in server.peers)
+        report = await server.send_raw(json.dumps(MANY))
+        assert (report.sent, report.errors) == (3, ()), "the other side does not decode it"
+
+
+async def test_a_message_to_many_is_looked_through_once() -> None:
+    looks: list[int] = []
+
+    class Noting(JsonCodec):
+        def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:  # type: ignore[override]
+            looks.append(values)
+            return super().objection(payload, values)
+
+    server = Server(codec=Noting())
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(connect(server, client=Client(limits=FEW)))
+        await turns()
+        assert len((await server.emit("count", MANY)).errors) == 5
+        assert (await server.emit("count", [0] * 2000)).sent == 5
+        assert looks == [VALUES, VALUES]
+
+
+@given(count=st.integers(0, 10**7), bounds=st.lists(st.integers(1, 2**40), max_size=200))
+def test_a_message_to_many_is_looked_through_a_few_times_whatever_they_announce(count: int, bounds: list[int]) -> None:
+    looks: list[int] = []
+
+    def objection(payload: bytes | bytearray, values: int) -> str | None:
+        looks.append(values)
+        return None if count <= values else f"more than {values} values"
+
+    objections = Objections(b"", objection)
+    for bound in bounds:
+        assert (objections.to(bound) is None) is (count <= bound)
+    assert len(looks) <= 64
+    if len(set(bounds)) == 1:
+        assert len(looks) == 1
 
 
 async def test_what_a_server_announces_is_its_own_bound() -> None:
