@@ -1,18 +1,30 @@
 """How many values an encoded message holds, counted without decoding it.
 
 A message of 4 MiB can hold four million empty arrays: decoding them takes more than a second and 290 MB. So the values
-of a large message are counted first. Counting takes time in proportion to the message and ends early where there are
-too many.
+of a large message are counted first, and so are the few kinds of value that take far longer than others: floats at the
+ends of their range in JSON, and keys whose hashes the sender can choose in MessagePack. Counting takes time in
+proportion to the message and ends early where there are too many.
 """
 
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TypeVar
 
-__all__ = ["ARRAY_KEYS", "SHARE", "SMALL", "decode_any", "json_nests_deeper", "json_objection", "msgpack_objection"]
+__all__ = [
+    "ARRAY_KEYS",
+    "NUMBER_KEYS",
+    "SHARE",
+    "SLOW_FLOATS",
+    "SMALL",
+    "decode_any",
+    "json_nests_deeper",
+    "json_objection",
+    "msgpack_objection",
+]
 
 T = TypeVar("T")
 
@@ -20,13 +32,23 @@ SMALL = 4096
 """Bytes of the largest message that is decoded without a look."""
 
 SHARE = 4
-"""One in so many values may be an array or an object. (Decoding one takes 10 to 30 times the time of a number, and ten
-times the memory. Honest ones hold values: pairs of floats take 19 bytes and more, so that 4 MiB have 220,000.)"""
+"""One value in four may be an array or an object. Decoding one takes 3 to 15 times the time of a number, and ten times
+the memory."""
+
+SLOW_FLOATS = 4096
+"""Slow floats that JSON text may hold. msgspec takes 7 to 20 microseconds for one, 100 to 300 times as long as for other
+floats: 580,000 of them, 4 MiB, take 5 s, and 4,096 take 50 ms."""
+
+NUMBER_KEYS = 8192
+"""Keys of one map, in MessagePack, that may be numbers: anything but text, bytes, arrays and extensions. Python's hash of
+a number is the same in every process, so a sender can choose keys that all have to pass the same full slots of the dict:
+171,000 of them, 504 KB, take 8 s, and 8,192 take 30 ms. The time grows with the square, so several maps may hold more
+keys in all: the sum of the squares is what is bounded."""
 
 ARRAY_KEYS = 256
-"""Arrays that may be keys of maps with more than 15 entries, in MessagePack. Python's hash of a tuple of numbers is the
-same in every process, so that a sender can choose 10,000 keys of the same hash: decoding them, 140 KB, takes 1.5 s, and
-ten times as many a hundred times as long."""
+"""Arrays and extensions, in MessagePack, that may be keys of maps with more than 15 entries, or parts of such keys; an
+array counts once more for each 16 values in it. (The one extension that can be a key is a timestamp.) Many of them can
+have the very same hash, and then they are compared one by one: 10,000 arrays, 140 KB, take 1.5 s."""
 
 
 def decode_any(decode: Callable[[bytes | bytearray], T], payload: bytes | bytearray) -> T:
@@ -78,7 +100,9 @@ def _outside_texts(payload: bytes | bytearray, dropped: bytes) -> Iterator[bytes
 
 
 def json_objection(payload: bytes | bytearray, values: int) -> str | None:
-    """Why JSON text is not to be decoded: it holds more than ``values``. None if it does not."""
+    """Why JSON text is not to be decoded: it holds more than ``values``, or too many slow floats. None: it may be."""
+    if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT and _has_slow_floats(payload):
+        return f"more than {SLOW_FLOATS} floats that take long to read, such as 5e-324"
     if len(payload) <= values // SHARE:
         return None
     # Each value but the first of an array comes after a comma or a colon.
@@ -96,6 +120,30 @@ def _exceeds_outside_texts(payload: bytes | bytearray, values: int) -> bool:
         openings += found
         others += len(outside) - found
         if openings * SHARE > values or openings + others > values:
+            return True
+    return False
+
+
+_SHORTEST_SLOW_FLOAT = len("9e307,")
+_EXPONENTS = bytes.maketrans(b"E+-123456789", b"e00000000000")
+_NOT_FLOATS = _all_but(b'",:[]{}eE+-.0123456789')
+_SLOW_FLOAT = re.compile(
+    # Near 2.2e-308 and 1.8e308, the ends of the range; and more than 19 digits, which may be halfway between two floats.
+    rb"[eE](?:[-+]?0*(?:2[89]\d|[3-9]\d\d|\d{4,})|(?<=[\d.]{20}[eE])[-+]?0*(?:[3-9]\d|\d{3,}))"
+)
+
+
+def _has_slow_floats(payload: bytes | bytearray) -> bool:
+    """Whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
+    # Counting a letter takes next to nothing, and looking for a digit or a sign behind it 6 ms for 4 MiB.
+    if payload.count(b"e") + payload.count(b"E") <= SLOW_FLOATS:
+        return False
+    if payload.translate(_EXPONENTS).count(b"e0") <= SLOW_FLOATS:
+        return False
+    found = 0  # those in texts, hexadecimal digits for instance, do not count
+    for outside in _outside_texts(payload, _NOT_FLOATS):
+        found += len(_SLOW_FLOAT.findall(outside))
+        if found > SLOW_FLOATS:
             return True
     return False
 
@@ -141,30 +189,55 @@ use two bytes from 256 bytes of contents on, and four from 64 KiB on, so that no
 _COUNTS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 _ARRAYS = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
-_NOT_ARRAYS = _all_but(bytes(_ARRAYS))
+_TEXTS = frozenset({*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB, 0xC4, 0xC5, 0xC6})
+"""First bytes of text and bytes, whose hashes Python makes unpredictable."""
+_ARRAYS_AND_EXTENSIONS = _ARRAYS | {0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8}
+_OTHERS = _all_but(bytes(_ARRAYS_AND_EXTENSIONS))
 
 
 def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
-    """Why MessagePack is not to be decoded: it holds more than ``values``, or too many arrays as keys."""
-    suspect = (b"\xde" in payload or b"\xdf" in payload) and len(payload.translate(None, _NOT_ARRAYS)) > ARRAY_KEYS
+    """Why MessagePack is not to be decoded: it holds more than ``values``, or too many keys that may collide."""
+    suspect = (b"\xde" in payload or b"\xdf" in payload) and _may_collide(payload)
     if not suspect and len(payload) <= values // SHARE:
         return None
-    exceeds, large_maps = _walk(payload, values)
+    exceeds, squares = _walk(payload, values)
     if exceeds:
         return _too_many(values)
-    if suspect and large_maps and _has_array_keys(payload):
-        return f"more than {ARRAY_KEYS} arrays as keys of large maps"
+    if squares > NUMBER_KEYS**2 or (suspect and squares):
+        return _colliding_keys(payload)
     return None
 
 
-def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, bool]:
-    """Whether there are more than ``values``, and whether any of them is a map with more than 15 entries.
+_LONG_ARRAYS = 16
+"""So many arrays with more than 15 values take no more than 100 ms as keys, even if a message is full of them."""
+
+
+def _may_collide(payload: bytes | bytearray) -> bool:
+    """Whether there may be more keys than `ARRAY_KEYS` or `NUMBER_KEYS` allow, as far as a cheap look can tell."""
+    heads = payload.translate(None, _OTHERS)
+    if len(heads) > ARRAY_KEYS or heads.count(b"\xdc") + heads.count(b"\xdd") > _LONG_ARRAYS:
+        return True
+    if len(payload) <= 2 * NUMBER_KEYS:  # a key and its value take two bytes at least
+        return False
+    squares = 0
+    for head, width in ((b"\xde", 2), (b"\xdf", 4)):
+        pos = payload.find(head)
+        while pos >= 0:
+            pos += 1
+            squares += int.from_bytes(payload[pos : pos + width], "big") ** 2
+            if squares > NUMBER_KEYS**2:
+                return True
+            pos = payload.find(head, pos)
+    return False
+
+
+def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
+    """Whether there are more than ``values``, and the sum of the squares of the sizes of maps with more than 15 entries.
 
     What claims to be longer than the payload ends the walk, as it will end the decoding.
     """
     steps, most = _STEPS, values // SHARE
-    large_maps = False
-    pos = looked = claimed = 0
+    pos = looked = claimed = squares = 0
     slices = len(payload)  # bytes that may be compared in all, so that a walk stays linear
     try:
         for _ in range(values + 1):
@@ -191,7 +264,7 @@ def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, bool]:
                 pos = start
                 looked += 1
                 if first >= 0xDE:
-                    large_maps = True
+                    squares += count * count
                     count *= 2
                 elif (step := steps[payload[pos]]) and count <= slices:
                     # Most large arrays are of one kind of number: step over all of them at once.
@@ -200,30 +273,41 @@ def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, bool]:
                         pos += count * step
                 claimed += count
             if looked > most or claimed > values:
-                return True, large_maps
+                return True, squares
         payload[pos]
     except IndexError:
-        return False, large_maps
-    return True, large_maps
+        return False, squares
+    return True, squares
 
 
-def _has_array_keys(payload: bytes | bytearray) -> bool:
-    """Whether more than `ARRAY_KEYS` arrays are keys of maps with more than 15 entries."""
+_UNCOUNTED = -1
+_PART_OF_KEY = -2
+
+
+def _colliding_keys(payload: bytes | bytearray) -> str | None:
+    """Say which keys of maps with more than 15 entries are too many, if there are too many."""
     steps = _STEPS
-    outer: list[tuple[int, bool]] = []
-    left, keyed = 1, False
-    pos = found = 0
+    outer: list[tuple[int, int]] = []
+    # Values that are left in the present container, and how many of its keys were numbers (if those are counted).
+    left, numbers = 1, _UNCOUNTED
+    pos = squares = arrays = 0
     try:
         while True:
             while not left:
                 if not outer:
-                    return False
-                left, keyed = outer.pop()
+                    return None
+                left, numbers = outer.pop()
             first = payload[pos]
-            if keyed and not left & 1 and first in _ARRAYS:
-                found += 1
-                if found > ARRAY_KEYS:
-                    return True
+            in_key = numbers == _PART_OF_KEY
+            if numbers >= 0 and not left & 1 and first not in _TEXTS:
+                in_key = first in _ARRAYS_AND_EXTENSIONS
+                if not in_key:
+                    squares += 2 * numbers + 1
+                    numbers += 1
+                    if squares > NUMBER_KEYS**2:
+                        return f"more than {NUMBER_KEYS} numbers as keys of a map"
+            if in_key and first in _ARRAYS_AND_EXTENSIONS:
+                arrays += 1
             left -= 1
             if step := steps[first]:
                 pos += step
@@ -232,12 +316,19 @@ def _has_array_keys(payload: bytes | bytearray) -> bool:
                 start = pos + 1 + width
                 pos = start + more + int.from_bytes(payload[pos + 1 : start], "big")
             else:
-                outer.append((left, keyed))
+                outer.append((left, numbers))
                 size = _COUNTS.get(first, 0)
                 left = int.from_bytes(payload[pos + 1 : pos + 1 + size], "big") if size else first & 15
                 pos += 1 + size
-                keyed = size > 0 and first in _MAPS
                 if first in _MAPS:
                     left *= 2
+                    numbers = 0 if size else _UNCOUNTED
+                elif in_key:
+                    arrays += left // 16
+                    numbers = _PART_OF_KEY
+                else:
+                    numbers = _UNCOUNTED
+            if arrays > ARRAY_KEYS:
+                return f"more than {ARRAY_KEYS} arrays or timestamps as keys of large maps"
     except IndexError:
-        return False
+        return None

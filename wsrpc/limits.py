@@ -40,7 +40,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Outbound message, encoded; a larger one raises `MessageTooBig` here. None: whatever the other side takes, as far
     as it says so, and 32 KiB with ``profile="go"``. (coder/websocket reads that much.)"""
 
-    values: int = 1024 * 1024
+    values: int = 1280 * 1024
     """Values in a message, keys of objects among them; a quarter of them may be arrays and objects. A message with more
     is not decoded. (4 MiB can hold four million empty arrays, which take 1.5 s and 290 MB. A million numbers take 60 ms
     and 40 MB, 262,144 arrays 25 ms and 18 MB.)"""

@@ -30,7 +30,7 @@ from wsrpc import (
     Server,
     Service,
 )
-from wsrpc._counting import ARRAY_KEYS, SHARE
+from wsrpc._counting import ARRAY_KEYS, NUMBER_KEYS, SHARE, SLOW_FLOATS
 from wsrpc._messages import Inbound
 from wsrpc._sendable import Objections
 from wsrpc.testing import ScriptedTransport, connect, pair
@@ -93,6 +93,9 @@ def test_what_honest_peers_send_in_four_mebibytes_passes(codec: Codec) -> None:
         [[0.123456789 * n for n in range(1536)] for _ in range(250)],  # embeddings
         [[12.345678, 48.123456]] * 180_000,  # coordinates
         [{"id": n, "name": "Somebody", "price": 12.5} for n in range(80_000)],  # rows of a table
+        [[n % 100, n % 97] for n in range(270_000)],  # the edges of a graph
+        [{"x": 12.5, "y": 7.25}] * (210_000 if codec.text else 180_000),  # points
+        [n % 10 for n in range(1_100_000)],  # the labels of an image
         "," * (4 * 1024 * 1024 - 100),
         ["word"] * 500_000,
     ):
@@ -141,7 +144,8 @@ def test_counting_survives_anything(payload: bytes, values: int) -> None:
         codec.objection(bytearray(payload), values)
         codec.outline(payload)
     wsrpc._counting._walk(payload, values)
-    wsrpc._counting._has_array_keys(payload)
+    wsrpc._counting._colliding_keys(payload)
+    wsrpc._counting._has_slow_floats(payload)
     assert JsonCodec().nests_deeper(payload, Inbound(), 3) in (True, False)
 
 
@@ -162,7 +166,7 @@ HOSTILE = [
     pytest.param(MsgpackCodec(), b"\x82\xa1i\x07\xa1a" + b"\xdc\x80\x00\xcb" * MEBI, id="heads that lie"),
     pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b",[]" * (4 * MEBI // 3 - 10) + b"]}", id="[]"),
     pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b',""' * (4 * MEBI // 3 - 10) + b"]}", id='""'),
-    pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b',","' * (MEBI + 10) + b"]}", id='","'),
+    pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b',[","]' * (4 * MEBI // 6 - 10) + b"]}", id='[","]'),
     pytest.param(JsonCodec(), b'{"i":7,"a":["e"' + b",7" * (2 * MEBI - 10) + b"]}", id="7"),
 ]
 
@@ -202,7 +206,132 @@ def test_a_length_that_lies_ends_the_count(payload: bytes) -> None:
     assert MsgpackCodec().objection(payload, 100) is None
 
 
-# ---------------------------------------------------------------- arrays as keys
+# ---------------------------------------------------------------- slow floats
+
+
+def floats(text: str, count: int) -> bytes:
+    return b'{"i":7,"a":["e",[0' + f",{text}".encode() * count + b"]]}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("5e-324", id="the least"),
+        pytest.param("2.2250738585072011E-308", id="subnormal"),
+        pytest.param("1.7976931348623157e+308", id="the largest"),
+        pytest.param("0." + "0" * 30 + "1e-280", id="zeros before"),
+        pytest.param("1" + "0" * 30 + "e-345", id="zeros behind"),
+        pytest.param("5e-00324", id="zeros in the exponent"),
+        pytest.param("1.2345000000000000148029736616688e-40", id="halfway"),
+        pytest.param("1e9999", id="too large"),
+    ],
+)
+def test_many_floats_that_take_long_to_read_are_refused(text: str) -> None:
+    codec, values = JsonCodec(), Limits().values
+    assert codec.objection(floats(text, SLOW_FLOATS), values) is None
+    objection = codec.objection(floats(text, SLOW_FLOATS + 200), values)
+    assert objection is not None and "floats" in objection
+
+
+def test_what_looks_like_slow_floats_and_is_something_else_passes() -> None:
+    codec = JsonCodec()
+    for value in (
+        [n * 1.23456789e-7 for n in range(20_000)],
+        [n * 1.23456789e-270 for n in range(20_000)],
+        ["3e308e308e308e308"] * 20_000,
+        "1e308," * 20_000,
+        ['",5e-324,"'] * 20_000,
+        {f"5e-{n}": n for n in range(20_000)},
+    ):
+        payload = encode(codec, a=["e", value])
+        assert codec.objection(payload, Limits().values) is None
+        codec.decode(payload)
+
+
+async def test_a_request_with_many_slow_floats_is_rejected() -> None:
+    d = Driven()
+    d.peer.on("e", lambda *_: pytest.fail("it ran"))
+    d.raw(floats("5e-324", 100_000))
+    await turns()
+    (answer,) = d.take()
+    assert answer["i"] == 7 and "floats" in answer["e"]["message"]
+    assert d.close_code is None
+
+
+# ---------------------------------------------------------------- numbers as keys
+
+
+def walking_keys(full: int, walkers: int, width: int = 15) -> bytes:
+    """A map whose first keys fill a chain of slots of a dict, and whose other keys all pass along it.
+
+    2**61 has the hash of 1, so that it looks in the same slots as 1 does, one after the other.
+    """
+    chain, slot = [], 1
+    for _ in range(full):
+        chain.append(slot)
+        slot = (slot * 5 + 1) % 2**width
+    keys = [*chain, *[2**61] * walkers]
+    return b"\xdf" + struct.pack("!I", len(keys)) + b"".join(msgspec.msgpack.encode(key) + b"\xc0" for key in keys)
+
+
+def with_argument(encoded: bytes) -> bytes:
+    return b"\x82\xa1i\x07\xa1a\x92\xa1e" + encoded
+
+
+def test_many_numbers_as_keys_are_refused_because_their_hashes_may_collide() -> None:
+    codec, values = MsgpackCodec(), Limits().values
+    assert hash(2**61) == hash(1), "they do in this Python"
+    half = NUMBER_KEYS // 2
+    assert codec.objection(with_argument(walking_keys(half, half)), values) is None
+    objection = codec.objection(with_argument(walking_keys(half, half + 1)), values)
+    assert objection is not None and "numbers as keys" in objection
+    hidden = b"\x93\x81\x05\xc0" + b"\x91" * 20 + b"\xc0" + walking_keys(half, half + 1)
+    assert codec.objection(with_argument(hidden), values) is not None
+
+
+@pytest.mark.parametrize("key", [-1, 2**40, 0.5, None, True])
+def test_every_kind_of_number_counts_as_a_key(key: Any) -> None:
+    pair = msgspec.msgpack.encode(key) + b"\xc0"
+    for head, count in ((b"\xde", struct.pack("!H", NUMBER_KEYS + 1)), (b"\xdf", struct.pack("!I", NUMBER_KEYS + 1))):
+        payload = with_argument(head + count + pair * (NUMBER_KEYS + 1))
+        assert MsgpackCodec().objection(payload, Limits().values) is not None
+
+
+def test_maps_share_the_bound_by_the_square_of_their_keys() -> None:
+    """Since that is what the time grows with."""
+    codec, values = MsgpackCodec(), Limits().values
+    quarter = {n: n for n in range(NUMBER_KEYS // 4)}
+    assert codec.objection(encode(codec, a=["e", [quarter] * 16]), values) is None
+    assert codec.objection(encode(codec, a=["e", [quarter] * 17]), values) is not None
+    assert codec.objection(encode(codec, a=["e", {"k": [quarter] * 17}]), values) is not None
+
+
+def test_what_honest_peers_send_as_numbers_in_keys_passes() -> None:
+    codec = MsgpackCodec()
+    for value in (
+        {n: "row" for n in range(8000)},
+        [{1000 * n + k: 0.5 for k in range(40)} for n in range(4000)],  # sparse vectors
+        {str(n): n for n in range(100_000)},
+        {b"%d" % n: n for n in range(100_000)},
+        [{f"field{k}": k for k in range(20)} for n in range(5000)],
+        [n / 7 for n in range(100_000)],
+    ):
+        payload = encode(codec, a=["e", value])
+        assert codec.objection(payload, Limits().values) is None
+        codec.decode(payload)
+
+
+async def test_a_request_with_many_numbers_as_keys_is_rejected() -> None:
+    d = Driven(codec=MsgpackCodec())
+    d.peer.on("e", lambda *_: pytest.fail("it ran"))
+    d.raw(with_argument(walking_keys(NUMBER_KEYS, 1)), False)
+    await turns()
+    (answer,) = d.take()
+    assert answer["i"] == 7 and "numbers as keys" in answer["e"]["message"]
+    assert d.close_code is None
+
+
+# ---------------------------------------------------------------- arrays and timestamps as keys
 
 
 def colliding_keys(count: int) -> bytes:
@@ -232,6 +361,24 @@ def test_many_arrays_as_keys_are_refused_because_their_hashes_may_collide() -> N
     assert codec.objection(colliding_keys(ARRAY_KEYS + 1), Limits().values) is not None
     hidden = b"\x82\xa1i\x07\xa1a\x92\xa1e\x92" + b"\x91" * 20 + b"\xc0" + colliding_keys(ARRAY_KEYS + 1)
     assert codec.objection(hidden, Limits().values) is not None
+
+
+def test_timestamps_and_what_is_inside_of_keys_count_too() -> None:
+    codec, values = MsgpackCodec(), Limits().values
+    stamp = b"\xd6\xff\x00\x00\x00\x01"
+    long = b"\xdc\x00\x64" + b"\x05" * 100
+    for key, most in (
+        (stamp, ARRAY_KEYS),
+        (b"\xc7\x0c\xff" + bytes(12), ARRAY_KEYS),
+        (b"\x91\x91\x91\x05", ARRAY_KEYS // 3),
+        (b"\x92\x05" + stamp, ARRAY_KEYS // 2),
+        (long, ARRAY_KEYS // 7),
+    ):
+        for count, passes in ((most, True), (most + 1, False)):
+            encoded = b"\xde" + struct.pack("!H", 400) + (key + b"\xc0") * count + b"\xa1k\xc0" * (400 - count)
+            assert (codec.objection(with_argument(encoded), values) is None) == passes, (key[:4], count)
+            if passes:
+                codec.decode(with_argument(encoded))
 
 
 def test_what_looks_like_arrays_as_keys_and_is_something_else_passes() -> None:
