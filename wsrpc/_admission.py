@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET
@@ -17,22 +16,14 @@ from ._inbox import Decode
 from ._invoke import Log
 from ._messages import Inbound, place_on
 from ._rejections import ABORTED
-from ._waiting import Waiting, WaitingRoom
+from ._waiting import Hold, Kind, Waiting, WaitingRoom
 from .errors import Draining, Overloaded, RemoteError, RpcError
 from .limits import Limits
 
 if TYPE_CHECKING:
     from .anonymous import AnonymousChannel
 
-__all__ = ["Admission", "Hold"]
-
-
-class Hold(Enum):
-    """What waits while `open` handlers run."""
-
-    NONE = 0
-    EVENTS = 1
-    ALL = 2
+__all__ = ["Admission"]
 
 
 class Calls(Protocol):
@@ -58,6 +49,8 @@ class Calls(Protocol):
 
 class Admission:
     """Keeps within ``Limits.running``, ``running_bytes`` and ``waiting``, and what comes in order.
+
+    While `open` handlers run, what they hold back waits apart from the rest, which goes on in an order of its own.
 
     While ``busy`` is false nothing is to be checked: a message may go straight to `dispatch`.
     """
@@ -99,15 +92,16 @@ class Admission:
     ) -> None:
         """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id. ``channel``: an anonymous one."""
         i = message.i
+        kind = Kind.ON_CHANNEL if channel is not None else Kind.EVENT if i is UNSET else Kind.REQUEST
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._calls.ignored["duplicate id"] += 1
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif not self._must_wait(len(payload), i is UNSET, channel is not None):
+        elif not self._must_wait(kind, len(payload)):
             self._calls.dispatch(message, payload, view, channel)
             return
-        elif self.room.put(Waiting(bytes(payload), None if i is UNSET else i, view, decode, channel)):
+        elif self.room.put(Waiting(kind, bytes(payload), None if i is UNSET else i, view, decode, channel)):
             self.update()
             return
         elif i is UNSET:
@@ -128,17 +122,13 @@ class Admission:
             self._line_full or calls.running >= self._limit or (calls.held > 0 and calls.held + size > self._most_held)
         )
 
-    def _must_wait(self, size: int, is_event: bool, on_channel: bool) -> bool:
-        if self._is_full(size):
-            return True
-        if self._holding is not Hold.NONE:
-            # An `open` handler may wait for what comes on a channel that it has opened.
-            return not on_channel and (is_event or self._holding is Hold.ALL)
-        return bool(self.room)  # nobody overtakes those who wait already
+    def _must_wait(self, kind: Kind, size: int) -> bool:
+        # Nobody overtakes those who wait already, but for those who are held back.
+        return kind >= self._holding or self._is_full(size) or self.room.first(self._holding) is not None
 
     def cancel(self, i: int) -> bool:
         """The other side no longer waits for request ``i``; False if it does not wait here."""
-        waiting = self.room.remove(i)
+        waiting = self.room.take_request(i)
         if waiting is None:
             return False
         waiting.finish()
@@ -184,8 +174,8 @@ class Admission:
             return
         self._pumping = True
         try:
-            while self.room and self._holding is Hold.NONE and not self._is_full(self.room.next_size):
-                waiting = self.room.pop()
+            while (waiting := self.room.first(self._holding)) and not self._is_full(len(waiting.payload)):
+                self.room.take(waiting)
                 channel = waiting.channel
                 try:
                     if waiting.too_late:
@@ -212,14 +202,15 @@ class Admission:
 
     def connection_lost(self) -> None:
         """Requests that wait get no answer any more; events start when there is room."""
-        for waiting in self.room.clear_requests():
+        for waiting in self.room.take_requests():
             waiting.finish()
         self._line_full = False
         self.hold(Hold.NONE)
 
     def discard(self) -> None:
         """Start nothing more of what waits: nobody is left to whom it would matter."""
-        while self.room:
-            self.room.pop().finish()
+        while waiting := self.room.first():
+            self.room.take(waiting)
+            waiting.finish()
             self._calls.ignored["dropped at the end"] += 1
         self.update()

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ._admission import Hold
 from ._agreement import Agreement
 from ._behind import Behind
 from ._calls import Calls
@@ -28,6 +27,7 @@ from ._reporter import Reporter
 from ._scheduler import Scheduler
 from ._session import Session
 from ._settings import Settings
+from ._waiting import Hold
 from .errors import ConnectionLost, ProtocolError
 from .transport import ConnectionInfo, Traffic, Transport
 

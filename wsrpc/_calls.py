@@ -14,7 +14,7 @@ from msgspec import UNSET
 from ._admission import Admission
 from ._answers import Answers
 from ._asking import Asker
-from ._channels import Channels
+from ._channels import TOO_MANY, Channels
 from ._context import CURRENT, Context, Message
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
@@ -69,7 +69,9 @@ class Calls:
     """All inbound calls of one peer.
 
     ``running`` counts handlers that run in tasks until they exit, cancelled or not, and ``held`` the bytes of the
-    messages that they were called by; ``admission`` is asked before, and told of what ends.
+    messages that they were called by; ``admission`` is asked before, and told of what ends. Open streams and
+    conversations may last, so nothing waits for them: their bytes are in ``held_by_channels``, and a call that would
+    bring too many is refused.
     """
 
     def __init__(
@@ -110,6 +112,8 @@ class Calls:
         self._started: dict[Call, None] = {}
         self.running = 0
         self.held = 0
+        self.held_by_channels = 0
+        self._most_held = limits.running_bytes
         self.admission = Admission(self, limits, reject=self.reject, fail=fail, log=owner._log)
         self.arrived = self.admission.arrived
         self._unstarted = 0
@@ -215,15 +219,26 @@ class Calls:
         elif handler is None and not self._invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self._invoker.unknown(ctx))
             _finish(ctx.message)
-        elif handler is not None and handler.gives_channel and ctx.id is not None and self._channels.full:
+        elif handler is None or not handler.gives_channel or ctx.id is None:
+            self._start(ctx, size, handler, None, local)
+        elif self._channels.full or self._too_large_for_channel(size):
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
             handler.taken = False
-            self.reject(ctx.id, Overloaded(self._channels.too_many))
+            self.reject(ctx.id, Overloaded(self._channels.too_many if self._channels.full else self._too_many_bytes))
             _finish(ctx.message)
         else:
-            if handler is not None and handler.gives_channel and ctx.id is not None:
-                ctx.channel()  # has its place from now on
-            self._start(ctx, size, handler, None, local)
+            ctx.channel()  # has its place from now on
+            self._start(ctx, size, handler, None, local, by_channel=True)
+
+    def _too_large_for_channel(self, size: int) -> bool:
+        return self.held_by_channels > 0 and self.held_by_channels + size > self._most_held
+
+    @property
+    def _too_many_bytes(self) -> str:
+        return (
+            f"the messages that opened channels which are still open take {self.held_by_channels} bytes, "
+            f"{self._most_held} may be taken (Limits.running_bytes), close some"
+        )
 
     def _goes_on(self, result: object) -> bool:
         """Whether there is more to do with what a handler returned: await it, or stream it."""
@@ -251,16 +266,25 @@ class Calls:
         self._mark = None
 
     def _start(
-        self, ctx: Context, size: int, handler: Handler | None, result: Any = None, local: Registry | None = None
+        self,
+        ctx: Context,
+        size: int,
+        handler: Handler | None,
+        result: Any = None,
+        local: Registry | None = None,
+        by_channel: bool = False,
     ) -> None:
-        call = Call(ctx, handler, size)
+        call = Call(ctx, handler, size, by_channel)
         i = ctx.id
         if i is not None:
             self.active[i] = call
             self._on_channels += ctx._message.h is not None
         self._started[call] = None
         self.running += 1
-        self.held += size
+        if by_channel:
+            self.held_by_channels += size
+        else:
+            self.held += size
         self.admission.busy = True
         if not EAGER:
             self._unstarted += 1
@@ -332,7 +356,10 @@ class Calls:
         self._started.pop(call, None)
         if call.handler is not None:
             call.handler.taken = False  # if it was not called, the next message may have it
-        self.held -= call.size
+        if call.by_channel:
+            self.held_by_channels -= call.size
+        else:
+            self.held -= call.size
         if call.channel is None or call.lingers:
             self.running -= 1
         self._serving.exited(call)
@@ -347,8 +374,21 @@ class Calls:
             self.admission.update()
         self._pump()
 
+    def check_room(self, call: Call) -> None:
+        """See that the bytes of a call may count as a channel's.
+
+        Raises:
+            RemoteError: they would be too many. It does not say that the handler did not run.
+        """
+        if not call.by_channel and self._too_large_for_channel(call.size):
+            error = RemoteError(self._too_many_bytes, TOO_MANY)
+            error._made_here = True
+            raise error
+
     def answered(self, call: Call) -> None:
         """A channel is the answer: what goes on counts as that from here on (``Limits.channels``)."""
+        if not call.by_channel:
+            self._move_bytes(call, by_channel=True)
         i = call.ctx.id
         if i is not None and self.active.get(i) is call:
             del self.active[i]
@@ -362,7 +402,13 @@ class Calls:
         """Its channel is over and makes room for the next one, while what ran on it may take time to exit."""
         call.lingers = True
         self.running += 1
+        self._move_bytes(call, by_channel=False)
         self.admission.update()
+
+    def _move_bytes(self, call: Call, *, by_channel: bool) -> None:
+        call.by_channel = by_channel
+        self.held_by_channels += call.size if by_channel else -call.size
+        self.held -= call.size if by_channel else -call.size
 
     def _pump(self) -> None:
         if self.admission.room:

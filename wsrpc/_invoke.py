@@ -39,6 +39,8 @@ class Call(Struct, eq=False):
     handler: Handler | None
     size: int
     """Bytes of the message that it was called by."""
+    by_channel: bool = False
+    """Those bytes count as held by a channel, not by a handler."""
     task: asyncio.Task[None] | None = None
     started: bool = False
     cancelled: bool = False

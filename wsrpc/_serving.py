@@ -26,6 +26,9 @@ __all__ = ["Serving"]
 class Owner(Protocol):
     """What serving needs of the calls."""
 
+    def check_room(self, call: Call, /) -> None:
+        """See that the call may become a channel; raises what its caller gets if not."""
+
     def answered(self, call: Call, /) -> None:
         """The request has its answer; what still runs takes a channel's place, not a handler's."""
 
@@ -108,6 +111,7 @@ class Serving:
         Raises:
             RpcError: it cannot be.
         """
+        self._owner.check_room(call)
         channel = call.ctx.channel()
         self._channels.deliver(channel)
         call.channel = channel

@@ -1,9 +1,10 @@
-"""Messages that wait for a place, undecoded, in arrival order."""
+"""Messages that wait, undecoded, in arrival order: for a place, or for `open` handlers."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from enum import IntEnum
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -15,18 +16,39 @@ from ._messages import Inbound
 if TYPE_CHECKING:
     from .anonymous import AnonymousChannel
 
-__all__ = ["Waiting", "WaitingRoom"]
+__all__ = ["Hold", "Kind", "Waiting", "WaitingRoom"]
+
+
+class Kind(IntEnum):
+    """What a message is to those who hold some back."""
+
+    ON_CHANNEL = 0
+    """An event or request on an anonymous channel."""
+    REQUEST = 1
+    EVENT = 2
+
+
+class Hold(IntEnum):
+    """Which messages wait while `open` handlers run: those of this `Kind`, and of the ones that follow it."""
+
+    ALL = Kind.REQUEST
+    """All but those on anonymous channels, which an `open` handler may have opened and wait for."""
+    EVENTS = Kind.EVENT
+    NONE = Kind.EVENT + 1
 
 
 class Waiting(Struct, eq=False):
     """``id`` is None for an event; ``decode`` reads the payload once more."""
 
+    kind: Kind
     payload: bytes
     id: int | None
     view: Message | None
     decode: Callable[[bytes | bytearray], Inbound]
     channel: AnonymousChannel | None = None
     """The anonymous channel that it came on."""
+    ticket: int = 0
+    """Its place in the order in which all came."""
 
     @property
     def too_late(self) -> bool:
@@ -43,54 +65,67 @@ class Waiting(Struct, eq=False):
 class WaitingRoom:
     """Bounded by messages and by bytes; a request can be taken out when it is cancelled."""
 
-    __slots__ = ("_bytes", "_entries", "_max_bytes", "_max_messages", "_tickets", "_tickets_of")
+    __slots__ = ("_bytes", "_lines", "_max_bytes", "_max_messages", "_messages", "_requests", "_tickets")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._messages = 0
         self._bytes = 0
         self._tickets = count()
-        self._entries: OrderedDict[int, Waiting] = OrderedDict()
-        self._tickets_of: dict[int, int] = {}
+        self._lines: dict[Kind, OrderedDict[int, Waiting]] = {}
+        """By kind and ticket. There is none of a kind of which nothing waits."""
+        self._requests: dict[int, Waiting] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._messages
 
     def has(self, i: int) -> bool:
-        return i in self._tickets_of
+        return i in self._requests
 
     def put(self, entry: Waiting) -> bool:
         """Let ``entry`` wait; False if that would go over a bound."""
-        if len(self._entries) >= self._max_messages or self._bytes + len(entry.payload) > self._max_bytes:
+        if self._messages >= self._max_messages or self._bytes + len(entry.payload) > self._max_bytes:
             return False
-        ticket = next(self._tickets)
-        self._entries[ticket] = entry
+        entry.ticket = next(self._tickets)
+        self._lines.setdefault(entry.kind, OrderedDict())[entry.ticket] = entry
+        self._messages += 1
         self._bytes += len(entry.payload)
         if entry.id is not None:
-            self._tickets_of[entry.id] = ticket
+            self._requests[entry.id] = entry
         return True
 
-    @property
-    def next_size(self) -> int:
-        """Bytes of the one that has waited longest."""
-        return len(next(iter(self._entries.values())).payload)
+    def first(self, holding: Hold = Hold.NONE) -> Waiting | None:
+        """The one that has waited longest of those that are not held back."""
+        found = None
+        for kind, line in self._lines.items():
+            if kind < holding:
+                entry = next(iter(line.values()))
+                if found is None or entry.ticket < found.ticket:
+                    found = entry
+        return found
 
-    def pop(self) -> Waiting:
-        """The one that has waited longest."""
-        return self._take(next(iter(self._entries)))
-
-    def remove(self, i: int) -> Waiting | None:
-        """Take request ``i`` out, if it waits."""
-        ticket = self._tickets_of.get(i)
-        return None if ticket is None else self._take(ticket)
-
-    def clear_requests(self) -> list[Waiting]:
-        """Take all requests out; events stay."""
-        return [self._take(ticket) for ticket in list(self._tickets_of.values())]
-
-    def _take(self, ticket: int) -> Waiting:
-        entry = self._entries.pop(ticket)
+    def take(self, entry: Waiting) -> None:
+        """It waits no longer."""
+        line = self._lines[entry.kind]
+        del line[entry.ticket]
+        if not line:
+            del self._lines[entry.kind]
+        self._messages -= 1
         self._bytes -= len(entry.payload)
         if entry.id is not None:
-            del self._tickets_of[entry.id]
+            del self._requests[entry.id]
+
+    def take_request(self, i: int) -> Waiting | None:
+        """Take request ``i`` out, if it waits."""
+        entry = self._requests.get(i)
+        if entry is not None:
+            self.take(entry)
         return entry
+
+    def take_requests(self) -> list[Waiting]:
+        """Take all requests out; events stay."""
+        entries = list(self._requests.values())
+        for entry in entries:
+            self.take(entry)
+        return entries

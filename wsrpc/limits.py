@@ -61,9 +61,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     with handlers that wait for the other, only timeouts end it."""
 
     running_bytes: int = 16 * MiB
-    """Bytes of the messages, encoded, whose arguments those handlers hold; the next ones wait, as above. One message is
-    let through in any case. Handlers of streams and conversations count until they exit, too. (Four of the largest
-    messages. Decoded, arguments take 1 to 70 times as much.)"""
+    """Bytes of the messages, encoded, whose arguments those handlers hold; the next ones wait, as above. Messages that
+    opened streams and conversations count apart, with the same bound: nothing waits for those, which may last, and the
+    next one is refused, as past ``channels``. One message is let through in any case, in each of the two sums. (Four
+    of the largest messages. Decoded, arguments take 1 to 70 times as much.)"""
 
     waiting: int = 10_000
     """Messages that wait for a place; the next request is refused as `Overloaded`, the next event dropped."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from beside import AMPLE, beside, refused, request, said
@@ -13,7 +14,16 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import TEXT, raw_client
 
-from wsrpc import AnonymousChannel, Client, Context, Overloaded, RpcError, StreamOverflow, TooManyRequests
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    Context,
+    Overloaded,
+    RemoteError,
+    RpcError,
+    StreamOverflow,
+    TooManyRequests,
+)
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -66,20 +76,91 @@ async def test_one_message_runs_however_large_it_is() -> None:
         assert [(await said(raw))["i"] for _ in range(2)] == [1, 2]
 
 
-async def test_what_opens_a_channel_holds_bytes_until_its_handler_exits() -> None:
-    async with beside(AMPLE.replace(running_bytes=5000)) as world, Client(world.url, limits=AMPLE) as client:
+@pytest.mark.parametrize("kind", ["stream", "conversation"])
+async def test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_bytes_is_refused(kind: str) -> None:
+    async with beside(AMPLE.replace(running_bytes=10_000)) as world, Client(world.url, limits=AMPLE) as client:
+        begun: list[str] = []
+
+        @world.server.use
+        async def watch(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+            begun.append(ctx.event)
+            return await call_next(ctx)
 
         @world.server.on("count")
         async def count(text: str) -> AsyncIterator[int]:
             for number in range(1000):
                 yield number
 
+        @world.server.on("talk")
+        async def talk(text: str, channel: AnonymousChannel) -> None:
+            await channel.wait_closed()
+
+        async def open_one() -> Callable[[], Awaitable[None]]:
+            if kind == "conversation":
+                return (await client.open_channel("talk", "x" * 3000)).abort
+            stream = client.stream("count", "x" * 3000)
+            assert await anext(stream) == 0
+            return stream.aclose
+
+        opened = [await open_one() for _ in range(3)]
+        begun.clear()
+        with pytest.raises(Overloaded, match="running_bytes"):
+            await open_one()
+        assert not begun, "Overloaded says that nothing of the call ran"
+        assert await client.request("echo", "x" * 5000) == ["x" * 5000]
         peer = await world.newest()
-        stream = client.stream("count", "x" * 4000)
-        assert await anext(stream) == 0
-        assert peer._calls.held > 4000
-        await stream.aclose()
-        await turns_until(lambda: peer._calls.held == 0)
+        assert peer.stats().waiting == 0
+        await opened.pop()()
+        opened.append(await open_one())
+        for leave in opened:
+            await leave()
+        await turns_until(lambda: (peer._calls.held, peer._calls.held_by_channels) == (0, 0))
+
+
+async def test_a_handler_that_turns_out_to_stream_and_holds_too_many_bytes_has_run() -> None:
+    async with beside(AMPLE.replace(running_bytes=5000)) as world, Client(world.url, limits=AMPLE) as client:
+        go = asyncio.Event()
+
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+            await go.wait()
+
+        world.server.on("count", lambda text: numbers())
+        first = client.stream("count", "x" * 3000)
+        assert await anext(first) == 1
+        with pytest.raises(RemoteError, match="running_bytes") as caught:
+            await anext(client.stream("count", "x" * 3000))
+        assert caught.value.code == "wsrpc.too_many_channels"
+        go.set()
+        assert [item async for item in first] == []
+        peer = await world.newest()
+        await turns_until(lambda: (peer._calls.held, peer._calls.held_by_channels) == (0, 0))
+
+
+async def test_a_handler_that_outlives_its_channel_holds_its_bytes_until_it_exits() -> None:
+    async with beside(AMPLE.replace(running_bytes=5000)) as world, Client(world.url, limits=AMPLE) as client:
+        go = asyncio.Event()
+
+        @world.server.on("count")
+        async def count(text: str) -> AsyncIterator[int]:
+            try:
+                for number in range(1000):
+                    yield number
+            finally:
+                await go.wait()
+
+        peer = await world.newest()
+        first, second = (client.stream("count", "x" * 4000) for _ in range(2))
+        assert await anext(first) == 0
+        await first.aclose()
+        await turns_until(lambda: peer._calls.held > 4000)
+        assert peer._calls.held_by_channels == 0
+        waits = start(anext(second))
+        await turns_until(lambda: peer.stats().waiting == 1)
+        go.set()
+        assert await waits == 0
+        await second.aclose()
+        await turns_until(lambda: (peer._calls.held, peer._calls.held_by_channels) == (0, 0))
 
 
 async def test_a_wsrpc_caller_waits_on_its_own_side_for_bytes_too() -> None:

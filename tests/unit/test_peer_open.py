@@ -62,6 +62,95 @@ async def test_the_dialing_side_holds_events_only() -> None:
     assert ran == [2, 1, 3]
 
 
+class OnChannel:
+    """A peer whose `open` handler opens a channel and ends when it has seen ``end`` there, or when ``go`` is set.
+
+    Handlers that are called with "slow" run until `free` is set.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.d = Driven(dialer=True, bind=False, limits=limits)
+        self.seen: list[Any] = []
+        self.free, self.go = asyncio.Event(), asyncio.Event()
+
+    async def begin(self) -> int:
+        """Bind; returns the channel's id."""
+        self.d.peer.on("open", self._open)
+        self.d.peer.on("n", self._take)
+        self.d.peer.bind(self.d.transport)
+        await turns()
+        [sent] = self.d.take()
+        await self.d.fed({"i": sent["i"], "h": 1})
+        h: int = sent["i"]
+        return h
+
+    async def _open(self, peer: Peer) -> None:
+        async with await peer.open_channel("feed") as channel:
+            channel.on("n", self._take)
+            await self.go.wait()
+
+    async def _take(self, what: Any, slow: bool = False) -> None:
+        self.seen.append(what)
+        if slow:
+            await self.free.wait()
+        if what == "end":
+            self.go.set()
+
+
+async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_too_many_handlers_run() -> None:
+    peer = OnChannel(Limits(running=1))
+    h = await peer.begin()
+    d = peer.d
+    await d.fed({"a": ["n", "held"]}, {"h": h, "a": ["n", 1, True]}, {"h": h, "a": ["n", 2]})
+    assert peer.seen == [1]
+    peer.free.set()
+    await turns()
+    assert peer.seen == [1, 2], "nothing on the channel waits for the open handler, which may wait for it"
+    peer.free.clear()
+    await d.fed({"h": h, "a": ["n", 3, True]}, {"h": h, "a": ["n", 4]}, {"i": 2, "a": ["n", 5]})
+    peer.free.set()
+    await d.fed({"h": h, "a": ["n", "end"]})
+    assert peer.seen == [1, 2, 3, 4, 5, "end", "held"]
+    d.assert_empty()
+
+
+async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_the_line_is_full() -> None:
+    peer = OnChannel()
+    h = await peer.begin()
+    d = peer.d
+    d.transport.pause()
+    await d.fed({"h": h, "a": ["n", 1]}, {"a": ["n", "held"]}, {"i": 2, "a": ["n", 2]}, {"h": h, "a": ["n", 3]})
+    assert peer.seen == []
+    d.transport.resume()
+    await turns()
+    assert peer.seen == [1, 2, 3]
+    await d.fed({"h": h, "a": ["n", "end"]})
+    assert peer.seen == [1, 2, 3, "end", "held"]
+    d.assert_empty()
+
+
+async def test_what_is_left_when_open_ends_goes_on_in_the_order_in_which_it_came() -> None:
+    peer = OnChannel(Limits(running=1))
+    h = await peer.begin()
+    d = peer.d
+    await d.fed(
+        {"h": h, "a": ["n", 0, True]},
+        {"a": ["n", 1]},
+        {"h": h, "a": ["n", 2]},
+        {"i": 2, "a": ["n", 3]},
+        {"a": ["n", 4]},
+        {"i": 4, "a": ["n", 5]},
+        {"i": 4, "x": "no"},
+    )
+    peer.go.set()
+    await turns()
+    assert peer.seen == [0]
+    peer.free.set()
+    await d.fed({"a": ["n", 6]})
+    assert peer.seen == [0, 1, 3, 4, 6], "2 came on a channel that the open handler has left"
+    d.assert_empty()
+
+
 async def test_cancelling_what_is_held_takes_it_out() -> None:
     d, gate, ran = held(dialer=False)
     sent = await d.fed({"i": 1, "a": ["n", 1]}, {"i": 1, "x": "no"})
