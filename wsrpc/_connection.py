@@ -30,7 +30,7 @@ from ._heartbeat import Heartbeat, StallWatch
 from ._log import quieten, safe_logger
 from ._turns import MUCH, READ, Turns, turns_of
 from ._unframer import Unframer
-from .errors import HandshakeRejected
+from .errors import HandshakeRejected, one_line
 from .handshake import Handshake
 from .limits import Limits
 from .transport import Traffic
@@ -290,16 +290,21 @@ class WebSocketClientConnection(_Pushing, ClientConnection):
             body = bytes(response.body or b"").decode(errors="replace")
             raise HandshakeRejected(response.status_code, body, said) from None
         except InvalidHandshake as exc:
-            raise without_subprotocol(exc) from None
+            raise presentable(exc) from None
 
 
-def without_subprotocol(exc: InvalidHandshake) -> InvalidHandshake:
-    """``exc``, or an error that does not quote the subprotocols of the answer: a server may send a token back."""
+def presentable(exc: InvalidHandshake) -> InvalidHandshake:
+    """``exc``, or an error that says the same in one line of bounded length, without the subprotocols of the answer.
+
+    The library quotes the answer. A server may send a token back, or control characters for the terminal on which
+    Python writes the exceptions that end a program.
+    """
     if isinstance(exc, NegotiationError) and "subprotocol" in str(exc):
         return NegotiationError("the server chose a subprotocol that was not offered")
     if isinstance(exc, InvalidHeader) and exc.name.lower() == "sec-websocket-protocol":
-        return NegotiationError("the server chose several subprotocols")
-    return exc
+        return NegotiationError("the server answered with a Sec-WebSocket-Protocol that is not one subprotocol")
+    text = one_line(exc)
+    return exc if text == str(exc) else InvalidHandshake(text)
 
 
 class WebSocketServerConnection(_Pushing, ServerConnection):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidProxy
+from websockets.exceptions import InvalidProxy, InvalidProxyMessage
 from websockets.typing import Subprotocol
 
 from ._connection import WebSocketClientConnection, library_options
@@ -70,6 +70,8 @@ async def dial(
             )
         except InvalidProxy:  # whose text quotes the URL, which may have a password
             raise BadURL("the proxy's URL has a path, or a user without a password") from None
+        except InvalidProxyMessage as exc:  # whose cause quotes what the proxy said, as it came
+            raise exc from None
         assert isinstance(connection, WebSocketClientConnection)
         return connection.wsrpc
 

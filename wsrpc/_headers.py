@@ -38,9 +38,15 @@ class JoinedHeaders(Mapping[str, str]):
 
 
 def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Each header once, in lower case, with all its values, of a mapping whose ``items()`` may name one twice."""
+    """Each header once, in lower case, with all its values, of a mapping whose ``items()`` may name one twice.
+
+    Values are text in Latin-1, each character of it one byte of the header, whichever library read them: some decode
+    UTF-8, and what is not UTF-8 to halves of surrogate pairs, which nothing can write.
+    """
     joined: dict[str, str] = {}
     for name, value in headers.items():
+        if not value.isascii():
+            value = value.encode("utf-8", "surrogateescape").decode("latin-1")
         key = name.lower()
         joined[key] = f"{joined[key]}, {value}" if key in joined else value
     return joined

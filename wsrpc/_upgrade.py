@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 
 from websockets.asyncio.connection import Connection
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, InvalidHeader
 from websockets.extensions.permessage_deflate import (
     enable_client_permessage_deflate,
     enable_server_permessage_deflate,
@@ -25,9 +26,10 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from ._connection import LIBRARY_LOGGER, _Pushing, without_subprotocol
+from ._connection import LIBRARY_LOGGER, _Pushing, presentable
 from ._dial_request import DialRequest
 from ._headers import JoinedHeaders, address
+from .errors import short
 from .handshake import Handshake
 from .limits import Limits
 from .transport import ConnectionInfo
@@ -77,8 +79,14 @@ class ServerUpgrade:
             max_size=handshake.limits.message,
             logger=LIBRARY_LOGGER,
         )
-        self._request = Request(handshake.path, Headers(handshake.headers))
-        self._response = response = self._protocol.accept(self._request)
+        try:
+            self._request = Request(handshake.path, Headers(handshake.headers))
+            self._response = response = self._protocol.accept(self._request)
+        except InvalidHeader as exc:
+            # Without the value, which may be a token: an HTTP server that took it is more lenient than the library.
+            self._request = Request(handshake.path, Headers())
+            reason = f"The header {short(exc.name)} has a character that no header may have.\n"
+            self._response = response = self._protocol.reject(HTTPStatus.BAD_REQUEST, reason)
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = dict(response.headers.raw_items())
         self.body = (response.body or b"").decode()
@@ -132,11 +140,11 @@ class ClientUpgrade:
         Raises:
             websockets.exceptions.InvalidHandshake: the answer is no WebSocket server's; ``transport`` was left alone.
         """
-        response = Response(101, "Switching Protocols", Headers(headers))
         try:
+            response = Response(101, "Switching Protocols", Headers(headers))
             self._protocol.process_response(response)
         except InvalidHandshake as exc:
-            raise without_subprotocol(exc) from None
+            raise presentable(exc) from None
         connection = TakenOver(self._protocol, self._limits, None, client=True)
         connection.request, connection.response = self._request, response
         asked = Handshake(

@@ -21,7 +21,7 @@ from picows import (
 from python_socks import ProxyError
 
 from wsrpc import Handshake, HandshakeRejected, Limits
-from wsrpc.adapting import DialRequest, address, environment_proxy, follow_redirects, joined_headers
+from wsrpc.adapting import DialRequest, address, environment_proxy, follow_redirects, joined_headers, one_line
 
 from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
@@ -103,7 +103,7 @@ async def _dial(
     except WSInvalidStatusError as exc:
         raise _rejected(exc) from None
     except (WSHandshakeError, ProxyError) as exc:
-        raise ConnectionError(str(exc)) from exc
+        raise ConnectionError(one_line(exc)) from None
     except BaseException:
         for sock in socks:  # to its transport that is the end
             with suppress(OSError):

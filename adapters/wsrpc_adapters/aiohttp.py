@@ -24,6 +24,7 @@ from wsrpc.adapting import (
     check_proxy,
     follow_redirects,
     joined_headers,
+    one_line,
 )
 
 try:
@@ -213,21 +214,22 @@ async def _dial(
     except aiohttp.ClientConnectorError as exc:
         raise exc.os_error from None
     except aiohttp.ClientResponseError as exc:
-        raise ConnectionError(f"no answer to the opening handshake: HTTP {exc.status}, {exc.message}") from None
+        said = f"HTTP {exc.status}, {one_line(exc.message)}"
+        raise ConnectionError(f"no answer to the opening handshake: {said}") from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as exc:
-        raise ConnectionError(f"no answer to the opening handshake: {exc}") from None
+        raise ConnectionError(f"no answer to the opening handshake: {one_line(exc)}") from None
     with closing(response):
-        said = joined_headers(response.headers)
+        headers = joined_headers(response.headers)
         connection = response.connection
         if response.status != 101 or connection is None:
             body = await response.content.read(LARGEST_BODY)
-            raise HandshakeRejected(response.status, body.decode(errors="replace"), said)
+            raise HandshakeRejected(response.status, body.decode(errors="replace"), headers)
         protocol, line = connection.protocol, connection.transport
         if protocol is None or line is None:
             raise ConnectionError("the connection ended with the opening handshake")
         early = _Early(line)
         protocol.set_parser(early, early)
-        transport = upgrade.take_over(line, said, bytes(early.data))
+        transport = upgrade.take_over(line, headers, bytes(early.data))
         protocol.connection_lost(None)  # for aiohttp it is over; else it would close what is not its own any more
         return transport
 

@@ -8,15 +8,17 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from aiohttp import web
 from leftovers import turns_until
-from raw_websocket import ask, handshake
+from raw_websocket import ask, handshake, head_of
 from served import LIMITS, Observed, echo_server
 
-from wsrpc import Client, HandshakeRejected, Server, current_peer
+from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer
+from wsrpc.adapting import ServerUpgrade
 from wsrpc_adapters.aiohttp import aiohttp_handler, dial, serve
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -112,6 +114,30 @@ async def test_middlewares_and_what_is_added_to_each_response() -> None:
             assert client.peer.info.underlying.response.headers["X-Node"] == "7"
             assert seen == ["begins"]
         await turns_until(lambda: seen == ["begins", "101"])
+
+
+@pytest.mark.parametrize("value", [b"\xe4\xb8\xad", b"\xff"], ids=["utf-8", "bytes"])
+@pytest.mark.parametrize("name", [b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Upgrade", b"X-Name"])
+async def test_a_header_that_cannot_be_read_is_the_client_s_fault(
+    name: bytes, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = echo_server()
+    app = web.Application()
+    app.router.add_get("/ws", aiohttp_handler(server))
+    closes(app, server)
+    lines = handshake("/ws", "X-Name: me", "Authorization: Bearer s3cr3t").split(b"\r\n")
+    request = b"\r\n".join(name + b": " + value if line.startswith(name) else line for line in lines)
+    async with running(app) as url:
+        answer = await head_of(urlsplit(url).port or 0, request)
+    opened = name == b"X-Name"
+    assert answer.split()[1] in ([b"101"] if opened else [b"400", b"426"]), answer
+    assert not [record for record in caplog.records if record.exc_info] and "s3cr3t" not in caplog.text
+
+
+def test_a_header_that_an_http_server_let_pass_is_refused_without_quoting_it() -> None:
+    upgrade = ServerUpgrade(Handshake("/ws", {"authorization": "Bearer s3cr3t\x7f"}))
+    assert (upgrade.status, upgrade.headers["Connection"]) == (400, "close")
+    assert "'authorization'" in upgrade.body and "s3cr3t" not in upgrade.body
 
 
 async def test_an_application_that_shuts_down_drains() -> None:

@@ -83,14 +83,16 @@ Answer = Callable[[RawServer], Awaitable[object]]
 
 
 def saying(answer: str) -> Answer:
+    """``answer`` is what the server sends, each character one byte."""
+
     async def say(server: RawServer) -> None:
         sock = await server.accept_tcp()
         loop = asyncio.get_running_loop()
         head = await loop.sock_recv(sock, 1 << 16)
-        said = answer.replace("ECHO", f"bearer.{SECRET}, json").replace("TOKEN", f"bearer.{SECRET}x").encode()
-        if said.startswith(b"101"):
-            said = accept_response(head, said[4:].decode())
-        await loop.sock_sendall(sock, said)
+        said = answer.replace("ECHO", f"bearer.{SECRET}, json").replace("TOKEN", f"bearer.{SECRET}x")
+        if said.startswith("101"):
+            said = accept_response(head, "MORE").decode().replace("MORE", said[4:])
+        await loop.sock_sendall(sock, said.encode("latin-1"))
         sock.close()
 
     return say
@@ -110,6 +112,7 @@ ANSWERS = {
     ),
     "all subprotocols": saying("101 Sec-WebSocket-Protocol: ECHO"),
     "another subprotocol": saying("101 Sec-WebSocket-Protocol: TOKEN"),
+    "bytes behind a subprotocol": saying("101 Sec-WebSocket-Protocol: TOKEN\xff"),
     "says nothing": lambda server: server.accept_tcp(),
 }
 
@@ -139,6 +142,54 @@ async def test_a_server_that_refuses_or_is_broken(dialing: Dialing, answer: str,
             await attempts_fail(secretive(server.url, dialing, auth=auth), log)
             answering.cancel()
             await asyncio.wait([answering])
+
+
+RAW = "\x9b31mred\xff" * 100
+"""What a terminal takes for a command, if it is written as it is."""
+
+UPGRADE = "HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade"
+RUDE = {
+    "status line": f"{RAW}\r\n",
+    "status": f"HTTP/1.1 {RAW}\r\n\r\n",
+    "reason": f"HTTP/1.1 400 {RAW}\r\nContent-Length: 0\r\n\r\n",
+    "body": f"HTTP/1.1 400 No\r\nContent-Length: {len(RAW)}\r\n\r\n{RAW}",
+    "a header": f"HTTP/1.1 400 No\r\nX-Y: {RAW}\x1b\r\nContent-Length: 0\r\n\r\n",
+    "upgrade": f"{UPGRADE}: {RAW}\r\n\r\n",
+    "accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: {RAW}\r\n\r\n",
+    "extension": f"101 Sec-WebSocket-Extensions: {RAW}",
+    "parameter": f"101 Sec-WebSocket-Extensions: permessage-deflate; a{'b' * 2000}",
+    "subprotocol": f"101 Sec-WebSocket-Protocol: {RAW}",
+}
+
+
+@dialings
+@pytest.mark.parametrize("through", ["server", "proxy"])
+@pytest.mark.parametrize("answer", RUDE)
+async def test_errors_show_what_a_server_said_in_one_short_line(dialing: Dialing, answer: str, through: str) -> None:
+    said = RUDE[answer]
+    async with raw_server() as server:
+
+        async def answer_all() -> None:
+            while True:
+                with suppress(OSError):
+                    await saying(said)(server)
+
+        answering = asyncio.create_task(answer_all())
+        client = secretive(server.url, dialing)
+        if through == "proxy":
+            client = secretive("wss://192.0.2.1/", dialing, proxy=f"http://127.0.0.1:{server.port}")
+        try:
+            with pytest.raises(ConnectionError) as caught:
+                await client.connect()
+        finally:
+            await client.close()
+            answering.cancel()
+            await asyncio.wait([answering])
+    error: BaseException | None = caught.value
+    while error is not None:
+        text = str(error)
+        assert text.isprintable() and len(text) <= 1100, repr(text)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 @dialings

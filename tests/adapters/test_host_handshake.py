@@ -10,7 +10,7 @@ import socket
 
 import pytest
 from hosts import Host
-from raw_websocket import BINARY, CLOSE, PING, TEXT, ask, build_frame, handshake
+from raw_websocket import BINARY, CLOSE, PING, TEXT, ask, build_frame, handshake, head_of
 from served import LIMITS, echo_server, hosts, keeps_working, port_of, raw
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer, dial
@@ -260,6 +260,26 @@ async def test_headers_of_the_response(host: Host) -> None:
         said = client.peer.info.underlying.response.headers
         expected = [None, None] if cannot(host, "response headers") else ["me", "a=b"]
         assert [said.get(name) for name in ("X-Served-By", "Set-Cookie")] == expected
+
+
+@hosts
+@pytest.mark.parametrize(
+    "value", ["中".encode(), b"\xff\xfe", "ü".encode("latin-1")], ids=["utf-8", "bytes", "latin-1"]
+)
+async def test_headers_with_other_characters_than_ascii(
+    host: Host, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(limits=LIMITS)
+    seen: list[Handshake] = []
+    server.on_handshake(seen.append)
+    request = handshake("/ws", "Authorization: Bearer VALUE", "X-User-Name: VALUE", "Cookie: a=VALUE")
+    async with host.serving(server) as url:
+        head = await head_of(port_of(url), request.replace(b"VALUE", value))
+        assert head.startswith(b"HTTP/1.1 101 "), head
+    text = value.decode("latin-1")  # the same text in every host
+    assert seen[0].bearer_token == seen[0].headers["x-user-name"] == text
+    assert seen[0].headers["cookie"] == f"a={text}"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @hosts
