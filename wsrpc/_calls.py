@@ -396,7 +396,8 @@ class Calls:
         self.running -= 1
         _finish(call.ctx.message)
         self.admission.update()
-        self._pump()
+        if self.admission.room:
+            self._loop.call_soon(self._pump)  # after the first step of what runs on the channel, which came before
 
     def lingers(self, call: Call) -> None:
         """Its channel is over and makes room for the next one, while what ran on it may take time to exit."""

@@ -36,14 +36,14 @@ SHARE = 4
 the memory."""
 
 SLOW_FLOATS = 4096
-"""Slow floats that JSON text may hold. msgspec takes 7 to 20 microseconds for one, 100 to 300 times as long as for other
-floats: 580,000 of them, 4 MiB, take 5 s, and 4,096 take 50 ms."""
+"""Slow floats that JSON text may hold. msgspec takes 7 to 20 microseconds for one, 100 to 300 times as long as for
+other floats: 580,000 of them, 4 MiB, take 5 s, and 4,096 take 50 ms."""
 
 NUMBER_KEYS = 8192
-"""Keys of one map, in MessagePack, that may be numbers: anything but text, bytes, arrays and extensions. Python's hash of
-a number is the same in every process, so a sender can choose keys that all have to pass the same full slots of the dict:
-171,000 of them, 504 KB, take 8 s, and 8,192 take 30 ms. The time grows with the square, so several maps may hold more
-keys in all: the sum of the squares is what is bounded."""
+"""Keys of one map, in MessagePack, that may be numbers, booleans or nil. Python's hash of a number is the same in every
+process, so a sender can choose keys that all have to pass the same full slots of the dict: 171,000 of them, 504 KB,
+take 8 s, and 8,192 take 30 ms. The time grows with the square, so several maps may hold more keys in all: the sum of
+the squares is what is bounded."""
 
 ARRAY_KEYS = 256
 """Arrays and extensions, in MessagePack, that may be keys of maps with more than 15 entries, or parts of such keys; an
@@ -125,20 +125,21 @@ def _exceeds_outside_texts(payload: bytes | bytearray, values: int) -> bool:
 
 
 _SHORTEST_SLOW_FLOAT = len("9e307,")
-_EXPONENTS = bytes.maketrans(b"E+-123456789", b"e00000000000")
+_EXPONENTS = bytes.maketrans(b"E123456789", b"e000000000")
 _NOT_FLOATS = _all_but(b'",:[]{}eE+-.0123456789')
 _SLOW_FLOAT = re.compile(
-    # Near 2.2e-308 and 1.8e308, the ends of the range; and more than 19 digits, which may be halfway between two floats.
+    # Near 2.2e-308 and 1.8e308, the ends; or more than 19 digits, which may be halfway between two floats.
     rb"[eE](?:[-+]?0*(?:2[89]\d|[3-9]\d\d|\d{4,})|(?<=[\d.]{20}[eE])[-+]?0*(?:[3-9]\d|\d{3,}))"
 )
 
 
 def _has_slow_floats(payload: bytes | bytearray) -> bool:
     """Whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
-    # Counting a letter takes next to nothing, and looking for a digit or a sign behind it 6 ms for 4 MiB.
-    if payload.count(b"e") + payload.count(b"E") <= SLOW_FLOATS:
+    # Few messages have so many digits with an "e" behind them. Counting these takes 6 ms for 4 MiB, and counting
+    # letters half of that, which is enough for messages that are nearly all numbers.
+    if payload.count(b"e") <= SLOW_FLOATS // 2 and payload.count(b"E") <= SLOW_FLOATS // 2:
         return False
-    if payload.translate(_EXPONENTS).count(b"e0") <= SLOW_FLOATS:
+    if payload.translate(_EXPONENTS).count(b"0e") <= SLOW_FLOATS:
         return False
     found = 0  # those in texts, hexadecimal digits for instance, do not count
     for outside in _outside_texts(payload, _NOT_FLOATS):
@@ -217,7 +218,7 @@ def _may_collide(payload: bytes | bytearray) -> bool:
     heads = payload.translate(None, _OTHERS)
     if len(heads) > ARRAY_KEYS or heads.count(b"\xdc") + heads.count(b"\xdd") > _LONG_ARRAYS:
         return True
-    if len(payload) <= 2 * NUMBER_KEYS:  # a key and its value take two bytes at least
+    if len(payload) <= 4 * NUMBER_KEYS:  # half of such keys take three bytes, the others five, and each value one
         return False
     squares = 0
     for head, width in ((b"\xde", 2), (b"\xdf", 4)):
@@ -232,7 +233,7 @@ def _may_collide(payload: bytes | bytearray) -> bool:
 
 
 def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
-    """Whether there are more than ``values``, and the sum of the squares of the sizes of maps with more than 15 entries.
+    """Whether there are more than ``values``, and the sum of the squares of the sizes of large maps (map 16, map 32).
 
     What claims to be longer than the payload ends the walk, as it will end the decoding.
     """
@@ -298,6 +299,11 @@ def _colliding_keys(payload: bytes | bytearray) -> str | None:
                     return None
                 left, numbers = outer.pop()
             first = payload[pos]
+            step = steps[first]
+            if step and (numbers == _UNCOUNTED or (numbers >= 0 and (left & 1 or 0xA0 <= first < 0xC0))):
+                pos += step  # nearly all: short text as a key, and what is no key
+                left -= 1
+                continue
             in_key = numbers == _PART_OF_KEY
             if numbers >= 0 and not left & 1 and first not in _TEXTS:
                 in_key = first in _ARRAYS_AND_EXTENSIONS
@@ -309,7 +315,7 @@ def _colliding_keys(payload: bytes | bytearray) -> str | None:
             if in_key and first in _ARRAYS_AND_EXTENSIONS:
                 arrays += 1
             left -= 1
-            if step := steps[first]:
+            if step:
                 pos += step
             elif first in _LENGTHS:
                 width, more = _LENGTHS[first]

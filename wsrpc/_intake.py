@@ -26,7 +26,7 @@ from ._registry import Registry
 from ._rejections import ABORTED, reason_from_wire
 from ._scheduler import Scheduler
 from ._types import RAW, RESERVED_EVENTS
-from .errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError
+from .errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, short
 from .limits import Limits
 
 __all__ = ["Intake"]
@@ -297,15 +297,15 @@ class Intake:
         try:
             view = self._observe(payload, text, None)
             if self._shared.raw_only == "json":
+                if len(payload) > self._small and (why := json_objection(payload, self._values)) is not None:
+                    _finish(view)
+                    self._malformed(f"a message of {why}")
+                    return
                 if json_nests_deeper(payload, self._depth):
                     _finish(view)
                     self._fail(CloseCode.INVALID_DATA, f"nested more than {self._depth} deep")
                     return
                 try:
-                    if len(payload) > self._small and (why := json_objection(payload, self._values)) is not None:
-                        self._malformed(f"a message of {why}")
-                        _finish(view)
-                        return
                     message = decode_any(raw_json, payload)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
                     self._malformed(f"a message that is not JSON: {exc}")
@@ -469,5 +469,5 @@ def _is_utf8(payload: bytes | bytearray) -> bool:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = value if isinstance(value, str) else str(value) if isinstance(value, (int, Exception)) else short(value)
     return text if len(text) <= 100 else f"{text[:99]}…"

@@ -55,6 +55,9 @@ class Readable(Protocol):
 
     def _warn(self, text: str, /) -> None: ...
 
+    def _dropped(self, count: int, /) -> None:
+        """So many events were dropped, because nobody reads them any more."""
+
     def _check_thread(self, coroutine: str, /) -> None: ...
 
 
@@ -183,9 +186,14 @@ class Reading:
             self.channel._soon(lambda: self._left_behind(warning))
 
     def _left_behind(self, warning: str) -> None:
+        if not self.abandoned:  # another stream reads on
+            return
         if warning and not self.channel.closed:
             self.channel._warn(warning)
+        unread = 0 if self.inbox.items else len(self.inbox.queue)
         self.leave(None)
+        if unread:
+            self.channel._dropped(unread)
 
 
 class Upload(Reading):

@@ -297,10 +297,10 @@ class AnonymousChannel(Registrar, ChannelCaller):
         convert = None if returns is UNSET else self._home.converter(returns)
         reading = self._arrivals.reading(event)
         if reading is not None and reading.abandoned:
-            reading.leave(None)
-            if self._arrivals.reading(event) is reading:  # it goes on from where the last loop was left
-                reading.abandoned = False
+            if reading.inbox.items is items and not reading.inbox.over:
+                reading.abandoned = False  # it goes on from where the last loop was left
                 return Stream(event, convert, reading=reading)
+            reading.leave(None)
         return Stream(event, convert, reading=self._reading(event, items=items))
 
     def _reading(self, event: str, *, items: bool, owns: bool = False) -> Reading:

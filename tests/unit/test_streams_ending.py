@@ -16,13 +16,17 @@ from stream_driver import both as both
 from wsrpc import (
     BadArguments,
     BadResult,
+    CallNext,
     ChannelClosed,
     ConnectionLost,
+    Context,
+    Limits,
     RemoteError,
     RequestTimeout,
+    Server,
     UnknownEvent,
 )
-from wsrpc.testing import pair
+from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -212,3 +216,51 @@ async def test_what_was_cancelled_while_it_opened_is_not_opened_again_by_itself(
             await anext(stream)
         assert asked == [7]
         await emptied(left, right)
+
+
+async def test_a_stream_read_to_its_end_makes_room_while_its_call_still_ends() -> None:
+    ending, over = asyncio.Event(), asyncio.Event()
+    server = Server(limits=Limits(channels=1))
+
+    @server.use
+    async def slow(ctx: Context, call_next: CallNext) -> Any:
+        result = await call_next(ctx)
+        if list(ctx.args) == [1]:
+            await ending.wait()  # a log or a metric
+            over.set()
+        return result
+
+    @server.on("count")
+    async def count(to: int) -> AsyncIterator[int]:
+        for number in range(to):
+            yield number
+
+    async with connect(server) as client:
+        for to in (1, 2, 3):
+            async with client.stream("count", to) as numbers:
+                assert [number async for number in numbers] == list(range(to))
+        ending.set()
+        await over.wait()
+
+
+@pytest.mark.parametrize("left", ["anext", "break"])
+async def test_the_next_loop_goes_on_with_the_events_that_the_last_one_left(left: str) -> None:
+    d = Driven(dialer=True)
+    channel = await stream_sides.requested(d)
+    channel.on("other", print)  # somebody listens, so that what comes is delivered at once
+    stream = channel.stream("line")
+    d.feed(*({"h": channel.id, "a": ["line", line]} for line in "abc"))
+    if left == "anext":
+        assert await anext(stream) == "a"
+    else:
+        async for line in stream:
+            assert line == "a"
+            break
+    del stream
+    lines = channel.stream("line")
+    assert [await anext(lines), await anext(lines)] == ["b", "c"]
+    d.feed({"h": channel.id, "a": ["line", "d"]})
+    del lines
+    await turns()
+    assert d.ignored == {"unread event": 1}, "nobody came to read it"
+    channel.close()

@@ -291,7 +291,7 @@ def test_many_numbers_as_keys_are_refused_because_their_hashes_may_collide() -> 
 
 @pytest.mark.parametrize("key", [-1, 2**40, 0.5, None, True])
 def test_every_kind_of_number_counts_as_a_key(key: Any) -> None:
-    pair = msgspec.msgpack.encode(key) + b"\xc0"
+    pair = msgspec.msgpack.encode(key) + msgspec.msgpack.encode(2.5)
     for head, count in ((b"\xde", struct.pack("!H", NUMBER_KEYS + 1)), (b"\xdf", struct.pack("!I", NUMBER_KEYS + 1))):
         payload = with_argument(head + count + pair * (NUMBER_KEYS + 1))
         assert MsgpackCodec().objection(payload, Limits().values) is not None
@@ -309,7 +309,7 @@ def test_maps_share_the_bound_by_the_square_of_their_keys() -> None:
 def test_what_honest_peers_send_as_numbers_in_keys_passes() -> None:
     codec = MsgpackCodec()
     for value in (
-        {n: "row" for n in range(8000)},
+        dict.fromkeys(range(8000), "row"),
         [{1000 * n + k: 0.5 for k in range(40)} for n in range(4000)],  # sparse vectors
         {str(n): n for n in range(100_000)},
         {b"%d" % n: n for n in range(100_000)},
@@ -326,7 +326,7 @@ async def test_a_request_with_many_numbers_as_keys_is_rejected() -> None:
     d.peer.on("e", lambda *_: pytest.fail("it ran"))
     d.raw(with_argument(walking_keys(NUMBER_KEYS, 1)), False)
     await turns()
-    (answer,) = d.take()
+    answer = msgspec.msgpack.decode(*d.take())
     assert answer["i"] == 7 and "numbers as keys" in answer["e"]["message"]
     assert d.close_code is None
 
