@@ -20,7 +20,7 @@ from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
 
 BRACE = ord("{")
-"""What a message in JSON begins with, and none in MessagePack."""
+"""First byte of a message in JSON, and of none in MessagePack."""
 
 
 class Codec(Protocol):
@@ -40,13 +40,13 @@ class Codec(Protocol):
         """Encode a message: a struct of wsrpc, whose field names are the wire's keys.
 
         Raises:
-            TypeError, ValueError, OverflowError, RecursionError: for a value that cannot be encoded;
-                it reaches whoever gave the value.
+            TypeError, ValueError, OverflowError, RecursionError: the value cannot be encoded. The call that
+                was given the value raises it.
         """
         ...
 
     def decode(self, payload: bytes | bytearray, /) -> Inbound:
-        """Decode what arrived. Any exception means: not a message of this codec."""
+        """Decode a payload. Any exception means that it is not a message of this codec."""
         ...
 
     def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
@@ -233,8 +233,9 @@ class MsgpackCodec:
 
 
 _SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
-"""Values that both formats carry alike, as far as each can. So they do floats, except NaN and the infinities."""
+"""Types that both formats carry alike. They carry floats alike, too, except NaN and the infinities."""
 AT_A_GLANCE = 8
+"""Items of a container up to which looking at each takes less time than converting it."""
 _BYTES = (bytes, bytearray, memoryview)
 
 
@@ -242,10 +243,10 @@ class NegotiatedCodec(MsgpackCodec):
     """MessagePack between two wsrpc peers that speak JSON otherwise.
 
     Bytes travel as they are, and everything else so that it arrives as it does by JSON. MessagePack by itself would
-    keep datetimes, NaN and keys that are no text, and whoever has no annotation would get one or the other, depending
-    on when the two had agreed.
+    keep datetimes, NaN and keys that are no text, so that a handler without annotations would get other values once the
+    two have agreed.
 
-    What MessagePack cannot express travels as JSON: text is JSON, binary is MessagePack, at any time.
+    What MessagePack cannot express travels as JSON: text messages are JSON and binary ones MessagePack, at any time.
     """
 
     def __init__(self, json: JsonCodec) -> None:
@@ -269,7 +270,7 @@ class NegotiatedCodec(MsgpackCodec):
 
 
 _EXTREME = re.compile(rb"\xcb[\x7f\xff]")
-"""How NaN and the infinities begin in MessagePack. So do numbers beyond 1e303, and other values may have it inside."""
+"""First bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303 and parts of other values match, too."""
 
 
 def _finite(value: Any) -> Any:
@@ -302,7 +303,7 @@ def _travels_alike(message: Any) -> bool:
 
 
 def _is_alike(value: Any) -> bool:
-    """The same for a float or a small flat container. Looking through more would take longer than converting it."""
+    """Whether both formats carry a value alike, if it is a float or a small flat container; else False."""
     if value.__class__ is float:
         return isfinite(value)
     if value.__class__ is dict and len(value) <= AT_A_GLANCE:

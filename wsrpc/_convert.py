@@ -1,8 +1,7 @@
-"""Values to types and back, where msgspec needs help.
+"""Conversion between decoded values and types, where msgspec needs help.
 
-msgspec converts what arrived (JSON or MessagePack, already decoded) to the types that users write.
-This module says what a type needs for that, teaches msgspec pydantic models without importing
-pydantic, and refuses early what could never be converted.
+msgspec converts decoded JSON or MessagePack to the types that users write. This module finds the options that a type
+needs for that, adds pydantic models without importing pydantic, and refuses types that could never be converted to.
 """
 
 from __future__ import annotations
@@ -213,7 +212,7 @@ _AS_BASE64: dict[str, Any] = {"type": "function-plain", "function": _to_base64, 
 
 
 def _plain(value: Any) -> Any:
-    """The same for a value of no declared type, which may be or hold bytes."""
+    """A value of no declared type, with base64 in place of the bytes that it is or holds."""
     cls = value.__class__
     if issubclass(cls, (bytes, bytearray, memoryview)):
         return _to_base64(value)
@@ -253,7 +252,7 @@ _INNER = (
 """Keys of a core schema under which there are others. (Values under ``default`` or ``expected`` are the user's.)"""
 
 BYTES_OPTIONS = frozenset({"ser_json_bytes", "val_json_bytes"})
-"""How a model says what its bytes are in JSON. One of them counts for both ways, so that it can read what it writes."""
+"""Options of a model's config for bytes in JSON. One of them counts for both ways: a model can read what it writes."""
 _OF_ANY_TYPE = frozenset({"any", "is-instance", "function-plain"})
 _NUMBERS = frozenset({"int", "float", "bool"})
 _MODELS = frozenset({"model", "dataclass", "typed-dict"})
@@ -262,10 +261,10 @@ _ANYTHING: dict[str, Any] = {"type": "any", "serialization": _AS_PLAIN}
 
 
 class _Scope(NamedTuple):
-    """What the class around a part of its schema, or the part itself, says of its bytes."""
+    """Settings that a part of a schema has from the class around it, or from its own serializer."""
 
     own: bool = False
-    """The user has said how bytes travel."""
+    """The user has chosen how bytes travel."""
     extra: bool = False
     """Fields that are not declared are kept."""
 
@@ -297,11 +296,10 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
             "schema": {**schema, "strict": False},  # JSON has no bytes, and strict ones are no bytearray
             "serialization": changes.get("serialization", _AS_BASE64),
         }
+    of_any_type = kind in _OF_ANY_TYPE or (kind == "call" and bool(changes))  # pydantic 2.13 calls a NamedTuple
     if kind == "union" and "choices" in changes and schema.get("mode", "smart") == "smart":
         changes["choices"] = sorted(changes["choices"], key=_rank)
-    elif not serialization and (kind in _OF_ANY_TYPE or (kind == "call" and changes)):  # a NamedTuple is a call
-        changes["serialization"] = _AS_PLAIN
-    elif serialization == {"type": "any"}:
+    elif (not serialization and of_any_type) or serialization == {"type": "any"}:
         changes["serialization"] = _AS_PLAIN
     elif kind == "model-fields" and scope.extra and "extras_schema" not in schema:
         changes["extras_schema"] = _ANYTHING
@@ -328,7 +326,7 @@ def _returning_anything(serialization: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rank(choice: Any) -> int:
-    """Where a type stands in a union with bytes. Of two that fit equally well pydantic takes the first."""
+    """Position of a type in a union with bytes. Of two that fit equally well pydantic takes the first."""
     schema = choice[0] if choice.__class__ is tuple else choice  # which has a label
     if schema["type"] in _NUMBERS:
         return 2  # "1234" is base64 rather than a number, which would be no text
@@ -354,7 +352,7 @@ def _changes(schema: dict[str, Any], change: Callable[[dict[str, Any]], dict[str
 
 
 def _changed(part: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """The same for a part: a schema, a list of schemas, or a mapping by a field's name or a union's tag."""
+    """A part after ``change``: a schema, a list of schemas, or a mapping by a field's name or a union's tag."""
     cls = part.__class__
     if cls is list or cls is tuple:
         items: list[Any] = [_changed(item, change) for item in part]
@@ -425,7 +423,7 @@ def type_name(tp: Any) -> str:
 
 
 class Needs(NamedTuple):
-    """What must be given to msgspec to convert to a type. Each option costs time, so none is given idly."""
+    """Options that msgspec needs to convert to a type. Each costs time, so only those are given that are needed."""
 
     dec_hook: bool
     str_keys: bool  # mappings with other than text keys: JSON has only text keys
@@ -562,7 +560,7 @@ def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], 
         if type(value) is exact:
             return value
         try:
-            # A call with an empty ** costs more than one without.
+            # A call with an empty `**options` costs more than one without.
             boxed = convert((value,), box, **options) if options else convert((value,), box)
         except msgspec.ValidationError as exc:
             raise _unboxed(exc) from exc.__cause__

@@ -524,7 +524,7 @@ def test_more_errors_than_anybody_reads_are_only_counted() -> None:
     class Closed(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(extra="forbid")
 
-    with pytest.raises(msgspec.ValidationError, match="^1000 errors$"):
+    with pytest.raises(msgspec.ValidationError, match=r"^1000 errors$"):
         converter(Closed)({str(number): 1 for number in range(1000)})
-    with pytest.raises(msgspec.ValidationError, match="and 97 more$"):
+    with pytest.raises(msgspec.ValidationError, match=r"and 97 more$"):
         converter(Closed)({str(number): 1 for number in range(100)})
