@@ -101,7 +101,7 @@ class Admission:
         elif not self._must_wait(kind, len(payload)):
             self._calls.dispatch(message, payload, view, channel)
             return
-        elif self.room.put(Waiting(kind, bytes(payload), None if i is UNSET else i, view, decode, channel)):
+        elif self.room.put(Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)):
             self.update()
             return
         elif i is UNSET:
@@ -214,3 +214,7 @@ class Admission:
             waiting.finish()
             self._calls.ignored["dropped at the end"] += 1
         self.update()
+
+
+def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
+    return bytes(payload) if view is None else view.payload  # which is the same, and is kept anyway

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from ._counting import decode_any
 from ._key import PeerState
 from ._messages import Inbound
 from ._reading import Upload
@@ -30,40 +31,53 @@ class Message:
     """One inbound message, as `message` handlers see it. Changing what it returns changes nothing.
 
     ``payload`` is what arrived, ``text`` whether in a text message. ``event``, ``id``, ``channel_name`` and
-    ``args`` are None (``args`` empty) where the message has no such thing, or is foreign.
+    ``args`` are None (``args`` empty) where the message has no such thing, or is foreign. ``args`` is decoded anew each
+    time: keep it in a variable if you need it more than once.
     """
 
-    __slots__ = ("_done", "_fields", "_finished", "payload", "text")
+    __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
 
-    def __init__(self, payload: bytes, text: bool, fields: Inbound | None) -> None:
+    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes], Inbound] | None) -> None:
+        """``decode`` reads ``payload``; None for what is foreign."""
         self.payload = payload
         self.text = text
-        self._fields = fields
+        self._decode = decode
+        self._head: tuple[str | None, int | None, str | None] | None = None
+        """Event, id and channel's name, once they were asked for."""
         self._finished = False
         self._done: asyncio.Future[None] | None = None
 
     @property
     def event(self) -> str | None:
-        a = self._list()
-        return a[0] if a and isinstance(a[0], str) else None
+        return self._read_head()[0]
 
     @property
     def id(self) -> int | None:
-        i = None if self._fields is None else self._fields.i
-        return i if i.__class__ is int else None
+        return self._read_head()[1]
 
     @property
     def channel_name(self) -> str | None:
-        fields = self._fields
-        return fields.c if fields is not None and fields.h is None and isinstance(fields.c, str) else None
+        return self._read_head()[2]
 
     @property
     def args(self) -> tuple[Any, ...]:
-        return tuple(self._list()[1:])
+        return tuple(self._read()[1:])
 
-    def _list(self) -> list[Any]:
-        a: Any = None if self._fields is None else self._fields.a
-        return a if a.__class__ is list else []
+    def _read_head(self) -> tuple[str | None, int | None, str | None]:
+        if self._head is None:
+            self._read()
+        assert self._head is not None
+        return self._head
+
+    def _read(self) -> list[Any]:
+        """The event's name and its arguments. They are not kept: decoded, a message may take 70 times as much memory as
+        ``payload``, and many may wait for their handlers."""
+        fields = Inbound() if self._decode is None else decode_any(self._decode, self.payload)
+        a = fields.a if fields.a.__class__ is list else []
+        event = a[0] if a and isinstance(a[0], str) else None
+        name = fields.c if fields.h is None and isinstance(fields.c, str) else None
+        self._head = event, fields.i if fields.i.__class__ is int else None, name
+        return a
 
     async def processed(self) -> None:
         """Wait until the message has been dealt with: its handler, if it has one, is done.
@@ -88,12 +102,14 @@ class Message:
 
         ``redact(event, args)`` returns the arguments to show.
         """
+        args = self.args  # now the rest is known, too
         event = self.event
         if event is None:
-            kind = "foreign message" if self._fields is None else "answer or notice"
+            kind = "foreign message" if self._decode is None else "answer or notice"
             which = "" if self.id is None else f" #{self.id}"
             return f"{kind}{which}, {len(self.payload)} bytes"
-        args = self.args if redact is None else redact(event, self.args)
+        if redact is not None:
+            args = redact(event, args)
         shown = ", ".join(_bounded(arg, limit) for arg in args)
         if len(shown) > limit:
             shown = shown[: limit - 1] + "…"

@@ -269,8 +269,7 @@ class Intake:
         """Show a message to the `message` handlers, where there are any."""
         if not (self._own.observed or self._shared.observed):
             return None
-        # Decoded once more, so that a handler of `message` cannot change what the event's own handler gets.
-        view = Message(bytes(payload), text, None if decode is None else decode_any(decode, payload))
+        view = Message(bytes(payload), text, decode)
         self._fire("message", view)
         return view
 

@@ -171,7 +171,7 @@ async def test_decode_that_goes_wrong_the_second_time_for_what_had_to_wait(
 
 
 @clean
-async def test_a_message_handler_with_a_codec_that_decodes_once() -> None:
+async def test_a_message_handler_with_a_codec_that_decodes_once(caplog: pytest.LogCaptureFixture) -> None:
     plain = JsonCodec().decode
     calls = 0
 
@@ -181,10 +181,11 @@ async def test_a_message_handler_with_a_codec_that_decodes_once() -> None:
         return plain(payload) if calls == 1 else bug()
 
     d = Driven(codec=Odd(decode=decode))
-    d.peer.on("message", lambda peer, message: None)
-    d.feed({"i": 1, "a": ["echo"]})
-    await turns()
-    assert d.close_code == 1011
+    d.peer.on("message", lambda peer, message: message.args)
+    d.peer.on("echo", lambda: "fine")
+    assert await d.fed({"i": 1, "a": ["echo"]}) == [{"i": 1, "d": "fine"}]
+    [line] = messages(caplog)
+    assert "the handler of 'message'" in line
 
 
 @clean

@@ -132,15 +132,15 @@ async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
 
 
 def described(a: list[Any], **fields: Any) -> Message:
-    return Message(b"{}", True, Inbound(a=a, **fields))
+    return Message(b"{}", True, lambda payload: Inbound(a=a, **fields))
 
 
 def test_a_message_in_words() -> None:
     assert str(described(["say", 1, "x"])) == "event say(1, 'x')"
     assert str(described(["say"], i=7, c="room")) == "request #7 room: say()"
     assert str(Message(b"hello", True, None)) == "foreign message, 5 bytes"
-    assert str(Message(b"{}", True, Inbound(i=7))) == "answer or notice #7, 2 bytes"
-    assert str(Message(b"{}", True, Inbound(a=[5]))) == "answer or notice, 2 bytes"
+    assert str(Message(b"{}", True, lambda payload: Inbound(i=7))) == "answer or notice #7, 2 bytes"
+    assert str(Message(b"{}", True, lambda payload: Inbound(a=[5]))) == "answer or notice, 2 bytes"
     assert repr(described(["say", "x"])) == "<Message event say('x')>"
 
 
@@ -167,7 +167,7 @@ def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("a", [[], None, 5, [5], [None, 1]])
 def test_a_message_that_is_no_event_has_no_name(a: Any) -> None:
-    message = Message(b"", True, Inbound(a=a, i=True, c=5))
+    message = Message(b"", True, lambda payload: Inbound(a=a, i=True, c=5))
     assert message.event is None and message.id is None and message.channel_name is None
     assert isinstance(message.args, tuple)
     str(message)

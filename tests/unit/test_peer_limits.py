@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, Stubborn, closes_with, idle, rejection, start, turns
 
-from wsrpc import BadArguments, Client, ConnectionLost, Limits, MsgpackCodec, Overloaded, QueueFull
+from wsrpc import BadArguments, Client, ConnectionLost, Limits, Message, MsgpackCodec, Overloaded, Peer, QueueFull
 from wsrpc.testing import pair
 
 
@@ -147,6 +148,33 @@ async def test_the_waiting_bound_counts_bytes_too() -> None:
     blocked.go.set()
     await turns()
     assert ran[-1] == "again"
+
+
+async def test_what_waits_takes_no_more_memory_where_message_handlers_observe() -> None:
+    d = Driven(limits=Limits(running=1))
+    blocked, seen = Blocked(), list[Any]()
+    d.peer.on("h", blocked)
+    d.peer.on("n", lambda *_: None)
+
+    @d.peer.on("message")
+    def observe(peer: Peer, message: Message) -> None:
+        seen.append((message.event, len(message.args), len(str(message)) < 300))
+
+    payload = b'{"a":["n",[' + b"[]," * 20_000 + b"[]]]}"
+    await d.fed({"a": ["h"]})
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(10):
+            d.raw(bytearray(payload))
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert d.peer.stats().waiting == 10 and seen[1:] == [("n", 1, True)] * 10
+    assert 10 * len(payload) < grown < 11 * len(payload), "each payload once, and nothing that is decoded"
+    blocked.go.set()
+    await turns()
+    d.assert_empty()
 
 
 async def test_a_plain_caller_gets_overloaded() -> None:
