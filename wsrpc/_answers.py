@@ -60,6 +60,16 @@ class Answers:
             # A user's enc_hook may raise anything.
             self.reject(i, self.for_caller(exc, label))
 
+    def sendable(self, error: RpcError, label: str) -> RpcError:
+        """``error``, or what the caller gets in its place if it cannot be encoded."""
+        try:
+            self._out.encode(Rejection(1, *error_to_wire(error)))
+        except MessageTooBig:
+            return error  # a shorter one is sent, as `reject` does
+        except Exception as exc:
+            return self._internal(exc, label)
+        return error
+
     def for_caller(self, exc: BaseException, label: str) -> RpcError:
         """What the caller gets for an exception; what it does not get goes to the log."""
         if isinstance(exc, ArgumentsRefused):

@@ -127,6 +127,11 @@ class Arrivals:
         return self._state is not Delivery.OVER
 
     @property
+    def is_ending(self) -> bool:
+        """Whether the channel is over, and handlers and readers are given in the next turn what was kept."""
+        return self._state is Delivery.ENDING
+
+    @property
     def keeps(self) -> bool:
         """Whether messages wait although the channel is over."""
         return (self._state is Delivery.KEPT or self._state is Delivery.ENDING) and bool(self._backlog)

@@ -37,7 +37,7 @@ class Message:
 
     __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
 
-    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes], Inbound] | None) -> None:
+    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], Inbound] | None) -> None:
         """``decode`` reads ``payload``; None for what is foreign."""
         self.payload = payload
         self.text = text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +14,9 @@ from ._requests import MAX_REMEMBERED
 from .errors import MessageTooBig, RpcError
 
 __all__ = ["Notices"]
+
+NOT_ENCODABLE = "they cannot be encoded"
+"""What the other side is told of that; the encoder's own words may be a secret."""
 
 
 class Replies(Protocol):
@@ -28,10 +30,11 @@ class Replies(Protocol):
 class Notices:
     """Sends the notices of one peer."""
 
-    __slots__ = ("_aborted", "_out")
+    __slots__ = ("_aborted", "_out", "_warn")
 
-    def __init__(self, out: Replies) -> None:
+    def __init__(self, out: Replies, warn: Callable[..., None]) -> None:
         self._out = out
+        self._warn = warn
         self._aborted: dict[int, None] = {}
 
     def abort_channel(self, h: int, reason: object) -> None:
@@ -49,13 +52,20 @@ class Notices:
             self._out.reply(self._out.encode(notice(*reason_to_wire(reason))))
         except MessageTooBig as exc:
             self._send_shortly(notice, shortened(reason, exc) if isinstance(reason, RpcError) else None)
-        except Exception:
+        except Exception as exc:
             # It cannot be encoded, for which a user's enc_hook may raise anything. That somebody stops matters more.
-            self._send_shortly(notice, None)
+            self._warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
+            self._send_shortly(notice, shortened(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
 
-    def _send_shortly(self, notice: Callable[[Any, int | UnsetType], object], reason: object) -> None:
-        with suppress(MessageTooBig):  # even that, to a side that takes next to nothing
+    def _send_shortly(self, notice: Callable[[Any, int | UnsetType], object], reason: RpcError | None) -> None:
+        try:
             self._out.reply(self._out.encode(notice(*reason_to_wire(reason))))
+        except MessageTooBig:
+            return  # even that, to a side that takes next to nothing
+        except Exception:
+            if reason is None:
+                raise
+            self._send_shortly(notice, None)  # not even its message or code can be encoded
 
     def forget_aborted(self, h: int) -> None:
         """Channel ``h`` is a new one."""

@@ -85,7 +85,7 @@ class Outbound:
         self.kept = Kept(codec, limits, loop, self.requests, warn)
         self.line = Line(loop)
         self.places = Places(loop, self.requests)
-        self.notices = Notices(self)
+        self.notices = Notices(self, warn)
         self.is_open: Callable[[int], bool] = lambda h: False
         """Whether an anonymous channel is still there."""
         self.opening: Context | None = None

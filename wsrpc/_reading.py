@@ -190,7 +190,7 @@ class Reading:
             return
         if warning and not self.channel.closed:
             self.channel._warn(warning)
-        unread = 0 if self.inbox.items else len(self.inbox.queue)
+        unread = 0 if self.inbox.items or self.channel.closed else len(self.inbox.queue)
         self.leave(None)
         if unread:
             self.channel._dropped(unread)

@@ -133,8 +133,8 @@ def is_closed(x: Any, flag: Any) -> bool:
     return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _CLOSED_CODE
 
 
-def shortened(error: RpcError, why: Exception) -> RpcError:
-    """``error`` without its data and fields, which are too big to travel."""
+def shortened(error: RpcError, why: object) -> RpcError:
+    """``error`` without its data and fields, which cannot be sent."""
     small = RpcError(f"{as_text(error.message)[:200]} (data and fields left out: {why})")
     small.code = error.code if not isinstance(error.code, str) else error.code[:100]
     return small

@@ -161,7 +161,7 @@ class Serving:
         if _role(call) is Role.UPLOAD:
             self._answer_end(call, lambda i: self._answers.reject(i, error))
         else:
-            channel._abort(error)
+            channel._abort(self._answers.sendable(error, call.ctx.label))
 
     def _answer_end(self, call: Call, answer: Callable[[int], None]) -> None:
         """The result of an upload answers the caller's last message, which may be still to come."""

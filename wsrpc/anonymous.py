@@ -228,13 +228,14 @@ class AnonymousChannel(Registrar, ChannelCaller):
         self._abort(reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is over. Cancelling is safe."""
-        if self.closed:
-            return
-        self._check_thread("channel.wait_closed()")
-        if self._closed is None:
-            self._closed = self._home.loop.create_future()
-        await asyncio.shield(self._closed)
+        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
+        if not self.closed:
+            self._check_thread("channel.wait_closed()")
+            if self._closed is None:
+                self._closed = self._home.loop.create_future()
+            await asyncio.shield(self._closed)
+        if self._arrivals.is_ending:
+            await asyncio.sleep(0)  # they get it in the next turn
 
     @overload
     def stream(self, event: str, /) -> Stream[Any]: ...

@@ -561,6 +561,36 @@ async def test_a_body_that_the_server_closes_under_is_given_its_time_and_no_more
     assert body.got == ["cancelled"]
 
 
+@pytest.mark.parametrize("by", ["the opener", "a body"])
+async def test_waiting_for_the_end_is_waiting_for_the_handlers_of_what_came_before(by: str) -> None:
+    got: list[str] = []
+    if by == "the opener":
+        d = Driven(dialer=True)
+        channel = await requested(d)
+        d.feed(*({**line, "h": channel.id} for line in LINES))
+        leave_it = {"h": channel.id, "x": CLOSED, "_": 1}
+        d.feed(leave_it)
+        async with channel:
+            channel.on("line", got.append)
+            await channel.wait_closed()
+    else:
+        d, loaded = Driven(), asyncio.Event()
+
+        async def talk(channel: AnonymousChannel) -> None:
+            await loaded.wait()
+            channel.on("line", got.append)
+            await channel.wait_closed()
+
+        d.peer.on("talk", talk)
+        await d.fed({"i": 5, "a": ["talk"]})
+        await d.fed(*LINES)
+        leave(d, "good")
+        loaded.set()
+        await turns()
+    assert got == ["a", "b", "c"]
+    await emptied(d.peer)
+
+
 @pytest.mark.parametrize("first", ["server", "client"])
 async def test_closing_waits_for_no_body_that_works_on_what_it_has_read(first: str) -> None:
     server, got = Server(limits=Limits(close_timeout=3600)), list[str]()

@@ -359,6 +359,73 @@ async def test_an_error_whose_fields_cannot_be_encoded_still_answers(caplog: pyt
         assert caught.value.error_id and caught.value.error_id in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["request", "stream", "conversation", "upload"])
+async def test_data_that_cannot_be_encoded_is_a_failure_of_every_kind_of_handler(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RpcError("the sensor fell off", code="sensor", data={"at": object()})
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        fail()
+
+    async def talk(channel: AnonymousChannel) -> None:
+        await channel.emit("n", 1)
+        fail()
+
+    async def add(items: AsyncIterator[int]) -> None:
+        async for _ in items:
+            fail()
+
+    async with pair() as (a, b):
+        b.on("request", fail)
+        b.on("stream", numbers)
+        b.on("conversation", talk)
+        b.on("upload", add)
+
+        async def call() -> None:
+            if kind == "stream":
+                async for _ in a.stream("stream"):
+                    pass
+            elif kind == "conversation":
+                channel = await a.open_channel("conversation")
+                async for _ in channel.stream("n"):
+                    pass
+            elif kind == "upload":
+                await a.request("upload", send=[1])
+            else:
+                await a.request("request")
+
+        with pytest.raises(HandlerFailed, match="internal error") as caught:
+            await call()
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert caught.value.error_id and caught.value.error_id in record.getMessage()
+    assert record.exc_info is not None and "object" in str(record.exc_info[1])
+
+
+async def test_a_reason_without_the_data_that_cannot_be_encoded(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as (a, b):
+        reasons: asyncio.Queue[Any] = asyncio.Queue()
+
+        async def talk(channel: AnonymousChannel) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                reasons.put_nowait(channel.close_reason)
+
+        b.on("talk", talk)
+        for message, said in (("bored", "bored (data and fields left out: they cannot be encoded)"), ("\ud800", None)):
+            channel = await a.open_channel("talk")
+            caplog.clear()
+            await channel.abort(RpcError(message, code="E", data=object()))
+            reason = await reasons.get()
+            assert isinstance(reason, RemoteError)
+            assert (reason.message, reason.code) == ((said, "E") if said else ("Request aborted", None))
+            [record] = caplog.records
+            assert record.levelno == logging.WARNING and record.exc_info is not None
+
+
 async def test_fields_of_a_reason_arrive_with_it() -> None:
     async with pair() as (a, b):
         reasons: asyncio.Queue[object] = asyncio.Queue()
