@@ -73,7 +73,7 @@ class Message:
         """The event's name and its arguments. They are not kept: decoded, a message may take 70 times as much memory as
         ``payload``, and many may wait for their handlers."""
         fields = Inbound() if self._decode is None else decode_any(self._decode, self.payload)
-        a = fields.a if fields.a.__class__ is list else []
+        a: list[Any] = fields.a if fields.a.__class__ is list else []
         event = a[0] if a and isinstance(a[0], str) else None
         name = fields.c if fields.h is None and isinstance(fields.c, str) else None
         self._head = event, fields.i if fields.i.__class__ is int else None, name

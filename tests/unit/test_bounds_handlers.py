@@ -107,6 +107,7 @@ async def test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_b
         with pytest.raises(Overloaded, match="running_bytes"):
             await open_one()
         assert not begun, "Overloaded says that nothing of the call ran"
+        assert client._peer._out.requests.bytes_in_flight == 0, "the caller's side counts as the other does"
         assert await client.request("echo", "x" * 5000) == ["x" * 5000]
         peer = await world.newest()
         assert peer.stats().waiting == 0
