@@ -232,6 +232,20 @@ class TwoPeers(ConnectedPeers):
         self.number += 1
         self.emitted.append(self.loop.create_task(self.peers[side].emit("note", self.number, "x" * size)))
 
+    @rule(side=sides, drops=st.booleans())
+    def wait_for_the_line_with_a_place(self, side: int, drops: bool) -> None:
+        """More requests than the other side runs at once; the last ones come when the line is full."""
+        self.hold_line(side)
+        for number in range(5):
+            self.request(side, "held", None, None)
+            self.run(self.turns(2))
+            if number == 2:
+                for _ in range(4):
+                    self.emit(side, 100)
+        self.run(self.turns(2))
+        if drops:
+            self.drop(side)
+
     @rule(which=st.integers(0, 30), reason=st.sampled_from([None, "bored", ValueError("x")]))
     def cancel(self, which: int, reason: object) -> None:
         running = [asked for asked in self.asked if not asked.task.done()]

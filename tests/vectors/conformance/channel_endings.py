@@ -99,8 +99,8 @@ class Endings:
             self._conversations.delivered(made)
             return [step]
         self._conversations.latest[made.id] = made
-        if made.state == "new":  # the connection has gone meanwhile
-            return [step, *self.close(made, None, None, tell=True)]
+        if made.apart == "drops":  # it ended with the connection
+            return [step]
         self._applied.add("closed before returned")
         made.apart = "closed before returned"
         given: list[Step] = []
@@ -132,6 +132,7 @@ class Endings:
                 given += self.close(conversation, CONNECTION_LOST, CONNECTION_LOST, tell=True, by_other=True)
                 conversation.apart = "drops"
             for conversation in self._conversations.undelivered():
+                given += self.close(conversation, CONNECTION_LOST, CONNECTION_LOST, tell=True)
                 conversation.apart = "drops"
             for conversation in self._conversations.by_ref.values():  # those that are over already
                 conversation.kept = [{**message, "i": None} for message in conversation.kept]
