@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Admission"]
 
+_ON_CHANNEL, _REQUEST, _EVENT = Kind  # in Python 3.11 `Kind.EVENT` takes 0.1 µs, and is asked for with each message
+
 
 class Calls(Protocol):
     """What admission needs of those that run."""
@@ -92,7 +94,7 @@ class Admission:
     ) -> None:
         """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id. ``channel``: an anonymous one."""
         i = message.i
-        kind = Kind.ON_CHANNEL if channel is not None else Kind.EVENT if i is UNSET else Kind.REQUEST
+        kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._calls.ignored["duplicate id"] += 1
