@@ -76,7 +76,7 @@ class Codec(Protocol):
         ...
 
 
-_CONTAINERS = (list, dict, tuple)  # arrays that are keys of a map become tuples
+_CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})  # arrays that are keys of a map become tuples
 
 
 class _Outline(Struct):

@@ -46,8 +46,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     60 ms and 55 MB, 327,680 empty arrays 25 ms and 22 MB.)"""
 
     depth: int = 64
-    """Nesting of arrays and objects, at least 2. Past it the connection closes with 1007. (Go's encoding/json: 10,000,
-    which Python's recursion would not survive.)"""
+    """Nesting of arrays and objects, at least 2. A message with more is refused as one with too many values is; with
+    more than 512, and more than this, it closes the connection with 1007, as no honest peer sends it. (Go's
+    encoding/json: 10,000, which Python's recursion would not survive.)"""
 
     arguments: int = 64
     """Arguments of one event or request; more are rejected."""

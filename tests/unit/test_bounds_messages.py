@@ -79,11 +79,22 @@ async def test_too_many_values_are_rejected_before_they_are_decoded() -> None:
         await world.goes_on()
 
 
-async def test_nesting_that_is_too_deep_closes_with_1007() -> None:
+async def test_nesting_that_is_too_deep_is_rejected() -> None:
     async with beside(AMPLE.replace(depth=5)) as world, raw_client(world.port) as raw:
         await raw.send(request(raw, 1, "echo", [[[]]]))
         assert (await said(raw))["d"] == [[[[]]]]
-        await raw.send(request(raw, 2, "echo", [[[[]]]]))
+        await raw.send(request(raw, 2, "echo", [[[[]]]]), request(raw, 3, "echo"))
+        await refused(raw, 2, "wsrpc.bad_arguments")
+        assert await said(raw) == {"i": 3, "d": []}
+        await world.goes_on()
+
+
+async def test_nesting_of_more_than_512_closes_with_1007() -> None:
+    async with beside(AMPLE) as world, raw_client(world.port) as raw:
+        deepest = "[" * 510 + "]" * 510
+        await raw.send(raw.frame(TEXT, f'{{"i":1,"a":["echo",{deepest}]}}'))
+        await refused(raw, 1, "wsrpc.bad_arguments")
+        await raw.send(raw.frame(TEXT, f'{{"i":2,"a":["echo",[{deepest}]]}}'))
         await closed(raw, 1007)
         await world.ends(1007)
 

@@ -5,13 +5,27 @@ from __future__ import annotations
 import asyncio
 import threading
 import tracemalloc
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, Stubborn, closes_with, idle, rejection, start, turns
 
-from wsrpc import BadArguments, Client, ConnectionLost, Limits, Message, MsgpackCodec, Overloaded, Peer, QueueFull
-from wsrpc.testing import pair
+from wsrpc import (
+    BadArguments,
+    BadResult,
+    Client,
+    ConnectionLost,
+    Limits,
+    Message,
+    MsgpackCodec,
+    Overloaded,
+    Peer,
+    QueueFull,
+    RemoteError,
+    Server,
+)
+from wsrpc.testing import connect, pair
 
 
 async def test_64_arguments_are_accepted_and_65_rejected() -> None:
@@ -254,14 +268,80 @@ def nested(depth: int, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["array", "object", "unknown key"])
-async def test_64_deep_is_fine_and_65_closes(kind: str) -> None:
+async def test_64_deep_is_fine_and_65_is_rejected(kind: str) -> None:
     d = Driven()
     d.peer.on("echo", lambda *args: len(args))
     assert [m["i"] for m in await d.fed(nested(64, kind))] == [1]
-    d.feed(nested(65, kind))
+    for depth in (65, 512):
+        error = rejection(await d.fed(nested(depth, kind)), 1)
+        assert (error["code"], "64 deep" in error["message"]) == ("wsrpc.bad_arguments", True)
+    assert d.peer.connected and d.ignored == {"nested too deep": 2}
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("kind", ["array", "object", "unknown key"])
+@pytest.mark.parametrize("most", [64, 600])
+async def test_nesting_that_no_honest_peer_sends_closes(kind: str, most: int) -> None:
+    d = Driven(limits=Limits(depth=most))
+    d.peer.on("echo", lambda *args: len(args))
+    await d.fed(nested(max(512, most), kind))
+    assert d.peer.connected
+    d.feed(nested(max(512, most) + 1, kind))
     await closes_with(d, 1007)
-    d.expect()
-    assert d.transport.closed is not None and "64 deep" in d.transport.closed.reason
+    assert d.transport.closed is not None and f"{most} deep" in d.transport.closed.reason
+
+
+def tree(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"child": value}
+    return value
+
+
+@pytest.mark.parametrize("extensions", [True, False], ids=["MessagePack", "JSON"])
+async def test_a_value_that_is_nested_too_deep_fails_its_own_call_and_nothing_else(extensions: bool) -> None:
+    server, deep, seen = Server(extensions=extensions), tree(70), asyncio.Queue[Any]()
+    server.on("echo", lambda value: value)
+    server.on("get", lambda: deep)
+    server.on("note", seen.put_nowait)
+    free = asyncio.Event()
+
+    @server.on("wait")
+    async def wait() -> str:
+        await free.wait()
+        return "done"
+
+    @server.on("items")
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        yield deep
+
+    @server.on("upload")
+    async def upload(values: AsyncIterator[Any]) -> int:
+        return len([value async for value in values])
+
+    async with connect(server) as client:
+        waiting = start(client.request("wait"))
+        assert await client.request("echo", tree(50)) == tree(50)
+        with pytest.raises(BadArguments, match="nested more than 64 deep"):
+            await client.request("echo", deep)
+        with pytest.raises(BadResult, match="nested more than 64 deep"):
+            await client.request("get")
+        got: list[Any] = []
+        reading = client.stream("items")
+        got.append(await anext(reading))
+        with pytest.raises(BadResult, match="nested more than 64 deep"):
+            await anext(reading)
+        assert got == [1]
+        with pytest.raises(RemoteError, match="nested more than 64 deep"):
+            await client.request("upload", send=[1, deep])
+        await client.emit("note", deep)
+        await client.emit("note", 1)
+        assert await seen.get() == 1
+        free.set()
+        assert await waiting == "done"
+        assert server.peers[0].ignored["nested too deep"] == 3
+        assert client.peer.ignored["nested too deep"] == 2
 
 
 async def test_brackets_in_text_are_not_nesting() -> None:
@@ -284,7 +364,8 @@ async def test_depth_of_messagepack(depth: int, fine: bool) -> None:
         value = [value] if level % 2 else {"k": value}
     d.raw(MsgpackCodec().encode({"a": ["e", value]}), text=False)
     await turns()
-    assert (len(ran) == 1, d.peer.connected) == (fine, fine)
+    assert (len(ran) == 1, d.peer.connected) == (fine, True)
+    assert d.ignored == ({} if fine else {"nested too deep": 1})
 
 
 async def test_ten_malformed_messages_a_minute_are_fine_and_eleven_close() -> None:
@@ -299,6 +380,7 @@ async def test_ten_malformed_messages_a_minute_are_fine_and_eleven_close() -> No
 
 
 HONEST = {
+    "nested too deep": [{"a": ["msg", tree(63)]}, {"a": ["msg", tree(500)]}],
     "unreadable": [r'{"a":["msg","hello \ud83d"]}', r'{"a":["\udc00"]}', '{"a":["msg",1e400]}', '{"a":["msg",NaN]}'],
     "foreign": ['{"type":"ping"}', "{}", r'{"type":"\ud83d"}', '{"a":"b","x":1}', '{"a":[],"i":7}', '{"d":1}'],
     "too many arguments": [{"a": ["msg", *range(65)]}],
@@ -342,8 +424,19 @@ async def test_requests_that_cannot_be_taken_are_all_rejected(message: Any) -> N
 
 async def test_what_does_not_decode_is_not_nested_deeper_than_the_rest() -> None:
     d = Driven()
-    d.feed('{"a":["e","\\ud83d",' + "[" * 64 + "]" * 64 + "]}")
-    await closes_with(d, 1007)
+    for depth in (64, 63, 62):  # with the message and its `a`
+        d.feed('{"a":["e","\\ud83d",' + "[" * depth + "]" * depth + "]}")
+    assert d.peer.connected and d.ignored == {"nested too deep": 2, "unreadable": 1}
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [({"type": tree(70)}, "foreign"), ({"a": tree(70)}, "foreign"), ({"i": 1.5, "a": ["e", tree(70)]}, "malformed")],
+)
+async def test_what_else_is_nested_too_deep_counts_as_what_it_is(message: Any, kind: str) -> None:
+    d = Driven()
+    assert await d.fed(message) == []
+    assert d.peer.connected and d.ignored == {kind: 1}
 
 
 @pytest.mark.parametrize("message", ['{"a":["e"', "{nonsense}", {"i": 1.5, "a": ["e"]}, r'{"i":-1,"a":["\ud800"]}'])
