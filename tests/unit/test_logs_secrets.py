@@ -149,7 +149,8 @@ async def test_what_is_no_message(log: Capture) -> None:
             [f'{{"i": 1, "a": ["echo", "{SECRET}"'] * 5,
             [f'["{SECRET}"]', SECRET, f'{{"a": "{SECRET}"}}', f'{{"i": "{SECRET}", "a": ["echo"]}}'],
             [f'{{"a": ["echo", "{SECRET * 1000}"]}}'],
-            ['{"a": ["' + SECRET + '", ' + "[" * 100 + "]" * 100 + "]}"],
+            ['{"a": ["' + SECRET + '", ' + "[" * 100 + "]" * 100 + "]}"] * 4,
+            ['{"a": ["' + SECRET + '", ' + "[" * 600 + "]" * 600 + "]}"],
             [b'{"a": ["echo", "\xff' + SECRET.encode() + b'"]}'],
         ):
             transport = await dial(f"{listener.url}?token={SECRET}", limits=LIMITS)
