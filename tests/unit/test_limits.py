@@ -12,7 +12,7 @@ from wsrpc import Limits
 DEFAULTS = {
     "message": 4 * 1024 * 1024,
     "sent_message": None,
-    "values": 1024 * 1024,
+    "values": 1280 * 1024,
     "depth": 64,
     "arguments": 64,
     "name": 256,
