@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from effort import QUICK
 
 UNIT = Path(__file__).parent / "unit"
 
@@ -25,10 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 async def asyncio_debug(request: pytest.FixtureRequest) -> None:
     """Run unit tests in asyncio's debug mode, which notices calls from the wrong thread and forgotten tasks.
 
-    Not the others: debug mode would slow real traffic for no gain. The fixture is async to reach the test's
-    loop, which pytest-asyncio makes with debug mode off, whatever the environment says.
+    Not the others: debug mode would slow real traffic for no gain. Nor where the same tests run in full on another
+    Python. The fixture is async to reach the test's loop, which pytest-asyncio makes with debug mode off, whatever the
+    environment says.
     """
-    if UNIT in request.path.parents:
+    if UNIT in request.path.parents and not QUICK:
         loop = asyncio.get_running_loop()
         loop.set_debug(True)
         loop.slow_callback_duration = math.inf  # its warnings of slow turns tell of the machine, and tests read the log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["SOAK", "examples"]
+__all__ = ["QUICK", "SOAK", "examples"]
 
 QUICK = os.environ.get("WSRPC_QUICK") == "1"
 """Where the same tests also run in full, on another Python for instance."""
