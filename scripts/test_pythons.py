@@ -3,7 +3,9 @@
 Each gets an environment of its own, ``.venv-3.12`` and so on, with the dependency group ``test``; it is made anew when
 pyproject.toml has changed.
 
-Usage: python scripts/test_pythons.py [arguments for pytest]
+Usage: python scripts/test_pythons.py [--newest] [arguments for pytest]
+
+With ``--newest`` only the newest of them is tested.
 """
 
 from __future__ import annotations
@@ -92,6 +94,9 @@ def main(arguments: list[str]) -> int:
     pythons = find()
     here = sys.version_info[:2]
     others = {version: python for version, python in pythons.items() if version != here}
+    if "--newest" in arguments:
+        arguments = [argument for argument in arguments if argument != "--newest"]
+        others = dict(list(others.items())[-1:])
     for version, (path, full) in pythons.items():
         print(f"Python {full}: {path}{'  (make test runs on this one)' if version == here else ''}")
     if not others:

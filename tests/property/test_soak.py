@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import tracemalloc
 from collections import Counter
 from typing import Any
 
 import pytest
+from effort import QUICK, SOAK
 
 from wsrpc import Limits, Peer
 from wsrpc.testing import pair
 
-REQUESTS = 100_000 if os.environ.get("WSRPC_SOAK") == "1" else 20_000
+REQUESTS = 100_000 if SOAK else 4_000 if QUICK else 20_000
 AT_ONCE = 500
 LEFT = 1024 * 1024  # bytes
 
