@@ -45,7 +45,7 @@ def _without_query(word: re.Match[str]) -> str:
 
 
 def sanitize(record: logging.LogRecord) -> bool:
-    """A filter that makes every record safe, with its traceback: whoever logs may pass on what came from outside.
+    """Make a record and its traceback safe, as a filter: either may quote what the other side sent.
 
     Formatters use ``exc_text`` where it is set. ``exc_info`` stays as it is, for handlers that look at the exception.
     """

@@ -119,7 +119,7 @@ def told(reason: Any) -> Any:
 
 
 def of_what_began(error: RemoteError) -> RemoteError:
-    """The error for whoever made a call, when a message that belongs to the call was refused.
+    """The error for the caller, when a message that belongs to its call was refused.
 
     A subclass may say that no handler ran, which is true of the message, and not of the call.
     """

@@ -444,7 +444,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
             if self._arrivals.keeps:
                 self._home.keep_late(self, served)
         else:
-            if reason is not FINISHED:  # else whoever reads on answers them
+            if reason is not FINISHED:  # else the reader that goes on answers them
                 for i in self._arrivals.take_ids():
                     self._refuse(i, self._gone())
             self._leave(error)

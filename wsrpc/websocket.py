@@ -274,7 +274,7 @@ class WebSocketTransport:
         return True
 
     def _read_on(self) -> None:
-        if self._receiving:  # else whoever has paused it resumes it
+        if self._receiving:  # else the pause was asked for by a user, who ends it
             self._resume_reading()
 
     def _resume_reading(self) -> None:

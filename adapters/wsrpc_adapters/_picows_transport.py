@@ -481,7 +481,7 @@ class PicowsTransport(WSListener):
         self._turns.wait(seconds, self._read_on)
 
     def _read_on(self) -> None:
-        if self._receiving and self._ended is None:  # else whoever has paused it resumes it
+        if self._receiving and self._ended is None:  # else the pause was asked for by a user, who ends it
             self._tcp.resume_reading()
 
     def _go_on_receiving(self) -> None:
