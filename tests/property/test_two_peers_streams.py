@@ -298,6 +298,7 @@ class StreamingPeers(ConnectedPeers):
 
     async def finish(self) -> None:
         await self.let_all_go()
+        await self.turns(200)  # an exchange of few items over a full line takes more than 60
         for read in self.reads:
             await read.stream.aclose()
         await self.turns(60)
