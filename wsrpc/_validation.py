@@ -210,7 +210,7 @@ class _Survey:
     def _class(self, cls: type[Any], owner: str | None, sealed: bool) -> None:
         if is_pydantic(cls):
             return
-        is_struct, is_attrs = issubclass(cls, msgspec.Struct), hasattr(cls, "__attrs_attrs__")
+        is_struct, is_attrs = issubclass(cls, msgspec.Struct), _is_attrs(cls)
         if hasattr(cls, "__pydantic_validator__") or (has_core_schema(cls) and not (sealed and self.hooked)):
             self._foreign(f"{cls.__qualname__}, a class of pydantic's", owner, sealed)
         elif (
@@ -241,6 +241,10 @@ class _Survey:
             return  # msgspec cannot resolve it either, and says so
         for name, hint in hints.items():
             self.look(hint, f"{cls.__qualname__}.{name}", sealed=inside)
+
+
+def _is_attrs(cls: Any) -> bool:
+    return hasattr(cls, "__attrs_attrs__")
 
 
 def _is_typed_dict(cls: Any) -> bool:
@@ -489,7 +493,7 @@ def _members(tp: Any) -> Iterator[Any]:
 
 def _untagged(tp: Any) -> bool:
     cls: Any = get_origin(tp) or tp
-    return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or "__attrs_attrs__" in dir(cls))
+    return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or _is_attrs(cls))
 
 
 def _tagged_form(tp: Any, problem: str) -> str:
