@@ -278,6 +278,8 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
         )
     if any(cls is AsyncGenerator for cls in classes):
         raise TypeError("what the caller sends is read, not sent to: annotate AsyncIterator[...]")
+    if type(given.default).__module__ == "pydantic.fields":
+        raise TypeError("its default is pydantic's Field(...): write `name: Annotated[..., Field(...)] = default`")
     if keyword:
         if required:
             raise TypeError(

@@ -10,7 +10,7 @@ import enum
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -18,7 +18,8 @@ from msgspec import inspect as mi
 
 from ._convert import nodes_of, type_name
 from ._definitions import PREFIX, Form, Schema, named, reachable, renamed
-from ._models import MODES, Models, describe_models, models_in
+from ._models import Models, describe_models, models_in
+from ._validation import PART, Checked, wire_type
 
 __all__ = ["Schemas", "schemas_of"]
 
@@ -36,19 +37,28 @@ class Schemas(NamedTuple):
     """For each of ``sent`` and then of ``given``: what there is no schema for, and why."""
 
 
-def schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
-    """The schemas of types. One that cannot be described is ``{}``, anything, and has a note; nothing is raised."""
+def schemas_of(sent: Sequence[Any], given: Sequence[Any], *, hooked: bool) -> Schemas:
+    """The schemas of types. One that cannot be described is ``{}``, anything, and has a note; nothing is raised.
+
+    ``hooked``: whether there is a ``dec_hook`` that may take the classes that neither msgspec nor pydantic knows.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pydantic, about defaults that no schema can show
-        return _schemas_of(sent, given)
+        return _schemas_of(sent, given, hooked)
 
 
-def _schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
+def _schemas_of(sent: Sequence[Any], given: Sequence[Any], hooked: bool) -> Schemas:
     types = [*sent, *given]
     keys = [_key(tp) for tp in types]
-    distinct = dict(zip(keys, types, strict=True))  # handlers have many in common
-    failures = {key: _failure(tp) for key, tp in distinct.items()}
-    good = {key: tp for key, tp in distinct.items() if failures[key] is None}
+    good: dict[Any, Any] = {}
+    failures: dict[Any, str] = {}
+    for key, tp in dict(zip(keys, types, strict=True)).items():  # handlers have many in common
+        try:
+            good[key] = _describable(tp, hooked)
+        except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
+            failures[key] = f"{type_name(tp)} has no JSON Schema: {exc}"
+    for cls in [cls for tp in good.values() for cls in models_in(tp) if isinstance(cls, Checked)]:
+        good.update((_PartKey(key), part) for key, part in cls.parts.items())
     models = describe_models(good.values())
     # All types in both forms, so that a class is called the same in both; what is not referred to is dropped.
     as_sent, definitions_sent = _components(good.values(), "sent", models)
@@ -56,15 +66,19 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any]) -> Schemas:
     definitions = {**models.definitions, **definitions_sent, **definitions_given}
     sent_by = dict(zip(good, as_sent, strict=True))
     given_by = dict(zip(good, as_given, strict=True))
-    roots = [sent_by.get(key, {}) for key in keys[: len(sent)]]
-    roots += [given_by.get(key, {}) for key in keys[len(sent) :]]
+    definitions = {
+        key: _with_parts(schema, given_by if key.startswith("given:") else sent_by)
+        for key, schema in definitions.items()
+    }
+    roots = [_with_parts(sent_by.get(key, {}), sent_by) for key in keys[: len(sent)]]
+    roots += [_with_parts(given_by.get(key, {}), given_by) for key in keys[len(sent) :]]
     used = reachable(roots, definitions)
     names = named({key: definitions[key] for key in used})
     roots = [renamed(root, names) for root in roots]
     definitions = {names[key]: renamed(definitions[key], names) for key in used}
     notes = [
-        [failure] if failure is not None else [f"{name} has no JSON Schema" for name in _unknown(root, definitions)]
-        for root, failure in zip(roots, map(failures.__getitem__, keys), strict=True)
+        [failures[key]] if key in failures else [f"{name} has no JSON Schema" for name in _unknown(root, definitions)]
+        for root, key in zip(roots, keys, strict=True)
     ]
     return Schemas(roots[: len(sent)], roots[len(sent) :], dict(sorted(definitions.items())), notes)
 
@@ -77,27 +91,42 @@ def _key(tp: Any) -> Any:
     return tp
 
 
+class _PartKey(NamedTuple):
+    """A part of a type that pydantic validates, which msgspec describes."""
+
+    key: str
+
+
+def _with_parts(schema: Any, described: Mapping[Any, Schema]) -> Any:
+    """A schema with those of its parts that msgspec describes."""
+    if schema.__class__ is list:
+        return [_with_parts(item, described) for item in schema]
+    if schema.__class__ is not dict:
+        return schema
+    if PART in schema:
+        others = {key: value for key, value in schema.items() if key != PART}
+        return {**described[_PartKey(schema[PART])], **others}
+    return {key: _with_parts(value, described) for key, value in schema.items()}
+
+
 # ---------------------------------------------------------------- msgspec
 
 
-def _failure(tp: Any) -> str | None:
-    """Why a type cannot be described, if it cannot."""
-    try:
-        msgspec.json.schema_components([tp], schema_hook=lambda cls: {UNKNOWN: ""})
-        for model in models_in(tp):
-            for mode in MODES.values():
-                model.model_json_schema(mode=mode)
-    except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
-        return f"{type_name(tp)} has no JSON Schema: {exc}"
-    return None
+def _describable(tp: Any, hooked: bool) -> Any:
+    """The type that msgspec converts to in place of ``tp``. Raises an exception if it has no schema."""
+    wire = tp
+    if tp is not Any and tp is not object:
+        wire = wire_type(tp, lambda part: lambda value: value, hooked=hooked, lax=False)
+    msgspec.json.schema_components([wire], schema_hook=lambda cls: {UNKNOWN: ""})
+    describe_models([wire])
+    return wire
 
 
 def _components(types: Collection[Any], form: Form, models: Models) -> tuple[list[Schema], dict[str, Schema]]:
     def hook(cls: type[Any]) -> Schema:
         if cls is object:
             return {}
-        model = models.refs.get((cls, form))
-        return {UNKNOWN: type_name(cls)} if model is None else {"$ref": model}
+        return models.schemas.get((cls, form), {UNKNOWN: type_name(cls)})
 
     infos = [{node.cls: node for node in nodes_of(mi.type_info(tp)) if isinstance(node, _CLASSES)} for tp in types]
     called = _class_names(cls for classes in infos for cls in classes)

@@ -1,4 +1,4 @@
-"""pydantic models as JSON Schema, which pydantic itself makes. It is imported only where there are models."""
+"""pydantic models and other types that pydantic validates, as JSON Schema. pydantic itself makes it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,39 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import inspect as mi
 
-from ._convert import BYTES_OPTIONS, is_pydantic, nodes_of, type_name
+from ._convert import nodes_of, type_name
 from ._definitions import Form, Schema, renamed
+from ._pydantic import BYTES_OPTIONS, core_schema_of, is_pydantic
+from ._validation import Checked
 
-__all__ = ["MODES", "Models", "describe_models", "models_in"]
+__all__ = ["MODES", "Models", "core_schema", "describe_models", "models_in"]
 
 MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
 
 
 class Models(NamedTuple):
-    """Where the schema of each model is, by form, and the definitions that this takes."""
+    """The schema of each class that pydantic describes, by form, and the definitions that these refer to."""
 
-    refs: dict[tuple[type[Any], Form], str]
+    schemas: dict[tuple[type[Any], Form], Schema]
     definitions: dict[str, Schema]
 
 
 def models_in(tp: Any) -> list[type[Any]]:
-    """The models that a type holds, as far as msgspec looks into it."""
+    """The models and the `Checked` types that a type holds, as far as msgspec looks into it."""
     classes = [node.cls for node in nodes_of(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
-    return [cls for cls in classes if is_pydantic(cls)]
+    return [cls for cls in classes if is_pydantic(cls) or isinstance(cls, Checked)]
+
+
+def core_schema(cls: Any) -> Any:
+    return core_schema_of(cls.translated if isinstance(cls, Checked) else cls)
 
 
 def describe_models(types: Iterable[Any]) -> Models:
-    """The models that types hold, in both forms."""
+    """The models and the `Checked` types that types hold, in both forms."""
     found = {cls for tp in types for cls in models_in(tp)}
     if not found:
         return Models({}, {})
-    from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+    from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):
         def field_is_required(self, field: Any, total: bool) -> bool:
@@ -49,15 +55,16 @@ def describe_models(types: Iterable[Any]) -> Models:
                 described["contentEncoding"] = "base64"
             return described
 
-    ordered: list[tuple[type[Any], Form]] = [(cls, form) for cls in sorted(found, key=type_name) for form in MODES]
-    refs, document = models_json_schema([(cls, MODES[form]) for cls, form in ordered], schema_generator=Generator)
+    ordered = sorted(found, key=type_name)
+    generator: Any = Generator()
+    made, definitions = generator.generate_definitions(
+        [(cls, mode, core_schema(cls)) for cls in ordered for mode in MODES.values()]
+    )
     # pydantic itself tells the forms apart, by endings, where a model has both.
-    schemas: dict[str, Schema] = document.get("$defs", {})
-    keys = {name: _key(name) for name in schemas}
-    known: dict[tuple[type[Any], Form], str] = {}
-    for cls, form in ordered:
-        known[cls, form] = renamed(refs[cls, MODES[form]], keys)["$ref"]
-    return Models(known, {keys[name]: renamed(schema, keys) for name, schema in schemas.items()})
+    keys = {name: _key(name) for name in definitions}
+    schemas: dict[tuple[type[Any], Form], Schema]
+    schemas = {(cls, form): renamed(made[cls, mode], keys) for cls in ordered for form, mode in MODES.items()}
+    return Models(schemas, {keys[name]: renamed(schema, keys) for name, schema in definitions.items()})
 
 
 def _key(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 
 from ._arguments import ArgumentsRefused, Explainer
-from ._convert import EXACT_TYPES, DecHook, Needs, convert_options, converter, examine, make_dec_hook, memoized
+from ._convert import EXACT_TYPES, DecHook, Needs, convert_options, converter, make_dec_hook, memoized, prepare
 from ._introspect import Facts, Parameter, Role, injectable, introspect, readable, refusal
 from .errors import BadArguments
 
@@ -158,24 +158,22 @@ def _generate(
     rest: Parameter | None = None
     rest_options: dict[str, Any] = {}
     items: dict[str, Any] = {}
+    parameters: list[Parameter] = []
     for p in facts.parameters:
-        if p.source == "injected":
-            continue
-        if p.source == "stream":
-            try:
-                items[f"items_of_{p.name}"] = converter(p.type, dec_hook=dec_hook, lax=lax)
-            except TypeError as exc:
-                raise refusal(facts.name, facts.where, p.name, str(exc)) from exc
-            continue
         try:
-            needs = examine(p.type, dec_hook is not None)
+            if p.source == "stream":
+                items[f"items_of_{p.name}"] = converter(p.type, dec_hook=dec_hook, lax=lax)
+            elif p.source != "injected":
+                prepared = prepare(p.type, dec_hook, lax)
+                p = p._replace(type=prepared.type)
+                if p.source == "rest":
+                    rest, rest_options = p, convert_options(prepared.needs, dec_hook, lax)
+                else:
+                    wire_needs.append(prepared.needs)
         except TypeError as exc:
             raise refusal(facts.name, facts.where, p.name, str(exc)) from exc
-        if p.source == "rest":
-            rest, rest_options = p, convert_options(needs, dec_hook, lax)
-        else:
-            wire_needs.append(needs)
-    wire = [p for p in facts.parameters if p.source == "wire"]
+        parameters.append(p)
+    wire = [p for p in parameters if p.source == "wire"]
     options = convert_options(
         Needs(
             dec_hook=any(needs.dec_hook for needs in wire_needs),
@@ -203,7 +201,7 @@ def _generate(
     if rest is not None:
         several: Any = list.__class_getitem__(rest.type)
         namespace["Rest"] = msgspec.defstruct("Rest", [("rest", several)], array_like=True)
-    source = _source(facts.parameters, _keywords(options), _keywords(rest_options))
+    source = _source(tuple(parameters), _keywords(options), _keywords(rest_options))
     # Handlers of the same shape have the same text, so it is compiled once. But each gets a copy of the
     # code, because the interpreter specialises code for the function that it calls.
     code = _code(source).replace(co_filename=f"<wsrpc call of {facts.name}>")

@@ -86,6 +86,7 @@ def describe(registered: Server | Client | Router, /) -> Description:
     schemas = schemas_of(
         [tp for draft in drafts for tp in draft.sent],
         [tp for draft in drafts for tp in draft.given],
+        hooked=registered._registry.dec_hook is not None,
     )
     sent = iter(zip(schemas.sent, schemas.notes[: len(schemas.sent)], strict=True))
     given = iter(zip(schemas.given, schemas.notes[len(schemas.sent) :], strict=True))

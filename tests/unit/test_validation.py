@@ -1,0 +1,590 @@
+"""Who validates which type: the table in docs/handlers.md is made from the rows here, and each row is played.
+
+A row has a value that fits and one that does not. Both are sent to a handler, in a container, as an item of an upload,
+and as an answer with ``returns=``.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Required, TypedDict, TypeVar
+
+import annotated_types
+import attrs
+import msgspec
+import pydantic
+import pydantic.dataclasses
+import pytest
+import typing_extensions
+from msgspec import Meta
+from pydantic import AfterValidator, Field, HttpUrl, PositiveInt, StringConstraints
+
+from wsrpc import BadArguments, BadResult, RemoteError, Server, schema, typescript
+from wsrpc._convert import converter, prepare
+from wsrpc._pydantic import is_pydantic
+from wsrpc._validation import Checked as Substitute
+from wsrpc.testing import connect
+
+ROOT = Path(__file__).parents[2]
+USED_IN_ROWS = (AfterValidator, HttpUrl, Literal, StringConstraints, Decimal, datetime)
+
+
+def even(number: int) -> int:
+    if number % 2:
+        raise ValueError("not even")
+    return number
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+UserId = NewType("UserId", int)
+PositiveId = NewType("PositiveId", PositiveInt)  # pyright: ignore[reportGeneralTypeIssues]
+
+
+class Size(enum.Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+@dataclass
+class Checked:
+    x: Annotated[int, Field(gt=0)]
+
+
+@dataclass
+class WithField:
+    x: int = Field(default=1, gt=0)
+
+
+@dataclass
+class Circle:
+    radius: float
+
+
+@dataclass
+class Box(Generic[T]):
+    value: T
+
+
+class Cat(msgspec.Struct, tag=True):
+    name: str
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+
+
+class Limited(msgspec.Struct):
+    x: Annotated[int, Meta(gt=0)]
+
+
+@pydantic.dataclasses.dataclass
+class Account:
+    name: str
+    balance: int = Field(default=0, ge=0)
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        if not name:
+            raise ValueError("a name is needed")
+        return name
+
+
+@attrs.define
+class Room:
+    seats: int = attrs.field(validator=attrs.validators.gt(0))
+
+
+class Movie(TypedDict, total=False):
+    title: Required[str]
+    year: int
+
+
+class Song(TypedDict):
+    title: str
+    year: NotRequired[int]
+
+
+class Closed(typing_extensions.TypedDict, closed=True):  # type: ignore[call-arg]
+    title: str
+
+
+class Pair(NamedTuple):
+    left: int
+    right: PositiveInt
+
+
+class Lion(pydantic.BaseModel):
+    kind: Literal["lion"]
+    mane: bool
+
+
+class Crow(pydantic.BaseModel):
+    kind: Literal["crow"]
+    age: int
+
+
+class Row(NamedTuple):
+    code: str
+    by: str
+    right: Any
+    wrong: Any
+
+    @property
+    def type(self) -> Any:
+        return eval(self.code, {**vars(annotated_types), **globals()})
+
+
+ROWS = [
+    Row("int", "msgspec", 5, "5"),
+    Row("float", "msgspec", 5, "5"),
+    Row("datetime", "msgspec", "2026-01-02T03:04:05Z", 1767322800),
+    Row("Literal['a', 1]", "msgspec", 1, "b"),
+    Row("Size", "msgspec", "s", "SMALL"),
+    Row("UserId", "msgspec", 5, "5"),
+    Row("PositiveId", "msgspec", 5, -5),
+    Row("Point", "msgspec", {"x": 1}, {"x": "1"}),
+    Row("Box[int]", "msgspec", {"value": 1}, {"value": "1"}),
+    Row("Box[Annotated[int, Gt(0)]]", "msgspec", {"value": 1}, {"value": 0}),
+    Row("Movie", "msgspec", {"title": "Alien"}, {"year": 1979}),
+    Row("Song", "msgspec", {"title": "One"}, {"title": "One", "year": "1991"}),
+    Row("Closed", "pydantic", {"title": "One"}, {"title": "One", "more": 1}),
+    Row("Pair", "pydantic", [1, 2], [1, -2]),
+    Row("Room", "msgspec", {"seats": 4}, {"seats": 0}),
+    Row("Limited", "msgspec", {"x": 1}, {"x": -1}),
+    Row("Cat | Dog", "msgspec", {"type": "Cat", "name": "Tom"}, {"name": "Tom"}),
+    Row("Annotated[int, Meta(gt=0)]", "msgspec", 1, 0),
+    Row("Annotated[int, Gt(0)]", "msgspec", 1, 0),
+    Row("Annotated[int, Interval(ge=0, lt=5)]", "msgspec", 0, 5),
+    Row("Annotated[int, MultipleOf(2)]", "msgspec", 2, 3),
+    Row("Annotated[str, Len(1, 3)]", "msgspec", "a", "abcd"),
+    Row("Annotated[list[int], MinLen(1)]", "msgspec", [1], []),
+    Row("list[Annotated[int, Gt(0)]]", "msgspec", [1], [1, 0]),
+    Row("Annotated[datetime, Timezone(...)]", "msgspec", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05"),
+    Row("Annotated[Decimal, Gt(Decimal(0))]", "pydantic", "1.5", "-1.5"),
+    Row("Annotated[int, Gt(0), Gt(5)]", "pydantic", 6, 5),
+    Row("Annotated[int, Gt(0), Ge(0)]", "pydantic", 1, 0),
+    Row("Annotated[str, Predicate(str.islower)]", "pydantic", "a", "A"),
+    Row("PositiveInt", "msgspec", 1, 0),
+    Row("Annotated[int, Field(gt=0)]", "pydantic", 1, 0),
+    Row("Annotated[str, StringConstraints(pattern='^a')]", "pydantic", "ab", "ba"),
+    Row("Annotated[int, AfterValidator(even)]", "pydantic", 2, 3),
+    Row("dict[str, list[Annotated[int, Field(gt=0)]]]", "pydantic", {"a": [1]}, {"a": [1, -1]}),
+    Row("Annotated[int, Field(gt=0)] | None", "pydantic", None, 0),
+    Row("HttpUrl", "pydantic", "http://example.com/", "example"),
+    Row("Lion", "pydantic", {"kind": "lion", "mane": True}, {"kind": "lion"}),
+    Row("Account", "pydantic", {"name": "Ada"}, {"name": "Ada", "balance": -1}),
+    Row("Checked", "pydantic", {"x": 1}, {"x": 0}),
+    Row("WithField", "pydantic", {"x": 1}, {"x": 0}),
+    Row("Box[Annotated[int, Field(gt=0)]]", "pydantic", {"value": 1}, {"value": 0}),
+    Row("Point | Circle", "pydantic", {"radius": 2}, {"y": 2}),
+    Row("Lion | Crow", "pydantic", {"kind": "crow", "age": 2}, {"kind": "crow", "mane": True}),
+    Row(
+        "Annotated[Lion | Crow, Field(discriminator='kind')]",
+        "pydantic",
+        {"kind": "crow", "age": 2},
+        {"kind": "dog", "age": 2},
+    ),
+    Row("Lion | str", "pydantic", "lion", 5),
+    Row("Account | Point", "pydantic", {"name": "Ada"}, {"name": ""}),
+    Row("tuple[Limited, Annotated[int, Field(gt=0)]]", "pydantic", [{"x": 1}, 1], [{"x": -1}, 1]),
+]
+
+NAMES = {
+    "Size": "an `Enum`, by value",
+    "UserId": "`NewType('UserId', int)`",
+    "PositiveId": "`NewType('PositiveId', PositiveInt)`",
+    "Point": "a dataclass",
+    "Box[int]": "a generic dataclass, `Box[int]`",
+    "Movie": "a `TypedDict` with `Required[...]`",
+    "Song": "a `TypedDict` with `NotRequired[...]`",
+    "Closed": "a `TypedDict` with `closed=True`",
+    "Pair": "a `NamedTuple` with a field `PositiveInt`",
+    "Room": "an attrs class, with its validators",
+    "Limited": "a `Struct`",
+    "Cat | Dog": "two tagged Structs, `Cat | Dog`",
+    "Lion": "a pydantic model",
+    "Account": "a `pydantic.dataclasses.dataclass`",
+    "Checked": "a dataclass with a field `Annotated[int, Field(gt=0)]`",
+    "WithField": "a dataclass with a default `Field(default=1, gt=0)`",
+    "Point | Circle": "two dataclasses, `Point | Circle`",
+    "Lion | Crow": "two models, `Lion | Crow`",
+    "Lion | str": "a model or text, `Lion | str`",
+    "Account | Point": "two kinds of dataclasses, `Account | Point`",
+    "tuple[Limited, Annotated[int, Field(gt=0)]]": "a Struct beside it, `tuple[Limited, Annotated[int, Field(gt=0)]]`",
+}
+"""How the docs call a row whose code says too little."""
+
+
+def validator_of(tp: Any) -> str:
+    """The library that validates a type, as wsrpc decides it."""
+    wire = prepare(tp, None, False).type
+    return "pydantic" if wire.__class__ is Substitute or is_pydantic(wire) else "msgspec"
+
+
+def typed(**annotations: Any) -> Callable[[F], F]:
+    """Decorator: annotations that are known only now."""
+
+    def annotate(function: F) -> F:
+        function.__annotations__ = annotations
+        return function
+
+    return annotate
+
+
+rows = pytest.mark.parametrize("row", ROWS, ids=[row.code for row in ROWS])
+
+
+@rows
+def test_the_table_says_who_validates(row: Row) -> None:
+    assert validator_of(row.type) == row.by
+
+
+@rows
+async def test_a_parameter_refuses_the_wrong_value(row: Row) -> None:
+    server = Server()
+    seen: list[Any] = []
+
+    @typed(given=row.type)
+    def take(given: Any) -> None:
+        seen.append(given)
+
+    @typed(given=row.type)
+    def take_all(*given: Any) -> None:
+        seen.extend(given)
+
+    @typed(given=list[row.type])
+    def take_list(given: Any) -> None:
+        seen.extend(given)
+
+    @typed(given=AsyncIterator[row.type])
+    async def upload(given: Any) -> None:
+        async for item in given:
+            seen.append(item)
+
+    server.on("take", take)
+    server.on("take_all", take_all)
+    server.on("take_list", take_list)
+    server.on("upload", upload)
+    async with connect(server) as client:
+        await client.request("take", row.right)
+        await client.request("take_all", row.right)
+        await client.request("take_list", [row.right])
+        await client.request("upload", send=[row.right])
+        assert len(seen) == 4 and all(type(item) is type(seen[0]) for item in seen)
+        for event, argument in [("take", row.wrong), ("take_all", row.wrong), ("take_list", [row.wrong])]:
+            with pytest.raises(BadArguments):
+                await client.request(event, argument)
+        with pytest.raises(RemoteError):
+            await client.request("upload", send=[row.wrong])
+    assert len(seen) == 4
+
+
+@rows
+async def test_returns_refuses_the_wrong_value(row: Row) -> None:
+    server = Server()
+
+    def give(value: Any) -> Any:
+        return value
+
+    server.on("give", give)
+
+    async def items(value: Any) -> AsyncIterator[Any]:
+        yield value
+
+    server.on("items", items)
+    async with connect(server) as client:
+        right = await client.request("give", row.right, returns=row.type)
+        async with client.stream("items", row.right, returns=row.type) as stream:
+            assert type(await anext(stream)) is type(right)
+        with pytest.raises(BadResult):
+            await client.request("give", row.wrong, returns=row.type)
+        with pytest.raises(BadResult):
+            async with client.stream("items", row.wrong, returns=row.type) as stream:
+                await anext(stream)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if "Annotated[int" in row.code], ids=lambda row: row.code)
+async def test_lax_rules_hold_for_pydantic_too(row: Row) -> None:
+    value = json.loads(re.sub(r"\b\d+\b", r'"\g<0>"', json.dumps(row.right)))
+
+    @typed(given=row.type)
+    def take(given: Any) -> None:
+        pass
+
+    strict, lax = Server(), Server(lax=True)
+    for server in (strict, lax):
+        server.on("take", take)
+    async with connect(strict) as client:
+        if value != row.right:
+            with pytest.raises(BadArguments):
+                await client.request("take", value)
+    async with connect(lax) as client:
+        await client.request("take", value)
+
+
+@rows
+def test_every_row_has_a_json_schema(row: Row) -> None:
+    server = Server()
+
+    @typed(given=row.type, **{"return": row.type})
+    def take(given: Any) -> Any:
+        return given
+
+    server.on("take", take)
+    [event] = schema.describe(server).events
+    assert event.notes == ()
+    assert event.parameters[0].schema and event.result
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    page = (ROOT / "docs" / "handlers.md").read_text("utf-8")
+    lines = ["| annotation | validated by | fits | is refused |", "|---|---|---|---|"]
+    for row in ROWS:
+        shown = NAMES.get(row.code, f"`{row.code}`").replace("|", "\\|")
+        lines.append(f"| {shown} | {row.by} | `{json.dumps(row.right)}` | `{json.dumps(row.wrong)}` |")
+    table = "\n".join(lines)
+    assert table in page, f"put this into docs/handlers.md:\n{table}"
+
+
+# ---------------------------------------------------------------- what is refused at registration
+
+
+class Opaque: ...
+
+
+class Badge(msgspec.Struct):
+    number: Annotated[int, Field(gt=0)]
+
+
+class Plain(msgspec.Struct):
+    x: int
+
+
+class Other(msgspec.Struct):
+    y: int
+
+
+class Holder(msgspec.Struct):
+    account: Account
+
+
+@attrs.define
+class Converted:
+    seats: int = attrs.field(converter=int)
+
+
+@dataclass
+class Mixed:
+    x: Annotated[int, Field(gt=0)]
+    y: Annotated[int, Meta(gt=0)]
+
+
+@dataclass
+class At:
+    when: Annotated[datetime, annotated_types.Timezone(...)]
+
+
+class Marker:
+    """Somebody else's metadata."""
+
+
+REFUSED = [
+    ("Badge", r"Badge.number: msgspec cannot enforce Field\(...\): write msgspec.Meta"),
+    ("Holder", "Holder.account: msgspec cannot enforce Account, a class of pydantic's"),
+    ("Converted", "Converted.seats has a converter, which nothing runs: use __attrs_post_init__"),
+    ("Mixed", "what only msgspec enforces .* and what only pydantic does"),
+    ("At", r"At.when: Timezone.* write msgspec.Meta\(tz="),
+    ("Annotated[datetime, annotated_types.Timezone('UTC')]", "one certain time zone cannot be asked for"),
+    ("Annotated[str, Gt(0)]", "str is not comparable with 0"),
+    ("Annotated[list[int], Field(gt=3)]", "list is not comparable with 3"),
+    ("Annotated[int, MinLen(3)]", "int has no length"),
+    ("Annotated[int, Field(pattern='a')]", "a pattern is for text, not for int"),
+    ("Annotated[int, Field(default=5)]", "has a default, which nothing uses: write it in the signature"),
+    ("Annotated[int, Field(alias='b')]", "pydantic does not take the type: The 'alias' attribute"),
+    ("Annotated[Opaque, Predicate(bool)]", r"msgspec cannot enforce Predicate\(bool\), and pydantic does not take"),
+    ("Plain | Other", r"as in class Plain\(msgspec.Struct, tag=True\)"),
+    ("list[Plain | Point]", r"as in class Plain\(msgspec.Struct, tag=True\)"),
+    ("str | datetime", "unions may not contain more than one str-like type"),
+]
+
+
+@pytest.mark.parametrize(("code", "text"), REFUSED)
+async def test_what_nothing_can_enforce_is_refused(code: str, text: str) -> None:
+    tp = Row(code, "", None, None).type
+
+    @typed(given=tp)
+    def take(given: Any) -> None:
+        pass
+
+    with pytest.raises(TypeError, match=f"parameter 'given': .*{text}"):
+        Server().on("take", take)
+
+    @typed(given=AsyncIterator[tp])
+    async def upload(given: Any) -> None:
+        pass
+
+    with pytest.raises(TypeError, match=f"parameter 'given': .*{text}"):
+        Server().on("upload", upload)
+    async with connect(Server()) as client:
+        with pytest.raises(TypeError, match=text):
+            await client.request("give", returns=tp)
+
+
+def test_a_field_as_a_default_is_refused() -> None:
+    def pay(amount: int = Field(gt=0)) -> None:  # as in FastAPI
+        pass
+
+    with pytest.raises(TypeError, match=r"parameter 'amount': its default is pydantic's Field.* Annotated"):
+        Server().on("pay", pay)
+
+
+@pytest.mark.parametrize("code", ["Annotated[int, Marker(), 'text', 5]", "Annotated[int, annotated_types.Unit('m')]"])
+def test_metadata_of_others_is_no_constraint(code: str) -> None:
+    assert validator_of(Row(code, "", None, None).type) == "msgspec"
+
+
+def test_a_group_of_constraints_is_enforced() -> None:
+    class Percent(annotated_types.GroupedMetadata):
+        def __iter__(self) -> Any:
+            yield annotated_types.Ge(0)
+            yield annotated_types.Le(100)
+
+    convert = converter(Annotated[int, Percent()])
+    assert convert(100) == 100
+    with pytest.raises(msgspec.ValidationError, match="<= 100"):
+        convert(101)
+
+
+# ---------------------------------------------------------------- together with hooks, and without pydantic
+
+
+def make(tp: Any, value: Any) -> Any:
+    if tp is Opaque:
+        opaque = Opaque()
+        opaque.__dict__["value"] = value
+        return opaque
+    raise NotImplementedError(tp)
+
+
+async def test_a_hook_makes_its_classes_inside_a_type_that_pydantic_validates() -> None:
+    server = Server(dec_hook=make)
+    seen: list[Any] = []
+
+    @server.on("take")
+    def take(given: list[tuple[Opaque, Annotated[int, Field(gt=0)]]], one: int | Opaque) -> None:  # pyright: ignore[reportUnusedFunction]
+        seen.extend([given, one])
+
+    async with connect(server) as client:
+        await client.request("take", [["x", 1]], "y")
+        with pytest.raises(BadArguments, match=r"0\.1: Input should be greater than 0"):
+            await client.request("take", [["x", 0]], 5)
+    [[(opaque, number)], one] = seen
+    assert (opaque.value, number, one.value) == ("x", 1, "y")
+
+
+async def test_the_path_to_the_wrong_value_is_the_users() -> None:
+    server = Server()
+
+    @server.on("pay")
+    def pay(amounts: dict[str, list[Annotated[int, Field(gt=0)]]]) -> None:  # pyright: ignore[reportUnusedFunction]
+        pass
+
+    async with connect(server) as client:
+        with pytest.raises(BadArguments) as caught:
+            await client.request("pay", {"a": [1, -5]})
+    assert caught.value.message == "pay(): argument 'amounts' (1st): a.1: Input should be greater than 0"
+
+
+def test_validation_stops_at_the_first_wrong_item() -> None:
+    convert = converter(list[Annotated[int, Field(gt=0)]])
+    with pytest.raises(msgspec.ValidationError) as caught:
+        convert([0] * 100_000)
+    assert str(caught.value) == "0: Input should be greater than 0"
+
+
+async def test_values_of_pydantics_own_classes_travel() -> None:
+    server = Server()
+
+    @server.on("echo")
+    def echo(url: HttpUrl) -> Any:  # pyright: ignore[reportUnusedFunction]
+        return {"url": url, "account": Account("Ada", 5)}
+
+    async with connect(server) as client:
+        answer = await client.request("echo", HttpUrl("http://example.com/a"))
+    assert answer == {"url": "http://example.com/a", "account": {"name": "Ada", "balance": 5}}
+
+
+WITHOUT_PYDANTIC = """
+import sys
+sys.modules["pydantic"] = None
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *args: None if name == "pydantic" else found(name, *args)
+from dataclasses import dataclass
+from typing import Annotated
+from annotated_types import Gt, Predicate
+from wsrpc import Server
+from wsrpc._convert import converter
+
+@dataclass
+class Point:
+    x: int
+
+@dataclass
+class Circle:
+    radius: int
+
+def refusal(tp):
+    try:
+        converter(tp)
+    except TypeError as exc:
+        return str(exc)
+
+assert converter(Annotated[int, Gt(0)])(1) == 1
+assert "msgspec cannot enforce Predicate" in refusal(Annotated[str, Predicate(str.islower)])
+assert "or install pydantic" in refusal(Annotated[str, Predicate(str.islower)])
+assert "class Point(msgspec.Struct, tag=True), or install pydantic" in refusal(Point | Circle)
+"""
+
+
+def test_without_pydantic_it_is_said_what_to_install() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_PYDANTIC], check=True, timeout=20, cwd=ROOT)
+
+
+def test_typescript_and_json_schema_say_the_same() -> None:
+    server = Server()
+
+    @server.on("pay")
+    def pay(  # pyright: ignore[reportUnusedFunction]
+        amount: Annotated[int, annotated_types.Gt(0)],
+        item: Lion | Crow,
+        pair: tuple[Limited, Annotated[str, Field(max_length=3)]],
+    ) -> Account: ...  # type: ignore[empty-body]
+
+    described = schema.describe(server)
+    [event] = described.events
+    amount, item, pair = (parameter.schema for parameter in event.parameters)
+    assert amount == {"type": "integer", "exclusiveMinimum": 0}
+    assert item == {"anyOf": [{"$ref": "#/$defs/Lion"}, {"$ref": "#/$defs/Crow"}]}
+    assert pair["prefixItems"][0] == {"$ref": "#/$defs/Limited"}
+    assert pair["prefixItems"][1]["maxLength"] == 3
+    assert described.definitions["Limited"]["properties"]["x"]["exclusiveMinimum"] == 0
+    text = typescript.declarations(described)
+    assert "amount: number, item: Lion | Crow, pair: [Limited, string]" in text
