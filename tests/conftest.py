@@ -10,7 +10,9 @@ import hypothesis
 import pytest
 from effort import QUICK
 
-UNIT = Path(__file__).parent / "unit"
+TESTS = Path(__file__).parent
+UNIT = TESTS / "unit"
+SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py", TESTS.parent / "interop" / "test_matrix_run.py")
 
 # No test may pass or fail by how fast the machine is, and Hypothesis's own deadline would do that.
 hypothesis.settings.register_profile("wsrpc", deadline=None)
@@ -20,6 +22,11 @@ hypothesis.settings.load_profile("wsrpc")
 def pytest_addoption(parser: pytest.Parser) -> None:
     # Here and not beside the tests that read it: only a conftest that pytest finds at the start may add options.
     parser.addoption("--vectors", metavar="DIR", help="replay the recordings in DIR, not those in tests/vectors/data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
+    items.sort(key=lambda item: not any(slow in (item.path, *item.path.parents) for slow in SLOW))
 
 
 @pytest.fixture(autouse=True)
