@@ -17,7 +17,7 @@ from ._registry import Registry
 from ._requests import MAX_REMEMBERED, Pending
 from ._retry import Retry, ask_again
 from ._sendable import check_sending
-from ._types import ChannelRef, Offline
+from ._types import ChannelRef, Offline, check_timeout
 from .errors import BadResult, RequestTimeout, UnexpectedChannel
 from .limits import Limits
 
@@ -55,8 +55,7 @@ class Asker:
         """
         check_sending(channel, event, self.out.thread)
         convert = None if returns is UNSET else self.converter(returns)
-        if timeout is not UNSET and timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
+        check_timeout(timeout)
         h = channel if isinstance(channel, int) else None
         seconds = self._limits.timeout if timeout is UNSET else timeout
         pending = self._requests.open(event, seconds, h, opens, counted)

@@ -212,7 +212,7 @@ class Caller(OnChannel):
             retry: ask again for what did not run over there, as `Retry` says; ``timeout`` is for all attempts and the
                 waits between them. After the last one its error is raised.
             idempotent: running twice does no harm, so ``retry`` also asks again for what may have run when its
-                connection ended.
+                connection ended, and for what reached its handler's time limit.
             offline: ``"queue"`` or ``"fail"``, while there is no connection.
 
         Cancelling is safe and cancels remotely: the other side's handler is told, with the reason given to

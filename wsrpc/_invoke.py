@@ -6,10 +6,11 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from ._context import Context
 from ._registry import Middleware, Registry
@@ -18,7 +19,7 @@ from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
 from ._source import as_source
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, UnknownEvent
+from .errors import BadArguments, HandlerTimeout, UnknownEvent
 
 __all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "when_over"]
 
@@ -45,7 +46,7 @@ class Call(Struct, eq=False):
     started: bool = False
     cancelled: bool = False
     orphaned: bool = False
-    """The connection that asked is gone: nobody may get the answer."""
+    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     channel: AnonymousChannel | None = None
@@ -58,9 +59,13 @@ class Call(Struct, eq=False):
 class Invoker:
     """Runs handlers that are not simply called inline: ``own`` are the peer's, ``shared`` the server's."""
 
-    def __init__(self, own: Registry, shared: Registry, loop: Scheduler, log: Log) -> None:
+    def __init__(self, own: Registry, shared: Registry, loop: Scheduler, log: Log, limit: float | None) -> None:
+        """``limit``: seconds for handlers that have no limit of their own; see `Limits.handler`."""
         self.serve: Callable[[Call, Any], Awaitable[Any]]
         """Answers with a channel and does the rest on it: given by the peer."""
+        self.expired: Callable[[Call, HandlerTimeout], None]
+        """Answers and cancels a call whose handler has run for too long: given by the peer."""
+        self.limit = limit
         self._own = own
         self._shared = shared
         self._loop = loop
@@ -82,9 +87,30 @@ class Invoker:
     async def finish(self, call: Call, result: Any) -> Any:
         """The result of a handler that has been called: await it, stream it, as it needs."""
         if hasattr(result, "__await__"):
-            result = await result
+            handler = call.handler
+            limit = self.limit if handler is None or handler.timeout is UNSET else handler.timeout
+            if limit is None:
+                result = await result
+            else:
+                # One timer and no `asyncio.timeout`, because the caller is answered even if the handler does not end.
+                timer = self._loop.call_at(self._loop.time() + limit, partial(self._expire, call, limit))
+                try:
+                    result = await result
+                finally:
+                    timer.cancel()
         source = as_source(result, thread=call.handler is not None and call.handler.thread)
         return result if source is None else await self.serve(call, source)
+
+    def _expire(self, call: Call, limit: float) -> None:
+        if call.cancelled:  # so it is ending already
+            return
+        ctx, handler = call.ctx, call.handler
+        source = "Limits.handler" if handler is None or handler.timeout is UNSET else "timeout="
+        text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
+        self._log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
+        error = HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")
+        error._made_here = True
+        self.expired(call, error)
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
         """Middleware, the server's before the peer's before the channel's, then the handler within its context."""

@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 from weakref import ref
 
+from msgspec import UNSET, UnsetType
+
 from ._context import Context
 from ._convert import DecHook
 from ._introspect import location
@@ -139,20 +141,22 @@ class Registry:
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
         instance: str | None = None,
     ) -> None:
         """Register ``function``, replacing what was there; None removes. ``instance`` as for `compile_handler`.
 
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
-            ValueError: the channel is taken, or the event is a service's.
+            ValueError: the channel is taken, the event is a service's, or ``timeout`` is not a time.
         """
         check_event(event)
         if channel in self.taken:
             raise ValueError(f"channel {channel!r} is where wsrpc itself serves clients: take another for {event!r}")
         if channel is None and event in RESERVED_EVENTS:
-            if lax is not None or thread or ordered:
-                raise TypeError(f"{event!r} reports on the connection: lax=, thread= and ordered= do not apply")
+            if lax is not None or thread or ordered or timeout is not UNSET:
+                text = f"{event!r} reports on the connection: lax=, thread=, ordered= and timeout= do not apply"
+                raise TypeError(text)
             self._add_lifecycle(event, function, once)
             return
         if function is None:
@@ -166,6 +170,7 @@ class Registry:
             lax=self.lax if lax is None else lax,
             thread=thread,
             ordered=ordered,
+            timeout=timeout,
             instance=instance,
         )
         scope = self.scope(channel)

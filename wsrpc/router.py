@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from msgspec import UNSET, UnsetType
+
 from ._registry import Middleware, Registry
 from ._types import ChannelRef, F, OnChannel, check_name
 
@@ -24,7 +26,14 @@ class Registrar(OnChannel):
 
     @overload
     def on(
-        self, event: str, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False
+        self,
+        event: str,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -37,6 +46,7 @@ class Registrar(OnChannel):
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
     ) -> F: ...
 
     @overload
@@ -51,6 +61,7 @@ class Registrar(OnChannel):
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
     ) -> Any:
         """Register the handler of an event, as a decorator or by a call; None removes it.
 
@@ -62,30 +73,55 @@ class Registrar(OnChannel):
             lax: let msgspec convert leniently (numeric strings to numbers, ...).
             thread: run a plain function in a thread instead of inline in the event loop.
             ordered: run it one call after another, in arrival order, instead of overlapping.
+            timeout: seconds that an ``async def`` may run once it was called; None for no limit. The default is
+                `Limits.handler`. Then it is cancelled, a line in the log says so, and the caller gets `HandlerTimeout`
+                at once; the handler counts against `Limits.running` until it has ended. Not for plain functions,
+                threads, streams, uploads and conversations.
 
         Raises:
             TypeError: for a signature that cannot work; the text names the parameter.
-            ValueError: the event is a method of a `Service`, or the channel is wsrpc's own.
+            ValueError: ``timeout`` is not more than 0, the event is a method of a `Service`, or the channel is wsrpc's
+                own.
         """
-        return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered)
+        return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered, timeout=timeout)
 
     @overload
-    def once(self, event: str, /, *, lax: bool | None = None, thread: bool = False) -> Callable[[F], F]: ...
+    def once(
+        self, event: str, /, *, lax: bool | None = None, thread: bool = False, timeout: float | UnsetType | None = UNSET
+    ) -> Callable[[F], F]: ...
 
     @overload
-    def once(self, event: str, handler: F, /, *, lax: bool | None = None, thread: bool = False) -> F: ...
+    def once(
+        self,
+        event: str,
+        handler: F,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        timeout: float | UnsetType | None = UNSET,
+    ) -> F: ...
 
     @overload
     def once(self, event: str, handler: None, /) -> None: ...
 
-    def once(self, event: str, handler: Any = _MISSING, /, *, lax: bool | None = None, thread: bool = False) -> Any:
+    def once(
+        self,
+        event: str,
+        handler: Any = _MISSING,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        timeout: float | UnsetType | None = UNSET,
+    ) -> Any:
         """Like `on`, for the next such event only; it goes before one registered with `on`.
 
         The registration ends when the function is called. An event or request that ends before that leaves it to the
         next one: its arguments do not fit, middleware refuses it, there are too many channels, or it is cancelled.
         While one call waits to be called, in middleware for instance, another one does not get the handler.
         """
-        return self._register(event, handler, once=True, lax=lax, thread=thread)
+        return self._register(event, handler, once=True, lax=lax, thread=thread, timeout=timeout)
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         self._check_open()

@@ -68,7 +68,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
         codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads, profile: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
-            ``lambda ctx: asyncio.timeout(5)``.
+            a transaction. (For a time limit there is ``on(timeout=)``, and `Limits.handler`.)
         slow: what becomes of what is emitted to many, for a peer whose line is full: ``"close"`` lets it wait, up to
             `Limits.hard_cap`, where the peer is closed with 4408. The others keep at most `Limits.behind` bytes
             and leave out the rest: ``"drop_newest"``, ``"drop_oldest"``, or all but the latest of a kind,
