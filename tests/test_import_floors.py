@@ -79,7 +79,7 @@ FLOORS: list[list[str]] = [
     ],
     ["_caller", "_context", "_entrance"],
     ["_channel_caller", "_registry"],
-    ["router", "_lifecycle", "_returns"],
+    ["router", "_lifecycle", "_returns", "_suggestions"],
     ["anonymous", "channel", "_outbound", "_reporter"],
     ["_asking", "_behind", "_channels", "_raw_caller", "_source", "_waiting"],
     ["raw", "_agreement", "_invoke", "_producer"],

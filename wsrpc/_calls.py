@@ -46,7 +46,6 @@ __all__ = ["Calls"]
 _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Result types that are not awaitable, known without asking."""
 
-
 MOST_CLASSES = 1024
 
 
@@ -484,8 +483,7 @@ class Calls:
             self.note("%s was left: %s", ctx.label, exc)
             return
         if isinstance(exc, BadResult) and call is not None and exc._channel is call.channel is not None:
-            # What the caller sent does not fit, and the handler let that through. It is no `BadArguments`, which says
-            # that the handler did not run.
+            # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
             exc = RemoteError(str(exc), BAD_ITEM)
             exc._made_here = True
         error = self._answers.for_caller(exc, ctx.label)
@@ -497,15 +495,17 @@ class Calls:
                 text = f"event {short(ctx.event or ctx.label)} was dropped: {why}"
                 self.count("wrong arguments", text)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
-                self.count("unknown event", str(error))
+                self.count("unknown event", self._invoker.for_log(ctx, error))
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
             self._serving.failed(call, error)
         elif not quiet:
+            if isinstance(exc, UnknownEvent) and exc._made_here:
+                self._invoker.note_unknown(ctx, exc)
             self.reject(ctx.id, error)
 
-    def count(self, kind: str, text: str, times: int = 1, /) -> None:
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
         """Count events that do not reach a handler as they came; the first of a kind is worth a line."""
         if times and not self.ignored[kind]:
             self._owner._log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)

@@ -18,8 +18,9 @@ from ._rejections import told
 from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
 from ._source import as_source
+from ._suggestions import Unhandled
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, HandlerTimeout, UnknownEvent
+from .errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent
 
 __all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "when_over"]
 
@@ -70,6 +71,7 @@ class Invoker:
         self._shared = shared
         self._loop = loop
         self._log = log
+        self._noted_unknown = False
         # A lane goes when its handler or channel does.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None  # it has a kilobyte, and few need it
 
@@ -220,6 +222,18 @@ class Invoker:
         error = UnknownEvent(text)
         error._made_here = True
         return error
+
+    def note_unknown(self, ctx: Context, error: UnknownEvent) -> None:
+        """Log the peer's first request that nobody handles: its caller is told, but not which names there are."""
+        if not self._noted_unknown:
+            self._noted_unknown = True
+            text = "a request was refused: %s (further ones are not logged)"
+            self._log(logging.INFO, text, self.for_log(ctx, error))
+
+    def for_log(self, ctx: Context, error: RpcError) -> Unhandled:
+        """What the log says of an event that nobody handles."""
+        channel = ctx.channel_name if ctx._message.h is None else ctx._message.h
+        return Unhandled(error, channel, ctx.event, (self._own, self._shared))
 
 
 def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
