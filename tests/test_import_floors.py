@@ -27,6 +27,7 @@ FLOORS: list[list[str]] = [
         "_introspect",
         "_key",
         "_messages",
+        "_misuse",
         "_news",
         "_ports",
         "_proxies",

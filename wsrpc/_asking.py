@@ -18,7 +18,7 @@ from ._requests import MAX_REMEMBERED, Pending
 from ._retry import Retry, ask_again
 from ._sendable import check_sending
 from ._types import ChannelRef, Offline, check_timeout
-from .errors import BadResult, RequestTimeout, UnexpectedChannel
+from .errors import BadResult, RequestTimeout, UnexpectedChannel, short
 from .limits import Limits
 
 __all__ = ["Asker", "convert_answer"]
@@ -132,12 +132,18 @@ class Asker:
         try:
             known = self._converters.get(returns)
         except TypeError:  # an unhashable type, Annotated[int, []] for instance
-            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+            return self._make_converter(returns)
         if known is None:
-            known = converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+            known = self._make_converter(returns)
             if len(self._converters) < MAX_REMEMBERED:
                 self._converters[returns] = known
         return known
+
+    def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
+        try:
+            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+        except TypeError as exc:
+            raise TypeError(f"returns= is a type that an answer can have, got {short(returns)}: {exc}") from exc
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""

@@ -20,7 +20,7 @@ from ._signature import ArgumentsRefused, Handler
 from ._source import as_source
 from ._suggestions import Unhandled
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent
+from .errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, short
 
 __all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "when_over"]
 
@@ -149,7 +149,11 @@ class Invoker:
                 called = True
                 if position == len(chain):
                     return await innermost(ctx)
-                return await chain[position](ctx, after(position + 1))
+                result = chain[position](ctx, after(position + 1))
+                if not hasattr(result, "__await__"):
+                    name = getattr(chain[position], "__qualname__", chain[position])
+                    raise TypeError(f"middleware is an `async def`, but {name} is not and returned {short(result)}")
+                return await result
 
             return call_next
 

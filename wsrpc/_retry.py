@@ -70,6 +70,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         return repr_of(self)
 
     def __post_init__(self) -> None:
+        if isinstance(self.attempts, float):
+            raise TypeError(f"Retry(attempts=) is a whole number, got {self.attempts!r}")
         check_number("Retry(attempts=) counts the first one, too: 1 or more", self.attempts, 1)
         check_strategies(self, "initial", "max")
 

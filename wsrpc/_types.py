@@ -109,8 +109,8 @@ def check_offline(offline: Any) -> None:
         raise ValueError(f'offline= is "queue" (wait for the next connection) or "fail" (refuse), got {offline!r}')
 
 
-def check_timeout(timeout: Any, *, more_than_0: bool = False) -> None:
-    """Refuse what ``timeout=`` does not take.
+def check_timeout(timeout: Any, name: str = "timeout", *, more_than_0: bool = False) -> None:
+    """Refuse what the option ``timeout=``, or one of another ``name``, does not take.
 
     Raises:
         TypeError, ValueError: for anything but None, UNSET and a number that is large enough.
@@ -120,5 +120,5 @@ def check_timeout(timeout: Any, *, more_than_0: bool = False) -> None:
     is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if not is_number or not (timeout > 0 if more_than_0 else timeout >= 0):
         least = "more than 0" if more_than_0 else "0 or more"
-        text = f"timeout= is a number of seconds, {least}, or None for no limit; got {timeout!r}"
+        text = f"{name}= is a number of seconds, {least}, or None for no limit; got {timeout!r}"
         raise ValueError(text) if is_number else TypeError(text)

@@ -303,17 +303,15 @@ class RpcError(WsrpcError):
     not written for strangers.
 
     Args:
-        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line. An exception, a number or
-            anything else that is not text becomes text by ``str()``, as in Python's own exceptions: an error is raised
-            where something has gone wrong already, and refusing its message would hide what that was.
+        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line. What is not text becomes
+            text by ``str()``, since refusing it would hide what has gone wrong.
         code: for programs, a string or an integer; ``"wsrpc."`` prefixes are reserved.
         data: any value that the codec can encode.
         fields: further fields of the error, by name, with values that the codec can encode. The caller finds them in
             `RemoteError.fields`; in JavaScript they are properties of the `Error`.
 
     Raises:
-        TypeError: a field's name is not text.
-        ValueError: the code, or a field's name, is reserved.
+        TypeError, ValueError: ``fields`` is no mapping, or a name in it no text; that, or the code, is reserved.
     """
 
     # Defaults for subclasses whose __init__ does not call this one: a rejection must not fail on them.
@@ -347,9 +345,9 @@ class RpcError(WsrpcError):
             self.code = code
         self.data = data
         if fields:
-            self._fields = dict(fields)
             if not isinstance(self, RemoteError):
-                _check_fields(self._fields)
+                _check_fields(fields)
+            self._fields = dict(fields)
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -373,7 +371,9 @@ class RpcError(WsrpcError):
         return self.message or super()._text()
 
 
-def _check_fields(fields: Mapping[Any, Any]) -> None:
+def _check_fields(fields: Any) -> None:
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"fields= is a mapping of names to values, got {short(fields)}")
     for name in fields:
         if not isinstance(name, str):
             raise TypeError(f"names of error fields are text, got {short(name)}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, overload
 from msgspec import UNSET, UnsetType
 
 from ._close import CloseInfo
+from ._registry import check_options
 from ._types import F, check_event, check_timeout
 from .peer import Peer
 from .raw import RawConnection
@@ -93,6 +94,7 @@ def method(
     if name is not None:
         check_event(name)
 
+    check_options(lax, thread, ordered)
     check_timeout(timeout, more_than_0=True)
     options = {"lax": lax, "thread": thread, "ordered": ordered, "timeout": timeout}
 
