@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from ._convert import converter
 from ._messages import Cancellation, Inbound, Request, request_on
+from ._misuse import shown_as
 from ._outbound import Outbound
 from ._registry import Registry
 from ._requests import MAX_REMEMBERED, Pending
@@ -37,6 +38,7 @@ class Asker:
         self._told: dict[str, None] = {}
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
+    @shown_as("request")
     async def send_request(
         self,
         channel: ChannelRef,

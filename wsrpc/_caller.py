@@ -203,7 +203,7 @@ class Caller(OnChannel):
 
         Args:
             returns: the type to check and convert the answer to; without it, what JSON gives.
-            timeout: seconds until the answer, also while offline or while the line is full; None for ever.
+            timeout: seconds until the answer, also while offline or while the line is full; None for no limit.
                 The default is `Limits.timeout`. With ``send``, seconds until the handler is ready for the first item,
                 and again, after the last one, until its answer; the items in between have no timeout.
             send: an iterable or async iterable whose items the handler reads (its parameter is annotated

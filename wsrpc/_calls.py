@@ -309,13 +309,10 @@ class Calls:
             handler = call.handler
             if result is not None:
                 result = await self._invoker.finish(call, result)
-            elif (
-                handler is not None
-                and handler.bare
-                and self._invoker.limit is None
-                and not (local is not None or self._invoker.layered)
-            ):
-                result = await handler.call(ctx, ctx._message.a)
+            elif handler is not None and handler.bare and local is None and not self._invoker.layered:
+                coroutine = handler.call(ctx, ctx._message.a)
+                limited = handler.timeout is not UNSET or self._invoker.limit is not None
+                result = await (self._invoker.finish(call, coroutine) if limited else coroutine)
             else:
                 result = await self._invoker.run(call, local)
             if result.__class__ not in _PLAIN and call.channel is None and as_source(result) is not None:

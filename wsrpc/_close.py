@@ -6,6 +6,7 @@ Source: RFC 6455 section 7.4 and the IANA registry of close codes; 44xx are wsrp
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -73,7 +74,7 @@ def check_close(code: int | None, reason: str) -> int:
         TypeError: for a code that is no number, or a reason that is no text.
         ValueError: for a code that may not be sent, a reason without a code, or one of more than 123 bytes of UTF-8.
     """
-    given: object = reason
+    given: Any = reason
     if not isinstance(given, str):
         raise TypeError(f"a close reason is text, got {reason!r}")
     given = code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -20,7 +21,7 @@ class Health:
     """
 
     def __init__(self, path: str, healthy: Callable[[], bool]) -> None:
-        given: object = path
+        given: Any = path
         if not isinstance(given, str):
             raise TypeError(f"healthz= is a path such as '/healthz', or None; got {given!r}")
         if not path.startswith("/") or not path.isprintable() or any(char in path for char in "? #"):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Never, TypeVar
 
-__all__ = ["check_flag", "check_function", "no_parentheses", "refusing"]
+__all__ = ["check_flag", "check_function", "no_parentheses", "refusing", "shown_as"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +44,17 @@ def no_parentheses(usage: str) -> Callable[[F], F]:
 
         checked_as_method: Any = checked
         return checked_as_method  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def shown_as(name: str) -> Callable[[F], F]:
+    """Decorator for a coroutine function that a public method calls: Python's warning that a coroutine was never
+    awaited names what the user has called."""
+
+    def decorate(function: F) -> F:
+        function.__qualname__ = name
+        return function
 
     return decorate
 

@@ -12,6 +12,7 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from ._misuse import shown_as
 from ._scheduler import Scheduler
 from ._strategies import Condition, check_number, check_strategies
 from .errors import (
@@ -101,6 +102,7 @@ def worth_asking(error: BaseException) -> bool:
     return isinstance(error, (*NEVER_RAN, HandlerTimeout))
 
 
+@shown_as("request")
 async def ask_again(
     ask: Callable[[float | None], Awaitable[Any]],
     retry: Retry,

@@ -250,7 +250,7 @@ class Handler:
     is_coroutine: bool
     """Whether it is known to return a coroutine. A function that is not may still return an awaitable."""
     bare: bool
-    """Whether it is a coroutine function that is simply awaited: it has no lane, channel or time limit of its own."""
+    """Whether it is a coroutine function that is simply called and awaited: it has no lane and opens no channel."""
     timeout: float | UnsetType | None
     """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
     is_method: bool
@@ -300,7 +300,7 @@ class Handler:
         self.gives_channel = self.opens or facts.is_generator
         self.inline = not (thread or facts.is_coroutine or facts.is_generator)
         self.timeout = timeout
-        self.bare = facts.is_coroutine and not self.opens and timeout in (UNSET, None)
+        self.bare = facts.is_coroutine and not self.opens
         if ordered:
             self.put_in_lane(self)
         self.name = facts.name

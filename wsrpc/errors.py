@@ -371,8 +371,8 @@ class RpcError(WsrpcError):
         return self.message or super()._text()
 
 
-def _check_fields(fields: Any) -> None:
-    if not isinstance(fields, Mapping):
+def _check_fields(fields: Mapping[Any, Any]) -> None:
+    if not hasattr(fields, "keys"):
         raise TypeError(f"fields= is a mapping of names to values, got {short(fields)}")
     for name in fields:
         if not isinstance(name, str):

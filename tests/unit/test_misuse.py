@@ -359,6 +359,29 @@ async def test_middleware_that_is_a_plain_function(caplog: pytest.LogCaptureFixt
     assert re.search(r"middleware is an `async def`, but \S+forgot is not and returned 'x'", caplog.text)
 
 
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda client, server: client.request("x"), "request"),
+        (lambda client, server: client.of("chat").request("x"), "request"),
+        (lambda client, server: client.request("x", send=[1]), "request"),
+        (lambda client, server: client.request("x", retry=Retry()), "request"),
+        (lambda client, server: client.emit("x"), "emit"),
+        (lambda client, server: server.peers[0].emit("x"), "emit"),
+        (lambda client, server: server.emit("x"), "Broadcaster.emit"),
+        (lambda client, server: client.open_channel("x"), "Caller.open_channel"),
+        (lambda client, server: client.close(), "Client.close"),
+    ],
+)
+async def test_a_call_that_is_not_awaited_is_named(call: Callable[..., Any], name: str) -> None:
+    server = Server()
+    async with asyncio.timeout(8), connect(server) as client:
+        with pytest.warns(RuntimeWarning, match=rf"^coroutine '{name}' was never awaited"):
+            call(client, server)  # thrown away at once, which is when Python warns
+        assert client.connected and client.peer.pending == 0
+
+
 # ---------------------------------------------------------------- what is none
 
 
