@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from interop.peers import COMBINATIONS, Agents, Link, Role, named, text_of
@@ -89,6 +91,17 @@ async def test_internal_errors_are_hidden(link: Link, caplog: pytest.LogCaptureF
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert error_id in record.getMessage()
     assert "the password is secret" in caplog.text
+
+
+async def test_a_handler_that_reaches_its_time_limit(link: Link) -> None:
+    @link.app.on("slow", timeout=0.05)
+    async def slow() -> None:
+        await asyncio.Event().wait()
+
+    thrown = await link.ask_in_vain("slow")
+    assert (thrown["is_error"], thrown["message"]) == (True, "'slow' took longer than 0.05 s and was cancelled")
+    assert thrown["props"] == {"code": "wsrpc.handler_timeout"}
+    assert await link.ask("add", 1, 2) == 3
 
 
 async def test_an_error_of_javascript_is_not_passed_on_to_it(link: Link, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,9 +10,9 @@ from ._close import CloseCode
 from ._invoke import Log, bad_arguments
 from ._messages import Rejection, Resolution
 from ._outbound import Outbound
-from ._rejections import error_to_wire, shortened
+from ._rejections import error_to_wire, shortened, text_of
 from ._signature import ArgumentsRefused
-from .errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, text_of
+from .errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code
 
 __all__ = ["Answers"]
 

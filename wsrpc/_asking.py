@@ -12,13 +12,14 @@ from msgspec import UNSET, UnsetType
 
 from ._convert import converter
 from ._messages import Cancellation, Inbound, Request, request_on
+from ._misuse import shown_as
 from ._outbound import Outbound
 from ._registry import Registry
 from ._requests import MAX_REMEMBERED, Pending
 from ._retry import Retry, ask_again
 from ._sendable import check_sending
-from ._types import ChannelRef, Offline
-from .errors import BadResult, RequestTimeout, UnexpectedChannel
+from ._types import ChannelRef, Offline, check_timeout
+from .errors import BadResult, RequestTimeout, UnexpectedChannel, short
 from .limits import Limits
 
 __all__ = ["Asker", "convert_answer"]
@@ -37,6 +38,7 @@ class Asker:
         self._told: dict[str, None] = {}
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
+    @shown_as("request")
     async def send_request(
         self,
         channel: ChannelRef,
@@ -55,8 +57,7 @@ class Asker:
         """
         check_sending(channel, event, self.out.thread)
         convert = None if returns is UNSET else self.converter(returns)
-        if timeout is not UNSET and timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for ever; got {timeout!r}")
+        check_timeout(timeout)
         h = channel if isinstance(channel, int) else None
         seconds = self._limits.timeout if timeout is UNSET else timeout
         pending = self._requests.open(event, seconds, h, opens, counted)
@@ -133,12 +134,18 @@ class Asker:
         try:
             known = self._converters.get(returns)
         except TypeError:  # an unhashable type, Annotated[int, []] for instance
-            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+            return self._make_converter(returns)
         if known is None:
-            known = converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+            known = self._make_converter(returns)
             if len(self._converters) < MAX_REMEMBERED:
                 self._converters[returns] = known
         return known
+
+    def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
+        try:
+            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+        except TypeError as exc:
+            raise TypeError(f"returns= is a type that an answer can have, got {short(returns)}: {exc}") from exc
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""

@@ -203,7 +203,7 @@ class Caller(OnChannel):
 
         Args:
             returns: the type to check and convert the answer to; without it, what JSON gives.
-            timeout: seconds until the answer, also while offline or while the line is full; None for ever.
+            timeout: seconds until the answer, also while offline or while the line is full; None for no limit.
                 The default is `Limits.timeout`. With ``send``, seconds until the handler is ready for the first item,
                 and again, after the last one, until its answer; the items in between have no timeout.
             send: an iterable or async iterable whose items the handler reads (its parameter is annotated
@@ -212,7 +212,7 @@ class Caller(OnChannel):
             retry: ask again for what did not run over there, as `Retry` says; ``timeout`` is for all attempts and the
                 waits between them. After the last one its error is raised.
             idempotent: running twice does no harm, so ``retry`` also asks again for what may have run when its
-                connection ended.
+                connection ended, and for what reached its handler's time limit.
             offline: ``"queue"`` or ``"fail"``, while there is no connection.
 
         Cancelling is safe and cancels remotely: the other side's handler is told, with the reason given to

@@ -20,10 +20,10 @@ from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
 from ._messages import Inbound, Resolution
 from ._registry import Registry
-from ._rejections import ABORTED, told
+from ._rejections import ABORTED, BAD_ITEM, told
 from ._reporter import Reporter
 from ._scheduler import EAGER, Scheduler
-from ._serving import Serving
+from ._serving import Serving, tells_of_end
 from ._signature import Handler
 from ._source import as_source
 from ._types import RAW, RESERVED_EVENTS
@@ -46,11 +46,7 @@ __all__ = ["Calls"]
 _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Result types that are not awaitable, known without asking."""
 
-
 MOST_CLASSES = 1024
-
-BAD_ITEM = "wsrpc.bad_item"
-"""The code of a request whose handler ran until it read an item that does not fit."""
 
 
 class Owner(Protocol):
@@ -97,11 +93,12 @@ class Calls:
         self._channels = channels
         self._loop = loop
         self.ignored = owner.ignored
-        self._invoker = Invoker(own, shared, loop, owner._log)
+        self._invoker = Invoker(own, shared, loop, owner._log, limits.handler)
         self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
         self.reject = self._answers.reject
         self._serving = Serving(channels, asker, self, self._answers)
         self._invoker.serve = self._serving.run
+        self._invoker.expired = self._expired
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
         self._context = contextvars.copy_context()
         self._generation = 0
@@ -312,12 +309,10 @@ class Calls:
             handler = call.handler
             if result is not None:
                 result = await self._invoker.finish(call, result)
-            elif (
-                handler is not None
-                and handler.is_coroutine
-                and not (handler.ordered or handler.opens or local is not None or self._invoker.layered)
-            ):
-                result = await handler.call(ctx, ctx._message.a)
+            elif handler is not None and handler.bare and local is None and not self._invoker.layered:
+                coroutine = handler.call(ctx, ctx._message.a)
+                limited = handler.timeout is not UNSET or self._invoker.limit is not None
+                result = await (self._invoker.finish(call, coroutine) if limited else coroutine)
             else:
                 result = await self._invoker.run(call, local)
             if result.__class__ not in _PLAIN and call.channel is None and as_source(result) is not None:
@@ -365,14 +360,18 @@ class Calls:
         self._serving.exited(call)
         if call.ctx._anonymous is not None and call.ctx._anonymous._state == "new":
             call.ctx._anonymous.close()
-        i = call.ctx.id
-        if i is not None and self.active.get(i) is call:
-            del self.active[i]
-            self._on_channels -= call.ctx._message.h is not None
+        self._settled(call)
         _finish(call.ctx.message)
         if not self.active:
             self.admission.update()
         self._pump()
+
+    def _settled(self, call: Call) -> None:
+        """Its request is not one that awaits its answer, or not any more."""
+        i = call.ctx.id
+        if i is not None and self.active.get(i) is call:
+            del self.active[i]
+            self._on_channels -= call.ctx._message.h is not None
 
     def check_room(self, call: Call) -> None:
         """See that the bytes of a call may count as a channel's.
@@ -389,10 +388,7 @@ class Calls:
         """A channel is the answer: what goes on counts as that from here on (``Limits.channels``)."""
         if not call.by_channel:
             self._move_bytes(call, by_channel=True)
-        i = call.ctx.id
-        if i is not None and self.active.get(i) is call:
-            del self.active[i]
-            self._on_channels -= call.ctx._message.h is not None
+        self._settled(call)
         self.running -= 1
         _finish(call.ctx.message)
         self.admission.update()
@@ -452,6 +448,15 @@ class Calls:
             # A task that has not begun would end without a word; it looks for itself when it begins.
             call.task.cancel(told(reason))
 
+    def _expired(self, call: Call, error: RpcError) -> None:
+        """Cancel a handler, and answer now: it may take its time to exit, or go on."""
+        self._cancel(call, error)
+        i = call.ctx.id
+        if i is not None:
+            self._settled(call)
+            call.orphaned = True
+            self.reject(i, error)
+
     def connection_lost(self, reason: Exception) -> None:
         """Requests of the lost connection end: nobody can get their answer. Event handlers finish."""
         self._generation += 1
@@ -470,13 +475,12 @@ class Calls:
         """Log what is not meant for the caller, answer what is."""
         if ctx._anonymous is not None and (call is None or call.channel is None):
             ctx._anonymous.close()  # the requestor never hears of it
-        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or _tells_of_end(call, exc):
+        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or tells_of_end(call, exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.note("%s was left: %s", ctx.label, exc)
             return
         if isinstance(exc, BadResult) and call is not None and exc._channel is call.channel is not None:
-            # What the caller sent does not fit, and the handler let that through. It is no `BadArguments`, which says
-            # that the handler did not run.
+            # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
             exc = RemoteError(str(exc), BAD_ITEM)
             exc._made_here = True
         error = self._answers.for_caller(exc, ctx.label)
@@ -488,15 +492,17 @@ class Calls:
                 text = f"event {short(ctx.event or ctx.label)} was dropped: {why}"
                 self.count("wrong arguments", text)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
-                self.count("unknown event", str(error))
+                self.count("unknown event", self._invoker.for_log(ctx, error))
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
             self._serving.failed(call, error)
         elif not quiet:
+            if isinstance(exc, UnknownEvent) and exc._made_here:
+                self._invoker.note_unknown(ctx, exc)
             self.reject(ctx.id, error)
 
-    def count(self, kind: str, text: str, times: int = 1, /) -> None:
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
         """Count events that do not reach a handler as they came; the first of a kind is worth a line."""
         if times and not self.ignored[kind]:
             self._owner._log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
@@ -509,14 +515,6 @@ def _runs(call: Call) -> bool:
         return call.task is None or asyncio.current_task() is call.task
     except RuntimeError:
         return False
-
-
-def _tells_of_end(call: Call | None, exc: BaseException) -> bool:
-    """Whether a conversation's body raised what says that the other side has ended its channel."""
-    channel = None if call is None else call.channel
-    if channel is None or not channel.closed or channel._left:
-        return False
-    return exc is channel._error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 
 
 def _finish(view: Message | None) -> None:

@@ -6,6 +6,7 @@ Source: RFC 6455 section 7.4 and the IANA registry of close codes; 44xx are wsrp
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -70,8 +71,15 @@ def check_close(code: int | None, reason: str) -> int:
         The code that both sides' `CloseInfo` will have: 1005 for None, which sends a Close frame without a code.
 
     Raises:
+        TypeError: for a code that is no number, or a reason that is no text.
         ValueError: for a code that may not be sent, a reason without a code, or one of more than 123 bytes of UTF-8.
     """
+    given: Any = reason
+    if not isinstance(given, str):
+        raise TypeError(f"a close reason is text, got {reason!r}")
+    given = code
+    if given is not None and not isinstance(given, int):
+        raise TypeError(f"a close code is a number such as 1000, or None for no code; got {code!r}")
     if code is None:
         if reason:
             raise ValueError(f"a close reason needs a code in front of it: close(1000, {reason[:MAX_REASON]!r})")

@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, Struct
 from ._convert import EncHook, make_enc_hook
 from ._counting import json_nests_deeper, json_objection, msgpack_objection
 from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
+from ._misuse import check_function
 
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
 
@@ -169,6 +170,7 @@ class JsonCodec:
     text = True
 
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
+        check_function("enc_hook", enc_hook)
         self.enc_hook = enc_hook
         # Bound methods of C objects: nothing of Python's own stands between a peer and msgspec.
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
@@ -198,6 +200,7 @@ class MsgpackCodec:
     text = False
 
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
+        check_function("enc_hook", enc_hook)
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
         self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.msgpack.Decoder(Inbound).decode
 

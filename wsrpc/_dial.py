@@ -15,6 +15,7 @@ from websockets.typing import Subprotocol
 
 from ._connection import WebSocketClientConnection, library_options
 from ._dial_request import DialRequest, check_subprotocols, follow_redirects
+from ._misuse import check_flag
 from ._url import BadURL, check_url, environment_proxy
 from .handshake import check_header
 from .limits import Limits
@@ -121,6 +122,10 @@ class Dialer:
         if not callable(headers):
             _check_headers(headers)
         check_subprotocols(subprotocols)
+        check_flag("compression", compression)
+        given: Any = dial
+        if not callable(given):
+            raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
         self._options = (url, headers, auth)
         self._subprotocols = subprotocols
         self._ssl = ssl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -15,10 +16,14 @@ class Health:
     """``GET`` and ``HEAD`` of one path: 200 "ok", or 503 "draining" once ``healthy()`` is false.
 
     Raises:
+        TypeError: the path is no text.
         ValueError: the path does not begin with a slash, or has a query.
     """
 
     def __init__(self, path: str, healthy: Callable[[], bool]) -> None:
+        given: Any = path
+        if not isinstance(given, str):
+            raise TypeError(f"healthz= is a path such as '/healthz', or None; got {given!r}")
         if not path.startswith("/") or not path.isprintable() or any(char in path for char in "? #"):
             raise ValueError(f"healthz= is a path such as '/healthz', got {path!r}")
         self._path = path

@@ -304,7 +304,8 @@ def introspect(function: Any) -> Facts:
         TypeError: it cannot be a handler; the text says why and what to do.
     """
     if not callable(function):
-        raise TypeError(f"a handler must be callable, got {type(function).__qualname__}")
+        called = ", which is what a call of the function gives: leave out its parentheses"
+        raise TypeError(f"a handler is a function, got {function!r}{called if inspect.iscoroutine(function) else ''}")
     layers = layers_of(function)
     name = _name(function)
     where = _where(layers, name)

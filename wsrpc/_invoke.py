@@ -6,10 +6,11 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from ._context import Context
 from ._registry import Middleware, Registry
@@ -17,8 +18,9 @@ from ._rejections import told
 from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
 from ._source import as_source
+from ._suggestions import Unhandled
 from .anonymous import AnonymousChannel
-from .errors import BadArguments, UnknownEvent
+from .errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, short
 
 __all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "when_over"]
 
@@ -45,7 +47,7 @@ class Call(Struct, eq=False):
     started: bool = False
     cancelled: bool = False
     orphaned: bool = False
-    """The connection that asked is gone: nobody may get the answer."""
+    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     channel: AnonymousChannel | None = None
@@ -58,13 +60,18 @@ class Call(Struct, eq=False):
 class Invoker:
     """Runs handlers that are not simply called inline: ``own`` are the peer's, ``shared`` the server's."""
 
-    def __init__(self, own: Registry, shared: Registry, loop: Scheduler, log: Log) -> None:
+    def __init__(self, own: Registry, shared: Registry, loop: Scheduler, log: Log, limit: float | None) -> None:
+        """``limit``: seconds for handlers that have no limit of their own; see `Limits.handler`."""
         self.serve: Callable[[Call, Any], Awaitable[Any]]
         """Answers with a channel and does the rest on it: given by the peer."""
+        self.expired: Callable[[Call, HandlerTimeout], None]
+        """Answers and cancels a call whose handler has run for too long: given by the peer."""
+        self.limit = limit
         self._own = own
         self._shared = shared
         self._loop = loop
         self._log = log
+        self._noted_unknown = False
         # A lane goes when its handler or channel does.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None  # it has a kilobyte, and few need it
 
@@ -82,9 +89,30 @@ class Invoker:
     async def finish(self, call: Call, result: Any) -> Any:
         """The result of a handler that has been called: await it, stream it, as it needs."""
         if hasattr(result, "__await__"):
-            result = await result
+            handler = call.handler
+            limit = self.limit if handler is None or handler.timeout is UNSET else handler.timeout
+            if limit is None:
+                result = await result
+            else:
+                # One timer and no `asyncio.timeout`, because the caller is answered even if the handler does not end.
+                timer = self._loop.call_at(self._loop.time() + limit, partial(self._expire, call, limit))
+                try:
+                    result = await result
+                finally:
+                    timer.cancel()
         source = as_source(result, thread=call.handler is not None and call.handler.thread)
         return result if source is None else await self.serve(call, source)
+
+    def _expire(self, call: Call, limit: float) -> None:
+        if call.cancelled:  # so it is ending already
+            return
+        ctx, handler = call.ctx, call.handler
+        source = "Limits.handler" if handler is None or handler.timeout is UNSET else "timeout="
+        text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
+        self._log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
+        error = HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")
+        error._made_here = True
+        self.expired(call, error)
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
         """Middleware, the server's before the peer's before the channel's, then the handler within its context."""
@@ -121,7 +149,11 @@ class Invoker:
                 called = True
                 if position == len(chain):
                     return await innermost(ctx)
-                return await chain[position](ctx, after(position + 1))
+                result = chain[position](ctx, after(position + 1))
+                if not hasattr(result, "__await__"):
+                    name = getattr(chain[position], "__qualname__", chain[position])
+                    raise TypeError(f"middleware is an `async def`, but {name} is not and returned {short(result)}")
+                return await result
 
             return call_next
 
@@ -194,6 +226,18 @@ class Invoker:
         error = UnknownEvent(text)
         error._made_here = True
         return error
+
+    def note_unknown(self, ctx: Context, error: UnknownEvent) -> None:
+        """Log the peer's first request that nobody handles: its caller is told, but not which names there are."""
+        if not self._noted_unknown:
+            self._noted_unknown = True
+            text = "a request was refused: %s (further ones are not logged)"
+            self._log(logging.INFO, text, self.for_log(ctx, error))
+
+    def for_log(self, ctx: Context, error: RpcError) -> Unhandled:
+        """What the log says of an event that nobody handles."""
+        channel = ctx.channel_name if ctx._message.h is None else ctx._message.h
+        return Unhandled(error, channel, ctx.event, (self._own, self._shared))
 
 
 def bad_arguments(refused: ArgumentsRefused) -> BadArguments:

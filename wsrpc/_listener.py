@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
+from os import PathLike
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ from websockets.typing import Subprotocol
 from ._connection import WebSocketServerConnection, library_options
 from ._headers import JoinedHeaders, address
 from ._health import Health
+from ._misuse import check_flag
 from ._turns import Turns
 from .errors import HandshakeRejected
 from .handshake import Handshake
@@ -87,6 +89,31 @@ class Listener:
 
 def _admit(handshake: Handshake) -> None:
     """Whoever comes."""
+
+
+def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any, reuse_port: Any) -> None:
+    """Refuse what a server cannot listen on, before anything is opened.
+
+    Raises:
+        TypeError, ValueError: say what is expected and what came.
+    """
+    check_flag("reuse_port", reuse_port)
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host= is a name or an address such as '127.0.0.1', or None for all; got {host!r}")
+    if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
+        raise TypeError(f"port= is a number from 0 (a free one) to 65535, got {port!r}")
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError(f"port= is a number from 0 (a free one) to 65535, got {port!r}")
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"path= is text that begins with a slash, or None for any path; got {path!r}")
+    if path is not None and not path.startswith("/"):
+        raise ValueError(f"a path begins with a slash, got {path!r}")
+    if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+        raise TypeError(f"ssl= is an ssl.SSLContext with the server's certificate, or None; got {ssl!r}")
+    if sock is not None and not isinstance(sock, socket_module.socket):
+        raise TypeError(f"sock= is a socket.socket that is bound, got {sock!r}")
+    if unix is not None and not isinstance(unix, (str, PathLike)):
+        raise TypeError(f"unix= is the path of a Unix socket, got {unix!r}")
 
 
 async def listen(

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from ._misuse import refusing
 from ._ports import Port
 
 __all__ = ["Listening", "run"]
@@ -49,6 +50,11 @@ class Listening:
         if self._listener is None:
             raise RuntimeError("not listening: use `async with server.listen(...) as listener`")
         return self._listener
+
+    if not TYPE_CHECKING:
+        __enter__ = __exit__ = __await__ = refusing(
+            "listen() opens a block: use `async with server.listen(...) as listener:`"
+        )
 
     async def __aenter__(self) -> Self:
         self._listener = await self._begin()

@@ -12,6 +12,7 @@ from ._asking import Asker, convert_answer
 from ._caller import Source
 from ._channels import Channels
 from ._messages import NoMoreItems
+from ._misuse import shown_as
 from ._producer import ItemRefused, Producer
 from ._reading import Misdirected, Reading
 from ._rejections import of_what_began
@@ -107,6 +108,7 @@ class Opener:
             if not isinstance(exc, Exception):
                 raise
 
+    @shown_as("request")
     async def upload(
         self,
         channel: ChannelRef,

@@ -21,6 +21,7 @@ from ._kept import Kept
 from ._lifecycle import State
 from ._line import Line, Turn
 from ._messages import Event, Inbound, Raw, Request, event_on
+from ._misuse import shown_as
 from ._notices import Notices
 from ._places import Places
 from ._requests import Pending, Requests
@@ -331,6 +332,7 @@ class Outbound:
 
     # ------------------------------------------------------------ events
 
+    @shown_as("emit")
     async def send_event(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
     ) -> None:

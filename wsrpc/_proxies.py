@@ -41,6 +41,8 @@ class TrustedProxies:
         given: Any = trusted
         if isinstance(given, str):
             raise TypeError(f"trusted_proxies is a list of addresses and networks, got text: [{given!r}]")
+        if not isinstance(given, Iterable):
+            raise TypeError(f"trusted_proxies is a list of addresses and networks, got {given!r}")
         texts = list(trusted)
         self._unix = UNIX in texts
         self._networks = [_network(text) for text in texts if text != UNIX]

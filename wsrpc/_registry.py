@@ -9,13 +9,25 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 from weakref import ref
 
+from msgspec import UNSET, UnsetType
+
 from ._context import Context
 from ._convert import DecHook
 from ._introspect import location
+from ._misuse import check_flag, check_function
 from ._signature import ArgumentsRefused, Handler, compile_handler
 from ._types import RAW, RESERVED_EVENTS, ChannelRef, check_event
 
-__all__ = ["CallNext", "HandlerContext", "LifecycleHandler", "Middleware", "Registry", "Scope", "accepted"]
+__all__ = [
+    "CallNext",
+    "HandlerContext",
+    "LifecycleHandler",
+    "Middleware",
+    "Registry",
+    "Scope",
+    "accepted",
+    "check_options",
+]
 
 logger = logging.getLogger("wsrpc")
 
@@ -76,6 +88,8 @@ class Registry:
     )
 
     def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False) -> None:
+        check_function("dec_hook", dec_hook)
+        check_flag("lax", lax)
         self.dec_hook = dec_hook
         self.lax = lax
         self.main = Scope()
@@ -139,20 +153,23 @@ class Registry:
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
         instance: str | None = None,
     ) -> None:
         """Register ``function``, replacing what was there; None removes. ``instance`` as for `compile_handler`.
 
         Raises:
             TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
-            ValueError: the channel is taken, or the event is a service's.
+            ValueError: the channel is taken, the event is a service's, or ``timeout`` is not a time.
         """
         check_event(event)
+        check_options(lax, thread, ordered)
         if channel in self.taken:
             raise ValueError(f"channel {channel!r} is where wsrpc itself serves clients: take another for {event!r}")
         if channel is None and event in RESERVED_EVENTS:
-            if lax is not None or thread or ordered:
-                raise TypeError(f"{event!r} reports on the connection: lax=, thread= and ordered= do not apply")
+            if lax is not None or thread or ordered or timeout is not UNSET:
+                text = f"{event!r} reports on the connection: lax=, thread=, ordered= and timeout= do not apply"
+                raise TypeError(text)
             self._add_lifecycle(event, function, once)
             return
         if function is None:
@@ -166,6 +183,7 @@ class Registry:
             lax=self.lax if lax is None else lax,
             thread=thread,
             ordered=ordered,
+            timeout=timeout,
             instance=instance,
         )
         scope = self.scope(channel)
@@ -214,8 +232,8 @@ class Registry:
         self.takes_raw = self.used = True
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
-        if not callable(middleware):
-            raise TypeError(f"middleware is a callable (ctx, call_next), got {middleware!r}")
+        if accepted("use", ("ctx", "call_next"), middleware) < 2:
+            raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self.scope(channel).middleware.append(middleware)
         self.layered = True
 
@@ -249,6 +267,18 @@ class Registry:
 
     def _look_for_observers(self) -> None:
         self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
+
+
+def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
+    """Refuse options of another kind.
+
+    Raises:
+        TypeError: says which.
+    """
+    if lax is not None:
+        check_flag("lax", lax)
+    check_flag("thread", thread)
+    check_flag("ordered", ordered)
 
 
 def _remove_when_called(handler: Handler, event: str, scope: Scope) -> None:

@@ -14,6 +14,7 @@ from .errors import (
     BadArguments,
     Draining,
     HandlerFailed,
+    HandlerTimeout,
     Overloaded,
     RemoteError,
     RpcError,
@@ -25,6 +26,7 @@ from .errors import (
 
 __all__ = [
     "ABORTED",
+    "BAD_ITEM",
     "CLOSED",
     "error_from_wire",
     "error_to_wire",
@@ -33,20 +35,24 @@ __all__ = [
     "reason_from_wire",
     "reason_to_wire",
     "shortened",
+    "text_of",
     "told",
 ]
 
 _CLASSES: dict[Any, type[RemoteError]] = {
-    cls.code: cls for cls in (BadArguments, UnknownEvent, Overloaded, Draining, HandlerFailed)
+    cls.code: cls for cls in (BadArguments, UnknownEvent, Overloaded, Draining, HandlerFailed, HandlerTimeout)
 }
 
-_CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {HandlerFailed.code: HandlerFailed}
+_CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {cls.code: cls for cls in (HandlerFailed, HandlerTimeout)}
 """The others say that a handler did not run, which is never so where something that was begun comes to its end."""
 
 ABORTED = "Request aborted"
 """What ws-wrapper says when no reason was given."""
 
 _CLOSED_CODE = "wsrpc.closed"
+
+BAD_ITEM = "wsrpc.bad_item"
+"""The code of a request whose handler ran until it read an item that does not fit."""
 
 CLOSED = RemoteError("closed", _CLOSED_CODE)
 """The reason of an abort by which one side says that the channel has come to its end in good order."""
@@ -123,7 +129,7 @@ def of_what_began(error: RemoteError) -> RemoteError:
 
     A subclass may say that no handler ran, which is true of the message, and not of the call.
     """
-    if error.__class__ in (RemoteError, HandlerFailed):
+    if error.__class__ in (RemoteError, HandlerFailed, HandlerTimeout):
         return error
     return RemoteError(error.message, error.code, error.data, error.fields)
 
@@ -131,6 +137,11 @@ def of_what_began(error: RemoteError) -> RemoteError:
 def is_closed(x: Any, flag: Any) -> bool:
     """Whether the reason of an abort is `CLOSED`."""
     return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _CLOSED_CODE
+
+
+def text_of(error: BaseException) -> str:
+    """What ``error`` says, for the other side: all of it, as it is."""
+    return error.message if isinstance(error, RpcError) and error.message else str(error)
 
 
 def shortened(error: RpcError, why: object) -> RpcError:

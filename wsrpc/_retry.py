@@ -12,6 +12,7 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from ._misuse import shown_as
 from ._scheduler import Scheduler
 from ._strategies import Condition, check_number, check_strategies
 from .errors import (
@@ -20,6 +21,7 @@ from .errors import (
     ChannelClosed,
     ConnectionLost,
     Draining,
+    HandlerTimeout,
     Overloaded,
     QueueFull,
     RemoteError,
@@ -41,8 +43,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     It asks again where no handler ran: after `ConnectionLost` with outcome ``"not_sent"``, `Draining`, `Overloaded`,
     `QueueFull` and `TooManyRequests`; with ``idempotent=True`` on the call also after `ConnectionLost` with outcome
-    ``"unknown"``. After a `ConnectionLost` only while another connection may come. The last error is raised, but none
-    that says that nothing ran if an earlier attempt may have run.
+    ``"unknown"`` and `HandlerTimeout`. After a `ConnectionLost` only while another connection may come. The last error
+    is raised, but none that says that nothing ran if an earlier attempt may have run.
 
     Args:
         attempts: how many in all.
@@ -51,8 +53,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Those that measure time use the real
             clock; ``timeout`` on the call is the better bound.)
         retry: which errors to ask again for, instead of those above: one of tenacity's ``retry_…`` objects, or a plain
-            function from the error to a bool. Whatever it says, a `ConnectionLost` with outcome ``"unknown"`` is not
-            asked again for without ``idempotent=True``.
+            function from the error to a bool. Whatever it says, a `ConnectionLost` with outcome ``"unknown"`` and a
+            `HandlerTimeout` are not asked again for without ``idempotent=True``.
 
     Raises:
         TypeError, ValueError: an option is of another kind, or out of its range.
@@ -69,6 +71,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         return repr_of(self)
 
     def __post_init__(self) -> None:
+        if isinstance(self.attempts, float):
+            raise TypeError(f"Retry(attempts=) is a whole number, got {self.attempts!r}")
         check_number("Retry(attempts=) counts the first one, too: 1 or more", self.attempts, 1)
         check_strategies(self, "initial", "max")
 
@@ -93,11 +97,12 @@ def may_have_run(error: Exception) -> bool:
     return isinstance(error, (BadResult, ChannelClosed, RequestTimeout, UnexpectedChannel))
 
 
-def never_ran(error: BaseException) -> bool:
-    """Whether asking again is of use; a `ConnectionLost` that may have run is for `ask_again` to judge."""
-    return isinstance(error, NEVER_RAN)
+def worth_asking(error: BaseException) -> bool:
+    """Whether asking again is of use; what may have run is for `ask_again` to judge."""
+    return isinstance(error, (*NEVER_RAN, HandlerTimeout))
 
 
+@shown_as("request")
 async def ask_again(
     ask: Callable[[float | None], Awaitable[Any]],
     retry: Retry,
@@ -123,6 +128,8 @@ async def ask_again(
         """What holds whatever the user's own condition says."""
         if isinstance(error, ConnectionLost):
             return expects_connection() and (idempotent or error.outcome == "not_sent")
+        if isinstance(error, HandlerTimeout):
+            return idempotent
         return isinstance(error, Exception) and not isinstance(error, RequestTimeout)
 
     async def sleep(seconds: float) -> None:
@@ -134,7 +141,7 @@ async def ask_again(
             await _sleep_until(deadline, loop)
             raise _late(event, timeout) from last
 
-    condition = retry.retry or never_ran
+    condition = retry.retry or worth_asking
     attempts = AsyncRetrying(
         wait=retry.wait or wait_random_exponential(multiplier=retry.initial, max=retry.max),
         stop=retry.stop or stop_after_attempt(retry.attempts),

@@ -20,7 +20,7 @@ from ._source import close_source
 from .anonymous import AnonymousChannel
 from .errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
 
-__all__ = ["Serving"]
+__all__ = ["Serving", "tells_of_end"]
 
 
 class Owner(Protocol):
@@ -191,3 +191,11 @@ def _gives_no_items(call: Call) -> RpcError:
         f"{call.ctx.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
         "of stream()"
     )
+
+
+def tells_of_end(call: Call | None, exc: BaseException) -> bool:
+    """Whether a conversation's body raised what says that the other side has ended its channel."""
+    channel = None if call is None else call.channel
+    if channel is None or not channel.closed or channel._left:
+        return False
+    return exc is channel._error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))

@@ -11,6 +11,7 @@ import msgspec
 from ._codec import Codec, JsonCodec, NegotiatedCodec
 from ._convert import EncHook
 from ._go import GoCodec
+from ._misuse import check_flag, check_function
 from ._types import Profile, Redact
 from .limits import Limits
 
@@ -55,6 +56,11 @@ def make_settings(
     asked: Any = log_payloads
     if not isinstance(asked, bool) and (not callable(asked) or inspect.iscoroutinefunction(asked)):
         raise TypeError(f"log_payloads= is True, False or a plain function(direction, event, args), got {asked!r}")
+    check_function("enc_hook", enc_hook)
+    check_flag("extensions", extensions)
+    asked = expose_errors
+    if not isinstance(asked, bool) and not callable(asked):
+        raise TypeError(f"expose_errors= is True, False or a function of the exception, got {asked!r}")
     codec = codec or JsonCodec(enc_hook=enc_hook)
     if profile is not None:
         if profile != "go":

@@ -15,10 +15,12 @@ from types import CodeType, FunctionType
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ._arguments import ArgumentsRefused, Explainer
 from ._convert import EXACT_TYPES, DecHook, Needs, convert_options, converter, make_dec_hook, memoized, prepare
 from ._introspect import Facts, Parameter, Role, injectable, introspect, readable, refusal
+from ._types import check_timeout
 from .errors import BadArguments
 
 __all__ = ["ArgumentsRefused", "Handler", "Role", "compile_handler", "injectable", "readable"]
@@ -217,6 +219,7 @@ class Handler:
     __slots__ = (
         "__weakref__",
         "_explainer",
+        "bare",
         "call",
         "function",
         "gives_channel",
@@ -232,6 +235,7 @@ class Handler:
         "role",
         "taken",
         "thread",
+        "timeout",
         "where",
     )
 
@@ -243,6 +247,10 @@ class Handler:
     anything else comes from the function, from a ``dec_hook`` or from a type's own constructor."""
     is_coroutine: bool
     """Whether it is known to return a coroutine. A function that is not may still return an awaitable."""
+    bare: bool
+    """Whether it is a coroutine function that is simply called and awaited: it has no lane and opens no channel."""
+    timeout: float | UnsetType | None
+    """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
     is_method: bool
     """Whether it is one of a `Service`."""
     thread: bool
@@ -276,6 +284,7 @@ class Handler:
         lax: bool,
         thread: bool,
         ordered: bool,
+        timeout: float | UnsetType | None,
     ) -> None:
         self.function = function
         self._explainer = Explainer(facts.parameters)
@@ -288,6 +297,8 @@ class Handler:
         self.opens = facts.role is not Role.RESULT
         self.gives_channel = self.opens or facts.is_generator
         self.inline = not (thread or facts.is_coroutine or facts.is_generator)
+        self.timeout = timeout
+        self.bare = facts.is_coroutine and not self.opens
         if ordered:
             self.put_in_lane(self)
         self.name = facts.name
@@ -299,7 +310,7 @@ class Handler:
     def put_in_lane(self, lane: Hashable) -> None:
         """Let it run one call after another, with whatever else is in the same lane."""
         self.ordered = True
-        self.inline = False
+        self.inline = self.bare = False
         self.lane = lane
 
     def __repr__(self) -> str:
@@ -318,6 +329,15 @@ def _method(facts: Facts, instance: str) -> Facts:
     return facts._replace(parameters=(itself, *others))
 
 
+def _unlimited(facts: Facts, thread: bool) -> str:
+    """Why a handler cannot have a time limit, and what to do instead; "" if it can."""
+    if thread:
+        return "a thread cannot be stopped, so check the time in the function itself"
+    if facts.role is not Role.RESULT or facts.is_generator:
+        return "this one lasts as long as its stream or channel, so use `async with asyncio.timeout()` in its body"
+    return "" if facts.is_coroutine else "a plain function cannot be cancelled, so make it an `async def`"
+
+
 def compile_handler(
     function: Callable[..., Any],
     *,
@@ -325,6 +345,7 @@ def compile_handler(
     lax: bool = False,
     thread: bool = False,
     ordered: bool = False,
+    timeout: float | UnsetType | None = UNSET,
     instance: str | None = None,
 ) -> Handler:
     """Make a handler of any callable.
@@ -333,6 +354,7 @@ def compile_handler(
 
     Raises:
         TypeError: it cannot work; the text names the handler and the parameter and says what to do.
+        ValueError: ``timeout`` is not a time.
     """
     facts = introspect(function)
     if instance is not None:
@@ -340,6 +362,9 @@ def compile_handler(
     if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
         text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
         raise refusal(facts.name, facts.where, None, text)
-    handler = Handler(function, facts, dec_hook=dec_hook, lax=lax, thread=thread, ordered=ordered)
+    check_timeout(timeout, more_than_0=True)
+    if timeout not in (UNSET, None) and (why := _unlimited(facts, thread)):
+        raise refusal(facts.name, facts.where, None, f"timeout= is for an `async def` that gives one result: {why}")
+    handler = Handler(function, facts, dec_hook=dec_hook, lax=lax, thread=thread, ordered=ordered, timeout=timeout)
     handler.is_method = instance is not None
     return handler

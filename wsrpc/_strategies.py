@@ -34,7 +34,7 @@ def check_number(text: str, given: Any, least: int) -> None:
     Raises:
         TypeError, ValueError: that, and what came.
     """
-    if not isinstance(given, (int, float)):
+    if not isinstance(given, (int, float)) or isinstance(given, bool):
         raise TypeError(f"{text}; got {given!r}")
     if not given >= least:
         raise ValueError(f"{text}; got {given!r}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from msgspec import UNSET
+
 __all__ = [
     "RAW",
     "RESERVED_EVENTS",
@@ -17,6 +19,7 @@ __all__ = [
     "check_event",
     "check_name",
     "check_offline",
+    "check_timeout",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,3 +107,18 @@ def check_offline(offline: Any) -> None:
     """
     if offline not in ("queue", "fail"):
         raise ValueError(f'offline= is "queue" (wait for the next connection) or "fail" (refuse), got {offline!r}')
+
+
+def check_timeout(timeout: Any, name: str = "timeout", *, more_than_0: bool = False) -> None:
+    """Refuse what the option ``timeout=``, or one of another ``name``, does not take.
+
+    Raises:
+        TypeError, ValueError: for anything but None, UNSET and a number that is large enough.
+    """
+    if timeout is None or timeout is UNSET:
+        return
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not is_number or not (timeout > 0 if more_than_0 else timeout >= 0):
+        least = "more than 0" if more_than_0 else "0 or more"
+        text = f"{name}= is a number of seconds, {least}, or None for no limit; got {timeout!r}"
+        raise ValueError(text) if is_number else TypeError(text)

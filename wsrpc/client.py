@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -22,6 +22,7 @@ from ._convert import DecHook, EncHook
 from ._dial import Dial, Dialer, PerAttempt, dial
 from ._dialing import NOT_CONNECTED, OPENING, Dialing
 from ._lifecycle import Closers
+from ._misuse import no_parentheses, refusing
 from ._news import News
 from ._raw_caller import RawCaller
 from ._registry import Registry
@@ -30,13 +31,13 @@ from ._scheduler import LoopScheduler, Timer, spawn_later
 from ._sendable import check_thread
 from ._session import Session
 from ._settings import make_settings
-from ._types import F, Offline, Profile, Redact, check_offline
+from ._types import F, Offline, Profile, Redact, check_offline, check_timeout
 from ._wake import WakeWatch
 from .channel import Channel
 from .errors import ConnectionLost
 from .limits import Limits
 from .peer import Peer
-from .router import RawRegistrar, Registrar, Router
+from .router import RawRegistrar, Registrar, Router, include
 from .transport import Transport
 
 __all__ = ["Client", "ReconnectInfo"]
@@ -116,8 +117,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         policy: Any = reconnect
         if policy is not None and not isinstance(policy, Reconnect):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
-        if connect_timeout is not None and not connect_timeout > 0:
-            raise ValueError(f"connect_timeout= is more than 0 seconds, or None for ever; got {connect_timeout!r}")
+        check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
         self._limits = settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
@@ -190,8 +190,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
         Raises:
             ValueError: a router that has channels of its own cannot be put under one.
         """
-        router._include_in(self._registry, channel)
+        include(router, self._registry, channel)
 
+    @no_parentheses("@client.on_reconnect")
     def on_reconnect(self, function: F, /) -> F:
         """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
 
@@ -204,6 +205,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
         """
         self._returns.add(function)
         return function
+
+    if not TYPE_CHECKING:
+        __enter__ = __exit__ = refusing("a client dials and closes asynchronously: use `async with client:`")
 
     async def __aenter__(self) -> Self:
         if self._dialing is not None or self._transport is not None:

@@ -14,13 +14,12 @@
     │       ├── UnknownEvent
     │       ├── Overloaded
     │       ├── Draining
+    │       ├── HandlerTimeout
     │       └── HandlerFailed                      ``error_id`` finds the traceback in the remote log
     ├── BadResult, MessageTooBig, ReservedEvent (also ValueError)
     ├── ChannelClosed(channel, reason), ChannelNotReady, UnexpectedChannel, StreamOverflow
     ├── QueueFull, TooManyRequests, PeerError(peer)
     └── ProtocolError
-
-SessionLost has its place but nothing raises it yet.
 
 Something that you did wrong on this side (a reserved name, a full queue) has a class of its own;
 what the other side did or said is a `RemoteError` or a `ProtocolError`.
@@ -51,6 +50,7 @@ __all__ = [
     "ConnectionLost",
     "Draining",
     "HandlerFailed",
+    "HandlerTimeout",
     "HandshakeRejected",
     "MessageTooBig",
     "Outcome",
@@ -84,7 +84,6 @@ RESERVED_FIELDS = {
     "__proto__": "it would replace the class of JavaScript's Error",
 }
 """Keys that ``RpcError(fields=)`` does not take, and why. JavaScript makes each field a property of an `Error`."""
-
 
 LONGEST_LINE = 1000
 """Characters of a text in a log line or in ``str(error)``; of the rest only the number is given."""
@@ -174,11 +173,6 @@ def repr_of(options: Any) -> str:
     return f"{type(options).__name__}({', '.join(shown)})"
 
 
-def text_of(error: BaseException) -> str:
-    """What ``error`` says, for the other side: all of it, as it is."""
-    return error.message if isinstance(error, RpcError) and error.message else str(error)
-
-
 def _restore(cls: type[WsrpcError], args: tuple[Any, ...], state: dict[str, Any]) -> WsrpcError:
     error = cls.__new__(cls, *args)
     error.args = args
@@ -245,7 +239,7 @@ class ConnectionLost(WsrpcError, ConnectionError):
 
 
 class SessionLost(ConnectionLost):
-    """The session could not be resumed."""
+    """The session could not be resumed. (Nothing raises it yet.)"""
 
 
 class ConnectFailed(WsrpcError, ConnectionError):
@@ -309,17 +303,15 @@ class RpcError(WsrpcError):
     not written for strangers.
 
     Args:
-        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line. An exception, a number or
-            anything else that is not text becomes text by ``str()``, as in Python's own exceptions: an error is raised
-            where something has gone wrong already, and refusing its message would hide what that was.
+        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line. What is not text becomes
+            text by ``str()``, since refusing it would hide what has gone wrong.
         code: for programs, a string or an integer; ``"wsrpc."`` prefixes are reserved.
         data: any value that the codec can encode.
         fields: further fields of the error, by name, with values that the codec can encode. The caller finds them in
             `RemoteError.fields`; in JavaScript they are properties of the `Error`.
 
     Raises:
-        TypeError: a field's name is not text.
-        ValueError: the code, or a field's name, is reserved.
+        TypeError, ValueError: ``fields`` is no mapping, or a name in it no text; that, or the code, is reserved.
     """
 
     # Defaults for subclasses whose __init__ does not call this one: a rejection must not fail on them.
@@ -353,9 +345,9 @@ class RpcError(WsrpcError):
             self.code = code
         self.data = data
         if fields:
-            self._fields = dict(fields)
             if not isinstance(self, RemoteError):
-                _check_fields(self._fields)
+                _check_fields(fields)
+            self._fields = dict(fields)
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -380,6 +372,8 @@ class RpcError(WsrpcError):
 
 
 def _check_fields(fields: Mapping[Any, Any]) -> None:
+    if not hasattr(fields, "keys"):
+        raise TypeError(f"fields= is a mapping of names to values, got {short(fields)}")
     for name in fields:
         if not isinstance(name, str):
             raise TypeError(f"names of error fields are text, got {short(name)}")
@@ -418,6 +412,12 @@ class Draining(RemoteError):
     """The other side is closing and takes no new requests; it did not run."""
 
     code = "wsrpc.draining"
+
+
+class HandlerTimeout(RemoteError):
+    """The remote handler reached its time limit, after it had begun. It was cancelled."""
+
+    code = "wsrpc.handler_timeout"
 
 
 class HandlerFailed(RemoteError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import msgspec
 
@@ -14,7 +14,7 @@ MiB = 1024 * KiB
 
 MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"})
 """Bounds of what is kept: none at all is a choice."""
-MAY_BE_NONE = frozenset({"sent_message", "timeout", "ping_interval", "ping_timeout"})
+MAY_BE_NONE = frozenset({"sent_message", "timeout", "handler", "ping_interval", "ping_timeout"})
 """Of what need not be."""
 AT_LEAST = {
     "message": (512, "two wsrpc peers introduce themselves by messages of some 200 bytes, which must pass"),
@@ -133,6 +133,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = 60.0
     """Default of ``request(timeout=)``."""
 
+    handler: float | None = None
+    """Default of ``on(timeout=)``: how long the ``async def`` handler of an event or request may run; then it is
+    cancelled, and its caller gets `HandlerTimeout`. None: no limit. It does not apply to plain functions, threads,
+    streams, uploads and conversations."""
+
     open_handlers: float = 10.0
     """How long an `open` handler may hold back what arrives meanwhile."""
 
@@ -163,7 +168,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             none = name in MAY_BE_NONE
             if value is None and none:
                 continue
-            is_duration = isinstance(field.default, float)
+            is_duration = float in (field.type, *get_args(field.type))
             if isinstance(value, bool) or not isinstance(value, (int, float) if is_duration else int):
                 kind = "a number of seconds" if is_duration else "a whole number"
                 raise TypeError(f"Limits.{name} is {kind}{', or None' if none else ''}, got {value!r}")

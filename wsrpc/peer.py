@@ -23,11 +23,12 @@ from ._caller import Sender
 from ._calls import Calls
 from ._channels import Channels
 from ._close import check_close
-from ._context import current_context
+from ._context import CURRENT
 from ._intake import Intake
 from ._key import Key, PeerState
 from ._lifecycle import Closers, State
 from ._log import PeerLog, address_text
+from ._misuse import check_flag
 from ._opening import Opener
 from ._outbound import Outbound
 from ._raw_caller import RawCaller
@@ -301,6 +302,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         ``ordered``: handlers registered on it from now on run one after another.
         """
         check_name("a channel's name", name)
+        check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel(name, self._sender, self._registry, self._forget_channel)
@@ -392,4 +394,7 @@ def current_peer() -> Peer:
     Raises:
         RuntimeError: outside of a handler.
     """
-    return current_context().peer
+    ctx = CURRENT.get(None)
+    if ctx is None:
+        raise RuntimeError("no handler is running here: current_peer() works inside handlers")
+    return ctx.peer

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from ._registry import Middleware, Registry
-from ._types import ChannelRef, F, OnChannel, check_name
+from msgspec import UNSET, UnsetType
 
-__all__ = ["RawRegistrar", "Registrar", "Router", "RouterChannel"]
+from ._misuse import check_flag, no_parentheses
+from ._registry import Middleware, Registry
+from ._types import ChannelRef, F, OnChannel, check_event, check_name
+
+__all__ = ["RawRegistrar", "Registrar", "Router", "RouterChannel", "include"]
 
 M = TypeVar("M", bound=Middleware)
 
@@ -24,7 +27,14 @@ class Registrar(OnChannel):
 
     @overload
     def on(
-        self, event: str, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False
+        self,
+        event: str,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -37,6 +47,7 @@ class Registrar(OnChannel):
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
     ) -> F: ...
 
     @overload
@@ -44,13 +55,14 @@ class Registrar(OnChannel):
 
     def on(
         self,
-        event: str,
+        event: Any = _MISSING,
         handler: Any = _MISSING,
         /,
         *,
         lax: bool | None = None,
         thread: bool = False,
         ordered: bool = False,
+        timeout: float | UnsetType | None = UNSET,
     ) -> Any:
         """Register the handler of an event, as a decorator or by a call; None removes it.
 
@@ -62,44 +74,72 @@ class Registrar(OnChannel):
             lax: let msgspec convert leniently (numeric strings to numbers, ...).
             thread: run a plain function in a thread instead of inline in the event loop.
             ordered: run it one call after another, in arrival order, instead of overlapping.
+            timeout: seconds that an ``async def`` may run once it was called; None for no limit. The default is
+                `Limits.handler`. Then it is cancelled, a line in the log says so, and the caller gets `HandlerTimeout`
+                at once; the handler counts against `Limits.running` until it has ended. Not for plain functions,
+                threads, streams, uploads and conversations.
 
         Raises:
             TypeError: for a signature that cannot work; the text names the parameter.
-            ValueError: the event is a method of a `Service`, or the channel is wsrpc's own.
+            ValueError: ``timeout`` is not more than 0, the event is a method of a `Service`, or the channel is wsrpc's
+                own.
         """
-        return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered)
+        _check_event("on", event)
+        return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered, timeout=timeout)
 
     @overload
-    def once(self, event: str, /, *, lax: bool | None = None, thread: bool = False) -> Callable[[F], F]: ...
+    def once(
+        self, event: str, /, *, lax: bool | None = None, thread: bool = False, timeout: float | UnsetType | None = UNSET
+    ) -> Callable[[F], F]: ...
 
     @overload
-    def once(self, event: str, handler: F, /, *, lax: bool | None = None, thread: bool = False) -> F: ...
+    def once(
+        self,
+        event: str,
+        handler: F,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        timeout: float | UnsetType | None = UNSET,
+    ) -> F: ...
 
     @overload
     def once(self, event: str, handler: None, /) -> None: ...
 
-    def once(self, event: str, handler: Any = _MISSING, /, *, lax: bool | None = None, thread: bool = False) -> Any:
+    def once(
+        self,
+        event: Any = _MISSING,
+        handler: Any = _MISSING,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        timeout: float | UnsetType | None = UNSET,
+    ) -> Any:
         """Like `on`, for the next such event only; it goes before one registered with `on`.
 
         The registration ends when the function is called. An event or request that ends before that leaves it to the
         next one: its arguments do not fit, middleware refuses it, there are too many channels, or it is cancelled.
         While one call waits to be called, in middleware for instance, another one does not get the handler.
         """
-        return self._register(event, handler, once=True, lax=lax, thread=thread)
+        _check_event("once", event)
+        return self._register(event, handler, once=True, lax=lax, thread=thread, timeout=timeout)
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         self._check_open()
-        _check_event(event)
         if handler is not _MISSING:
             self._registry.add(self._channel_name, event, handler, **options)
             return handler
 
         def decorate(function: F) -> F:
+            _check_decorated(event, function)
             self._registry.add(self._channel_name, event, function, **options)
             return function
 
         return decorate
 
+    @no_parentheses("@server.use")
     def use(self, middleware: M, /) -> M:
         """Run ``middleware(ctx, call_next)`` around the handlers; works as a decorator.
 
@@ -119,6 +159,7 @@ class RawRegistrar:
 
     _registry: Registry
 
+    @no_parentheses("@server.on_raw")
     def on_raw(self, function: F, /) -> F:
         """Call ``function(peer, message)`` with each message that is not protocol; works as a decorator.
 
@@ -154,6 +195,7 @@ class Router(Registrar):
     def of(self, name: str, *, ordered: bool = False) -> RouterChannel:
         """Register on a named channel. ``ordered`` as in `Peer.of`."""
         check_name("a channel's name", name)
+        check_flag("ordered", ordered)
         if ordered:
             self._check_open()
             self._calls.append(lambda registry, main: registry.order(name))
@@ -164,7 +206,6 @@ class Router(Registrar):
 
     def _record(self, channel: ChannelRef, event: str, handler: Any, options: dict[str, Any]) -> Any:
         self._check_open()
-        _check_event(event)
 
         def register(function: Any) -> Any:
             self._registry.add(channel, event, function, **options)
@@ -175,8 +216,13 @@ class Router(Registrar):
             self._calls.append(lambda registry, main: registry.add(channel or main, event, function, **chosen))
             return function
 
-        return register if handler is _MISSING else register(handler)
+        def decorate(function: Any) -> Any:
+            _check_decorated(event, function)
+            return register(function)
 
+        return decorate if handler is _MISSING else register(handler)
+
+    @no_parentheses("@router.use")
     def use(self, middleware: M, /) -> M:
         """Middleware that goes with the router: of the channel it is included under, or of everything."""
         self._check_open()
@@ -220,14 +266,34 @@ class RouterChannel(Registrar):
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         return self._router._record(self._channel_name, event, handler, options)
 
+    @no_parentheses("@channel.use")
     def use(self, middleware: M, /) -> M:
         assert self._channel_name is not None
         return self._router._use_on(self._channel_name, middleware)
 
 
-def _check_event(event: object) -> None:
-    if callable(event):
-        raise TypeError('the event\'s name comes first: @server.on("add"), not @server.on')
+def include(router: Router, registry: Registry, channel: str | None) -> None:
+    """Take over the registrations of ``router``.
+
+    Raises:
+        TypeError: it is no router.
+    """
+    given: Any = router
+    if not isinstance(given, Router):
+        raise TypeError(f"include() takes a wsrpc.Router, got {given!r}")
+    given._include_in(registry, channel)
+
+
+def _check_event(method: str, event: Any) -> None:
+    if event is _MISSING or callable(event):
+        got = "no name" if event is _MISSING else repr(event)
+        raise TypeError(f'the event\'s name comes first: @server.{method}("add"), not @server.{method}; got {got}')
+    check_event(event)
+
+
+def _check_decorated(event: str, function: Any) -> None:
+    if function is None:  # by a call, which is no mistake, it would remove the handler
+        raise TypeError(f"the decorator of {event!r} got None, not a function: on({event!r}, None) removes a handler")
 
 
 def _any_type(_type: type[Any], _value: Any) -> Any:  # pragma: no cover - only its presence matters

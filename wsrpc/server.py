@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from itertools import chain
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -23,9 +23,10 @@ from ._entrance import Entrance
 from ._health import Health
 from ._hosting import Hosting
 from ._key import PeerState
-from ._listener import Listener, listen
+from ._listener import Listener, check_place, listen
 from ._listening import Listening, run
 from ._log import OF_ONE_SERVER, LogBudget, logger
+from ._misuse import check_flag, no_parentheses, refusing
 from ._origins import Origins
 from ._ports import Port, Ports
 from ._raw_serving import RawFunction, RawServing
@@ -36,6 +37,7 @@ from ._sendable import check_thread
 from ._server_channel import ServerChannel
 from ._settings import make_settings
 from ._shutdown import Shutdown
+from ._strategies import check_number
 from ._types import Profile, Redact, check_name
 from .errors import ConnectionLost
 from .handshake import Handshake, HandshakeFunction
@@ -43,7 +45,7 @@ from .limits import Limits
 from .peer import Peer
 from .raw import RawConnection
 from .rooms import Allow, Room, RoomFrom, Rooms
-from .router import RawRegistrar, Registrar, Router
+from .router import RawRegistrar, Registrar, Router, include
 from .stats import ServerStats, Tally
 from .transport import Transport
 from .websocket import WebSocketTransport
@@ -68,7 +70,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
         codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads, profile: as for `Client`.
         handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
-            ``lambda ctx: asyncio.timeout(5)``.
+            a transaction. (For a time limit there is ``on(timeout=)``, and `Limits.handler`.)
         slow: what becomes of what is emitted to many, for a peer whose line is full: ``"close"`` lets it wait, up to
             `Limits.hard_cap`, where the peer is closed with 4408. The others keep at most `Limits.behind` bytes
             and leave out the rest: ``"drop_newest"``, ``"drop_oldest"``, or all but the latest of a kind,
@@ -96,6 +98,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         room_from: RoomFrom | None = None,
     ) -> None:
         check_slow(slow)
+        check_flag("compression", compression)
         self._budget = LogBudget(*OF_ONE_SERVER)
         self._entrance = Entrance(origins, trusted_proxies, self._budget)
         self._compression = compression
@@ -123,6 +126,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
     def of(self, name: str, *, ordered: bool = False) -> ServerChannel:
         """A named channel, for all peers. ``ordered`` as in `Peer.of`."""
         check_name("a channel's name", name)
+        check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
             channel = ServerChannel(name, self._registry, self._audience, self._forget_channel)
@@ -142,7 +146,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         Raises:
             ValueError: a router that has channels of its own cannot be put under one.
         """
-        router._include_in(self._registry, channel)
+        include(router, self._registry, channel)
 
     @property
     def handler_context(self) -> HandlerContext | None:
@@ -193,8 +197,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
                 "reuse_port=True: each process knows only its own connections, so rooms, peers and server.emit are per "
                 "worker, and a client that comes back may come to another one"
             )
-        if path is not None and not path.startswith("/"):
-            raise ValueError(f"a path begins with a slash, got {path!r}")
+        check_place(host, port, path, ssl, sock, unix, reuse_port)
 
         async def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
             with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
@@ -272,6 +275,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
         run(self, listening, self._limits.drain)
 
+    @no_parentheses("@server.on_handshake")
     def on_handshake(self, function: H, /) -> H:
         """Call ``function(handshake)``, sync or async, before a connection is accepted; works as a decorator.
 
@@ -289,6 +293,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._entrance.use(function)
         return function
 
+    @no_parentheses("@server.serve_raw")
     def serve_raw(self, function: R, /) -> R:
         """Hand each connection to ``async def function(connection)``, without any protocol; works as a decorator.
 
@@ -430,11 +435,10 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
 
         Raises:
-            ValueError: ``drain`` is negative.
+            TypeError, ValueError: ``drain`` is no number, or negative.
             RuntimeError: in another thread than the event loop's.
         """
-        if not drain >= 0:
-            raise ValueError(f"drain= is a number of seconds, 0 or more; got {drain!r}")
+        check_number("drain= is a number of seconds, 0 or more", drain, 0)
         self._check_thread("server.close()")
         self._hosting.close(CloseCode.SERVICE_RESTART, CLOSING)
         await self._shutdown.close(drain)
@@ -483,6 +487,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """The rooms that have members, and those that were made with options."""
         return self._rooms.all()
 
+    @no_parentheses("@server.on_join")
     def on_join(self, function: J, /) -> J:
         """Ask ``function(peer, room)``, sync or async, whether a client may join a room of that name; a decorator.
 
@@ -496,6 +501,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """
         self._rooms.ask(function)
         return function
+
+    if not TYPE_CHECKING:
+        __enter__ = __exit__ = __aenter__ = __aexit__ = refusing(
+            "a server is no context manager: use `async with server.listen(...) as listener:`, or server.run()"
+        )
 
     def __repr__(self) -> str:
         state = f"{len(self._roster)} peers"

@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, overload
 
+from msgspec import UNSET, UnsetType
+
 from ._close import CloseInfo
-from ._types import F, check_event
+from ._registry import check_options
+from ._types import F, check_event, check_timeout
 from .peer import Peer
 from .raw import RawConnection
 
@@ -60,11 +63,25 @@ def method(function: F, /) -> F: ...
 
 @overload
 def method(
-    name: str | None = None, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False
+    name: str | None = None,
+    /,
+    *,
+    lax: bool | None = None,
+    thread: bool = False,
+    ordered: bool = False,
+    timeout: float | UnsetType | None = UNSET,
 ) -> Callable[[F], F]: ...
 
 
-def method(name: Any = None, /, *, lax: bool | None = None, thread: bool = False, ordered: bool = False) -> Any:
+def method(
+    name: Any = None,
+    /,
+    *,
+    lax: bool | None = None,
+    thread: bool = False,
+    ordered: bool = False,
+    timeout: float | UnsetType | None = UNSET,
+) -> Any:
     """Decorator: this method of a `Service` is a handler, of the event that is called like it or ``name``.
 
     Options are those of `Server.on`. A subclass that overrides the method need not say so again.
@@ -77,11 +94,15 @@ def method(name: Any = None, /, *, lax: bool | None = None, thread: bool = False
     if name is not None:
         check_event(name)
 
+    check_options(lax, thread, ordered)
+    check_timeout(timeout, more_than_0=True)
+    options = {"lax": lax, "thread": thread, "ordered": ordered, "timeout": timeout}
+
     def mark(function: F) -> F:
         given: Any = function
         if not inspect.isfunction(given):
             raise TypeError(f"@wsrpc.method is for plain methods, which take self; got {function!r}")
-        setattr(function, MARK, Exposed(name, {"lax": lax, "thread": thread, "ordered": ordered}))
+        setattr(function, MARK, Exposed(name, options))
         return function
 
     return mark

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
 from ._inbox import Inbox
 from ._introspect import readable
+from ._misuse import refusing
 from ._reading import Reading
 from .errors import BadResult, ChannelClosed
 
@@ -60,6 +61,10 @@ class Stream(Generic[T_co]):
         self._left = False
         """Nothing is read any more: it was closed, or could not be opened."""
         self._warns = open is not None
+
+    if not TYPE_CHECKING:
+        __iter__ = refusing("the items of a stream arrive over time: use `async for`")
+        __enter__ = __exit__ = refusing("a stream is opened and closed asynchronously: use `async with`")
 
     async def __aenter__(self) -> Self:
         if self._reading is None:

@@ -62,6 +62,19 @@ async def arguments_travel_by_position(peer: Peer) -> None:
     await client.request("add", returns=5)  # error
 
 
+def registering() -> None:
+    server.on("add", add, timeout="soon")  # error
+    server.once("add", add, timeout=[5])  # error
+    server.on()  # error
+    server.use()  # error
+    server.on_raw()  # error
+    client.on_reconnect()  # error
+    with client:  # error
+        pass
+    for _ in client.stream("count"):  # error
+        pass
+
+
 async def asking_again(channel: AnonymousChannel) -> None:
     await client.request("add", 1, retry=3)  # error
     await client.request("add", 1, retry=Retry(), idempotent="yes")  # error

@@ -99,11 +99,11 @@ def slow(path: str) -> bytes:
     return path.encode()
 
 
-@server.once("hello", lax=False)
+@server.once("hello", lax=False, timeout=None)
 async def hello(*names: str) -> None: ...
 
 
-@server.of("shop").on("order", ordered=True)
+@server.of("shop").on("order", ordered=True, timeout=5)
 async def order(box: Box, where: Where, at: datetime | None = None) -> UUID:
     print(box.items[0].price, where["city"], at)
     return UUID(int=0)

@@ -64,6 +64,18 @@ async def test_handlers_that_hold_more_bytes_than_may_be_wait(kind: str) -> None
         assert peer._calls.held == 0
 
 
+async def test_a_handler_that_takes_longer_than_it_may_is_cancelled() -> None:
+    async with beside(AMPLE.replace(handler=0.05)) as world, raw_client(world.port) as raw:
+        work = Blocked()
+        world.server.on("work", work)
+        await raw.send(request(raw, 1, "work"))
+        await refused(raw, 1, "wsrpc.handler_timeout")
+        peer = await world.newest()
+        await turns_until(lambda: peer.active == 0)
+        assert len(work.started) == 1 and not work.finished
+        await world.goes_on()
+
+
 async def test_one_message_runs_however_large_it_is() -> None:
     async with beside(AMPLE.replace(running_bytes=10)) as world, raw_client(world.port) as raw:
         work = Blocked()

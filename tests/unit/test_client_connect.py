@@ -325,7 +325,7 @@ async def test_a_url_that_is_none_is_not_tried_again(url: Any, caplog: pytest.Lo
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
 def test_a_connect_timeout_that_is_none_is_refused_at_once(seconds: float) -> None:
-    with pytest.raises(ValueError, match="connect_timeout= is more than 0 seconds"):
+    with pytest.raises(ValueError, match="connect_timeout= is a number of seconds, more than 0"):
         Client(NOBODY, connect_timeout=seconds)
 
 

@@ -26,6 +26,7 @@ PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "Overloaded": (errors.RemoteError,),
     "Draining": (errors.RemoteError,),
     "HandlerFailed": (errors.RemoteError,),
+    "HandlerTimeout": (errors.RemoteError,),
     "ReservedEvent": (errors.WsrpcError, ValueError),
 }
 

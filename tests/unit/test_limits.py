@@ -32,6 +32,7 @@ DEFAULTS = {
     "offline_bytes": 1024 * 1024,
     "undecodable": 10,
     "timeout": 60.0,
+    "handler": None,
     "open_handlers": 10.0,
     "open_timeout": 10.0,
     "close_timeout": 5.0,
@@ -82,7 +83,7 @@ def test_bounds_with_which_nobody_could_talk_are_refused_with_the_reason() -> No
 
 def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
     wrong: Any
-    for field in DEFAULTS.keys() - {"sent_message", "timeout", "ping_interval", "ping_timeout"}:
+    for field in DEFAULTS.keys() - {"sent_message", "timeout", "handler", "ping_interval", "ping_timeout"}:
         for wrong in (None, "7", True):
             with pytest.raises(
                 TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds), got {wrong!r}$"
@@ -93,6 +94,10 @@ def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
             Limits(message=wrong)
     with pytest.raises(TypeError, match=r"^Limits\.timeout is a number of seconds, or None, got '5'$"):
         Limits(timeout="5")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^Limits\.handler is a number of seconds, or None, got '5'$"):
+        Limits(handler="5")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^Limits\.handler is a duration of more than 0 seconds, got 0$"):
+        Limits(handler=0)
     with pytest.raises(ValueError, match=r"^Limits\.stall is a duration of more than 0 seconds, got nan$"):
         Limits(stall=float("nan"))
     assert Limits(stall=5, timeout=None, drain=float("inf")).stall == 5

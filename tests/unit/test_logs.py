@@ -15,7 +15,9 @@ from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Context, Limits, Reconnect, RemoteError, Server
+from wsrpc import Client, ConnectionLost, Context, Limits, Reconnect, RemoteError, Server, _suggestions
+from wsrpc._log import LogBudget
+from wsrpc._registry import Registry
 from wsrpc.testing import connect
 
 clean = pytest.mark.usefixtures("nothing_left")
@@ -272,3 +274,86 @@ async def test_nothing_is_logged_where_nothing_is_wrong(caplog: pytest.LogCaptur
                 await client.request("mistyped")
         await server.close()
     assert messages(caplog) == []
+
+
+# ---------------------------------------------------------------- names that were meant
+
+
+def registered() -> Driven:
+    """A peer with handlers of its own and of its server, on the main channel and on two others."""
+    shared = Registry()
+    shared.add(None, "add", lambda: None)
+    shared.add("chat", "say", lambda: None)
+    shared.add("chat", "history", lambda: None, once=True)
+    driven = Driven(shared=shared)
+    driven.peer.on("subtract", lambda: None)
+    driven.peer.of("files").on("read", lambda: None)
+    return driven
+
+
+@pytest.mark.parametrize("kind", ["event", "request"])
+@pytest.mark.parametrize(
+    ("channel", "event", "text"),
+    [
+        (None, "ad", "No event listener for 'ad'; did you mean 'add'?"),
+        (None, "substract", "No event listener for 'substract'; did you mean 'subtract'?"),
+        (None, "say", "No event listener for 'say'; the channel 'chat' has a handler for it"),
+        (None, "read", "No event listener for 'read'; the channel 'files' has a handler for it"),
+        (None, "xyz", "No event listener for 'xyz'"),
+        (None, "add" * 30, f"No event listener for '{'add' * 30}'"),
+        ("chat", "add", "No event listener for 'add' on channel 'chat'; the main channel has a handler for it"),
+        ("chat", "histry", "No event listener for 'histry' on channel 'chat'; did you mean 'history'?"),
+        ("chat", "read", "No event listener for 'read' on channel 'chat'; the channel 'files' has a handler for it"),
+        ("caht", "say", "Channel 'caht' does not exist; did you mean the channel 'chat'?"),
+        ("other", "say", "Channel 'other' does not exist; the channel 'chat' has a handler for it"),
+    ],
+)
+async def test_an_unknown_event_s_line_names_what_was_meant_and_its_caller_is_not_told(
+    kind: str, channel: str | None, event: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    driven = registered()
+    caplog.clear()
+    where = {} if channel is None else {"c": channel}
+    if kind == "event":
+        assert await driven.fed({**where, "a": [event]}) == []
+        line, level = f"{text} (further ones are only counted in peer.ignored)", logging.WARNING
+    else:
+        [answer] = await driven.fed({**where, "i": 1, "a": [event]})
+        assert answer["e"]["message"] == text.partition(";")[0]
+        line, level = f"a request was refused: {text} (further ones are not logged)", logging.INFO
+    assert [(record.getMessage(), record.levelno) for record in caplog.records] == [(line, level)]
+
+
+@pytest.mark.parametrize("budget", ["used up", "free"])
+async def test_a_flood_of_unknown_events_compares_names_at_most_once(
+    budget: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    real = _suggestions.get_close_matches
+
+    def counting(name: str, *others: Any, **options: Any) -> list[str]:
+        compared.append(name)
+        return real(name, *others, **options)
+
+    monkeypatch.setattr(_suggestions, "get_close_matches", counting)
+    driven = registered()
+    if budget == "used up":
+        driven.peer._log.budget = LogBudget(0, 0.0)
+    driven.feed(*({"a": [f"add{number}"]} for number in range(500)))
+    driven.feed(*({"i": number, "a": [f"add{number}"]} for number in range(1, 500)))
+    await turns()
+    # The line about requests is at INFO, which this log does not show.
+    assert compared == ([] if budget == "used up" else ["add0"])
+    assert driven.ignored == {"unknown event": 500}
+    assert sum("unknown" in text or "listener" in text for text in messages(caplog)) == len(compared)
+
+
+async def test_the_channel_by_which_clients_join_rooms_is_named_too(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.room("lobby", allow=lambda peer: True)
+    async with connect(server) as client:
+        await client.emit("join", "lobby")
+        await turns_until(lambda: server.peers[0].ignored)
+    [line] = messages(caplog)
+    assert line.startswith("No event listener for 'join'; the channel 'rooms' has a handler for it (")

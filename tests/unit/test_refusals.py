@@ -40,7 +40,7 @@ def test_reconnect_of_another_kind(reconnect: Any) -> None:
 
 @pytest.mark.parametrize("seconds", [-1, math.nan])
 def test_a_connect_timeout_that_is_none(seconds: float) -> None:
-    with pytest.raises(ValueError, match="connect_timeout= is more than 0 seconds, or None for ever"):
+    with pytest.raises(ValueError, match="connect_timeout= is a number of seconds, more than 0, or None for no limit"):
         Client("ws://localhost/", connect_timeout=seconds)
 
 

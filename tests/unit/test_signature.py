@@ -615,8 +615,8 @@ def test_other_annotations_that_are_no_types_are_refused() -> None:
 
 
 def test_what_is_not_callable_is_refused() -> None:
-    assert refusal("add") == "a handler must be callable, got str"
-    assert refusal(None) == "a handler must be callable, got NoneType"
+    assert refusal("add") == "a handler is a function, got 'add'"
+    assert refusal(None) == "a handler is a function, got None"
 
 
 def test_keyword_only_without_a_default_is_refused() -> None:
