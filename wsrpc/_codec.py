@@ -188,7 +188,8 @@ class JsonCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
-        return json_nests_deeper(payload, depth)
+        # As `json_nests_deeper` begins; here it saves a call for nearly every message.
+        return payload.count(b"[") + payload.count(b"{") > depth and json_nests_deeper(payload, depth)
 
 
 class MsgpackCodec:
