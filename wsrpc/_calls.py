@@ -362,17 +362,22 @@ class Calls:
             self.held -= call.size
         if call.channel is None or call.lingers:
             self.running -= 1
-        self._serving.exited(call)
-        if call.ctx._anonymous is not None and call.ctx._anonymous._state == "new":
-            call.ctx._anonymous.close()
-        i = call.ctx.id
+        call.exited = True
+        if call.channel is not None:
+            self._serving.exited(call)
+        ctx = call.ctx
+        if ctx._anonymous is not None and ctx._anonymous._state == "new":
+            ctx._anonymous.close()
+        i = ctx.id
         if i is not None and self.active.get(i) is call:
             del self.active[i]
-            self._on_channels -= call.ctx._message.h is not None
-        _finish(call.ctx.message)
+            self._on_channels -= ctx._message.h is not None
+        if ctx.message is not None:
+            ctx.message._finish()
         if not self.active:
             self.admission.update()
-        self._pump()
+        if self.admission.room.messages:
+            self._pump()
 
     def check_room(self, call: Call) -> None:
         """See that the bytes of a call may count as a channel's.
@@ -412,7 +417,7 @@ class Calls:
         self.held -= call.size if by_channel else -call.size
 
     def _pump(self) -> None:
-        if self.admission.room:
+        if self.admission.room.messages:
             self.admission.pump()
             self._mark = None  # what was started is nobody else's time
 
