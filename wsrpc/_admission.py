@@ -125,8 +125,10 @@ class Admission:
         )
 
     def _must_wait(self, kind: Kind, size: int) -> bool:
+        if kind >= self._holding or self._is_full(size):
+            return True
         # Nobody overtakes those who wait already, but for those who are held back.
-        return kind >= self._holding or self._is_full(size) or self.room.first(self._holding) is not None
+        return self.room.messages > 0 and self.room.first(self._holding) is not None
 
     def cancel(self, i: int) -> bool:
         """The other side no longer waits for request ``i``; False if it does not wait here."""
@@ -143,7 +145,7 @@ class Admission:
         """Something that decides has changed."""
         self.busy = bool(
             self._calls.active
-            or self.room
+            or self.room.messages
             or self._line_full
             or self._holding is not Hold.NONE
             or self._calls.running >= self._limit

@@ -357,14 +357,20 @@ class Calls:
             self.held -= call.size
         if call.channel is None or call.lingers:
             self.running -= 1
-        self._serving.exited(call)
-        if call.ctx._anonymous is not None and call.ctx._anonymous._state == "new":
-            call.ctx._anonymous.close()
-        self._settled(call)
-        _finish(call.ctx.message)
+        call.exited = True
+        if call.channel is not None:
+            self._serving.exited(call)
+        ctx = call.ctx
+        if ctx._anonymous is not None and ctx._anonymous._state == "new":
+            ctx._anonymous.close()
+        if ctx.id is not None:
+            self._settled(call)
+        if ctx.message is not None:
+            ctx.message._finish()
         if not self.active:
             self.admission.update()
-        self._pump()
+        if self.admission.room.messages:
+            self._pump()
 
     def _settled(self, call: Call) -> None:
         """Its request is not one that awaits its answer, or not any more."""
@@ -408,7 +414,7 @@ class Calls:
         self.held -= call.size if by_channel else -call.size
 
     def _pump(self) -> None:
-        if self.admission.room:
+        if self.admission.room.messages:
             self.admission.pump()
             self._mark = None  # what was started is nobody else's time
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from ._convert import EncHook, make_enc_hook
-from ._counting import json_nests_deeper, json_objection, msgpack_objection
+from ._counting import json_is_flat, json_nests_deeper, json_objection, msgpack_objection
 from ._messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 from ._misuse import check_function
 
@@ -190,7 +190,7 @@ class JsonCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
-        return json_nests_deeper(payload, depth)
+        return not json_is_flat(payload) and json_nests_deeper(payload, depth)
 
 
 class MsgpackCodec:
@@ -297,9 +297,10 @@ def _travels_alike(message: Any) -> bool:
         return message.d.__class__ in _SAME or _is_alike(message.d)
     if cls is not Event and cls is not Request:
         return False
-    for part in message.a:
-        if part.__class__ is Item:
-            part = part.value
+    last = message.a[-1]
+    if last.__class__ is Item:  # the only argument of "next"
+        return last.value.__class__ in _SAME or _is_alike(last.value)
+    for part in message.a:  # noqa: SIM110 - see `_is_alike`
         if part.__class__ not in _SAME and not _is_alike(part):
             return False
     return True
@@ -307,20 +308,17 @@ def _travels_alike(message: Any) -> bool:
 
 def _is_alike(value: Any) -> bool:
     """Whether both formats carry a value alike, if it is a float or a small flat container; else False."""
-    if value.__class__ is float:
-        return isfinite(value)
+    # Loops and comparisons by hand: `all` over a generator, and a function for floats, take half as long again.
     if value.__class__ is dict and len(value) <= AT_A_GLANCE:
         for key, item in value.items():
-            if key.__class__ is not str or (item.__class__ not in _SAME and not _is_finite(item)):
+            if key.__class__ is not str or (
+                item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item))
+            ):
                 return False
         return True
     if value.__class__ is list and len(value) <= AT_A_GLANCE:
-        for item in value:  # noqa: SIM110 - `all` over a generator takes half as long again
-            if item.__class__ not in _SAME and not _is_finite(item):
+        for item in value:
+            if item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item)):
                 return False
         return True
-    return False
-
-
-def _is_finite(value: Any) -> bool:
     return value.__class__ is float and isfinite(value)

@@ -199,7 +199,7 @@ class _Pushing(Connection):
             super().data_received(data)
             self.plain = receiver is not None and _is_between_messages(self.protocol)
         finally:
-            self.wsrpc._read_ended()
+            self.wsrpc._read_ended(size >= READ)
             if size >= MUCH:
                 self._much_came(self.loop.time() - began)
 

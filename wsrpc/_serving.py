@@ -133,8 +133,7 @@ class Serving:
             channel._arrivals.when_read(lambda: self._owner.cancel_call(call, error))
 
     def exited(self, call: Call) -> None:
-        """The call's task is over."""
-        call.exited = True
+        """The task of a call that has a channel is over."""
         if call.channel is not None and call.channel.closed:
             call.channel._arrivals.leave()  # nobody is left to listen
 

@@ -65,12 +65,13 @@ class Waiting(Struct, eq=False):
 class WaitingRoom:
     """Bounded by messages and by bytes; a request can be taken out when it is cancelled."""
 
-    __slots__ = ("_bytes", "_lines", "_max_bytes", "_max_messages", "_messages", "_requests", "_tickets")
+    __slots__ = ("_bytes", "_lines", "_max_bytes", "_max_messages", "_requests", "_tickets", "messages")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._messages = 0
+        self.messages = 0
+        """How many wait."""
         self._bytes = 0
         self._tickets = count()
         self._lines: dict[Kind, OrderedDict[int, Waiting]] = {}
@@ -78,18 +79,18 @@ class WaitingRoom:
         self._requests: dict[int, Waiting] = {}
 
     def __len__(self) -> int:
-        return self._messages
+        return self.messages
 
     def has(self, i: int) -> bool:
         return i in self._requests
 
     def put(self, entry: Waiting) -> bool:
         """Let ``entry`` wait; False if that would go over a bound."""
-        if self._messages >= self._max_messages or self._bytes + len(entry.payload) > self._max_bytes:
+        if self.messages >= self._max_messages or self._bytes + len(entry.payload) > self._max_bytes:
             return False
         entry.ticket = next(self._tickets)
         self._lines.setdefault(entry.kind, OrderedDict())[entry.ticket] = entry
-        self._messages += 1
+        self.messages += 1
         self._bytes += len(entry.payload)
         if entry.id is not None:
             self._requests[entry.id] = entry
@@ -111,7 +112,7 @@ class WaitingRoom:
         del line[entry.ticket]
         if not line:
             del self._lines[entry.kind]
-        self._messages -= 1
+        self.messages -= 1
         self._bytes -= len(entry.payload)
         if entry.id is not None:
             del self._requests[entry.id]

@@ -310,11 +310,13 @@ class WebSocketTransport:
     def _read_started(self) -> None:
         self._reading = True
 
-    def _read_ended(self) -> None:
+    def _read_ended(self, filled: bool = False) -> None:
+        """``filled``: it took as much as one read may, so that most likely the next one goes on with the same burst."""
         self._reading = False
         if self.receiver is not None:
             self.receiver.read_ended()
-        self._piece = FIRST_PIECE
+        if not filled:  # else the other side has begun, and more small writes would only cost
+            self._piece = FIRST_PIECE
         self._flush()
         if self._protocol.state is not OPEN and self._protocol.close_expected():
             self._expect_end()

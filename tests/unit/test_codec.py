@@ -6,6 +6,7 @@ import datetime
 import enum
 import itertools
 import json
+import math
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,9 @@ import pytest
 from msgspec import UNSET
 
 from wsrpc import Codec, JsonCodec, MsgpackCodec
-from wsrpc._messages import Event, Inbound, Request
+from wsrpc._codec import NegotiatedCodec
+from wsrpc._counting import json_is_flat, json_nests_deeper
+from wsrpc._messages import Event, Inbound, Item, Request
 from wsrpc.testing import pair
 
 CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]
@@ -179,6 +182,54 @@ def test_messagepack_depth_counts_keys() -> None:
 @pytest.mark.parametrize("payload", [b'["\\"]"]', rb'["\\[[["]', b'["[[[[[[[["]', '["ü[[[[[[\\u005b"]'.encode()])
 def test_brackets_in_text_are_no_depth(payload: bytes) -> None:
     assert not JsonCodec().nests_deeper(payload, Inbound(), 1)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 64])
+def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(depth: int) -> None:
+    parts = ("", " ", "{", "}", "[", "]", '"', "x" * 100)
+    for chosen in itertools.product(parts, repeat=5):
+        payload = "".join(chosen).encode()
+        deeper = json_nests_deeper(payload, depth)
+        assert JsonCodec().nests_deeper(payload, Inbound(), depth) is deeper
+        assert not (json_is_flat(payload) and deeper)
+    assert json_is_flat(b'{"i":1,"a":["echo","x"]}')
+    assert json_is_flat(bytearray(b'{"i":1,"d":"x"}'))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            None,
+            1,
+            -1.5,
+            2**70,
+            math.nan,
+            math.inf,
+            "ü",
+            b"x",
+            [],
+            [1.5, math.nan],
+            {"n": 1, "x": 1.5},
+            {"x": -math.inf},
+            {1: 2},
+            [[math.nan]],
+        ),
+        *({"n": [1, {2: math.inf}]}, datetime.date(2024, 1, 1), list(range(20)), {str(n): n / 2 for n in range(20)}),
+    ],
+    ids=repr,
+)
+def test_an_item_travels_as_the_same_value_does_as_an_argument(value: Any) -> None:
+    """Items are looked at on a path of their own."""
+    negotiated = NegotiatedCodec(JsonCodec())
+
+    def arrives(message: Any) -> tuple[bool, Any]:
+        payload = negotiated.encode(message)
+        is_json = payload.startswith(b"{")
+        return is_json, (JsonCodec() if is_json else negotiated).decode(payload).a[1]
+
+    by_json, item = arrives(Event(("next", Item(value)), h=1))
+    assert (by_json, item["value"]) == arrives(Event(("next", value), h=1))
 
 
 def test_looking_at_depth_takes_time_in_proportion() -> None:
