@@ -21,7 +21,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from ._pydantic import summary, type_validator
-from ._survey import META_FIELDS, expanded, is_alias, is_attrs, is_constraint, survey_of, unaliased
+from ._survey import (
+    META_FIELDS,
+    expanded,
+    is_alias,
+    is_attrs,
+    is_constraint,
+    is_tagged,
+    restricts,
+    survey_of,
+    unaliased,
+)
 
 __all__ = ["PART", "Checked", "wire_type"]
 
@@ -74,14 +84,16 @@ def wire_type(tp: Any, convert: Callable[[Any], Callable[[Any], Any]], *, hooked
             msgspec.json.Decoder(candidate)
         except NameError:
             return tp  # what cannot be resolved is reported by the caller
-        except TypeError as exc:
-            if not survey.has_simple and not _is_union_of_classes(tp, str(exc)):
+        except (TypeError, NotImplementedError, RecursionError) as exc:
+            if not survey.has_simple and not _is_union_of_classes(str(exc)):
                 raise TypeError(f"{exc}{_tagged_form(tp, str(exc))}") from exc
             reason = str(exc)
         except ValueError as exc:  # of Meta itself: gt= and ge= at once, say
             reason = str(exc)
         else:
             return candidate
+    if survey.beyond_pydantic is not None:
+        raise TypeError(f"{survey.beyond_pydantic}{_tagged_form(tp, survey.beyond_pydantic)}")
     return _checked(tp, reason, convert, hooked, lax)
 
 
@@ -139,6 +151,10 @@ def _with_meta(tp: Any, which: frozenset[str] = frozenset(META_FIELDS)) -> Any:
 # ---------------------------------------------------------------- pydantic
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 class _Part:
     """Metadata that makes pydantic leave a part of a type to msgspec."""
 
@@ -146,16 +162,22 @@ class _Part:
         self._key = key
         self._convert = convert
 
-    def _validate(self, value: Any) -> Any:
-        try:
-            return self._convert(value)
-        except msgspec.ValidationError as exc:
-            raise ValueError(str(exc)) from exc
-
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(self._validate)
+        convert = self._convert
+
+        def validate(value: Any) -> Any:
+            try:
+                return convert(value)
+            except msgspec.ValidationError as exc:
+                raise ValueError(str(exc)) from exc
+
+        return core_schema.no_info_plain_validator_function(validate)
+
+    def forget(self) -> None:
+        """Let go of the function, and so of the user's hook: `typing` remembers types, and the metadata in them."""
+        self._convert = _as_it_is
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
         return {PART: self._key}
@@ -170,6 +192,7 @@ def _checked(tp: Any, reason: str, convert: Callable[[Any], Callable[[Any], Any]
             "or install pydantic"
         )
     parts: dict[str, Any] = {}
+    markers: list[_Part] = []
 
     def translated(part: Any) -> Any:
         survey = survey_of(part, hooked)
@@ -178,15 +201,22 @@ def _checked(tp: Any, reason: str, convert: Callable[[Any], Callable[[Any], Any]
         if survey.foreign is None and not survey.has_simple and _msgspec_takes(part):
             key = str(next(_numbers))
             parts[key] = part
-            return Annotated[Any, _Part(key, convert(part))]
+            markers.append(_Part(key, convert(part)))
+            return Annotated[Any, markers[-1]]
         if get_origin(part) is Annotated:
             inner, *metadata = get_args(part)
-            own = [each for each in metadata if isinstance(each, msgspec.Meta)]
+            own = [each for each in metadata if isinstance(each, msgspec.Meta) and restricts(each)]
             others = [each for each in metadata if not isinstance(each, msgspec.Meta)]
-            if own:
-                inner = Annotated[(inner, *own)]
-            return Annotated[(translated(inner), *others)] if others else translated(inner)
-        changed = _rebuilt(part, translated)
+            if others or not own:
+                inner = translated(Annotated[(inner, *own)] if own else inner)
+                return Annotated[(inner, *others)] if others else inner
+            changed = part
+        elif len(tagged := [arg for arg in get_args(part) if is_tagged(arg)]) in range(2, len(get_args(part))):
+            # Together, because a Struct alone needs no tag.
+            others = [arg for arg in get_args(part) if not is_tagged(arg)]
+            return Union[(translated(Union[tuple(tagged)]), *map(translated, others))]  # noqa: UP007
+        else:
+            changed = _rebuilt(part, translated)
         if changed is part:
             raise TypeError(
                 f"{_name(part)} has what only msgspec enforces ({survey.only_msgspec}) and what only pydantic does "
@@ -202,6 +232,9 @@ def _checked(tp: Any, reason: str, convert: Callable[[Any], Callable[[Any], Any]
             raise TypeError(f"{reason}{_tagged_form(tp, reason)}") from exc
         why = str(exc).partition("\n")[0]
         raise TypeError(f"msgspec cannot enforce {reason}, and pydantic does not take the type: {why}") from exc
+
+    for marker in markers:
+        marker.forget()
 
     def validated(value: Any) -> Any:
         try:
@@ -236,15 +269,12 @@ _CLASSES = ("dict-like", "dataclass or attrs", "TypedDict")
 """How msgspec calls the classes of which a union may have only one."""
 
 
-def _is_union_of_classes(tp: Any, problem: str) -> bool:
-    """Whether pydantic can decide a union that msgspec cannot, which said so in ``problem``.
+def _is_union_of_classes(problem: str) -> bool:
+    """Whether it is for pydantic to decide a union that msgspec cannot, which said so in ``problem``.
 
-    That is so for classes: pydantic compares their fields. Of several types that are text in JSON, ``str | datetime``
-    for instance, pydantic would always take one, so these stay refused, as do Structs without a tag.
+    That is so for classes: pydantic compares their fields. (For those that it cannot compare, see `survey_of`.)
     """
-    if "custom type" in problem:
-        return True
-    return any(kind in problem for kind in _CLASSES) and not any(map(_untagged, _members(tp)))
+    return any(kind in problem for kind in ("custom type", *_CLASSES))
 
 
 def _members(tp: Any) -> Iterator[Any]:
