@@ -120,7 +120,10 @@ class _Survey:
     def __init__(self, hooked: bool) -> None:
         self.hooked = hooked
         self.has_simple = False
-        """Constraints of annotated_types where they can be replaced by `msgspec.Meta`."""
+        """Constraints of annotated_types where they can be replaced by `msgspec.Meta`, or a generic alias.
+
+        Of ``type X[A, B] = dict[B, A]`` msgspec 0.22 takes the arguments in the wrong order.
+        """
         self.foreign: str | None = None
         """The first thing found that takes pydantic."""
         self.stuck: str | None = None
@@ -152,6 +155,10 @@ class _Survey:
             self.look(tp.__supertype__, owner, sealed=sealed)
         elif is_alias(origin or tp):
             if self._is_new(tp, sealed):
+                if origin is not None and owner is None:
+                    self.has_simple = True
+                elif origin is not None and getattr(origin.__value__, "__parameters__", ()) != origin.__type_params__:
+                    self._foreign(f"{tp}", owner, sealed)
                 self.look(unaliased(tp), owner, sealed=sealed)
         else:
             for arg in get_args(tp):
@@ -231,7 +238,7 @@ class _Survey:
             self.only_msgspec = self.only_msgspec or cls.__qualname__
         elif cls in _LAZY:
             self._stuck(f"{_in(owner)}{cls.__qualname__} cannot be enforced before it is read: write list[...]")
-        if of_attrs or is_struct or dataclasses.is_dataclass(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields"):
+        if _has_fields(cls):
             self._fields(cls, sealed or is_struct or of_attrs)
 
     def _fields(self, cls: Any, sealed: bool) -> None:
@@ -328,6 +335,10 @@ def _is_text(cls: Any) -> bool:
     return all(isinstance(member.value, str) for member in members)
 
 
+def _has_fields(cls: Any) -> bool:
+    return dataclasses.is_dataclass(cls) or _is_sealed(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields")
+
+
 def _is_sealed(cls: Any) -> bool:
     """Whether pydantic does not see the fields of a class."""
     return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or is_attrs(cls))
@@ -368,7 +379,7 @@ def _parametrized_bases(cls: Any) -> Iterator[Any]:
     """The generic classes that a class and its bases derive from, where T is something else than T there."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = get_origin(base)
-        if origin is not None and get_args(base) != getattr(origin, "__parameters__", get_args(base)):
+        if _has_fields(origin) and get_args(base) != getattr(origin, "__parameters__", get_args(base)):
             yield base
         if isinstance(origin or base, type):
             yield from _parametrized_bases(origin or base)

@@ -84,10 +84,10 @@ def wire_type(tp: Any, convert: Callable[[Any], Callable[[Any], Any]], *, hooked
             msgspec.json.Decoder(candidate)
         except NameError:
             return tp  # what cannot be resolved is reported by the caller
-        except (TypeError, NotImplementedError, RecursionError) as exc:
-            if not survey.has_simple and not _is_union_of_classes(str(exc)):
-                raise TypeError(f"{exc}{_tagged_form(tp, str(exc))}") from exc
-            reason = str(exc)
+        except (TypeError, NotImplementedError, RecursionError, AssertionError) as exc:
+            reason = str(exc) or f"{_name(tp)}: msgspec does not take it"  # a class that derives from Protocol[T]
+            if not survey.has_simple and not _is_union_of_classes(reason):
+                raise TypeError(f"{reason}{_tagged_form(tp, reason)}") from exc
         except ValueError as exc:  # of Meta itself: gt= and ge= at once, say
             reason = str(exc)
         else:
@@ -224,7 +224,10 @@ def _checked(tp: Any, reason: str, convert: Callable[[Any], Callable[[Any], Any]
             )
         return changed
 
-    changed = translated(_with_meta(tp, frozenset({"Timezone"})))  # which pydantic ignores
+    try:
+        changed = translated(_with_meta(tp, frozenset({"Timezone"})))  # which pydantic ignores
+    except RecursionError as exc:
+        raise TypeError(f"{_name(tp)} holds itself: write Field(...) in place of annotated_types there") from exc
     try:
         validate = type_validator(changed, strict=not lax)
     except Exception as exc:  # whatever pydantic raises for what it does not take

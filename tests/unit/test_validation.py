@@ -206,6 +206,11 @@ Swapped = typing_extensions.TypeAliasType("Swapped", dict[V, K], type_params=(K,
 Itself = typing_extensions.TypeAliasType("Itself", K, type_params=(K,))
 
 
+@dataclass
+class Aliased:
+    numbers: Swapped[int, str]
+
+
 class Row(NamedTuple):
     code: str
     by: str
@@ -285,6 +290,8 @@ MORE = [
     Row("Open", "msgspec", {"x": 1}, {"x": "1"}),
     Row("IntBox", "msgspec", {"value": 1}, {"value": "1"}),
     Row("Swapped[PositiveInt, str]", "msgspec", {"a": 1}, {"a": 0}),
+    Row("Swapped[int, str]", "msgspec", {"a": 1}, {"1": "a"}),
+    Row("Aliased", "pydantic", {"numbers": {"a": 1}}, {"numbers": {"1": "a"}}),
     Row("Itself[PositiveInt]", "msgspec", 1, 0),
     Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
     Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
