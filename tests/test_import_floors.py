@@ -38,6 +38,7 @@ FLOORS: list[list[str]] = [
         "_unread",
         "_url",
     ],
+    ["_survey"],
     ["_validation"],
     ["_convert"],
     [

@@ -135,6 +135,8 @@ class Needs(NamedTuple):
     scalar: bool  # never holds another object, so it cannot be part of a reference cycle
 
 
+_CHECKED = Needs(dec_hook=True, str_keys=False, scalar=False)
+
 _SCALARS = (
     mi.NoneType,
     mi.BoolType,
@@ -190,6 +192,15 @@ def _is_text_key(node: mi.Type) -> bool:
     return isinstance(node, _TEXT_KEYS + _WRAPPERS)
 
 
+def _validator_now(cls: Any) -> None:
+    """Make the validator of a model when it is registered, rather than when the first message comes."""
+    try:
+        pydantic_validator(cls)
+    except RuntimeError as exc:  # pydantic's, of a name that it does not find
+        why = str(exc).partition("\n")[0]
+        raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
+
+
 @memoized
 def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
     try:
@@ -199,8 +210,8 @@ def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
     # Without a hook msgspec takes any value for an `object`, which is what the annotation says.
     custom: list[Any] = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
     for cls in custom:
-        if is_pydantic(cls) and getattr(cls, "__pydantic_complete__", False):
-            pydantic_validator(cls)  # now, rather than when the first message comes
+        if is_pydantic(cls):
+            _validator_now(cls)
     keys = [key for node in nodes if isinstance(node, mi.DictType) for key in nodes_of(node.key_type)]
     needs = Needs(
         dec_hook=bool(custom),
@@ -226,7 +237,7 @@ def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
             neither msgspec nor pydantic knows while there is no ``dec_hook`` that may.
     """
     # A hook may be the method of an object that is not to be kept alive by a cache.
-    return _prepare_plain(tp, lax) if dec_hook is None else _prepare(tp, dec_hook, lax)
+    return _prepare_plain(tp, _order(tp), lax) if dec_hook is None else _prepare(tp, dec_hook, lax)
 
 
 def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
@@ -235,7 +246,8 @@ def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     if tp is not Any and tp is not object:
         has_hook = dec_hook is not None
         wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=has_hook, lax=lax)
-        needs, unknown = _examine(wire)
+        # No cache may keep a `Checked`: it may hold the hook.
+        needs, unknown = (_CHECKED, None) if isinstance(wire, Checked) else _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
             f"{type_name(unknown)} cannot be made from what arrives: make it a dataclass, a msgspec.Struct "
@@ -245,8 +257,13 @@ def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
 
 
 @memoized
-def _prepare_plain(tp: Any, lax: bool) -> Prepared:
+def _prepare_plain(tp: Any, _: str, lax: bool) -> Prepared:
     return _prepare(tp, None, lax)
+
+
+def _order(tp: Any) -> str:
+    """What a cache's key needs beside a type: ``A | B`` equals ``B | A``, but pydantic prefers the first."""
+    return "" if isinstance(tp, type) else str(tp)
 
 
 def convert_options(needs: Needs, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
@@ -309,9 +326,9 @@ def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) ->
         TypeError: ``tp`` is a type that cannot be converted to.
     """
     # A hook may be the method of an object that is not to be kept alive by a cache.
-    return _plain_converter(tp, lax) if dec_hook is None else _converter(tp, dec_hook, lax)
+    return _plain_converter(tp, _order(tp), lax) if dec_hook is None else _converter(tp, dec_hook, lax)
 
 
 @memoized
-def _plain_converter(tp: Any, lax: bool) -> Callable[[Any], Any]:
+def _plain_converter(tp: Any, _: str, lax: bool) -> Callable[[Any], Any]:
     return _converter(tp, None, lax)

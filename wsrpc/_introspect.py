@@ -38,6 +38,7 @@ _C = TypeVar("_C", bound=type[Any])
 _INJECTED: dict[type[Any], str] = {}
 STREAMS: set[Any] = {AsyncIterator, AsyncIterable}
 """Annotations of a parameter that reads what the caller sends with ``send=``."""
+_LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
 CONVERSATIONS: set[str] = set()
 """Injected expressions whose handlers run for as long as a channel is open."""
 
@@ -243,6 +244,13 @@ def signature_of(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
+def _must_not_restrict(tp: Any) -> None:
+    """Refuse constraints of what is not converted."""
+    metadata = typing.get_args(tp)[1:] if typing.get_origin(tp) is Annotated else ()
+    if any(type(each).__module__.partition(".")[0] in _LIBRARIES for each in metadata):
+        raise TypeError("no library can enforce a constraint on a stream or on what is injected: annotate the items")
+
+
 def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, Any]) -> Parameter | None:
     """What to do about one parameter of the signature; None: nothing. Raises `TypeError` with advice."""
     if given.kind is given.VAR_KEYWORD or (given.kind is given.KEYWORD_ONLY and given.name in bound):
@@ -260,11 +268,13 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, 
         raise TypeError(f"the annotation {given.annotation!r} is not a type: {exc}") from exc
     expression = injection_of(tp)
     if expression is not None:
+        _must_not_restrict(tp)
         if given.kind is given.VAR_POSITIONAL:
             raise TypeError("this class is injected, which works for one parameter and not for *args")
         default = None if required else given.default
         return Parameter(given.name, "injected", tp, required, default, keyword, expression)
     while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & STREAMS:
+        _must_not_restrict(tp)
         tp = typing.get_args(tp)[0]
     classes = _alternatives(tp)
     if any(cls in STREAMS for cls in classes if isinstance(cls, type)):

@@ -48,6 +48,28 @@ def describe_models(types: Iterable[Any]) -> Models:
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return super().field_is_required(field, total)
 
+        _in_model = False
+
+        def model_schema(self, schema: Any) -> dict[str, Any]:
+            return self._named(super().model_schema, schema, by_alias=True)
+
+        def dataclass_args_schema(self, schema: Any) -> dict[str, Any]:
+            return self._named(super().dataclass_args_schema, schema, by_alias=False)
+
+        def typed_dict_schema(self, schema: Any) -> dict[str, Any]:
+            return self._named(super().typed_dict_schema, schema, by_alias=False)
+
+        def _named(self, describe: Any, schema: Any, *, by_alias: bool) -> dict[str, Any]:
+            # pydantic encodes a model with all that it holds; what is not in one, msgspec encodes, without aliases.
+            before = self.by_alias, self._in_model
+            if self.mode == "serialization" and not self._in_model:
+                self.by_alias = self._in_model = by_alias
+            try:
+                described: dict[str, Any] = describe(schema)
+            finally:
+                self.by_alias, self._in_model = before
+            return described
+
         def bytes_schema(self, schema: Any) -> dict[str, Any]:
             described = super().bytes_schema(schema)
             if BYTES_OPTIONS.isdisjoint(self._config.config_dict):

@@ -114,7 +114,8 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
     # In a tuple, because an adapter takes no config for a class that may have one, such as a dataclass.
     boxed: Any = tuple[(tp,)]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # "the attribute was provided to Field() and has no effect"
+        warnings.filterwarnings("ignore", message=".*`ReadOnly`")  # items may be changed, as nobody else could here
+        warnings.filterwarnings("error", message="The '.*' attribute .* has no effect", category=UserWarning)
         adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=strict))
     adapted = _fail_fast(_adapt(adapter.core_schema, _Scope()))
     validator = _build(SchemaValidator, adapted, {"strict": strict})
@@ -122,7 +123,13 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
         raise TypeError("wsrpc needs pydantic 2.13 or newer for it: update pydantic")
 
     def validate(value: Any) -> Any:
-        return validator.validate_json(to_json((value,), bytes_mode="base64", inf_nan_mode="constants"))[0]
+        try:
+            return validator.validate_json(to_json((value,), bytes_mode="base64", inf_nan_mode="constants"))[0]
+        except TypeError as exc:
+            text, found, _ = str(exc).partition(" to supplied value")
+            if not found:  # a constraint, for a value that cannot be compared with it
+                raise
+            raise ValueError(text) from None
 
     return validate
 

@@ -21,6 +21,7 @@ from ._arguments import ArgumentsRefused, Explainer
 from ._convert import EXACT_TYPES, DecHook, Needs, convert_options, converter, make_dec_hook, memoized, prepare
 from ._introspect import Facts, Parameter, Role, injectable, introspect, readable, refusal
 from ._types import check_timeout
+from ._validation import Checked
 from .errors import BadArguments
 
 __all__ = ["ArgumentsRefused", "Handler", "Role", "compile_handler", "injectable", "readable"]
@@ -136,8 +137,7 @@ def _code(source: str) -> CodeType:
     return next(const for const in module.co_consts if isinstance(const, CodeType))
 
 
-@memoized
-def _struct(wire: tuple[Any, ...], required: int, exact: bool, scalar: bool) -> type[msgspec.Struct]:
+def _make_struct(wire: tuple[Any, ...], required: int, exact: bool, scalar: bool) -> type[msgspec.Struct]:
     """The arguments as msgspec sees them: an array with the event's name and then the parameters.
 
     Optional ones have a default only so that the array may be shorter: it is never read.
@@ -147,6 +147,9 @@ def _struct(wire: tuple[Any, ...], required: int, exact: bool, scalar: bool) -> 
     # gc=False: the garbage collector need not look at it, which saves a tenth. Only for scalars: an argument
     # that keeps the handler's exception refers, through the traceback, to the object that is made here.
     return msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=exact, gc=not scalar)
+
+
+_struct = memoized(_make_struct)
 
 
 def _keywords(options: dict[str, Any]) -> str:
@@ -185,13 +188,16 @@ def _generate(
         dec_hook,
         lax,
     )
+    # A `Checked` may hold the hook, which may be the method of an object that is not to be kept alive by a cache.
+    holds_hook = dec_hook is not None and any(isinstance(p.type, Checked) for p in wire)
+    make_struct = _make_struct if holds_hook else _struct
     namespace: dict[str, Any] = {
         "function": function,
         "convert": msgspec.convert,
         "ValidationError": msgspec.ValidationError,
         "refused": explainer.refused,
         "dec_hook": make_dec_hook(dec_hook),
-        "Arguments": _struct(
+        "Arguments": make_struct(
             tuple(p.type for p in wire),
             sum(p.required for p in wire),
             rest is None,

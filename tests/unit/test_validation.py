@@ -7,16 +7,30 @@ and as an answer with ``returns=``.
 from __future__ import annotations
 
 import enum
+import gc
 import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import InitVar, dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Required, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+)
 
 import annotated_types
 import attrs
@@ -28,14 +42,14 @@ import typing_extensions
 from msgspec import Meta
 from pydantic import AfterValidator, Field, HttpUrl, PositiveInt, StringConstraints
 
-from wsrpc import BadArguments, BadResult, RemoteError, Server, schema, typescript
+from wsrpc import BadArguments, BadResult, Peer, RemoteError, Server, schema, typescript
 from wsrpc._convert import converter, prepare
 from wsrpc._pydantic import is_pydantic
 from wsrpc._validation import Checked as Substitute
 from wsrpc.testing import connect
 
 ROOT = Path(__file__).parents[2]
-USED_IN_ROWS = (AfterValidator, HttpUrl, Literal, StringConstraints, Decimal, datetime)
+USED_IN_ROWS = (AfterValidator, HttpUrl, Iterable, Literal, HttpUrl, StringConstraints, Decimal, datetime)
 
 
 def even(number: int) -> int:
@@ -46,6 +60,10 @@ def even(number: int) -> int:
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+P = TypeVar("P", bound=Annotated[int, annotated_types.Gt(0)])
+D = typing_extensions.TypeVar("D", default=Annotated[int, annotated_types.Gt(0)])
 UserId = NewType("UserId", int)
 PositiveId = NewType("PositiveId", PositiveInt)  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -140,6 +158,59 @@ class Crow(pydantic.BaseModel):
     age: int
 
 
+class Word(enum.Enum):
+    YES = "yes"
+
+
+@dataclass
+class PositiveBox(Generic[P]):
+    value: P
+
+
+class Seat(NamedTuple):
+    number: int = Field(default=1, gt=0)  # type: ignore[assignment]
+
+
+@dataclass
+class Guarded:
+    x: int
+    factor: InitVar[Annotated[int, Field(gt=0)]] = 1
+    LIMIT: ClassVar[PositiveInt] = 5
+
+    @pydantic.field_validator("x")
+    @classmethod
+    def _even(cls, x: int) -> int:
+        return even(x)
+
+
+@dataclass
+class Exact:
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    x: int
+
+
+class Quiet(msgspec.Struct):
+    x: int
+    LIMIT: ClassVar[Annotated[int, Field(gt=0)]] = 5
+
+
+class Frozen(typing_extensions.TypedDict):
+    x: typing_extensions.ReadOnly[Annotated[int, Field(gt=0)]]
+
+
+class Open(typing_extensions.TypedDict):
+    x: int
+
+
+Swapped = typing_extensions.TypeAliasType("Swapped", dict[V, K], type_params=(K, V))
+Itself = typing_extensions.TypeAliasType("Itself", K, type_params=(K,))
+
+
+@dataclass
+class Aliased:
+    numbers: Swapped[int, str]
+
+
 class Row(NamedTuple):
     code: str
     by: str
@@ -206,6 +277,27 @@ ROWS = [
     Row("tuple[Limited, Annotated[int, Field(gt=0)]]", "pydantic", [{"x": 1}, 1], [{"x": -1}, 1]),
 ]
 
+MORE = [
+    Row("P", "pydantic", 1, 0),
+    Row("list[D]", "pydantic", [1], [0]),
+    Row("PositiveBox", "pydantic", {"value": 1}, {"value": 0}),
+    Row("Seat", "pydantic", [1], [0]),
+    Row("Guarded", "pydantic", {"x": 2}, {"x": 1}),
+    Row("Guarded", "pydantic", {"x": 2, "factor": 1}, {"x": 2, "factor": 0}),
+    Row("Exact", "pydantic", {"x": 1}, {"x": 1, "y": 1}),
+    Row("Quiet", "msgspec", {"x": -1}, {"x": "1"}),
+    Row("Frozen", "pydantic", {"x": 1}, {"x": 0}),
+    Row("Open", "msgspec", {"x": 1}, {"x": "1"}),
+    Row("IntBox", "msgspec", {"value": 1}, {"value": "1"}),
+    Row("Swapped[PositiveInt, str]", "msgspec", {"a": 1}, {"a": 0}),
+    Row("Swapped[int, str]", "msgspec", {"a": 1}, {"1": "a"}),
+    Row("Aliased", "pydantic", {"numbers": {"a": 1}}, {"numbers": {"1": "a"}}),
+    Row("Itself[PositiveInt]", "msgspec", 1, 0),
+    Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
+    Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
+]
+"""Further ones, which are not worth a row in the docs."""
+
 NAMES = {
     "Size": "an `Enum`, by value",
     "UserId": "`NewType('UserId', int)`",
@@ -248,7 +340,7 @@ def typed(**annotations: Any) -> Callable[[F], F]:
     return annotate
 
 
-rows = pytest.mark.parametrize("row", ROWS, ids=[row.code for row in ROWS])
+rows = pytest.mark.parametrize("row", ROWS + MORE, ids=[row.code for row in ROWS + MORE])
 
 
 @rows
@@ -405,6 +497,80 @@ class Marker:
     """Somebody else's metadata."""
 
 
+@dataclass
+class IntBox(Box[int]): ...
+
+
+class Holds(msgspec.Struct, Generic[T]):
+    value: T
+
+
+class HoldsPositive(Holds[PositiveInt]): ...
+
+
+class Keeps(typing_extensions.TypedDict, Generic[T]):
+    value: T
+
+
+class KeepsInt(Keeps[int]): ...
+
+
+class Defaulted(msgspec.Struct):
+    x: int = Field(default=1, gt=0)
+
+
+@attrs.define
+class Attributes:
+    x: int = Field(default=1, gt=0)
+
+
+class Decorated(msgspec.Struct):
+    x: int
+
+    @pydantic.field_validator("x")
+    @classmethod
+    def _positive(cls, x: int) -> int:
+        return x
+
+
+class Ignoring(pydantic.BaseModel):
+    numbers: list[Annotated[int, Meta(gt=0)]]
+
+
+class Nested(pydantic.BaseModel):
+    inner: Ignoring | None = None
+    again: Nested | None = None
+
+
+class AnyZone(pydantic.BaseModel):
+    when: Annotated[datetime, annotated_types.Timezone(...)]
+
+
+class Odd(annotated_types.BaseMetadata): ...
+
+
+class Above(annotated_types.Gt): ...
+
+
+@attrs.define
+class OwnDefault:
+    x: int = attrs.field(default=attrs.Factory(lambda self: 1, takes_self=True))
+
+
+@dataclass
+class NoSuchName:
+    x: enum.NoSuchType  # type: ignore[name-defined]  # pyright: ignore
+
+
+@dataclass
+class NoType:
+    x: "1 +"  # type: ignore[valid-type]  # pyright: ignore # noqa: F722
+
+
+class Incomplete(pydantic.BaseModel):
+    x: NoWhere  # type: ignore[name-defined]  # pyright: ignore # noqa: F821
+
+
 REFUSED = [
     ("Badge", r"Badge.number: msgspec cannot enforce Field\(...\): write msgspec.Meta"),
     ("Holder", "Holder.account: msgspec cannot enforce Account, a class of pydantic's"),
@@ -422,6 +588,30 @@ REFUSED = [
     ("Plain | Other", r"as in class Plain\(msgspec.Struct, tag=True\)"),
     ("list[Plain | Point]", r"as in class Plain\(msgspec.Struct, tag=True\)"),
     ("str | datetime", "unions may not contain more than one str-like type"),
+    ("tuple[str | datetime, HttpUrl]", "unions may not contain more than one str-like type"),
+    ("Annotated[str, Field(max_length=9)] | Word", "unions may not contain more than one str-like type"),
+    ("tuple[Plain | Other, HttpUrl]", r"as in class Plain\(msgspec.Struct, tag=True\)"),
+    ("Plain | Lion", r"as in class Plain\(msgspec.Struct, tag=True\)"),
+    ("Cat | Lion", "pydantic does not see the fields of Struct types"),
+    ("Room | dict[str, HttpUrl]", "pydantic does not see the fields of Struct types and attrs classes"),
+    ("tuple[IntBox, HttpUrl]", r"IntBox derives from .*Box\[int\], and pydantic ignores"),
+    ("HoldsPositive", "HoldsPositive: msgspec cannot enforce Gt"),
+    ("KeepsInt", "KeepsInt derives from .*, of which no library sees the brackets: write its fields out"),
+    ("Defaulted", r"Defaulted.x: msgspec cannot enforce Field\(...\)"),
+    ("Attributes", r"Attributes.x: msgspec cannot enforce Field\(...\)"),
+    ("Decorated", "Decorated._positive: msgspec cannot enforce a validator of pydantic's"),
+    ("Ignoring", r"Ignoring.numbers: pydantic ignores msgspec.Meta\(gt=0\): write Field"),
+    ("list[Nested]", r"Ignoring.numbers: pydantic ignores msgspec.Meta\(gt=0\): write Field"),
+    ("AnyZone", "AnyZone.when: pydantic ignores Timezone.*: write AwareDatetime"),
+    ("Annotated[int, Odd()]", "a constraint that neither msgspec nor pydantic knows"),
+    ("Annotated[int, Above(0)]", "a constraint that neither msgspec nor pydantic knows"),
+    ("Iterable[HttpUrl]", r"Iterable cannot be enforced before it is read: write list\[...\]"),
+    ("Annotated[int | str, Field(gt=0)]", "str is not comparable with 0"),
+    ("Annotated[list[HttpUrl], Meta(max_length=1)]", "what only msgspec enforces .* and what only pydantic does"),
+    ("OwnDefault", "takes_self=True"),
+    ("NoSuchName", "NoSuchName has a field whose type cannot be resolved: module 'enum' has no attribute"),
+    ("NoType", "NoType has a field whose type cannot be resolved"),
+    ("Incomplete", "Incomplete has a field whose type cannot be resolved"),
 ]
 
 
@@ -445,6 +635,16 @@ async def test_what_nothing_can_enforce_is_refused(code: str, text: str) -> None
     async with connect(Server()) as client:
         with pytest.raises(TypeError, match=text):
             await client.request("give", returns=tp)
+
+
+@pytest.mark.parametrize("tp", [Annotated[AsyncIterator[int], Meta(max_length=1)], Annotated[Peer, Field(repr=False)]])
+def test_a_constraint_on_what_is_not_converted_is_refused(tp: Any) -> None:
+    @typed(given=tp)
+    async def take(given: Any) -> None:
+        pass
+
+    with pytest.raises(TypeError, match=r"parameter 'given': no library can enforce"):
+        Server().on("take", take)
 
 
 def test_a_field_as_a_default_is_refused() -> None:
@@ -531,6 +731,83 @@ async def test_values_of_pydantics_own_classes_travel() -> None:
     assert answer == {"url": "http://example.com/a", "account": {"name": "Ada", "balance": 5}}
 
 
+def test_a_value_that_cannot_be_compared_is_not_told() -> None:
+    convert = converter(Annotated[Any, Field(gt=0)])
+    assert convert(1) == 1
+    with pytest.raises(msgspec.ValidationError) as caught:
+        convert("secret")
+    assert str(caught.value) == "Unable to apply constraint 'gt'"
+
+
+@dataclass
+class Left:
+    x: int = 0
+
+
+@dataclass
+class Right:
+    x: int = 0
+
+
+def test_unions_that_are_equal_but_in_another_order_are_two_types() -> None:
+    assert type(converter(Left | Right)({})) is Left
+    assert type(converter(Right | Left)({})) is Right
+
+
+class Owner:
+    def make(self, tp: Any, value: Any) -> Any:
+        return make(tp, value)
+
+
+def test_no_cache_keeps_a_hook() -> None:
+    owner = Owner()
+    server = Server(dec_hook=owner.make)
+
+    @typed(given=tuple[Opaque, Annotated[int, Field(gt=0)]])
+    def take(given: Any) -> None:
+        pass
+
+    server.on("take", take)
+    kept = weakref.ref(owner)
+    del server, owner
+    gc.collect()
+    assert kept() is None
+
+
+def test_with_a_hook_a_name_that_is_not_found_is_told_as_without() -> None:
+    @dataclass
+    class Local:
+        x: NotThere  # type: ignore[name-defined]  # pyright: ignore # noqa: F821
+
+    @typed(given=Local)
+    def take(given: Any) -> None:
+        pass
+
+    with pytest.raises(TypeError, match=r"parameter 'given': .*Local has a field whose type cannot be resolved"):
+        Server(dec_hook=make).on("take", take)
+
+
+@dataclass
+class Renamed:
+    x: Annotated[int, Field(alias="ex")]
+
+
+class Wrapped(pydantic.BaseModel):
+    renamed: int = Field(alias="re-named")
+
+
+def test_a_dataclass_is_described_with_the_names_that_it_is_sent_with() -> None:
+    server = Server()
+
+    @server.on("take")
+    def take(given: Renamed, model: Wrapped) -> tuple[Renamed, Wrapped]: ...  # type: ignore[empty-body]  # pyright: ignore[reportUnusedFunction]
+
+    definitions = schema.describe(server).definitions
+    assert [*definitions["RenamedInput"]["properties"]] == ["ex"]
+    assert [*definitions["Renamed"]["properties"]] == ["x"]
+    assert [*definitions["Wrapped"]["properties"]] == ["re-named"]
+
+
 WITHOUT_PYDANTIC = """
 import sys
 sys.modules["pydantic"] = None
@@ -540,6 +817,7 @@ importlib.util.find_spec = lambda name, *args: None if name == "pydantic" else f
 from dataclasses import dataclass
 from typing import Annotated
 from annotated_types import Gt, Predicate
+from typing_extensions import TypedDict
 from wsrpc import Server
 from wsrpc._convert import converter
 
@@ -557,7 +835,11 @@ def refusal(tp):
     except TypeError as exc:
         return str(exc)
 
+class Movie(TypedDict):
+    title: str
+
 assert converter(Annotated[int, Gt(0)])(1) == 1
+assert converter(Movie)({"title": "Alien"}) == {"title": "Alien"}
 assert "msgspec cannot enforce Predicate" in refusal(Annotated[str, Predicate(str.islower)])
 assert "or install pydantic" in refusal(Annotated[str, Predicate(str.islower)])
 assert "class Point(msgspec.Struct, tag=True), or install pydantic" in refusal(Point | Circle)
