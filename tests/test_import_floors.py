@@ -92,7 +92,7 @@ FLOORS: list[list[str]] = [
     ["service", "_backoff", "_broadcast", "_client_state", "_connection", "_draining", "_wake"],
     ["rooms", "_dial", "_hosting", "_listener", "_server_channel"],
     ["_dialing", "_listening", "_roster", "_upgrade"],
-    ["_shutdown"],
+    ["_run"],
     ["adapting", "client", "server"],
     ["schema", "testing", "_loading"],
     ["typescript"],

@@ -9,7 +9,9 @@ import typing
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from ._close import CloseInfo
+from ._close import CloseCode, CloseInfo
+from ._draining import CLOSING
+from ._entrance import Gate
 from ._lifecycle import Unfinished, ends_the_task
 from ._raw_serving import RawServing, refusal_of
 from ._registry import Registry, accepted
@@ -54,8 +56,6 @@ class Hosting:
         self._alone: type[Service] | None = None
         """The one that has the whole connection."""
         self._serving: dict[RawConnection, Service] = {}
-        self._making: set[asyncio.Timeout] = set()
-        self._closing: tuple[int, str] | None = None
 
     # ------------------------------------------------------------ registering
 
@@ -176,15 +176,8 @@ class Hosting:
 
     # ------------------------------------------------------------ a connection
 
-    def close(self, code: int, reason: str) -> None:
-        """Wait for no factory any more: their connections are closed with that."""
-        self._closing = code, reason
-        for making in self._making:
-            if not making.expired():
-                making.reschedule(asyncio.get_running_loop().time())
-
-    async def attach(self, peer: Peer, transport: Transport) -> None:
-        """Make the objects for ``peer``, which is about to be bound to ``transport``.
+    async def attach(self, peer: Peer, transport: Transport, gate: Gate) -> None:
+        """Make the objects for ``peer``, which is about to be bound to ``transport``; until ``gate`` closes.
 
         Raises:
             ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
@@ -194,15 +187,20 @@ class Hosting:
         objects: list[Service] = []
         making = asyncio.timeout(peer.limits.open_handlers)
         try:
-            await self._make(peer, objects, making)
+            with gate.deciding(making):
+                async with making:
+                    for entry in self.entries:
+                        made = await entry.create(peer)
+                        made.peer = peer
+                        objects.append(made)
         except BaseException as exc:
             if ends_the_task(exc):
                 transport.abort()
                 raise
             code, reason = refusal_of(exc)
             name = self.entries[len(objects)].cls.__qualname__
-            if self._closing is not None and making.expired():
-                code, reason = self._closing
+            if gate.closed and making.expired():
+                code, reason = CloseCode.SERVICE_RESTART, CLOSING
             elif isinstance(exc, RpcError):
                 peer._log(logging.INFO, "the factory of %s refuses: %s", name, exc)
             else:
@@ -210,17 +208,6 @@ class Hosting:
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
         peer._services = Objects(peer, objects)
-
-    async def _make(self, peer: Peer, objects: list[Service], making: asyncio.Timeout) -> None:
-        self._making.add(making)
-        try:
-            async with making:
-                for entry in self.entries:
-                    made = await entry.create(peer)
-                    made.peer = peer
-                    objects.append(made)
-        finally:
-            self._making.discard(making)
 
 
 class Objects:

@@ -19,21 +19,25 @@ __all__ = ["Listening", "run"]
 logger = logging.getLogger("wsrpc")
 
 
-class Listens(Protocol):
-    """What this needs of the server."""
+class Serves(Protocol):
+    """What `run` needs of the server."""
 
     async def serve_forever(self) -> None: ...
 
     async def close(self, drain: float = 0.0) -> None: ...
 
 
+Close = Callable[[], Awaitable[None]]
+"""Closes the server, unless what was begun has ended already."""
+
+
 class Listening:
     """``async with server.listen(...)``: listens inside the block; ``url`` and ``port`` say where."""
 
-    def __init__(self, server: Listens, begin: Callable[[], Awaitable[Port]]) -> None:
-        self._server = server
+    def __init__(self, begin: Callable[[], Awaitable[tuple[Port, Close]]]) -> None:
         self._begin = begin
         self._listener: Port | None = None
+        self._close: Close
 
     @property
     def url(self) -> str:
@@ -51,19 +55,19 @@ class Listening:
         return self._listener
 
     async def __aenter__(self) -> Self:
-        self._listener = await self._begin()
+        self._listener, self._close = await self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._server.close()
+        await self._close()
 
     def __repr__(self) -> str:
         return f"<Listening {'not yet' if self._listener is None else f'at {self._listener.url}'}>"
 
 
-def run(server: Listens, listening: Listening, drain: float) -> None:
+def run(server: Serves, listening: Listening, drain: float) -> None:
     """Serve until a signal: Ctrl-C closes at once; SIGTERM drains for ``drain`` seconds, a second one closes at once.
 
     Raises:

@@ -69,6 +69,11 @@ class LoopScheduler:
         """Whether its loop runs, in whatever thread."""
         return self._loop is not None and self._loop.is_running()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its loop was closed."""
+        return self._loop is not None and self._loop.is_closed()
+
     def renew(self) -> bool:
         """Use the loop that runs now; says whether it is another one."""
         loop = asyncio.get_running_loop()
