@@ -27,9 +27,10 @@ __all__ = ["Hosting"]
 
 
 class Entry(NamedTuple):
-    """A class, and what makes an object of it, which takes that many arguments."""
+    """A class, its channel, and what makes an object of it, which takes that many arguments."""
 
     cls: type[Service]
+    channel: str | None
     make: Callable[..., Any]
     takes: int
 
@@ -66,7 +67,9 @@ class Hosting:
             raise TypeError(f"add_service takes a subclass of wsrpc.Service, or a function that makes one; got {cls!r}")
         make = service if factory is None else factory
         style = style_of(cls)
-        entry = Entry(cls, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make))
+        entry = Entry(
+            cls, channel, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make)
+        )
         if self._raw.function is not None and self._alone is None:
             raise ValueError(f"this server's connections go to {self._raw.function!r} already, whole")
         if self._alone is not None or (style is not None and self.entries):
@@ -82,7 +85,7 @@ class Hosting:
                     f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, or give it "
                     f"{', '.join(STYLES)}, on_open or on_close"
                 )
-            self._add_methods(entry, methods, channel)
+            self._add_methods(entry, methods)
             return
         if methods:
             names = ", ".join(function.__qualname__ for _, function in methods.values())
@@ -99,7 +102,8 @@ class Hosting:
             self._add_raw(entry, style)
         self._alone = cls
 
-    def _add_methods(self, entry: Entry, methods: dict[str, Any], channel: str | None) -> None:
+    def _add_methods(self, entry: Entry, methods: dict[str, Any]) -> None:
+        channel = entry.channel
         if channel is not None:
             check_name("a channel's name", channel)
         taken = (
@@ -174,6 +178,13 @@ class Hosting:
         self._raw.use(serve)
         self._raw.on_end = ended
 
+    def channel_of(self, service: Service) -> str | None:
+        """The channel of the entry that ``service`` was made by; None for the main one."""
+        peer: Peer | None = getattr(service, "peer", None)
+        services: Any = None if peer is None else peer._services
+        made: list[Service] = [] if services is None else services.objects
+        return next((entry.channel for entry, each in zip(self.entries, made, strict=False) if each is service), None)
+
     # ------------------------------------------------------------ a connection
 
     async def attach(self, peer: Peer, transport: Transport, gate: Gate) -> None:
@@ -185,6 +196,7 @@ class Hosting:
         peer._binding.info = transport.info  # factories may look at it
         peer._log.remote = transport.info.remote
         objects: list[Service] = []
+        peer._services = Objects(peer, objects)
         making = asyncio.timeout(peer.limits.open_handlers)
         try:
             with gate.deciding(making):
@@ -207,7 +219,6 @@ class Hosting:
                 peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
-        peer._services = Objects(peer, objects)
 
 
 class Objects:

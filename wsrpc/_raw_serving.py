@@ -9,15 +9,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from ._close import CloseCode
-from ._key import PeerState
 from ._lifecycle import Closers, ends_the_task
 from ._log import LogBudget, logger
-from ._scheduler import Scheduler, spawn_later
+from ._scheduler import spawn_later
 from .errors import RpcError
-from .limits import Limits
 from .raw import RawConnection
 from .stats import PeerStats, Tally
-from .transport import Transport
 
 __all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
 
@@ -71,18 +68,14 @@ class RawConnections:
         """Of each of them."""
         return (connection._stats() for connection in self._running)
 
-    def accept(
-        self, serving: RawServing, transport: Transport, state: PeerState, limits: Limits, loop: Scheduler
-    ) -> RawConnection:
+    def begin(self, connection: RawConnection, serving: RawServing) -> None:
         """Begin to serve a connection."""
-        connection = RawConnection(transport, limits, state, loop)
         self._tally.accepted += 1
         connection._log.on_error = self._tally.failed
         connection._log.budget = self._budget
         self._running[connection] = spawn_later(self._run(serving, connection))
         connection._start()
         connection._log(logging.INFO, "connected")
-        return connection
 
     async def _run(self, serving: RawServing, connection: RawConnection) -> None:
         assert serving.function is not None

@@ -37,7 +37,7 @@ from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
 from .raw import RawConnection
-from .rooms import Allow, Room, RoomFrom, Rooms
+from .rooms import Allow, Membership, Room, RoomFrom, Rooms
 from .router import RawRegistrar, Registrar, Router
 from .stats import ServerStats
 from .transport import Transport
@@ -53,6 +53,9 @@ S = TypeVar("S", bound=Callable[..., Any])
 
 class Server(Registrar, RawRegistrar, RawBroadcaster):
     """Accepts connections. Its handlers serve every peer that has none of its own for an event.
+
+    ``state`` is the application's own mapping (see `Key`), such as for a database. Handlers find it as
+    ``peer.server.state`` or ``ctx.server.state``. It stays when the server is closed and opened again.
 
     Args:
         limits: bounds of each connection.
@@ -408,8 +411,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
         if self._raw.function is not None:
             state = PeerState() if handshake is None else handshake.state
-            return run.raw.accept(self._raw, transport, state, settings.limits, run.scheduler)
+            connection = RawConnection(transport, settings.limits, state, run.scheduler, self)
+            run.raw.begin(connection, self._raw)
+            return connection
         peer = Peer(settings, dialer=False, shared=self._registry, loop=run.scheduler)
+        peer._membership = Membership(self)
         peer._log.on_error = run.tally.failed
         peer._log.budget = self._budget
         if handshake is not None:

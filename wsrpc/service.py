@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ._close import CloseInfo
 from ._types import F, check_event
 from .peer import Peer
 from .raw import RawConnection
+
+if TYPE_CHECKING:
+    from ._server_channel import ServerChannel
+    from .server import Server
 
 __all__ = ["STYLES", "Exposed", "Service", "exposed", "method", "style_of"]
 
@@ -32,6 +36,22 @@ class Service:
 
     peer: Peer
     connection: RawConnection
+
+    @property
+    def server(self) -> Server:
+        """The server that it was added to. Like ``peer``, it is there when the factory is done."""
+        peer = getattr(self, "peer", None)
+        return self.connection.server if peer is None else peer.server
+
+    @property
+    def channel(self) -> Server | ServerChannel:
+        """The channel under which it was added, for all peers: ``await self.channel.emit("said", text)`` broadcasts.
+
+        It is the server itself where ``add_service`` was not told of any channel.
+        """
+        server = self.server
+        name = server._hosting.channel_of(self)
+        return server if name is None else server.of(name)
 
     def on_open(self) -> Awaitable[None] | None:
         """Override it, sync or async: the connection is there. What arrives waits for it, as for `open` handlers.
