@@ -29,7 +29,7 @@ from .handshake import Handshake
 from .limits import Limits
 from .websocket import WebSocketTransport
 
-__all__ = ["Listener", "listen"]
+__all__ = ["Listener", "check_place", "listen"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -83,6 +83,20 @@ class Listener:
     async def wait_closed(self) -> None:
         """Drop what is left and wait until every connection is over. Cancelling is safe."""
         await self._server.wait_closed()
+
+
+def check_place(path: str | None, sock: socket_module.socket | None, unix: str | None, *, reuse_port: bool) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        ValueError: says which.
+    """
+    if sock is not None and unix is not None:
+        raise ValueError("give sock= or unix=, not both")
+    if reuse_port and (sock is not None or unix is not None):
+        raise ValueError("reuse_port= goes with host and port, not with sock= or unix=")
+    if path is not None and not path.startswith("/"):
+        raise ValueError(f"a path begins with a slash, got {path!r}")
 
 
 def _admit(handshake: Handshake) -> None:

@@ -75,7 +75,8 @@ class RawConnections:
         connection._log.budget = self._budget
         self._running[connection] = spawn_later(self._run(serving, connection))
         connection._start()
-        connection._log(logging.INFO, "connected")
+        log = connection._log
+        log(logging.INFO, "raw peer %s connected from %s, path %s", log.id, log.place, connection.info.path)
 
     async def _run(self, serving: RawServing, connection: RawConnection) -> None:
         assert serving.function is not None
@@ -102,7 +103,9 @@ class RawConnections:
                 ended = connection.ended
                 self._tally.left(connection._stats(), CloseCode.ABNORMAL if ended is None else ended.code)
                 if ended is not None:
-                    connection._log(logging.INFO, "disconnected: %d %s", ended.code, ended.reason)
+                    log = connection._log
+                    said = "raw peer %s at %s disconnected: %d %s"
+                    log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)
 
     async def close(self, code: int, reason: str) -> None:
         """Close every connection; their functions go on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from ._entrance import Entrance
 from ._health import Health
 from ._hosting import Hosting
 from ._key import PeerState
-from ._listener import Listener, listen
+from ._listener import Listener, check_place, listen
 from ._listening import Listening, run
 from ._log import OF_ONE_SERVER, LogBudget, logger
 from ._origins import Origins
@@ -179,10 +179,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         Raises:
             ValueError: a path does not begin with a slash, or options do not go together.
         """
-        if sock is not None and unix is not None:
-            raise ValueError("give sock= or unix=, not both")
-        if reuse_port and (sock is not None or unix is not None):
-            raise ValueError("reuse_port= goes with host and port, not with sock= or unix=")
+        check_place(path, sock, unix, reuse_port=reuse_port)
         health = None if healthz is None else Health(healthz, lambda: self.healthy)
         if reuse_port and not self._warned:
             self._warned = True
@@ -190,8 +187,6 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
                 "reuse_port=True: each process knows only its own connections, so rooms, peers and server.emit are per "
                 "worker, and a client that comes back may come to another one"
             )
-        if path is not None and not path.startswith("/"):
-            raise ValueError(f"a path begins with a slash, got {path!r}")
 
         async def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
             with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
@@ -276,6 +271,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         unix: str | None = None,
         healthz: str | None = "/healthz",
         reuse_port: bool = False,
+        lifespan: Callable[[Server], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
         """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
 
@@ -283,11 +279,16 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         once. Either way this returns, so that the program may end with status 0. In a thread that is not the main one
         signals are left alone. Says on stderr where it listens, unless the log does.
 
+        ``lifespan(server)`` gives an async context manager, for what lives as long as the program: background tasks, a
+        database in `state`. It is entered before the port is opened, and left when the last connection is closed and
+        the handlers have ended. What it raises ends the program.
+
         Raises:
             RuntimeError: inside a running event loop.
+            TypeError: ``lifespan`` is no such function.
         """
         listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
-        run(self, listening, self._limits.drain)
+        run(self, listening, self._limits.drain, lifespan)
 
     def on_handshake(self, function: H, /) -> H:
         """Call ``function(handshake)``, sync or async, before a connection is accepted; works as a decorator.

@@ -39,9 +39,16 @@ class Service:
 
     @property
     def server(self) -> Server:
-        """The server that it was added to. Like ``peer``, it is there when the factory is done."""
-        peer = getattr(self, "peer", None)
-        return self.connection.server if peer is None else peer.server
+        """The server that it was added to.
+
+        Raises:
+            RuntimeError: before the factory is done, as in ``__init__``.
+        """
+        owner: Peer | RawConnection | None = getattr(self, "peer", None) or getattr(self, "connection", None)
+        if owner is None:
+            name = type(self).__qualname__
+            raise RuntimeError(f"{name} has no server before its factory is done: take the peer, and use peer.server")
+        return owner.server
 
     @property
     def channel(self) -> Server | ServerChannel:
