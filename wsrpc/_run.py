@@ -18,8 +18,10 @@ from ._raw_serving import RawConnections
 from ._roster import Roster
 from ._scheduler import LoopScheduler, spawn_later
 from ._sendable import check_thread
+from .errors import ConnectionLost
 from .rooms import Rooms
 from .stats import ServerStats, Tally
+from .transport import Transport
 
 __all__ = ["Run"]
 
@@ -85,6 +87,11 @@ class Run:
     def discard(self) -> None:
         """Forget the peers of an event loop that has ended without `close`."""
         self.roster.clear()
+
+    async def turned_away(self, transport: Transport) -> ConnectionLost:
+        """Close a connection that comes too late; returns what to raise."""
+        await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
+        return ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
 
     async def close(self, drain: float) -> None:
         """See `Server.close`."""

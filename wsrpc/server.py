@@ -13,10 +13,8 @@ import msgspec
 
 from ._behind import Slow, check_slow
 from ._broadcast import RawBroadcaster
-from ._close import CloseCode
 from ._codec import Codec
 from ._convert import DecHook, EncHook
-from ._draining import CLOSING
 from ._entrance import Entrance
 from ._health import Health
 from ._hosting import Hosting
@@ -29,6 +27,7 @@ from ._ports import Port
 from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry, accepted
 from ._run import Run
+from ._scheduler import Scheduler
 from ._server_channel import ServerChannel
 from ._settings import make_settings
 from ._types import Profile, Redact, check_name
@@ -402,20 +401,26 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             TypeError: this is no transport.
             RuntimeError: the server listens, or has connections, in another thread.
         """
+        return await self._accept(transport, handshake)
+
+    async def _accept(
+        self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
+    ) -> Peer | RawConnection:
         run = self._run
         if run.closing:
-            raise await self._turned_away(transport)
+            raise await run.turned_away(transport)
         run.check_thread("server.accept(...)")
         run.enter_loop()
+        loop = clock or run.scheduler
         settings = self._settings
         if handshake is not None and handshake.limits is not self._limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
         if self._raw.function is not None:
             state = PeerState() if handshake is None else handshake.state
-            connection = RawConnection(transport, settings.limits, state, run.scheduler, self)
+            connection = RawConnection(transport, settings.limits, state, loop, self)
             run.raw.begin(connection, self._raw)
             return connection
-        peer = Peer(settings, dialer=False, shared=self._registry, loop=run.scheduler)
+        peer = Peer(settings, dialer=False, shared=self._registry, loop=loop)
         peer._membership = Membership(self)
         peer._log.on_error = run.tally.failed
         peer._log.budget = self._budget
@@ -429,13 +434,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
                 run.roster.turned_away(peer, exc.code)
                 raise
             if run.closing:
-                raise await self._turned_away(transport)
+                raise await run.turned_away(transport)
         await run.roster.admit(peer, transport)
         return peer
-
-    async def _turned_away(self, transport: Transport) -> ConnectionLost:
-        await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
-        return ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
 
     async def close(self, drain: float = 0.0) -> None:
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
