@@ -99,13 +99,17 @@ class RawConnections:
                 if serving.on_end is not None:
                     await serving.on_end(connection)
             finally:
-                del self._running[connection]
+                self._running.pop(connection, None)
                 ended = connection.ended
                 self._tally.left(connection._stats(), CloseCode.ABNORMAL if ended is None else ended.code)
                 if ended is not None:
                     log = connection._log
                     said = "raw peer %s at %s disconnected: %d %s"
                     log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)
+
+    def clear(self) -> None:
+        """Forget all connections, because their event loop has ended."""
+        self._running.clear()
 
     async def close(self, code: int, reason: str) -> None:
         """Close every connection; their functions go on."""

@@ -64,12 +64,14 @@ class Run:
 
     def enter_loop(self) -> None:
         """Run in the present event loop and thread from now on."""
+        if self.scheduler.has_ended:
+            self.discard()
         self._thread = get_ident()
         self.scheduler.renew()
 
     def check_thread(self, call: str) -> None:
         """Refuse a call from another thread than that in which the server listens or has connections."""
-        if self._ports or self.roster or self.raw.all:
+        if (self._ports or self.roster or self.raw.all) and not self.scheduler.has_ended:
             check_thread(self._thread, call)
 
     def add_port(self, port: Port, *, stays_for_drain: bool) -> None:
@@ -85,8 +87,10 @@ class Run:
         return self.tally.sum(time.monotonic(), there, healthy=not self.closing, refused=refused)
 
     def discard(self) -> None:
-        """Forget the peers of an event loop that has ended without `close`."""
+        """Forget the connections of an event loop that has ended without `close`."""
         self.roster.clear()
+        self.raw.clear()
+        self._ports = Ports()
 
     async def turned_away(self, transport: Transport) -> ConnectionLost:
         """Close a connection that comes too late; returns what to raise."""
@@ -95,6 +99,10 @@ class Run:
 
     async def close(self, drain: float) -> None:
         """See `Server.close`."""
+        if self.over:
+            self.discard()
+            self.closing = self._over = True
+            return
         # In a task of its own, because a handler may be the one that calls this, and ends by it.
         self._closers.add_current()
         if self._task is None:

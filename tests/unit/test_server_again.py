@@ -375,6 +375,48 @@ def test_after_an_event_loop_that_ended_without_closing_it() -> None:
     assert left and server.stats().accepted == 1, "the thread did all of it"
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) -> None:
+    """As those of a test that was interrupted, for the next one in another thread."""
+    server = echo_server()
+    if raw:
+
+        @server.serve_raw
+        async def serve(connection: RawConnection) -> None:
+            await connection.receive()
+
+    async def leave() -> None:
+        await server.accept(memory_transports()[1])
+
+    async def use() -> None:
+        dialed, accepted = memory_transports()
+        await server.accept(accepted)
+        assert len(server.peers) + len(server.raw_connections) == 1
+        assert (await server.emit("news")).sent == (0 if raw else 1)
+        await dialed.close()
+
+    async def close() -> None:
+        await server.close()
+        await server.close()
+        assert server.peers == () and server.raw_connections == () and not server.healthy
+        await server.open()
+        assert server.healthy
+
+    for step in (leave, use, leave, close, close):
+        failures: list[BaseException] = []
+
+        def run(step: Any = step, failures: list[BaseException] = failures) -> None:
+            try:
+                asyncio.run(step())
+            except BaseException as exc:
+                failures.append(exc)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(20)
+        assert not failures, (step, failures)
+
+
 def test_after_an_event_loop_that_ended_while_it_was_closing() -> None:
     server = echo_server()
 
