@@ -46,6 +46,10 @@ async def announce(request: web.Request) -> web.Response:
     return web.Response(text=f"{report.sent} heard it\n")
 
 
+async def start(app: web.Application) -> None:
+    await server.open()  # anew, if an application has closed it before, as in tests
+
+
 async def close(app: web.Application) -> None:
     await server.close(drain=20)  # what was begun ends well; who comes meanwhile is refused with 503
 
@@ -55,6 +59,7 @@ def make_app() -> web.Application:
     app.router.add_get("/", index)
     app.router.add_post("/announce", announce)
     app.router.add_get("/ws", aiohttp_handler(server))
+    app.on_startup.append(start)
     app.on_shutdown.append(close)
     return app
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Annotated
 from urllib.request import Request, urlopen
 
@@ -17,7 +15,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, WebSocket, WebSocketException
 
 from wsrpc import Client, HandshakeRejected, Peer, RpcError, Server
-from wsrpc_adapters.asgi import serve_websocket
+from wsrpc_adapters.asgi import lifespan, serve_websocket
 
 TOKENS = {"secret-1": "Ada", "secret-2": "Bob"}
 
@@ -35,13 +33,7 @@ async def buy(peer: Peer, what: str, count: int = 1) -> int:
     return stock[what]
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    yield
-    await server.close()
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=lifespan(server))
 
 
 @app.get("/stock")

@@ -96,7 +96,7 @@ FLOORS: list[list[str]] = [
     ["service", "_backoff", "_broadcast", "_client_state", "_connection", "_draining", "_wake"],
     ["rooms", "_dial", "_hosting", "_listener", "_server_channel"],
     ["_dialing", "_listening", "_roster", "_upgrade"],
-    ["_shutdown"],
+    ["_run"],
     ["adapting", "client", "server"],
     ["schema", "testing", "_loading"],
     ["typescript"],
@@ -105,11 +105,17 @@ FLOORS: list[list[str]] = [
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 
 
-# What users read off `ctx.peer` must have the peer's type; nothing of it is there at run time.
+# What users read off `ctx.peer` and the like must have its type; nothing of it is there at run time.
 FOR_TYPES_ONLY = {
     ("_context", "wsrpc.peer.Peer"),
     ("peer", "wsrpc.rooms.Membership"),
     ("peer", "wsrpc.rooms.Room"),
+    ("_context", "wsrpc.server.Server"),
+    ("peer", "wsrpc.server.Server"),
+    ("raw", "wsrpc.server.Server"),
+    ("rooms", "wsrpc.server.Server"),
+    ("service", "wsrpc.server.Server"),
+    ("service", "wsrpc._server_channel.ServerChannel"),
     ("_context", "wsrpc.anonymous.AnonymousChannel"),
     ("_caller", "wsrpc.anonymous.AnonymousChannel"),
     ("_channel_caller", "wsrpc.anonymous.AnonymousChannel"),

@@ -194,7 +194,10 @@ class Binding:
         self._become(State.OPENING)
         self.limits = self._settings.limits
         self._agreement.connection_made()
-        self._log(logging.INFO, "connected")
+        where = "to" if self._dialer else "from"
+        self._log(
+            logging.INFO, "peer %s connected %s %s, path %s", self._log.id, where, self._log.place, self.info.path
+        )
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
         self._calls.use_context(contextvars.copy_context())
@@ -341,7 +344,9 @@ class Binding:
         if self.on_lost is not None:
             info = self.on_lost(info, replaced)
         self._out.ending = info
-        self._log(logging.INFO, "disconnected: %d %s", info.code, info.reason)
+        self._log(
+            logging.INFO, "peer %s at %s disconnected: %d %s", self._log.id, self._log.place, info.code, info.reason
+        )
         if self.opening is not None:
             self.opening.connection_lost(user_closed=info.user_closed)
             self.opening = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Never
+from typing import Any, Never, TypeAlias, cast
 
 import msgspec
 
@@ -18,12 +18,12 @@ from ._codec import BRACE, Codec
 from ._go import refuse_raw
 from ._messages import Event, event_on
 from ._outbound import Outbound
-from ._sendable import Objections, check_sending, check_thread, raw_payload
+from ._sendable import Objections, check_sending, check_thread, check_thread_of_plain, raw_payload
 from ._types import ChannelRef, OnChannel
 from .errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peer import Peer
 
-__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster"]
+__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip"]
 
 BURST = 64
 """Broadcasts without a turn for others."""
@@ -31,6 +31,9 @@ PATIENCE = 0.1
 """Seconds that emitting to many waits, in all, for peers whose line is full."""
 
 Encode = Callable[[Any], bytes]
+
+Skip: TypeAlias = Peer | Iterable[Peer] | None
+"""Who does not get what is emitted to many: a peer, or several, such as a list or a room."""
 
 
 class EmitReport(msgspec.Struct, frozen=True):
@@ -102,34 +105,48 @@ class Audience:
         self._lost = lost
         self._sent = 0
 
-    async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Peer | None) -> EmitReport:
+    async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         """See `Server.emit`."""
+        return await self._send(*self._encode(channel, event, args), skip)
+
+    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+        """See `Server.emit_nowait`."""
+        encoded, key = self._encode(channel, event, args)
+        for peer in self.peers:  # all of them belong to the same thread
+            check_thread_of_plain(peer._out.thread, "server.emit_nowait")
+            break
+        skipped = _skipped(skip)
+        if self.slow == "close":
+            self._check_cap(encoded, skipped)
+        return self._send_now(encoded, key, skipped)
+
+    def _encode(self, channel: ChannelRef, event: str, args: tuple[Any, ...]) -> tuple[Encoded, Hashable]:
         check_sending(channel, event, None)
         encoded = Encoded(event_on(channel, (event, *args)), self._codec)
-        key = (self, channel, event, _key(self.slow, args))
-        return await self._send(encoded, key, skip)
+        return encoded, (self, channel, event, _key(self.slow, args))
 
-    async def send_raw(self, data: str | bytes, skip: Peer | None) -> EmitReport:
+    async def send_raw(self, data: str | bytes, skip: Skip) -> EmitReport:
         """See `Server.send_raw`."""
         return await self._send(Raw(data, self._codec), (self, _key(self.slow, (data,))), skip)
 
-    async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Peer | None) -> EmitReport:
+    async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Skip) -> EmitReport:
         for peer in self.peers:  # all of them belong to the same thread
             check_thread(peer._out.thread, "server.emit(...)")
             break
-        given: Any = skip
-        if given is not None and not isinstance(given, Peer):
-            raise TypeError(f"skip= is the peer that does not get it, got {given!r}")
+        skipped = _skipped(skip)
         self._sent += 1
         if self._sent % BURST == 0:  # whoever emits on and on is to let connections come and go
             await asyncio.sleep(0)
         if any(peer._out.line.full for peer in self.peers):
-            await self._wait_for_room(skip)
+            await self._wait_for_room(skipped)
+        return self._send_now(encoded, key, skipped)
+
+    def _send_now(self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[Peer]) -> EmitReport:
         sent = dropped = 0
         errors: list[PeerError] = []
         slow: Slow = self.slow
         for peer in tuple(self.peers):
-            if peer is skip:
+            if skipped and peer in skipped:
                 continue
             try:
                 if deliver(peer, encoded, slow, key):
@@ -144,12 +161,31 @@ class Audience:
                     self._lost(peer)
         return EmitReport(sent, tuple(errors), dropped)
 
-    async def _wait_for_room(self, skip: Peer | None) -> None:
+    def _check_cap(self, encoded: Encoded, skipped: Collection[Peer]) -> None:
+        """Refuse to close a peer at its hard cap where most of all are behind: then the sender is too fast.
+
+        Within one turn of the event loop nobody can read anything, so a loop of `emit_nowait` fills every connection.
+
+        Raises:
+            QueueFull: nothing was sent.
+        """
+        full = [peer for peer in self.peers if peer._out.line.full and peer not in skipped and not peer._out.broken]
+        if 2 * len(full) <= len(self.peers):
+            return
+        for peer in full:
+            out, session = peer._out, peer._binding.session
+            if session is not None and out.over_cap(session, len(encoded[out.encode][0])):
+                raise QueueFull(
+                    f"{len(full)} of {len(self.peers)} peers are behind, some of them at Limits.hard_cap, so nothing "
+                    "was sent: use `await emit()`, which gives them time to read"
+                )
+
+    async def _wait_for_room(self, skipped: Collection[Peer]) -> None:
         """Give those whose line is full some time to drain, each once until it has.
 
         But where most of all are behind, whoever emits is too fast, and to close them all would be wrong.
         """
-        full = [peer for peer in self.peers if peer._out.line.full and peer is not skip and not peer._out.broken]
+        full = [peer for peer in self.peers if peer._out.line.full and peer not in skipped and not peer._out.broken]
         late = [peer for peer in full if not peer._out.line.overdue]
         if not late and self.slow == "close" and 2 * len(full) > len(self.peers):
             late = full
@@ -199,8 +235,10 @@ class Broadcaster(OnChannel):
 
     _audience: Audience
 
-    async def emit(self, event: str, /, *args: Any, skip: Peer | None = None, **unsupported: Never) -> EmitReport:
+    async def emit(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
         """Emit to every peer of the server, or member of the room, encoded once. Returns a report.
+
+        ``skip`` is a peer that does not get it, or several of them: a list, a set, a room.
 
         A peer that fails does not stop the others; one whose connection is broken is in one report, and then in no room
         any more.
@@ -219,13 +257,29 @@ class Broadcaster(OnChannel):
         self._check_open()
         return await self._audience.emit(self._channel_name, event, args, skip)
 
+    def emit_nowait(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
+        """Emit as `emit` does, but from a plain function in the event loop's thread: it never waits.
+
+        Peers whose line is full get no time to drain: ``slow`` says at once what becomes of the message, and of the
+        peer.
+
+        Raises:
+            QueueFull: with ``slow="close"``, if a peer is at `Limits.hard_cap` and more than half of all are behind, as
+                in a loop that lets nobody read; nothing was sent, and nobody is closed.
+            ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
+        """
+        if unsupported:
+            raise no_keywords("emit_nowait", event, unsupported)
+        self._check_open()
+        return self._audience.emit_nowait(self._channel_name, event, args, skip)
+
 
 class RawBroadcaster(Broadcaster):
     """The same with `send_raw`, which is on no channel."""
 
     __slots__ = ()
 
-    async def send_raw(self, data: str | bytes, *, skip: Peer | None = None) -> EmitReport:
+    async def send_raw(self, data: str | bytes, *, skip: Skip = None) -> EmitReport:
         """Send a WebSocket message that is none of the protocol, text or binary, to all of them; the rest as `emit`.
 
         A binary one is an error in the report for each peer with which binary messages are MessagePack: a wsrpc one,
@@ -239,6 +293,25 @@ class RawBroadcaster(Broadcaster):
             RuntimeError: in another thread than the event loop's.
         """
         return await self._audience.send_raw(data, skip)
+
+
+def _skipped(skip: Skip) -> Collection[Peer]:
+    """Those who do not get it.
+
+    Raises:
+        TypeError: one is no peer.
+    """
+    if skip is None:
+        return ()
+    if isinstance(skip, Peer):
+        return (skip,)
+    given: Any = skip
+    if isinstance(given, Iterable):
+        several = tuple(cast("Iterable[object]", given))
+        peers = tuple(each for each in several if isinstance(each, Peer))
+        if len(peers) == len(several):
+            return frozenset(peers)
+    raise TypeError(f"skip= is a peer that does not get it, or several peers, got {given!r}")
 
 
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:

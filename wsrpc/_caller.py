@@ -333,7 +333,7 @@ class Caller(OnChannel):
 
 _OPTIONS = {
     "emit": "offline=, and skip= on a server",
-    "emit_nowait": "offline=",
+    "emit_nowait": "offline=, and skip= on a server",
     "request": "returns=, timeout=, send=, retry=, idempotent= and offline=",
     "open_channel": "timeout= and offline=",
     "stream": "returns=, timeout=, send= and offline=",

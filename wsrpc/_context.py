@@ -23,6 +23,7 @@ from .stream import Stream
 if TYPE_CHECKING:
     from .anonymous import AnonymousChannel
     from .peer import Peer
+    from .server import Server
 
 __all__ = ["CURRENT", "Context", "Message", "current_context", "in_context"]
 
@@ -179,6 +180,15 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def state(self) -> PeerState:
         """The peer's state."""
         return self.peer.state
+
+    @property
+    def server(self) -> Server:
+        """The peer's server.
+
+        Raises:
+            RuntimeError: the handler is a client's.
+        """
+        return self.peer.server
 
     def channel(self) -> AnonymousChannel:
         """An anonymous channel for the requestor: register handlers on it, then return it as the result.

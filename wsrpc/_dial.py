@@ -104,7 +104,7 @@ class Dialer:
 
     def __init__(
         self,
-        url: PerAttempt[str],
+        url: PerAttempt[str] | None,
         *,
         headers: PerAttempt[Mapping[str, str]] | None,
         auth: PerAttempt[str] | None,
@@ -117,7 +117,7 @@ class Dialer:
     ) -> None:
         if isinstance(url, str):
             check_url(url, tls=ssl is not None)
-        elif not callable(url):
+        elif url is not None and not callable(url):
             raise TypeError(f"a url is text, or a function that returns it, got {type(url).__name__}")
         if not callable(headers):
             _check_headers(headers)
@@ -127,14 +127,15 @@ class Dialer:
         if not callable(given):
             raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
         self._options = (url, headers, auth)
-        self._subprotocols = subprotocols
+        self.subprotocols = subprotocols
         self._ssl = ssl
         self._proxy = proxy
-        self._compression = compression
+        self.compression = compression
         self._limits = limits
         self._dial = dial
 
-    async def __call__(self) -> Transport:
+    async def ask(self) -> tuple[Any, dict[str, str]]:
+        """The URL (None if there is none), and the headers with the token of ``auth``, of one attempt."""
         url, given, token = [await _evaluate(option) for option in self._options]
         _check_headers(given)
         headers = dict(given or {})
@@ -144,14 +145,18 @@ class Dialer:
             headers["Authorization"] = f"Bearer {token}"
         for name, value in headers.items():  # also for a `Dial` function that does not check
             check_header(name, str(value))
+        return url, headers
+
+    async def __call__(self) -> Transport:
+        url, headers = await self.ask()
         return await self._dial(
             url,
             limits=self._limits,
             headers=headers,
-            subprotocols=self._subprotocols,
+            subprotocols=self.subprotocols,
             ssl=self._ssl,
             proxy=self._proxy,
-            compression=self._compression,
+            compression=self.compression,
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from ._close import CloseCode
 from ._lifecycle import Closers
-from ._raw_serving import RawServing
+from ._raw_serving import RawConnections
 from .peer import Peer
 
 __all__ = ["CLOSING", "Draining"]
@@ -31,7 +31,7 @@ class Draining:
     end, or the time is over.
     """
 
-    def __init__(self, seconds: float, closers: Closers, peers: Iterable[Peer], raw: RawServing) -> None:
+    def __init__(self, seconds: float, closers: Closers, peers: Iterable[Peer], raw: RawConnections) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + min(seconds, LONGEST)
         self._closers = closers
@@ -54,7 +54,7 @@ class Draining:
                 leaving = [*map(self._leave, self._peers), self._raw.wait_done(self._closers)]
                 endings = await asyncio.gather(*leaving, return_exceptions=True)
         except TimeoutError:
-            if busy := sum(peer.connected for peer in self._peers) + len(self._raw.connections):
+            if busy := sum(peer.connected for peer in self._peers) + len(self._raw.all):
                 logger.warning("draining ends: %d connections are closed in the midst of their work", busy)
             return
         finally:

@@ -19,14 +19,48 @@ from .errors import HandshakeRejected
 from .handshake import BEARER, Handshake, HandshakeFunction, check_header
 from .limits import Limits
 
-__all__ = ["Entrance"]
+__all__ = ["Entrance", "Gate"]
 
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 """Of a response, besides ``Sec-WebSocket-…``: these make it an answer to the handshake."""
 
 
+class Gate:
+    """Open until `close`: then no connection is let in, and a user's function that still decides on one is stopped."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.refused: Counter[int] = Counter()
+        """How many were, by HTTP status."""
+        self._deciding: set[asyncio.Timeout] = set()
+
+    @contextmanager
+    def deciding(self, patience: asyncio.Timeout) -> Generator[None]:
+        """Let ``patience``, within which a user's function decides on a connection, expire with `close`."""
+        self._deciding.add(patience)
+        try:
+            yield
+        finally:
+            self._deciding.discard(patience)
+
+    @contextmanager
+    def counting(self) -> Generator[None]:
+        """Count a refusal."""
+        try:
+            yield
+        except HandshakeRejected as exc:
+            self.refused[exc.status] += 1
+            raise
+
+    def close(self) -> None:
+        self.closed = True
+        for patience in self._deciding:
+            if not patience.expired():
+                patience.reschedule(asyncio.get_running_loop().time())
+
+
 class Entrance:
-    """Lets connections in, or not. `check` is asked for each, by whatever listens."""
+    """The rules by which connections are let in, or not: `check` is asked for each, by whatever listens."""
 
     def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
         self._budget = budget
@@ -35,10 +69,6 @@ class Entrance:
         self._function: HandshakeFunction | None = None
         self._where = ""
         self._warned = False
-        self._closed = False
-        self._judging: set[asyncio.Timeout] = set()
-        self.refused: Counter[int] = Counter()
-        """How many were, by HTTP status."""
 
     def use(self, function: HandshakeFunction) -> None:
         """Ask ``function`` from now on."""
@@ -61,32 +91,25 @@ class Entrance:
                 "origins=ANY_ORIGIN: pages of any site may connect, with the cookies of whoever looks at them"
             )
 
-    def close(self) -> None:
-        """Let nobody in any more; those who wait for it are refused now."""
-        self._closed = True
-        for judging in self._judging:
-            if not judging.expired():
-                judging.reschedule(asyncio.get_running_loop().time())
-
-    def check(self, handshake: Handshake) -> Awaitable[None] | None:
-        """Let ``handshake`` pass, with what the user's function does to it; an awaitable if that is async.
+    def check(self, handshake: Handshake, gate: Gate) -> Awaitable[None] | None:
+        """Let ``handshake`` pass ``gate``, with what the user's function does to it; an awaitable if that is async.
 
         Raises:
             HandshakeRejected: it may not; also 500 for whatever else the user's function raises.
         """
         seconds = handshake.limits.open_timeout
-        with self._counting():
-            result = self._ask(handshake)
-        return None if result is None else self._finish(handshake, result, seconds)
+        with gate.counting():
+            result = self._ask(handshake, gate)
+        return None if result is None else self._finish(handshake, gate, result, seconds)
 
-    def check_nowait(self, handshake: Handshake) -> None:
+    def check_nowait(self, handshake: Handshake, gate: Gate) -> None:
         """The same, where nothing can be awaited.
 
         Raises:
             HandshakeRejected: also 500 if the user's function returns an awaitable.
         """
-        with self._counting():
-            result = self._ask(handshake)
+        with gate.counting():
+            result = self._ask(handshake, gate)
             if result is not None:
                 if inspect.iscoroutine(result):
                     result.close()
@@ -94,17 +117,9 @@ class Entrance:
                     handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait")
                 )
 
-    @contextmanager
-    def _counting(self) -> Generator[None]:
-        try:
-            yield
-        except HandshakeRejected as exc:
-            self.refused[exc.status] += 1
-            raise
-
-    def _ask(self, handshake: Handshake) -> Awaitable[Any] | None:
+    def _ask(self, handshake: Handshake, gate: Gate) -> Awaitable[Any] | None:
         self.begin()
-        if self._closed:  # whoever else's HTTP server this is may go on listening
+        if gate.closed:  # whoever else's HTTP server this is may go on listening
             raise _closing()
         asked = "origins="
         try:
@@ -124,13 +139,14 @@ class Entrance:
             self._refuse(handshake, exc, asked)
         return None
 
-    async def _finish(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
-        with self._counting():
-            await self._wait(handshake, result, seconds)
-
-    async def _wait(self, handshake: Handshake, result: Awaitable[Any], seconds: float) -> None:
+    async def _finish(self, handshake: Handshake, gate: Gate, result: Awaitable[Any], seconds: float) -> None:
         patience = asyncio.timeout(seconds)
-        self._judging.add(patience)
+        with gate.counting(), gate.deciding(patience):
+            await self._wait(handshake, gate, result, patience, seconds)
+
+    async def _wait(
+        self, handshake: Handshake, gate: Gate, result: Awaitable[Any], patience: asyncio.Timeout, seconds: float
+    ) -> None:
         try:
             async with patience:
                 _check_result(await result)
@@ -143,13 +159,11 @@ class Entrance:
                 raise
             if not (patience.expired() and isinstance(exc, TimeoutError)):
                 self._refuse(handshake, exc)
-            if self._closed:
+            if gate.closed:
                 raise _closing() from None
             text = "on_handshake has not finished within %g s, for %s"
             self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
             raise HandshakeRejected(503, "this takes too long\n") from None
-        finally:
-            self._judging.discard(patience)
 
     def _refuse(self, handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
         """Refuse because of what was raised."""

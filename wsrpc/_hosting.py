@@ -9,7 +9,9 @@ import typing
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from ._close import CloseInfo
+from ._close import CloseCode, CloseInfo
+from ._draining import CLOSING
+from ._entrance import Gate
 from ._lifecycle import Unfinished, ends_the_task
 from ._raw_serving import RawServing, refusal_of
 from ._registry import Registry, accepted
@@ -25,9 +27,10 @@ __all__ = ["Hosting"]
 
 
 class Entry(NamedTuple):
-    """A class, and what makes an object of it, which takes that many arguments."""
+    """A class, its channel, and what makes an object of it, which takes that many arguments."""
 
     cls: type[Service]
+    channel: str | None
     make: Callable[..., Any]
     takes: int
 
@@ -54,8 +57,6 @@ class Hosting:
         self._alone: type[Service] | None = None
         """The one that has the whole connection."""
         self._serving: dict[RawConnection, Service] = {}
-        self._making: set[asyncio.Timeout] = set()
-        self._closing: tuple[int, str] | None = None
 
     # ------------------------------------------------------------ registering
 
@@ -66,7 +67,9 @@ class Hosting:
             raise TypeError(f"add_service takes a subclass of wsrpc.Service, or a function that makes one; got {cls!r}")
         make = service if factory is None else factory
         style = style_of(cls)
-        entry = Entry(cls, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make))
+        entry = Entry(
+            cls, channel, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make)
+        )
         if self._raw.function is not None and self._alone is None:
             raise ValueError(f"this server's connections go to {self._raw.function!r} already, whole")
         if self._alone is not None or (style is not None and self.entries):
@@ -82,7 +85,7 @@ class Hosting:
                     f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, or give it "
                     f"{', '.join(STYLES)}, on_open or on_close"
                 )
-            self._add_methods(entry, methods, channel)
+            self._add_methods(entry, methods)
             return
         if methods:
             names = ", ".join(function.__qualname__ for _, function in methods.values())
@@ -99,7 +102,8 @@ class Hosting:
             self._add_raw(entry, style)
         self._alone = cls
 
-    def _add_methods(self, entry: Entry, methods: dict[str, Any], channel: str | None) -> None:
+    def _add_methods(self, entry: Entry, methods: dict[str, Any]) -> None:
+        channel = entry.channel
         if channel is not None:
             check_name("a channel's name", channel)
         taken = (
@@ -174,17 +178,17 @@ class Hosting:
         self._raw.use(serve)
         self._raw.on_end = ended
 
+    def channel_of(self, service: Service) -> str | None:
+        """The channel of the entry that ``service`` was made by; None for the main one."""
+        peer: Peer | None = getattr(service, "peer", None)
+        services: Any = None if peer is None else peer._services
+        made: list[Service] = [] if services is None else services.objects
+        return next((entry.channel for entry, each in zip(self.entries, made, strict=False) if each is service), None)
+
     # ------------------------------------------------------------ a connection
 
-    def close(self, code: int, reason: str) -> None:
-        """Wait for no factory any more: their connections are closed with that."""
-        self._closing = code, reason
-        for making in self._making:
-            if not making.expired():
-                making.reschedule(asyncio.get_running_loop().time())
-
-    async def attach(self, peer: Peer, transport: Transport) -> None:
-        """Make the objects for ``peer``, which is about to be bound to ``transport``.
+    async def attach(self, peer: Peer, transport: Transport, gate: Gate) -> None:
+        """Make the objects for ``peer``, which is about to be bound to ``transport``; until ``gate`` closes.
 
         Raises:
             ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
@@ -192,35 +196,29 @@ class Hosting:
         peer._binding.info = transport.info  # factories may look at it
         peer._log.remote = transport.info.remote
         objects: list[Service] = []
+        peer._services = Objects(peer, objects)
         making = asyncio.timeout(peer.limits.open_handlers)
         try:
-            await self._make(peer, objects, making)
+            with gate.deciding(making):
+                async with making:
+                    for entry in self.entries:
+                        made = await entry.create(peer)
+                        made.peer = peer
+                        objects.append(made)
         except BaseException as exc:
             if ends_the_task(exc):
                 transport.abort()
                 raise
             code, reason = refusal_of(exc)
             name = self.entries[len(objects)].cls.__qualname__
-            if self._closing is not None and making.expired():
-                code, reason = self._closing
+            if gate.closed and making.expired():
+                code, reason = CloseCode.SERVICE_RESTART, CLOSING
             elif isinstance(exc, RpcError):
                 peer._log(logging.INFO, "the factory of %s refuses: %s", name, exc)
             else:
                 peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
-        peer._services = Objects(peer, objects)
-
-    async def _make(self, peer: Peer, objects: list[Service], making: asyncio.Timeout) -> None:
-        self._making.add(making)
-        try:
-            async with making:
-                for entry in self.entries:
-                    made = await entry.create(peer)
-                    made.peer = peer
-                    objects.append(made)
-        finally:
-            self._making.discard(making)
 
 
 class Objects:

@@ -51,6 +51,10 @@ class PeerState(dict[str, Any]):
     def _default(self, key: Key[Any] | str, default: Any = None) -> Any:
         return super().setdefault(key.name if isinstance(key, Key) else key, default)
 
+    def _keep_all(self, *args: Any, **kwargs: Any) -> None:
+        for key, value in dict(*args, **kwargs).items():
+            self._keep(key, value)
+
     if TYPE_CHECKING:
         # What dict says of a default of another type than the values' comes to Any here.
 
@@ -93,3 +97,4 @@ class PeerState(dict[str, Any]):
     else:
         __setitem__ = _keep
         setdefault = _default
+        update = _keep_all

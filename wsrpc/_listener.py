@@ -31,7 +31,7 @@ from .handshake import Handshake
 from .limits import Limits
 from .websocket import WebSocketTransport
 
-__all__ = ["Listener", "listen"]
+__all__ = ["Listener", "check_place", "listen"]
 
 logger = logging.getLogger("wsrpc")
 
@@ -114,6 +114,10 @@ def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any,
         raise TypeError(f"sock= is a socket.socket that is bound, got {sock!r}")
     if unix is not None and not isinstance(unix, (str, PathLike)):
         raise TypeError(f"unix= is the path of a Unix socket, got {unix!r}")
+    if sock is not None and unix is not None:
+        raise ValueError("give sock= or unix=, not both")
+    if reuse_port and (sock is not None or unix is not None):
+        raise ValueError("reuse_port= goes with host and port, not with sock= or unix=")
 
 
 async def listen(

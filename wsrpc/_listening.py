@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from ._misuse import refusing
 from ._ports import Port
+from ._registry import accepted
 
 __all__ = ["Listening", "run"]
 
 logger = logging.getLogger("wsrpc")
 
 
-class Listens(Protocol):
-    """What this needs of the server."""
+class Serves(Protocol):
+    """What `run` needs of the server."""
 
     async def serve_forever(self) -> None: ...
 
     async def close(self, drain: float = 0.0) -> None: ...
 
 
+Close = Callable[[], Awaitable[None]]
+"""Closes the server, unless what was begun has ended already."""
+
+
 class Listening:
     """``async with server.listen(...)``: listens inside the block; ``url`` and ``port`` say where."""
 
-    def __init__(self, server: Listens, begin: Callable[[], Awaitable[Port]]) -> None:
-        self._server = server
+    def __init__(self, begin: Callable[[], Awaitable[tuple[Port, Close]]]) -> None:
         self._begin = begin
         self._listener: Port | None = None
+        self._close: Close
 
     @property
     def url(self) -> str:
@@ -57,24 +63,29 @@ class Listening:
         )
 
     async def __aenter__(self) -> Self:
-        self._listener = await self._begin()
+        self._listener, self._close = await self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._server.close()
+        await self._close()
 
     def __repr__(self) -> str:
         return f"<Listening {'not yet' if self._listener is None else f'at {self._listener.url}'}>"
 
 
-def run(server: Listens, listening: Listening, drain: float) -> None:
+def run(server: Serves, listening: Listening, drain: float, lifespan: Callable[[Any], Any] | None) -> None:
     """Serve until a signal: Ctrl-C closes at once; SIGTERM drains for ``drain`` seconds, a second one closes at once.
+
+    What ``lifespan(server)`` gives is entered before the port is opened, and left when the server is closed.
 
     Raises:
         RuntimeError: inside a running event loop.
+        TypeError: ``lifespan`` is no function of the server that gives an async context manager.
     """
+    if lifespan is not None and accepted("lifespan=", ("server",), lifespan) != 1:
+        raise TypeError(f"lifespan= takes a function of the server, but {lifespan!r} takes no argument")
     if _inside_a_loop():
         raise RuntimeError("run() starts an event loop of its own: inside one, `async with server.listen(...)`")
 
@@ -86,7 +97,7 @@ def run(server: Listens, listening: Listening, drain: float) -> None:
             closing: Coroutine[Any, Any, None] = server.close() if closings else server.close(drain)
             closings.append(asyncio.get_running_loop().create_task(closing))
 
-        async with listening:
+        async with _around(server, lifespan), listening:
             _listen_to_sigterm(terminate)
             _say(f"listening on {listening.url}", ", Ctrl-C ends it")
             await server.serve_forever()
@@ -96,6 +107,20 @@ def run(server: Listens, listening: Listening, drain: float) -> None:
         with suppress(KeyboardInterrupt):
             asyncio.run(main())
     logger.info("stopped")
+
+
+def _around(server: Serves, lifespan: Callable[[Any], Any] | None) -> AbstractAsyncContextManager[object]:
+    if lifespan is None:
+        return nullcontext()
+    given = lifespan(server)
+    if not isinstance(given, AbstractAsyncContextManager):
+        if inspect.iscoroutine(given):
+            given.close()
+        raise TypeError(
+            "lifespan= takes a function that gives an async context manager, such as one decorated with "
+            f"@contextlib.asynccontextmanager, but {lifespan!r} gave {given!r}"
+        )
+    return cast("AbstractAsyncContextManager[object]", given)
 
 
 def _say(text: str, hint: str = "") -> None:

@@ -190,6 +190,11 @@ class PeerLog:
         self._budget: LogBudget | None = None
         self._left_out = 0
 
+    @property
+    def place(self) -> str:
+        """Where the other side is, or was, in the words of a log line."""
+        return address_text(self.remote) or "an unknown address"
+
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         if level >= logging.ERROR:
             self.errors += 1

@@ -9,17 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from ._close import CloseCode
-from ._key import PeerState
 from ._lifecycle import Closers, ends_the_task
 from ._log import LogBudget, logger
-from ._scheduler import Scheduler, spawn_later
+from ._scheduler import spawn_later
 from .errors import RpcError
-from .limits import Limits
 from .raw import RawConnection
 from .stats import PeerStats, Tally
-from .transport import Transport
 
-__all__ = ["RawFunction", "RawServing", "refusal_of"]
+__all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
 
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 
@@ -32,15 +29,12 @@ def refusal_of(exc: BaseException) -> tuple[int, str]:
 
 
 class RawServing:
-    """Runs ``function`` for each connection, in a task of its own, and closes the connection after it."""
+    """What serves raw connections: a user's ``function``, which has each of them whole."""
 
-    def __init__(self, tally: Tally, budget: LogBudget) -> None:
-        self._budget = budget
-        self._tally = tally
+    def __init__(self) -> None:
         self.function: RawFunction | None = None
         self.on_end: Callable[[RawConnection], Awaitable[None]] | None = None
         """Awaited after a connection's end."""
-        self._running: dict[RawConnection, asyncio.Task[None]] = {}
 
     def use(self, function: Any) -> None:
         """Serve with ``function`` from now on.
@@ -56,31 +50,39 @@ class RawServing:
             raise ValueError(f"this server's connections go to {self.function!r} already, whole")
         self.function = function
 
+
+class RawConnections:
+    """The raw connections of one run of a server. Each has its function in a task of its own, then it is closed."""
+
+    def __init__(self, tally: Tally, budget: LogBudget) -> None:
+        self._tally = tally
+        self._budget = budget
+        self._running: dict[RawConnection, asyncio.Task[None]] = {}
+
     @property
-    def connections(self) -> tuple[RawConnection, ...]:
+    def all(self) -> tuple[RawConnection, ...]:
         """Those whose function runs, in the order in which they came."""
         return tuple(self._running)
 
     def stats(self) -> Iterator[PeerStats]:
         """Of each of them."""
-        return (connection._stats() for connection in self.connections)
+        return (connection._stats() for connection in self._running)
 
-    def accept(self, transport: Transport, state: PeerState, limits: Limits, loop: Scheduler) -> RawConnection:
-        """Begin to serve."""
-        assert self.function is not None
-        connection = RawConnection(transport, limits, state, loop)
+    def begin(self, connection: RawConnection, serving: RawServing) -> None:
+        """Begin to serve a connection."""
         self._tally.accepted += 1
         connection._log.on_error = self._tally.failed
         connection._log.budget = self._budget
-        self._running[connection] = spawn_later(self._run(self.function, connection))
+        self._running[connection] = spawn_later(self._run(serving, connection))
         connection._start()
-        connection._log(logging.INFO, "connected")
-        return connection
+        log = connection._log
+        log(logging.INFO, "raw peer %s connected from %s, path %s", log.id, log.place, connection.info.path)
 
-    async def _run(self, function: RawFunction, connection: RawConnection) -> None:
+    async def _run(self, serving: RawServing, connection: RawConnection) -> None:
+        assert serving.function is not None
         code, reason = 1000, ""
         try:
-            await function(connection)
+            await serving.function(connection)
         except BaseException as exc:
             if ends_the_task(exc):
                 code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
@@ -94,18 +96,24 @@ class RawServing:
         finally:
             try:
                 await connection._finish(code, reason)
-                if self.on_end is not None:
-                    await self.on_end(connection)
+                if serving.on_end is not None:
+                    await serving.on_end(connection)
             finally:
-                del self._running[connection]
+                self._running.pop(connection, None)
                 ended = connection.ended
                 self._tally.left(connection._stats(), CloseCode.ABNORMAL if ended is None else ended.code)
                 if ended is not None:
-                    connection._log(logging.INFO, "disconnected: %d %s", ended.code, ended.reason)
+                    log = connection._log
+                    said = "raw peer %s at %s disconnected: %d %s"
+                    log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)
+
+    def clear(self) -> None:
+        """Forget all connections, because their event loop has ended."""
+        self._running.clear()
 
     async def close(self, code: int, reason: str) -> None:
         """Close every connection; their functions go on."""
-        await asyncio.gather(*(connection.close(code, reason) for connection in self.connections))
+        await asyncio.gather(*(connection.close(code, reason) for connection in self.all))
 
     async def wait_done(self, closers: Closers) -> None:
         """Wait for the functions, besides those that wait for a close themselves. Cancelling is safe."""

@@ -80,6 +80,11 @@ class Roster:
         self._by_id.pop(peer.id, None)
         self._rooms.leave_all(peer)
 
+    def clear(self) -> None:
+        """Forget every peer, whatever its transport says; nobody is in a room any more."""
+        for peer in self:
+            self._forget(peer)
+
     def turned_away(self, peer: Peer, code: int) -> None:
         """``peer`` is not let in after all, and its connection closed with ``code``."""
         self._tally.accepted += 1

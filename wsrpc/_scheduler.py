@@ -54,6 +54,7 @@ class LoopScheduler:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._clock: Scheduler | None = None
         self.time: Callable[[], float] = self._time
         self.call_at: Callable[[float, Callable[[], object]], Timer] = self._call_at
         self.create_future: Callable[[], asyncio.Future[Any]] = self._create_future
@@ -69,14 +70,18 @@ class LoopScheduler:
         """Whether its loop runs, in whatever thread."""
         return self._loop is not None and self._loop.is_running()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its loop was closed."""
+        return self._loop is not None and self._loop.is_closed()
+
     def renew(self) -> bool:
         """Use the loop that runs now; says whether it is another one."""
         loop = asyncio.get_running_loop()
         if loop is self._loop:
             return False
         self._loop = loop
-        self.time = loop.time
-        self.call_at = loop.call_at
+        self._take_time(self._clock or loop)
         self.create_future = loop.create_future
         # An eager task takes its first step at once: what does not wait costs no turn of the loop.
         if sys.version_info >= (3, 12):
@@ -84,6 +89,16 @@ class LoopScheduler:
         else:
             self.spawn = loop.create_task
         return True
+
+    def use(self, clock: Scheduler | None) -> None:
+        """Take the time and timers of ``clock``; None: those of the event loop again."""
+        self._clock = clock
+        self.renew()
+        self._take_time(clock or self._loop)
+
+    def _take_time(self, clock: Any) -> None:
+        self.time = clock.time
+        self.call_at = clock.call_at
 
     def _time(self) -> float:
         self.renew()

@@ -132,20 +132,20 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._out.kept.on_put = self._queued
         self._sender = self._peer._sender
         self._schedule = Schedule(reconnect or DEFAULT_RECONNECT, lambda: self._scheduler.time())
+        self._dialer = Dialer(
+            url,
+            headers=headers,
+            auth=auth,
+            subprotocols=subprotocols,
+            ssl=ssl,
+            proxy=proxy,
+            compression=compression,
+            limits=self._limits,
+            dial=dial,
+        )
         self._dialing: Dialing | None = None
         if url is not None:
-            dialer = Dialer(
-                url,
-                headers=headers,
-                auth=auth,
-                subprotocols=subprotocols,
-                ssl=ssl,
-                proxy=proxy,
-                compression=compression,
-                limits=self._limits,
-                dial=dial,
-            )
-            self._dialing = Dialing(dialer, self._schedule, connect_timeout, self)
+            self._dialing = Dialing(self._dialer, self._schedule, connect_timeout, self)
         self._connect_timeout = connect_timeout
         self._patience: Timer | None = None
         """Ends a first connection whose `open` handlers take longer than ``connect_timeout``."""

@@ -48,6 +48,7 @@ from .transport import ConnectionInfo, Transport
 
 if TYPE_CHECKING:
     from .rooms import Membership, Room
+    from .server import Server
 
 __all__ = ["Peer", "current_peer"]
 
@@ -259,6 +260,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """Broadcasts that were left out because this peer reads too slowly; see `Server` for the policies."""
         behind = self._binding.behind
         return 0 if behind is None else behind.dropped
+
+    @property
+    def server(self) -> Server:
+        """The server that this peer is connected to, also after its connection has ended; see `Server.state`.
+
+        Raises:
+            RuntimeError: it is no server's peer, but a client's.
+        """
+        if self._membership is None:
+            raise RuntimeError("this peer has no server: it is a client's, and only a server's peers have one")
+        return self._membership.server
 
     @property
     def rooms(self) -> tuple[Room, ...]:

@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from threading import get_ident
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
@@ -26,6 +26,9 @@ from .limits import Limits
 from .stats import PeerStats
 from .transport import ConnectionInfo, Traffic, Transport
 
+if TYPE_CHECKING:
+    from .server import Server
+
 __all__ = ["RawConnection", "RawMessage"]
 
 RawMessage: TypeAlias = str | bytes
@@ -37,14 +40,16 @@ Pieces: TypeAlias = Iterable[RawMessage] | AsyncIterable[RawMessage]
 class RawConnection:
     """The whole connection: what `Server.serve_raw` functions and a `Service` with ``serve`` get.
 
-    ``id`` names it in logs; ``state`` is what `Server.on_handshake` made of the handshake's. One task receives at a
+    ``id`` names it in logs; ``state`` is what `Server.on_handshake` made of the handshake's; ``server`` is whose
+    connection it is. One task receives at a
     time; any number may send. While nobody receives, no more than about `Limits.high_water` bytes are read ahead, so
     that the other side is slowed down; neither does this side then see that the connection ends.
     """
 
-    def __init__(self, transport: Transport, limits: Limits, state: PeerState, loop: Scheduler) -> None:
+    def __init__(self, transport: Transport, limits: Limits, state: PeerState, loop: Scheduler, server: Server) -> None:
         self.id = secrets.token_hex(8)
         self.state = state
+        self.server = server
         self._log = PeerLog(self.id)
         self._log.remote = transport.info.remote
         self._transport = transport

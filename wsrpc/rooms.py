@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -21,6 +21,9 @@ from ._types import ChannelRef, can_be_sent, check_name
 from .errors import RpcError
 from .peer import Peer
 from .transport import ConnectionInfo, Transport
+
+if TYPE_CHECKING:
+    from .server import Server
 
 __all__ = ["Allow", "Membership", "Room", "RoomChannel", "RoomFrom", "Rooms"]
 
@@ -108,9 +111,9 @@ class RoomChannel(Broadcaster):
 
 
 class Membership(msgspec.Struct, eq=False):
-    """What one peer has of the rooms of its server."""
+    """The server of a peer, and its rooms there."""
 
-    of: Rooms
+    server: Server
     rooms: dict[Room, bool] = {}
     """With each whether the client has joined it by itself. They stay when the connection is gone, for `close`."""
     home: Room | None = None
@@ -177,7 +180,8 @@ class Rooms:
 
     def admit(self, peer: Peer, transport: Transport) -> None:
         """A new peer; what ``room_from`` raises goes on to the caller."""
-        membership = peer._membership = Membership(self)
+        membership = peer._membership
+        assert membership is not None
         peer._registry.taken = self._taken  # its own handlers would go before ours
         if self._room_from is not None:
             home = membership.home = self.get(self._room_from(transport.info))
@@ -218,7 +222,7 @@ class Rooms:
 
     def _membership_of(self, peer: Any) -> Membership:
         membership = peer._membership if isinstance(peer, Peer) else None
-        if membership is None or membership.of is not self:
+        if membership is None or membership.server._rooms is not self:
             raise ValueError(f"{peer!r} is not a peer of this room's server")
         return membership
 

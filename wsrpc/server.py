@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import socket
 import ssl as ssl_module
-import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from itertools import chain
-from threading import get_ident
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from ._behind import Slow, check_slow
 from ._broadcast import RawBroadcaster
-from ._close import CloseCode
 from ._codec import Codec
 from ._convert import DecHook, EncHook
-from ._draining import CLOSING
 from ._entrance import Entrance
 from ._health import Health
 from ._hosting import Hosting
@@ -28,15 +24,13 @@ from ._listening import Listening, run
 from ._log import OF_ONE_SERVER, LogBudget, logger
 from ._misuse import check_flag, no_parentheses, refusing
 from ._origins import Origins
-from ._ports import Port, Ports
+from ._ports import Port
 from ._raw_serving import RawFunction, RawServing
 from ._registry import HandlerContext, Registry, accepted
-from ._roster import Roster
-from ._scheduler import LoopScheduler
-from ._sendable import check_thread
+from ._run import Run
+from ._scheduler import Scheduler
 from ._server_channel import ServerChannel
 from ._settings import make_settings
-from ._shutdown import Shutdown
 from ._strategies import check_number
 from ._types import Profile, Redact, check_name
 from .errors import ConnectionLost
@@ -44,9 +38,9 @@ from .handshake import Handshake, HandshakeFunction
 from .limits import Limits
 from .peer import Peer
 from .raw import RawConnection
-from .rooms import Allow, Room, RoomFrom, Rooms
+from .rooms import Allow, Membership, Room, RoomFrom, Rooms
 from .router import RawRegistrar, Registrar, Router, include
-from .stats import ServerStats, Tally
+from .stats import ServerStats
 from .transport import Transport
 from .websocket import WebSocketTransport
 
@@ -60,6 +54,9 @@ S = TypeVar("S", bound=Callable[..., Any])
 
 class Server(Registrar, RawRegistrar, RawBroadcaster):
     """Accepts connections. Its handlers serve every peer that has none of its own for an event.
+
+    ``state`` is the application's own mapping (see `Key`), such as for a database. Handlers find it as
+    ``peer.server.state`` or ``ctx.server.state``. It stays when the server is closed and opened again.
 
     Args:
         limits: bounds of each connection.
@@ -106,20 +103,19 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
-        self._scheduler = LoopScheduler()
+        self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
-        self._tally = Tally(time.monotonic())
-        self._raw = RawServing(self._tally, self._budget)
+        self._raw = RawServing()
         self._hosting = Hosting(self._registry, self._raw)
         self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        self._roster = Roster(self._rooms, self._tally)
-        self._ports = Ports()
-        self._shutdown = Shutdown(self._entrance, self._roster, self._raw, self._ports, self._limits.close_timeout)
-        self._thread: int | None = None
+        self._run = self._new_run()
         self._warned = False
         if handler_context is not None:
             self.handler_context = handler_context
+
+    def _new_run(self) -> Run:
+        return Run(self._rooms, self._budget, self._limits.close_timeout)
 
     # ------------------------------------------------------------ registering
 
@@ -174,7 +170,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """Listen: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
 
         Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
-        Leaving the block closes the server.
+        Leaving the block closes the server. Entering such a block again opens it anew, see `open`.
 
         ``healthz``: a path on which plain HTTP is answered by 200 while `healthy`, and by 503 while the server drains:
         so the port stays open until that is over, and refuses clients with 503 meanwhile. None: nothing is answered
@@ -184,12 +180,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         the other processes get who comes.
 
         Raises:
-            ValueError: a path does not begin with a slash, or options do not go together.
+            TypeError, ValueError: an option is wrong, or options do not go together.
         """
-        if sock is not None and unix is not None:
-            raise ValueError("give sock= or unix=, not both")
-        if reuse_port and (sock is not None or unix is not None):
-            raise ValueError("reuse_port= goes with host and port, not with sock= or unix=")
+        check_place(host, port, path, ssl, sock, unix, reuse_port)
         health = None if healthz is None else Health(healthz, lambda: self.healthy)
         if reuse_port and not self._warned:
             self._warned = True
@@ -197,20 +190,19 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
                 "reuse_port=True: each process knows only its own connections, so rooms, peers and server.emit are per "
                 "worker, and a client that comes back may come to another one"
             )
-        check_place(host, port, path, ssl, sock, unix, reuse_port)
 
         async def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
             with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
                 await self.accept(transport, handshake)
 
         async def begin() -> Listener:
-            listener = await listen(
+            return await listen(
                 accept,
                 host,
                 port,
                 limits=self._limits,
                 path=path,
-                admit=self._entrance.check,
+                admit=self._admit,
                 compression=self._compression,
                 health=health,
                 reuse_port=reuse_port,
@@ -218,11 +210,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
                 sock=sock,
                 unix=unix,
             )
-            if health is not None and not reuse_port:
-                self._ports.keep_telling(listener)
-            return listener
 
-        return self.listening(begin)
+        return self._listening(begin, stays_for_drain=health is not None and not reuse_port)
 
     def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
         """For adapters that open a port by themselves: what `listen` gives, around a port that ``begin()`` opens.
@@ -231,17 +220,40 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         ``wait_closed()``, see `Port`.
         """
 
-        async def begin_and_keep() -> Port:
-            if self._shutdown.begun:
-                raise RuntimeError("this server is closed; make a new one")
-            self._check_thread("your_coroutine()")
-            port = await begin()
-            self._thread = get_ident()
-            self._entrance.begin()
-            self._ports.add(port)
-            return port
+        return self._listening(begin, stays_for_drain=False)
 
-        return Listening(self, begin_and_keep)
+    def _listening(self, begin: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
+        async def begin_and_keep() -> tuple[Port, Callable[[], Awaitable[None]]]:
+            await self.open()
+            run = self._run
+            run.check_thread("your_coroutine()")
+            port = await begin()
+            if run.closing:
+                port.stop()
+                await port.wait_closed()
+                raise RuntimeError("the server was closed before it listened")
+            run.enter_loop()
+            self._entrance.begin()
+            run.add_port(port, stays_for_drain=stays_for_drain)
+            return port, partial(run.close, 0.0)  # and not one that was opened since
+
+        return Listening(begin_and_keep)
+
+    async def open(self) -> None:
+        """Open the server anew, if it was closed. `listen`, `run` and the adapters' ``lifespan`` do so by themselves.
+
+        For frameworks that call a function when they start, as `close` is for their shutdown. Handlers, services,
+        rooms that were made with options, and all other settings stay, and so does `state`. Peers, members of rooms and
+        the numbers of `stats` begin anew. A server that is open stays as it is.
+
+        Raises:
+            RuntimeError: a `close` still goes on.
+        """
+        if self._run.over:
+            self._run.discard()
+            self._run = self._new_run()
+        elif self._run.closing:
+            raise RuntimeError("this server is still closing: await server.close() before it is opened again")
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed, and drained before that if it drains. Cancelling is safe.
@@ -249,8 +261,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         Raises:
             RuntimeError: in another thread than the event loop's, as for `close`.
         """
-        self._check_thread("server.serve_forever()")
-        await self._shutdown.wait_over()
+        self._run.check_thread("server.serve_forever()")
+        await self._run.wait_over()
 
     def run(
         self,
@@ -262,6 +274,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         unix: str | None = None,
         healthz: str | None = "/healthz",
         reuse_port: bool = False,
+        lifespan: Callable[[Server], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
         """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
 
@@ -269,11 +282,16 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         once. Either way this returns, so that the program may end with status 0. In a thread that is not the main one
         signals are left alone. Says on stderr where it listens, unless the log does.
 
+        ``lifespan(server)`` gives an async context manager, for what lives as long as the program: background tasks, a
+        database in `state`. It is entered before the port is opened, and left when the last connection is closed and
+        the handlers have ended. What it raises ends the program.
+
         Raises:
             RuntimeError: inside a running event loop.
+            TypeError: ``lifespan`` is no such function.
         """
         listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
-        run(self, listening, self._limits.drain)
+        run(self, listening, self._limits.drain, lifespan)
 
     @no_parentheses("@server.on_handshake")
     def on_handshake(self, function: H, /) -> H:
@@ -333,7 +351,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
     @property
     def raw_connections(self) -> tuple[RawConnection, ...]:
         """The connections that `serve_raw` functions have, in the order in which they came."""
-        return self._raw.connections
+        return self._run.raw.all
 
     async def handshake(self, handshake: Handshake) -> None:
         """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
@@ -343,9 +361,12 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         Raises:
             HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
         """
-        waiting = self._entrance.check(handshake)
+        waiting = self._admit(handshake)
         if waiting is not None:
             await waiting
+
+    def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
+        return self._entrance.check(handshake, self._run.gate)
 
     def handshake_nowait(self, handshake: Handshake) -> None:
         """The same, for libraries that cannot wait here; see `handshakes_wait`.
@@ -356,7 +377,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._entrance.check_nowait(handshake)
+        self._entrance.check_nowait(handshake, self._run.gate)
 
     @property
     def limits(self) -> Limits:
@@ -386,45 +407,47 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             TypeError: this is no transport.
             RuntimeError: the server listens, or has connections, in another thread.
         """
-        if self._shutdown.begun:
-            raise await self._turned_away(transport)
-        self._check_thread("server.accept(...)")
-        self._thread = get_ident()
-        self._scheduler.renew()
+        return await self._accept(transport, handshake)
+
+    async def _accept(
+        self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
+    ) -> Peer | RawConnection:
+        run = self._run
+        if run.closing:
+            raise await run.turned_away(transport)
+        run.check_thread("server.accept(...)")
+        run.enter_loop()
+        loop = clock or run.scheduler
         settings = self._settings
         if handshake is not None and handshake.limits is not self._limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
         if self._raw.function is not None:
             state = PeerState() if handshake is None else handshake.state
-            return self._raw.accept(transport, state, settings.limits, self._scheduler)
-        peer = Peer(settings, dialer=False, shared=self._registry, loop=self._scheduler)
-        peer._log.on_error = self._tally.failed
+            connection = RawConnection(transport, settings.limits, state, loop, self)
+            run.raw.begin(connection, self._raw)
+            return connection
+        peer = Peer(settings, dialer=False, shared=self._registry, loop=loop)
+        peer._membership = Membership(self)
+        peer._log.on_error = run.tally.failed
         peer._log.budget = self._budget
         if handshake is not None:
             peer.state = handshake.state
             peer.principal = handshake.principal
         if self._hosting.entries:
             try:
-                await self._hosting.attach(peer, transport)
+                await self._hosting.attach(peer, transport, run.gate)
             except ConnectionLost as exc:
-                self._roster.turned_away(peer, exc.code)
+                run.roster.turned_away(peer, exc.code)
                 raise
-            if self._shutdown.begun:
-                raise await self._turned_away(transport)
-        await self._roster.admit(peer, transport)
+            if run.closing:
+                raise await run.turned_away(transport)
+        await run.roster.admit(peer, transport)
         return peer
-
-    def _check_thread(self, call: str) -> None:
-        """Refuse a call from another thread than that in which this server listens or has connections."""
-        if self._ports or self._roster or self._raw.connections:
-            check_thread(self._thread, call)
-
-    async def _turned_away(self, transport: Transport) -> ConnectionLost:
-        await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
-        return ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
 
     async def close(self, drain: float = 0.0) -> None:
         """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
+
+        The server can be opened again afterwards: by `listen`, `run`, `open` or an adapter.
 
         ``drain``: for at most so many seconds what was begun goes on, in both directions (handlers, requests, streams,
         channels), and each connection is closed as soon as that is over. Meanwhile a wsrpc client keeps what is new for
@@ -439,33 +462,30 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             RuntimeError: in another thread than the event loop's.
         """
         check_number("drain= is a number of seconds, 0 or more", drain, 0)
-        self._check_thread("server.close()")
-        self._hosting.close(CloseCode.SERVICE_RESTART, CLOSING)
-        await self._shutdown.close(drain)
+        self._run.check_thread("server.close()")
+        await self._run.close(drain)
 
     # ------------------------------------------------------------ for operators
 
     @property
     def healthy(self) -> bool:
         """Whether connections are accepted, by whatever listens: True until `close` is called. What a balancer asks."""
-        return not self._shutdown.begun
+        return not self._run.closing
 
     def stats(self) -> ServerStats:
         """What this server has done and is doing: a snapshot, summed at the call, in microseconds for each peer."""
-        there = chain((peer.stats() for peer in self._roster), self._raw.stats())
-        refused = dict(self._entrance.refused)
-        return self._tally.sum(time.monotonic(), there, healthy=self.healthy, refused=refused)
+        return self._run.stats()
 
     # ------------------------------------------------------------ everybody
 
     @property
     def peers(self) -> tuple[Peer, ...]:
         """The connected peers, in the order in which they came."""
-        return tuple(self._roster)
+        return tuple(self._run.roster)
 
     def peer(self, id: str, /) -> Peer | None:
         """The connected peer with this `Peer.id`; None if there is none, any more."""
-        return self._roster.get(id)
+        return self._run.roster.get(id)
 
     # ------------------------------------------------------------ rooms
 
@@ -508,7 +528,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         )
 
     def __repr__(self) -> str:
-        state = f"{len(self._roster)} peers"
-        if self._shutdown.begun:
-            state = f"draining, {state}" if self._shutdown.draining else "closed"
+        state = f"{len(self._run.roster)} peers"
+        if self._run.closing:
+            state = f"draining, {state}" if self._run.draining else "closed"
         return f"<Server {state}>"

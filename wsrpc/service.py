@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -13,6 +13,10 @@ from ._registry import check_options
 from ._types import F, check_event, check_timeout
 from .peer import Peer
 from .raw import RawConnection
+
+if TYPE_CHECKING:
+    from ._server_channel import ServerChannel
+    from .server import Server
 
 __all__ = ["STYLES", "Exposed", "Service", "exposed", "method", "style_of"]
 
@@ -35,6 +39,29 @@ class Service:
 
     peer: Peer
     connection: RawConnection
+
+    @property
+    def server(self) -> Server:
+        """The server that it was added to.
+
+        Raises:
+            RuntimeError: before the factory is done, as in ``__init__``.
+        """
+        owner: Peer | RawConnection | None = getattr(self, "peer", None) or getattr(self, "connection", None)
+        if owner is None:
+            name = type(self).__qualname__
+            raise RuntimeError(f"{name} has no server before its factory is done: take the peer, and use peer.server")
+        return owner.server
+
+    @property
+    def channel(self) -> Server | ServerChannel:
+        """The channel under which it was added, for all peers: ``await self.channel.emit("said", text)`` broadcasts.
+
+        It is the server itself where ``add_service`` was not told of any channel.
+        """
+        server = self.server
+        name = server._hosting.channel_of(self)
+        return server if name is None else server.of(name)
 
     def on_open(self) -> Awaitable[None] | None:
         """Override it, sync or async: the connection is there. What arrives waits for it, as for `open` handlers.

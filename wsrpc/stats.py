@@ -51,11 +51,11 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     """What `Server.stats` gives: numbers at one moment. ``msgspec.json.encode`` takes it as it is.
 
-    Totals are since the server was made and only grow; they include connections that are over.
+    Totals are since the server was made, or opened again, and only grow; they include connections that are over.
     """
 
     uptime: float
-    """Seconds since the server was made."""
+    """Seconds since the server was made, or opened again."""
     healthy: bool
     """`Server.healthy`."""
     peers: int

@@ -6,8 +6,8 @@ Nothing but wsrpc is needed, and an ASGI server, for instance uvicorn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
 
-__all__ = ["Application", "WebSocket", "asgi", "serve_websocket"]
+__all__ = ["Application", "WebSocket", "asgi", "lifespan", "serve_websocket"]
 
 UPGRADE: list[tuple[bytes, bytes]] = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -44,6 +44,25 @@ def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Applicati
     ``handshake.state``, and it becomes `Peer.state`.
     """
     return Application(server, state or {})
+
+
+def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """Open ``server`` when an application starts, and close it when that stops: ``FastAPI(lifespan=lifespan(server))``.
+
+    For Starlette, FastAPI and Litestar (``Litestar(lifespan=[lifespan(server)])``). Within a lifespan of your own:
+    ``async with lifespan(server)(app): yield``. An application that starts again, as for each `TestClient` of a test,
+    opens the server anew; see `Server.open`.
+    """
+
+    @asynccontextmanager
+    async def serving(app: object) -> AsyncGenerator[None]:
+        await server.open()
+        try:
+            yield
+        finally:
+            await server.close()
+
+    return serving
 
 
 async def serve_websocket(server: Server, websocket: WebSocket, *, state: Mapping[str, Any] | None = None) -> None:
@@ -97,6 +116,7 @@ class Application:
         while True:
             event = await receive()
             if event["type"] == "lifespan.startup":
+                await self._server.open()
                 await send({"type": "lifespan.startup.complete"})
             elif event["type"] == "lifespan.shutdown":
                 await self._server.close()

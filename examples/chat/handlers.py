@@ -35,9 +35,8 @@ def gate(handshake: Handshake) -> None:
 class Chat(Service):
     """One object for each connection."""
 
-    def __init__(self, peer: Peer, server: Server, store: Store) -> None:
+    def __init__(self, peer: Peer, store: Store) -> None:
         self.name = peer.state[NAME]
-        self.server = server
         self.store = store
 
     async def on_close(self, info: CloseInfo) -> None:
@@ -146,5 +145,5 @@ class Chat(Service):
 def make_server(store: Store) -> Server:
     server = Server()
     server.on_handshake(gate)
-    server.add_service(Chat, lambda peer: Chat(peer, server, store))
+    server.add_service(Chat, lambda peer: Chat(peer, store))
     return server

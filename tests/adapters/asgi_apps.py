@@ -7,7 +7,6 @@ the user, who is in ``peer.state["user"]``. Each closes the server when it shuts
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import django
@@ -29,7 +28,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
 from wsrpc import Handshake, Server
-from wsrpc_adapters.asgi import asgi, serve_websocket
+from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
 
 USERS = {"t1": "ada"}
 
@@ -67,13 +66,8 @@ async def hello_starlette(request: Request) -> PlainTextResponse:
 def starlette(server: Server) -> Any:
     authenticate(server)
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
-        yield
-        await server.close()
-
     routes = [Route("/hello", hello_starlette), WebSocketRoute("/ws", asgi(server))]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=routes, lifespan=lifespan(server))
 
 
 def current_user(websocket: WebSocket) -> str:
@@ -84,12 +78,7 @@ def current_user(websocket: WebSocket) -> str:
 
 
 def fastapi(server: Server) -> Any:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        yield
-        await server.close()
-
-    app = FastAPI(lifespan=lifespan)
+    app = FastAPI(lifespan=lifespan(server))
 
     @app.get("/hello")
     async def hello() -> str:
@@ -119,10 +108,7 @@ def litestar_route(server: Server) -> Any:
     async def ws(socket: litestar.WebSocket[Any, Any, Any], user: NamedDependency[str]) -> None:
         await serve_websocket(server, socket, state={"user": user})
 
-    async def stop() -> None:
-        await server.close()
-
-    return litestar.Litestar([hello_litestar, ws], on_shutdown=[stop], logging_config=None)
+    return litestar.Litestar([hello_litestar, ws], lifespan=[lifespan(server)], logging_config=None)
 
 
 def litestar_asgi(server: Server) -> Any:
@@ -133,10 +119,7 @@ def litestar_asgi(server: Server) -> Any:
     async def ws(scope: Scope, receive: Receive, send: Send) -> None:
         await rpc(scope, receive, send)
 
-    async def stop() -> None:
-        await server.close()
-
-    return litestar.Litestar([hello_litestar, ws], on_shutdown=[stop], logging_config=None)
+    return litestar.Litestar([hello_litestar, ws], lifespan=[lifespan(server)], logging_config=None)
 
 
 def in_quart(server: Server) -> Any:
@@ -154,9 +137,10 @@ def in_quart(server: Server) -> Any:
     async def hello() -> str:
         return "hello"
 
-    @app.after_serving
-    async def stop() -> None:
-        await server.close()
+    @app.while_serving
+    async def living() -> AsyncGenerator[None]:
+        async with lifespan(server)(app):
+            yield
 
     return app
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from aiohttp import web
 from asgi_servers import SERVERS
@@ -20,7 +20,7 @@ from starlette.routing import WebSocketRoute
 from wsrpc import Server
 from wsrpc_adapters import picows
 from wsrpc_adapters.aiohttp import aiohttp_handler
-from wsrpc_adapters.asgi import asgi
+from wsrpc_adapters.asgi import asgi, lifespan
 
 ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
@@ -88,6 +88,10 @@ class Aiohttp(Host):
         async def close(app: web.Application) -> None:
             await server.close()
 
+        async def start(app: web.Application) -> None:
+            await server.open()
+
+        app.on_startup.append(start)
         app.on_shutdown.append(close)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
@@ -134,7 +138,8 @@ class Asgi(Host):
 
     @asynccontextmanager
     async def serving(self, server: Server) -> AsyncGenerator[str]:
-        async with SERVERS[self.name.removeprefix("asgi-")](at_ws(asgi(server))) as port:
+        app = Starlette(routes=[WebSocketRoute("/ws", asgi(server))], lifespan=lifespan(server))
+        async with SERVERS[self.name.removeprefix("asgi-")](app) as port:
             yield f"ws://127.0.0.1:{port}/ws"
             await server.close()
 
@@ -158,11 +163,6 @@ class AsgiHypercorn(Asgi):
         "close code": "always 1006, not clean: hypercorn keeps the code to itself",
         "heartbeat": "hypercorn pings with `websocket_ping_interval`, not by default, and waits for no answer",
     }
-
-
-def at_ws(rpc: Any) -> Any:
-    """An application with a WebSocket at one path."""
-    return Starlette(routes=[WebSocketRoute("/ws", rpc)])
 
 
 HOSTS: list[Host] = [Default(), Aiohttp(), Picows(), Asgi(), AsgiHypercorn()]

@@ -188,6 +188,9 @@ async def rooms_take_what_they_say(peer: Peer) -> None:
     room = server.room("lobby")
     room.add("somebody")  # error
     await room.emit("joined", skip="me")  # error
+    await room.emit("joined", skip=[peer.id])  # error
+    room.emit_nowait("joined", skip=5)  # error
+    await room.emit_nowait("joined")  # error
     await room.send_raw(7)  # error
 
 

@@ -347,6 +347,39 @@ async def with_types(peer: Peer, ctx: Context) -> None:
 
 def whole_program() -> None:
     server.run("0.0.0.0", 8080, path="/ws", ssl=ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+    server.run(lifespan=around)
+
+
+PRICES: Key[dict[str, float]] = Key("prices")
+
+
+@asynccontextmanager
+async def around(server: Server) -> AsyncGenerator[None]:
+    server.state[PRICES] = {}
+    yield
+
+
+@router.on("where")
+async def where(peer: Peer, ctx: Context) -> int:
+    assert_type(peer.server, Server)
+    assert_type(ctx.server, Server)
+    assert_type(peer.server.state, PeerState)
+    assert_type(peer.server.state[PRICES], dict[str, float])
+    return peer.server.emit_nowait("here", skip=peer).sent
+
+
+class Broadcasting(wsrpc.Service):
+    @wsrpc.method
+    async def say(self, text: str) -> None:
+        assert_type(self.server, Server)
+        assert_type(self.channel, Server | ServerChannel)
+        assert_type(await self.channel.emit("said", text, skip=self.peer), EmitReport)
+        assert_type(self.channel.emit_nowait("said", text), EmitReport)
+
+
+async def opened_and_closed() -> None:
+    await server.open()
+    await server.close()
 
 
 async def serving(peer: Peer) -> None:
@@ -358,6 +391,10 @@ async def serving(peer: Peer) -> None:
         assert_type(report.errors, tuple[PeerError, ...])
         assert_type(report.dropped, int)
         await server.of("shop").emit("closing", 5)
+        await server.emit("news", skip=[peer])
+        await server.emit("news", skip={peer})
+        await server.emit("news", skip=server.room("lobby"))
+        assert_type(server.of("shop").emit_nowait("closing", 5, skip=(peer, peer)), EmitReport)
         await server.send_raw(b"bytes", skip=peer)
         assert_type(server.peers, tuple[Peer, ...])
         await server.serve_forever()
@@ -378,6 +415,8 @@ async def rooms(peer: Peer) -> None:
     lobby.add(peer)
     assert_type(await lobby.emit("joined", peer.id, skip=peer), EmitReport)
     assert_type(await lobby.of("chat").emit("line", "hi"), EmitReport)
+    assert_type(lobby.emit_nowait("joined", peer.id, skip=peer), EmitReport)
+    assert_type(lobby.of("chat").emit_nowait("line", "hi"), EmitReport)
     assert_type(await lobby.send_raw("text"), EmitReport)
     assert_type(len(lobby), int)
     assert_type(list(lobby), list[Peer])
@@ -490,9 +529,11 @@ async def own_transports() -> None:
 async def testing() -> None:
     async with connect(server, path="/ws?token=x", headers={"Origin": "null"}) as in_memory:
         assert_type(in_memory, Client)
-    async with connect(server, client=client):
+    async with connect(server, client=client, state={"user": "ada"}, principal="ada"):
         pass
     clock = Clock()
+    async with connect(server, state={PRICES: {}}, clock=clock):
+        pass
     async with pair(clock=clock, limits=Limits(timeout=1)) as (left, right):
         assert_type(left, Peer)
         right.on("add", add)

@@ -41,15 +41,18 @@ async def test_skip_is_a_peer_or_everybody_would_get_it() -> None:
         [peer] = server.peers
         room = server.room("lobby")
         room.add(peer)
-        for skip in (peer.id, [peer], True):
+        for skip in (peer.id, [peer, peer.id], [None], True, {peer.id: peer}, 5):
             wrong: Any = skip
+            for where in (server, server.of("chat"), room, room.of("chat")):
+                with pytest.raises(TypeError, match=r"^skip= is a peer that does not get it, or several peers, got "):
+                    where.emit_nowait("x", skip=wrong)
             for sending in (
                 server.emit("x", skip=wrong),
                 server.of("chat").emit("x", skip=wrong),
                 room.emit("x", skip=wrong),
                 room.send_raw("x", skip=wrong),
             ):
-                with pytest.raises(TypeError, match=r"^skip= is the peer that does not get it, got "):
+                with pytest.raises(TypeError, match=r"^skip= is a peer that does not get it, or several peers, got "):
                     await sending
         assert (await server.emit("x", skip=peer)).sent == 0
 

@@ -606,7 +606,7 @@ async def test_nobody_new_is_let_in() -> None:
             with pytest.raises(OSError):
                 async with raw_client(listener.port):
                     pytest.fail("accepted")
-            with pytest.raises(RuntimeError, match="closed"):
+            with pytest.raises(RuntimeError, match="still closing"):
                 async with server.listen():
                     pytest.fail("it listens")
             work.go.set()

@@ -15,7 +15,18 @@ from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Context, Limits, Reconnect, RemoteError, Server, _suggestions
+from wsrpc import (
+    Client,
+    ConnectionLost,
+    Context,
+    Limits,
+    RawConnection,
+    Reconnect,
+    RemoteError,
+    Server,
+    _suggestions,
+    dial,
+)
 from wsrpc._log import LogBudget
 from wsrpc._registry import Registry
 from wsrpc.testing import connect
@@ -66,19 +77,52 @@ async def test_both_sides_say_when_a_connection_comes_and_goes(caplog: pytest.Lo
     server = Server(limits=LIMITS)
     async with asyncio.timeout(PATIENCE):
         async with server.listen() as listener:
-            async with Client(listener.url, limits=LIMITS) as client:
+            async with Client(f"{listener.url}rpc?token=secret", limits=LIMITS) as client:
                 await turns_until(lambda: server.peers)
                 (peer,) = server.peers
+                ours, theirs = peer.info.remote, client.peer.info.remote
+                assert ours is not None and theirs is not None
                 await client.close(4001, "that was all")
                 await peer.wait_closed()
-    for id_ in (client.peer.id, peer.id):
+    for id_, how, (host, port) in ((client.peer.id, "to", theirs), (peer.id, "from", ours)):
         lines = [
             (record.levelno, record.getMessage())
             for record in caplog.records
             if record.name == "wsrpc" and getattr(record, "peer", None) == id_
         ]
-        assert lines == [(logging.INFO, "connected"), (logging.INFO, "disconnected: 4001 that was all")]
+        assert lines == [
+            (logging.INFO, f"peer {id_} connected {how} {host}:{port}, path /rpc"),
+            (logging.INFO, f"peer {id_} at {host}:{port} disconnected: 4001 that was all"),
+        ]
     assert messages(caplog) == []
+
+
+@clean
+async def test_a_raw_connection_is_named_likewise_and_one_without_an_address_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "wsrpc")
+    server = Server(limits=LIMITS)
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        await connection.receive()
+
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        transport = await dial(listener.url, limits=LIMITS)
+        await turns_until(lambda: server.raw_connections)
+        [connection] = server.raw_connections
+        remote = connection.info.remote
+        assert remote is not None
+        transport.abort()
+        await turns_until(lambda: not server.raw_connections)
+    said = "\n".join(messages(caplog, logging.DEBUG))
+    assert f"raw peer {connection.id} connected from {remote[0]}:{remote[1]}, path /" in said
+    assert f"raw peer {connection.id} at {remote[0]}:{remote[1]} disconnected: 1006" in said
+    async with connect(Server(), path="/in/memory?token=secret") as client:
+        assert client.peer.connected
+    assert "connected from an unknown address, path /in/memory" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @clean

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, RawPeer, raw_client
 
-from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, Peer, PeerError, QueueFull, ReservedEvent, Server
+from wsrpc import (
+    ChannelClosed,
+    Client,
+    ConnectionLost,
+    EmitReport,
+    KeepLatest,
+    Limits,
+    Peer,
+    PeerError,
+    QueueFull,
+    ReservedEvent,
+    Server,
+)
 from wsrpc.testing import MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -87,6 +100,173 @@ async def test_skip() -> None:
         await server.emit("say", "all")
         heard = [ear.heard for ear, _ in pairs]
         assert [await queue.get() for queue in heard] == ["not you", "all", "not you"]
+
+
+async def test_skip_several() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 4) as pairs:
+        peers = [peer for _, peer in pairs]
+        room = server.room("here")
+        for peer in peers[:2]:
+            room.add(peer)
+        for several in (peers[:2], tuple(peers[:2]), set(peers[:2]), iter(peers[:2]), room, dict.fromkeys(peers[:2])):
+            assert (await server.emit("say", "not you", skip=several)).sent == 2
+        assert (await server.emit("say", "no more than once", skip=[peers[3], peers[3]])).sent == 3
+        assert (await server.emit("say", "all", skip=[])).sent == 4
+        assert (await room.emit("say", "nobody", skip=server.peers)).sent == 0
+        assert (await server.send_raw("text", skip=peers[1:])).sent == 1
+        heard = []
+        for ear, _ in pairs:
+            words = [await ear.heard.get()]
+            while words[-1] != "all":
+                words.append(await ear.heard.get())
+            heard.append(words)
+        once = "no more than once"
+        assert heard == [[once, "all"]] * 2 + [["not you"] * 6 + [once, "all"]] + [["not you"] * 6 + ["all"]]
+
+
+async def test_those_who_are_skipped_are_not_waited_for() -> None:
+    server = Server(limits=TIGHT)
+    async with audience(server, 2, TIGHT) as pairs:
+        stuck = [peer for _, peer in pairs]
+        for peer in stuck:
+            line_of(peer).hold()
+        await server.emit("say", "x" * 5000)
+        async with asyncio.timeout(0):  # it does not wait
+            with suppress(TimeoutError):
+                assert (await server.emit("say", "hello", skip=stuck)).sent == 0
+
+
+# ---------------------------------------------------------------- without waiting
+
+
+async def test_emit_nowait_reaches_everybody_in_order() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 3) as pairs:
+        room = server.room("lobby")
+        room.add(pairs[0][1])
+        assert server.emit_nowait("say", "hello").sent == 3
+        assert (await server.emit("say", "in between")).sent == 3
+        assert room.emit_nowait("say", "you").sent == 1
+        assert room.of("side").emit_nowait("say", "you").sent == 1
+        assert server.of("side").emit_nowait("say", "all", skip=pairs[0][1]).sent == 2
+        assert server.emit_nowait("say", "last", skip=[peer for _, peer in pairs[1:]]).sent == 1
+        assert [await pairs[0][0].heard.get() for _ in range(5)] == ["hello", "in between", "you", "side you", "last"]
+        assert [await pairs[1][0].heard.get() for _ in range(3)] == ["hello", "in between", "side all"]
+    assert Server().emit_nowait("say", "nobody is there") == EmitReport(0)
+
+
+async def test_emit_nowait_refuses_what_emit_refuses() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 1):
+        with pytest.raises(ReservedEvent):
+            server.emit_nowait("open")
+        with pytest.raises(TypeError, match="a string"):
+            server.emit_nowait(7)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="object"):
+            server.emit_nowait("say", object())
+        with pytest.raises(TypeError, match="skip= on a server"):
+            server.emit_nowait("say", text="hello")  # type: ignore[arg-type]
+        channel = server.of("side")
+        channel.close()
+        with pytest.raises(ChannelClosed):
+            channel.emit_nowait("say")
+
+
+async def test_emit_nowait_reports_who_is_gone() -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 2) as pairs:
+        _, gone = pairs[1]
+        closing = asyncio.create_task(gone.close())
+        await asyncio.sleep(0)
+        report = server.emit_nowait("say", "hello")
+        assert report.sent == 1
+        [error] = report.errors
+        assert error.peer is gone and isinstance(error.__cause__, ConnectionLost)
+        await closing
+
+
+async def test_emit_nowait_closes_the_few_that_are_at_their_hard_cap() -> None:
+    limits = TIGHT.replace(hard_cap=100_000)
+    server = Server(limits=limits)
+    ended: asyncio.Queue[int] = asyncio.Queue()
+    server.on("close", lambda peer, info: ended.put_nowait(info.code))
+    async with audience(server, 3, limits) as pairs:
+        _, stuck = pairs[0]
+        line_of(stuck).hold()
+        for number in range(100):
+            report = server.emit_nowait("say", f"{number}" + "x" * 5000)
+            if report.errors:
+                break
+            assert report.sent == 3
+            await asyncio.sleep(0)  # the others read
+        [error] = report.errors
+        assert error.peer is stuck and isinstance(error.__cause__, QueueFull) and report.sent == 2
+        assert number == 19  # hard_cap
+        line_of(stuck).release()
+        assert await ended.get() == 4408
+        assert (await server.emit("say", "last")).sent == 2
+        for ear, _ in pairs[1:]:
+            while await ear.heard.get() != "last":
+                pass
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
+    """Nobody can read meanwhile: whoever emits is too fast."""
+    limits = TIGHT.replace(hard_cap=100_000)
+    server = Server(limits=limits)
+    async with server.listen() as listener, AsyncExitStack() as stack:
+        heard: list[int] = []
+        done = asyncio.Event()
+        for number in range(size):
+            client = Client(listener.url, limits=LIMITS, extensions=bool(number % 2))  # in different encodings
+            client.on("n", lambda count, filling: heard.append(count))
+            client.on("done", done.set)
+            await stack.enter_async_context(client)
+        await turns_until(lambda: len(server.peers) == size)
+        sent = 0
+
+        def emit_on() -> None:
+            nonlocal sent
+            while sent < 10_000:
+                assert server.emit_nowait("n", sent, "x" * 1000).sent == size
+                sent += 1
+
+        with pytest.raises(QueueFull, match=rf"of {size} peers are behind.*await emit\(\)"):
+            emit_on()
+        assert all(peer.stats().unsent <= limits.hard_cap for peer in server.peers)
+        assert len(server.peers) == size
+        await turns_until(lambda: not any(peer.transport and peer.transport.unsent for peer in server.peers))
+        assert server.emit_nowait("done").sent == size
+        await turns_until(lambda: len(heard) == size * sent)
+        await done.wait()
+        assert sorted(heard) == sorted(list(range(sent)) * size), "what was sent arrived, each once"
+        assert len(server.peers) == size
+
+
+@pytest.mark.parametrize("slow", ["drop_newest", "drop_oldest", KeepLatest()])
+async def test_emit_nowait_keeps_to_the_other_policies(slow: Any) -> None:
+    limits = TIGHT.replace(behind=10_000)
+    server = Server(limits=limits, slow=slow)
+    async with audience(server, 2, limits) as pairs:
+        _, stuck = pairs[0]
+        line_of(stuck).hold()
+        for number in range(50):
+            report = server.emit_nowait("say", f"{number} " + "x" * 1000)
+            assert report.errors == ()
+            assert report.sent + report.dropped == 2
+            await asyncio.sleep(0)
+        assert stuck.dropped > 30
+        assert line_of(stuck).unsent < 20_000
+        server.emit_nowait("say", "last")
+        line_of(stuck).release()
+        if slow != "drop_newest":
+            while await pairs[0][0].heard.get() != "last":
+                pass
+        while await pairs[1][0].heard.get() != "last":
+            pass
+        assert len(server.peers) == 2
 
 
 async def test_on_a_channel() -> None:

@@ -145,15 +145,6 @@ async def test_before_and_after_listening_the_address_is_a_clear_error_or_known(
     assert listener.url == f"ws://127.0.0.1:{port}/"
 
 
-async def test_a_closed_server_does_not_listen_again() -> None:
-    server = echo_server()
-    async with server.listen():
-        pass
-    with pytest.raises(RuntimeError, match="closed"):
-        async with server.listen():
-            pytest.fail("it listens")
-
-
 async def test_serve_forever_ends_with_the_server() -> None:
     server = echo_server()
     async with server.listen():

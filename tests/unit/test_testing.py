@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -11,11 +12,14 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
+    Handshake,
     HandshakeRejected,
     JsonCodec,
+    Key,
     Limits,
     MsgpackCodec,
     Peer,
+    RawConnection,
     RequestTimeout,
     Server,
 )
@@ -24,6 +28,8 @@ from wsrpc._settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0)
 
 
 # ---------------------------------------------------------------- connect
@@ -48,6 +54,233 @@ async def test_connect_with_path_and_headers() -> None:
 
     async with connect(server, path="/ws?token=x&y=%20", headers={"Authorization": "Bearer z"}) as client:
         assert await client.request("info") == ["/ws", {"token": "x", "y": " "}, "Bearer z"]
+
+
+# What a real dial sends is compared, but for what differs from one connection to the next.
+CHANGING = {"host", "sec-websocket-key"}
+
+
+async def test_connect_asks_as_a_real_dial_does() -> None:
+    server = Server(compression=True)
+    asked: list[Handshake] = []
+
+    @server.on_handshake
+    async def gate(handshake: Handshake) -> None:
+        asked.append(handshake)
+        handshake.subprotocol = handshake.subprotocols[1]
+
+    async def token() -> str:
+        return "the token"
+
+    options: dict[str, Any] = {
+        "auth": token,
+        "headers": lambda: {"X-Tenant": "blue", "User-Agent": "me"},
+        "subprotocols": ["a", "b"],
+        "compression": True,
+        "limits": LIMITS,
+    }
+    async with server.listen() as listener:
+        base = listener.url.rstrip("/")
+        async with Client(f"{base}/ws?q=%20x&q=y&e=", **options) as client:
+            real = asked[-1], client.peer.info
+        async with connect(server, client=Client(**options), path="/ws?q=%20x&q=y&e=") as client:
+            without_url = asked[-1], client.peer.info
+        async with connect(server, client=Client(f"{base}/ws?q=%20x&q=y&e=", **options)) as client:
+            with_url = asked[-1], client.peer.info
+        assert with_url[0].host == real[0].host
+        assert without_url[0].host == "localhost"
+    for here, info in (without_url, with_url):
+        there, real_info = real
+        for name in ("path", "query", "origin", "secure", "subprotocols", "bearer_token", "compression"):
+            assert getattr(here, name) == getattr(there, name), name
+        headers = [
+            {name: value for name, value in each.headers.items() if name not in CHANGING} for each in (here, there)
+        ]
+        assert headers[0] == headers[1]
+        assert here.headers.keys() == there.headers.keys()
+        assert (info.path, info.query, info.subprotocol) == (real_info.path, real_info.query, real_info.subprotocol)
+    assert real[0].bearer_token == "the token" and real[0].headers["x-tenant"] == "blue"
+
+
+async def test_connect_evaluates_what_is_a_function_each_time() -> None:
+    server = Server()
+    tokens = iter(["one", "two"])
+    client = Client(auth=lambda: next(tokens), headers={"X-Number": "1"})
+    for expected in ("one", "two"):
+        async with connect(server, client=client):
+            [peer] = server.peers
+            assert peer.info.headers["authorization"] == f"Bearer {expected}"
+            assert peer.info.headers["x-number"] == "1"
+
+
+async def test_headers_of_connect_replace_those_of_the_client() -> None:
+    server = Server()
+    client = Client(auth="mine", headers={"X-A": "1", "x-b": "1"}, subprotocols=["json"])
+    async with connect(server, client=client, headers={"x-a": "2", "AUTHORIZATION": "Basic eA==", "Host": "here:1"}):
+        headers = server.peers[0].info.headers
+        assert (headers["x-a"], headers["x-b"], headers["host"]) == ("2", "1", "here:1")
+        assert headers["authorization"] == "Basic eA=="
+        assert headers["sec-websocket-protocol"] == "json"
+
+
+async def test_what_a_url_tells_counts() -> None:
+    server = Server()
+    asked: list[Handshake] = []
+    server.on_handshake(asked.append)
+    for url in ("wss://ada:secret@example.com/ws?token=x", lambda: "wss://ada:secret@example.com/ws?token=x"):
+        async with connect(server, client=Client(url, reconnect=None)):
+            handshake = asked.pop()
+            assert (handshake.path, handshake.query, handshake.host) == ("/ws", {"token": "x"}, "example.com")
+            assert handshake.secure
+            assert handshake.headers["authorization"] == "Basic YWRhOnNlY3JldA=="
+        async with connect(server, client=Client(url, reconnect=None), path="/other"):
+            handshake = asked.pop()
+            assert (handshake.path, handshake.query, handshake.host) == ("/other", {}, "example.com")
+    async with connect(server, client=Client("ws://example.com")):
+        assert asked.pop().path == "/"
+
+
+async def test_a_page_of_the_same_host_may_connect_and_another_may_not() -> None:
+    server = Server()
+    async with connect(server, headers={"Origin": "http://localhost"}):
+        pass
+    with pytest.raises(HandshakeRejected, match="403"):
+        async with connect(server, headers={"Origin": "https://evil.example"}):
+            pytest.fail("connected")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"path": "ws"}, ValueError, "a path begins with a slash, got 'ws'"),
+        ({"headers": {"X A": "1"}}, ValueError, "a header's name is a word"),
+        ({"client": Client(headers=lambda: 5)}, TypeError, "headers= is a mapping"),  # type: ignore[arg-type,return-value]
+        ({"client": Client(auth=lambda: 5)}, TypeError, "auth= is a token"),  # type: ignore[arg-type,return-value]
+        ({"client": Client(auth="a\nb")}, ValueError, "a character that cannot be sent"),
+    ],
+)
+async def test_what_a_real_dial_refuses(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    server = Server()
+    with pytest.raises(error, match=text):
+        async with connect(server, **options):
+            pytest.fail("connected")
+    assert server.stats().accepted == 0
+
+
+def test_options_of_a_client_without_a_url_are_checked_where_they_are_given() -> None:
+    with pytest.raises(TypeError, match="headers= is a mapping"):
+        Client(headers=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="subprotocols= is a list"):
+        Client(subprotocols="json")
+
+
+async def test_a_refusal_by_the_client_s_token() -> None:
+    server = Server()
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        if handshake.bearer_token != "good":
+            handshake.reject(401, "bad token")
+
+    for auth in ("bad", None):
+        with pytest.raises(HandshakeRejected, match="401: bad token"):
+            async with connect(server, client=Client(auth=auth)):
+                pytest.fail("connected")
+    async with connect(server, client=Client(auth="good")):
+        pass
+
+
+USER = Key[str]("user")
+
+
+async def test_state_and_principal_are_there_in_on_handshake_and_after() -> None:
+    server = Server()
+    seen: list[tuple[object, object]] = []
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        seen.append((dict(handshake.state), handshake.principal))
+        handshake.state["more"] = 1
+        if handshake.principal == "changed":
+            handshake.principal = "by on_handshake"
+
+    given: dict[Any, Any] = {USER: "Ada", "plan": "pro"}
+    async with connect(server, state=given, principal="ada"):
+        [peer] = server.peers
+        assert peer.state == {"user": "Ada", "plan": "pro", "more": 1} and peer.state[USER] == "Ada"
+        assert all(type(key) is str for key in peer.state)
+        assert peer.principal == "ada"
+        assert given == {USER: "Ada", "plan": "pro"}, "it is copied"
+    async with connect(server, principal="changed"):
+        assert server.peers[0].principal == "by on_handshake"
+    async with connect(server):
+        assert (server.peers[0].state, server.peers[0].principal) == ({"more": 1}, None)
+    assert seen == [({"user": "Ada", "plan": "pro"}, "ada"), ({}, "changed"), ({}, None)]
+
+
+async def test_state_of_a_raw_connection() -> None:
+    server = Server()
+    found: list[Any] = []
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        found.append(connection.state[USER])
+
+    async with connect(server, state={USER: "Ada"}) as client:
+        await client.peer.wait_closed()
+    assert found == ["Ada"]
+
+
+async def test_a_clock_rules_the_deadlines_of_both_ends() -> None:
+    server = Server()
+    clock = Clock()
+    asked = asyncio.Queue[str]()
+    tell_client: asyncio.Queue[BaseException] = asyncio.Queue()
+
+    @server.on("ask back")
+    async def ask_back(peer: Peer) -> None:
+        try:
+            await peer.request("park", timeout=30)
+        except RequestTimeout as exc:
+            tell_client.put_nowait(exc)
+
+    async def park(*args: object) -> None:
+        asked.put_nowait("parked")
+        await asyncio.Event().wait()
+
+    client = Client()
+    client.on("park", park)
+    server.on("park", park)
+    for round_ in range(2):
+        async with connect(server, client=client, clock=clock):
+            request = asyncio.create_task(client.request("park", timeout=60))
+            await client.emit("ask back")
+            assert [await asked.get(), await asked.get()] == ["parked", "parked"]
+            before = clock.time()
+            clock.advance(29.9)
+            await asyncio.sleep(0)
+            assert not request.done() and tell_client.empty()
+            clock.advance(0.2)
+            assert isinstance(await tell_client.get(), RequestTimeout)
+            assert not request.done()
+            clock.advance(30)
+            with pytest.raises(RequestTimeout):
+                await request
+            assert clock.time() == pytest.approx(before + 60.1), round_
+    # Afterwards the client lives in real time again.
+    async with connect(server, client=client):
+        with pytest.raises(RequestTimeout):
+            await client.request("park", timeout=0.01)
+
+
+async def test_a_clock_is_of_one_connection() -> None:
+    server = Server()
+    server.on("park", asyncio.Event().wait)
+    clock = Clock()
+    async with connect(server, clock=clock), connect(server) as other:
+        with pytest.raises(RequestTimeout):
+            await other.request("park", timeout=0.01)
+        assert clock.time() == 0
 
 
 async def test_connect_with_a_client_that_has_handlers() -> None:

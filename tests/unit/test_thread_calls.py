@@ -167,6 +167,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Stream.aclose": lambda w: w.items.aclose(),
     "Stream.__aexit__": lambda w: w.items.__aexit__(None, None, None),
     "Server.emit": lambda w: w.server.emit("n"),
+    "Server.emit_nowait": lambda w: w.server.emit_nowait("n"),
     "Server.send_raw": lambda w: w.server.send_raw("x"),
     "Server.accept": lambda w: w.server.accept(w.peer.transport),  # type: ignore[arg-type]
     "Server.listen": lambda w: w.server.listen().__aenter__(),
@@ -174,11 +175,14 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Server.serve_forever": lambda w: w.server.serve_forever(),
     "Server.close": lambda w: w.server.close(),
     "ServerChannel.emit": lambda w: w.server.of("named").emit("n"),
+    "ServerChannel.emit_nowait": lambda w: w.server.of("named").emit_nowait("n"),
     "Room.emit": lambda w: w.room.emit("n"),
+    "Room.emit_nowait": lambda w: w.room.emit_nowait("n"),
     "Room.send_raw": lambda w: w.room.send_raw("x"),
     "Room.add": lambda w: w.server.room("other").add(w.peer),
     "Room.discard": lambda w: w.room.discard(w.peer),
     "RoomChannel.emit": lambda w: w.room.of("named").emit("n"),
+    "RoomChannel.emit_nowait": lambda w: w.room.of("named").emit_nowait("n"),
 }
 
 HARMLESS: dict[str, Callable[[World], Any]] = {
@@ -194,6 +198,7 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
     "AnonymousChannel.__aenter__": lambda w: w.channel.__aenter__(),
     "Stream.__aenter__": lambda w: w.items.__aenter__(),
     "Stream.__aiter__": lambda w: aiter(w.items),
+    "Server.open": lambda w: w.server.open(),
     "Server.of": lambda w: w.server.of("new").on("n", print),
     "Server.peer": lambda w: w.server.peer(w.peer.id),
     "Server.room": lambda w: w.server.room("new"),

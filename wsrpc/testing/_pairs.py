@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 from .._codec import Codec
+from .._dial_request import DialRequest
 from .._lifecycle import Closers
 from .._scheduler import LoopScheduler, Scheduler
 from .._settings import make_settings
+from .._upgrade import ClientUpgrade
 from ..client import Client
 from ..handshake import Handshake
 from ..limits import Limits
@@ -51,23 +55,43 @@ async def pair(
 
 @asynccontextmanager
 async def connect(
-    server: Server, *, path: str = "/", headers: Mapping[str, str] | None = None, client: Client | None = None
+    server: Server,
+    *,
+    path: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    client: Client | None = None,
+    state: Mapping[Any, Any] | None = None,
+    principal: object = None,
+    clock: Clock | None = None,
 ) -> AsyncGenerator[Client]:
     """A client that is connected to ``server`` in memory; leaving the block closes it.
 
-    Pass a ``client`` that has handlers already, or register them on what you get. One with a URL would dial that
-    after a drop, so pass one without.
+    The server's `on_handshake` and its check of the origin see the request that the client would send over a socket:
+    with its ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=``. Functions among them are called.
+
+    Args:
+        path: of the request, with its query; without it, that of the client's URL, or ``"/"``.
+        headers: further ones, which replace those of the same name.
+        client: one that has options or handlers; or register handlers on what you get. One with a URL would dial that
+            after a drop.
+        state: what `on_handshake` finds in `Handshake.state`, and what becomes `Peer.state`.
+        principal: likewise, who it is.
+        clock: rules the deadlines of both ends, such as those of requests.
 
     Raises:
-        HandshakeRejected: the server's `on_handshake`, or its check of the origin, has it so; or 503, it is closed.
+        HandshakeRejected: `on_handshake` or the check of the origin refuses; or 503, the server is closed.
+        TypeError, ValueError: an option of the client is not valid, as when it dials.
     """
     if client is None:
         client = Client(codec=server._settings.codec)
-    asked = Handshake(path, headers or {}, limits=server._limits)
+    asked = await _request(server, client, path, headers)
+    asked.state.update(state or {})
+    asked.principal = principal
     await server.handshake(asked)
-    ours, theirs = memory_transports(path=path, headers=headers, limits=client._limits, other=asked.limits)
+    ours, theirs = memory_transports(limits=client._limits, other=asked.limits)
     ours.info = theirs.info = asked.connection_info()
-    accepting = asyncio.get_running_loop().create_task(server.accept(theirs, asked))
+    client._scheduler.use(clock)
+    accepting = asyncio.get_running_loop().create_task(server._accept(theirs, asked, clock))
     try:
         await client.bind(ours)
         peer = await accepting
@@ -78,5 +102,30 @@ async def connect(
             if isinstance(peer, Peer):
                 await peer._join(server._limits.close_timeout, Closers())
     finally:
+        client._scheduler.use(None)
         if not accepting.done():
             accepting.cancel()
+
+
+async def _request(server: Server, client: Client, path: str | None, headers: Mapping[str, str] | None) -> Handshake:
+    """What ``client`` asks of ``server``, as if it had dialed."""
+    if path is not None and not path.startswith("/"):
+        raise ValueError(f"a path begins with a slash, got {path!r}")
+    url, own = await client._dialer.ask()
+    replaced = {name.lower() for name in headers or {}}
+    sent = {name: value for name, value in own.items() if name.lower() not in replaced} | dict(headers or {})
+    url = "ws://localhost/" if url is None else url
+    if path is not None:
+        host = urlsplit(url)
+        url = f"{host.scheme}://{host.netloc}{path}"
+    request = DialRequest(url, headers=sent, subprotocols=client._dialer.subprotocols)
+    upgrade = ClientUpgrade(request, limits=client._limits, compression=client._dialer.compression)
+    parts = urlsplit(request.url)
+    names = {name.lower(): value for name, value in upgrade.headers.items()}
+    return Handshake(
+        parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
+        {"host": parts.netloc, **names},
+        secure=parts.scheme == "wss",
+        limits=server._limits,
+        compression=server.compression,
+    )
