@@ -156,7 +156,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._orders = 0
         """How often the user said connect, bind or close: the last one decides."""
         self._news = News()
-        self._returns = Returns()
+        self._returns = Returns(lambda: self._peer.connected)
+        self._peer._binding.on_return = self._returns.handlers
         self._asleep = False
         self._context = contextvars.copy_context()
         self._closing: asyncio.Task[None] | None = None
@@ -171,13 +172,13 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     @property
     def state(self) -> ClientState:
-        """One of ``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` handlers
-        run), ``"connected"``, ``"closing"`` and ``"closed"`` (after `close`, or after giving up)."""
+        """One of ``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
+        `on_reconnect` handlers run), ``"connected"``, ``"closing"`` and ``"closed"`` (by `close`, or it gave up)."""
         return self._state
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, also while its `open` handlers run (``state`` is ``"opening"`` then)."""
+        """Whether there is a connection, also while it opens (``state`` is ``"opening"`` then)."""
         return self._peer.connected
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
@@ -195,9 +196,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
     def on_reconnect(self, function: F, /) -> F:
         """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
 
-        That is when its `open` handlers are done. ``info`` is a `ReconnectInfo`; a function without parameters will do,
-        too. Those that are async run on beside everything else, also when the connection has ended again meanwhile.
-        What they raise goes to the log.
+        Subscribe again here: the functions run after the `open` handlers, one after another, and what they send goes
+        out before what waited for a connection. That waits until they return, at most `Limits.open_handlers` seconds,
+        so start long work in a task. If the connection ends meanwhile they are cancelled. What they raise is logged.
+
+        ``info`` is a `ReconnectInfo`; a function may also take no argument.
 
         Raises:
             TypeError: it is no function, or needs more arguments.
@@ -222,7 +225,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
     # What each of these does in which state is the table of `_client_state`.
 
     async def connect(self) -> None:
-        """Dial, and return when the connection is open and the `open` handlers are done.
+        """Dial, and return when the connection is open and the `open` and `on_reconnect` handlers are done.
 
         Attempts that fail are repeated until ``connect_timeout``, and so are those whose connection ends before the
         `open` handlers are done. Cancelling stops dialing, unless somebody else waits. A client that is on its way back
@@ -276,7 +279,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         raise failure from failure.__cause__
 
     async def wait_connected(self) -> None:
-        """Wait until there is a connection and its `open` handlers are done. Cancelling is safe.
+        """Wait until there is a connection, and its `open` and `on_reconnect` handlers are done. Cancelling is safe.
 
         A client that is ``"idle"`` waits for somebody to connect or bind.
 
@@ -296,7 +299,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             await self._news.wait()
 
     async def bind(self, transport: Transport) -> None:
-        """Use a connection of your own, from now on; returns when the `open` handlers are done.
+        """Use a connection of your own, from now on; returns when the `open` and `on_reconnect` handlers are done.
 
         Handlers survive. A connection that is bound already is closed with 1001, what was pending on it fails; one that
         is being dialed is given up. When this one drops, a client with a URL dials, and one without waits for the next
@@ -422,8 +425,6 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if self._dialing is not None:
             self._dialing.opened()
         self._news.tell(None)
-        # Here, because whoever brought the connection may have stopped waiting for it.
-        self._returns.opened(self._peer._reporter.call)
 
     def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """The connection is gone; says whether another one will come."""
