@@ -61,8 +61,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
         compression: offer permessage-deflate; the server may take it or leave it.
         dial: what opens the connection, such as an adapter's function; the default is `wsrpc.dial`.
         limits: bounds of the connection and of the queue while there is none.
-        reconnect: how long to wait between attempts, and when to stop. None does not dial again after a drop; the first
-            connection is tried as ever.
+        reconnect: how long to wait between attempts, and when to stop. None: `connect` makes one attempt, and a drop
+            ends the client.
         offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
             `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
         connect_timeout: seconds that `connect` takes at most, for all attempts and for the `open` handlers; None for no
@@ -131,7 +131,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._peer._binding.on_opened = self._opened
         self._out.kept.on_put = self._queued
         self._sender = self._peer._sender
-        self._schedule = Schedule(reconnect or DEFAULT_RECONNECT, lambda: self._scheduler.time())
+        self._schedule = Schedule(reconnect, lambda: self._scheduler.time())
         self._dialing: Dialing | None = None
         if url is not None:
             dialer = Dialer(
@@ -232,9 +232,10 @@ class Client(Registrar, RawRegistrar, RawCaller):
         after a drop, or that `bind` was called on, goes on, whether this is cancelled or takes too long.
 
         Raises:
-            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough.
-            HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is none, in a way that
-                another attempt would not change.
+            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough, or
+                the one attempt of ``reconnect=None`` failed.
+            HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is not valid, in a way
+                that another attempt would not change.
             ConnectionLost: `close` was called meanwhile; or the connection ended while its `open` handlers ran, and is
                 not dialed again.
         """
@@ -434,7 +435,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if replaced or self._state not in ("opening", "connected"):
             # Not either, if what had overtaken a close has given up meanwhile.
             comes_back = self._state not in ("idle", "closing", "closed")
-        elif info.user_closed or (self._dialing is not None and not self._reconnects):
+        elif info.user_closed:
             comes_back = False
             self._give_up(lost)
         elif self._dialing is None:
@@ -451,6 +452,10 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._give_up(exc)
             return False
         if delay is None:
+            if self._reconnects:
+                why = f"the connection ended ({lost.code} {lost.reason})"
+                option = "stop" if self._schedule.stopped else "retry"
+                self._peer._log(logging.ERROR, "the client gives up: %s, and Reconnect(%s=) ends it", why, option)
             self._give_up(lost)
             return False
         if self._asleep:
