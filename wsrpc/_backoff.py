@@ -19,7 +19,7 @@ from ._strategies import Condition, check_strategies
 from ._url import BadURL
 from .errors import ConnectionLost, HandshakeRejected, repr_of
 
-__all__ = ["Reconnect", "Schedule", "is_transient"]
+__all__ = ["DEFAULT_RECONNECT", "Reconnect", "Schedule", "is_transient"]
 
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 
@@ -77,6 +77,7 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
         check_strategies(self, "initial", "max", "stable")
 
 
+DEFAULT_RECONNECT = Reconnect()
 ONCE = Reconnect(stop=stop_after_attempt(1))
 """What ``Client(reconnect=None)`` means."""
 
@@ -85,9 +86,15 @@ class Schedule:
     """Counts failures and says how long to wait after each; ``time`` gives seconds, as the event loop's clock does.
 
     Without a ``reconnect`` the first failure is the last.
+
+    Raises:
+        TypeError: ``reconnect`` is of another kind.
     """
 
     def __init__(self, reconnect: Reconnect | None, time: Callable[[], float]) -> None:
+        given: Any = reconnect
+        if given is not None and not isinstance(given, Reconnect):
+            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {given!r}")
         reconnect = reconnect or ONCE
         self._time = time
         self._stable = reconnect.stable

@@ -15,7 +15,8 @@ from websockets.typing import Subprotocol
 
 from ._connection import WebSocketClientConnection, library_options
 from ._dial_request import DialRequest, check_subprotocols, follow_redirects
-from ._url import BadURL, check_url, environment_proxy
+from ._types import StrPath
+from ._url import BadURL, check_unix, check_url, environment_proxy
 from .handshake import check_header
 from .limits import Limits
 from .transport import Transport
@@ -37,6 +38,7 @@ async def dial(
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
     compression: bool = False,
+    unix: StrPath | None = None,
 ) -> WebSocketTransport:
     """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
 
@@ -45,10 +47,14 @@ async def dial(
 
     ``compression`` offers permessage-deflate, which the server may take or leave.
 
+    ``unix`` is the path of a Unix socket to connect to. The URL's host, path and query are then what the server is
+    asked for; with ``wss://`` the certificate has to be for that host. Redirects to another origin are not followed, no
+    proxy of the environment is used, and ``proxy=`` with a URL is refused.
+
     Raises:
         HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
-        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
+        ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
     options = library_options(limits)
@@ -58,6 +64,8 @@ async def dial(
         options["compression"] = "deflate"
     if ssl is not None:
         options["ssl"] = ssl
+    if unix is not None:
+        options |= {"unix": True, "path": unix}
 
     async def attempt(request: DialRequest) -> WebSocketTransport:
         try:
@@ -75,7 +83,16 @@ async def dial(
         assert isinstance(connection, WebSocketClientConnection)
         return connection.wsrpc
 
-    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
+    request = DialRequest(
+        url,
+        headers=headers,
+        subprotocols=subprotocols,
+        proxy=proxy,
+        tls=ssl is not None,
+        unix=unix,
+    )
+    if unix is not None:
+        proxy = None  # what the environment names is for hosts
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 
@@ -92,6 +109,7 @@ class Dial(Protocol):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
+        unix: StrPath | None = None,
     ) -> Transport: ...
 
 
@@ -111,6 +129,7 @@ class Dialer:
         ssl: ssl_module.SSLContext | None,
         proxy: str | bool | None,
         compression: bool,
+        unix: StrPath | None,
         limits: Limits,
         dial: Dial,
     ) -> None:
@@ -121,11 +140,13 @@ class Dialer:
         if not callable(headers):
             _check_headers(headers)
         check_subprotocols(subprotocols)
+        check_unix(unix, proxy)
         self._options = (url, headers, auth)
         self._subprotocols = subprotocols
         self._ssl = ssl
         self._proxy = proxy
         self._compression = compression
+        self._unix = unix
         self._limits = limits
         self._dial = dial
 
@@ -147,6 +168,7 @@ class Dialer:
             ssl=self._ssl,
             proxy=self._proxy,
             compression=self._compression,
+            unix=self._unix,
         )
 
 

@@ -9,12 +9,11 @@ import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import get_ident
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
-from ._backoff import Reconnect, Schedule
+from ._backoff import DEFAULT_RECONNECT, Reconnect, Schedule
 from ._client_state import ClientState, Input, after
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
@@ -30,7 +29,7 @@ from ._scheduler import LoopScheduler, Timer, spawn_later
 from ._sendable import check_thread
 from ._session import Session
 from ._settings import make_settings
-from ._types import F, Offline, Profile, Redact, check_offline
+from ._types import F, Offline, Profile, Redact, StrPath, check_offline
 from ._wake import WakeWatch
 from .channel import Channel
 from .errors import ConnectionLost
@@ -40,8 +39,6 @@ from .router import RawRegistrar, Registrar, Router
 from .transport import Transport
 
 __all__ = ["Client", "ReconnectInfo"]
-
-DEFAULT_RECONNECT = Reconnect()
 
 
 class Client(Registrar, RawRegistrar, RawCaller):
@@ -59,6 +56,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
         proxy: a proxy's URL, True for the one that the environment names, None for none.
         compression: offer permessage-deflate; the server may take it or leave it.
+        unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
         dial: what opens the connection, such as an adapter's function; the default is `wsrpc.dial`.
         limits: bounds of the connection and of the queue while there is none.
         reconnect: how long to wait between attempts, and when to stop. None: `connect` makes one attempt, and a drop
@@ -96,6 +94,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
+        unix: StrPath | None = None,
         dial: Dial = dial,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
@@ -113,9 +112,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
     ) -> None:
         if url is not None and transport is not None:
             raise ValueError("give a url or a transport, not both")
-        policy: Any = reconnect
-        if policy is not None and not isinstance(policy, Reconnect):
-            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
+        if unix is not None and url is None:
+            raise ValueError("unix= goes with a url, for its host and path: Client('ws://localhost/', unix=path)")
         if connect_timeout is not None and not connect_timeout > 0:
             raise ValueError(f"connect_timeout= is more than 0 seconds, or None for ever; got {connect_timeout!r}")
         settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
@@ -142,6 +140,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 ssl=ssl,
                 proxy=proxy,
                 compression=compression,
+                unix=unix,
                 limits=self._limits,
                 dial=dial,
             )
@@ -217,9 +216,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
     # What each of these does in which state is the table of `_client_state`.
@@ -453,9 +450,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
             return False
         if delay is None:
             if self._reconnects:
-                why = f"the connection ended ({lost.code} {lost.reason})"
+                text = "the client gives up: the connection ended (%d %s), which Reconnect(%s=) does not come back from"
                 option = "stop" if self._schedule.stopped else "retry"
-                self._peer._log(logging.ERROR, "the client gives up: %s, and Reconnect(%s=) ends it", why, option)
+                self._peer._log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
             return False
         if self._asleep:

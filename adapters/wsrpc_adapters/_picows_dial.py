@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl as ssl_module
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from os import PathLike
 from typing import Any
 
 import picows
@@ -41,6 +43,7 @@ async def dial(
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
     compression: bool = False,
+    unix: str | PathLike[str] | None = None,
 ) -> PicowsTransport:
     """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
 
@@ -49,7 +52,7 @@ async def dial(
     Raises:
         HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError: nobody answered, or not as a WebSocket server.
-        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
+        ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
 
@@ -57,7 +60,16 @@ async def dial(
         through = environment_proxy(request.url) if proxy is True else proxy or None
         return await _dial(request, limits, ssl, through)
 
-    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
+    request = DialRequest(
+        url,
+        headers=headers,
+        subprotocols=subprotocols,
+        proxy=proxy,
+        tls=ssl is not None,
+        unix=unix,
+    )
+    if unix is not None:
+        proxy = None  # what the environment names is for hosts
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 
@@ -73,7 +85,10 @@ async def _dial(
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # By ourselves, because a connection that picows has opened cannot be reached until it is through.
-        sock = await _connect(parsed.host, parsed.port)
+        if request.unix is None:
+            sock = await _connect(parsed.host, parsed.port)
+        else:
+            sock = await _connect_unix(request.unix)
         socks.append(sock)
         return sock
 
@@ -128,6 +143,17 @@ async def _connect(host: str, port: int) -> socket.socket:
             sock.close()
             raise
     raise failures[0] if failures else OSError(f"{host} has no address")
+
+
+async def _connect_unix(path: str | PathLike[str]) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, os.fspath(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _describe(ws: WSTransport, offered: list[str]) -> Any:
