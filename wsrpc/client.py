@@ -56,7 +56,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
         proxy: a proxy's URL, True for the one that the environment names, None for none.
         compression: offer permessage-deflate; the server may take it or leave it.
-        unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
+        unix: a Unix socket's path, to connect to it instead of the URL's host and port; see `wsrpc.dial`.
         dial: what opens the connection, such as an adapter's function; the default is `wsrpc.dial`.
         limits: bounds of the connection and of the queue while there is none.
         reconnect: how long to wait between attempts, and when to stop. None: `connect` makes one attempt, and a drop
@@ -146,8 +146,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             )
             self._dialing = Dialing(dialer, self._schedule, connect_timeout, self)
         self._connect_timeout = connect_timeout
-        self._patience: Timer | None = None
-        """Ends a first connection whose `open` handlers take longer than ``connect_timeout``."""
+        self._patience: Timer | None = None  # ends a first connection that takes longer than that to open
         self._reconnects = reconnect is not None
         self._transport = transport
         self._watch = WakeWatch(self._scheduler, self._woke)
@@ -177,7 +176,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, also while it opens (``state`` is ``"opening"`` then)."""
+        """Whether there is a connection, also while it opens."""
         return self._peer.connected
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl as ssl_module
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,15 @@ from picows import (
 from python_socks import ProxyError
 
 from wsrpc import Handshake, HandshakeRejected, Limits
-from wsrpc.adapting import DialRequest, address, environment_proxy, follow_redirects, joined_headers, one_line
+from wsrpc.adapting import (
+    BadURL,
+    DialRequest,
+    address,
+    environment_proxy,
+    follow_redirects,
+    joined_headers,
+    one_line,
+)
 
 from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
@@ -47,12 +54,13 @@ async def dial(
 ) -> PicowsTransport:
     """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
 
-    ``compression`` changes nothing: picows has none to offer. Redirects are followed as by `wsrpc.dial`.
+    ``compression`` changes nothing: picows has none to offer. ``unix`` is refused. Redirects are followed as by
+    `wsrpc.dial`.
 
     Raises:
         HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError: nobody answered, or not as a WebSocket server.
-        ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
+        ValueError: the URL, the proxy, a header or a subprotocol is not valid, or ``unix`` is given.
     """
     limits = limits or Limits()
 
@@ -60,16 +68,9 @@ async def dial(
         through = environment_proxy(request.url) if proxy is True else proxy or None
         return await _dial(request, limits, ssl, through)
 
-    request = DialRequest(
-        url,
-        headers=headers,
-        subprotocols=subprotocols,
-        proxy=proxy,
-        tls=ssl is not None,
-        unix=unix,
-    )
-    if unix is not None:
-        proxy = None  # what the environment names is for hosts
+    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
+    if unix is not None:  # picows 2.3 crashes on such a socket, with a segmentation fault
+        raise BadURL("picows does not connect to Unix sockets: dial with wsrpc.dial, without dial=")
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 
@@ -85,10 +86,7 @@ async def _dial(
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # By ourselves, because a connection that picows has opened cannot be reached until it is through.
-        if request.unix is None:
-            sock = await _connect(parsed.host, parsed.port)
-        else:
-            sock = await _connect_unix(request.unix)
+        sock = await _connect(parsed.host, parsed.port)
         socks.append(sock)
         return sock
 
@@ -143,17 +141,6 @@ async def _connect(host: str, port: int) -> socket.socket:
             sock.close()
             raise
     raise failures[0] if failures else OSError(f"{host} has no address")
-
-
-async def _connect_unix(path: str | PathLike[str]) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, os.fspath(path))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _describe(ws: WSTransport, offered: list[str]) -> Any:

@@ -1,9 +1,11 @@
-"""`Client(url, unix=path)` and `dial(url, unix=path)`: a Unix socket instead of a host, by every way to dial."""
+"""`Client(url, unix=path)` and `dial(url, unix=path)`: a Unix socket instead of a host."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,38 @@ from served import AT_ONCE, LIMITS, echo_server
 
 import wsrpc_adapters.aiohttp
 import wsrpc_adapters.picows
-from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, ReconnectInfo, is_transient
+from wsrpc import Client, ConnectFailed, HandshakeRejected, ReconnectInfo, is_transient
 from wsrpc import dial as default_dial
 
 PEM = Path(__file__).parent / "localhost.pem"
 URL = "ws://localhost/path?a=b"
 
-dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
-with_tls = pytest.mark.parametrize("dial", [default_dial, wsrpc_adapters.picows.dial], ids=["websockets", "picows"])
+dialings = pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "picows"], ids=repr)
+
+
+@asynccontextmanager
+async def redirecting(path: Path, behind: Path, *locations: str) -> AsyncGenerator[None]:
+    """Answers one request with a redirect to each of ``locations``, then leads to the socket ``behind``."""
+    left = list(locations)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if left:
+            await reader.readuntil(b"\r\n\r\n")
+            head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {left.pop(0)}\r\nContent-Length: 0\r\n"
+            writer.write(f"{head}Connection: close\r\n\r\n".encode())
+        else:
+            theirs, ours = await asyncio.open_unix_connection(behind)
+            await asyncio.gather(copy(reader, ours), copy(theirs, writer), return_exceptions=True)
+            ours.close()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, path):
+        yield
 
 
 @dialings
@@ -99,15 +125,8 @@ async def test_a_proxy_besides_is_refused(dialing: Dialing) -> None:
 @dialings
 async def test_redirects_stay_at_the_socket(dialing: Dialing, tmp_path: Path) -> None:
     server = echo_server()
-    locations = iter(["/other", "//localhost/third?c=d"])
-
-    @server.on_handshake
-    def redirect(handshake: Handshake) -> None:
-        if (location := next(locations, None)) is not None:
-            raise HandshakeRejected(302, "", {"Location": location})
-
-    path = str(tmp_path / "socket")
-    async with server.listen(unix=path):
+    path, behind = tmp_path / "socket", tmp_path / "behind"
+    async with server.listen(unix=str(behind)), redirecting(path, behind, "/other", "//localhost/third?c=d"):
         async with Client(URL, unix=path, auth="token", dial=dialing.dial, limits=LIMITS) as client:
             assert await client.request("echo", 1) == 1
             (peer,) = server.peers
@@ -118,32 +137,31 @@ async def test_redirects_stay_at_the_socket(dialing: Dialing, tmp_path: Path) ->
 @dialings
 @pytest.mark.parametrize("location", ["ws://example.com/", "ws://localhost:8080/", "wss://localhost/"])
 async def test_a_redirect_to_another_origin_is_not_followed(dialing: Dialing, location: str, tmp_path: Path) -> None:
-    server = echo_server()
-
-    @server.on_handshake
-    def redirect(handshake: Handshake) -> None:
-        raise HandshakeRejected(307, "", {"Location": location})
-
-    path = str(tmp_path / "socket")
-    async with server.listen(unix=path):
-        with pytest.raises(HandshakeRejected, match="another origin, .*, which is not at the Unix socket") as caught:
+    path = tmp_path / "socket"
+    async with redirecting(path, path, location):
+        with pytest.raises(HandshakeRejected, match=r"another origin, .*, which is not at the Unix socket") as caught:
             await dialing.dial(URL, unix=path, limits=LIMITS)
         assert caught.value.status == 307
 
 
-@with_tls
-async def test_tls_is_for_the_host_of_the_url(dial: Any, tmp_path: Path) -> None:
+async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(PEM)
     trusting = ssl.create_default_context(cafile=str(PEM))
     path = str(tmp_path / "socket")
     async with echo_server().listen(unix=path, ssl=context):
-        async with Client("wss://localhost/", unix=path, ssl=trusting, dial=dial, limits=LIMITS) as client:
+        async with Client("wss://localhost/", unix=path, ssl=trusting, limits=LIMITS) as client:
             assert await client.request("echo", "x" * 300_000) == "x" * 300_000
-        with pytest.raises(ssl.SSLCertVerificationError, match="example.com"):
-            await Client("wss://example.com/", unix=path, ssl=trusting, dial=dial, limits=LIMITS).connect()
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.com"):
+            await Client("wss://example.com/", unix=path, ssl=trusting, limits=LIMITS).connect()
         with pytest.raises(ssl.SSLError):
-            await dial("wss://localhost/", unix=path, limits=LIMITS)
+            await default_dial("wss://localhost/", unix=path, limits=LIMITS)
+
+
+async def test_picows_refuses_and_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"picows does not connect to Unix sockets: dial with wsrpc\.dial") as caught:
+        await Client(URL, unix=tmp_path / "socket", dial=wsrpc_adapters.picows.dial, limits=LIMITS).connect()
+    assert not is_transient(caught.value)
 
 
 async def test_aiohttp_does_no_tls_there_and_says_so(tmp_path: Path) -> None:
