@@ -85,7 +85,7 @@ async def main() -> None:
             for agent in agents:
                 await agent.client.emit("report")
             total += AGENTS
-            await control.server.close(drain=5)
+            await control.reported(total)
         if generation < RESTARTS:
             for agent in agents:  # there is no server now
                 await agent.client.emit("report")
