@@ -62,6 +62,21 @@ async def test_the_demo_fails_when_the_restart_goes_wrong(tmp_path: Path) -> Non
     assert "ConnectionLost" in err.decode()
 
 
+async def test_a_client_survives_that_its_server_is_killed() -> None:
+    *deaths, end = (await run("survives_kill.py")).splitlines()
+    assert deaths == ["the server was ended by SIGKILL, and is started again"] * 2
+    assert end == "30 lines were added once each, and seen once each"
+
+
+async def test_a_fleet_registers_before_its_reports_come_after_each_restart() -> None:
+    *servers, end = (await run("fleet.py")).splitlines()
+    reports = [0, 40, 80, 120]
+    assert servers == [
+        f"server {number}: 20 agents are well, {count} reports have come" for number, count in enumerate(reports)
+    ]
+    assert end == "each agent's 7 reports have come, once each"
+
+
 async def test_server_and_client_talk_to_each_other() -> None:
     async with listening(await start("server.py", "0")) as url:
         printed = (await run("client.py", url)).splitlines()

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState, stop_never, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, stop_never, wait_random_exponential
 from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
@@ -19,7 +19,7 @@ from ._strategies import Condition, check_strategies
 from ._url import BadURL
 from .errors import ConnectionLost, HandshakeRejected, repr_of
 
-__all__ = ["Reconnect", "Schedule", "is_transient"]
+__all__ = ["DEFAULT_RECONNECT", "Reconnect", "Schedule", "is_transient"]
 
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 
@@ -34,10 +34,13 @@ Strategy = Callable[[RetryCallState], Any]
 def is_transient(error: BaseException) -> bool:
     """Whether another attempt may go better: the default of ``Reconnect(retry=)``.
 
-    Not after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, a certificate that does not verify, or a URL that is none.
+    Not after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, close code 1008 (policy violation), a certificate that does
+    not verify, or a URL that is not valid.
     """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
+    if isinstance(error, ConnectionLost):
+        return error.code != CloseCode.POLICY_VIOLATION
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)):
         return True  # the connection broke in the TLS handshake
     if isinstance(error, (BadURL, ssl.SSLError)):
@@ -74,10 +77,25 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
         check_strategies(self, "initial", "max", "stable")
 
 
-class Schedule:
-    """Counts failures and says how long to wait after each; ``time`` gives seconds, as the event loop's clock does."""
+DEFAULT_RECONNECT = Reconnect()
+ONCE = Reconnect(stop=stop_after_attempt(1))
+"""What ``Client(reconnect=None)`` means."""
 
-    def __init__(self, reconnect: Reconnect, time: Callable[[], float]) -> None:
+
+class Schedule:
+    """Counts failures and says how long to wait after each; ``time`` gives seconds, as the event loop's clock does.
+
+    Without a ``reconnect`` the first failure is the last.
+
+    Raises:
+        TypeError: ``reconnect`` is of another kind.
+    """
+
+    def __init__(self, reconnect: Reconnect | None, time: Callable[[], float]) -> None:
+        given: Any = reconnect
+        if given is not None and not isinstance(given, Reconnect):
+            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {given!r}")
+        reconnect = reconnect or ONCE
         self._time = time
         self._stable = reconnect.stable
         self._wait: Strategy = reconnect.wait or wait_random_exponential(

@@ -18,7 +18,7 @@ from ._channels import Channels
 from ._close import CloseCode, CloseInfo
 from ._context import Context, in_context
 from ._intake import Intake
-from ._lifecycle import Opening, State, Unfinished, fire, move
+from ._lifecycle import Opening, Stage, State, Unfinished, fire, move
 from ._log import PeerLog
 from ._messages import Inbound
 from ._outbound import Outbound
@@ -75,6 +75,7 @@ class Binding:
         "limits",
         "on_lost",
         "on_opened",
+        "on_return",
         "opening",
         "session",
         "state",
@@ -116,7 +117,9 @@ class Binding:
         self.on_lost: Callable[[CloseInfo, bool], CloseInfo] | None = None
         """The owner's: told first of a connection's end, and whether another replaces it. It may add what it knows."""
         self.on_opened: Callable[[], None] | None = None
-        """The owner's: told when a connection is open and the `open` handlers are done."""
+        """The owner's: told when a connection is open and the handlers of that are done."""
+        self.on_return: Callable[[], list[Unfinished]] | None = None
+        """The owner's: gives what `on_reconnect` handlers have to do, when the `open` handlers are done."""
         self._payloads: PayloadLog | None = None
         if settings.log_payloads is not False:
             redact = None if settings.log_payloads is True else settings.log_payloads
@@ -185,7 +188,7 @@ class Binding:
             raise ConnectionLost(last.code, last.reason, "not_sent")
 
     def attach(self, session: Session) -> None:
-        """Make ``session`` the present connection, and call the `open` handlers."""
+        """Make ``session`` the present connection, and call the `open` handlers, then those of `on_reconnect`."""
         self._out.user_closed = False
         self.session = session
         self._since = self._loop.time()
@@ -202,28 +205,48 @@ class Binding:
         self._calls.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
         self._calls.use_context(contextvars.copy_context())
         self._out.opening = Context(self._peer, Inbound(a=["open"]))
+        self._out.returning = None
         context = in_context(self._out.opening)
         unfinished = fire(self._reporter.registries, ("open", "connect"), (self._peer,), self._reporter.failed, context)
         if self._peer._services is not None:
             unfinished += self._peer._services.opened()
+        stage: Stage | None = None
         if unfinished:
+            stage = context, unfinished
+        elif self.session is session:
+            stage = self._return()
+        if stage is not None:
             opening = self.opening = Opening(
-                unfinished,
+                stage,
+                self._return,
                 loop=self._loop,
                 patience=self.limits.open_handlers,
+                keep=self._reporter.keep,
                 done=self._opened,
                 overdue=self._open_overdue,
                 raised=self._reporter.failed,
             )
-            context.run(opening.start)
-            context.run(self._reporter.keep, opening.task)
+            opening.start()
         if self.session is session:  # a handler may have closed or bound again
             session.start()
             if self.opening is None:
                 self._opened()
 
+    def _return(self) -> Stage | None:
+        """What `on_reconnect` handlers have to do, after the `open` handlers; None if there is nothing."""
+        if self.state is not State.OPENING or self._out.returning is not None or self.on_return is None:
+            return None
+        unfinished = self.on_return()
+        if not unfinished:
+            return None
+        self._out.returning = Context(self._peer, Inbound(a=["on_reconnect"]))
+        return in_context(self._out.returning), unfinished
+
     async def wait_opened(self) -> None:
-        """Wait until `open` handlers are done or overdue, or the connection is gone. Cancelling is safe."""
+        """Wait until `open` and `on_reconnect` handlers are done or overdue, or the connection is gone.
+
+        Cancelling is safe.
+        """
         if self.opening is not None:
             await self.opening.wait()
         if self.state is State.OPENING and self.opening is None:
@@ -238,17 +261,18 @@ class Binding:
                 self._out.flush_offline()
         except ConnectionLost:
             return  # it has ended, and `connection_lost` is about to come; what was not sent stays queued
-        self._out.opening = None
+        self._out.opening = self._out.returning = None
         self._become(State.OPEN)
         self._calls.admission.hold(Hold.NONE)
         self._agreement.opened()
         if self.on_opened is not None:
             self.on_opened()
 
-    def _open_overdue(self, handlers: str) -> None:
+    def _open_overdue(self, event: str, handlers: str) -> None:
         self._log(
             logging.WARNING,
-            "the handler of 'open' %s has not finished within %g s: what waited for it is let through",
+            "the handler of %r %s has not finished within %g s: what waited for it is let through",
+            event,
             handlers,
             self.limits.open_handlers,
         )

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 __all__ = ["STATES", "TABLE", "ClientState", "Input", "after"]
 
 ClientState = Literal["idle", "connecting", "waiting", "opening", "connected", "closing", "closed"]
-"""`Client.state`: ``"waiting"`` is between two attempts, ``"opening"`` while `open` handlers run. A closed client, or
-one that has given up, can be connected again."""
+"""`Client.state`: ``"waiting"`` is between two attempts, ``"opening"`` while `open` and `on_reconnect` handlers run. A
+closed client, or one that has given up, can be connected again."""
 
 STATES: tuple[ClientState, ...] = get_args(ClientState)
 
@@ -28,7 +28,7 @@ class Input(Enum):
     FAILED = "an attempt fails"
     AGAIN = "the wait is over"
     GAVE_UP = "there will be no attempt any more"
-    OPENED = "the `open` handlers are done"
+    OPENED = "the `open` and `on_reconnect` handlers are done"
     DROPPED = "the connection ends, it is dialed again"
     LEFT = "the connection ends, nothing dials"
     CLOSED = "everything has ended"
@@ -53,7 +53,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.BIND: ("opening", INSTEAD),
         Input.CLOSE: ("closing", "stops dialing; `connect()` raises `ConnectionLost`"),
         Input.CANCELLED: ("idle", "stops dialing, unless somebody else waits, or a drop began it"),
-        Input.DIALED: ("opening", "calls the `open` handlers"),
+        Input.DIALED: ("opening", "calls the `open` handlers, then those of `on_reconnect`"),
         Input.FAILED: ("waiting", "logs a warning and waits, longer each time"),
         Input.GAVE_UP: ("closed", "`connect()` raises why; what waited fails as `not_sent`"),
     },
@@ -66,16 +66,13 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.GAVE_UP: ("closed", "`connect()` raises why; what waited fails as `not_sent`"),
     },
     "opening": {
-        Input.CONNECT: ("opening", "waits for the `open` handlers, too"),
+        Input.CONNECT: ("opening", "waits for its handlers, too"),
         Input.BIND: ("opening", REPLACES),
-        Input.CLOSE: (
-            "closing",
-            "writes what was accepted, what waited for the `open` handlers too, then the Close frame",
-        ),
-        Input.OPENED: ("connected", "sends what waited"),
-        Input.DROPPED: ("waiting", "stops the `open` handlers, keeps what waits"),
-        Input.LEFT: ("idle", "stops the `open` handlers, keeps what waits for another `bind()`"),
-        Input.GAVE_UP: ("closed", "stops the `open` handlers; what waited fails as `not_sent`"),
+        Input.CLOSE: ("closing", "writes what was accepted, the queue too, then the Close frame"),
+        Input.OPENED: ("connected", "sends the queue"),
+        Input.DROPPED: ("waiting", "cancels these handlers, keeps the queue"),
+        Input.LEFT: ("idle", "cancels these handlers, keeps the queue for another `bind()`"),
+        Input.GAVE_UP: ("closed", "cancels these handlers; what waited fails as `not_sent`"),
     },
     "connected": {
         Input.CONNECT: ("connected", "returns"),

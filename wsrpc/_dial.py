@@ -16,7 +16,8 @@ from websockets.typing import Subprotocol
 from ._connection import WebSocketClientConnection, library_options
 from ._dial_request import DialRequest, check_subprotocols, follow_redirects
 from ._misuse import check_flag
-from ._url import BadURL, check_url, environment_proxy
+from ._types import StrPath
+from ._url import BadURL, check_unix, check_url, environment_proxy
 from .handshake import check_header
 from .limits import Limits
 from .transport import Transport
@@ -38,6 +39,7 @@ async def dial(
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
     compression: bool = False,
+    unix: StrPath | None = None,
 ) -> WebSocketTransport:
     """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
 
@@ -46,10 +48,14 @@ async def dial(
 
     ``compression`` offers permessage-deflate, which the server may take or leave.
 
+    ``unix`` is the path of a Unix socket to connect to. The URL's host, path and query are then what the server is
+    asked for; with ``wss://`` the certificate has to be for that host. Redirects to another origin are not followed, no
+    proxy of the environment is used, and ``proxy=`` with a URL is refused.
+
     Raises:
         HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
-        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
+        ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
     options = library_options(limits)
@@ -59,6 +65,8 @@ async def dial(
         options["compression"] = "deflate"
     if ssl is not None:
         options["ssl"] = ssl
+    if unix is not None:
+        options |= {"unix": True, "path": unix}
 
     async def attempt(request: DialRequest) -> WebSocketTransport:
         try:
@@ -76,7 +84,16 @@ async def dial(
         assert isinstance(connection, WebSocketClientConnection)
         return connection.wsrpc
 
-    request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
+    request = DialRequest(
+        url,
+        headers=headers,
+        subprotocols=subprotocols,
+        proxy=proxy,
+        tls=ssl is not None,
+        unix=unix,
+    )
+    if unix is not None:
+        proxy = None  # what the environment names is for hosts
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 
@@ -93,6 +110,7 @@ class Dial(Protocol):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
+        unix: StrPath | None = None,
     ) -> Transport: ...
 
 
@@ -112,6 +130,7 @@ class Dialer:
         ssl: ssl_module.SSLContext | None,
         proxy: str | bool | None,
         compression: bool,
+        unix: StrPath | None,
         limits: Limits,
         dial: Dial,
     ) -> None:
@@ -123,6 +142,7 @@ class Dialer:
             _check_headers(headers)
         check_subprotocols(subprotocols)
         check_flag("compression", compression)
+        check_unix(unix, proxy)
         given: Any = dial
         if not callable(given):
             raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
@@ -131,6 +151,7 @@ class Dialer:
         self._ssl = ssl
         self._proxy = proxy
         self.compression = compression
+        self._unix = unix
         self._limits = limits
         self._dial = dial
 
@@ -157,6 +178,7 @@ class Dialer:
             ssl=self._ssl,
             proxy=self._proxy,
             compression=self.compression,
+            unix=self._unix,
         )
 
 

@@ -10,7 +10,8 @@ from typing import TypeVar, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
 from ._log import logger
-from ._url import BadURL, check_proxy, check_url, shown_url
+from ._types import StrPath
+from ._url import BadURL, check_proxy, check_unix, check_url, shown_url
 from .errors import HandshakeRejected
 from .handshake import BEARER, HEADER_NAME, check_header
 
@@ -38,6 +39,8 @@ class DialRequest:
     Args:
         url, headers, subprotocols, proxy: as for `dial`.
         tls: whether there is a TLS context, which a ``ws://`` URL has no use for.
+        unix: the path of a Unix socket to connect to. Redirects to another origin are not followed then, since that is
+            not at this socket, and no proxy is used.
         may_leave_origin: whether redirects to another origin are followed. No, where the library would send there what
             is not in ``headers``.
 
@@ -54,17 +57,20 @@ class DialRequest:
         subprotocols: Sequence[str] | None = None,
         proxy: str | bool | None = None,
         tls: bool = False,
+        unix: StrPath | None = None,
         may_leave_origin: bool = True,
     ) -> None:
         check_url(url, tls=tls)
         check_proxy(proxy)
+        check_unix(unix, proxy)
         check_subprotocols(subprotocols)
         self.headers: Mapping[str, str] = {name: str(value) for name, value in (headers or {}).items()}
         for name, value in self.headers.items():
             check_header(name, value)
         self.subprotocols: Sequence[str] = list(subprotocols or ())
         self.url = url
-        self._may_leave_origin = may_leave_origin
+        self.unix = unix
+        self._may_leave_origin = may_leave_origin and unix is None
         user, at, _ = urlsplit(url).netloc.rpartition("@")
         if at:
             self.url = url.replace(f"{user}@", "", 1)
@@ -88,7 +94,8 @@ class DialRequest:
         if _origin(url) == _origin(self.url):
             return self._again(url, self.headers, self.subprotocols)
         if not self._may_leave_origin:
-            raise answer._not_followed(f"it leads to another origin, {shown_url(url)}")
+            whose = "" if self.unix is None else ", which is not at the Unix socket"
+            raise answer._not_followed(f"it leads to another origin, {shown_url(url)}{whose}")
         subprotocols = [name for name in self.subprotocols if BEARER not in name.lower()]
         if self.headers or len(subprotocols) < len(self.subprotocols):
             logger.warning(
@@ -100,7 +107,13 @@ class DialRequest:
         return self._again(url, {}, subprotocols)
 
     def _again(self, url: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> DialRequest:
-        return DialRequest(url, headers=headers, subprotocols=subprotocols, may_leave_origin=self._may_leave_origin)
+        return DialRequest(
+            url,
+            headers=headers,
+            subprotocols=subprotocols,
+            unix=self.unix,
+            may_leave_origin=self._may_leave_origin,
+        )
 
     def _resolve(self, answer: HandshakeRejected, location: str) -> str:
         try:

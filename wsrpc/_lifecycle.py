@@ -7,6 +7,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from ._context import CURRENT, Context
@@ -17,12 +18,14 @@ __all__ = [
     "TRANSITIONS",
     "Closers",
     "Opening",
+    "Stage",
     "State",
     "Unfinished",
     "call_handler",
     "finish_all",
     "fire",
     "move",
+    "name_of",
 ]
 
 
@@ -31,7 +34,7 @@ class State(Enum):
 
     DISCONNECTED = "disconnected"
     OPENING = "opening"
-    """Connected; `open` handlers run, and what arrives meanwhile is held back."""
+    """Connected; `open` and `on_reconnect` handlers run, and what arrives meanwhile is held back."""
     OPEN = "open"
     CLOSING = "closing"
     """A Close frame is on its way, ours or one that answers a violation."""
@@ -79,6 +82,12 @@ def fire(
     return unfinished
 
 
+def name_of(handler: Callable[..., Any]) -> str:
+    """What the log calls a handler."""
+    name: str = getattr(handler, "__qualname__", repr(handler))
+    return name
+
+
 def call_handler(
     event: str,
     handler: Callable[..., Any],
@@ -87,7 +96,7 @@ def call_handler(
     context: contextvars.Context,
 ) -> list[Unfinished]:
     """Call one handler; the list is empty if that was all, else what is to be awaited."""
-    label = getattr(handler, "__qualname__", repr(handler))
+    label = name_of(handler)
     try:
         result = context.run(handler, *args)
     except (KeyboardInterrupt, SystemExit):
@@ -166,37 +175,62 @@ class Closers:
             everything.cancel()
 
 
-class Opening:
-    """The time during which `open` handlers run; ``done`` is called once, when they are finished or overdue.
+Stage = tuple[contextvars.Context, list[Unfinished]]
+"""Handlers that have more to do, and the context in which they do it."""
 
-    `start` runs them, after the peer knows of this: where their first step runs at once, it may end the connection.
+
+class Opening:
+    """The time during which `open` handlers run, and after them `on_reconnect` handlers.
+
+    Each of these two stages lasts at most ``patience`` seconds; a handler that takes longer runs on, and ``overdue`` is
+    called with the event and the handlers' names. ``done`` is called once, at the end of the last stage.
+
+    Args:
+        first: the first stage.
+        then: gives the second stage when the first one is over; None if there is none.
+        keep: called with each stage's task, in the stage's context.
     """
 
     task: asyncio.Task[None]
+    """Runs the handlers of the present stage."""
 
     def __init__(
         self,
-        unfinished: list[Unfinished],
+        first: Stage,
+        then: Callable[[], Stage | None],
         *,
         loop: Scheduler,
         patience: float,
+        keep: Callable[[asyncio.Task[None]], None],
         done: Callable[[], None],
-        overdue: Callable[[str], None],
+        overdue: Callable[[str, str], None],
         raised: Raised,
     ) -> None:
-        self._unfinished = unfinished
+        self._stage = first
+        self._then: Callable[[], Stage | None] | None = then
         self._loop = loop
-        self._raised = raised
-        self._started = self._stopped = False
+        self._patience = patience
+        self._keep = keep
         self._done = done
         self._overdue = overdue
+        self._raised = raised
+        self._stopped = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timer: Timer | None = None
         self._over: asyncio.Future[None] = loop.create_future()
-        self._timer: Timer = loop.call_at(loop.time() + patience, self._late)
 
     def start(self) -> None:
-        self.task = self._loop.spawn(finish_all(self._unfinished, self._raised))
-        self.task.add_done_callback(self._finished)
-        self._started = True
+        """Run the present stage's handlers.
+
+        Call it when the peer knows of this object: where a task's first step runs at once, a handler may end the
+        connection in it.
+        """
+        context, unfinished = self._stage
+        self._timer = self._loop.call_at(self._loop.time() + self._patience, self._late)
+        self.task = task = context.run(self._loop.spawn, finish_all(unfinished, self._raised))
+        self._tasks.append(task)
+        context.run(self._keep, task)
+        task.add_done_callback(partial(self._finished, unfinished))
         if self._stopped:
             self._stop()
 
@@ -205,32 +239,46 @@ class Opening:
 
         Where this side closed it, a handler may be the one that did, so they are left to finish.
         """
-        self._timer.cancel()
         if not user_closed:
             self._stop()
         self._end()
 
     def _stop(self) -> None:
         self._stopped = True
-        if self._started:
-            self.task.cancel("the connection ended")
+        for task in self._tasks:
+            task.cancel("the connection ended")
 
     async def wait(self) -> None:
         await asyncio.shield(self._over)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        abandon(self._unfinished)  # if it was cancelled before its first step
-        if not self._over.done():
-            self._timer.cancel()
-            self._end()
-            self._done()
+    def _finished(self, unfinished: list[Unfinished], task: asyncio.Task[None]) -> None:
+        abandon(unfinished)  # if it was cancelled before its first step
+        if unfinished is self._stage[1]:  # else that stage was overdue
+            self._go_on()
 
     def _late(self) -> None:
-        if not self._over.done():
-            self._overdue(", ".join(label for _, label, _ in self._unfinished))
+        _, unfinished = self._stage
+        if unfinished and not self._over.done():
+            self._overdue(unfinished[0][0], ", ".join(label for _, label, _ in unfinished))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The present stage is over."""
+        if self._over.done():
+            return
+        then, self._then = self._then, None
+        stage = None if then is None else then()
+        if stage is None:
             self._end()
             self._done()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._stage = stage
+        self.start()
 
     def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._over.done():
             self._over.set_result(None)

@@ -90,7 +90,9 @@ class Outbound:
         self.is_open: Callable[[int], bool] = lambda h: False
         """Whether an anonymous channel is still there."""
         self.opening: Context | None = None
-        """The context of the `open` handlers, while they run."""
+        """The context of the `open` handlers, while the connection opens."""
+        self.returning: Context | None = None
+        """The context of the `on_reconnect` handlers, while the connection opens."""
         self.clear = False
         self.broken = True
         """Nothing can be sent on this connection any more, or there is none."""
@@ -423,7 +425,7 @@ class Outbound:
         if condition is State.OPEN:
             return self.silent and not self.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
         if condition is State.OPENING:
-            # What `open` handlers send goes first; a server's peer has nothing queued to be overtaken.
+            # What `open` and `on_reconnect` handlers send goes first; a server's peer has no queue to be overtaken.
             return self.keeps_offline and not self.in_open_handler()
         if self.keeps_offline and not self.user_closed:
             return True
@@ -450,8 +452,9 @@ class Outbound:
         return self.fails_offline if offline is None else offline == "fail"
 
     def in_open_handler(self) -> bool:
-        """Whether an `open` handler of the present connection, or a task that it started, is at work."""
-        return self.opening is not None and CURRENT.get(None) is self.opening
+        """Whether a handler that is called while the present connection opens, or a task of its own, is at work."""
+        context = CURRENT.get(None)
+        return context is not None and (context is self.opening or context is self.returning)
 
     async def wait_written(self) -> None:
         """Wait until whatever waits for room in the line has been sent. Cancelling is safe."""

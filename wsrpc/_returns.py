@@ -1,12 +1,14 @@
-"""A client that is back after a drop, and who is told: `on_reconnect`."""
+"""The `on_reconnect` handlers of a client, and what they are called with."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from ._lifecycle import Unfinished, name_of
 from ._registry import accepted
 
 __all__ = ["ReconnectInfo", "Returns"]
@@ -25,16 +27,17 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
 
 
 class Returns:
-    """Counts how a client comes back, and tells the user's functions of it."""
+    """Counts how a client comes back, and keeps the `on_reconnect` handlers; ``connected`` is `Peer.connected`."""
 
-    def __init__(self) -> None:
+    def __init__(self, connected: Callable[[], bool]) -> None:
+        self._connected = connected
         self.again = False
         """Whether the next connection is not the first since `Client.close`."""
         self._functions: list[tuple[Callable[..., Any], int]] = []
         """With how many arguments each takes."""
         self._lost_at = 0.0
         self._info: ReconnectInfo | None = None
-        """Of the present connection; None if it is the first."""
+        """Of the present connection; None if it is the first, or there is none."""
 
     def add(self, function: Callable[..., Any]) -> None:
         """See `Client.on_reconnect`."""
@@ -43,6 +46,7 @@ class Returns:
     def lost(self, now: float) -> None:
         """A connection is over."""
         self._lost_at = now
+        self._info = None
 
     def downtime(self, now: float) -> float:
         """Seconds since then."""
@@ -53,8 +57,20 @@ class Returns:
         self._info = ReconnectInfo(False, attempts, downtime) if self.again else None
         self.again = True
 
-    def opened(self, call: Callable[..., None]) -> None:
-        """It is open: tell the functions by ``call(event, function, *args)``."""
-        if self._info is not None:
-            for function, count in list(self._functions):  # one may register another
-                call("on_reconnect", function, *(self._info,)[:count])
+    def handlers(self) -> list[Unfinished]:
+        """What the functions have to do on the present connection; nothing on the first one.
+
+        They are called one after another, each when the one before has returned and the connection is still there.
+        """
+        if self._info is None:
+            return []
+        return [
+            ("on_reconnect", name_of(function), self._call(function, count, self._info))
+            for function, count in self._functions
+        ]
+
+    async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
+        if self._info is info and self._connected():
+            result = function(*(info,)[:count])
+            if inspect.isawaitable(result):
+                await result

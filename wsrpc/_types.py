@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from msgspec import UNSET
@@ -16,6 +17,7 @@ __all__ = [
     "OnChannel",
     "Profile",
     "Redact",
+    "StrPath",
     "check_event",
     "check_name",
     "check_offline",
@@ -34,6 +36,9 @@ text, and ids begin at 1."""
 
 Offline = Literal["queue", "fail"]
 """What becomes of a message while there is no connection: it waits for the next one, or is refused."""
+
+StrPath: TypeAlias = str | PathLike[str]
+"""The path of a file."""
 
 Profile = Literal["go"]
 """What the other side is, if it is less than ws-wrapper's description asks for."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-__all__ = ["BadURL", "check_proxy", "check_url", "environment_proxy", "shown_url"]
+__all__ = ["BadURL", "check_proxy", "check_unix", "check_url", "environment_proxy", "shown_url"]
 
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
@@ -61,6 +63,22 @@ def check_proxy(proxy: object) -> None:
         schemes = ", ".join(sorted(PROXY_SCHEMES))
         raise BadURL(f"proxy= is a URL whose scheme is one of {schemes}; or True, or None; got {shown_url(proxy)}")
     _check_parts(proxy, "a proxy's URL")
+
+
+def check_unix(path: Any, proxy: object) -> None:
+    """Refuse what is not the path of a Unix socket, and a proxy besides.
+
+    Raises:
+        TypeError, ValueError: says what is wrong.
+    """
+    if path is None:
+        return
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"unix= is the path of a Unix socket, got {type(path).__name__}")
+    if not os.fspath(path):
+        raise ValueError("unix= is the path of a Unix socket, got an empty one")
+    if isinstance(proxy, str):
+        raise ValueError("give unix= or proxy=, not both: a Unix socket is not reached through a proxy")
 
 
 def environment_proxy(url: str) -> str | None:

@@ -16,6 +16,7 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 - `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
 - `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL;
   `environment_proxy` finds the one that the environment names.
+- `BadURL` is the `ValueError` of a dialing function to which no attempt can succeed: a client does not try again.
 - `one_line` makes one bounded line of what the other side has said, for the text of an exception.
 - `safe_logger` is for a library's own log: each record is one bounded line, whatever the other side has sent.
 """
@@ -31,12 +32,13 @@ from ._log import safe_logger
 from ._ports import Port
 from ._turns import MUCH, READ, Turns, turns_of
 from ._upgrade import ClientUpgrade, ServerUpgrade
-from ._url import check_proxy, environment_proxy
+from ._url import BadURL, check_proxy, environment_proxy
 from .errors import one_line
 
 __all__ = [
     "MUCH",
     "READ",
+    "BadURL",
     "ClientUpgrade",
     "DialRequest",
     "Framer",

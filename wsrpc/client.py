@@ -9,12 +9,11 @@ import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import get_ident
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from ._backoff import Reconnect, Schedule
+from ._backoff import DEFAULT_RECONNECT, Reconnect, Schedule
 from ._client_state import ClientState, Input, after
 from ._close import CloseCode, CloseInfo, check_close
 from ._codec import Codec
@@ -31,7 +30,7 @@ from ._scheduler import LoopScheduler, Timer, spawn_later
 from ._sendable import check_thread
 from ._session import Session
 from ._settings import make_settings
-from ._types import F, Offline, Profile, Redact, check_offline, check_timeout
+from ._types import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
 from ._wake import WakeWatch
 from .channel import Channel
 from .errors import ConnectionLost
@@ -41,8 +40,6 @@ from .router import RawRegistrar, Registrar, Router, include
 from .transport import Transport
 
 __all__ = ["Client", "ReconnectInfo"]
-
-DEFAULT_RECONNECT = Reconnect()
 
 
 class Client(Registrar, RawRegistrar, RawCaller):
@@ -60,10 +57,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
         ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
         proxy: a proxy's URL, True for the one that the environment names, None for none.
         compression: offer permessage-deflate; the server may take it or leave it.
+        unix: a Unix socket's path, to connect to it instead of the URL's host and port; see `wsrpc.dial`.
         dial: what opens the connection, such as an adapter's function; the default is `wsrpc.dial`.
         limits: bounds of the connection and of the queue while there is none.
-        reconnect: how long to wait between attempts, and when to stop. None does not dial again after a drop; the first
-            connection is tried as ever.
+        reconnect: how long to wait between attempts, and when to stop. None: `connect` makes one attempt, and a drop
+            ends the client.
         offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
             `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
         connect_timeout: seconds that `connect` takes at most, for all attempts and for the `open` handlers; None for no
@@ -97,6 +95,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
+        unix: StrPath | None = None,
         dial: Dial = dial,
         reconnect: Reconnect | None = DEFAULT_RECONNECT,
         offline: Offline = "queue",
@@ -114,9 +113,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
     ) -> None:
         if url is not None and transport is not None:
             raise ValueError("give a url or a transport, not both")
-        policy: Any = reconnect
-        if policy is not None and not isinstance(policy, Reconnect):
-            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {reconnect!r}")
+        if unix is not None and url is None:
+            raise ValueError("unix= goes with a url, for its host and path: Client('ws://localhost/', unix=path)")
         check_timeout(connect_timeout, "connect_timeout", more_than_0=True)
         settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
         self._limits = settings.limits
@@ -131,7 +129,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._peer._binding.on_opened = self._opened
         self._out.kept.on_put = self._queued
         self._sender = self._peer._sender
-        self._schedule = Schedule(reconnect or DEFAULT_RECONNECT, lambda: self._scheduler.time())
+        self._schedule = Schedule(reconnect, lambda: self._scheduler.time())
         self._dialer = Dialer(
             url,
             headers=headers,
@@ -140,6 +138,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             ssl=ssl,
             proxy=proxy,
             compression=compression,
+            unix=unix,
             limits=self._limits,
             dial=dial,
         )
@@ -147,8 +146,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if url is not None:
             self._dialing = Dialing(self._dialer, self._schedule, connect_timeout, self)
         self._connect_timeout = connect_timeout
-        self._patience: Timer | None = None
-        """Ends a first connection whose `open` handlers take longer than ``connect_timeout``."""
+        self._patience: Timer | None = None  # ends a first connection that takes longer than that to open
         self._reconnects = reconnect is not None
         self._transport = transport
         self._watch = WakeWatch(self._scheduler, self._woke)
@@ -156,7 +154,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._orders = 0
         """How often the user said connect, bind or close: the last one decides."""
         self._news = News()
-        self._returns = Returns()
+        self._returns = Returns(lambda: self._peer.connected)
+        self._peer._binding.on_return = self._returns.handlers
         self._asleep = False
         self._context = contextvars.copy_context()
         self._closing: asyncio.Task[None] | None = None
@@ -171,13 +170,13 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     @property
     def state(self) -> ClientState:
-        """One of ``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` handlers
-        run), ``"connected"``, ``"closing"`` and ``"closed"`` (after `close`, or after giving up)."""
+        """One of ``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
+        `on_reconnect` handlers run), ``"connected"``, ``"closing"`` and ``"closed"`` (by `close`, or it gave up)."""
         return self._state
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, also while its `open` handlers run (``state`` is ``"opening"`` then)."""
+        """Whether there is a connection, also while it opens."""
         return self._peer.connected
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
@@ -196,9 +195,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
     def on_reconnect(self, function: F, /) -> F:
         """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
 
-        That is when its `open` handlers are done. ``info`` is a `ReconnectInfo`; a function without parameters will do,
-        too. Those that are async run on beside everything else, also when the connection has ended again meanwhile.
-        What they raise goes to the log.
+        Subscribe again here: the functions run after the `open` handlers, one after another, and what they send goes
+        out before what waited for a connection. That waits until they return, at most `Limits.open_handlers` seconds,
+        so start long work in a task. If the connection ends meanwhile they are cancelled. What they raise is logged.
+
+        ``info`` is a `ReconnectInfo`; a function may also take no argument.
 
         Raises:
             TypeError: it is no function, or needs more arguments.
@@ -218,24 +219,23 @@ class Client(Registrar, RawRegistrar, RawCaller):
                 raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
     # What each of these does in which state is the table of `_client_state`.
 
     async def connect(self) -> None:
-        """Dial, and return when the connection is open and the `open` handlers are done.
+        """Dial, and return when the connection is open and the `open` and `on_reconnect` handlers are done.
 
         Attempts that fail are repeated until ``connect_timeout``, and so are those whose connection ends before the
         `open` handlers are done. Cancelling stops dialing, unless somebody else waits. A client that is on its way back
         after a drop, or that `bind` was called on, goes on, whether this is cancelled or takes too long.
 
         Raises:
-            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough.
-            HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is none, in a way that
-                another attempt would not change.
+            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough, or
+                the one attempt of ``reconnect=None`` failed.
+            HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is not valid, in a way
+                that another attempt would not change.
             ConnectionLost: `close` was called meanwhile; or the connection ended while its `open` handlers ran, and is
                 not dialed again.
         """
@@ -280,7 +280,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         raise failure from failure.__cause__
 
     async def wait_connected(self) -> None:
-        """Wait until there is a connection and its `open` handlers are done. Cancelling is safe.
+        """Wait until there is a connection, and its `open` and `on_reconnect` handlers are done. Cancelling is safe.
 
         A client that is ``"idle"`` waits for somebody to connect or bind.
 
@@ -300,7 +300,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             await self._news.wait()
 
     async def bind(self, transport: Transport) -> None:
-        """Use a connection of your own, from now on; returns when the `open` handlers are done.
+        """Use a connection of your own, from now on; returns when the `open` and `on_reconnect` handlers are done.
 
         Handlers survive. A connection that is bound already is closed with 1001, what was pending on it fails; one that
         is being dialed is given up. When this one drops, a client with a URL dials, and one without waits for the next
@@ -426,8 +426,6 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if self._dialing is not None:
             self._dialing.opened()
         self._news.tell(None)
-        # Here, because whoever brought the connection may have stopped waiting for it.
-        self._returns.opened(self._peer._reporter.call)
 
     def _lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """The connection is gone; says whether another one will come."""
@@ -437,7 +435,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if replaced or self._state not in ("opening", "connected"):
             # Not either, if what had overtaken a close has given up meanwhile.
             comes_back = self._state not in ("idle", "closing", "closed")
-        elif info.user_closed or (self._dialing is not None and not self._reconnects):
+        elif info.user_closed:
             comes_back = False
             self._give_up(lost)
         elif self._dialing is None:
@@ -454,6 +452,10 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._give_up(exc)
             return False
         if delay is None:
+            if self._reconnects:
+                text = "the client gives up: the connection ended (%d %s), which Reconnect(%s=) does not come back from"
+                option = "stop" if self._schedule.stopped else "retry"
+                self._peer._log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
             return False
         if self._asleep:

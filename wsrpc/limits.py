@@ -139,7 +139,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     streams, uploads and conversations."""
 
     open_handlers: float = 10.0
-    """How long an `open` handler may hold back what arrives meanwhile."""
+    """How long `open` handlers may hold back what arrives meanwhile, and a client's queue; then, again as long,
+    `on_reconnect` handlers."""
 
     open_timeout: float = 10.0
     """Opening handshake, one attempt. A server counts the client's request and its own `on_handshake` each by itself.

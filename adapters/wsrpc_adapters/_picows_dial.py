@@ -7,6 +7,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from os import PathLike
 from typing import Any
 
 import picows
@@ -21,7 +22,15 @@ from picows import (
 from python_socks import ProxyError
 
 from wsrpc import Handshake, HandshakeRejected, Limits
-from wsrpc.adapting import DialRequest, address, environment_proxy, follow_redirects, joined_headers, one_line
+from wsrpc.adapting import (
+    BadURL,
+    DialRequest,
+    address,
+    environment_proxy,
+    follow_redirects,
+    joined_headers,
+    one_line,
+)
 
 from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
@@ -41,15 +50,17 @@ async def dial(
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
     compression: bool = False,
+    unix: str | PathLike[str] | None = None,
 ) -> PicowsTransport:
     """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
 
-    ``compression`` changes nothing: picows has none to offer. Redirects are followed as by `wsrpc.dial`.
+    ``compression`` changes nothing: picows has none to offer. ``unix`` is refused. Redirects are followed as by
+    `wsrpc.dial`.
 
     Raises:
         HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError: nobody answered, or not as a WebSocket server.
-        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
+        ValueError: the URL, the proxy, a header or a subprotocol is not valid, or ``unix`` is given.
     """
     limits = limits or Limits()
 
@@ -58,6 +69,8 @@ async def dial(
         return await _dial(request, limits, ssl, through)
 
     request = DialRequest(url, headers=headers, subprotocols=subprotocols, proxy=proxy, tls=ssl is not None)
+    if unix is not None:  # picows 2.3 crashes on such a socket, with a segmentation fault
+        raise BadURL("picows does not connect to Unix sockets: dial with wsrpc.dial, without dial=")
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 

@@ -8,15 +8,18 @@ what aiohttp's own WebSocket hides (pings, half-read messages, how full the line
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from os import PathLike
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server, WebSocketTransport
 from wsrpc.adapting import (
+    BadURL,
     ClientUpgrade,
     DialRequest,
     ServerUpgrade,
@@ -141,6 +144,7 @@ async def dial(
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | bool | None = True,
     compression: bool = False,
+    unix: str | PathLike[str] | None = None,
     session: aiohttp.ClientSession | None = None,
 ) -> WebSocketTransport:
     """Open a connection: ``Client(url, dial=wsrpc_adapters.aiohttp.dial)``. Cancelling is safe.
@@ -151,10 +155,13 @@ async def dial(
     Redirects are followed as by `wsrpc.dial`. With ``session`` they are followed only within the URL's own origin,
     because aiohttp would send the session's own headers and cookies to the other one.
 
+    ``unix`` is for ``ws://`` URLs, because aiohttp does no TLS on a Unix socket. A session is given its connector
+    instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
+
     Raises:
         HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
         OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
-        ValueError: the URL, the proxy, a header or a subprotocol is not valid.
+        ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
 
@@ -165,7 +172,8 @@ async def dial(
         # Not `trust_env=True`: besides the proxy aiohttp would look up ~/.netrc, and send what it finds by the host's
         # name alone, whatever the port, or refuse to dial because `auth=` was given, too.
         through = _environment_proxy(request.url) if proxy is True else proxy
-        async with aiohttp.ClientSession() as own:
+        connector = None if unix is None else aiohttp.UnixConnector(os.fspath(unix))
+        async with aiohttp.ClientSession(connector=connector) as own:
             return await _dial(own, request.url, upgrade, ssl, through)
 
     request = DialRequest(
@@ -174,8 +182,15 @@ async def dial(
         subprotocols=subprotocols,
         proxy=proxy,
         tls=ssl is not None,
+        unix=unix,
         may_leave_origin=session is None,
     )
+    if unix is not None:
+        proxy = None  # what the environment names is for hosts
+        if session is not None:
+            raise BadURL("give unix= or session=, not both: its connector may be an aiohttp.UnixConnector(path)")
+        if url.startswith("wss:"):
+            raise BadURL("aiohttp does no TLS on a Unix socket: give unix= a ws:// URL, or dial with wsrpc.dial")
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 

@@ -91,9 +91,8 @@ class Life:
         that. ``connect_timeout`` ends such dialing."""
         self.returns = False
         """Whether the present connection is another one than the first."""
-        self.to_tell = 0
-        """How often `on_reconnect` is to be called."""
-        self.told: list[ReconnectInfo] = []
+        self.told = 0
+        """How often the first `on_reconnect` handler was called on the present connection."""
 
     def moved(self, before: ClientState, happened: Input, now: ClientState) -> None:
         assert before == self.state, f"it was {self.state}, and is {before} without a reason"
@@ -108,7 +107,7 @@ class Life:
             self.closed_by_user = self.is_open
             self.first = True
         elif happened is Input.OPENED:
-            self.to_tell += self.returns
+            assert self.told == self.returns, f"on_reconnect: {self.told}, to tell: {self.returns}, {self.moves}"
 
     def opened(self, label: str) -> None:
         assert not self.is_open, "open, and the one before is not closed"
@@ -116,7 +115,14 @@ class Life:
         self.is_open = True
         self.closed_by_user = False
         self.returns, self.first = not self.first, False
+        self.told = 0
         self.labels.append(label)
+
+    def came_back(self, info: ReconnectInfo) -> None:
+        assert self.is_open and self.state == "opening", self.state
+        assert self.returns and not self.told, "on_reconnect is for each connection but the first, once"
+        assert info.attempts >= 0 and info.downtime >= 0
+        self.told += 1
 
     def closed(self, info: CloseInfo) -> None:
         assert self.is_open, "closed, and it was not open"
@@ -128,5 +134,4 @@ class Life:
         self.closes.append((info, self.state))
 
     def check(self) -> None:
-        assert len(self.told) == self.to_tell, f"on_reconnect: {len(self.told)}, to tell: {self.to_tell}, {self.moves}"
         assert len(self.labels) - len(self.closes) == self.is_open

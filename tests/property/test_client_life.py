@@ -35,6 +35,7 @@ from wsrpc import (
     Peer,
     QueueFull,
     Reconnect,
+    ReconnectInfo,
     RemoteError,
     RequestTimeout,
     Retry,
@@ -91,10 +92,11 @@ class ClientLife(RuleBasedStateMachine):
         redials=st.sampled_from([True, True, True, False]),
         fails=st.booleans(),
         opens=st.sampled_from(["nothing", "returns", "waits", "asks"]),
+        comes_back=st.sampled_from(["nothing", "returns", "waits", "asks"]),
         there=st.sampled_from(["returns", "waits"]),
     )
-    def begin(self, with_url: bool, redials: bool, fails: bool, opens: str, there: str) -> None:
-        self.with_url, self.redials, self.opens = with_url, redials, opens
+    def begin(self, with_url: bool, redials: bool, fails: bool, opens: str, comes_back: str, there: str) -> None:
+        self.with_url, self.redials, self.opens, self.comes_back = with_url, redials, opens, comes_back
         self.opens_there = there
 
         async def main() -> None:
@@ -122,7 +124,9 @@ class ClientLife(RuleBasedStateMachine):
                 client.on("connect", self.opening_here)
             client.on("close", self.closed_here)
             client.on("disconnect", self.answer_to_close)
-            client.on_reconnect(self.life.told.append)
+            client.on_reconnect(self.back_here)
+            if comes_back != "nothing":
+                client.on_reconnect(self.coming_back_here)
             client.on("note", lambda label, number: self.here.seen.append((label, number)))
             self.register(client)
 
@@ -152,6 +156,7 @@ class ClientLife(RuleBasedStateMachine):
 
         server.on("open", opened_later if self.opens_there == "waits" else opened)
         server.on("note", lambda peer, number: self.there.seen.append((peer.get("n"), number)))
+        server.on("back", self.back_there)
         server.on("ping", lambda: "pong")
         self.register(server)
 
@@ -198,13 +203,28 @@ class ClientLife(RuleBasedStateMachine):
         self.life.opened(peer.info.query["n"])
 
     async def opening_here(self, peer: Peer) -> None:
-        if self.opens == "waits":
+        await self.welcome(self.opens)
+
+    async def welcome(self, how: str) -> None:
+        """What an `open` or `on_reconnect` handler does."""
+        if how == "waits":
             await self.open_gate.wait()
-        else:
+        elif how == "asks":
             try:
-                await peer.request("ping", timeout=5)
+                await self.client.request("ping", timeout=5)
             except (ConnectionLost, RequestTimeout):
                 return
+
+    def back_here(self, info: ReconnectInfo) -> None:
+        self.life.came_back(info)
+        self.client.emit_nowait("back")
+
+    async def coming_back_here(self) -> None:
+        await self.welcome(self.comes_back)
+
+    def back_there(self, peer: Peer) -> None:
+        seen = [label for label, _ in self.there.seen]
+        assert peer.get("n") not in seen, "what waited for the connection has left before on_reconnect"
 
     def closed_here(self, peer: Peer, info: CloseInfo) -> None:
         self.life.closed(info)

@@ -448,6 +448,7 @@ async def dialing() -> None:
         subprotocols=["json"],
         ssl=ssl.create_default_context(),
         proxy=None,
+        unix="/run/x.sock",
         reconnect=Reconnect(initial=1, max=10, wait=tenacity.wait_fixed(3), retry=lambda error: is_transient(error)),
         connect_timeout=None,
         limits=Limits().replace(message=1024),

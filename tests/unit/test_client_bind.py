@@ -236,6 +236,7 @@ async def test_a_bind_that_is_cancelled_stays_bound_and_on_reconnect_is_told() -
         ready.set()
         info = await told.get()
         assert (info.attempts, info.downtime) == (0, 0.0)
+        await client.wait_connected()
         assert client.state == "connected" and await client.request("echo", 1) == 1
         await client.close()
     assert told.empty()

@@ -135,12 +135,69 @@ async def test_connect_timeout_cuts_an_attempt_short() -> None:
         await client.close()
 
 
-async def test_without_reconnect_the_first_connection_is_tried_again_all_the_same(deaf_port: int) -> None:
-    # `reconnect=None` is about drops.
-    client = Client(f"ws://127.0.0.1:{deaf_port}/", reconnect=None, connect_timeout=0.05)
+@pytest.mark.parametrize("connect_timeout", [None, 30.0])
+async def test_without_reconnect_there_is_one_attempt(
+    deaf_port: int, connect_timeout: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+
+    def url() -> str:
+        asked.append(1)
+        return f"ws://127.0.0.1:{deaf_port}/"
+
+    client = Client(url, reconnect=None, connect_timeout=connect_timeout, limits=LIMITS)
+    for attempts in (1, 2):
+        queued = asyncio.create_task(client.request("echo", 1))
+        with pytest.raises(ConnectFailed) as caught:
+            await client.connect()
+        assert caught.value.attempts == 1
+        assert isinstance(caught.value.last_error, ConnectionRefusedError)
+        assert caught.value.__cause__ is caught.value.last_error
+        assert str(caught.value).startswith("could not connect in 1 attempt; the last one: ConnectionRefusedError: ")
+        assert (client.state, len(asked)) == ("closed", attempts)
+        with pytest.raises(ConnectionLost) as lost:
+            await queued
+        assert lost.value.outcome == "not_sent"
     with pytest.raises(ConnectFailed):
-        await client.connect()
+        await client.wait_connected()
+    assert "next attempt" not in caplog.text
     await client.close()
+
+
+async def test_without_reconnect_a_refusal_is_raised_as_it_is() -> None:
+    async with raw_server() as raw:
+        client = Client(raw.url, reconnect=None, limits=LIMITS)
+        connecting = asyncio.create_task(client.connect())
+        await raw.refuse("403 Forbidden")
+        with pytest.raises(HandshakeRejected) as fatal:
+            await connecting
+        assert fatal.value.status == 403
+        connecting = asyncio.create_task(client.connect())
+        await raw.refuse("503 Service Unavailable")
+        with pytest.raises(ConnectFailed) as failed:
+            await connecting
+        assert isinstance(failed.value.last_error, HandshakeRejected)
+        await client.close()
+
+
+async def test_without_reconnect_a_connection_that_ends_while_it_opens_is_not_dialed_again() -> None:
+    server = Server(limits=LIMITS)
+    opened: list[Peer] = []
+
+    @server.on("open")
+    async def leave(peer: Peer) -> None:
+        opened.append(peer)
+        await peer.close(4000, "not now")
+
+    async with server.listen() as listener:
+        client = Client(listener.url, reconnect=None, limits=LIMITS)
+        ready = asyncio.Event()
+        client.on("open", ready.wait)
+        with pytest.raises(ConnectionLost) as caught:
+            await client.connect()
+        assert (caught.value.code, caught.value.reason, client.state) == (4000, "not now", "closed")
+        await client.close()
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("connect_timeout", [None, 20.0])

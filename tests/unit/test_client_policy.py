@@ -20,6 +20,7 @@ from wsrpc import (
     ConnectionLost,
     HandshakeRejected,
     Limits,
+    Peer,
     Reconnect,
     ReconnectInfo,
     Server,
@@ -141,6 +142,83 @@ async def test_a_classifier_that_says_no_to_a_close_code() -> None:
             assert (info.code, info.will_reconnect, client.state) == (4401, False, "closed")
             with pytest.raises(ConnectionLost, match="token"):
                 await client.request("echo", 1)
+
+
+async def test_after_1008_it_does_not_come_back_until_it_is_told_to(caplog: pytest.LogCaptureFixture) -> None:
+    server = echoing()
+    endings: asyncio.Queue[CloseInfo] = asyncio.Queue()
+    parked = asyncio.Event()
+
+    @server.on("park")
+    async def park() -> None:
+        parked.set()
+        await asyncio.Event().wait()
+
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS)
+        client.on("close", lambda peer, info: endings.put_nowait(info))
+        await client.connect()
+        pending = asyncio.create_task(client.request("park"))
+        await parked.wait()
+        await server.peers[0].close(1008, "do not come back")
+        info = await endings.get()
+        assert (info.code, info.reason, info.will_reconnect) == (1008, "do not come back", False)
+        assert client.state == "closed"
+        calls = [(pending, "unknown"), (client.request("echo", 1), "not_sent"), (client.wait_connected(), "not_sent")]
+        for call, outcome in calls:
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            lost = caught.value
+            assert (lost.code, lost.reason, lost.outcome) == (1008, "do not come back", outcome)
+        with pytest.raises(ConnectionLost, match="1008 do not come back"):
+            client.emit_nowait("echo", 1)
+        (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        why = "the connection ended (1008 do not come back), which Reconnect(retry=) does not come back from"
+        assert text == f"the client gives up: {why}"
+        await client.connect()
+        assert await client.request("echo", 1) == 1
+        await client.close()
+
+
+async def test_1008_while_it_opens_is_what_connect_raises() -> None:
+    server = echoing()
+    opened: list[Peer] = []
+
+    @server.on("open")
+    async def refuse(peer: Peer) -> None:
+        opened.append(peer)
+        await peer.close(1008, "members only")
+
+    async with server.listen() as listener:
+        client = Client(listener.url, limits=LIMITS)
+        never = asyncio.Event()
+        client.on("open", never.wait)
+        with pytest.raises(ConnectionLost, match="1008 members only"):
+            await client.connect()
+        assert client.state == "closed"
+        await client.close()
+    assert len(opened) == 1
+
+
+async def test_a_classifier_may_come_back_after_1008_all_the_same() -> None:
+    server = echoing()
+    back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+
+    def worth_it(error: BaseException) -> bool:
+        return is_transient(error) or (isinstance(error, ConnectionLost) and error.code == 1008)
+
+    async with server.listen() as listener:
+        reconnect = Reconnect(initial=0.001, max=0.001, retry=worth_it)
+        async with Client(listener.url, limits=LIMITS, reconnect=reconnect) as client:
+            client.on_reconnect(back.put_nowait)
+            await server.peers[0].close(1008, "for now")
+            await back.get()
+            assert await client.request("echo", 1) == 1
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3000, 4401, 4408])
+def test_other_close_codes_are_no_reason_to_stay_away(code: int) -> None:
+    assert is_transient(ConnectionLost(code)) and not is_transient(ConnectionLost(1008))
 
 
 @pytest.mark.parametrize("mistake", [LookupError("a mistake"), asyncio.CancelledError("a mistake")])

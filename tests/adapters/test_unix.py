@@ -1,0 +1,197 @@
+"""`Client(url, unix=path)` and `dial(url, unix=path)`: a Unix socket instead of a host."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from dialings import DIALINGS, Dialing
+from served import AT_ONCE, LIMITS, echo_server
+
+import wsrpc_adapters.aiohttp
+import wsrpc_adapters.picows
+from wsrpc import Client, ConnectFailed, HandshakeRejected, ReconnectInfo, is_transient
+from wsrpc import dial as default_dial
+
+PEM = Path(__file__).parent / "localhost.pem"
+URL = "ws://localhost/path?a=b"
+
+dialings = pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "picows"], ids=repr)
+
+
+@asynccontextmanager
+async def redirecting(path: Path, behind: Path, *locations: str) -> AsyncGenerator[None]:
+    """Answers one request with a redirect to each of ``locations``, then leads to the socket ``behind``."""
+    left = list(locations)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if left:
+            await reader.readuntil(b"\r\n\r\n")
+            head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {left.pop(0)}\r\nContent-Length: 0\r\n"
+            writer.write(f"{head}Connection: close\r\n\r\n".encode())
+        else:
+            theirs, ours = await asyncio.open_unix_connection(behind)
+            await asyncio.gather(copy(reader, ours), copy(theirs, writer), return_exceptions=True)
+            ours.close()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, path):
+        yield
+
+
+@dialings
+@pytest.mark.parametrize("kind", [str, Path])
+async def test_calls_over_a_unix_socket(dialing: Dialing, kind: Any, tmp_path: Path) -> None:
+    server = echo_server()
+    path = tmp_path / "socket"
+    async with server.listen(unix=str(path)):
+        options: dict[str, Any] = {"headers": {"X-Name": "Ada"}, "auth": "token", "limits": LIMITS}
+        async with Client(lambda: URL, unix=kind(path), dial=dialing.dial, **options) as client:
+            assert await client.request("echo", "ü" * 300_000) == "ü" * 300_000
+            (peer,) = server.peers
+            info = peer.info
+            assert (info.path, info.query, info.remote) == ("/path", {"a": "b"}, None)
+            assert [info.headers[name] for name in ("host", "x-name", "authorization")] == [
+                "localhost",
+                "Ada",
+                "Bearer token",
+            ]
+            assert (client.peer.info.path, client.peer.info.remote) == ("/path", None)
+        transport = await dialing.dial(URL, unix=kind(path), limits=LIMITS)
+        transport.abort()
+
+
+@dialings
+async def test_it_comes_back_to_the_same_socket(dialing: Dialing, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+    async with echo_server().listen(unix=path):
+        client = Client(URL, unix=path, dial=dialing.dial, reconnect=AT_ONCE, limits=LIMITS)
+        client.on_reconnect(back.put_nowait)
+        await client.connect()
+    async with echo_server().listen(unix=path):
+        await back.get()
+        assert await client.request("echo", 1) == 1
+        await client.close()
+
+
+@dialings
+@pytest.mark.parametrize("missing", [True, False])
+async def test_where_nobody_listens_another_attempt_may_go_better(
+    dialing: Dialing, missing: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+    if not missing:
+        path.touch()
+    client = Client(URL, unix=path, dial=dialing.dial, reconnect=None, limits=LIMITS)
+    with pytest.raises(ConnectFailed) as caught:
+        await client.connect()
+    error = caught.value.last_error
+    assert isinstance(error, FileNotFoundError if missing else ConnectionRefusedError) and is_transient(error)
+    await client.close()
+
+
+@dialings
+async def test_a_proxy_of_the_environment_is_not_asked(
+    dialing: Dialing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ws_proxy", "http_proxy", "https_proxy", "socks_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    path = str(tmp_path / "socket")
+    async with echo_server().listen(unix=path):
+        async with Client("ws://example.com/", unix=path, dial=dialing.dial, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+
+
+@dialings
+async def test_a_proxy_besides_is_refused(dialing: Dialing) -> None:
+    with pytest.raises(ValueError, match="unix= or proxy=, not both"):
+        await dialing.dial(URL, unix="socket", proxy="http://127.0.0.1:1")
+
+
+@dialings
+async def test_redirects_stay_at_the_socket(dialing: Dialing, tmp_path: Path) -> None:
+    server = echo_server()
+    path, behind = tmp_path / "socket", tmp_path / "behind"
+    async with server.listen(unix=str(behind)), redirecting(path, behind, "/other", "//localhost/third?c=d"):
+        async with Client(URL, unix=path, auth="token", dial=dialing.dial, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            (peer,) = server.peers
+            assert (peer.info.path, peer.info.query) == ("/third", {"c": "d"})
+            assert peer.info.headers["authorization"] == "Bearer token"
+
+
+@dialings
+@pytest.mark.parametrize("location", ["ws://example.com/", "ws://localhost:8080/", "wss://localhost/"])
+async def test_a_redirect_to_another_origin_is_not_followed(dialing: Dialing, location: str, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with redirecting(path, path, location):
+        with pytest.raises(HandshakeRejected, match=r"another origin, .*, which is not at the Unix socket") as caught:
+            await dialing.dial(URL, unix=path, limits=LIMITS)
+        assert caught.value.status == 307
+
+
+async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    trusting = ssl.create_default_context(cafile=str(PEM))
+    path = str(tmp_path / "socket")
+    async with echo_server().listen(unix=path, ssl=context):
+        async with Client("wss://localhost/", unix=path, ssl=trusting, limits=LIMITS) as client:
+            assert await client.request("echo", "x" * 300_000) == "x" * 300_000
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.com"):
+            await Client("wss://example.com/", unix=path, ssl=trusting, limits=LIMITS).connect()
+        with pytest.raises(ssl.SSLError):
+            await default_dial("wss://localhost/", unix=path, limits=LIMITS)
+
+
+async def test_picows_refuses_and_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"picows does not connect to Unix sockets: dial with wsrpc\.dial") as caught:
+        await Client(URL, unix=tmp_path / "socket", dial=wsrpc_adapters.picows.dial, limits=LIMITS).connect()
+    assert not is_transient(caught.value)
+
+
+async def test_aiohttp_does_no_tls_there_and_says_so(tmp_path: Path) -> None:
+    dial = wsrpc_adapters.aiohttp.dial
+    with pytest.raises(ValueError, match=r"no TLS on a Unix socket: give unix= a ws:// URL") as caught:
+        await Client("wss://localhost/", unix=tmp_path / "socket", dial=dial, limits=LIMITS).connect()
+    assert not is_transient(caught.value)
+
+
+async def test_a_session_of_aiohttp_has_a_connector_of_its_own(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    async with echo_server().listen(unix=path):
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session:
+            dial = partial(wsrpc_adapters.aiohttp.dial, session=session)
+            with pytest.raises(ValueError, match=r"unix= or session=, not both"):
+                await Client(URL, unix=path, dial=dial, limits=LIMITS).connect()
+            async with Client(URL, dial=dial, limits=LIMITS) as client:
+                assert await client.request("echo", 1) == 1
+
+
+@pytest.mark.parametrize(("wrong", "text"), [(b"socket", "got bytes"), (8080, "got int"), ("", "an empty one")])
+async def test_what_is_not_a_path_is_refused_at_once(wrong: Any, text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"unix= is the path of a Unix socket, {text}|{text}"):
+        Client(URL, unix=wrong)
+    with pytest.raises((TypeError, ValueError), match=text):
+        await default_dial(URL, unix=wrong)
+
+
+def test_it_goes_with_a_url_and_without_a_proxy() -> None:
+    with pytest.raises(ValueError, match=r"unix= goes with a url"):
+        Client(unix="socket")
+    with pytest.raises(ValueError, match="unix= or proxy=, not both"):
+        Client(URL, unix="socket", proxy="socks5://127.0.0.1:1")
