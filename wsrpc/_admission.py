@@ -15,6 +15,7 @@ from ._counting import decode_any
 from ._inbox import Decode
 from ._invoke import Log
 from ._messages import Inbound, place_on
+from ._readers import Readers
 from ._rejections import ABORTED
 from ._waiting import Hold, Kind, Waiting, WaitingRoom
 from .errors import Draining, Overloaded, RemoteError, RpcError
@@ -54,7 +55,7 @@ class Admission:
 
     While `open` handlers run, what they hold back waits apart from the rest, which goes on in an order of its own.
 
-    While ``busy`` is false nothing is to be checked: a message may go straight to `dispatch`.
+    While ``busy`` is false nothing is to be checked, and nobody reads: a message may go straight to `dispatch`.
     """
 
     def __init__(
@@ -62,11 +63,14 @@ class Admission:
         calls: Calls,
         limits: Limits,
         *,
+        readers: Readers,
         reject: Callable[[int, RpcError], None],
         fail: Callable[[int, str], None],
         log: Log,
     ) -> None:
         self._calls = calls
+        self._readers = readers
+        self._taps = readers.taps
         self._limit = limits.running
         self._most_held = limits.running_bytes
         self._room_for_any = limits.running_bytes - limits.message
@@ -98,6 +102,8 @@ class Admission:
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._calls.ignored["duplicate id"] += 1
+        elif self._taps and channel is None and self._readers.take(message, payload, decode):
+            pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
         elif not self._must_wait(kind, len(payload)):
@@ -143,6 +149,7 @@ class Admission:
         """Something that decides has changed."""
         self.busy = bool(
             self._calls.active
+            or self._taps
             or self.room
             or self._line_full
             or self._holding is not Hold.NONE

@@ -19,14 +19,15 @@ from ._context import CURRENT, Context, Message
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
 from ._messages import Inbound, Resolution
+from ._readers import Readers
 from ._registry import Registry
 from ._rejections import ABORTED, told
 from ._reporter import Reporter
 from ._scheduler import EAGER, Scheduler
 from ._serving import Serving
-from ._signature import Handler
+from ._signature import Handler, compile_handler
 from ._source import as_source
-from ._types import RAW, RESERVED_EVENTS
+from ._types import RAW, RESERVED_EVENTS, ChannelRef
 from .anonymous import AnonymousChannel
 from .errors import (
     BadArguments,
@@ -51,6 +52,14 @@ MOST_CLASSES = 1024
 
 BAD_ITEM = "wsrpc.bad_item"
 """The code of a request whose handler ran until it read an item that does not fit."""
+
+
+def _read(*_: Any) -> None:
+    """Nothing: the readers of the event have it."""
+
+
+_FOR_READERS = compile_handler(_read)
+"""What middleware runs around where an event has readers and no handler."""
 
 
 class Owner(Protocol):
@@ -86,6 +95,7 @@ class Calls:
         fail: Callable[[int, str], None],
         channels: Channels,
         asker: Asker,
+        readers: Readers,
     ) -> None:
         self._owner = owner
         self._peer: Any = owner  # for contexts, which name its class
@@ -114,7 +124,8 @@ class Calls:
         self.held = 0
         self.held_by_channels = 0
         self._most_held = limits.running_bytes
-        self.admission = Admission(self, limits, reject=self.reject, fail=fail, log=owner._log)
+        self._readers = readers
+        self.admission = Admission(self, limits, readers=readers, reject=self.reject, fail=fail, log=owner._log)
         self.arrived = self.admission.arrived
         self._unstarted = 0
         self._on_channels = 0
@@ -146,6 +157,10 @@ class Calls:
             not (call.cancelled or call.orphaned) and (call.channel is None or not call.channel.closed)
             for call in calls
         )
+
+    def handles(self, channel: ChannelRef, event: str) -> bool:
+        """Whether anything is to run for an event on the main channel or a named one: a handler, or middleware."""
+        return self._invoker.layered or self._own.has(channel, event) or self._shared.has(channel, event)
 
     def run_in_tasks(self, always: bool) -> None:
         """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
@@ -213,6 +228,8 @@ class Calls:
         self._mark = now
 
     def _dispatch_slowly(self, ctx: Context, size: int, handler: Handler | None, local: Registry | None) -> None:
+        if handler is None and local is None and ctx.id is None and self._readers.read(ctx.channel_name, ctx.event):
+            handler = _FOR_READERS
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
             _finish(ctx.message)

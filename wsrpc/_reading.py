@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
+from ._counting import decode_any
 from ._inbox import Decode, Inbox
 from ._messages import Inbound
 
-__all__ = ["Misdirected", "Readable", "Reading", "Tap", "Upload"]
+__all__ = ["Misdirected", "Observers", "Readable", "Reading", "Tap", "Upload"]
 
 
 class Tap(Protocol):
@@ -153,6 +154,11 @@ class Reading:
         return self._begun and not self.ended and self.has_credit
 
     @property
+    def has_producer(self) -> bool:
+        """Whether a producer on the other side has been told to begin, and has not come to its end."""
+        return self._begun and self.inbox.items and not self.inbox.over
+
+    @property
     def has_credit(self) -> bool:
         """Whether the producer on the other side keeps to credit."""
         return self.channel._has_credit
@@ -194,6 +200,37 @@ class Reading:
         self.leave(None)
         if unread:
             self.channel._dropped(unread)
+
+
+class Observers:
+    """The readers of one event's name: each of them gets every event."""
+
+    __slots__ = ("taps",)
+
+    def __init__(self) -> None:
+        self.taps: list[Tap] = []
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self.give(message, payload, decode, handled=False)
+
+    def give(self, message: Inbound, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
+        """Hand a message to all of them; ``handled``: a handler gets it, too."""
+        taps = self.taps
+        if len(taps) == 1 and not handled:
+            taps[0].arrived(message, payload, decode)
+            return
+        i = message.i
+        for tap in tuple(taps):
+            own = decode_any(decode, payload)  # what one of them changes in its values is not seen by the others
+            own.i, i = i, UNSET  # one answer will do
+            tap.arrived(own, payload, decode)
+
+    def channel_over(self, error: Exception | None) -> None:
+        for tap in tuple(self.taps):
+            tap.channel_over(error)
+
+    def take_ids(self) -> list[int]:
+        return [i for tap in self.taps for i in tap.take_ids()]
 
 
 class Upload(Reading):

@@ -336,6 +336,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._move(Input.CLOSE)
             dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
             session = self._peer._binding.begin_close(told, reason)
+            self._peer._readers.end(lambda: None)
             self._news.tell(self._news.failure or ConnectionLost(told, reason or "the client was closed", "not_sent"))
             self._closing = spawn_later(self._close(self._orders, dials, session, code, reason))
             self._returns.again = False
@@ -404,6 +405,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._news.failure = None
         self._out.user_closed = False
         self._out.keeps_offline = True
+        self._peer._readers.begin()
         self._schedule.begin()
         self._context = contextvars.copy_context()
         if self._dialing is not None and self._reconnects:
@@ -479,6 +481,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         """No connection will come any more, unless somebody connects or binds."""
         self._move(Input.GAVE_UP)
         self._out.keeps_offline = False
+        self._peer._readers.end(lambda: failure)
         if self._returns.again and not isinstance(failure, ConnectionLost):
             self._peer._log(logging.ERROR, "the client gives up: %s", failure)
         self._news.tell(failure)

@@ -291,7 +291,12 @@ class HandshakeRejected(WsrpcError, ConnectionError):
 
 
 class RequestTimeout(WsrpcError, TimeoutError):
-    """No answer within ``timeout`` seconds; the other side was told to stop (``event`` names the request)."""
+    """No answer within ``timeout`` seconds; the other side was told to stop. ``event`` names the request.
+
+    Or no such ``event`` came to `wait_for`.
+    """
+
+    _missing = "answer to"
 
     def __init__(self, event: str, timeout: float) -> None:
         super().__init__(event)
@@ -299,7 +304,7 @@ class RequestTimeout(WsrpcError, TimeoutError):
         self.timeout = timeout
 
     def _text(self) -> str:
-        return f"no answer to {self.event!r} within {self.timeout:g} s"
+        return f"no {self._missing} {self.event!r} within {self.timeout:g} s"
 
 
 class RpcError(WsrpcError):

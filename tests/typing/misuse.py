@@ -82,7 +82,7 @@ async def offline(channel: AnonymousChannel) -> None:
     await channel.emit("log", offline="fail")  # error
     channel.emit_nowait("log", offline="fail")  # error
     await channel.request("add", returns=int, offline="fail")  # error
-    channel.stream("log", offline="fail")  # error
+    channel.events("log", offline="fail")  # error
 
 
 def options_exist_or_do_not() -> None:
