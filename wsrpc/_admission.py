@@ -16,7 +16,9 @@ from ._inbox import Decode
 from ._invoke import Log
 from ._messages import Inbound, place_on
 from ._readers import Readers
+from ._reading import Tap
 from ._rejections import ABORTED
+from ._types import ChannelRef
 from ._waiting import Hold, Kind, Waiting, WaitingRoom
 from .errors import Draining, Overloaded, RemoteError, RpcError
 from .limits import Limits
@@ -48,6 +50,8 @@ class Calls(Protocol):
     ) -> None: ...
 
     def count(self, kind: str, text: str, times: int = 1, /) -> None: ...
+
+    def handles(self, channel: ChannelRef, event: str, /) -> bool: ...
 
 
 class Admission:
@@ -158,6 +162,17 @@ class Admission:
             or self._refuses is not None
         )
 
+    def begin_reading(self, channel: ChannelRef, event: str, tap: Tap) -> None:
+        """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for."""
+        self.update()
+        if self._holding is Hold.NONE:
+            return
+        for waiting in self.room.events():
+            message = decode_any(waiting.decode, waiting.payload)
+            if message.c == channel and message.a[0] == event:
+                waiting.read = True
+                tap.arrived(message, waiting.payload, waiting.decode)
+
     def hold(self, holding: Hold) -> None:
         """Say what waits; what need not wait any more starts."""
         self._holding = holding
@@ -194,6 +209,9 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
+                    elif waiting.read and not self._calls.handles(message.c, message.a[0]):
+                        waiting.finish()
+                        continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It decoded when it came, so a codec is at fault: that is this connection's matter only.

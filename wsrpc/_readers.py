@@ -43,7 +43,8 @@ class Readers:
 
     def __init__(self, out: Outbound, channels: Channels, *, survives: bool) -> None:
         self.handlers: Handlers  # given by the peer, which makes it later
-        self.changed: Callable[[], None]  # and this: called when the first reader comes or the last one leaves
+        self.begun: Callable[[ChannelRef, str, Tap], None]  # and this: a reader has come
+        self.left: Callable[[], None]  # and this: the readers of an event have gone
         self.home = channels
         self.out = out
         self.taps: dict[Key, Tap] = {}
@@ -95,7 +96,7 @@ class Readers:
             elif not isinstance(present, Observers):
                 raise RuntimeError(f"the items of channel {key[0]!r} are being read: {key[1]!r} cannot be read as events")
             present.taps.append(tap)
-        self.changed()
+        self.begun(*key, tap)
 
     def untap(self, key: Key, tap: Tap) -> None:
         """Let it have them no more."""
@@ -107,7 +108,7 @@ class Readers:
         elif present is not tap:
             return
         del self.taps[key]
-        self.changed()
+        self.left()
 
     def begin(self) -> None:
         """There is a connection, or there may be one."""
@@ -135,7 +136,7 @@ class Readers:
         for tap in [self.taps.pop(key) for key in keys]:
             for each in tuple(tap.taps) if isinstance(tap, Observers) else (tap,):
                 each.channel_over(error())
-        self.changed()
+        self.left()
 
     # ------------------------------------------------------------ messages
 
