@@ -51,8 +51,6 @@ class Calls(Protocol):
 
     def count(self, kind: str, text: str, times: int = 1, /) -> None: ...
 
-    def handles(self, channel: ChannelRef, event: str, /) -> bool: ...
-
 
 class Admission:
     """Keeps within ``Limits.running``, ``running_bytes`` and ``waiting``, and what comes in order.
@@ -209,7 +207,7 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    elif waiting.read and not self._calls.handles(message.c, message.a[0]):
+                    elif waiting.read and not self._readers.handles(message.c, message.a[0]):
                         waiting.finish()
                         continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)

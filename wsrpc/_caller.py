@@ -429,7 +429,6 @@ class Caller(EventReader):
         convert = None if returns is UNSET else sender.converter(returns)
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, timeout, send, offline))
 
-
     def _read_events(self, event: str, returns: Any, keep: Keep) -> Stream[Any]:
         return self._sender.read_events(self._channel_name, event, returns, keep)
 

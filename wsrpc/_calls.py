@@ -19,15 +19,15 @@ from ._context import CURRENT, Context, Message
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
 from ._messages import Inbound, Resolution
-from ._readers import Readers
+from ._readers import FOR_READERS, Readers
 from ._registry import Registry
 from ._rejections import ABORTED, told
 from ._reporter import Reporter
 from ._scheduler import EAGER, Scheduler
 from ._serving import Serving
-from ._signature import Handler, compile_handler
+from ._signature import Handler
 from ._source import as_source
-from ._types import RAW, RESERVED_EVENTS, ChannelRef
+from ._types import RAW, RESERVED_EVENTS
 from .anonymous import AnonymousChannel
 from .errors import (
     BadArguments,
@@ -52,14 +52,6 @@ MOST_CLASSES = 1024
 
 BAD_ITEM = "wsrpc.bad_item"
 """The code of a request whose handler ran until it read an item that does not fit."""
-
-
-def _read(*_: Any) -> None:
-    """Nothing: the readers of the event have it."""
-
-
-_FOR_READERS = compile_handler(_read)
-"""What middleware runs around where an event has readers and no handler."""
 
 
 class Owner(Protocol):
@@ -110,7 +102,7 @@ class Calls:
         self._invoker = Invoker(own, shared, loop, owner._log)
         self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
         self.reject = self._answers.reject
-        self._serving = Serving(channels, asker, self, self._answers)
+        self._serving = Serving(channels, asker, self, self._answers, readers)
         self._invoker.serve = self._serving.run
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
         self._context = contextvars.copy_context()
@@ -125,6 +117,7 @@ class Calls:
         self.held_by_channels = 0
         self._most_held = limits.running_bytes
         self._readers = readers
+        readers.reject, readers.handles = self.reject, self._invoker.handles
         self.admission = Admission(self, limits, readers=readers, reject=self.reject, fail=fail, log=owner._log)
         self.arrived = self.admission.arrived
         self._unstarted = 0
@@ -157,10 +150,6 @@ class Calls:
             not (call.cancelled or call.orphaned) and (call.channel is None or not call.channel.closed)
             for call in calls
         )
-
-    def handles(self, channel: ChannelRef, event: str) -> bool:
-        """Whether anything is to run for an event on the main channel or a named one: a handler, or middleware."""
-        return self._invoker.layered or self._own.has(channel, event) or self._shared.has(channel, event)
 
     def run_in_tasks(self, always: bool) -> None:
         """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
@@ -229,7 +218,7 @@ class Calls:
 
     def _dispatch_slowly(self, ctx: Context, size: int, handler: Handler | None, local: Registry | None) -> None:
         if handler is None and local is None and ctx.id is None and self._readers.read(ctx.channel_name, ctx.event):
-            handler = _FOR_READERS
+            handler = FOR_READERS
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
             _finish(ctx.message)
@@ -434,9 +423,8 @@ class Calls:
             self._mark = None  # what was started is nobody else's time
 
     def cancel_call(self, call: Call, reason: object) -> None:
-        """End a call whose channel is over, unless it has itself ended that."""
-        assert call.channel is not None
-        if not call.cancelled and not (call.channel._left and _runs(call)):
+        """End a call whose channel is over, unless it has itself ended that, or whose items nobody wants."""
+        if not call.cancelled and not (call.channel is not None and call.channel._left and _runs(call)):
             call.orphaned = True
             self._cancel(call, reason)
 

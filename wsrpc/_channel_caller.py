@@ -27,8 +27,7 @@ _OPTIONS = {
 
 
 class ChannelCaller(EventReader):
-    """`emit`, `emit_nowait`, `request`, `open_channel`, `events` and `wait_for`, without what is about another connection.
-    """
+    """`emit`, `request`, `open_channel`, `events` and the like, without what is about another connection."""
 
     __slots__ = ()
 

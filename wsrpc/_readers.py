@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import UNSET
 
@@ -15,24 +15,23 @@ from ._messages import Event, Inbound
 from ._outbound import Outbound
 from ._reading import Observers, Reading, Tap
 from ._sendable import check_sending, check_thread, check_thread_of_plain
+from ._signature import compile_handler
 from ._types import ChannelRef
 from .errors import ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
 from .stream import Stream
 
-__all__ = ["Readers"]
+__all__ = ["FOR_READERS", "Readers"]
 
 Key = tuple[ChannelRef, str]
 """A channel, None for the main one, and the name of an event."""
 
 
-class Handlers(Protocol):
-    """What readers need of the calls."""
+def _read(*_: Any) -> None:
+    """Nothing: the readers of the event have it."""
 
-    def handles(self, channel: ChannelRef, event: str, /) -> bool:
-        """Whether anything is to run for an event: a handler, or middleware."""
-        ...
 
-    def reject(self, i: int, error: RpcError, /) -> None: ...
+FOR_READERS = compile_handler(_read)
+"""What middleware runs around where an event has readers and no handler."""
 
 
 class Readers:
@@ -42,9 +41,14 @@ class Readers:
     """
 
     def __init__(self, out: Outbound, channels: Channels, *, survives: bool) -> None:
-        self.handlers: Handlers  # given by the peer, which makes it later
-        self.begun: Callable[[ChannelRef, str, Tap], None]  # and this: a reader has come
-        self.left: Callable[[], None]  # and this: the readers of an event have gone
+        # Given by those that are made later:
+        self.handles: Callable[[ChannelRef, str], bool]
+        """Whether anything is to run for an event: a handler, or middleware."""
+        self.reject: Callable[[int, RpcError], None]
+        self.begun: Callable[[ChannelRef, str, Tap], None]
+        """A reader has come."""
+        self.left: Callable[[], None]
+        """The last reader of an event has left."""
         self.home = channels
         self.out = out
         self.taps: dict[Key, Tap] = {}
@@ -88,13 +92,13 @@ class Readers:
         present = self.taps.get(key)
         if _reads_items(tap):
             if present is not None:
-                raise RuntimeError(f"{key[1]!r} is being read on channel {key[0]!r} already: one reader of items at a time")
+                raise RuntimeError(f"the items of channel {key[0]!r} are being read already: one reader at a time")
             self.taps[key] = tap
         else:
             if present is None:
                 present = self.taps[key] = Observers()
             elif not isinstance(present, Observers):
-                raise RuntimeError(f"the items of channel {key[0]!r} are being read: {key[1]!r} cannot be read as events")
+                raise RuntimeError(f"the items of channel {key[0]!r} are being read: 'next' is no event there")
             present.taps.append(tap)
         self.begun(*key, tap)
 
@@ -126,7 +130,7 @@ class Readers:
                     tap.channel_over(ConnectionLost(error.code, error.reason))
 
     def end(self, error: Callable[[], Exception | None], channel: str | None = None) -> None:
-        """End all reading, or that on a named ``channel``. Each reader gets what ``error`` makes; None is a plain end."""
+        """End all reading, or that on a named ``channel``; readers get what ``error`` makes, None for a plain end."""
         if channel is None:
             self._ended = error
         keys = [key for key in self.taps if channel is None or key[0] == channel]
@@ -154,11 +158,11 @@ class Readers:
             tap.arrived(message, payload, decode)
             error = tap.inbox.error if isinstance(tap, Reading) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
-                self.handlers.reject(i, RpcError(as_text(error)))
+                self.reject(i, RpcError(as_text(error)))
             return True
         if i is not UNSET:
             return False  # a request is for a handler
-        handled = self.handlers.handles(message.c, message.a[0])
+        handled = self.handles(message.c, message.a[0])
         tap.give(message, payload, decode, handled=handled)
         return not handled
 

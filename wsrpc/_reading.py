@@ -10,6 +10,8 @@ from msgspec import UNSET
 from ._counting import decode_any
 from ._inbox import Decode, Inbox
 from ._messages import Inbound
+from ._rejections import reason_from_wire
+from .errors import RemoteError
 
 __all__ = ["Misdirected", "Observers", "Readable", "Reading", "Tap", "Upload"]
 
@@ -106,7 +108,7 @@ class Reading:
             # A truthy `done` counts, and no argument at all is an item without a value (JavaScript 4.3.1, observed).
             if len(a) > 1 and (item := a[1]).__class__ is dict:
                 if item.get("done"):
-                    self._items_end(message.i)
+                    self._items_end(message.i, error_in(item))
                     return
                 if message.i is UNSET and inbox.push_item(item.get("value"), len(payload)):
                     return
@@ -132,9 +134,9 @@ class Reading:
         i, self.end_id = self.end_id, None
         return i
 
-    def _items_end(self, i: Any) -> None:
+    def _items_end(self, i: Any, error: RemoteError | None) -> None:
         again, self.ended = self.ended, True
-        self.inbox.end()
+        self.inbox.end(error)
         if i is not UNSET:
             if again or not self._keeps_end():
                 self.channel._answer(i, None)
@@ -200,6 +202,14 @@ class Reading:
         self.leave(None)
         if unread:
             self.channel._dropped(unread)
+
+
+def error_in(end: dict[str, Any]) -> RemoteError | None:
+    """What a producer failed with, if its last ``next`` says so."""
+    if "e" not in end:
+        return None
+    reason = reason_from_wire(end["e"], end.get("_", UNSET))
+    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
 
 
 class Observers:

@@ -83,7 +83,7 @@ class Channel(Registrar, Caller):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read what the other side produces on this channel, as ``for await (const item of channel)`` does in JavaScript.
+        """Read what the other side produces on this channel, as ``for await (... of channel)`` does in JavaScript.
 
         The first read asks the other side to begin: its handler for the event ``start`` on this channel produces. At
         the end of the items the channel stays, and may be read again. `Caller.stream` is better where both sides are

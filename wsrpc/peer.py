@@ -117,7 +117,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._sender: Sender = Opener(self._asker, self._anonymous, self._readers, self._reporter.keep)
         self._anonymous.sender = self._sender
         self._anonymous.converter = self._asker.converter
-        self._anonymous.handlers = self._readers.handlers = self._calls
+        self._anonymous.handlers = self._calls
         self._readers.begun = self._calls.admission.begin_reading
         self._readers.left = self._calls.admission.update
         self._anonymous.reject = self._calls.reject
