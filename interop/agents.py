@@ -34,7 +34,8 @@ iterate        ``event, args=[], take=, leave="abort", reason=, hold=, ask=, cha
                that a request brings → ``{"items", "rejected"?}``; after ``take`` items the loop is left, and
                the channel aborted, unless ``leave="break"``. With ``hold``, a name, the loop's body tells the
                journal (held: item) and waits for ``release``; with ``ask``, an event, it requests that with
-               the item and 1 (4.x)
+               the item and 1 (4.x). Without ``event``, for-await over ``channel`` itself, which has a name
+produce        ``channel, n``: has a handler of ``start`` on that named channel emit 0 to n - 1 there, as ``next``
 release        ``hold``: lets the body of that ``iterate`` go on
 upload         ``event, args=[], n=, channel=``: requests a channel and sends 0 to n - 1 on it by hand (no n:
                until the handler wants no more) → ``{"sent", "resolved" or "rejected"}`` (4.x)

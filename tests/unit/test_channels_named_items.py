@@ -10,7 +10,7 @@ import pytest
 from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import Both
+from stream_driver import Both, collect
 from stream_driver import both as both
 
 from wsrpc import (
@@ -47,10 +47,6 @@ def nothing_read(d: Driven) -> bool:
     return not d.peer._readers.taps and not d.peer._calls.admission.busy and d.peer._anonymous.unread.used == 0
 
 
-async def collected(stream: Any) -> list[Any]:
-    return [value async for value in stream]
-
-
 # ---------------------------------------------------------------- consuming
 
 
@@ -58,13 +54,13 @@ async def test_the_first_read_says_start_and_done_ends_it() -> None:
     d = Driven()
     items = aiter(d.peer.of("feed"))
     d.assert_empty()
-    reading = start(collected(items))
+    reading = start(collect(items))
     await turns()
     d.expect(START)
     await d.fed(following(1), following(None), {"a": ["next"], "c": "feed"}, end())
     assert await reading == [1, None, None]
     assert nothing_read(d)
-    again = start(collected(d.peer.of("feed").items(returns=int)))
+    again = start(collect(d.peer.of("feed").items(returns=int)))
     assert await d.fed() == [START]
     await d.fed(following(7), end())
     assert await again == [7] and not d.peer.ignored
@@ -83,7 +79,7 @@ async def test_items_that_are_requests_are_answered_as_there_is_room() -> None:
     assert [await anext(items) for _ in range(3)] == [1, 2, 3]
     d.expect({"i": 7, "d": None})
     assert await d.fed(end(9)) == [{"i": 9, "d": None}]
-    assert await collected(items) == []
+    assert await collect(items) == []
     assert nothing_read(d)
 
 
@@ -95,7 +91,7 @@ async def test_an_item_that_does_not_fit_is_a_bad_result_and_reading_goes_on() -
     await d.fed(following("one"), following(2), end())
     with pytest.raises(BadResult, match="an item of 'feed'"):
         await first
-    assert await collected(items) == [2]
+    assert await collect(items) == [2]
 
 
 async def test_whoever_leaves_sends_nothing_to_a_plain_peer_which_learns_it_from_the_next_item() -> None:
@@ -120,8 +116,7 @@ async def test_too_much_at_once_overflows_after_what_was_kept() -> None:
     d.feed(*(following(n) for n in range(1000)))
     got = [await first]
     with pytest.raises(StreamOverflow, match="stream_queue"):
-        async for item in items:
-            got.append(item)
+        await collect(items, got)
     assert got == list(range(len(got))) and 100 < len(got) < 300
     assert nothing_read(d) and d.peer.connected
 
@@ -135,7 +130,7 @@ async def test_a_request_that_is_too_much_is_rejected_so_that_its_producer_does_
     assert await first == "x" * 3000
     assert [message["i"] for message in sent if "e" in message] == [7, 9]
     with pytest.raises(StreamOverflow):
-        await collected(items)
+        await collect(items)
     answered = {message["i"] for message in sent + d.take()}
     assert answered == {1, 3, 5, 7, 9}
 
@@ -286,7 +281,7 @@ async def test_the_connection_ends_what_is_produced(keeps_offline: bool, caplog:
 async def test_a_request_start_is_a_stream_as_on_any_channel(both: Both) -> None:
     left, right = both
     Producer(right)
-    assert await collected(left.of("feed").stream("start", 2)) == [0, 1]
+    assert await collect(left.of("feed").stream("start", 2)) == [0, 1]
 
 
 # ---------------------------------------------------------------- both
@@ -297,10 +292,10 @@ async def test_between_two_python_peers(both: Both) -> None:
     made = Producer(right)
     feed = left.of("feed")
     for _ in range(2):
-        assert await collected(feed) == [0, 1, 2]
+        assert await collect(feed) == [0, 1, 2]
     assert [item async for item in left.of("listed").items(returns=int)] == [1, 2]
     with pytest.raises(RemoteError, match="it failed") as caught:
-        await collected(left.of("failing"))
+        await collect(left.of("failing"))
     assert caught.value.code == "E"
     async for item in feed:
         if item == 1:
