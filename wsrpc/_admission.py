@@ -207,7 +207,7 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    elif waiting.read and not self._readers.handles(message.c, message.a[0]):
+                    elif waiting.read and not self._readers.handlers.handles(message.c, message.a[0]):
                         waiting.finish()
                         continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)

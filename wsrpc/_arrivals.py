@@ -104,6 +104,7 @@ class Beside(Observers):
         if handler is None or message.i is UNSET:  # a request is the handler's alone, which answers it
             self.give(message, payload, decode, handled=handler is not None)
         if handler is not None:
+            message.c = None  # the name of a channel counts for nothing here, see `place_on`
             handler._dispatch(message, payload, decode)
 
 

@@ -117,8 +117,8 @@ class Calls:
         self.held_by_channels = 0
         self._most_held = limits.running_bytes
         self._readers = readers
-        readers.reject, readers.handles = self.reject, self._invoker.handles
         self.admission = Admission(self, limits, readers=readers, reject=self.reject, fail=fail, log=owner._log)
+        readers.gate, readers.handlers = self.admission, self._invoker
         self.arrived = self.admission.arrived
         self._unstarted = 0
         self._on_channels = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import UNSET
 
@@ -34,21 +34,35 @@ FOR_READERS = compile_handler(_read)
 """What middleware runs around where an event has readers and no handler."""
 
 
+class Gate(Protocol):
+    """What readers need of the admission."""
+
+    def begin_reading(self, channel: ChannelRef, event: str, tap: Tap, /) -> None:
+        """A reader has come."""
+
+    def update(self) -> None:
+        """The last reader of an event has left."""
+
+
+class Handlers(Protocol):
+    """What readers need to know of handlers."""
+
+    def handles(self, channel: ChannelRef, event: str, /) -> bool:
+        """Whether anything is to run for an event: a handler, or middleware."""
+        ...
+
+
 class Readers:
     """The readers of one peer. They get a message when it arrives: before middleware and handlers, which wait in turn.
 
     ``survives``: readers of events stay when the connection ends, because another one may come.
     """
 
+    __slots__ = ("_ended", "_survives", "gate", "handlers", "home", "out", "taps")
+
     def __init__(self, out: Outbound, channels: Channels, *, survives: bool) -> None:
-        # Given by those that are made later:
-        self.handles: Callable[[ChannelRef, str], bool]
-        """Whether anything is to run for an event: a handler, or middleware."""
-        self.reject: Callable[[int, RpcError], None]
-        self.begun: Callable[[ChannelRef, str, Tap], None]
-        """A reader has come."""
-        self.left: Callable[[], None]
-        """The last reader of an event has left."""
+        self.gate: Gate  # given by the calls, which are made later
+        self.handlers: Handlers  # as is this
         self.home = channels
         self.out = out
         self.taps: dict[Key, Tap] = {}
@@ -100,7 +114,7 @@ class Readers:
             elif not isinstance(present, Observers):
                 raise RuntimeError(f"the items of channel {key[0]!r} are being read: 'next' is no event there")
             present.taps.append(tap)
-        self.begun(*key, tap)
+        self.gate.begin_reading(*key, tap)
 
     def untap(self, key: Key, tap: Tap) -> None:
         """Let it have them no more."""
@@ -112,7 +126,7 @@ class Readers:
         elif present is not tap:
             return
         del self.taps[key]
-        self.left()
+        self.gate.update()
 
     def begin(self) -> None:
         """There is a connection, or there may be one."""
@@ -140,7 +154,7 @@ class Readers:
         for tap in [self.taps.pop(key) for key in keys]:
             for each in tuple(tap.taps) if isinstance(tap, Observers) else (tap,):
                 each.channel_over(error())
-        self.left()
+        self.gate.update()
 
     # ------------------------------------------------------------ messages
 
@@ -158,11 +172,11 @@ class Readers:
             tap.arrived(message, payload, decode)
             error = tap.inbox.error if isinstance(tap, Reading) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
-                self.reject(i, RpcError(as_text(error)))
+                self.home.reject(i, RpcError(as_text(error)))
             return True
         if i is not UNSET:
             return False  # a request is for a handler
-        handled = self.handles(message.c, message.a[0])
+        handled = self.handlers.handles(message.c, message.a[0])
         tap.give(message, payload, decode, handled=handled)
         return not handled
 
@@ -170,26 +184,26 @@ class Readers:
 class Seat:
     """What one reading needs of its channel, see `Readable`."""
 
-    __slots__ = ("_channel", "_generation", "_key", "_readers", "_tap_there")
+    __slots__ = ("_channel", "_generation", "_key", "_readers", "_reading")
 
     def __init__(self, readers: Readers, channel: ChannelRef) -> None:
         self._readers = readers
         self._channel = channel
         self._generation = readers.home.generation
         self._key: Key = (channel, "")
-        self._tap_there: Tap | None = None
+        self._reading: Tap | None = None
 
     @property
     def closed(self) -> bool:
-        return self._tap_there is None
+        return self._reading is None
 
     def _tap(self, event: str, tap: Tap) -> None:
         self._key = self._channel, event
-        self._tap_there = tap
+        self._reading = tap
         self._readers.tap(self._key, tap)
 
     def _untap(self, event: str, tap: Tap) -> None:
-        self._tap_there = None
+        self._reading = None
         self._readers.untap(self._key, tap)
         if isinstance(tap, Reading) and tap.has_producer and self._is_on_its_connection:
             self._say_stop()
@@ -223,7 +237,7 @@ class Seat:
 
     def _abort(self, reason: object) -> None:
         """Too much is unread: it gets no more."""
-        tap = self._tap_there
+        tap = self._reading
         if tap is not None:
             self._untap(self._key[1], tap)
 

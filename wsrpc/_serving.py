@@ -50,6 +50,8 @@ class Owner(Protocol):
 class Feed:
     """The items that are produced on a named channel, until they are to stop."""
 
+    __slots__ = ("stop",)
+
     def __init__(self, stop: Callable[[object], None]) -> None:
         self.stop = stop
 

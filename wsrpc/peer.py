@@ -118,8 +118,6 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._anonymous.sender = self._sender
         self._anonymous.converter = self._asker.converter
         self._anonymous.handlers = self._calls
-        self._readers.begun = self._calls.admission.begin_reading
-        self._readers.left = self._calls.admission.update
         self._anonymous.reject = self._calls.reject
         self._out.is_open = self._anonymous.has
         self._out.is_awaited = self._calls.is_awaited

@@ -85,6 +85,19 @@ async def offline(channel: AnonymousChannel) -> None:
     channel.events("log", offline="fail")  # error
 
 
+async def reading_events(channel: AnonymousChannel) -> None:
+    channel.stream("log")  # error
+    client.events(5)  # error
+    client.events("log", keep="last")  # error
+    client.events("log", timeout=5)  # error
+    client.events("log", returns=5)  # error
+    text: str = await client.wait_for("log", returns=int)  # error
+    await client.wait_for("log", timeout="5")  # error
+    client.items()  # error
+    server.events("log")  # error
+    print(text)
+
+
 def options_exist_or_do_not() -> None:
     Server(orgins=["https://example.com"])  # error
     Client("ws://127.0.0.1", reconnect=True)  # error

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import start, turns
+from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, emptied
 from stream_driver import both as both
@@ -166,6 +166,27 @@ async def test_several_readers_and_a_handler_each_get_every_event(both: Both) ->
         await channel.wait_closed()
     assert got == [[[1], [3]], [[1], [3]]]
     assert handled == [[1, 0], [2, 0], [3, 0]]
+
+
+async def test_a_message_on_a_channel_has_no_other_channels_name_whoever_gets_it() -> None:
+    d = Driven(dialer=True)
+    opening = start(d.peer.open_channel("talk"))
+    await turns()
+    [request] = d.take()
+    h = request["i"]
+    d.feed({"i": h, "h": 1})
+    channel = await opening
+    names: list[str | None] = []
+
+    def note(ctx: Context, text: str) -> None:
+        names.append(ctx.channel_name)
+
+    channel.on("line", note)
+    lines = channel.events("line")
+    await turns()
+    await d.fed({"h": h, "c": "rooms", "a": ["line", "hi"]})
+    assert names == [None] and await anext(lines) == "hi"
+    channel.close()
 
 
 async def test_one_reader_of_items(both: Both) -> None:
