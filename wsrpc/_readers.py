@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -131,6 +132,13 @@ class Readers:
     def begin(self) -> None:
         """There is a connection, or there may be one."""
         self._ended = None
+
+    def leave_loop(self) -> None:
+        """The event loop in which they read is over."""
+        with suppress(RuntimeError):  # of a closed loop, where somebody still waits
+            self.end(lambda: None)
+        self.taps.clear()
+        self.begin()
 
     def connection_lost(self, error: ConnectionLost) -> None:
         """Readers of items get ``error``; and so do those of events, unless they survive."""

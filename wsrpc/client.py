@@ -379,12 +379,15 @@ class Client(Registrar, RawRegistrar, RawCaller):
             raise RuntimeError(
                 "this client was connected when its event loop ended: close() it there, or make a new Client"
             )
+        moves = self._scheduler.is_elsewhere
         if not self._scheduler.renew():
             return
         if self._state != "closed":
             self._state = "idle"
         self._out.requests.stop()
         self._out.thread = get_ident()
+        if moves:
+            self._peer._readers.leave_loop()
         self._closing = None
         if self._dialing is not None:
             self._dialing.forget()

@@ -28,7 +28,7 @@ from wsrpc import (
     Server,
     StreamOverflow,
 )
-from wsrpc.testing import connect
+from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -408,6 +408,34 @@ async def test_a_client_that_gives_up_ends_it_with_the_reason() -> None:
         await nowhere.connect()
     with pytest.raises(ConnectFailed):
         await anext(numbers)
+
+
+def test_reading_begins_before_there_is_an_event_loop_and_does_not_go_on_in_another_one() -> None:
+    client = Client(transport=ScriptedTransport())
+    streams = [client.events("n")]
+
+    async def first() -> None:
+        transport = client._transport
+        assert isinstance(transport, ScriptedTransport)
+        await client.connect()
+        transport.feed({"a": ["n", 1]})
+        assert await anext(streams[0]) == 1
+        transport.lose()  # the program ends without close(), as programs do that are interrupted
+        streams.append(client.events("n"))
+        start(anext(streams[1]))
+        await turns()
+
+    async def second() -> None:
+        transport = ScriptedTransport()
+        await client.bind(transport)
+        numbers = client.events("n")
+        transport.feed({"a": ["n", 2]})
+        assert await anext(numbers) == 2
+        assert [await collect(stream) for stream in streams] == [[], []]
+        await client.close()
+
+    asyncio.run(first())
+    asyncio.run(second())
 
 
 # ---------------------------------------------------------------- wait_for
