@@ -75,11 +75,11 @@ aborts the channel. ``doubled()`` streams twice what it is sent.
 Go has the same commands and handlers, but for ``load``, ``exchange``, ``release``, ``produce``, what middleware and
 further fields of errors need, and a closing without a code. ``calls`` tells of them in the order in which messages
 arrive. In Go a handler takes a fixed number of arguments; those above that take any number get one list there, which
-the agent makes of them before the library sees the message. Events of ``log`` and ``record`` are taken from the messages
-themselves, in order, because each handler has a goroutine of its own. ``listen`` and ``connect`` take ``read_limit=``,
-bytes of a message, for the WebSocket library's own. ``events`` of kind close have what the library tells its users:
-always 1011 if the other side has closed, and its code in the reason's text. Things thrown are always errors, and named
-"context.Canceled", "context.DeadlineExceeded" or "error".
+the agent makes of them before the library sees the message. Events of ``log`` and ``record`` are taken from the
+messages themselves, in order, because each handler has a goroutine of its own. ``listen`` and ``connect`` take
+``read_limit=``, bytes of a message, for the WebSocket library's own. ``events`` of kind close have what the library
+tells its users: always 1011 if the other side has closed, and its code in the reason's text. Things thrown are always
+errors, and named "context.Canceled", "context.DeadlineExceeded" or "error".
 
 Journal entries are dicts with ``kind`` and ``peer``: open; close (code, reason, clean); error (message);
 event (channel, event, args); started (channel, event); aborted (channel, event, reason: thrown); channel
