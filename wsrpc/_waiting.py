@@ -109,7 +109,8 @@ class WaitingRoom:
 
     def events(self) -> list[Waiting]:
         """The events on the main channel and on named ones."""
-        return list(self._lines.get(Kind.EVENT, {}).values())
+        line = self._lines.get(Kind.EVENT)
+        return [] if line is None else list(line.values())
 
     def take(self, entry: Waiting) -> None:
         """It waits no longer."""
