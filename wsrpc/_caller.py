@@ -167,8 +167,7 @@ class EventReader(OnChannel):
             ReservedEvent, ChannelClosed, TypeError, ValueError, RuntimeError: as for `events`.
         """
         try:
-            if timeout is not None and not timeout >= 0:
-                raise ValueError(f"timeout= is a number of seconds, 0 or more, or None for no limit; got {timeout!r}")
+            _check_patience(timeout)
             return _first(self._read_events(event, returns, "all"), event, timeout, self._is_over)
         except Exception as exc:
             return refused(exc)
@@ -179,6 +178,14 @@ class EventReader(OnChannel):
     def _is_over(self) -> Exception:
         """What `wait_for` raises when reading comes to a plain end."""
         return ConnectionLost(1000, "closed by this side", "not_sent")
+
+
+def _check_patience(timeout: Any) -> None:
+    text = f"timeout= is a number of seconds, 0 or more, or None for no limit; got {timeout!r}"
+    if timeout is not None and not isinstance(timeout, (int, float)):
+        raise TypeError(text)
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(text)
 
 
 async def _first(stream: Stream[T], event: str, timeout: float | None, over: Callable[[], Exception]) -> T:

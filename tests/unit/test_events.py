@@ -309,9 +309,10 @@ async def test_what_cannot_be_meant_is_refused() -> None:
     for call, kind, text in refused:
         with pytest.raises(kind, match=text):
             call()
-    for timeout in (-1, float("nan")):
-        with pytest.raises(ValueError, match="timeout= is a number of seconds"):
-            await d.peer.wait_for("n", timeout=timeout)
+    for timeout, kind in ((-1, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+        wrong: Any = timeout
+        with pytest.raises(kind, match="timeout= is a number of seconds"):
+            await d.peer.wait_for("n", timeout=wrong)
     assert nobody_reads(d)
 
 
