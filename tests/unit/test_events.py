@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -30,7 +31,14 @@ from wsrpc import (
 )
 from wsrpc.testing import ScriptedTransport, connect
 
+if sys.version_info >= (3, 12):
+    from typing import TypeAliasType
+
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+ALIASES: list[tuple[Any, list[list[Any]], None]] = []
+if sys.version_info >= (3, 12):  # `type Pair = tuple[str, int]`
+    ALIASES.append((TypeAliasType("Pair", tuple[str, int]), [["one", 1], ["two", 2]], None))
 
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 
@@ -80,6 +88,7 @@ async def test_reading_begins_at_the_call() -> None:
         (str, [["one"], [], ["one", 2], [1], [["one"]], ["two"]], ["one", "two"]),
         (tuple[str, int], [["one", 1], ["one"], [["one", 1]], ["one", 1, 2], [1, "one"], ["two", 2]], None),
         (Annotated[tuple[str, int], "both"], [["one", 1], ["two", 2]], None),
+        *ALIASES,
         (tuple[int, ...], [[[1, 2]], [1, 2], [[]]], [(1, 2), ()]),
         (list[int], [[[1, 2]], [1, 2], [[]]], [[1, 2], []]),
         (tuple[str], [["one"], [], ["two"]], [("one",), ("two",)]),
