@@ -18,13 +18,17 @@ from wsrpc import (
     ChannelClosed,
     Client,
     ConnectionLost,
+    Context,
     Limits,
     Peer,
     Reconnect,
     RemoteError,
+    Router,
     RpcError,
     Server,
+    Service,
     StreamOverflow,
+    method,
 )
 from wsrpc.testing import connect
 
@@ -282,6 +286,55 @@ async def test_a_request_start_is_a_stream_as_on_any_channel(both: Both) -> None
     left, right = both
     Producer(right)
     assert await collect(left.of("feed").stream("start", 2)) == [0, 1]
+
+
+async def test_all_kinds_of_handlers_produce_and_middleware_is_around_the_whole_of_it() -> None:
+    server, router = Server(), Router()
+    around: list[str] = []
+
+    @server.use
+    async def note(ctx: Context, call_next: Any) -> Any:
+        around.append(f"{ctx.channel_name} begins")
+        await call_next(ctx)
+        around.append(f"{ctx.channel_name} is over")
+
+    @router.of("routed").on("start")
+    async def routed(peer: Peer, ctx: Context) -> AsyncIterator[str]:
+        assert ctx.peer is peer
+        yield "routed"
+
+    @server.of("threaded").on("start", thread=True)
+    def threaded() -> Iterator[str]:
+        yield "threaded"
+
+    @server.of("returned").on("start")
+    async def returned() -> Iterator[str]:
+        return iter(["returned"])
+
+    class Served(Service):
+        @method
+        async def start(self) -> AsyncIterator[str]:
+            assert self.peer.connected
+            yield "served"
+
+    server.include(router)
+    server.add_service(Served, channel="served")
+    async with connect(server) as client:
+        for name in ("routed", "threaded", "returned", "served"):
+            assert await collect(client.of(name)) == [name]
+        [peer] = server.peers
+        await turns_until(lambda: not peer.active)
+        assert around == [
+            f"{name} {what}" for name in ("routed", "threaded", "returned", "served") for what in ("begins", "is over")
+        ]
+        assert not peer.ignored and not client.peer.ignored
+
+
+async def test_an_event_start_elsewhere_is_dropped_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    d.peer.on("start", lambda: iter([1]))
+    assert await d.fed({"a": ["start"]}) == []
+    assert d.peer.ignored == {"wrong arguments": 1} and "has to be requested" in caplog.text
 
 
 # ---------------------------------------------------------------- both
