@@ -20,7 +20,7 @@ async def join(name: str, channel: AnonymousChannel) -> None:
     channel.on("who", lambda: sorted(room))
     try:
         await say_to_all(f"{name} is here")
-        async for text in channel.stream("say", returns=str):
+        async for text in channel.events("say", returns=str):
             if text == "/quit":
                 await channel.emit("said", "goodbye")
                 return
@@ -39,11 +39,11 @@ async def main() -> None:
     async with server.listen("127.0.0.1", 0) as listener:
         async with Client(listener.url) as ada, Client(listener.url) as bob:
             ada_talks = await ada.open_channel("join", "Ada")
-            ada_hears = ada_talks.stream("said", returns=str)
+            ada_hears = ada_talks.events("said", returns=str)
             print("Ada hears   ", await anext(ada_hears))
 
             bob_talks = await bob.open_channel("join", "Bob")
-            bob_hears = bob_talks.stream("said", returns=str)
+            bob_hears = bob_talks.events("said", returns=str)
             print("Bob hears   ", await anext(bob_hears))
             print("Ada hears   ", await anext(ada_hears))
             print("Bob asks who", *await bob_talks.request("who", returns=list[str]))
@@ -54,7 +54,7 @@ async def main() -> None:
 
             impostor = await bob.open_channel("join", "Ada")
             try:
-                await anext(impostor.stream("said"))
+                await anext(impostor.events("said"))
             except RemoteError as error:
                 print("Bob hears   ", f"{error} [{error.code}]")
 

@@ -34,7 +34,8 @@ iterate        ``event, args=[], take=, leave="abort", reason=, hold=, ask=, cha
                that a request brings → ``{"items", "rejected"?}``; after ``take`` items the loop is left, and
                the channel aborted, unless ``leave="break"``. With ``hold``, a name, the loop's body tells the
                journal (held: item) and waits for ``release``; with ``ask``, an event, it requests that with
-               the item and 1 (4.x)
+               the item and 1 (4.x). Without ``event``, for-await over ``channel`` itself, which has a name
+produce        ``channel, n``: has a handler of ``start`` on that named channel emit 0 to n - 1 there, as ``next``
 release        ``hold``: lets the body of that ``iterate`` go on
 upload         ``event, args=[], n=, channel=``: requests a channel and sends 0 to n - 1 on it by hand (no n:
                until the handler wants no more) → ``{"sent", "resolved" or "rejected"}`` (4.x)
@@ -71,14 +72,14 @@ event). In 4.x also ``channel_make()`` (answers with an anonymous channel), ``ch
 up what the requestor sends: it says ``stop`` once it has enough, and at the item ``wrong`` it fails, or
 aborts the channel. ``doubled()`` streams twice what it is sent.
 
-Go has the same commands and handlers, but for ``load``, ``exchange``, ``release``, what middleware and further fields
-of errors need, and a closing without a code. ``calls`` tells of them in the order in which messages arrive. In Go a
-handler takes a fixed number of arguments; those above that take any number get one list there, which the agent makes of
-them before the library sees the message. Events of ``log`` and ``record`` are taken from the messages themselves, in
-order, because each handler has a goroutine of its own. ``listen`` and ``connect`` take ``read_limit=``, bytes of a
-message, for the WebSocket library's own. ``events`` of kind close have what the library tells its users: always 1011 if
-the other side has closed, and its code in the reason's text. Things thrown are always errors, and named
-"context.Canceled", "context.DeadlineExceeded" or "error".
+Go has the same commands and handlers, but for ``load``, ``exchange``, ``release``, ``produce``, what middleware and
+further fields of errors need, and a closing without a code. ``calls`` tells of them in the order in which messages
+arrive. In Go a handler takes a fixed number of arguments; those above that take any number get one list there, which
+the agent makes of them before the library sees the message. Events of ``log`` and ``record`` are taken from the
+messages themselves, in order, because each handler has a goroutine of its own. ``listen`` and ``connect`` take
+``read_limit=``, bytes of a message, for the WebSocket library's own. ``events`` of kind close have what the library
+tells its users: always 1011 if the other side has closed, and its code in the reason's text. Things thrown are always
+errors, and named "context.Canceled", "context.DeadlineExceeded" or "error".
 
 Journal entries are dicts with ``kind`` and ``peer``: open; close (code, reason, clean); error (message);
 event (channel, event, args); started (channel, event); aborted (channel, event, reason: thrown); channel

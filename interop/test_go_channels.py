@@ -25,7 +25,7 @@ async def collect(items: Stream[int], into: list[int], between: Link | None = No
 async def test_what_comes_with_a_channel_is_kept(go_link: Link) -> None:
     for n in (1, 100):
         channel = await go_link.peer.open_channel("channel_talk", n)
-        async with channel, channel.stream("line", returns=int) as lines:
+        async with channel, channel.events("line", returns=int) as lines:
             assert [await anext(lines) for _ in range(n)] == list(range(n))
 
 
@@ -79,7 +79,7 @@ async def test_a_conversation_that_python_serves(go_link: Link) -> None:
 
     @go_link.app.on("chat")
     async def chat(room: str, channel: AnonymousChannel) -> None:
-        async for line in channel.stream("line", returns=str):
+        async for line in channel.events("line", returns=str):
             if line == "fail":
                 left.put_nowait(room)
                 raise RpcError("it failed", code="E_FAIL")

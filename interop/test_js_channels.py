@@ -38,7 +38,7 @@ class Chat:
         channel.on("count", lambda: len(room))
         channel.on("add", lambda a, b: a + b)
         try:
-            async for line in channel.stream("line", returns=str):
+            async for line in channel.events("line", returns=str):
                 if line == "bye":
                     self.ended.put_nowait("left")
                     return
@@ -273,7 +273,7 @@ async def test_javascript_aborts_a_channel_of_python(link_4: Link) -> None:
     for given, value, message in cases:
         channel = await link_4.peer.open_channel("channel_make")
         (made,) = await link_4.journal("channel")
-        lines = channel.stream("line")
+        lines = channel.events("line")
         waiting = asyncio.create_task(channel.request("hang"))
         await link_4.journal("started")
         await link_4.call("abort_channel", channel=made["channel"], **given)
@@ -295,7 +295,7 @@ async def test_events_that_come_with_the_channel(link_4: Link) -> None:
     for n in (1, 5, 100):
         channel = await link_4.peer.open_channel("channel_talk", n)
         assert await link_4.peer.request("echo", "all is here") == "all is here"
-        lines = channel.stream("line", returns=int)
+        lines = channel.events("line", returns=int)
         assert [await anext(lines) for _ in range(n)] == list(range(n))
         await channel.abort()
 
@@ -349,7 +349,7 @@ async def test_javascript_gives_up_while_python_opens(link_4: Link) -> None:
 async def test_the_connection_drops_with_channels_open(link_4: Link) -> None:
     channels = [await link_4.peer.open_channel("channel_make") for _ in range(5)]
     assert link_4.peer.channels == 5
-    lines = channels[0].stream("line")
+    lines = channels[0].events("line")
     await link_4.call("terminate")
     for channel in channels:
         await channel.wait_closed()

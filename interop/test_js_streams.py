@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from interop.peers import COMBINATIONS_4, Agents, Link, Role, named, nothing_open, until
+from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents, Link, Role, named, nothing_open, until
 from wsrpc import ConnectionLost, Limits, RemoteError, RpcError, StreamOverflow
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -404,3 +404,88 @@ async def test_the_connection_drops_while_javascript_produces(link_4: Link) -> N
     await link_4.closed
     assert (link_4.peer.channels, link_4.peer.pending) == (0, 0)
     await link_4.journal("stream_ended")  # where sending has failed often enough
+
+
+# ---------------------------------------------------------------- on a named channel
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 300])
+async def test_javascript_iterates_a_named_channel(link_4: Link, n: int) -> None:
+    """``for await (const item of socket.of("feed"))``: what Python produces there is a handler of ``start``."""
+    ended: asyncio.Queue[int] = asyncio.Queue()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            for k in range(n):
+                yield k
+        finally:
+            ended.put_nowait(n)
+
+    link_4.app.of("feed").on("start", numbers)
+    for _ in range(2):
+        assert await link_4.call("iterate", channel="feed") == {"items": list(range(n))}
+        assert await ended.get() == n
+    await nothing_open(link_4)
+
+
+async def test_javascript_breaks_off_the_items_of_a_named_channel(link_4: Link) -> None:
+    made: list[int] = []
+    ended = asyncio.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            for k in itertools.count():
+                made.append(k)
+                yield k
+        finally:
+            ended.set()
+
+    link_4.app.of("feed").on("start", numbers)
+    assert await link_4.call("iterate", channel="feed", take=3) == {"items": [0, 1, 2]}
+    await ended.wait()
+    assert made == [0, 1, 2, 3]  # the last one found nobody
+    await nothing_open(link_4)
+
+
+async def test_javascript_takes_a_failure_on_a_named_channel_for_the_end(link_4: Link) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 0
+        raise RpcError("it failed")
+
+    link_4.app.of("feed").on("start", numbers)
+    assert await link_4.call("iterate", channel="feed") == {"items": [0]}
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 1000])
+async def test_python_iterates_a_named_channel(link_4: Link, n: int) -> None:
+    await link_4.call("produce", channel="feed", n=n)
+    feed = link_4.peer.of("feed")
+    assert [item async for item in feed] == list(range(n))
+    async with feed.items(returns=int) as items:
+        assert [item async for item in items] == list(range(n))
+    await nothing_open(link_4)
+
+
+async def test_python_breaks_off_the_items_of_a_named_channel(link_4: Link) -> None:
+    await link_4.call("produce", channel="feed", n=100)
+    feed = link_4.peer.of("feed")
+    async for item in feed:
+        if item == 3:
+            break
+    await link_4.quiet()
+    assert [item async for item in feed] == list(range(100))  # from the beginning: JavaScript begins at each start
+
+
+@pytest.mark.parametrize(("library", "role"), COMBINATIONS, ids=named(COMBINATIONS))
+async def test_python_reads_the_items_and_events_of_any_version(agents: Agents, library: str, role: Role) -> None:
+    """Older versions have no iterator; their ``next`` events by hand are the same."""
+    async with agents.link(library, role) as link:
+        await link.call("produce", channel="math", n=3)
+        assert [item async for item in link.peer.of("math").items(returns=int)] == [0, 1, 2]
+        async with link.peer.events("called_out", returns=tuple[str, int]) as events:
+            waiting = asyncio.create_task(link.peer.of("math").wait_for("ready", timeout=10))
+            await asyncio.sleep(0)
+            await link.tell("called_out", "one", 1)
+            await link.tell("ready", 7, channel="math")
+            assert await anext(events) == ("one", 1)
+            assert await waiting == 7

@@ -54,7 +54,7 @@ async def test_conversations(each_link: Link, cell: Cell) -> None:
     @link.app.on("chat")
     async def chat(room: str, channel: AnonymousChannel) -> None:
         channel.on("count", lambda: len(room))
-        async for line in channel.stream("line", returns=str):
+        async for line in channel.events("line", returns=str):
             if line == "bye":
                 return
             assert await channel.request("add", 1, 2) == 3

@@ -15,7 +15,10 @@ from ._counting import decode_any
 from ._inbox import Decode
 from ._invoke import Log
 from ._messages import Inbound, place_on
+from ._readers import Readers
+from ._reading import Tap
 from ._rejections import ABORTED
+from ._types import ChannelRef
 from ._waiting import Hold, Kind, Waiting, WaitingRoom
 from .errors import Draining, Overloaded, RemoteError, RpcError
 from .limits import Limits
@@ -54,7 +57,7 @@ class Admission:
 
     While `open` handlers run, what they hold back waits apart from the rest, which goes on in an order of its own.
 
-    While ``busy`` is false nothing is to be checked: a message may go straight to `dispatch`.
+    While ``busy`` is false nothing is to be checked, and nobody reads: a message may go straight to `dispatch`.
     """
 
     def __init__(
@@ -62,11 +65,14 @@ class Admission:
         calls: Calls,
         limits: Limits,
         *,
+        readers: Readers,
         reject: Callable[[int, RpcError], None],
         fail: Callable[[int, str], None],
         log: Log,
     ) -> None:
         self._calls = calls
+        self._readers = readers
+        self._taps = readers.taps
         self._limit = limits.running
         self._most_held = limits.running_bytes
         self._room_for_any = limits.running_bytes - limits.message
@@ -98,6 +104,8 @@ class Admission:
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._calls.ignored["duplicate id"] += 1
+        elif self._taps and channel is None and self._readers.take(message, payload, decode):
+            pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
         elif not self._must_wait(kind, len(payload)):
@@ -145,6 +153,7 @@ class Admission:
         """Something that decides has changed."""
         self.busy = bool(
             self._calls.active
+            or self._taps
             or self.room.messages
             or self._line_full
             or self._holding is not Hold.NONE
@@ -152,6 +161,17 @@ class Admission:
             or self._calls.held > max(0, self._room_for_any)
             or self._refuses is not None
         )
+
+    def begin_reading(self, channel: ChannelRef, event: str, tap: Tap) -> None:
+        """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for."""
+        self.update()
+        if self._holding is Hold.NONE:
+            return
+        for waiting in self.room.events():
+            message = decode_any(waiting.decode, waiting.payload)
+            if message.c == channel and message.a[0] == event:
+                waiting.read = True
+                tap.arrived(message, waiting.payload, waiting.decode)
 
     def hold(self, holding: Hold) -> None:
         """Say what waits; what need not wait any more starts."""
@@ -189,6 +209,9 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
+                    elif waiting.read and not self._readers.handlers.handles(message.c, message.a[0]):
+                        waiting.finish()
+                        continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It decoded when it came, so a codec is at fault: that is this connection's matter only.

@@ -6,10 +6,12 @@ import enum
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import UNSET
+
 from ._backlog import Backlog
 from ._inbox import Decode
 from ._messages import Inbound
-from ._reading import Reading, Tap
+from ._reading import Observers, Reading, Tap
 from ._scheduler import Scheduler, Timer
 from ._unread import Unread
 from .errors import StreamOverflow
@@ -70,6 +72,10 @@ class Owner(Protocol):
 
     id: int
 
+    def _handles(self, event: str, /) -> bool:
+        """Whether a handler is registered for the messages of that name."""
+        ...
+
     def _dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None:
         """Run the handler for a message."""
 
@@ -83,8 +89,27 @@ class Owner(Protocol):
         """Nothing is kept any more of a channel that is over."""
 
 
+class Beside(Observers):
+    """The readers of one event's name on a channel, and its handler, if there is one."""
+
+    __slots__ = ("_arrivals",)
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        super().__init__()
+        self._arrivals = arrivals
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        owner = self._arrivals._owner
+        handler = owner if owner is not None and owner._handles(message.a[0]) else None
+        if handler is None or message.i is UNSET:  # a request is the handler's alone, which answers it
+            self.give(message, payload, decode, handled=handler is not None)
+        if handler is not None:
+            message.c = None  # the name of a channel counts for nothing here, see `place_on`
+            handler._dispatch(message, payload, decode)
+
+
 class Arrivals:
-    """Delivers a channel's messages: to the reader of an event's name (a `Tap`), else to the handlers.
+    """Delivers a channel's messages: to what takes an event's name (a `Tap`), else to the handlers.
 
     What comes before anybody listens is kept for the first tap or handler, also beyond the end of the channel if the
     other side or the connection ended it. Whatever ends the channel, readers get what came before first.
@@ -139,30 +164,46 @@ class Arrivals:
     # ------------------------------------------------------------ listening
 
     def tap(self, event: str, tap: Tap) -> None:
-        """Let ``tap`` have the messages of that name.
+        """Let ``tap`` have the messages of that name. Readers of events share them, with each other and with handlers.
 
         Raises:
-            RuntimeError: somebody has them already.
+            RuntimeError: something has them already, and does not share.
         """
         if self._state is Delivery.OVER:
             tap.channel_over(self._error)
             return
-        if event in self.taps:
-            raise RuntimeError(f"{event!r} is being read on this channel already: one reader at a time")
-        self.taps[event] = tap
+        present = self.taps.get(event)
+        if not isinstance(tap, Reading) or tap.inbox.items:
+            if present is not None:
+                raise RuntimeError(f"{event!r} is being read on this channel already: one reader at a time")
+            self.taps[event] = tap
+        else:
+            if present is None:
+                present = self.taps[event] = Beside(self)
+            elif not isinstance(present, Beside):
+                raise RuntimeError(f"{event!r} belongs to a stream on this channel: it cannot be read as events, too")
+            present.taps.append(tap)
         self.listen()
 
     def untap(self, event: str, tap: Tap) -> None:
         """Let it have them no more."""
-        if self.taps.get(event) is tap:
+        present = self.taps.get(event)
+        if isinstance(present, Beside) and tap in present.taps:
+            present.taps.remove(tap)
+            if not present.taps:
+                del self.taps[event]
+        elif present is tap:
             del self.taps[event]
         if self._unread:
             self._unread.discard(tap)
             self._check_read()
 
     def reading(self, event: str) -> Reading | None:
-        """Who reads the messages of that name."""
+        """What reads the items of a stream; or one of the readers of an event that was abandoned."""
         tap = self.taps.get(event)
+        if isinstance(tap, Beside):
+            readings = (each for each in tap.taps if isinstance(each, Reading) and each.abandoned)
+            return next(readings, None)
         return tap if isinstance(tap, Reading) else None
 
     def listen(self) -> None:
@@ -294,7 +335,8 @@ class Arrivals:
         owner, self._owner = self._owner, None
         if owner is not None:
             owner._forgotten()
-        self._unread = {tap for tap in taps.values() if isinstance(tap, Reading) and tap.is_at_work}
+        each = (one for tap in taps.values() for one in (tap.taps if isinstance(tap, Beside) else (tap,)))
+        self._unread = {tap for tap in each if isinstance(tap, Reading) and tap.is_at_work}
         for tap in taps.values():
             tap.channel_over(self._error)
         self._check_read()

@@ -23,6 +23,7 @@ from ._log import PeerLog
 from ._messages import Inbound
 from ._outbound import Outbound
 from ._payloads import PayloadLog
+from ._readers import Readers
 from ._reporter import Reporter
 from ._scheduler import Scheduler
 from ._session import Session
@@ -67,6 +68,7 @@ class Binding:
         "_passed",
         "_payloads",
         "_peer",
+        "_readers",
         "_reporter",
         "_settings",
         "_since",
@@ -91,6 +93,7 @@ class Binding:
         out: Outbound,
         calls: Calls,
         channels: Channels,
+        readers: Readers,
         agreement: Agreement,
         intake: Intake,
         reporter: Reporter,
@@ -103,6 +106,7 @@ class Binding:
         self._out = out
         self._calls = calls
         self._channels = channels
+        self._readers = readers
         self._agreement = agreement
         self._intake = intake
         self._reporter = reporter
@@ -195,6 +199,7 @@ class Binding:
         self.info = session.transport.info
         self._log.remote = self.info.remote
         self._become(State.OPENING)
+        self._readers.begin()
         self.limits = self._settings.limits
         self._agreement.connection_made()
         where = "to" if self._dialer else "from"
@@ -382,6 +387,7 @@ class Binding:
         lost = ConnectionLost(info.code, info.reason)
         lost._by_user = by_user
         self._calls.connection_lost(lost)
+        self._readers.connection_lost(lost)
         self._channels.connection_lost(lost)
         self._reporter.tell("close", info, "disconnect")
         if self._peer._services is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
+from ._events import Keep, check_keep
 from ._reading import Reading
 from ._retry import Retry
-from ._types import ChannelRef, Offline, OnChannel, check_offline
+from ._types import ChannelRef, Offline, OnChannel, check_offline, check_timeout
+from .errors import ConnectionLost, RequestTimeout
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
     from .anonymous import AnonymousChannel
 
-__all__ = ["Caller", "Sender", "Source", "no_keywords", "refused"]
+__all__ = ["Caller", "EventReader", "Sender", "Source", "no_keywords", "refused"]
 
 T = TypeVar("T")
 
@@ -92,13 +95,108 @@ class Sender(Protocol):
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
 
+    def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Keep, /) -> Stream[Any]: ...
+
+    def read_items(self, channel: str, returns: Any, /) -> Stream[Any]: ...
+
 
 Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 """What ``send=`` takes: its items are sent one by one, as the other side reads them."""
 
 
-class Caller(OnChannel):
-    """`emit`, `emit_nowait`, `request`, `stream` and `open_channel`, on one channel of one peer.
+class EventReader(OnChannel):
+    """`events` and `wait_for`, on one channel of one peer."""
+
+    __slots__ = ()
+
+    @overload
+    def events(self, event: str, /, *, keep: Keep = "all") -> Stream[Any]: ...
+
+    @overload
+    def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
+
+    def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
+        """Read the events of one name: ``async for text in client.events("said", returns=str)``.
+
+        Reading begins at this call, so nothing is missed between it and the loop. It observes: a handler of that name
+        runs as well, and each of several readers gets every event. Requests are not read. An event arrives here before
+        middleware, which sees it as always.
+
+        Reading goes on until it is left: by ``aclose()``, at the end of ``async with``, or when nothing refers to it
+        any more. A client's goes on over reconnects, and ends at `Client.close`. A server's peer raises
+        `ConnectionLost` when its connection ends. See `Stream` for the others.
+
+        Args:
+            returns: the type of the value. A tuple type of fixed length, such as ``tuple[str, int]``, takes all
+                arguments; any other type takes exactly one. An event that does not fit is dropped with a warning,
+                and counted in ``peer.ignored["wrong arguments"]``. Without it, one argument gives that, several give a
+                tuple, and none gives None.
+            keep: which unread events wait. ``"all"``, up to `Limits.stream_queue` bytes: past that, reading ends with
+                `StreamOverflow` after them. ``"newest"``: the latest one only.
+
+        Raises:
+            ReservedEvent: for open, close and the like on the main channel: register a handler instead.
+            ChannelClosed: on a channel that was closed.
+            TypeError, ValueError: ``returns`` is not a type that can be converted to; ``keep`` is something else.
+            RuntimeError: in another thread than the event loop's.
+        """
+        check_keep(keep)
+        return self._read_events(event, returns, keep)
+
+    @overload
+    async def wait_for(self, event: str, /, *, timeout: float | None = None) -> Any: ...
+
+    @overload
+    async def wait_for(self, event: str, /, *, returns: TypeForm[T], timeout: float | None = None) -> T: ...
+
+    def wait_for(
+        self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the value of the next event of one name: ``await client.wait_for("ready", timeout=5)``.
+
+        It begins to wait at the call, not at the ``await``: so an answer cannot be missed that comes while you ask for
+        it. Cancelling is safe.
+
+        Args:
+            returns: as for `events`. Events that do not fit do not count.
+            timeout: seconds; None, the default, waits without a limit.
+
+        Raises:
+            RequestTimeout: no such event came in time. It is a `TimeoutError`.
+            ConnectionLost: the client was closed, or the connection of a server's peer ended.
+            ReservedEvent, ChannelClosed, TypeError, ValueError, RuntimeError: as for `events`.
+        """
+        try:
+            check_timeout(timeout)
+            return _first(self._read_events(event, returns, "all"), event, timeout, self._is_over)
+        except Exception as exc:
+            return refused(exc)
+
+    def _read_events(self, event: str, returns: Any, keep: Keep) -> Stream[Any]:
+        raise NotImplementedError
+
+    def _is_over(self) -> Exception:
+        """What `wait_for` raises when reading comes to a plain end."""
+        return ConnectionLost(1000, "closed by this side", "not_sent")
+
+
+async def _first(stream: Stream[T], event: str, timeout: float | None, over: Callable[[], Exception]) -> T:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with stream, limit:
+            async for value in stream:
+                return value
+    except TimeoutError:
+        if timeout is None or not limit.expired():
+            raise
+        error = RequestTimeout(event, timeout)
+        error._missing = "event"
+        raise error from None
+    raise over()
+
+
+class Caller(EventReader):
+    """`emit`, `emit_nowait`, `request`, `stream`, `open_channel`, `events` and `wait_for`, on one channel of one peer.
 
     Where there may be another connection, ``offline`` says what becomes of a message while there is none: ``"queue"``
     lets it wait for the next one, ``"fail"`` raises `ConnectionLost` at once, with ``outcome="not_sent"``. (While the
@@ -329,6 +427,9 @@ class Caller(OnChannel):
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNSET else sender.converter(returns)
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, timeout, send, offline))
+
+    def _read_events(self, event: str, returns: Any, keep: Keep) -> Stream[Any]:
+        return self._sender.read_events(self._channel_name, event, returns, keep)
 
 
 _OPTIONS = {

@@ -19,6 +19,7 @@ from ._context import CURRENT, Context, Message
 from ._invoke import SLOW_HANDLER, Call, Invoker, Log, when_over
 from ._lifecycle import Closers
 from ._messages import Inbound, Resolution
+from ._readers import FOR_READERS, Readers
 from ._registry import Registry
 from ._rejections import ABORTED, BAD_ITEM, told
 from ._reporter import Reporter
@@ -82,6 +83,7 @@ class Calls:
         fail: Callable[[int, str], None],
         channels: Channels,
         asker: Asker,
+        readers: Readers,
     ) -> None:
         self._owner = owner
         self._peer: Any = owner  # for contexts, which name its class
@@ -96,7 +98,7 @@ class Calls:
         self._invoker = Invoker(own, shared, loop, owner._log, limits.handler)
         self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
         self.reject = self._answers.reject
-        self._serving = Serving(channels, asker, self, self._answers)
+        self._serving = Serving(channels, asker, self, self._answers, readers)
         self._invoker.serve = self._serving.run
         self._invoker.expired = self._expired
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
@@ -111,7 +113,9 @@ class Calls:
         self.held = 0
         self.held_by_channels = 0
         self._most_held = limits.running_bytes
-        self.admission = Admission(self, limits, reject=self.reject, fail=fail, log=owner._log)
+        self._readers = readers
+        self.admission = Admission(self, limits, readers=readers, reject=self.reject, fail=fail, log=owner._log)
+        readers.gate, readers.handlers = self.admission, self._invoker
         self.arrived = self.admission.arrived
         self._unstarted = 0
         self._on_channels = 0
@@ -210,6 +214,8 @@ class Calls:
         self._mark = now
 
     def _dispatch_slowly(self, ctx: Context, size: int, handler: Handler | None, local: Registry | None) -> None:
+        if handler is None and local is None and ctx.id is None and self._readers.read(ctx.channel_name, ctx.event):
+            handler = FOR_READERS
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
             _finish(ctx.message)
@@ -419,9 +425,8 @@ class Calls:
             self._mark = None  # what was started is nobody else's time
 
     def cancel_call(self, call: Call, reason: object) -> None:
-        """End a call whose channel is over, unless it has itself ended that."""
-        assert call.channel is not None
-        if not call.cancelled and not (call.channel._left and _runs(call)):
+        """End a call whose channel is over, unless it has itself ended that, or whose items nobody wants."""
+        if not call.cancelled and not (call.channel is not None and call.channel._left and _runs(call)):
             call.orphaned = True
             self._cancel(call, reason)
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Never, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
-from ._caller import Sender, Source, no_keywords, refused
-from ._types import OnChannel
+from ._caller import EventReader, Sender, Source, no_keywords, refused
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -27,8 +26,8 @@ _OPTIONS = {
 }
 
 
-class ChannelCaller(OnChannel):
-    """`emit`, `emit_nowait`, `request` and `open_channel`, without what is about another connection."""
+class ChannelCaller(EventReader):
+    """`emit`, `request`, `open_channel`, `events` and the like, without what is about another connection."""
 
     __slots__ = ()
 

@@ -226,6 +226,9 @@ class Channels:
         text = f"events on channel {channel.id} were dropped, because nobody listens to them"
         self.handlers.count("unread event", text, count)
 
+    def misfit(self, what: str, why: Exception) -> None:
+        self.handlers.count("wrong arguments", f"{what} was dropped: {why}")
+
     def answer(self, i: int, value: object) -> None:
         self._out.reply(self._out.encode(Resolution(i, value)))
 

@@ -29,7 +29,8 @@ class Inbox:
 
     The other side keeps to the credit that it is given (``grant`` is called with totals of items and bytes), or it
     knows none: then ``Limits.stream_queue`` bounds what waits here, and ``unread`` what waits on all channels together.
-    Messages wait decoded as far as there is room for that, the others encoded, because that is smaller.
+    Messages wait decoded as far as there is room for that, the others encoded, because that is smaller. With
+    ``newest`` at most one waits: the next one takes its place.
     ``answer`` is called with the id of each message that was a request, once there is room again: so a plain peer that
     requests instead of emitting goes no faster than the reader.
 
@@ -57,12 +58,23 @@ class Inbox:
         "_window_bytes",
         "error",
         "items",
+        "newest",
         "over",
         "queue",
     )
 
-    def __init__(self, loop: Scheduler, limits: Limits, unread: Unread, *, items: bool, answer: Answer) -> None:
+    def __init__(
+        self,
+        loop: Scheduler,
+        limits: Limits,
+        unread: Unread,
+        *,
+        items: bool,
+        answer: Answer,
+        newest: bool = False,
+    ) -> None:
         self._loop = loop
+        self.newest = newest
         self._unread = unread
         self._answer = answer
         self._window = limits.stream_window
@@ -100,6 +112,8 @@ class Inbox:
                 self._answer(i)
             return True
         queue = self.queue
+        if self.newest and queue:
+            self._drop_oldest()
         waiting = self._received_bytes - self._taken_bytes
         credited = self._within_credit()
         if queue and waiting + size > self._limit and not credited:
@@ -181,8 +195,7 @@ class Inbox:
         if self.items:
             item: Any = a[1] if len(a) > 1 else None
             return item.get("value") if item.__class__ is dict else None
-        # An event with one argument stands for that, one with several for the list of them.
-        return (a[1] if len(a) == 2 else a[1:]) if len(a) > 1 else None
+        return a
 
     def end(self, error: BaseException | None = None) -> None:
         """Nothing more will arrive; the reader learns why after what is there."""
@@ -256,10 +269,15 @@ class Inbox:
         self.end()
         self._grant = None
         while self.queue:
-            _, size, i, decode = self.queue.popleft()
-            if decode is not None:
-                self._unread.give_back(size)
-            if i is not None:
-                self._answer(i)
+            self._drop_oldest()
         self._taken_bytes = self._received_bytes
         self._release()
+
+    def _drop_oldest(self) -> None:
+        _, size, i, decode = self.queue.popleft()
+        self._taken += 1
+        self._taken_bytes += size
+        if decode is not None:
+            self._unread.give_back(size)
+        if i is not None:
+            self._answer(i)

@@ -19,6 +19,7 @@ from ._scheduler import Scheduler
 from ._signature import ArgumentsRefused, Handler
 from ._source import as_source
 from ._suggestions import Unhandled
+from ._types import ChannelRef
 from .anonymous import AnonymousChannel
 from .errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, short
 
@@ -79,6 +80,10 @@ class Invoker:
     def layered(self) -> bool:
         """Whether anything runs around handlers."""
         return self._own.layered or self._shared.layered
+
+    def handles(self, channel: ChannelRef, event: str) -> bool:
+        """Whether anything is to run for an event on the main channel or a named one: a handler, or middleware."""
+        return self.layered or self._own.has(channel, event) or self._shared.has(channel, event)
 
     async def run(self, call: Call, local: Registry | None = None) -> Any:
         """The handler's result, or what it or its middleware raises. ``local``: what an anonymous channel has."""

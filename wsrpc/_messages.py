@@ -20,6 +20,7 @@ __all__ = [
     "Event",
     "Inbound",
     "Item",
+    "ItemsFailed",
     "NoMoreItems",
     "Raw",
     "Rejection",
@@ -128,6 +129,17 @@ class Item(Struct):
 class NoMoreItems(Struct, gc=False):
     """The argument of the last ``next``; JavaScript sends no value with it either."""
 
+    done: bool = True
+
+
+class ItemsFailed(Struct):
+    """The argument of the last ``next`` on a named channel, which has no abort: ``e`` and the flag as in a `Rejection`.
+
+    JavaScript's iterator takes it for a plain end.
+    """
+
+    e: Any
+    flag: int | UnsetType = field(default=UNSET, name="_")
     done: bool = True
 
 

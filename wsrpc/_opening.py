@@ -14,6 +14,7 @@ from ._channels import Channels
 from ._messages import NoMoreItems
 from ._misuse import shown_as
 from ._producer import ItemRefused, Producer
+from ._readers import Readers
 from ._reading import Misdirected, Reading
 from ._rejections import of_what_began
 from ._source import close_source
@@ -30,12 +31,16 @@ SOURCE_FAILED = "what was sent failed at its source"
 class Opener:
     """What `Caller` needs of a peer: everything that is sent because a user says so."""
 
-    def __init__(self, asker: Asker, channels: Channels, keep: Callable[[asyncio.Task[None]], None]) -> None:
+    def __init__(
+        self, asker: Asker, channels: Channels, readers: Readers, keep: Callable[[asyncio.Task[None]], None]
+    ) -> None:
         self.send_event = asker.out.send_event
         self.send_event_nowait = asker.out.send_event_nowait
         self.send_request = asker.send_request
         self.request_again = asker.request_again
         self.converter = asker.converter
+        self.read_events = readers.read_events
+        self.read_items = readers.read_items
         self._asker = asker
         self._channels = channels
         self._keep = keep

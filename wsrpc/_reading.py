@@ -7,10 +7,13 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
+from ._counting import decode_any
 from ._inbox import Decode, Inbox
 from ._messages import Inbound
+from ._rejections import reason_from_wire
+from .errors import RemoteError
 
-__all__ = ["Misdirected", "Readable", "Reading", "Tap", "Upload"]
+__all__ = ["Misdirected", "Observers", "Readable", "Reading", "Tap", "Upload"]
 
 
 class Tap(Protocol):
@@ -105,7 +108,7 @@ class Reading:
             # A truthy `done` counts, and no argument at all is an item without a value (JavaScript 4.3.1, observed).
             if len(a) > 1 and (item := a[1]).__class__ is dict:
                 if item.get("done"):
-                    self._items_end(message.i)
+                    self._items_end(message.i, error_in(item))
                     return
                 if message.i is UNSET and inbox.push_item(item.get("value"), len(payload)):
                     return
@@ -131,9 +134,9 @@ class Reading:
         i, self.end_id = self.end_id, None
         return i
 
-    def _items_end(self, i: Any) -> None:
+    def _items_end(self, i: Any, error: RemoteError | None) -> None:
         again, self.ended = self.ended, True
-        self.inbox.end()
+        self.inbox.end(error)
         if i is not UNSET:
             if again or not self._keeps_end():
                 self.channel._answer(i, None)
@@ -151,6 +154,11 @@ class Reading:
     def is_awaited(self) -> bool:
         """Whether a producer waits, or will, for credit from here."""
         return self._begun and not self.ended and self.has_credit
+
+    @property
+    def has_producer(self) -> bool:
+        """Whether a producer on the other side has been told to begin, and has not come to its end."""
+        return self._begun and self.inbox.items and not self.inbox.over
 
     @property
     def has_credit(self) -> bool:
@@ -194,6 +202,45 @@ class Reading:
         self.leave(None)
         if unread:
             self.channel._dropped(unread)
+
+
+def error_in(end: dict[str, Any]) -> RemoteError | None:
+    """What a producer failed with, if its last ``next`` says so."""
+    if "e" not in end:
+        return None
+    reason = reason_from_wire(end["e"], end.get("_", UNSET))
+    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+
+
+class Observers:
+    """The readers of one event's name: each of them gets every event."""
+
+    __slots__ = ("taps",)
+
+    def __init__(self) -> None:
+        self.taps: list[Tap] = []
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self.give(message, payload, decode, handled=False)
+
+    def give(self, message: Inbound, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
+        """Hand a message to all of them; ``handled``: a handler gets it, too."""
+        taps = self.taps
+        if len(taps) == 1 and not handled:
+            taps[0].arrived(message, payload, decode)
+            return
+        i = message.i
+        for tap in tuple(taps):
+            own = decode_any(decode, payload)  # what one of them changes in its values is not seen by the others
+            own.i, i = i, UNSET  # one answer will do
+            tap.arrived(own, payload, decode)
+
+    def channel_over(self, error: Exception | None) -> None:
+        for tap in tuple(self.taps):
+            tap.channel_over(error)
+
+    def take_ids(self) -> list[int]:
+        return [i for tap in self.taps for i in tap.take_ids()]
 
 
 class Upload(Reading):

@@ -129,6 +129,11 @@ class Registry:
         scopes = (self.main, *self.named.values())
         self.layered = self.handler_context is not None or any(scope.middleware for scope in scopes)
 
+    def has(self, channel: ChannelRef, event: str) -> bool:
+        """Whether ``event`` has a handler."""
+        scope = self.main if channel is None else self.named.get(channel)
+        return scope is not None and (event in scope.handlers or event in scope.once)
+
     def take(self, channel: ChannelRef, event: str) -> Handler | None:
         """The handler for ``event``.
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
+
+from msgspec import UNSET
 
 from ._answers import Answers
 from ._asking import Asker
 from ._caller import Source
 from ._channels import Channels
+from ._inbox import Decode
 from ._invoke import Call
+from ._messages import Inbound, Item, ItemsFailed, NoMoreItems
 from ._producer import ItemRefused, Producer
+from ._readers import Readers
 from ._reading import Misdirected
-from ._rejections import told
+from ._rejections import error_to_wire, told
 from ._signature import Role
-from ._source import close_source
+from ._source import close_source, iterate
 from .anonymous import AnonymousChannel
 from .errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
 
@@ -41,12 +47,34 @@ class Owner(Protocol):
         """A line in the log about what is nobody's fault."""
 
 
+class Feed:
+    """The items that are produced on a named channel, until they are to stop."""
+
+    __slots__ = ("stop",)
+
+    def __init__(self, stop: Callable[[object], None]) -> None:
+        self.stop = stop
+
+    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        """The consumer says ``stop``."""
+        self.stop(RemoteError("the consumer wants no more items"))
+
+    def channel_over(self, error: Exception | None) -> None:
+        self.stop(error or RemoteError("the connection was closed"))
+
+    def take_ids(self) -> list[int]:
+        return []
+
+
 class Serving:
     """Runs what happens on a channel, within the call that opened it: so middleware, `handler_context` and the call's
     place in a lane last until the stream or the conversation is over, and cancelling the call ends it."""
 
-    def __init__(self, channels: Channels, asker: Asker, owner: Owner, answers: Answers) -> None:
+    def __init__(self, channels: Channels, asker: Asker, owner: Owner, answers: Answers, readers: Readers) -> None:
         self._channels = channels
+        self._readers = readers
+        self._feeds: dict[str, Feed] = {}
+        """What is produced on named channels, one on each."""
         self._asker = asker
         self._owner = owner
         self._answers = answers
@@ -54,8 +82,12 @@ class Serving:
     async def run(self, call: Call, work: Any) -> Any:
         """Answer with a channel, then do ``work``: await it, or send the items of it. Returns what it returns."""
         if not inspect.isawaitable(work):
+            ctx = call.ctx
             try:
-                await self._stream(call, self._begin(call), work)
+                if ctx.id is None and ctx.channel_name is not None and ctx.event == "start":
+                    await self._feed(call, ctx.channel_name, work)
+                else:
+                    await self._stream(call, self._begin(call), work)
             finally:
                 await close_source(work)
             return None
@@ -96,6 +128,46 @@ class Serving:
         except Exception as exc:
             producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
             raise
+
+    async def _feed(self, call: Call, name: str, source: Source) -> None:
+        """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has said ``start``."""
+        feed = Feed(lambda reason: self._owner.cancel_call(call, reason))
+        if (before := self._feeds.get(name)) is not None:
+            before.stop(RemoteError("the consumer has begun anew"))  # JavaScript does not say that it has left
+        self._feeds[name] = feed
+        self._readers.tap((name, "stop"), feed)
+        label = call.ctx.label
+        end: NoMoreItems | ItemsFailed = NoMoreItems()
+        try:
+            try:
+                if not await self._send_items(name, source, label):
+                    return
+            except Exception as exc:
+                error = self._answers.sendable(self._answers.for_caller(exc, label), label)
+                end = ItemsFailed(*error_to_wire(error))
+            with suppress(ConnectionLost):
+                await self._asker.out.send_event(name, "next", (end,), "fail")
+        finally:
+            self._readers.untap((name, "stop"), feed)
+            if self._feeds.get(name) is feed:
+                del self._feeds[name]
+
+    async def _send_items(self, name: str, source: Source, label: str) -> bool:
+        """Send all items, each as a request: the consumer's answer says that there is room for the next one.
+
+        False if nobody reads them any more.
+        """
+        items = iterate(source)
+        try:
+            async for value in items:
+                try:
+                    await self._asker.send_request(name, "next", (Item(value),), UNSET, None, "fail", None, False)
+                except (RemoteError, ConnectionLost) as exc:
+                    self._owner.note("the consumer of %s takes no more items: %s", label, exc)
+                    return False
+        finally:
+            await items.aclose()
+        return True
 
     def _end_stream(self, call: Call, channel: AnonymousChannel, pulled: bool) -> None:
         """The last item has ended the stream: its reader may open the next one while the call still runs."""

@@ -47,6 +47,8 @@ class Waiting(Struct, eq=False):
     decode: Callable[[bytes | bytearray], Inbound]
     channel: AnonymousChannel | None = None
     """The anonymous channel that it came on."""
+    read: bool = False
+    """Whether a reader has it, so that it needs no handler."""
     ticket: int = 0
     """Its place in the order in which all came."""
 
@@ -105,6 +107,11 @@ class WaitingRoom:
                 if found is None or entry.ticket < found.ticket:
                     found = entry
         return found
+
+    def events(self) -> list[Waiting]:
+        """The events on the main channel and on named ones."""
+        line = self._lines.get(Kind.EVENT)
+        return [] if line is None else list(line.values())
 
     def take(self, entry: Waiting) -> None:
         """It waits no longer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Protocol, Self, TypeVar, overload
 
@@ -13,6 +14,7 @@ from ._arrivals import Arrivals
 from ._arrivals import Home as ArrivalsHome
 from ._caller import Sender
 from ._channel_caller import ChannelCaller
+from ._events import Keep, value_of
 from ._inbox import Decode, Inbox
 from ._messages import Inbound
 from ._reading import Reading, Tap
@@ -20,7 +22,7 @@ from ._registry import Middleware, Registry
 from ._scheduler import Timer
 from ._sendable import check_thread, check_thread_of_plain
 from ._signature import injectable
-from .errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow
+from .errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, short
 from .router import Registrar
 from .stream import Stream
 
@@ -68,6 +70,9 @@ class Home(ArrivalsHome, Protocol):
 
     def drop(self, channel: AnonymousChannel, count: int, /) -> None:
         """Count events that nobody listens to."""
+
+    def misfit(self, where: str, why: Exception, /) -> None:
+        """Count an event whose arguments do not fit its reader."""
 
     def forget(self, channel: AnonymousChannel, reason: object, /) -> bool:
         """The channel is over: nothing of it is to be left. Says whether the other side had opened it."""
@@ -118,7 +123,7 @@ class _Refusing:
         raise self._error(*self._args)
 
     send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
-    send_event_nowait = converter = _refuse_now
+    send_event_nowait = converter = read_events = read_items = _refuse_now
 
 
 class _FirstUse:
@@ -238,29 +243,30 @@ class AnonymousChannel(Registrar, ChannelCaller):
             await asyncio.sleep(0)  # they get it in the next turn
 
     @overload
-    def stream(self, event: str, /) -> Stream[Any]: ...
+    def items(self) -> Stream[Any]: ...
 
     @overload
-    def stream(self, event: str, /, *, returns: TypeForm[T]) -> Stream[T]: ...
+    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
-    def stream(self, event: str, /, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the events of one name: ``async for line in channel.stream("line", returns=str)``.
+    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
+        """Read the items of ws-wrapper's iterator protocol; at their end the channel stays open, as in JavaScript.
 
-        An event with one argument gives that, one with several the list of them, one with none None. Reading begins
-        at once, so nothing is missed between this call and the loop. It ends well when the other side closes the
-        channel in good order, else with the reason as an error; see `Stream`. Requests of that name are answered with
-        None once they are read, or sooner where there is room: so the other side can wait for the reader. Events that
-        nobody has read wait, up to `Limits.stream_queue` bytes; past it reading ends with `StreamOverflow` after them.
+        ``async for item in channel`` does the same, without ``returns``.
 
         Raises:
             ChannelClosed: the channel is over.
-            RuntimeError: events of that name are being read already.
+            RuntimeError: somebody reads the items already.
         """
-        return self._read(event, returns, items=False)
+        return self._read("next", returns, items=True)
 
     def __aiter__(self) -> Stream[Any]:
-        """Read the items of ws-wrapper's iterator protocol; at their end the channel stays open, as in JavaScript."""
-        return self._read("next", UNSET, items=True)
+        return self.items()
+
+    def _read_events(self, event: str, returns: Any, keep: Keep) -> Stream[Any]:
+        return self._read(event, returns, items=False, newest=keep == "newest")
+
+    def _is_over(self) -> Exception:
+        return self._gone()
 
     async def __aenter__(self) -> Self:
         return self
@@ -292,23 +298,30 @@ class AnonymousChannel(Registrar, ChannelCaller):
 
     # ------------------------------------------------------------ reading
 
-    def _read(self, event: str, returns: Any, *, items: bool) -> Stream[Any]:
+    def _read(self, event: str, returns: Any, *, items: bool, newest: bool = False) -> Stream[Any]:
         self._check_open()
         self._check_thread()
-        convert = None if returns is UNSET else self._home.converter(returns)
+        home = self._home
+        if items:
+            convert, misfit = None if returns is UNSET else home.converter(returns), None
+        else:
+            convert = value_of(returns, home.converter)
+            misfit = partial(home.misfit, f"event {short(event)} on channel {self.id}")
         reading = self._arrivals.reading(event)
         if reading is not None and reading.abandoned:
-            if reading.inbox.items is items and not reading.inbox.over:
+            if reading.inbox.items is items and reading.inbox.newest is newest and not reading.inbox.over:
                 reading.abandoned = False  # it goes on from where the last loop was left
-                return Stream(event, convert, reading=reading)
+                return Stream(event, convert, reading=reading, misfit=misfit)
             reading.leave(None)
-        return Stream(event, convert, reading=self._reading(event, items=items))
+        reading = self._reading(event, items=items, newest=newest)
+        return Stream(event, convert, reading=reading, misfit=misfit)
 
-    def _reading(self, event: str, *, items: bool, owns: bool = False) -> Reading:
-        return Reading(self, self._inbox(items=items), event, owns=owns)
+    def _reading(self, event: str, *, items: bool, newest: bool = False, owns: bool = False) -> Reading:
+        return Reading(self, self._inbox(items=items, newest=newest), event, owns=owns)
 
-    def _inbox(self, *, items: bool) -> Inbox:
-        return Inbox(self._home.loop, self._home.limits, self._home.unread, items=items, answer=self._answer_read)
+    def _inbox(self, *, items: bool, newest: bool = False) -> Inbox:
+        home = self._home
+        return Inbox(home.loop, home.limits, home.unread, items=items, answer=self._answer_read, newest=newest)
 
     def _answer_read(self, i: int) -> None:
         self._answer(i, None)
@@ -381,6 +394,9 @@ class AnonymousChannel(Registrar, ChannelCaller):
         self._state = "open"
         first_use: Any = _FirstUse(self)
         self._sender = first_use
+
+    def _handles(self, event: str) -> bool:
+        return self._registry.has(self.id, event)
 
     def _dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         self._home.dispatch(self, message, payload, decode)

@@ -340,6 +340,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._move(Input.CLOSE)
             dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
             session = self._peer._binding.begin_close(told, reason)
+            self._peer._readers.end(lambda: None)
             self._news.tell(self._news.failure or ConnectionLost(told, reason or "the client was closed", "not_sent"))
             self._closing = spawn_later(self._close(self._orders, dials, session, code, reason))
             self._returns.again = False
@@ -382,12 +383,15 @@ class Client(Registrar, RawRegistrar, RawCaller):
             raise RuntimeError(
                 "this client was connected when its event loop ended: close() it there, or make a new Client"
             )
+        moves = self._scheduler.is_elsewhere
         if not self._scheduler.renew():
             return
         if self._state != "closed":
             self._state = "idle"
         self._out.requests.stop()
         self._out.thread = get_ident()
+        if moves:
+            self._peer._readers.leave_loop()
         self._closing = None
         if self._dialing is not None:
             self._dialing.forget()
@@ -408,6 +412,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._news.failure = None
         self._out.user_closed = False
         self._out.keeps_offline = True
+        self._peer._readers.begin()
         self._schedule.begin()
         self._context = contextvars.copy_context()
         if self._dialing is not None and self._reconnects:
@@ -485,6 +490,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         """No connection will come any more, unless somebody connects or binds."""
         self._move(Input.GAVE_UP)
         self._out.keeps_offline = False
+        self._peer._readers.end(lambda: failure)
         if self._returns.again and not isinstance(failure, ConnectionLost):
             self._peer._log(logging.ERROR, "the client gives up: %s", failure)
         self._news.tell(failure)

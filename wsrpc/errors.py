@@ -285,15 +285,16 @@ class HandshakeRejected(WsrpcError, ConnectionError):
 
 
 class RequestTimeout(WsrpcError, TimeoutError):
-    """No answer within ``timeout`` seconds; the other side was told to stop (``event`` names the request)."""
+    """No answer within ``timeout`` seconds, and the other side was told to stop; or no ``event`` for `wait_for`."""
 
     def __init__(self, event: str, timeout: float) -> None:
         super().__init__(event)
         self.event = event
         self.timeout = timeout
+        self._missing = "answer to"
 
     def _text(self) -> str:
-        return f"no answer to {self.event!r} within {self.timeout:g} s"
+        return f"no {self._missing} {self.event!r} within {self.timeout:g} s"
 
 
 class RpcError(WsrpcError):

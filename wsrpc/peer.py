@@ -32,6 +32,7 @@ from ._misuse import check_flag
 from ._opening import Opener
 from ._outbound import Outbound
 from ._raw_caller import RawCaller
+from ._readers import Readers
 from ._registry import Registry
 from ._reporter import Reporter
 from ._scheduler import Scheduler
@@ -40,7 +41,7 @@ from ._settings import Settings
 from ._signature import injectable
 from ._types import check_name
 from .channel import Channel
-from .errors import ConnectionLost
+from .errors import ChannelClosed, ConnectionLost
 from .limits import Limits
 from .router import RawRegistrar, Registrar
 from .stats import PeerStats
@@ -102,6 +103,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         )
         self._asker = Asker(self._out, limits, own, warn)
         self._anonymous = Channels(self._out, own, loop, limits, warn)
+        self._readers = Readers(self._out, self._anonymous, survives=keeps_offline)
         self._calls = Calls(
             self,
             own,
@@ -112,8 +114,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             fail=fail,
             channels=self._anonymous,
             asker=self._asker,
+            readers=self._readers,
         )
-        self._sender: Sender = Opener(self._asker, self._anonymous, self._reporter.keep)
+        self._sender: Sender = Opener(self._asker, self._anonymous, self._readers, self._reporter.keep)
         self._anonymous.sender = self._sender
         self._anonymous.converter = self._asker.converter
         self._anonymous.handlers = self._calls
@@ -147,6 +150,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             out=self._out,
             calls=self._calls,
             channels=self._anonymous,
+            readers=self._readers,
             agreement=self._agreement,
             intake=self._intake,
             reporter=self._reporter,
@@ -323,8 +327,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             self._registry.order(name)
         return channel
 
-    def _forget_channel(self, name: str) -> None:
+    def _forget_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)
+        self._readers.end(partial(ChannelClosed, name, reason), name)
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:

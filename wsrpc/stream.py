@@ -22,7 +22,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @readable
 class Stream(Generic[T_co]):
-    """An async iterator over what the other side sends, and an async context manager.
+    """An async iterator over the items of a stream, or over events; also an async context manager.
 
     ``async with client.stream(...) as items`` opens it; leaving the block stops whoever produces the items. A bare
     ``async for item in client.stream(...)`` opens it at the first item; when such a loop is left early, the stream is
@@ -33,9 +33,9 @@ class Stream(Generic[T_co]):
     - `RemoteError` and its subclasses: the producer failed, or refused to begin.
     - `ConnectionLost`: the connection ended first.
     - `ChannelClosed`: this side closed the channel meanwhile.
-    - `StreamOverflow`: a producer without flow control was too far ahead (``Limits.stream_queue``).
+    - `StreamOverflow`: events, or a producer without flow control, were too far ahead (``Limits.stream_queue``).
     - `BadResult`: the item does not fit ``returns``, or the annotation of the handler's parameter that it is sent to;
-      iterating may go on with the next one.
+      iterating may go on with the next one. (An event that does not fit is dropped instead, with a warning.)
 
     Cancelling a read is safe: no item is lost.
     """
@@ -49,7 +49,7 @@ class Stream(Generic[T_co]):
         *,
         reading: Reading | None = None,
         open: Callable[[], Coroutine[Any, Any, Reading]] | None = None,
-        misfit: Callable[[msgspec.ValidationError], Exception] | None = None,
+        misfit: Callable[[msgspec.ValidationError], Exception | None] | None = None,
     ) -> None:
         self._label = label
         self._convert = convert
@@ -92,22 +92,28 @@ class Stream(Generic[T_co]):
         if not self._begun:
             self._begin(reading)
         inbox = reading.inbox
-        while not inbox.queue:
-            if inbox.over:
-                await self._over(reading, inbox)
-            await inbox.wait()
-        value = inbox.take()
-        if self._convert is not None:
+        while True:
+            while not inbox.queue:
+                if inbox.over:
+                    await self._over(reading, inbox)
+                await inbox.wait()
+            value = inbox.take()
+            if self._convert is None:
+                break
             try:
                 value = self._convert(value)
+                break
             except msgspec.ValidationError as exc:
-                if self._misfit is not None:
-                    raise self._misfit(exc) from None
-                error = BadResult(f"an item of {self._label!r} is not what returns= asks for: {exc}")
-                error._channel = reading.channel
-                raise error from None
+                error = self._bad_item(reading, exc) if self._misfit is None else self._misfit(exc)
+                if error is not None:
+                    raise error from None
         item: T_co = value
         return item
+
+    def _bad_item(self, reading: Reading, exc: msgspec.ValidationError) -> Exception:
+        error = BadResult(f"an item of {self._label!r} is not what returns= asks for: {exc}")
+        error._channel = reading.channel
+        return error
 
     async def aclose(self) -> None:
         """Stop the producer and forget what has not been read. Idempotent; cancelling is safe."""

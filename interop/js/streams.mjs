@@ -21,9 +21,10 @@ export function streamCommands({ library, journal, peers, send, toJson }) {
   return {
     async iterate({ args = [], take, leave = "abort", reason = { $error: { message: "enough" } }, hold, ask, ...rest }) {
       const items = []
+      const named = rest.event === undefined
       let channel, peer
       try {
-        channel = await open(rest, args)
+        channel = named ? peers.channel(rest.peer, rest.channel) : await open(rest, args)
         peer = channel.get("index")
         for await (const item of channel) {
           items.push(toJson(item))
@@ -35,9 +36,18 @@ export function streamCommands({ library, journal, peers, send, toJson }) {
         return { items, rejected: describe(error) }
       }
       // Neither coming to the end nor breaking off closes a channel in this library; its documentation says to.
+      if (named) return { items }
       if (items.length !== take) channel.close()
       else if (leave === "abort") channel.abort(decode(reason))
       return { items }
+    },
+
+    produce({ peer, channel, n }) {
+      const place = peers.channel(peer, channel)
+      place.on("start", () => {
+        for (let k = 0; k < n; k++) place.emit("next", { value: k, done: false })
+        place.emit("next", { done: true })
+      })
     },
 
     release({ hold }) {

@@ -127,14 +127,14 @@ async def test_an_anonymous_channel(host: Host) -> None:
 
     @server.on("room")
     async def room(name: str, channel: AnonymousChannel) -> None:
-        async for text in channel.stream("say", returns=str):
+        async for text in channel.events("say", returns=str):
             await channel.emit("said", f"{name}: {text}")
             if text == "bye":
                 return
 
     async with host.serving(server) as url, Client(url, limits=LIMITS) as client:
         async with await client.open_channel("room", "den") as channel:
-            said = channel.stream("said", returns=str)
+            said = channel.events("said", returns=str)
             for text in ("hello", "bye"):
                 await channel.emit("say", text)
             assert [text async for text in said] == ["den: hello", "den: bye"]

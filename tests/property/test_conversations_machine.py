@@ -50,7 +50,7 @@ class Listener:
             if self.way.endswith("on"):
                 channel.on("line", self.heard if self.way == "on" else self.heard_later)
             else:
-                lines = channel.stream("line")
+                lines = channel.events("line")
                 self.task = asyncio.get_running_loop().create_task(self.read(lines))
         except WsrpcError:
             assert self.has_left, "it could still listen"
@@ -137,7 +137,7 @@ class Conversations(ConnectedPeers):
                 talk.said += 1
                 await channel.emit("line", number, talk.said)
             if end.listens and not end.way.endswith("on"):
-                await end.read(channel.stream("line"))
+                await end.read(channel.events("line"))
             elif not says:
                 await talk.over.wait()
 

@@ -127,7 +127,7 @@ class Sources:
     async def chat(self, channel: AnonymousChannel) -> None:
         self.begun += 1
         try:
-            async for line in channel.stream("line", returns=str):
+            async for line in channel.events("line", returns=str):
                 await channel.emit("line", line.upper())
         finally:
             self.left += 1
@@ -198,7 +198,7 @@ class Leaving:
 
     async def aborted(self, peer: Peer, n: int) -> None:
         channel = await peer.open_channel("endless")
-        items = channel.stream("next") if n == 3 else aiter(channel)
+        items = channel.events("next") if n == 3 else aiter(channel)
         if n != 3:  # nothing comes where nobody says `start`
             for _ in range(n):
                 await anext(items)
@@ -235,7 +235,7 @@ class Leaving:
 
     async def conversation(self, peer: Peer, n: int) -> None:
         channel = await peer.open_channel("chat")
-        lines = channel.stream("line", returns=str)
+        lines = channel.events("line", returns=str)
         for number in range(n):
             await channel.emit("line", f"a{number}")
             assert await anext(lines) == f"A{number}"
@@ -244,7 +244,7 @@ class Leaving:
     async def conversation_cancelled(self, peer: Peer, n: int) -> None:
         async def talk() -> None:
             async with await peer.open_channel("chat") as channel:
-                lines = channel.stream("line", returns=str)
+                lines = channel.events("line", returns=str)
                 while True:
                     await channel.emit("line", "a")
                     assert await anext(lines) == "A"

@@ -158,7 +158,7 @@ class StreamingPeers(ConnectedPeers):
 
         async def chat(channel: AnonymousChannel) -> None:
             last = 0
-            async for line in channel.stream("line", returns=int):
+            async for line in channel.events("line", returns=int):
                 assert line > last
                 last = line
                 await channel.emit("line", line)

@@ -95,7 +95,20 @@ async def offline(channel: AnonymousChannel) -> None:
     await channel.emit("log", offline="fail")  # error
     channel.emit_nowait("log", offline="fail")  # error
     await channel.request("add", returns=int, offline="fail")  # error
-    channel.stream("log", offline="fail")  # error
+    channel.events("log", offline="fail")  # error
+
+
+async def reading_events(channel: AnonymousChannel) -> None:
+    channel.stream("log")  # error
+    client.events(5)  # error
+    client.events("log", keep="last")  # error
+    client.events("log", timeout=5)  # error
+    client.events("log", returns=5)  # error
+    text: str = await client.wait_for("log", returns=int)  # error
+    await client.wait_for("log", timeout="5")  # error
+    client.items()  # error
+    server.events("log")  # error
+    print(text)
 
 
 def options_exist_or_do_not() -> None:

@@ -52,6 +52,7 @@ from wsrpc import (
     RpcError,
     Server,
     ServerChannel,
+    Stream,
     Transport,
     current_context,
     current_peer,
@@ -176,6 +177,28 @@ async def calling(peer: Peer, channel: Channel) -> None:
     first, second = await asyncio.gather(client.request("a", returns=int), client.request("b", returns=str))
     assert_type(first, int)
     assert_type(second, str)
+
+
+async def reading_events(peer: Peer, channel: Channel, anonymous: AnonymousChannel) -> None:
+    for reader in (client, peer, channel, anonymous):
+        assert_type(reader.events("said"), Stream[Any])
+        assert_type(reader.events("said", returns=str, keep="newest"), Stream[str])
+        assert_type(await reader.wait_for("ready"), Any)
+        assert_type(await reader.wait_for("ready", returns=int, timeout=5), int)
+    async with client.events("moved", returns=tuple[str, float]) as moves:
+        async for name, x in moves:
+            assert_type(name, str)
+            assert_type(x, float)
+    both = await asyncio.gather(client.wait_for("a", returns=int), client.request("b", returns=str))
+    assert_type(both, tuple[int, str])
+
+
+async def reading_items(channel: Channel, anonymous: AnonymousChannel) -> None:
+    for reader in (channel, anonymous):
+        assert_type(reader.items(), Stream[Any])
+        assert_type(reader.items(returns=Item), Stream[Item])
+        async for item in reader:
+            assert_type(item, Any)
 
 
 async def asking_again(peer: Peer, channel: Channel) -> None:

@@ -55,7 +55,7 @@ async def opened(both: Both) -> tuple[AnonymousChannel, AnonymousChannel]:
 async def chat(room: str, channel: AnonymousChannel) -> None:
     """A handler that answers each line in capitals until one says bye."""
     channel.on("room", lambda: room)
-    async for line in channel.stream("line", returns=str):
+    async for line in channel.events("line", returns=str):
         if line == "bye":
             return
         await channel.emit("line", line.upper())

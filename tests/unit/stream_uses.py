@@ -44,7 +44,7 @@ async def both_ways(peer: Peer) -> None:
 
 async def talking(peer: Peer) -> None:
     async with await peer.open_channel("talk") as channel:
-        lines = channel.stream("line")
+        lines = channel.events("line")
         while True:
             await channel.emit("line", 1)
             await anext(lines)
@@ -107,7 +107,7 @@ def serve(peer: Peer) -> None:
     async def talk(channel: AnonymousChannel) -> None:
         channel.on("never", never)
         channel.on("inner", inner)
-        async for line in channel.stream("line"):
+        async for line in channel.events("line"):
             await channel.emit("line", line)
 
     async def call_back(peer: Peer) -> None:

@@ -342,7 +342,7 @@ async def test_unread_messages_on_many_channels_take_so_much_memory_and_no_more(
         assert "unread_bytes=200000" in aborted["x"]["message"]
         await world.goes_on()
         await raw.send(small[7])
-        events = made[7].stream("x")
+        events = made[7].events("x")
         assert await anext(events) is None, "the others go on"
         assert made[aborted["h"] - 1].closed and len([channel for channel in made if channel.closed]) <= 2
         for channel in made:

@@ -153,12 +153,12 @@ async def test_reserved_names_are_ordinary_on_a_channel(both: Both) -> None:
     async def talk(channel: AnonymousChannel) -> None:
         channel.on("close", lambda: "an ordinary name")
         channel.on("message", lambda: "too")
-        async for value in channel.stream("open"):
+        async for value in channel.events("open"):
             await channel.emit("connect", value)
 
     right.on("talk", talk)
     async with await left.open_channel("talk") as channel:
-        answers = channel.stream("connect")
+        answers = channel.events("connect")
         assert await channel.request("close") == "an ordinary name"
         assert await channel.request("message") == "too"
         await channel.emit("open", 5)

@@ -39,9 +39,9 @@ async def test_what_arrives_with_the_creation_is_kept_for_the_first_handler_in_o
 async def test_it_is_kept_for_the_first_read_in_order() -> None:
     d = Driven(dialer=True)
     channel = await requested(d, {"a": ["e", 1]}, {"a": ["e", 2, 3]}, {"a": ["e"]})
-    events = channel.stream("e")
+    events = channel.events("e")
     d.feed({"h": channel.id, "a": ["e", 4]})
-    assert [await anext(events) for _ in range(4)] == [1, [2, 3], None, 4]
+    assert [await anext(events) for _ in range(4)] == [1, (2, 3), None, 4]
     channel.close()
     with pytest.raises(ChannelClosed):
         await anext(events)
@@ -87,7 +87,7 @@ async def test_what_nobody_reads_for_30_seconds_aborts_the_channel() -> None:
     assert abort["h"] == channel.id and abort["_"] == 1 and "30 s" in abort["x"]["message"]
     rejection(sent, 7)
     with pytest.raises(ChannelClosed, match="30 s"):
-        channel.stream("e")
+        channel.events("e")
     d.assert_empty()
 
 
@@ -95,7 +95,7 @@ async def test_a_silent_channel_and_one_that_is_read_are_not_aborted() -> None:
     d = Driven(dialer=True)
     silent = await requested(d)
     read = await requested(d, {"a": ["e"]})
-    events = read.stream("e")
+    events = read.events("e")
     d.clock.advance(100 * UNREAD)
     assert not silent.closed and not read.closed
     await events.aclose()
@@ -182,7 +182,7 @@ async def test_what_comes_before_that_is_kept_for_who_listens_in_time() -> None:
     channel = await used(d, "emit", {"a": ["tick", 0]})
     d.clock.advance(UNREAD - 1)
     d.feed({"h": channel.id, "a": ["tick", 1]})
-    ticks = channel.stream("tick")
+    ticks = channel.events("tick")
     assert [await anext(ticks) for _ in range(2)] == [0, 1]
     d.clock.advance(UNREAD)
     assert not channel.closed and d.ignored == {}
@@ -254,7 +254,7 @@ async def test_small_messages_on_many_channels_count_with_the_memory_that_they_t
     for channel in others:
         d.feed({"h": channel.id, "a": ["x", 1]})
         assert not channel.closed, "what the other one had taken is free"
-        assert await anext(channel.stream("x")) in (1, None)
+        assert await anext(channel.events("x")) in (1, None)
         channel.close()
     assert d.peer._anonymous.unread.used == 0
 
@@ -264,8 +264,8 @@ async def test_unread_messages_of_readers_count_too(reads: str) -> None:
     d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
     channel, other = await requested(d), await requested(d)
     name = "next" if reads == "items" else "e"
-    stream = channel.__aiter__() if reads == "items" else channel.stream("e")
-    others = other.stream("e")
+    stream = channel.__aiter__() if reads == "items" else channel.events("e")
+    others = other.events("e")
     count = 0
     while not channel.closed and count < 10_000:
         d.feed({"h": channel.id, "a": [name, {"value": count}]})
@@ -285,7 +285,7 @@ async def test_unread_messages_of_readers_count_too(reads: str) -> None:
 async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
     d = Driven(dialer=True, limits=Limits(unread_bytes=5_000))
     hoard, busy = await requested(d), await requested(d)
-    events = busy.stream("e")
+    events = busy.events("e")
     reading = start(anext(events))
     await turns()
     for _ in range(20):
@@ -304,7 +304,7 @@ async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
 async def test_one_message_larger_than_all_may_take_is_kept_alone() -> None:
     d = Driven(dialer=True, limits=Limits(unread_bytes=1_000))
     channel = await requested(d, {"a": ["e", "x" * 5000]})
-    assert len(await anext(channel.stream("e"))) == 5000
+    assert len(await anext(channel.events("e"))) == 5000
     channel.close()
     assert d.peer._anonymous.unread.used == 0
 
@@ -324,10 +324,10 @@ async def test_what_is_thrown_away_does_not_count() -> None:
     d = Driven(dialer=True)
     for how in ("left", "dropped", "ended", "abandoned"):
         channel = await requested(d)
-        stream = channel.stream("e")
+        stream = channel.events("e")
         if how == "abandoned":
             await stream.aclose()
-            stream = channel.stream("e")
+            stream = channel.events("e")
         for _ in range(200):
             d.feed({"h": channel.id, "a": ["e", [1, 2, 3]]})
         assert d.peer._anonymous.unread.used > 20_000

@@ -50,7 +50,7 @@ async def test_using_it_afterwards_tells_why_it_is_over(both: Both, how: str) ->
         ours.emit_nowait("e")
     # Where the other side ended it, a reader that comes late hears of it as one that had come in time would.
     with pytest.raises({"remote abort": RemoteError, "drop": ConnectionLost}.get(how, ChannelClosed)):
-        await anext(ours.stream("e"))
+        await anext(ours.events("e"))
     with pytest.raises(ChannelClosed):
         ours.on("e", print)
     if how == "close":  # that was local: the other side learns of it when it next sends

@@ -33,7 +33,7 @@ async def test_the_body_is_the_conversation_and_its_return_ends_it_well(both: Bo
     left, right = both
     right.on("chat", chat)
     channel = await left.open_channel("chat", "lobby")
-    lines = channel.stream("line", returns=str)
+    lines = channel.events("line", returns=str)
     await channel.emit("line", "hi")
     assert await anext(lines) == "HI"
     assert await channel.request("room") == "lobby"
@@ -49,7 +49,7 @@ async def test_lines_sent_before_the_body_runs_are_kept(both: Both) -> None:
     channel = await left.open_channel("chat", "lobby")
     for line in ("a", "b", "c", "bye"):
         channel.emit_nowait("line", line)
-    assert [line async for line in channel.stream("line")] == ["A", "B", "C"]
+    assert [line async for line in channel.events("line")] == ["A", "B", "C"]
 
 
 @pytest.mark.parametrize("how", ["abort", "close", "drop", "leave"])
@@ -97,7 +97,7 @@ async def test_what_the_body_raises_is_the_close_reason_and_what_readers_get(bot
 
     right.on("talk", talk)
     channel = await left.open_channel("talk")
-    lines = channel.stream("line")
+    lines = channel.events("line")
     assert await anext(lines) == 1
     with pytest.raises(RemoteError, match="over capacity") as caught:
         await anext(lines)
@@ -152,7 +152,7 @@ async def test_a_conversation_inside_a_conversation(both: Both) -> None:
     left, right = both
 
     async def inner(channel: AnonymousChannel) -> None:
-        async for n in channel.stream("n", returns=int):
+        async for n in channel.events("n", returns=int):
             await channel.emit("n", n + 1)
 
     async def outer(channel: AnonymousChannel) -> None:
@@ -168,7 +168,7 @@ async def test_a_conversation_inside_a_conversation(both: Both) -> None:
     channel = await left.open_channel("outer")
     nested = await channel.open_channel("inner")
     assert nested.id != channel.id
-    numbers = nested.stream("n")
+    numbers = nested.events("n")
     await nested.emit("n", 1)
     assert await anext(numbers) == 2
     listing = await channel.open_channel("items", 3)

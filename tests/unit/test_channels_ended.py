@@ -65,7 +65,7 @@ class Listener:
     def __init__(self, channel: AnonymousChannel, how: str) -> None:
         self.got: list[Any] = []
         self.error = ""
-        self.stream = channel.stream("e") if how == "stream" else channel.__aiter__() if how == "items" else None
+        self.stream = channel.events("e") if how == "stream" else channel.__aiter__() if how == "items" else None
         if how == "on":
             channel.on("e", self.got.append)
         elif how == "async on":
@@ -99,7 +99,7 @@ async def test_whoever_listens_gets_all_that_came_before_the_end(moment: str, en
         end(d, channel, ends)
         if ends.startswith("own"):  # who has ended it wants nothing more of it
             with pytest.raises(ChannelClosed):
-                channel.stream("e")
+                channel.events("e")
             return
         await turns(1)
         listener = Listener(channel, listens)
@@ -155,7 +155,7 @@ async def test_what_a_body_emits_before_it_returns_arrives(both: Both, count: in
         await turns()
         assert got == list(range(count))
         async with await left.open_channel("say", count, 1000) as channel:
-            assert [n async for n, _ in channel.stream("data")] == list(range(count))
+            assert [n async for n, _ in channel.events("data")] == list(range(count))
 
 
 async def test_on_real_connections_too() -> None:
@@ -165,7 +165,7 @@ async def test_on_real_connections_too() -> None:
         for count in (1, 16, 17, 40):
             for _ in range(10):
                 async with await client.open_channel("say", count, 1000) as channel:
-                    assert [n async for n, _ in channel.stream("data")] == list(range(count))
+                    assert [n async for n, _ in channel.events("data")] == list(range(count))
 
 
 async def test_a_hundred_that_ended_before_their_openers_had_a_turn() -> None:
@@ -180,7 +180,7 @@ async def test_a_hundred_that_ended_before_their_openers_had_a_turn() -> None:
     )
     for task, i in opening:
         channel: AnonymousChannel = await task
-        assert [value async for value in channel.stream("e")] == [i]
+        assert [value async for value in channel.events("e")] == [i]
 
 
 async def test_a_drop_right_after_the_channel_was_opened() -> None:
@@ -189,7 +189,7 @@ async def test_a_drop_right_after_the_channel_was_opened() -> None:
     d.feed({"i": i, "h": 1}, {"h": i, "a": ["e", 1]})
     d.transport.abort()
     channel: AnonymousChannel = await task
-    stream = channel.stream("e")
+    stream = channel.events("e")
     assert await anext(stream) == 1
     with pytest.raises(ConnectionLost):
         await anext(stream)
@@ -261,7 +261,7 @@ class Reader:
 
     async def __call__(self, channel: AnonymousChannel) -> None:
         try:
-            async for line in channel.stream("line"):
+            async for line in channel.events("line"):
                 await self.go.wait()
                 self.got.append(line)
             self.got.append("went on")
@@ -389,8 +389,8 @@ async def test_a_body_that_has_stopped_reading_is_cancelled_at_once(how: str) ->
     got: list[Any] = []
 
     async def talk(channel: AnonymousChannel) -> None:
-        got.append(await anext(channel.stream("line")))
-        lines = channel.stream("line")
+        got.append(await anext(channel.events("line")))
+        lines = channel.events("line")
         got.append(await anext(lines))
         await lines.aclose()
         await blocked()
@@ -442,7 +442,7 @@ async def test_a_body_asks_first_and_then_reads_what_came_with_the_answer() -> N
     async def talk(channel: AnonymousChannel) -> None:
         try:
             got.append(await channel.request("name"))
-            async for line in channel.stream("line"):
+            async for line in channel.events("line"):
                 got.append(line)
         finally:
             over.set()
@@ -484,7 +484,7 @@ async def test_a_body_with_two_readers_reads_both_to_the_end() -> None:
     got: list[Any] = []
 
     async def talk(channel: AnonymousChannel) -> None:
-        lines, others = channel.stream("line"), channel.stream("other")
+        lines, others = channel.events("line"), channel.events("other")
         got.append(await anext(lines))
         try:
             async for line in lines:
@@ -509,7 +509,7 @@ async def test_a_body_whose_tasks_read_is_cancelled_when_the_last_of_them_has_re
     got: list[Any] = []
 
     async def read(channel: AnonymousChannel, name: str) -> None:
-        async for value in channel.stream(name):
+        async for value in channel.events(name):
             await asyncio.sleep(0)
             got.append(value)
 
@@ -536,7 +536,7 @@ async def test_a_body_that_answers_after_the_end_has_not_failed(how: str, caplog
     got: list[Any] = []
 
     async def echo(channel: AnonymousChannel) -> None:
-        async for line in channel.stream("line"):
+        async for line in channel.events("line"):
             got.append(line)
             await channel.emit("line", line)
 
@@ -599,7 +599,7 @@ async def test_closing_waits_for_no_body_that_works_on_what_it_has_read(first: s
     @server.on("talk")
     async def talk(channel: AnonymousChannel) -> None:
         try:
-            async for line in channel.stream("line"):
+            async for line in channel.events("line"):
                 got.append(line)
                 took.set()
                 await asyncio.Event().wait()
@@ -637,9 +637,9 @@ async def test_an_end_of_its_own_cancels_a_body_at_once() -> None:
 async def test_a_stream_that_the_opener_reads_ends_as_ever() -> None:
     d = Driven(dialer=True)
     channel = await requested(d, {"a": ["e", 1]})
-    reading = start(anext(channel.stream("e")))
+    reading = start(anext(channel.events("e")))
     end(d, channel, "abort")
     assert await reading == 1
     with pytest.raises(ChannelClosed):
-        channel.stream("e")
+        channel.events("e")
     assert isinstance(channel.close_reason, RemoteError)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import start, turns
+from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, emptied
 from stream_driver import both as both
@@ -86,7 +86,7 @@ async def test_handlers_may_use_async_with_on_their_own_channel(both: Both) -> N
 
     right.on("talk", talk)
     channel = await left.open_channel("talk")
-    assert [line async for line in channel.stream("line")] == ["only one"]
+    assert [line async for line in channel.events("line")] == ["only one"]
     assert channel.close_reason is None
 
 
@@ -94,10 +94,32 @@ async def test_requests_with_the_name_that_is_read_are_answered_as_they_are_read
     left, right = both
     right.on("chat", chat)
     channel = await left.open_channel("chat", "lobby")
-    lines = channel.stream("line")
+    lines = channel.events("line")
     assert await channel.request("line", "paced") is None
     assert await anext(lines) == "PACED"
     await channel.abort()
+
+
+async def test_an_event_that_does_not_fit_is_dropped_with_a_warning_and_reading_goes_on(
+    both: Both, caplog: pytest.LogCaptureFixture
+) -> None:
+    left, right = both
+    got: list[Any] = []
+
+    async def talk(channel: AnonymousChannel) -> None:
+        async for line in channel.events("line", returns=int):
+            got.append(line)
+
+    right.on("talk", talk)
+    channel = await left.open_channel("talk")
+    for arguments in ((1,), ("two",), (3, 4), (), (5,)):
+        await channel.emit("line", *arguments)
+    async with channel:
+        pass
+    await emptied(left, right)
+    assert got == [1, 5]
+    assert right.ignored["wrong arguments"] == 3
+    assert "event 'line' on channel" in caplog.text and "Expected `int`, got `str`" in caplog.text
 
 
 async def test_an_item_that_does_not_fit_is_a_bad_result_and_reading_goes_on(both: Both) -> None:
@@ -105,30 +127,88 @@ async def test_an_item_that_does_not_fit_is_a_bad_result_and_reading_goes_on(bot
     got: list[Any] = []
 
     async def talk(channel: AnonymousChannel) -> None:
-        lines = channel.stream("line", returns=int)
+        items = channel.items(returns=int)
         while len(got) < 3:
             try:
-                got.append(await anext(lines))
+                got.append(await anext(items))
             except BadResult as exc:
                 got.append(str(exc))
 
     right.on("talk", talk)
     channel = await left.open_channel("talk")
     for value in (1, "two", 3):
-        await channel.emit("line", value)
+        await channel.emit("next", {"value": value, "done": False})
     await channel.wait_closed()
-    assert got[0] == 1 and got[2] == 3 and "'line'" in got[1] and "int" in got[1]
+    assert got[0] == 1 and got[2] == 3 and "int" in got[1]
 
 
-async def test_one_reader_for_each_name(both: Both) -> None:
+async def test_several_readers_and_a_handler_each_get_every_event(both: Both) -> None:
+    left, right = both
+    handled: list[Any] = []
+    got: list[list[Any]] = []
+
+    async def talk(channel: AnonymousChannel) -> None:
+        def handle(line: list[int]) -> str:
+            handled.append(line)
+            line.append(0)  # is seen here only
+            return "from the handler"
+
+        lines = [channel.events("line") for _ in range(2)]
+        channel.on("line", handle)
+        for reader in lines:
+            got.append([await anext(reader), await anext(reader)])
+
+    right.on("talk", talk)
+    async with await left.open_channel("talk") as channel:
+        await channel.emit("line", [1])
+        assert await channel.request("line", [2]) == "from the handler"  # a request is not read where it is handled
+        await channel.emit("line", [3])
+        await channel.wait_closed()
+    assert got == [[[1], [3]], [[1], [3]]]
+    assert handled == [[1, 0], [2, 0], [3, 0]]
+
+
+async def test_a_message_on_a_channel_has_no_other_channels_name_whoever_gets_it() -> None:
+    d = Driven(dialer=True)
+    opening = start(d.peer.open_channel("talk"))
+    await turns()
+    [request] = d.take()
+    h = request["i"]
+    d.feed({"i": h, "h": 1})
+    channel = await opening
+    names: list[str | None] = []
+
+    def note(ctx: Context, text: str) -> None:
+        names.append(ctx.channel_name)
+
+    channel.on("line", note)
+    lines = channel.events("line")
+    await turns()
+    await d.fed({"h": h, "c": "rooms", "a": ["line", "hi"]})
+    assert names == [None] and await anext(lines) == "hi"
+    channel.close()
+
+
+async def test_one_reader_of_items(both: Both) -> None:
     left, right = both
     right.on("chat", chat)
     channel = await left.open_channel("chat", "lobby")
-    first, other = channel.stream("a"), channel.stream("b")
+    items = channel.items()
     with pytest.raises(RuntimeError, match="one reader"):
-        channel.stream("a")
+        aiter(channel)
+    with pytest.raises(RuntimeError, match="belongs to a stream"):
+        channel.events("next")
+    await items.aclose()
+    await channel.abort()
+
+
+async def test_a_reader_that_was_left_gets_nothing_more_and_the_next_one_does(both: Both) -> None:
+    left, right = both
+    right.on("chat", chat)
+    channel = await left.open_channel("chat", "lobby")
+    first, other = channel.events("a"), channel.events("b")
     await first.aclose()
-    again = channel.stream("a")
+    again = channel.events("a")
     await channel.abort("x")
     for stream in (other, again):
         with pytest.raises(ChannelClosed):
@@ -143,7 +223,7 @@ async def test_middleware_and_context_enclose_the_whole_conversation() -> None:
 
     async def talk(channel: AnonymousChannel) -> None:
         steps.append("begin")
-        async for line in channel.stream("line"):
+        async for line in channel.events("line"):
             if line == "bye":
                 break
         steps.append("end")

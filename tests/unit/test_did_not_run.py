@@ -398,7 +398,7 @@ async def test_an_item_that_does_not_fit_is_no_bad_argument_because_the_handler_
             return -1
 
     async def talk(channel: AnonymousChannel) -> None:
-        async for _ in channel.stream("line", returns=int):
+        async for _ in channel.items(returns=int):
             pass
 
     async with pair() as (left, right):
@@ -410,7 +410,7 @@ async def test_an_item_that_does_not_fit_is_no_bad_argument_because_the_handler_
         assert await left.request("tolerant", send=["one"]) == -1
         assert seen == ["tolerant(): an item of 'chunks': Expected `int`, got `str`"]
         channel = await left.open_channel("talk")
-        await channel.emit("line", "text")
+        await channel.emit("next", {"value": "text", "done": False})
         await channel.wait_closed()
         assert channel.close_reason.code == "wsrpc.bad_item" and not isinstance(channel.close_reason, SAY_SO)
 

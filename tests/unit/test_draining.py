@@ -181,7 +181,7 @@ async def test_streams_uploads_and_conversations_go_on(extensions: bool) -> None
 
     @server.on("chat")
     async def chat(channel: AnonymousChannel) -> None:
-        async for line in channel.stream("line", returns=str):
+        async for line in channel.events("line", returns=str):
             await channel.request("heard", line)
 
     async def numbers() -> AsyncIterator[int]:

@@ -390,7 +390,7 @@ async def test_data_that_cannot_be_encoded_is_a_failure_of_every_kind_of_handler
                     pass
             elif kind == "conversation":
                 channel = await a.open_channel("conversation")
-                async for _ in channel.stream("n"):
+                async for _ in channel.events("n"):
                     pass
             elif kind == "upload":
                 await a.request("upload", send=[1])

@@ -175,7 +175,7 @@ async def test_conversations_take_their_channel_wherever_it_stands() -> None:
             right.on("talk", None)
             right.on("talk", handler)
             channel = await left.open_channel("talk", "hi")
-            assert await collect(channel.stream("words")) == [["hi"]]
+            assert await collect(channel.events("words")) == [["hi"]]
         await emptied(left, right)
 
 
@@ -190,7 +190,7 @@ async def test_registered_everywhere_alike() -> None:
     server.include(router, channel="chat")
     async with connect(server) as client:
         chat = client.of("chat")
-        assert await collect((await chat.open_channel("talk")).stream("line")) == [1]
+        assert await collect((await chat.open_channel("talk")).events("line")) == [1]
         assert (await chat.request("up", "n", send=[]))[0] == "n"
 
 

@@ -61,7 +61,7 @@ async def test_on_named_channels() -> None:
 
     @io.on("talk")
     async def talk(channel: AnonymousChannel) -> None:
-        async for line in channel.stream("line"):
+        async for line in channel.events("line"):
             await channel.emit("line", line)
 
     async with connect(server) as client:
@@ -69,7 +69,7 @@ async def test_on_named_channels() -> None:
         assert await collect(channel.stream("feed", returns=int)) == list(range(100))
         assert await channel.request("total", send=[1, 2], returns=int) == 3
         async with await channel.open_channel("talk") as conversation:
-            lines = conversation.stream("line")
+            lines = conversation.events("line")
             await conversation.emit("line", "hi")
             assert await anext(lines) == "hi"
         with pytest.raises(RemoteError):
@@ -167,7 +167,7 @@ async def test_a_streams_handler_may_use_its_channel_besides(both: Both) -> None
 
     right.on("feed", feed)
     async with await left.open_channel("feed") as channel:
-        notes = channel.stream("note")
+        notes = channel.events("note")
         items = aiter(channel)
         assert [await anext(items) for _ in range(3)] == [0, 1, 2]
         assert await channel.request("pause?") == "no"

@@ -248,7 +248,7 @@ async def test_the_next_loop_goes_on_with_the_events_that_the_last_one_left(left
     d = Driven(dialer=True)
     channel = await stream_sides.requested(d)
     channel.on("other", print)  # somebody listens, so that what comes is delivered at once
-    stream = channel.stream("line")
+    stream = channel.events("line")
     d.feed(*({"h": channel.id, "a": ["line", line]} for line in "abc"))
     if left == "anext":
         assert await anext(stream) == "a"
@@ -257,7 +257,7 @@ async def test_the_next_loop_goes_on_with_the_events_that_the_last_one_left(left
             assert line == "a"
             break
     del stream
-    lines = channel.stream("line")
+    lines = channel.events("line")
     assert [await anext(lines), await anext(lines)] == ["b", "c"]
     d.feed({"h": channel.id, "a": ["line", "d"]})
     del lines

@@ -67,7 +67,7 @@ async def test_requests_of_a_lost_connection_are_not_answered_on_the_next(event:
     h = request["i"]
     first.feed({"i": h, "h": 1})
     channel = await opening
-    lines = channel.stream("line") if event == "line" else None
+    lines = channel.events("line") if event == "line" else None
     first.feed(*({"i": n, "h": h, "a": [event, n]} for n in range(1, 6)))
     await turns()
     await client.bind(second)

@@ -117,7 +117,7 @@ async def world() -> AsyncGenerator[World]:
             made.channel = await client.open_channel("converse")
             made.conversation = await opened.get()
             made.channel.on("echo", echo)
-            made.talk = made.channel.stream("talk")
+            made.talk = made.channel.events("talk")
             async with client.stream("count") as items:
                 made.items = items
                 yield made
@@ -129,6 +129,8 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Peer.request": lambda w: w.peer.request("echo", 1),
     "Peer.stream": lambda w: anext(w.peer.stream("count")),
     "Peer.open_channel": lambda w: w.peer.open_channel("converse"),
+    "Peer.events": lambda w: w.peer.events("n"),
+    "Peer.wait_for": lambda w: w.peer.wait_for("n"),
     "Peer.send_raw": lambda w: w.peer.send_raw("x"),
     "Peer.send_raw_nowait": lambda w: w.peer.send_raw_nowait("x"),
     "Peer.bind": lambda w: w.peer.bind(w.peer.transport),  # type: ignore[arg-type]
@@ -141,6 +143,8 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Client.request": lambda w: w.client.request("echo", 1),
     "Client.stream": lambda w: anext(w.client.stream("count")),
     "Client.open_channel": lambda w: w.client.open_channel("converse"),
+    "Client.events": lambda w: w.client.events("n"),
+    "Client.wait_for": lambda w: w.client.wait_for("n"),
     "Client.send_raw": lambda w: w.client.send_raw("x"),
     "Client.send_raw_nowait": lambda w: w.client.send_raw_nowait("x"),
     "Client.connect": lambda w: w.client.connect(),
@@ -153,11 +157,17 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Channel.request": lambda w: w.client.of("named").request("echo", 1),
     "Channel.stream": lambda w: anext(w.client.of("named").stream("count")),
     "Channel.open_channel": lambda w: w.client.of("named").open_channel("converse"),
+    "Channel.events": lambda w: w.client.of("named").events("n"),
+    "Channel.wait_for": lambda w: w.client.of("named").wait_for("n"),
+    "Channel.items": lambda w: w.client.of("named").items(),
+    "Channel.__aiter__": lambda w: aiter(w.client.of("named")),
     "AnonymousChannel.emit": lambda w: w.channel.emit("n"),
     "AnonymousChannel.emit_nowait": lambda w: w.channel.emit_nowait("n"),
     "AnonymousChannel.request": lambda w: w.channel.request("echo", 1),
     "AnonymousChannel.open_channel": lambda w: w.channel.open_channel("converse"),
-    "AnonymousChannel.stream": lambda w: w.channel.stream("other"),
+    "AnonymousChannel.wait_for": lambda w: w.channel.wait_for("n"),
+    "AnonymousChannel.items": lambda w: w.channel.items(),
+    "AnonymousChannel.events": lambda w: w.channel.events("other"),
     "AnonymousChannel.__aiter__": lambda w: aiter(w.channel),
     "AnonymousChannel.__aexit__": lambda w: w.channel.__aexit__(None, None, None),
     "AnonymousChannel.close": lambda w: w.conversation.close(),

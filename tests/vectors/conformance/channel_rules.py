@@ -35,6 +35,8 @@ class ChannelRules:
         self._producers = Producers(conversations, self._endings, requests, applied)
         self._thrown: list[Step] = []
         """What somebody has caused who throws into an iterator that is over for JavaScript."""
+        self._named: set[str] = set()
+        """Iterators of named channels."""
         self._displaced: list[str] = []
         """Our requests that JavaScript has refused and Python makes."""
 
@@ -71,7 +73,7 @@ class ChannelRules:
         conversation = self.conversations.by_ref.get(ref or "")
         if op == "request":
             self.requests.asked(operation)
-        if op.startswith("iter_") or op == "for_await":
+        if (op.startswith("iter_") or op == "for_await") and not self._iterates_named(operation):
             reactions = self._iterated(operation, conversation, reactions)
         if ref is None:
             return reactions
@@ -84,6 +86,12 @@ class ChannelRules:
         if op in ("close_channel", "abort_channel"):
             conversation.late = False  # who ends it here has no use for what was kept
         return reactions
+
+    def _iterates_named(self, operation: dict[str, Any]) -> bool:
+        """Whether it iterates over a named channel, where Python does as JavaScript does."""
+        if isinstance(operation.get("channel"), str):
+            self._named.add(operation["ref"])
+        return operation["ref"] in self._named or operation.get("iter") in self._named
 
     def _nothing(self, operation: dict[str, Any]) -> list[Step]:
         if operation["op"] == "request":

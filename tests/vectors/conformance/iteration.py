@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsrpc import AnonymousChannel, Stream
+from wsrpc import AnonymousChannel, Channel, Peer, Stream
 
 from .stage import Stage
 from .values import JsError, observed, raised_by
@@ -13,17 +13,25 @@ DONE = {"value": None, "done": True}
 CONSUMER_FAILED = "consumer failed"
 
 
+Readable = AnonymousChannel | Channel
+
+
 class Iterating(Stage):
     """The operations that iterate."""
 
+    peer: Peer
+
     def __init__(self) -> None:
         super().__init__()
-        self._streams: dict[str, tuple[AnonymousChannel, Stream[Any] | None]] = {}
+        self._streams: dict[str, tuple[Readable, Stream[Any] | None]] = {}
         """Without a stream where it was refused."""
         self._ended: set[Stream[Any]] = set()
 
-    def _do_iter_open(self, channel: dict[str, str], ref: str) -> None:
-        iterated = self.anonymous.get(channel["ref"])
+    def _iterable(self, channel: dict[str, str] | str) -> Readable | None:
+        return self.anonymous.get(channel["ref"]) if isinstance(channel, dict) else self.peer.of(channel)
+
+    def _do_iter_open(self, channel: dict[str, str] | str, ref: str) -> None:
+        iterated = self._iterable(channel)
         if iterated is None:
             return
         self._streams[ref] = iterated, None
@@ -60,22 +68,20 @@ class Iterating(Stage):
         if iter in self._streams:
             self.await_result(ref, self._throw(*self._streams[iter], raised_by(error)))
 
-    async def _throw(self, channel: AnonymousChannel, stream: Stream[Any] | None, error: BaseException) -> None:
+    async def _throw(self, channel: Readable, stream: Stream[Any] | None, error: BaseException) -> None:
         # What an iterator of JavaScript does when something is thrown into it.
-        if stream not in self._ended:
+        if isinstance(channel, AnonymousChannel) and stream not in self._ended:
             await channel.abort(error)
         raise error
 
     def _do_for_await(
-        self, channel: dict[str, str], ref: str, break_after: int | None = None, throw_after: int | None = None
+        self, channel: dict[str, str] | str, ref: str, break_after: int | None = None, throw_after: int | None = None
     ) -> None:
-        iterated = self.anonymous.get(channel["ref"])
+        iterated = self._iterable(channel)
         if iterated is not None:
             self.await_result(ref, self._for_await(iterated, ref, break_after, throw_after))
 
-    async def _for_await(
-        self, channel: AnonymousChannel, ref: str, break_after: int | None, throw_after: int | None
-    ) -> int:
+    async def _for_await(self, channel: Readable, ref: str, break_after: int | None, throw_after: int | None) -> int:
         count = 0
         async with aiter(channel) as items:
             async for item in items:

@@ -1,0 +1,411 @@
+"""The items of a named channel: ws-wrapper's ``start`` and ``next`` without an anonymous channel, both ways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from core_driver import Driven, start, turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from stream_driver import Both, collect
+from stream_driver import both as both
+
+from wsrpc import (
+    BadResult,
+    ChannelClosed,
+    Client,
+    ConnectionLost,
+    Context,
+    Limits,
+    Peer,
+    Reconnect,
+    RemoteError,
+    Router,
+    RpcError,
+    Server,
+    Service,
+    StreamOverflow,
+    method,
+)
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+START = {"a": ["start"], "c": "feed"}
+
+
+def following(value: Any, i: int | None = None) -> dict[str, Any]:
+    message: dict[str, Any] = {"a": ["next", {"value": value, "done": False}], "c": "feed"}
+    return message if i is None else {"i": i, **message}
+
+
+def end(i: int | None = None, **fields: Any) -> dict[str, Any]:
+    message: dict[str, Any] = {"a": ["next", {"done": True, **fields}], "c": "feed"}
+    return message if i is None else {"i": i, **message}
+
+
+def nothing_read(d: Driven) -> bool:
+    return not d.peer._readers.taps and not d.peer._calls.admission.busy and d.peer._anonymous.unread.used == 0
+
+
+# ---------------------------------------------------------------- consuming
+
+
+async def test_the_first_read_says_start_and_done_ends_it() -> None:
+    d = Driven()
+    items = aiter(d.peer.of("feed"))
+    d.assert_empty()
+    reading = start(collect(items))
+    await turns()
+    d.expect(START)
+    await d.fed(following(1), following(None), {"a": ["next"], "c": "feed"}, end())
+    assert await reading == [1, None, None]
+    assert nothing_read(d)
+    again = start(collect(d.peer.of("feed").items(returns=int)))
+    assert await d.fed() == [START]
+    await d.fed(following(7), end())
+    assert await again == [7] and not d.peer.ignored
+
+
+async def test_items_that_are_requests_are_answered_as_there_is_room() -> None:
+    d = Driven(limits=Limits(stream_window=2))
+    items = d.peer.of("feed").items()
+    first = start(anext(items))
+    await turns()
+    d.expect(START)
+    sent = await d.fed(following(0, 1))
+    assert sent == [{"i": 1, "d": None}] and await first == 0
+    assert await d.fed(following(1, 3), following(2, 5)) == [{"i": 3, "d": None}, {"i": 5, "d": None}]
+    assert await d.fed(following(3, 7)) == []  # it waits for the reader
+    assert [await anext(items) for _ in range(3)] == [1, 2, 3]
+    d.expect({"i": 7, "d": None})
+    assert await d.fed(end(9)) == [{"i": 9, "d": None}]
+    assert await collect(items) == []
+    assert nothing_read(d)
+
+
+async def test_an_item_that_does_not_fit_is_a_bad_result_and_reading_goes_on() -> None:
+    d = Driven()
+    items = d.peer.of("feed").items(returns=int)
+    first = start(anext(items))
+    await d.fed()
+    await d.fed(following("one"), following(2), end())
+    with pytest.raises(BadResult, match="an item of 'feed'"):
+        await first
+    assert await collect(items) == [2]
+
+
+async def test_whoever_leaves_sends_nothing_to_a_plain_peer_which_learns_it_from_the_next_item() -> None:
+    d = Driven()
+    d.peer.of("feed")
+    async with d.peer.of("feed").items() as items:
+        first = start(anext(items))
+        await d.fed()
+        await d.fed(following(1, 1))
+        assert await first == 1
+    d.take()
+    [rejection] = await d.fed(following(2, 3))
+    assert rejection["i"] == 3 and rejection["e"]["message"] == "No event listener for 'next' on channel 'feed'"
+    assert nothing_read(d)
+
+
+async def test_too_much_at_once_overflows_after_what_was_kept() -> None:
+    d = Driven(limits=Limits(stream_queue=10_000))
+    items = d.peer.of("feed").items()
+    first = start(anext(items))
+    await d.fed()
+    d.feed(*(following(n) for n in range(1000)))
+    got = [await first]
+    with pytest.raises(StreamOverflow, match="stream_queue"):
+        await collect(items, got)
+    assert got == list(range(len(got))) and 100 < len(got) < 300
+    assert nothing_read(d) and d.peer.connected
+
+
+async def test_a_request_that_is_too_much_is_rejected_so_that_its_producer_does_not_wait() -> None:
+    d = Driven(limits=Limits(stream_queue=10_000, stream_window=1))
+    items = d.peer.of("feed").items()
+    first = start(anext(items))
+    await d.fed()
+    sent = await d.fed(*(following("x" * 3000, 2 * n + 1) for n in range(5)))
+    assert await first == "x" * 3000
+    assert [message["i"] for message in sent if "e" in message] == [7, 9]
+    with pytest.raises(StreamOverflow):
+        await collect(items)
+    answered = {message["i"] for message in sent + d.take()}
+    assert answered == {1, 3, 5, 7, 9}
+
+
+async def test_one_reader_of_items_beside_which_other_events_are_read_and_handled() -> None:
+    d = Driven()
+    feed = d.peer.of("feed")
+    handled: list[int] = []
+    feed.on("said", handled.append)
+    items, said = feed.items(), feed.events("said")
+    with pytest.raises(RuntimeError, match="are being read already"):
+        feed.items()
+    with pytest.raises(RuntimeError, match="'next' is no event there"):
+        feed.events("next")
+    first = start(anext(items))
+    await d.fed()
+    await d.fed({"a": ["said", 1], "c": "feed"}, following(2))
+    assert (await first, await anext(said), handled) == (2, 1, [1])
+    await items.aclose()
+    await said.aclose()
+    nexts = feed.events("next")
+    with pytest.raises(RuntimeError, match="are being read already"):
+        feed.items()
+    await nexts.aclose()
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+async def test_the_channel_or_the_connection_ends_it(how: str) -> None:
+    d = Driven(keeps_offline=True)  # as a client's
+    feed = d.peer.of("feed")
+    items = feed.items()
+    first = start(anext(items))
+    await d.fed()
+    await d.fed(following(1, 1), following(2, 3))
+    assert await first == 1
+    if how == "close":
+        feed.close("enough")
+    else:
+        d.transport.lose()
+    assert await anext(items) == 2
+    with pytest.raises(ChannelClosed if how == "close" else ConnectionLost):
+        await anext(items)
+    assert not d.peer._readers.taps
+
+
+# ---------------------------------------------------------------- producing
+
+
+class Producer:
+    """Handlers for ``start``, and how they ended."""
+
+    def __init__(self, peer: Any) -> None:
+        self.gate = asyncio.Event()
+        self.ended = 0
+        self.made = 0
+        peer.of("feed").on("start", self.numbers)
+        peer.of("listed").on("start", lambda: iter([1, 2]))
+        peer.of("plain").on("start", self.plain)
+        peer.of("failing").on("start", self.failing)
+
+    async def numbers(self, n: int = 3) -> AsyncIterator[int]:
+        try:
+            for k in range(n):
+                self.made += 1
+                yield k
+            if n == 0:
+                await self.gate.wait()
+        finally:
+            self.ended += 1
+
+    def plain(self) -> Iterator[str]:
+        yield from "ab"
+
+    async def failing(self, kind: str = "rpc") -> AsyncIterator[int]:
+        yield 1
+        if kind == "rpc":
+            raise RpcError("it failed", code="E")
+        raise ValueError("secret")
+
+
+async def test_a_handler_of_start_that_yields_sends_one_item_for_each_answer() -> None:
+    d = Driven()
+    made = Producer(d.peer)
+    sent = await d.fed({"a": ["start", 2], "c": "feed"})
+    for value in range(2):
+        [request] = sent
+        i = request.pop("i")
+        assert request == following(value)
+        sent = await d.fed({"i": i})
+    assert sent == [end()]
+    assert made.ended == 1 and nothing_read(d) and not d.peer.ignored and d.peer.active == 0
+    for channel, value in (("listed", 1), ("plain", "a")):
+        [request] = await d.fed({"a": ["start"], "c": channel})
+        assert request["a"][1]["value"] == value
+        await d.fed({"i": request["i"], "e": {"message": "no more"}, "_": 1})
+    assert d.peer.active == 0
+
+
+async def test_a_consumer_that_rejects_an_item_has_left() -> None:
+    d = Driven()
+    made = Producer(d.peer)
+    [request] = await d.fed({"a": ["start", 100], "c": "feed"})
+    assert await d.fed({"i": request["i"], "e": {"message": "No event listener for 'next'"}, "_": 1}) == []
+    assert (made.made, made.ended, d.peer.active) == (1, 1, 0) and nothing_read(d)
+
+
+async def test_a_consumer_that_says_stop_is_heard_while_the_next_item_is_awaited() -> None:
+    d = Driven()
+    made = Producer(d.peer)
+    assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
+    assert await d.fed({"a": ["stop"], "c": "feed"}) == []
+    assert made.ended == 1 and d.peer.active == 0 and nothing_read(d) and not d.peer.ignored
+
+
+async def test_a_second_start_begins_anew() -> None:
+    d = Driven()
+    made = Producer(d.peer)
+    assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
+    [request] = await d.fed({"a": ["start", 1], "c": "feed"})
+    assert made.ended == 1 and d.peer.active == 1
+    assert await d.fed({"i": request["i"]}) == [end()]
+    assert made.ended == 2 and d.peer.active == 0 and nothing_read(d)
+
+
+async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    Producer(d.peer)
+    for kind, message in (("rpc", "it failed"), ("internal", "internal error")):
+        [request] = await d.fed({"a": ["start", kind], "c": "failing"})
+        [last] = await d.fed({"i": request["i"]})
+        assert last["a"][1]["done"] is True and last["a"][1]["e"]["message"] == message
+    assert "secret" in caplog.text and caplog.text.count("ERROR") == 1
+    assert d.peer.active == 0
+
+
+@pytest.mark.parametrize("keeps_offline", [True, False])
+async def test_the_connection_ends_what_is_produced(keeps_offline: bool, caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven(keeps_offline=keeps_offline)
+    made = Producer(d.peer)
+    assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
+    [_] = await d.fed({"a": ["start"], "c": "listed"})
+    d.transport.lose()
+    await turns()
+    assert made.ended == 1 and d.peer.active == 0 and not d.peer._readers.taps
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_request_start_is_a_stream_as_on_any_channel(both: Both) -> None:
+    left, right = both
+    Producer(right)
+    assert await collect(left.of("feed").stream("start", 2)) == [0, 1]
+
+
+async def test_all_kinds_of_handlers_produce_and_middleware_is_around_the_whole_of_it() -> None:
+    server, router = Server(), Router()
+    around: list[str] = []
+
+    @server.use
+    async def note(ctx: Context, call_next: Any) -> Any:
+        around.append(f"{ctx.channel_name} begins")
+        await call_next(ctx)
+        around.append(f"{ctx.channel_name} is over")
+
+    @router.of("routed").on("start")
+    async def routed(peer: Peer, ctx: Context) -> AsyncIterator[str]:
+        assert ctx.peer is peer
+        yield "routed"
+
+    @server.of("threaded").on("start", thread=True)
+    def threaded() -> Iterator[str]:
+        yield "threaded"
+
+    @server.of("returned").on("start")
+    async def returned() -> Iterator[str]:
+        return iter(["returned"])
+
+    class Served(Service):
+        @method
+        async def start(self) -> AsyncIterator[str]:
+            assert self.peer.connected
+            yield "served"
+
+    server.include(router)
+    server.add_service(Served, channel="served")
+    async with connect(server) as client:
+        for name in ("routed", "threaded", "returned", "served"):
+            assert await collect(client.of(name)) == [name]
+        [peer] = server.peers
+        await turns_until(lambda: not peer.active)
+        assert around == [
+            f"{name} {what}" for name in ("routed", "threaded", "returned", "served") for what in ("begins", "is over")
+        ]
+        assert not peer.ignored and not client.peer.ignored
+
+
+async def test_an_event_start_elsewhere_is_dropped_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven()
+    d.peer.on("start", lambda: iter([1]))
+    assert await d.fed({"a": ["start"]}) == []
+    assert d.peer.ignored == {"wrong arguments": 1} and "has to be requested" in caplog.text
+
+
+# ---------------------------------------------------------------- both
+
+
+async def test_between_two_python_peers(both: Both) -> None:
+    left, right = both
+    made = Producer(right)
+    feed = left.of("feed")
+    for _ in range(2):
+        assert await collect(feed) == [0, 1, 2]
+    assert [item async for item in left.of("listed").items(returns=int)] == [1, 2]
+    with pytest.raises(RemoteError, match="it failed") as caught:
+        await collect(left.of("failing"))
+    assert caught.value.code == "E"
+    async for item in feed:
+        if item == 1:
+            break
+    await turns_until(lambda: made.ended == 3 and not right.active)
+    assert not left._readers.taps and not right._readers.taps
+
+
+async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:
+    server = Server()
+    stopped = asyncio.Event()
+
+    @server.of("feed").on("start")
+    async def feed() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with connect(server) as client:
+        await turns_until(lambda: client.peer._anonymous.has_credit)
+        async with client.of("feed").items() as items:
+            assert await anext(items) == 1
+        await stopped.wait()
+        [peer] = server.peers
+        await turns_until(lambda: not peer.active)
+        assert not peer.ignored and not client.peer.ignored
+
+
+async def test_a_slow_reader_holds_its_producer_back(both: Both) -> None:
+    left, right = both
+    made = Producer(right)
+    right.of("feed").on("start", lambda: made.numbers(10_000))
+    async with left.of("feed").items(returns=int) as items:
+        assert await anext(items) == 0
+        await turns(1000)
+        assert made.made <= 70  # Limits.stream_window, and one that is on its way
+        assert [await anext(items) for _ in range(200)] == list(range(1, 201))
+    await turns_until(lambda: not right.active and not left.pending)
+
+
+async def test_a_client_reads_anew_after_a_drop() -> None:
+    server = Server()
+    opened: asyncio.Queue[Peer] = asyncio.Queue()
+    server.on("open", opened.put_nowait)
+
+    @server.of("feed").on("start")
+    async def feed(peer: Peer) -> AsyncIterator[int]:
+        yield 1
+        await peer.close(1012)
+
+    async with asyncio.timeout(20), server.listen("127.0.0.1", 0) as listener:
+        async with Client(listener.url, reconnect=Reconnect(initial=0.001, max=0.001)) as client:
+            for _ in range(2):
+                items = client.of("feed").items()
+                assert await anext(items) == 1
+                with pytest.raises(ConnectionLost):
+                    await anext(items)
+                await opened.get()
