@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from pathlib import Path
 
 import hypothesis
@@ -22,6 +23,12 @@ hypothesis.settings.load_profile("wsrpc")
 def pytest_addoption(parser: pytest.Parser) -> None:
     # Here and not beside the tests that read it: only a conftest that pytest finds at the start may add options.
     parser.addoption("--vectors", metavar="DIR", help="replay the recordings in DIR, not those in tests/vectors/data")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many workers again as there are cores: many tests wait for Node, Go or a type checker."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
