@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from operator import is_
 from typing import Any, NamedTuple, cast
 
 __all__ = [
     "BYTES_OPTIONS",
+    "TakesTooLong",
     "core_schema_of",
     "has_core_schema",
     "is_pydantic",
@@ -98,6 +99,10 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
     return validate_as_json
 
 
+class TakesTooLong(TypeError):
+    """Validating a type would give an attacker too much of the event loop's time."""
+
+
 def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
     """A function that makes a ``tp`` of decoded JSON or MessagePack, where ``tp`` is any type.
 
@@ -106,6 +111,7 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
     It raises what pydantic raises, a `ValueError`, with one more step at the beginning of each path.
 
     Raises:
+        TakesTooLong: the time that it takes grows exponentially.
         Exception: whatever pydantic raises for a type that it does not take.
     """
     from pydantic import ConfigDict, TypeAdapter
@@ -117,6 +123,11 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
         warnings.filterwarnings("ignore", message=".*`ReadOnly`")  # items may be changed, as nobody else could here
         warnings.filterwarnings("error", message="The '.*' attribute .* has no effect", category=UserWarning)
         adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=strict))
+    if _takes_exponential_time(adapter.core_schema):
+        raise TakesTooLong(
+            "it holds a union of dataclasses that contain the union, and validating that would take twice as long with "
+            "each level: give the union a Field(discriminator=...), or make its classes Structs with tags"
+        )
     adapted = _fail_fast(_adapt(adapter.core_schema, _Scope()))
     validator = _build(SchemaValidator, adapted, {"strict": strict})
     if validator is None:
@@ -358,3 +369,59 @@ def _changed(part: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> A
         return change(part)
     by_name = {name: _changed(item, change) for name, item in part.items()}
     return part if all(map(is_, by_name.values(), part.values())) else by_name
+
+
+# ---------------------------------------------------------------- recursive unions
+
+
+def _takes_exponential_time(schema: dict[str, Any]) -> bool:
+    """Whether a union without a discriminator has several dataclasses or TypedDicts that contain the union itself.
+
+    Pydantic tries each of them on each level, and each try goes down to the last level. A few hundred bytes would then
+    stop the event loop for seconds. (Models can have such unions, too. That is between their author and pydantic.)
+    """
+    every = list(_within(schema))
+    by_ref = {each["ref"]: each for each in every if "ref" in each}
+
+    def named(choice: dict[str, Any]) -> dict[str, Any]:
+        return by_ref.get(choice.get("schema_ref", ""), choice)
+
+    def leads_to(start: dict[str, Any], union: dict[str, Any]) -> bool:
+        seen: set[int] = set()
+        todo = [start]
+        while todo:
+            for each in _within(named(todo.pop())):
+                if each is union:
+                    return True
+                target = named(each)
+                if target is not each and id(target) not in seen:
+                    seen.add(id(target))
+                    todo.append(target)
+        return False
+
+    for union in every:
+        if union["type"] == "union":
+            choices = [choice[0] if choice.__class__ is tuple else choice for choice in union["choices"]]
+            classes = [choice for choice in choices if named(choice)["type"] in _FIELDWISE]
+            if sum(leads_to(choice, union) for choice in classes) > 1:
+                return True
+    return False
+
+
+_FIELDWISE = frozenset({"dataclass", "typed-dict"})
+
+
+def _within(part: Any) -> Iterator[dict[str, Any]]:
+    """The schemas inside a part of a core schema, itself included if it is one."""
+    if part.__class__ is dict:
+        if isinstance(part.get("type"), str):
+            yield part
+            for key in _INNER:
+                if key in part:
+                    yield from _within(part[key])
+        else:
+            for value in part.values():
+                yield from _within(value)
+    elif part.__class__ in (list, tuple):
+        for value in part:
+            yield from _within(value)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from ._pydantic import summary, type_validator
+from ._pydantic import TakesTooLong, summary, type_validator
 from ._survey import (
     META_FIELDS,
     expanded,
@@ -230,6 +230,8 @@ def _checked(tp: Any, reason: str, convert: Callable[[Any], Callable[[Any], Any]
         raise TypeError(f"{_name(tp)} holds itself: write Field(...) in place of annotated_types there") from exc
     try:
         validate = type_validator(changed, strict=not lax)
+    except TakesTooLong as exc:
+        raise TypeError(f"{_name(tp)}: {exc}") from None
     except Exception as exc:  # whatever pydantic raises for what it does not take
         if survey_of(tp, hooked).foreign is None:  # a union
             raise TypeError(f"{reason}{_tagged_form(tp, reason)}") from exc
