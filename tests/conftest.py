@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +19,15 @@ SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py", TESTS.pa
 # No test may pass or fail by how fast the machine is, and Hypothesis's own deadline would do that.
 hypothesis.settings.register_profile("wsrpc", deadline=None)
 hypothesis.settings.load_profile("wsrpc")
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start be interrupted, also where this was started in the background of a script.
+
+    There shells make SIGINT ignored, and programs inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

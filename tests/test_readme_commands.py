@@ -26,10 +26,11 @@ def commands() -> list[str]:
 
 def run(command: str, folder: Path, **environment: str) -> str:
     """Run a command as a shell does; its output. It must succeed."""
+    outside_make = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
     ran = subprocess.run(
         ["sh", "-c", command],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**outside_make, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
