@@ -16,7 +16,7 @@ from ._inbox import Decode
 from ._invoke import Log
 from ._messages import Inbound, place_on
 from ._readers import Readers
-from ._reading import Tap
+from ._reading import Reading, Tap
 from ._rejections import ABORTED
 from ._types import ChannelRef
 from ._waiting import Hold, Kind, Waiting, WaitingRoom
@@ -163,15 +163,21 @@ class Admission:
         )
 
     def begin_reading(self, channel: ChannelRef, event: str, tap: Tap) -> None:
-        """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for."""
+        """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for.
+
+        What another reader has taken already is over: a second `wait_for` gets the second event.
+        """
         self.update()
-        if self._holding is Hold.NONE:
+        if self._holding is Hold.NONE or not isinstance(tap, Reading):
             return
+        inbox = tap.inbox
         for waiting in self.room.events():
+            if inbox.over or waiting.was_taken:
+                continue
             message = decode_any(waiting.decode, waiting.payload)
             if message.c == channel and message.a[0] == event:
-                waiting.read = True
                 tap.arrived(message, waiting.payload, waiting.decode)
+                waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
 
     def hold(self, holding: Hold) -> None:
         """Say what waits; what need not wait any more starts."""
@@ -209,7 +215,7 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    elif waiting.read and not self._readers.handlers.handles(message.c, message.a[0]):
+                    elif waiting.readers and not self._readers.handlers.handles(message.c, message.a[0]):
                         waiting.finish()
                         continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)

@@ -531,6 +531,29 @@ async def test_a_reader_that_begins_in_an_open_handler_gets_what_was_held_back()
         assert not peer.ignored
 
 
+async def test_each_wait_for_in_an_open_handler_gets_the_next_event() -> None:
+    server = Server()
+    got: list[Any] = []
+
+    @server.on("open")
+    async def opened(peer: Peer) -> None:
+        await turns()
+        got.extend([await peer.wait_for("count", returns=int) for _ in range(3)])
+
+    client = Client()
+
+    @client.on("open")
+    def say(peer: Peer) -> None:
+        for value in (1, 2, "not a number", 3):
+            peer.emit_nowait("count", value)
+
+    async with connect(server, client=client) as client:
+        [peer] = server.peers
+        await turns_until(lambda: len(got) == 3)
+        assert got == [1, 2, 3]
+        assert peer.ignored == {"wrong arguments": 1} and not peer._readers.taps
+
+
 async def test_a_handler_may_wait_for_an_event_where_no_other_handler_may_run() -> None:
     server = Server(limits=Limits(running=1))
 
