@@ -59,7 +59,7 @@ class Readers:
     ``survives``: readers of events stay when the connection ends, because another one may come.
     """
 
-    __slots__ = ("_ended", "_survives", "gate", "handlers", "home", "out", "taps")
+    __slots__ = ("_ended", "_survives", "gate", "handlers", "home", "out", "read_before", "taps")
 
     def __init__(self, out: Outbound, channels: Channels, *, survives: bool) -> None:
         self.gate: Gate  # given by the calls, which are made later
@@ -67,6 +67,8 @@ class Readers:
         self.home = channels
         self.out = out
         self.taps: dict[Key, Tap] = {}
+        self.read_before: dict[str, None] = {}
+        """Named channels whose items somebody reads or has read."""
         self._survives = survives
         self._ended: Callable[[], Exception | None] | None = None
         """Once reading is over: makes what a reader gets, None for a plain end."""
@@ -109,6 +111,7 @@ class Readers:
             if present is not None:
                 raise RuntimeError(f"the items of channel {key[0]!r} are being read already: one reader at a time")
             self.taps[key] = tap
+            self.read_before[str(key[0])] = None
         else:
             if present is None:
                 present = self.taps[key] = Observers()

@@ -379,6 +379,34 @@ async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:
         assert not peer.ignored and not client.peer.ignored
 
 
+@pytest.mark.parametrize("layered", [False, True])
+async def test_leaving_as_the_producer_ends_is_no_unknown_event(layered: bool) -> None:
+    server = Server()
+
+    async def around(ctx: Context, call_next: Any) -> Any:
+        return await call_next(ctx)
+
+    if layered:
+        server.use(around)
+
+    @server.of("feed").on("start")
+    async def produce() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async with connect(server) as client:
+        [peer] = server.peers
+        async with client.of("feed").items() as items:
+            assert [await anext(items), await anext(items)] == [1, 2]
+        await turns_until(lambda: not peer.active)
+        await turns()
+        assert not peer.ignored and not client.peer.ignored
+        await client.of("elsewhere").emit("stop")
+        await peer.of("elsewhere").emit("next")
+        await turns_until(lambda: peer.ignored and client.peer.ignored)
+        assert peer.ignored == client.peer.ignored == {"unknown event": 1}
+
+
 async def test_a_slow_reader_holds_its_producer_back(both: Both) -> None:
     left, right = both
     made = Producer(right)
