@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from msgspec import UNSET
 
 from ._close import CloseCode
@@ -167,17 +168,32 @@ class Admission:
 
         What another reader has taken already is over: a second `wait_for` gets the second event.
         """
-        self.update()
         if self._holding is Hold.NONE or not isinstance(tap, Reading):
+            self.update()
             return
         inbox = tap.inbox
+        wanted, key = inbox.wanted, (channel, event)
+        handled = self._readers.handlers.handles(channel, event)
         for waiting in self.room.events():
-            if inbox.over or waiting.was_taken:
+            if waiting.key is None:
+                message = decode_any(waiting.decode, waiting.payload)
+                waiting.key = message.c, message.a[0]
+            if waiting.key != key:
+                continue
+            if waiting.was_taken:
+                if not handled:
+                    self.room.take(waiting)
+                    waiting.finish()
                 continue
             message = decode_any(waiting.decode, waiting.payload)
-            if message.c == channel and message.a[0] == event:
-                tap.arrived(message, waiting.payload, waiting.decode)
-                waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
+            fits = wanted is not None and _fits(wanted, message.a)
+            tap.arrived(message, waiting.payload, waiting.decode)
+            if inbox.over:
+                break
+            waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
+            if fits:  # the others are for the next reader
+                break
+        self.update()
 
     def hold(self, holding: Hold) -> None:
         """Say what waits; what need not wait any more starts."""
@@ -247,6 +263,14 @@ class Admission:
             waiting.finish()
             self._calls.ignored["dropped at the end"] += 1
         self.update()
+
+
+def _fits(wanted: Callable[[Any], Any], a: list[Any]) -> bool:
+    try:
+        wanted(a)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:

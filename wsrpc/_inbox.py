@@ -61,6 +61,7 @@ class Inbox:
         "over",
         "queue",
         "taken",
+        "wanted",
     )
 
     def __init__(
@@ -102,6 +103,8 @@ class Inbox:
         """Nothing more will arrive."""
         self.error: BaseException | None = None
         """What the reader gets after the last one, unless it is simply the end."""
+        self.wanted: Callable[[Any], Any] | None = None
+        """Makes the value of an event, if it fits; the reader leaves with the first that does. None: it stays."""
 
     # ------------------------------------------------------------ arriving
 

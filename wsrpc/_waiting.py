@@ -15,6 +15,7 @@ from ._messages import Inbound
 
 if TYPE_CHECKING:
     from ._inbox import Inbox
+    from ._types import ChannelRef
     from .anonymous import AnonymousChannel
 
 __all__ = ["Hold", "Kind", "Waiting", "WaitingRoom"]
@@ -48,6 +49,8 @@ class Waiting(Struct, eq=False):
     decode: Callable[[bytes | bytearray], Inbound]
     channel: AnonymousChannel | None = None
     """The anonymous channel that it came on."""
+    key: tuple[ChannelRef, str] | None = None
+    """Its channel and name, once somebody has looked."""
     readers: tuple[tuple[Inbox, int], ...] = ()
     """Who reads it before its turn, so that it needs no handler: with the count of what each has taken once it has
     taken this."""
