@@ -132,7 +132,8 @@ class EventReader(OnChannel):
                 and counted in ``peer.ignored["wrong arguments"]``. Without it, one argument gives that, several give a
                 tuple, and none gives None.
             keep: which unread events wait. ``"all"``, up to `Limits.stream_queue` bytes: past that, reading ends with
-                `StreamOverflow` after them. ``"newest"``: the latest one only.
+                `StreamOverflow` after them. ``"newest"``: the latest one only. What all readers of the connection have
+                not read is bounded by `Limits.unread_bytes`, and ends in the same way the reader that goes over it.
 
         Raises:
             ReservedEvent: for open, close and the like on the main channel: register a handler instead.

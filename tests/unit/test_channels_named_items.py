@@ -259,6 +259,19 @@ async def test_a_second_start_begins_anew() -> None:
     assert made.ended == 2 and d.peer.active == 0 and nothing_read(d)
 
 
+async def test_with_ordered_handlers_too() -> None:
+    d = Driven()
+    d.peer.of("feed", ordered=True)
+    made = Producer(d.peer)
+    d.peer.of("feed").on("note", lambda value: value)
+    assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
+    assert await d.fed({"a": ["note", 1], "c": "feed", "i": 7}) == [{"i": 7, "d": 1}]
+    [request] = await d.fed({"a": ["start", 1], "c": "feed"})
+    assert made.ended == 1 and d.peer.active == 1
+    assert await d.fed({"i": request["i"]}) == [end()]
+    assert made.ended == 2 and d.peer.active == 0 and nothing_read(d)
+
+
 async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -> None:
     d = Driven()
     Producer(d.peer)
