@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from msgspec import UNSET
 
 from ._close import CloseCode
@@ -16,7 +17,7 @@ from ._inbox import Decode
 from ._invoke import Log
 from ._messages import Inbound, place_on
 from ._readers import Readers
-from ._reading import Tap
+from ._reading import Reading, Tap
 from ._rejections import ABORTED
 from ._types import ChannelRef
 from ._waiting import Hold, Kind, Waiting, WaitingRoom
@@ -163,15 +164,36 @@ class Admission:
         )
 
     def begin_reading(self, channel: ChannelRef, event: str, tap: Tap) -> None:
-        """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for."""
-        self.update()
-        if self._holding is Hold.NONE:
+        """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for.
+
+        What another reader has taken already is over: a second `wait_for` gets the second event.
+        """
+        if self._holding is Hold.NONE or not isinstance(tap, Reading):
+            self.update()
             return
+        inbox = tap.inbox
+        wanted, key = inbox.wanted, (channel, event)
+        handled = self._readers.handlers.handles(channel, event)
         for waiting in self.room.events():
+            if waiting.key is None:
+                message = decode_any(waiting.decode, waiting.payload)
+                waiting.key = message.c, message.a[0]
+            if waiting.key != key:
+                continue
+            if waiting.was_taken:
+                if not handled:
+                    self.room.take(waiting)
+                    waiting.finish()
+                continue
             message = decode_any(waiting.decode, waiting.payload)
-            if message.c == channel and message.a[0] == event:
-                waiting.read = True
-                tap.arrived(message, waiting.payload, waiting.decode)
+            fits = wanted is not None and _fits(wanted, message.a)
+            tap.arrived(message, waiting.payload, waiting.decode)
+            if inbox.over:
+                break
+            waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
+            if fits:  # the others are for the next reader
+                break
+        self.update()
 
     def hold(self, holding: Hold) -> None:
         """Say what waits; what need not wait any more starts."""
@@ -209,7 +231,7 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    elif waiting.read and not self._readers.handlers.handles(message.c, message.a[0]):
+                    elif waiting.readers and not self._readers.handlers.handles(message.c, message.a[0]):
                         waiting.finish()
                         continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)
@@ -241,6 +263,14 @@ class Admission:
             waiting.finish()
             self._calls.ignored["dropped at the end"] += 1
         self.update()
+
+
+def _fits(wanted: Callable[[Any], Any], a: list[Any]) -> bool:
+    try:
+        wanted(a)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:

@@ -18,7 +18,7 @@ from ._channels import Channels
 from ._close import CloseCode, CloseInfo
 from ._context import Context, in_context
 from ._intake import Intake
-from ._lifecycle import Opening, Stage, State, Unfinished, fire, move
+from ._lifecycle import Opening, Stage, State, Unfinished, abandon, fire, move
 from ._log import PeerLog
 from ._messages import Inbound
 from ._outbound import Outbound
@@ -213,12 +213,15 @@ class Binding:
         self._out.returning = None
         context = in_context(self._out.opening)
         unfinished = fire(self._reporter.registries, ("open", "connect"), (self._peer,), self._reporter.failed, context)
+        if self.session is not session:  # a handler has bound another one, whose opening goes on by itself
+            abandon(unfinished)
+            return
         if self._peer._services is not None:
             unfinished += self._peer._services.opened()
         stage: Stage | None = None
         if unfinished:
             stage = context, unfinished
-        elif self.session is session:
+        else:
             stage = self._return()
         if stage is not None:
             opening = self.opening = Opening(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypeVar, over
 
 from msgspec import UNSET, UnsetType
 
-from ._events import Keep, check_keep
+from ._events import Keep, Waits, check_keep
 from ._reading import Reading
 from ._retry import Retry
 from ._types import ChannelRef, Offline, OnChannel, check_offline, check_timeout
@@ -95,7 +95,7 @@ class Sender(Protocol):
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
 
-    def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Keep, /) -> Stream[Any]: ...
+    def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Waits, /) -> Stream[Any]: ...
 
     def read_items(self, channel: str, returns: Any, /) -> Stream[Any]: ...
 
@@ -132,7 +132,8 @@ class EventReader(OnChannel):
                 and counted in ``peer.ignored["wrong arguments"]``. Without it, one argument gives that, several give a
                 tuple, and none gives None.
             keep: which unread events wait. ``"all"``, up to `Limits.stream_queue` bytes: past that, reading ends with
-                `StreamOverflow` after them. ``"newest"``: the latest one only.
+                `StreamOverflow` after them. ``"newest"``: the latest one only. What all readers of the connection have
+                not read is bounded by `Limits.unread_bytes`, and ends in the same way the reader that goes over it.
 
         Raises:
             ReservedEvent: for open, close and the like on the main channel: register a handler instead.
@@ -168,11 +169,11 @@ class EventReader(OnChannel):
         """
         try:
             check_timeout(timeout)
-            return _first(self._read_events(event, returns, "all"), event, timeout, self._is_over)
+            return _first(self._read_events(event, returns, "first"), event, timeout, self._is_over)
         except Exception as exc:
             return refused(exc)
 
-    def _read_events(self, event: str, returns: Any, keep: Keep) -> Stream[Any]:
+    def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         raise NotImplementedError
 
     def _is_over(self) -> Exception:
@@ -428,7 +429,7 @@ class Caller(EventReader):
         convert = None if returns is UNSET else sender.converter(returns)
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, timeout, send, offline))
 
-    def _read_events(self, event: str, returns: Any, keep: Keep) -> Stream[Any]:
+    def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         return self._sender.read_events(self._channel_name, event, returns, keep)
 
 

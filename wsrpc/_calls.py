@@ -503,7 +503,8 @@ class Calls:
                 text = f"event {short(ctx.event or ctx.label)} was dropped: {why}"
                 self.count("wrong arguments", text)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
-                self.count("unknown event", self._invoker.for_log(ctx, error))
+                if not self._crosses_an_end(ctx):
+                    self.count("unknown event", self._invoker.for_log(ctx, error))
             elif error is exc:
                 self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
@@ -512,6 +513,18 @@ class Calls:
             if isinstance(exc, UnknownEvent) and exc._made_here:
                 self._invoker.note_unknown(ctx, exc)
             self.reject(ctx.id, error)
+
+    def _crosses_an_end(self, ctx: Context) -> bool:
+        """Whether an event that nobody handles is about items of a named channel that have come to their end.
+
+        A consumer's ``stop`` may cross the producer's end, and that a consumer which has left.
+        """
+        channel = ctx.channel_name
+        if channel is None or ctx._message.h is not None:
+            return False
+        if ctx.event == "stop":
+            return self._own.has(channel, "start") or self._shared.has(channel, "start")
+        return ctx.event == "next" and channel in self._readers.read_before
 
     def count(self, kind: str, text: object, times: int = 1, /) -> None:
         """Count events that do not reach a handler as they came; the first of a kind is worth a line."""

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import UNSET
 
-__all__ = ["Keep", "check_keep", "value_of"]
+__all__ = ["Keep", "Value", "Waits", "check_keep", "value_of"]
 
 Keep: TypeAlias = Literal["all", "newest"]
 """Which unread events wait for a reader."""
+
+Waits: TypeAlias = Keep | Literal["first"]
+"""The same; ``"first"`` for a reader that wants one event only."""
 
 Value = Callable[[list[Any]], Any]
 """Makes the value of ``[event, *arguments]``; raises `msgspec.ValidationError` where they do not fit."""

@@ -50,7 +50,6 @@ class Inbox:
         "_regrant_bytes_at",
         "_reserved",
         "_share",
-        "_taken",
         "_taken_bytes",
         "_unread",
         "_waiter",
@@ -61,6 +60,8 @@ class Inbox:
         "newest",
         "over",
         "queue",
+        "taken",
+        "wanted",
     )
 
     def __init__(
@@ -87,7 +88,9 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         # Totals from the beginning, as credit counts: what is there is the difference.
         self._received_bytes = 0
-        self._taken = self._taken_bytes = 0
+        self._taken_bytes = 0
+        self.taken = 0
+        """How many the reader has taken."""
         self._share: Callable[[], int] = lambda: self._window_bytes
         self._grant: Callable[[int, int], None] | None = None
         self._granted = self._granted_bytes = 0
@@ -100,6 +103,8 @@ class Inbox:
         """Nothing more will arrive."""
         self.error: BaseException | None = None
         """What the reader gets after the last one, unless it is simply the end."""
+        self.wanted: Callable[[Any], Any] | None = None
+        """Makes the value of an event, if it fits; the reader leaves with the first that does. None: it stays."""
 
     # ------------------------------------------------------------ arriving
 
@@ -141,7 +146,7 @@ class Inbox:
 
     def push_item(self, value: Any, size: int) -> bool:
         """Keep an item, the short way; False if it is not sure that there is room for it, so that `push` must look."""
-        if self._taken + len(self.queue) >= self._granted:
+        if self.taken + len(self.queue) >= self._granted:
             return False
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -155,7 +160,7 @@ class Inbox:
         return True
 
     def _within_credit(self) -> bool:
-        return self._taken + len(self.queue) < self._granted and self._received_bytes < self._granted_bytes
+        return self.taken + len(self.queue) < self._granted and self._received_bytes < self._granted_bytes
 
     def _reserve(self, size: int) -> bool:
         """Whether one more message of ``size`` bytes may wait decoded."""
@@ -188,7 +193,7 @@ class Inbox:
     @property
     def is_at_work(self) -> bool:
         """Whether the reader is not waiting here: something is unread, or it has taken something last."""
-        return bool(self.queue) or (self._taken > 0 and self._waiter is None)
+        return bool(self.queue) or (self.taken > 0 and self._waiter is None)
 
     def _value(self, message: Inbound) -> Any:
         a = message.a
@@ -228,14 +233,14 @@ class Inbox:
     def take(self) -> Any:
         """The next one. The other side is told that there is room for more when half of the window is free."""
         value, size, i, decode = self.queue.popleft()
-        self._taken += 1
+        self.taken += 1
         self._taken_bytes += size
         if i is not None:
             self._answer(i)
         if decode is not None:
             self._unread.give_back(size)
             value = self._value(decode(value))
-        if self._grant is not None and (self._taken >= self._regrant_at or self._taken_bytes >= self._regrant_bytes_at):
+        if self._grant is not None and (self.taken >= self._regrant_at or self._taken_bytes >= self._regrant_bytes_at):
             self.give_credit(self._grant)
         return value
 
@@ -249,10 +254,10 @@ class Inbox:
         """Let the other side send a full window from here."""
         self._grant = grant
         self._window_bytes = self._share()
-        self._granted = self._taken + self._window
+        self._granted = self.taken + self._window
         # What was granted cannot be taken back.
         self._granted_bytes = max(self._granted_bytes, self._taken_bytes + self._window_bytes)
-        self._regrant_at = self._taken + (self._window + 1) // 2
+        self._regrant_at = self.taken + (self._window + 1) // 2
         self._regrant_bytes_at = self._taken_bytes + (self._window_bytes + 1) // 2
         if not self.over:
             self._look_until()
@@ -275,7 +280,6 @@ class Inbox:
 
     def _drop_oldest(self) -> None:
         _, size, i, decode = self.queue.popleft()
-        self._taken += 1
         self._taken_bytes += size
         if decode is not None:
             self._unread.give_back(size)

@@ -23,7 +23,7 @@ from ._types import ChannelRef
 from .anonymous import AnonymousChannel
 from .errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, short
 
-__all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "when_over"]
+__all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "leave_lane", "when_over"]
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -56,6 +56,8 @@ class Call(Struct, eq=False):
     lingers: bool = False
     """That channel was over before the handler exited, which takes a handler's place again until then."""
     exited: bool = False
+    lane: asyncio.Lock | None = None
+    """Keeps other handlers of its lane waiting."""
 
 
 class Invoker:
@@ -173,10 +175,11 @@ class Invoker:
         if lane is None:
             lane = self._lanes[handler.lane] = asyncio.Lock()
         await lane.acquire()
+        call.lane = lane
         try:
             return await self._call(call, handler)
         finally:
-            when_over(call.thread, lane.release)
+            when_over(call.thread, partial(leave_lane, call))
 
     async def _call(self, call: Call, handler: Handler) -> Any:
         ctx = call.ctx
@@ -250,6 +253,13 @@ def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
     error = refused.error
     error._made_here = True
     return error
+
+
+def leave_lane(call: Call) -> None:
+    """Let the next handler of its lane run. Idempotent."""
+    lane, call.lane = call.lane, None
+    if lane is not None:
+        lane.release()
 
 
 def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:

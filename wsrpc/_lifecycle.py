@@ -21,6 +21,7 @@ __all__ = [
     "Stage",
     "State",
     "Unfinished",
+    "abandon",
     "call_handler",
     "finish_all",
     "fire",

@@ -8,6 +8,7 @@ import socket as socket_module
 import ssl as ssl_module
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from os import PathLike
@@ -72,7 +73,22 @@ class Listener:
 
     def stop(self) -> None:
         """Accept no further connections; those that are open stay, handshakes that go on end. Idempotent."""
+        self._stop_accepting()
         self._server.close(close_connections=False)
+        self._end_handshakes()
+        # asyncio makes the transport of a socket in the turn after it has accepted it.
+        self._server.get_loop().call_soon(self._end_handshakes)
+
+    def _stop_accepting(self) -> None:
+        """Accept nothing in this turn, which comes before the library's task closes the port in the next one.
+
+        Of a socket that is accepted and finds its port closed asyncio makes no transport, and nobody closes it.
+        """
+        with suppress(NotImplementedError):  # on Windows, whose loop accepts in another way
+            for listening in self._server.sockets:
+                self._server.get_loop().remove_reader(listening)
+
+    def _end_handshakes(self) -> None:
         for connection, accepting in list(self._opening.items()):
             # Whoever connects and says nothing would hold up the end until the handshake's timeout.
             if not hasattr(connection, "transport"):

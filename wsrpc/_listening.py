@@ -77,6 +77,7 @@ class Listening:
 
 def run(server: Serves, listening: Listening, drain: float, lifespan: Callable[[Any], Any] | None) -> None:
     """Serve until a signal: Ctrl-C closes at once; SIGTERM drains for ``drain`` seconds, a second one closes at once.
+    While ``lifespan`` is entered either of them cancels that.
 
     What ``lifespan(server)`` gives is entered before the port is opened, and left when the server is closed.
 
@@ -89,23 +90,37 @@ def run(server: Serves, listening: Listening, drain: float, lifespan: Callable[[
     if _inside_a_loop():
         raise RuntimeError("run() starts an event loop of its own: inside one, `async with server.listen(...)`")
 
+    ended_early = False
+
     async def main() -> None:
         closings: list[asyncio.Task[None]] = []
+        beginning = asyncio.current_task()
 
         def terminate() -> None:
+            nonlocal ended_early
+            if beginning is not None:
+                ended_early = True
+                _say("SIGTERM: ending before it listens")
+                beginning.cancel()
+                return
             _say("SIGTERM: closing" if closings else "SIGTERM: finishing what was begun; another one closes at once")
             closing: Coroutine[Any, Any, None] = server.close() if closings else server.close(drain)
             closings.append(asyncio.get_running_loop().create_task(closing))
 
+        _listen_to_sigterm(terminate)
         async with _around(server, lifespan), listening:
-            _listen_to_sigterm(terminate)
+            beginning = None
             _say(f"listening on {listening.url}", ", Ctrl-C ends it")
             await server.serve_forever()
             await asyncio.gather(*closings)
 
     with _sigterm_restored():
-        with suppress(KeyboardInterrupt):
-            asyncio.run(main())
+        try:
+            with suppress(KeyboardInterrupt):
+                asyncio.run(main())
+        except asyncio.CancelledError:
+            if not ended_early:
+                raise
     logger.info("stopped")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from ._channels import Channels
-from ._events import Keep, value_of
+from ._events import Value, Waits, value_of
 from ._inbox import Decode, Inbox
 from ._messages import Event, Inbound
 from ._outbound import Outbound
@@ -59,7 +59,7 @@ class Readers:
     ``survives``: readers of events stay when the connection ends, because another one may come.
     """
 
-    __slots__ = ("_ended", "_survives", "gate", "handlers", "home", "out", "taps")
+    __slots__ = ("_ended", "_survives", "gate", "handlers", "home", "out", "read_before", "taps")
 
     def __init__(self, out: Outbound, channels: Channels, *, survives: bool) -> None:
         self.gate: Gate  # given by the calls, which are made later
@@ -67,19 +67,22 @@ class Readers:
         self.home = channels
         self.out = out
         self.taps: dict[Key, Tap] = {}
+        self.read_before: dict[str, None] = {}
+        """Named channels whose items somebody reads or has read."""
         self._survives = survives
         self._ended: Callable[[], Exception | None] | None = None
         """Once reading is over: makes what a reader gets, None for a plain end."""
 
     # ------------------------------------------------------------ reading
 
-    def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Keep) -> Stream[Any]:
+    def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         """See `EventReader.events`."""
         check_sending(channel, event, None)
         check_thread_of_plain(self.out.thread, "peer.events")
         convert = value_of(returns, self.home.converter)
         label = event if channel is None else f"{channel}:{event}"
-        reading = self._reading((channel, event), items=False, newest=keep == "newest")
+        wanted = convert if keep == "first" else None
+        reading = self._reading((channel, event), items=False, newest=keep == "newest", wanted=wanted)
         return Stream(label, convert, reading=reading, misfit=partial(self.home.misfit, f"event {short(label)}"))
 
     def read_items(self, channel: str, returns: Any) -> Stream[Any]:
@@ -88,9 +91,10 @@ class Readers:
         convert = None if returns is UNSET else self.home.converter(returns)
         return Stream(channel, convert, reading=self._reading((channel, "next"), items=True, newest=False))
 
-    def _reading(self, key: Key, *, items: bool, newest: bool) -> Reading:
+    def _reading(self, key: Key, *, items: bool, newest: bool, wanted: Value | None = None) -> Reading:
         home, seat = self.home, Seat(self, key[0])
         inbox = Inbox(home.loop, home.limits, home.unread, items=items, answer=seat.answer, newest=newest)
+        inbox.wanted = wanted
         return Reading(seat, inbox, key[1])
 
     # ------------------------------------------------------------ coming and going
@@ -109,6 +113,7 @@ class Readers:
             if present is not None:
                 raise RuntimeError(f"the items of channel {key[0]!r} are being read already: one reader at a time")
             self.taps[key] = tap
+            self.read_before[str(key[0])] = None
         else:
             if present is None:
                 present = self.taps[key] = Observers()

@@ -15,7 +15,7 @@ from ._asking import Asker
 from ._caller import Source
 from ._channels import Channels
 from ._inbox import Decode
-from ._invoke import Call
+from ._invoke import Call, leave_lane
 from ._messages import Inbound, Item, ItemsFailed, NoMoreItems
 from ._producer import ItemRefused, Producer
 from ._readers import Readers
@@ -136,6 +136,7 @@ class Serving:
             before.stop(RemoteError("the consumer has begun anew"))  # JavaScript does not say that it has left
         self._feeds[name] = feed
         self._readers.tap((name, "stop"), feed)
+        leave_lane(call)  # or the next `start`, which ends this one, would wait for its end
         label = call.ctx.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
         try:

@@ -14,6 +14,8 @@ from ._context import Message
 from ._messages import Inbound
 
 if TYPE_CHECKING:
+    from ._inbox import Inbox
+    from ._types import ChannelRef
     from .anonymous import AnonymousChannel
 
 __all__ = ["Hold", "Kind", "Waiting", "WaitingRoom"]
@@ -47,8 +49,11 @@ class Waiting(Struct, eq=False):
     decode: Callable[[bytes | bytearray], Inbound]
     channel: AnonymousChannel | None = None
     """The anonymous channel that it came on."""
-    read: bool = False
-    """Whether a reader has it, so that it needs no handler."""
+    key: tuple[ChannelRef, str] | None = None
+    """Its channel and name, once somebody has looked."""
+    readers: tuple[tuple[Inbox, int], ...] = ()
+    """Who reads it before its turn, so that it needs no handler: with the count of what each has taken once it has
+    taken this."""
     ticket: int = 0
     """Its place in the order in which all came."""
 
@@ -57,6 +62,11 @@ class Waiting(Struct, eq=False):
         """Whether its channel has ended so that nobody wants it handled: events of the other side outlive its end."""
         channel = self.channel
         return channel is not None and (channel._left if self.id is None else channel.closed)
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether one of its readers has gone past it."""
+        return any(inbox.taken >= count for inbox, count in self.readers)
 
     def finish(self) -> None:
         """It is dealt with, as far as whoever observes messages is concerned."""

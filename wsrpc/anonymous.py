@@ -14,7 +14,7 @@ from ._arrivals import Arrivals
 from ._arrivals import Home as ArrivalsHome
 from ._caller import Sender
 from ._channel_caller import ChannelCaller
-from ._events import Keep, value_of
+from ._events import Waits, value_of
 from ._inbox import Decode, Inbox
 from ._messages import Inbound
 from ._reading import Reading, Tap
@@ -262,7 +262,7 @@ class AnonymousChannel(Registrar, ChannelCaller):
     def __aiter__(self) -> Stream[Any]:
         return self.items()
 
-    def _read_events(self, event: str, returns: Any, keep: Keep) -> Stream[Any]:
+    def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         return self._read(event, returns, items=False, newest=keep == "newest")
 
     def _is_over(self) -> Exception:

@@ -284,7 +284,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
         ``lifespan(server)`` gives an async context manager, for what lives as long as the program: background tasks, a
         database in `state`. It is entered before the port is opened, and left when the last connection is closed and
-        the handlers have ended. What it raises ends the program.
+        the handlers have ended. What it raises ends the program; a signal that comes before it listens cancels it.
 
         Raises:
             RuntimeError: inside a running event loop.

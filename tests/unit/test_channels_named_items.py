@@ -259,6 +259,19 @@ async def test_a_second_start_begins_anew() -> None:
     assert made.ended == 2 and d.peer.active == 0 and nothing_read(d)
 
 
+async def test_with_ordered_handlers_too() -> None:
+    d = Driven()
+    d.peer.of("feed", ordered=True)
+    made = Producer(d.peer)
+    d.peer.of("feed").on("note", lambda value: value)
+    assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
+    assert await d.fed({"a": ["note", 1], "c": "feed", "i": 7}) == [{"i": 7, "d": 1}]
+    [request] = await d.fed({"a": ["start", 1], "c": "feed"})
+    assert made.ended == 1 and d.peer.active == 1
+    assert await d.fed({"i": request["i"]}) == [end()]
+    assert made.ended == 2 and d.peer.active == 0 and nothing_read(d)
+
+
 async def test_an_error_travels_with_the_end(caplog: pytest.LogCaptureFixture) -> None:
     d = Driven()
     Producer(d.peer)
@@ -377,6 +390,34 @@ async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:
         [peer] = server.peers
         await turns_until(lambda: not peer.active)
         assert not peer.ignored and not client.peer.ignored
+
+
+@pytest.mark.parametrize("layered", [False, True])
+async def test_leaving_as_the_producer_ends_is_no_unknown_event(layered: bool) -> None:
+    server = Server()
+
+    async def around(ctx: Context, call_next: Any) -> Any:
+        return await call_next(ctx)
+
+    if layered:
+        server.use(around)
+
+    @server.of("feed").on("start")
+    async def produce() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async with connect(server) as client:
+        [peer] = server.peers
+        async with client.of("feed").items() as items:
+            assert [await anext(items), await anext(items)] == [1, 2]
+        await turns_until(lambda: not peer.active)
+        await turns()
+        assert not peer.ignored and not client.peer.ignored
+        await client.of("elsewhere").emit("stop")
+        await peer.of("elsewhere").emit("next")
+        await turns_until(lambda: peer.ignored and client.peer.ignored)
+        assert peer.ignored == client.peer.ignored == {"unknown event": 1}
 
 
 async def test_a_slow_reader_holds_its_producer_back(both: Both) -> None:

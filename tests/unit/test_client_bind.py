@@ -108,6 +108,37 @@ async def test_over_a_live_connection_the_old_one_gets_1001_and_its_pending_requ
         await client.close()
 
 
+async def test_bind_in_an_open_handler_that_is_a_plain_function() -> None:
+    """The other handlers wait for the second connection's opening, and run for that one only."""
+    client, begun, ended = Client(limits=LIMITS), list[int](), list[int]()
+    may_end = asyncio.Event()
+    ends = [memory_transports() for _ in range(2)]
+
+    @client.on("open")
+    def bind_once(peer: Peer) -> None:
+        if peer.transport is ends[0][0]:
+            peer.bind(ends[1][0])
+
+    @client.on("connect")
+    async def opened(peer: Peer) -> None:
+        begun.append([mine for mine, _ in ends].index(peer.transport))
+        await may_end.wait()
+        ended.append(1)
+
+    binding = asyncio.create_task(client.bind(ends[0][0]))
+    await turns_until(lambda: begun)
+    assert client.state == "opening"
+    with pytest.raises(ConnectionLost, match="another connection was bound"):
+        await binding
+    waiting = asyncio.create_task(client.wait_connected())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    may_end.set()
+    await waiting
+    assert client.peer.transport is ends[1][0] and (begun, ended) == ([1], [1])
+    await client.close()
+
+
 async def test_a_request_made_inside_open() -> None:
     answers = []
     client = Client(limits=LIMITS)

@@ -531,6 +531,56 @@ async def test_a_reader_that_begins_in_an_open_handler_gets_what_was_held_back()
         assert not peer.ignored
 
 
+async def test_what_was_held_back_may_be_too_much_for_a_reader() -> None:
+    server = Server(limits=Limits(stream_queue=100))
+    got: list[Any] = []
+
+    @server.on("open")
+    async def opened(peer: Peer) -> None:
+        await turns()
+        reader = peer.events("big")
+        got.append(await anext(reader))
+        with pytest.raises(StreamOverflow):
+            await anext(reader)
+        got.append(await peer.wait_for("big"))
+
+    client = Client()
+
+    @client.on("open")
+    def say(peer: Peer) -> None:
+        for value in "abc":
+            peer.emit_nowait("big", value * 70)
+
+    async with connect(server, client=client):
+        await turns_until(lambda: len(got) == 2)
+        assert [value[0] for value in got] == ["a", "b"]
+
+
+async def test_each_wait_for_in_an_open_handler_gets_the_next_event() -> None:
+    server = Server()
+    got: list[Any] = []
+    held: list[int] = []
+
+    @server.on("open")
+    async def opened(peer: Peer) -> None:
+        await turns()
+        got.extend([await peer.wait_for("count", returns=int) for _ in range(3)])
+        held.append(len(peer._calls.admission.room))  # what nobody else wants is not looked at again
+
+    client = Client()
+
+    @client.on("open")
+    def say(peer: Peer) -> None:
+        for value in (1, 2, "not a number", 3):
+            peer.emit_nowait("count", value)
+
+    async with connect(server, client=client) as client:
+        [peer] = server.peers
+        await turns_until(lambda: len(got) == 3)
+        assert got == [1, 2, 3] and held == [2]
+        assert peer.ignored == {"wrong arguments": 1} and not peer._readers.taps
+
+
 async def test_a_handler_may_wait_for_an_event_where_no_other_handler_may_run() -> None:
     server = Server(limits=Limits(running=1))
 

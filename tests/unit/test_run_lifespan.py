@@ -56,6 +56,9 @@ async def lifespan(server: Server) -> AsyncGenerator[None]:
     if "early" in sys.argv:
         raise ValueError("cannot begin")
     try:
+        if "slow" in sys.argv:
+            print("waits", file=sys.stderr, flush=True)
+            await asyncio.Event().wait()
         async with asyncio.TaskGroup() as tasks:
             publishing = tasks.create_task(publish(server))
             yield
@@ -153,6 +156,15 @@ async def test_a_task_that_fails_ends_the_program_with_its_traceback() -> None:
         await client.peer.wait_closed()
         assert await it.ends(1) == ["enter True ()", "leave False ()"]
         assert "ValueError: the task fails" in it.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_it_is_entered_ends_it(number: signal.Signals) -> None:
+    async with program("slow") as it:
+        await it.says("waits")
+        it.process.send_signal(number)
+        assert await it.ends(0) == ["enter True ()", "leave True ()", "the end"]
+        assert "listening on" not in it.log and "Traceback" not in it.log
 
 
 async def test_what_fails_at_the_start_never_listens() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 import weakref
 from contextlib import suppress
 
@@ -298,6 +299,22 @@ async def test_a_connection_that_comes_while_it_closes_is_no_error(
         with suppress(OSError):
             await writer.wait_closed()
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("drain", [0, 0.05])
+async def test_a_socket_that_is_accepted_as_the_port_closes_is_closed_too(turns: int, drain: float) -> None:
+    """At whichever turn of its making."""
+    server = Server(limits=LIMITS)
+    async with server.listen(healthz=None) as listener:
+        sockets = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(LIMITS.close_timeout):  # nor does one that says nothing hold up the end
+            await server.close(drain)
+    gc.collect()  # of a socket that nobody closed Python warns, and a warning is an error here
+    for each in sockets:
+        each.close()
 
 
 async def test_a_closed_server_still_takes_registrations() -> None:
