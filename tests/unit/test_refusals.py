@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 import ssl
 from pathlib import Path
 from typing import Any, Never
@@ -80,8 +81,8 @@ def test_origins_are_a_list() -> None:
 
 
 async def test_a_socket_or_a_path_of_one_not_both(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="sock= or unix="):
-        Server().listen(sock=object(), unix=str(tmp_path / "socket"))  # type: ignore[arg-type]
+    with socket.socket() as sock, pytest.raises(ValueError, match="sock= or unix="):
+        Server().listen(sock=sock, unix=str(tmp_path / "socket"))
 
 
 @pytest.mark.parametrize("field", ["waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"])
