@@ -123,6 +123,7 @@ CERTIFICATES = ROOT / "tests" / "certificates"
 server."""
 
 
+@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.stem == "tls":

@@ -311,7 +311,7 @@ def _skipped(skip: Skip) -> Collection[Peer]:
         peers = tuple(each for each in several if isinstance(each, Peer))
         if len(peers) == len(several):
             return frozenset(peers)
-    raise TypeError(f"skip= is a peer that does not get it, or several peers, got {given!r}")
+    raise TypeError(f"skip= is a peer, a room, or a list of peers, who do not get it; got {given!r}")
 
 
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:

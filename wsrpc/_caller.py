@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
 from ._events import Keep, Waits, check_keep
+from ._misuse import shown_as
 from ._reading import Reading
 from ._retry import Retry
 from ._types import ChannelRef, Offline, OnChannel, check_offline, check_timeout
@@ -160,7 +160,7 @@ class EventReader(OnChannel):
 
         Args:
             returns: as for `events`. Events that do not fit do not count.
-            timeout: seconds; None, the default, waits without a limit.
+            timeout: seconds, which count from the ``await``; None, the default, waits without a limit.
 
         Raises:
             RequestTimeout: no such event came in time. It is a `TimeoutError`.
@@ -181,18 +181,20 @@ class EventReader(OnChannel):
         return ConnectionLost(1000, "closed by this side", "not_sent")
 
 
+@shown_as("wait_for")
 async def _first(stream: Stream[T], event: str, timeout: float | None, over: Callable[[], Exception]) -> T:
-    limit = asyncio.timeout(timeout)
+    timer = None
     try:
-        async with stream, limit:
+        async with stream:
+            if timeout is not None:
+                late = RequestTimeout(event, timeout)
+                late._missing = "event"
+                timer = stream._end_after(timeout, late)
             async for value in stream:
                 return value
-    except TimeoutError:
-        if timeout is None or not limit.expired():
-            raise
-        error = RequestTimeout(event, timeout)
-        error._missing = "event"
-        raise error from None
+    finally:
+        if timer is not None:
+            timer.cancel()
     raise over()
 
 

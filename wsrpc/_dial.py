@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -81,6 +82,10 @@ async def dial(
             raise BadURL("the proxy's URL has a path, or a user without a password") from None
         except InvalidProxyMessage as exc:  # whose cause quotes what the proxy said, as it came
             raise exc from None
+        except (FileNotFoundError, PermissionError, ConnectionRefusedError) as exc:
+            if unix is not None and exc.filename is None:  # asyncio does not say which
+                exc.filename = os.fspath(unix)
+            raise
         assert isinstance(connection, WebSocketClientConnection)
         return connection.wsrpc
 

@@ -12,7 +12,7 @@ from ._backoff import Schedule
 from ._client_state import Input
 from ._dial import Dialer
 from ._scheduler import spawn_later
-from .errors import ConnectFailed, ConnectionLost
+from .errors import ConnectFailed, ConnectionLost, named
 from .transport import Transport
 
 __all__ = ["NOT_CONNECTED", "OPENING", "Dialing"]
@@ -127,7 +127,7 @@ class Dialing:
                             raise
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
-                        what = f"could not connect: {type(exc).__name__}: {exc}"
+                        what = f"could not connect: {named(exc)}"
                     self._owner._move(Input.FAILED)
                     self._owner._failed(what, delay)
         except TimeoutError:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
 
 from ._messages import Inbound
-from ._scheduler import Scheduler
+from ._scheduler import Scheduler, Timer
 from ._unread import DECODED, ENTRY, Unread
 from .errors import StreamOverflow
 from .limits import Limits
@@ -210,6 +211,10 @@ class Inbox:
         self.error = error
         self._decodes_until = 0
         self._wake()
+
+    def end_after(self, seconds: float, error: BaseException) -> Timer:
+        """Call `end` in that many seconds, unless the timer is cancelled."""
+        return self._loop.call_at(self._loop.time() + seconds, partial(self.end, error))
 
     # ------------------------------------------------------------ reading
 

@@ -116,7 +116,8 @@ class Kept:
         self.discard_requests(info)
         lost = self._outbox.clear()
         if lost:
-            self._warn("%d events that waited for a connection were not sent", lost)
+            events, were = ("event", "was") if lost == 1 else ("events", "were")
+            self._warn("%d %s that waited for a connection %s not sent", lost, events, were)
 
     def discard_requests(self, info: CloseInfo) -> None:
         """Requests that wait for a connection fail."""

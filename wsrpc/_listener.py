@@ -126,6 +126,10 @@ def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any,
         raise ValueError(f"a path begins with a slash, got {path!r}")
     if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
         raise TypeError(f"ssl= is an ssl.SSLContext with the server's certificate, or None; got {ssl!r}")
+    if ssl is not None and ssl.protocol == ssl_module.PROTOCOL_TLS_CLIENT:  # every TLS handshake would fail
+        raise ValueError(
+            "ssl= is a context for clients: a server's is made with ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
+        )
     if sock is not None and not isinstance(sock, socket_module.socket):
         raise TypeError(f"sock= is a socket.socket that is bound, got {sock!r}")
     if unix is not None and not isinstance(unix, (str, PathLike)):

@@ -32,6 +32,7 @@ from ._survey import (
     survey_of,
     unaliased,
 )
+from .errors import one_line
 
 __all__ = ["PART", "Checked", "wire_type"]
 
@@ -235,7 +236,7 @@ def _checked(tp: Any, reason: str, convert: Callable[[Any], Callable[[Any], Any]
     except Exception as exc:  # whatever pydantic raises for what it does not take
         if survey_of(tp, hooked).foreign is None:  # a union
             raise TypeError(f"{reason}{_tagged_form(tp, reason)}") from exc
-        why = str(exc).partition("\n")[0]
+        why = one_line(" ".join(str(exc).split()), 300)
         raise TypeError(f"msgspec cannot enforce {reason}, and pydantic does not take the type: {why}") from exc
 
     for marker in markers:

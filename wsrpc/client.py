@@ -491,7 +491,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._move(Input.GAVE_UP)
         self._out.keeps_offline = False
         self._peer._readers.end(lambda: failure)
-        if self._returns.again and not isinstance(failure, ConnectionLost):
+        raised = self._dialing is not None and self._dialing.first  # by `connect`
+        if self._returns.again and not raised and not isinstance(failure, ConnectionLost):
             self._peer._log(logging.ERROR, "the client gives up: %s", failure)
         self._news.tell(failure)
 

@@ -180,6 +180,11 @@ def _restore(cls: type[WsrpcError], args: tuple[Any, ...], state: dict[str, Any]
     return error
 
 
+def named(error: BaseException) -> str:
+    """The type of ``error`` and its text, if it has one, as one line: a connection that was reset has none."""
+    return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
+
+
 def check_code(code: object) -> None:
     """Refuse a code that only wsrpc may send.
 
@@ -254,7 +259,7 @@ class ConnectFailed(WsrpcError, ConnectionError):
         times = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         last = self.last_error
         the_last = "; the last one" if self.attempts else ""
-        why = "" if last is None else f"{the_last}: {type(last).__name__}: {one_line(last)}"
+        why = "" if last is None else f"{the_last}: {named(last)}"
         return f"could not connect in {times}{why}"
 
 

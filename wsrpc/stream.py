@@ -13,6 +13,7 @@ from ._inbox import Inbox
 from ._introspect import readable
 from ._misuse import refusing
 from ._reading import Reading
+from ._scheduler import Timer
 from .errors import BadResult, ChannelClosed
 
 __all__ = ["Stream"]
@@ -154,6 +155,11 @@ class Stream(Generic[T_co]):
         reading.channel._check_thread("anext(stream)")
         self._begun = True
         reading.begin()
+
+    def _end_after(self, seconds: float, error: Exception) -> Timer:
+        """End reading with ``error`` in that many seconds, after what has come by then."""
+        assert self._reading is not None
+        return self._reading.inbox.end_after(seconds, error)
 
     def _leave(self, reason: object) -> None:
         if self._reading is not None:

@@ -52,7 +52,14 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
     For Starlette, FastAPI and Litestar (``Litestar(lifespan=[lifespan(server)])``). Within a lifespan of your own:
     ``async with lifespan(server)(app): yield``. An application that starts again, as for each `TestClient` of a test,
     opens the server anew; see `Server.open`.
+
+    Raises:
+        TypeError: this is no `Server`, but an application for instance.
     """
+    given: Any = server
+    if not isinstance(given, Server):
+        kind = type(given).__name__
+        raise TypeError(f"lifespan() takes a wsrpc Server, as in FastAPI(lifespan=lifespan(server)); got a {kind}")
 
     @asynccontextmanager
     async def serving(app: object) -> AsyncGenerator[None]:

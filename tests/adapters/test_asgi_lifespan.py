@@ -153,6 +153,13 @@ def test_the_server_as_the_application() -> None:
         assert not server.healthy
 
 
+def test_a_lifespan_that_was_not_called_says_how_to() -> None:
+    wrong: Any = lifespan
+    text = r"^lifespan\(\) takes a wsrpc Server, as in FastAPI\(lifespan=lifespan\(server\)\); got a Starlette$"
+    with pytest.raises(TypeError, match=text), TestClient(Starlette(lifespan=wrong)):
+        pass
+
+
 async def test_under_uvicorn_twice() -> None:
     app = make_app()
     for _ in range(2):

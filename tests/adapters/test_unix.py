@@ -195,3 +195,14 @@ def test_it_goes_with_a_url_and_without_a_proxy() -> None:
         Client(unix="socket")
     with pytest.raises(ValueError, match="unix= or proxy=, not both"):
         Client(URL, unix="socket", proxy="socks5://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_a_socket_where_nobody_listens_is_named(there: bool, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    if there:
+        (await asyncio.start_unix_server(lambda *_: None, path)).close()
+    with pytest.raises(OSError, match="socket") as caught:
+        await default_dial(URL, unix=path, limits=LIMITS)
+    assert type(caught.value) is (ConnectionRefusedError if there else FileNotFoundError)
+    assert caught.value.filename == str(path)

@@ -164,6 +164,20 @@ async def test_without_reconnect_there_is_one_attempt(
     await client.close()
 
 
+async def test_an_attempt_after_a_drop_that_connect_raises_is_no_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server(limits=LIMITS)
+    async with server.listen() as listener:
+        client = Client(listener.url, reconnect=None, limits=LIMITS)
+        await client.connect()
+    await client.peer.wait_closed()
+    with pytest.raises(ConnectFailed):
+        await client.connect()
+    assert "gives up" not in caplog.text
+    await client.close()
+
+
 async def test_without_reconnect_a_refusal_is_raised_as_it_is() -> None:
     async with raw_server() as raw:
         client = Client(raw.url, reconnect=None, limits=LIMITS)

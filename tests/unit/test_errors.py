@@ -106,6 +106,9 @@ def test_what_they_say() -> None:
     assert str(errors.ConnectFailed(2, OSError("refused"))) == (
         "could not connect in 2 attempts; the last one: OSError: refused"
     )
+    assert str(errors.ConnectFailed(1, ConnectionResetError())) == (
+        "could not connect in 1 attempt; the last one: ConnectionResetError"
+    )
     assert str(errors.HandshakeRejected(401)) == "the server refused the connection with HTTP 401"
     assert str(errors.RequestTimeout("add", 60.0)) == "no answer to 'add' within 60 s"
     assert str(errors.ChannelClosed("room")) == "channel 'room' is closed"

@@ -15,6 +15,7 @@ from leftovers import turns_until
 from stream_driver import collect
 
 from wsrpc import (
+    AnonymousChannel,
     ChannelClosed,
     Client,
     ConnectFailed,
@@ -29,7 +30,7 @@ from wsrpc import (
     Server,
     StreamOverflow,
 )
-from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.testing import Clock, ScriptedTransport, connect
 
 if sys.version_info >= (3, 12):
     from typing import TypeAliasType
@@ -461,14 +462,71 @@ async def test_wait_for_begins_at_the_call_and_takes_the_first_that_fits() -> No
 
 async def test_wait_for_that_takes_too_long() -> None:
     d = Driven()
-    with pytest.raises(RequestTimeout, match=r"^no event 'ready' within 0\.01 s$") as caught:
-        await d.peer.wait_for("ready", timeout=0.01)
+    waiting = start(d.peer.wait_for("ready", returns=int, timeout=5))
+    await turns()
+    d.feed({"a": ["ready", "text"]})  # it does not fit, so it does not count
+    d.clock.advance(4.9)
+    await turns()
+    assert not waiting.done()
+    d.clock.advance(0.1)
+    with pytest.raises(RequestTimeout, match=r"^no event 'ready' within 5 s$") as caught:
+        await waiting
     assert isinstance(caught.value, TimeoutError)
     assert nobody_reads(d)
     with pytest.raises(TimeoutError) as outer:  # somebody else's is somebody else's
         async with asyncio.timeout(0.01):
             await d.peer.wait_for("ready", timeout=60)
     assert not isinstance(outer.value, RequestTimeout)
+    assert nobody_reads(d) and d.clock.next_deadline is None
+
+
+async def test_wait_for_counts_from_the_await_and_takes_what_came_before_the_end() -> None:
+    d = Driven()
+    waiting = d.peer.wait_for("n", timeout=5)
+    d.clock.advance(60)
+    task = start(waiting)
+    await turns()
+    assert not task.done()
+    d.feed({"a": ["n", 1]})
+    d.clock.advance(5)
+    assert await task == 1
+
+
+async def test_wait_for_goes_by_the_clock_of_connect() -> None:
+    clock = Clock()
+    async with connect(Server(), clock=clock) as client:
+        waiting = start(client.wait_for("ready", timeout=60))
+        await turns()
+        clock.advance(60)
+        with pytest.raises(RequestTimeout):
+            await waiting
+
+
+async def test_a_conversation_that_waits_too_long() -> None:
+    clock = Clock()
+    server = Server()
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        await channel.emit("hello")
+        await channel.wait_closed()
+
+    async with connect(server, clock=clock) as client, await client.open_channel("talk") as channel:
+        await channel.wait_for("hello", timeout=60)
+        waiting = start(channel.wait_for("more", timeout=60))
+        await turns()
+        clock.advance(60)
+        with pytest.raises(RequestTimeout, match=r"^no event 'more' within 60 s$"):
+            await waiting
+        assert not channel.closed
+
+
+async def test_wait_for_that_is_not_awaited_is_named_in_the_warning() -> None:
+    d = Driven()
+    waiting = d.peer.wait_for("ready")
+    with pytest.warns(RuntimeWarning, match=r"^coroutine 'wait_for' was never awaited"):
+        del waiting
+    await turns()
     assert nobody_reads(d)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -210,6 +211,12 @@ PORT = "port= is a number from 0 (a free one) to 65535, got "
         ("port", 65536, PORT + "65536"),
         ("path", 5, "path= is text that begins with a slash, or None for any path; got 5"),
         ("ssl", True, "ssl= is an ssl.SSLContext with the server's certificate, or None; got True"),
+        (
+            "ssl",
+            ssl.create_default_context(),
+            "ssl= is a context for clients: a server's is made with "
+            "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)",
+        ),
         ("unix", 5, "unix= is the path of a Unix socket, got 5"),
         ("healthz", 5, "healthz= is a path such as '/healthz', or None; got 5"),
         ("reuse_port", "x", "reuse_port= is True or False, got 'x'"),

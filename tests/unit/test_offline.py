@@ -465,3 +465,18 @@ async def test_what_waits_for_the_open_handlers_fails_when_the_other_side_drains
     await binding
     await closing
     await client.close()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (1, "1 event that waited for a connection was not sent"),
+        (2, "2 events that waited for a connection were not sent"),
+    ],
+)
+async def test_the_log_says_how_many_events_never_left(count: int, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+    for _ in range(count):
+        await client.emit("lost")
+    await client.close()
+    assert text in messages(caplog)

@@ -584,6 +584,7 @@ REFUSED = [
     ("Annotated[int, Field(pattern='a')]", "a pattern is for text, not for int"),
     ("Annotated[int, Field(default=5)]", "has a default, which nothing uses: write it in the signature"),
     ("Annotated[int, Field(alias='b')]", "pydantic does not take the type: The 'alias' attribute"),
+    ("Annotated[int, Field(gt='a')]", "pydantic does not take the type: .*'gt'"),
     ("Annotated[Opaque, Predicate(bool)]", r"msgspec cannot enforce Predicate\(bool\), and pydantic does not take"),
     ("Plain | Other", r"as in class Plain\(msgspec.Struct, tag=True\)"),
     ("list[Plain | Point]", r"as in class Plain\(msgspec.Struct, tag=True\)"),
