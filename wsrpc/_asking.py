@@ -57,7 +57,8 @@ class Asker:
         """
         check_sending(channel, event, self.out.thread)
         convert = None if returns is UNSET else self.converter(returns)
-        check_timeout(timeout)
+        if timeout is not UNSET and timeout is not None:
+            check_timeout(timeout)
         h = channel if isinstance(channel, int) else None
         seconds = self._limits.timeout if timeout is UNSET else timeout
         pending = self._requests.open(event, seconds, h, opens, counted)
