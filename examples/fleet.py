@@ -1,7 +1,7 @@
 """A fleet of agents whose server is restarted under them: `python examples/fleet.py`.
 
 Each agent registers when it comes, and again in `on_reconnect`. Then its reports follow: those that it made while there
-was no server waited, and find an agent that the server knows. The server asks all agents at once, whoever is there.
+was no server waited, and find an agent that the server knows. The server asks all agents that are connected at once.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -23,6 +24,9 @@ from .errors import BadResult, RequestTimeout, UnexpectedChannel, short
 from .limits import Limits
 
 __all__ = ["Asker", "convert_answer"]
+
+# `int | str` and `Union[int, str]` are of two classes before Python 3.14, and of one from then on.
+_UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
 
 
 class Asker:
@@ -132,14 +136,16 @@ class Asker:
             places.leave(pending, turn)
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
+        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit.
+        key = returns.__args__ if returns.__class__ in _UNIONS else returns
         try:
-            known = self._converters.get(returns)
+            known = self._converters.get(key)
         except TypeError:  # an unhashable type, Annotated[int, []] for instance
             return self._make_converter(returns)
         if known is None:
             known = self._make_converter(returns)
             if len(self._converters) < MAX_REMEMBERED:
-                self._converters[returns] = known
+                self._converters[key] = known
         return known
 
     def _make_converter(self, returns: Any) -> Callable[[Any], Any]:

@@ -260,8 +260,7 @@ class Broadcaster(OnChannel):
     def emit_nowait(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
         """Emit as `emit` does, but from a plain function in the event loop's thread: it never waits.
 
-        Peers whose line is full get no time to drain: ``slow`` says at once what becomes of the message, and of the
-        peer.
+        Peers above their high-water mark get no time to read: the policy ``slow`` applies to them at once.
 
         Raises:
             QueueFull: with ``slow="close"``, if a peer is at `Limits.hard_cap` and more than half of all are behind, as

@@ -119,7 +119,7 @@ class Entrance:
 
     def _ask(self, handshake: Handshake, gate: Gate) -> Awaitable[Any] | None:
         self.begin()
-        if gate.closed:  # whoever else's HTTP server this is may go on listening
+        if gate.closed:  # an application's own HTTP server may go on listening
             raise _closing()
         asked = "origins="
         try:

@@ -1,10 +1,10 @@
-"""Sentences for calls that cannot be meant: options of another kind, `with` in place of `async with`, and so on."""
+"""Clear errors for misuse of public calls: options of a wrong type, `with` in place of `async with`, and so on."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Never, TypeVar
+from typing import Any, Never, TypeVar, cast
 
 __all__ = ["check_flag", "check_function", "no_parentheses", "refusing", "shown_as"]
 
@@ -42,8 +42,7 @@ def no_parentheses(usage: str) -> Callable[[F], F]:
                 raise TypeError(f"{name}() got no function: write {usage} without parentheses, or {name}(function)")
             return method(self, *args, **options)
 
-        checked_as_method: Any = checked
-        return checked_as_method  # type: ignore[no-any-return]
+        return cast("F", checked)
 
     return decorate
 

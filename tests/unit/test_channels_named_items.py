@@ -98,7 +98,7 @@ async def test_an_item_that_does_not_fit_is_a_bad_result_and_reading_goes_on() -
     assert await collect(items) == [2]
 
 
-async def test_whoever_leaves_sends_nothing_to_a_plain_peer_which_learns_it_from_the_next_item() -> None:
+async def test_leaving_sends_nothing_to_a_plain_peer_whose_next_item_is_rejected() -> None:
     d = Driven()
     d.peer.of("feed")
     async with d.peer.of("feed").items() as items:

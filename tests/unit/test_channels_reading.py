@@ -168,7 +168,7 @@ async def test_several_readers_and_a_handler_each_get_every_event(both: Both) ->
     assert handled == [[1, 0], [2, 0], [3, 0]]
 
 
-async def test_a_message_on_a_channel_has_no_other_channels_name_whoever_gets_it() -> None:
+async def test_a_message_on_an_anonymous_channel_never_has_the_name_of_another_channel() -> None:
     d = Driven(dialer=True)
     opening = start(d.peer.open_channel("talk"))
     await turns()

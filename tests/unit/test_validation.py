@@ -30,6 +30,7 @@ from typing import (
     Required,
     TypedDict,
     TypeVar,
+    Union,
 )
 
 import annotated_types
@@ -567,6 +568,14 @@ class NoType:
     x: "1 +"  # type: ignore[valid-type]  # pyright: ignore # noqa: F722
 
 
+class Robin(pydantic.BaseModel):
+    name: str
+
+
+class Wren(pydantic.BaseModel):
+    name: str
+
+
 class Incomplete(pydantic.BaseModel):
     x: NoWhere  # type: ignore[name-defined]  # pyright: ignore # noqa: F821
 
@@ -902,3 +911,13 @@ def test_typescript_and_json_schema_say_the_same() -> None:
     assert described.definitions["Limited"]["properties"]["x"]["exclusiveMinimum"] == 0
     text = typescript.declarations(described)
     assert "amount: number, item: Lion | Crow, pair: [Limited, string]" in text
+
+
+async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
+    """`Robin | Wren` equals `Wren | Robin` and has its hash, but pydantic takes the first of two models that fit."""
+    server = Server()
+    server.on("bird", lambda: {"name": "x"})
+    async with connect(server) as client:
+        for first, second in [(Robin, Wren), (Wren, Robin)]:
+            assert type(await client.request("bird", returns=first | second)) is first
+            assert type(await client.request("bird", returns=Union[first, second])) is first  # noqa: UP007
