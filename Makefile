@@ -55,7 +55,7 @@ check: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -q tests/test_import_floors.py
+	$(BIN)/python -m pytest -q tests/test_structure.py
 
 dist: $(STAMPS)/dev
 	rm -rf dist

@@ -23,7 +23,7 @@ from interop.mirror import Mirror
 from interop.peers import until
 from interop.record import Entry
 from wsrpc import AnonymousChannel, Client, Context, Peer, RemoteError, Server
-from wsrpc._types import Profile
+from wsrpc._base.names import Profile
 
 Side = Literal["client", "server"]
 PATIENCE = 8.0

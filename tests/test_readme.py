@@ -25,7 +25,7 @@ from programs import listening, printed_by
 
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from wsrpc._lifecycle import TRANSITIONS, State
+from wsrpc._handlers.lifecycle import TRANSITIONS, State
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

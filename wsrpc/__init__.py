@@ -3,25 +3,33 @@
 A `Server` accepts, a `Client` dials, and then either side calls the other, with typed Python handlers.
 """
 
-from ._backoff import Reconnect, is_transient
-from ._behind import KeepLatest
-from ._broadcast import EmitReport
-from ._client_state import ClientState
-from ._close import CloseCode, CloseInfo
-from ._codec import Codec, JsonCodec, MsgpackCodec
-from ._context import Context, Message, current_context
-from ._convert import DecHook, EncHook
-from ._dial import Dial, dial
-from ._key import Key, PeerState
-from ._listening import Listening
-from ._messages import Inbound
-from ._origins import ANY_ORIGIN
-from ._registry import CallNext, HandlerContext, Middleware
-from ._retry import Retry
-from ._types import Redact
-from .anonymous import AnonymousChannel
-from .channel import Channel
-from .client import Client, ReconnectInfo
+from ._base.closing import CloseCode, CloseInfo
+from ._base.names import Redact
+from ._base.state import Key, PeerState
+from ._channels.anonymous import AnonymousChannel
+from ._client.backoff import Reconnect, is_transient
+from ._client.client import Client, ReconnectInfo
+from ._client.states import ClientState
+from ._conversion.convert import DecHook, EncHook
+from ._handlers.context import Context, Message, current_context
+from ._handlers.registration import Router, RouterChannel
+from ._handlers.registry import CallNext, HandlerContext, Middleware
+from ._peer.peer import Peer, current_peer
+from ._peer.slow_readers import KeepLatest
+from ._protocol.codecs import Codec, JsonCodec, MsgpackCodec
+from ._protocol.messages import Inbound
+from ._raw.connection import RawConnection
+from ._sending.channel import Channel
+from ._sending.retry import Retry
+from ._server.broadcast import EmitReport
+from ._server.listening import Listening
+from ._server.origins import ANY_ORIGIN
+from ._server.rooms import Room, RoomChannel
+from ._server.server import Server, ServerChannel
+from ._server.services import Service, method
+from ._streams.stream import Stream
+from ._transports.dial import Dial, dial
+from ._transports.websocket import WebSocketTransport
 from .errors import (
     BadArguments,
     BadResult,
@@ -52,16 +60,8 @@ from .errors import (
 )
 from .handshake import Handshake
 from .limits import Limits
-from .peer import Peer, current_peer
-from .raw import RawConnection
-from .rooms import Room, RoomChannel
-from .router import Router, RouterChannel
-from .server import Server, ServerChannel
-from .service import Service, method
 from .stats import PeerStats, ServerStats
-from .stream import Stream
 from .transport import ConnectionInfo, Receiver, Traffic, Transport
-from .websocket import WebSocketTransport
 
 __version__ = "0.1.0"
 

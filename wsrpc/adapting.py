@@ -23,16 +23,16 @@ also opens a `Port`, `Server.listening` ends that with the server. On the dialin
 
 from __future__ import annotations
 
-from ._close import check_close
-from ._dial_request import DialRequest, follow_redirects
-from ._frames import Framer
-from ._headers import address, joined_headers
-from ._heartbeat import Heartbeat, StallWatch
-from ._log import safe_logger
-from ._ports import Port
-from ._turns import MUCH, READ, Turns, turns_of
-from ._upgrade import ClientUpgrade, ServerUpgrade
-from ._url import BadURL, check_proxy, environment_proxy
+from ._base.closing import check_close
+from ._base.headers import address, joined_headers
+from ._base.logs import safe_logger
+from ._server.ports import Port
+from ._transports.dial_request import DialRequest, follow_redirects
+from ._transports.fairness import MUCH, READ, Turns, turns_of
+from ._transports.frames import Framer
+from ._transports.heartbeat import Heartbeat, StallWatch
+from ._transports.upgrade import ClientUpgrade, ServerUpgrade
+from ._transports.urls import BadURL, check_proxy, environment_proxy
 from .errors import one_line
 
 __all__ = [

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
-from ._headers import JoinedHeaders
-from ._key import PeerState
+from ._base.headers import JoinedHeaders
+from ._base.state import PeerState
 from .errors import HandshakeRejected, short
 from .limits import Limits
 from .transport import ConnectionInfo

@@ -13,14 +13,14 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ._introspect import Parameter, Role, without_partials
-from ._json_types import schemas_of
-from ._results import Given, given_by
-from ._signature import Handler
-from ._types import RAW
-from .client import Client
-from .router import Router
-from .server import Server
+from ._base.introspection import Parameter, Role, without_partials
+from ._base.names import RAW
+from ._client.client import Client
+from ._handlers.compiled import Handler
+from ._handlers.registration import Router
+from ._handlers.results import Given, given_by
+from ._schema.json_types import schemas_of
+from ._server.server import Server
 
 __all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "describe"]
 

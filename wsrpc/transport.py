@@ -43,7 +43,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ._close import CloseInfo
+from ._base.closing import CloseInfo
 from .errors import short
 
 __all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ._typescript import BASE64, Names, comment, in_parentheses, parameter_names, property_name, type_of
+from ._schema.typescript import BASE64, Names, comment, in_parentheses, parameter_names, property_name, type_of
 from .schema import Description, EventSchema
 
 __all__ = ["declarations"]

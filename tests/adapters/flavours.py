@@ -23,7 +23,7 @@ from websockets.server import ServerProtocol
 
 import wsrpc_adapters.aiohttp
 from wsrpc import Handshake, Limits, Server, Transport, dial
-from wsrpc._listener import listen
+from wsrpc._transports.listener import listen
 from wsrpc.testing import memory_transports
 from wsrpc_adapters import picows
 from wsrpc_adapters.asgi import asgi

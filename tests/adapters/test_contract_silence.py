@@ -18,7 +18,7 @@ from raw_websocket import CLOSE, PING, PONG, TEXT, handshake
 from recorder import Recorder
 
 from wsrpc import CloseInfo, Limits, Transport
-from wsrpc._listener import listen
+from wsrpc._transports.listener import listen
 
 PEM = Path(__file__).parent / "localhost.pem"
 

@@ -15,7 +15,8 @@ from leftovers import turns_until
 from raw_websocket import TEXT
 from served import LIMITS, hosts, raw
 
-from wsrpc import Client, Server, _turns, current_peer
+from wsrpc import Client, Server, current_peer
+from wsrpc._transports import fairness
 from wsrpc.adapting import READ
 
 EVENTS, SENDERS = 32_000, 8
@@ -53,7 +54,7 @@ class Flood:
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn has a place for one, however fast this machine is."""
-    monkeypatch.setattr(_turns, "AT_ONCE", 1e-9)
+    monkeypatch.setattr(fairness, "AT_ONCE", 1e-9)
 
 
 @hosts

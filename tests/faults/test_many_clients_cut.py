@@ -18,8 +18,8 @@ import pytest
 from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Peer, Reconnect, Server
-from wsrpc._backoff import Schedule
-from wsrpc._wake import ASLEEP
+from wsrpc._client.backoff import Schedule
+from wsrpc._client.sleep import ASLEEP
 
 CLIENTS = 1000
 MOST = 0.6
@@ -115,7 +115,7 @@ class IdleTime:
         """Seconds that the loop really had to do something without a pause."""
         monkeypatch.setattr(loop, "time", self.time)
         monkeypatch.setattr(loop._selector, "select", self._idle)
-        monkeypatch.setattr("wsrpc._wake.clock", self.time)  # nobody was asleep
+        monkeypatch.setattr("wsrpc._client.sleep.clock", self.time)  # nobody was asleep
 
     def time(self) -> float:
         return self._now
@@ -202,6 +202,6 @@ async def test_a_thousand_that_are_cut_at_once_come_back_spread_out(monkeypatch:
             )
             assert busiest_second(first) <= CLIENTS * MOST
             assert busiest_second(crowd.dials) <= CLIENTS * MOST
-            assert clock.longest_turn < ASLEEP, "wsrpc._wake takes a busy loop for a machine that was asleep"
+            assert clock.longest_turn < ASLEEP, "wsrpc._client.sleep takes a busy loop for a machine that was asleep"
         finally:
             await crowd.close()

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from wsrpc import ClientState, CloseInfo, ConnectionLost, QueueFull, ReconnectInfo, RequestTimeout
-from wsrpc._client_state import TABLE, Input
+from wsrpc._client.states import TABLE, Input
 
 __all__ = ["Call", "Events", "Life", "check_call"]
 

@@ -42,8 +42,8 @@ from wsrpc import (
     Server,
     dial,
 )
-from wsrpc._client_state import Input
-from wsrpc.router import Registrar
+from wsrpc._client.states import Input
+from wsrpc._handlers.registration import Registrar
 from wsrpc.testing import memory_transports
 
 LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None)

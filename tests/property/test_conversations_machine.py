@@ -17,7 +17,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import AnonymousChannel, Limits, Message, Peer, WsrpcError
-from wsrpc._settings import make_settings
+from wsrpc._protocol.settings import make_settings
 from wsrpc.testing import Clock
 
 LIMITS = Limits(high_water=400, channels=8, unread_bytes=20_000)

@@ -16,7 +16,7 @@ from effort import examples
 from hypothesis import example, given, settings
 
 from wsrpc import ConnectionLost, Context, JsonCodec, Limits, MsgpackCodec, Peer, WsrpcError
-from wsrpc._settings import Settings
+from wsrpc._protocol.settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport
 
 MAX_ID = 2**53 - 1

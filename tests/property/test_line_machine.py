@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from wsrpc import ConnectionLost, Peer, RequestTimeout
-from wsrpc._settings import make_settings
+from wsrpc._protocol.settings import make_settings
 from wsrpc.testing import Clock, ScriptedTransport
 
 moments = st.sampled_from(["now", "now", "soon", "later", None])

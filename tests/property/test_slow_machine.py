@@ -16,7 +16,7 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-import wsrpc._broadcast
+import wsrpc._server.broadcast
 from wsrpc import KeepLatest, Limits, Peer, Server
 from wsrpc.testing import ScriptedTransport
 
@@ -157,7 +157,7 @@ class SlowMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.0)
+    monkeypatch.setattr(wsrpc._server.broadcast, "PATIENCE", 0.0)
 
 
 TestSlowMachine = SlowMachine.TestCase

@@ -36,7 +36,7 @@ from wsrpc import (
     UnexpectedChannel,
     UnknownEvent,
 )
-from wsrpc._settings import make_settings
+from wsrpc._protocol.settings import make_settings
 from wsrpc.testing import Clock
 
 SMALL = Limits(

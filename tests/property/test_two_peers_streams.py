@@ -30,7 +30,7 @@ from wsrpc import (
     Stream,
     TooManyRequests,
 )
-from wsrpc._settings import make_settings
+from wsrpc._protocol.settings import make_settings
 from wsrpc.testing import Clock
 
 SMALL = Limits(

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from wsrpc import Codec, JsonCodec, Limits, Peer
-from wsrpc._registry import Registry
-from wsrpc._settings import Settings, make_settings
+from wsrpc._handlers.registry import Registry
+from wsrpc._protocol.settings import Settings, make_settings
 from wsrpc.testing import Clock, ScriptedTransport
 
 ABORTED = {"message": "Request aborted"}

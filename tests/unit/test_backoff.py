@@ -1,4 +1,4 @@
-"""`wsrpc._backoff`: when to dial again, and when not."""
+"""`wsrpc._client.backoff`: when to dial again, and when not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tenacity.wait import wait_base
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import ConnectionLost, HandshakeRejected, Reconnect, is_transient
-from wsrpc._backoff import Schedule
-from wsrpc._url import BadURL, check_url
+from wsrpc._client.backoff import Schedule
+from wsrpc._transports.urls import BadURL, check_url
 
 
 @pytest.mark.parametrize(

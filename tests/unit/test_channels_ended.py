@@ -23,7 +23,7 @@ from wsrpc import (
     Server,
     WsrpcError,
 )
-from wsrpc._arrivals import TABLE, Act, Delivery
+from wsrpc._streams.mailbox import TABLE, Act, Delivery
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -12,7 +12,7 @@ from raw_websocket import raw_server
 from tenacity import RetryCallState, stop_after_attempt, wait_none
 from tenacity.wait import wait_base
 
-import wsrpc._wake
+import wsrpc._client.sleep
 from wsrpc import (
     Client,
     CloseInfo,
@@ -299,9 +299,9 @@ class Sleep:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asleep = 0.0
-        real = wsrpc._wake.clock
-        monkeypatch.setattr(wsrpc._wake, "clock", lambda: real() + self.asleep)
-        monkeypatch.setattr(wsrpc._wake, "LOOK_EVERY", 0.01)
+        real = wsrpc._client.sleep.clock
+        monkeypatch.setattr(wsrpc._client.sleep, "clock", lambda: real() + self.asleep)
+        monkeypatch.setattr(wsrpc._client.sleep, "LOOK_EVERY", 0.01)
 
 
 async def test_on_wake_it_dials_at_once_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from wsrpc import (
     Server,
     dial,
 )
-from wsrpc._client_state import STATES, TABLE, Input, after
+from wsrpc._client.states import STATES, TABLE, Input, after
 
 LIMITS = Limits(close_timeout=2.0)
 CELLS = [(state, happened) for state in STATES for happened in TABLE[state]]

@@ -16,9 +16,9 @@ import pytest
 from msgspec import UNSET
 
 from wsrpc import Codec, JsonCodec, MsgpackCodec
-from wsrpc._codec import NegotiatedCodec
-from wsrpc._counting import json_is_flat, json_nests_deeper
-from wsrpc._messages import Event, Inbound, Item, Request
+from wsrpc._protocol.codecs import NegotiatedCodec
+from wsrpc._protocol.counting import json_is_flat, json_nests_deeper
+from wsrpc._protocol.messages import Event, Inbound, Item, Request
 from wsrpc.testing import pair
 
 CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]

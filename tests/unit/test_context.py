@@ -9,7 +9,7 @@ import pytest
 from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Context, Limits, Message, Peer
-from wsrpc._messages import Inbound
+from wsrpc._protocol.messages import Inbound
 
 
 async def test_a_context_tells_about_its_call() -> None:

@@ -16,7 +16,7 @@ import msgspec
 import pydantic
 import pytest
 
-from wsrpc._convert import converter, make_dec_hook, make_enc_hook
+from wsrpc._conversion.convert import converter, make_dec_hook, make_enc_hook
 
 
 class User(msgspec.Struct):
@@ -254,7 +254,9 @@ def test_the_users_enc_hook_encodes_the_rest_also_inside_models() -> None:
 
 
 def test_pydantic_is_not_imported() -> None:
-    code = "import sys, wsrpc._convert as c; c.converter(list[int])([1]); assert 'pydantic' not in sys.modules"
+    code = (
+        "import sys, wsrpc._conversion.convert as c; c.converter(list[int])([1]); assert 'pydantic' not in sys.modules"
+    )
     root = Path(__file__).parent.parent.parent
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20, cwd=root)
 

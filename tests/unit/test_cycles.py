@@ -13,7 +13,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
-import wsrpc._messages
+import wsrpc._protocol.messages
 from wsrpc import Context, Limits, MessageTooBig, RemoteError
 from wsrpc.testing import pair
 
@@ -46,7 +46,7 @@ async def freed(watched: list[weakref.ref[Thing]]) -> None:
 
 def test_messages_that_can_hold_users_values_are_tracked_by_the_collector() -> None:
     checked: list[str] = []
-    for cls in vars(wsrpc._messages).values():
+    for cls in vars(wsrpc._protocol.messages).values():
         if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls is not msgspec.Struct:
             info = msgspec.inspect.type_info(cls)
             assert isinstance(info, msgspec.inspect.StructType)

@@ -1,10 +1,10 @@
-"""`wsrpc._frames`: frames as RFC 6455, section 5.2, has them."""
+"""`wsrpc._transports.frames`: frames as RFC 6455, section 5.2, has them."""
 
 from __future__ import annotations
 
 import pytest
 
-from wsrpc._frames import MASKS, Framer
+from wsrpc._transports.frames import MASKS, Framer
 
 SIZES = [0, 1, 2, 3, 4, 5, 124, 125, 126, 127, 128, 255, 256, 65535, 65536, 65537, 200_000]
 

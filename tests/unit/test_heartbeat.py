@@ -1,4 +1,4 @@
-"""`wsrpc._heartbeat`: when it pings, what it takes for an answer, when it drops a line."""
+"""`wsrpc._transports.heartbeat`: when it pings, what it takes for an answer, when it drops a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from leftovers import nothing_left as nothing_left
 from raw_websocket import raw_client, raw_server
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
-from wsrpc._heartbeat import BUFFERS, Heartbeat, StallWatch
+from wsrpc._transports.heartbeat import BUFFERS, Heartbeat, StallWatch
 from wsrpc.testing import Clock
 
 LIMITS = Limits(ping_interval=10.0, ping_timeout=4.0, stall=3.0)

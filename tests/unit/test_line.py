@@ -6,8 +6,8 @@ import asyncio
 
 from core_driver import start, turns
 
-from wsrpc._line import Line, Turn
-from wsrpc._scheduler import LoopScheduler
+from wsrpc._base.scheduler import LoopScheduler
+from wsrpc._sending.turns import Line, Turn
 
 
 class Queue:

@@ -27,8 +27,8 @@ from wsrpc import (
     _suggestions,
     dial,
 )
-from wsrpc._log import LogBudget
-from wsrpc._registry import Registry
+from wsrpc._base.logs import LogBudget
+from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
 
 clean = pytest.mark.usefixtures("nothing_left")

@@ -41,7 +41,7 @@ from wsrpc import (
     WsrpcError,
     _log,
 )
-from wsrpc._log import for_log
+from wsrpc._base.logs import for_log
 from wsrpc.errors import short
 
 EVIL = "x\n12:00:00 CRITICAL everything is lost\r\x1b[2J\u202e\u2028\x85\ud800"

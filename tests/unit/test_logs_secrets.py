@@ -28,7 +28,7 @@ from wsrpc import (
     WsrpcError,
     dial,
 )
-from wsrpc._log import for_log
+from wsrpc._base.logs import for_log
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

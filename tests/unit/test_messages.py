@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from wsrpc._messages import (
+from wsrpc._protocol.messages import (
     MAX_ID,
     Cancellation,
     ChannelAbort,

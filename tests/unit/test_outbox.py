@@ -1,11 +1,11 @@
-"""`wsrpc._outbox`: what waits for a connection."""
+"""`wsrpc._sending.outbox`: what waits for a connection."""
 
 from __future__ import annotations
 
 import pytest
 
 from wsrpc import QueueFull
-from wsrpc._outbox import Outbox
+from wsrpc._sending.outbox import Outbox
 
 
 def flushed(outbox: Outbox) -> list[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from core_driver import Blocked, Driven, Stubborn, idle, start, turns
 
 from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, current_context
-from wsrpc._lifecycle import Closers
+from wsrpc._handlers.lifecycle import Closers
 from wsrpc.testing import pair
 
 

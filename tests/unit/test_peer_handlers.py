@@ -28,7 +28,7 @@ from wsrpc import (
     current_context,
     current_peer,
 )
-from wsrpc._registry import Registry
+from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect, pair
 
 # ---------------------------------------------------------------- which one runs

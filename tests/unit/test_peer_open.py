@@ -10,7 +10,7 @@ import pytest
 from core_driver import Driven, messages, start, turns
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ProtocolError, Server, current_peer
-from wsrpc._registry import Registry
+from wsrpc._handlers.registry import Registry
 from wsrpc.testing import Clock, connect, memory_transports, pair
 
 

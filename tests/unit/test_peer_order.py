@@ -10,7 +10,7 @@ import pytest
 from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import Context, Limits, Peer
-from wsrpc._scheduler import EAGER
+from wsrpc._base.scheduler import EAGER
 from wsrpc.testing import pair
 
 

@@ -9,7 +9,7 @@ import pytest
 from core_driver import ABORTED, Blocked, Driven, Stubborn, rejection, start, turns
 
 from wsrpc import BadResult, ChannelClosed, ConnectionLost, Limits, RemoteError, RpcError
-from wsrpc._requests import FIRST_ID, LAST_ID
+from wsrpc._sending.pending import FIRST_ID, LAST_ID
 from wsrpc.testing import pair
 
 LARGEST = 2**53 - 1

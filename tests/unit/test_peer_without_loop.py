@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from wsrpc import CloseInfo, ConnectionLost, JsonCodec, Limits
-from wsrpc._settings import Settings
-from wsrpc.peer import Peer
+from wsrpc._peer.peer import Peer
+from wsrpc._protocol.settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport
 
 

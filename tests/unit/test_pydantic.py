@@ -21,7 +21,7 @@ import pydantic
 import pytest
 
 from wsrpc import BadArguments, BadResult, Client, MsgpackCodec, Server
-from wsrpc._convert import converter, make_enc_hook, pydantic_validator
+from wsrpc._conversion.convert import converter, make_enc_hook, pydantic_validator
 from wsrpc.testing import ScriptedTransport, connect
 
 BLOB = bytes(range(256)) + b"\xff\xfe\xfb"  # no UTF-8, and base64 with "+" and "/"

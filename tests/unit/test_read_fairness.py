@@ -11,8 +11,9 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import TEXT, raw_client
 
-from wsrpc import Client, Limits, Server, _turns, current_peer
-from wsrpc._turns import READ
+from wsrpc import Client, Limits, Server, current_peer
+from wsrpc._transports import fairness
+from wsrpc._transports.fairness import READ
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -46,7 +47,7 @@ async def test_others_have_their_turn_after_a_bounded_number_of_messages() -> No
 
 
 async def test_those_that_send_on_and_on_have_their_turns_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_turns, "AT_ONCE", 1e-9)  # one at a time, however fast this machine is
+    monkeypatch.setattr(fairness, "AT_ONCE", 1e-9)  # one at a time, however fast this machine is
     server = Server(limits=Limits(close_timeout=2.0))
     came: dict[str, int] = {}
     all_turns: list[int] = []
@@ -74,7 +75,7 @@ async def test_those_that_send_on_and_on_have_their_turns_one_after_another(monk
 
 
 async def test_who_sends_little_is_not_behind_all_those_that_send_on_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_turns, "AT_ONCE", 1e-9)
+    monkeypatch.setattr(fairness, "AT_ONCE", 1e-9)
     server = Server(limits=Limits(close_timeout=2.0))
     seen = most = 0
 

@@ -8,7 +8,7 @@ import pytest
 from core_driver import Driven, rejection
 
 from wsrpc import Client, Context, Router, Server
-from wsrpc._registry import Registry
+from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
 
 

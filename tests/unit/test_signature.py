@@ -22,7 +22,7 @@ import pydantic
 import pytest
 from msgspec import Meta
 
-from wsrpc._signature import ArgumentsRefused, Handler, compile_handler, injectable
+from wsrpc._handlers.compiled import ArgumentsRefused, Handler, compile_handler, injectable
 from wsrpc.errors import BadArguments
 
 

@@ -6,7 +6,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import AnonymousChannel
-from wsrpc._signature import compile_handler
+from wsrpc._handlers.compiled import compile_handler
 
 
 def refused(handler: Any, **options: Any) -> str:

@@ -14,7 +14,7 @@ from leftovers import turns_until
 from raw_websocket import TEXT, RawPeer, raw_client
 from test_server_emit import Ear, audience, line_of
 
-import wsrpc._broadcast
+import wsrpc._server.broadcast
 from wsrpc import EmitReport, KeepLatest, Limits, Peer, QueueFull, Server
 from wsrpc.testing import MemoryTransport
 
@@ -28,7 +28,7 @@ LIMITS = Limits(high_water=1024, hard_cap=100_000, behind=10 * (ENTRY + 100), cl
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that emitting waits for a line is not what is tested here."""
-    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.0)
+    monkeypatch.setattr(wsrpc._server.broadcast, "PATIENCE", 0.0)
 
 
 def word(number: int) -> str:

@@ -12,7 +12,7 @@ from leftovers import turns_until
 from test_server_emit import audience, line_of
 from websockets.asyncio.client import connect as websockets_connect
 
-import wsrpc._broadcast
+import wsrpc._server.broadcast
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, PeerStats, RemoteError, Server, ServerStats
 from wsrpc.testing import connect
 
@@ -199,7 +199,7 @@ async def test_snapshots_are_json_and_do_not_change() -> None:
 
 
 async def test_what_broadcasts_leave_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._broadcast, "PATIENCE", 0.0)
+    monkeypatch.setattr(wsrpc._server.broadcast, "PATIENCE", 0.0)
     limits = LIMITS.replace(high_water=1024, behind=1024)
     server = Server(limits=limits, slow="drop_newest")
     async with asyncio.timeout(PATIENCE), audience(server, 1, limits) as [(_, peer)]:

@@ -23,8 +23,8 @@ from wsrpc import (
     RequestTimeout,
     Server,
 )
-from wsrpc._scheduler import LoopScheduler
-from wsrpc._settings import Settings
+from wsrpc._base.scheduler import LoopScheduler
+from wsrpc._protocol.settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wsrpc._turns import AT_ONCE, Turns
+from wsrpc._transports.fairness import AT_ONCE, Turns
 
 
 class Loop:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from wsrpc._unframer import Unframer
+from wsrpc._transports.unframer import Unframer
 
 Messages = list[tuple[bytes, bool]]
 

@@ -44,9 +44,9 @@ from msgspec import Meta
 from pydantic import AfterValidator, Field, HttpUrl, PositiveInt, StringConstraints
 
 from wsrpc import BadArguments, BadResult, Peer, RemoteError, Server, schema, typescript
-from wsrpc._convert import converter, prepare
-from wsrpc._pydantic import is_pydantic
-from wsrpc._validation import Checked as Substitute
+from wsrpc._conversion.convert import converter, prepare
+from wsrpc._conversion.pydantic_types import is_pydantic
+from wsrpc._conversion.validation import Checked as Substitute
 from wsrpc.testing import connect
 
 ROOT = Path(__file__).parents[2]
@@ -860,7 +860,7 @@ from typing import Annotated
 from annotated_types import Gt, Predicate
 from typing_extensions import TypedDict
 from wsrpc import Server
-from wsrpc._convert import converter
+from wsrpc._conversion.convert import converter
 
 @dataclass
 class Point:

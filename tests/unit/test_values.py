@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from stream_driver import agreed, control
 
-import wsrpc._counting
 from wsrpc import (
     BadArguments,
     BadResult,
@@ -30,9 +29,10 @@ from wsrpc import (
     Server,
     Service,
 )
-from wsrpc._counting import ARRAY_KEYS, NUMBER_KEYS, SHARE, SLOW_FLOATS
-from wsrpc._messages import Inbound
-from wsrpc._sendable import Objections
+from wsrpc._protocol import counting
+from wsrpc._protocol.counting import ARRAY_KEYS, NUMBER_KEYS, SHARE, SLOW_FLOATS
+from wsrpc._protocol.messages import Inbound
+from wsrpc._sending.checks import Objections
 from wsrpc.testing import ScriptedTransport, connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -126,15 +126,15 @@ def shape(value: Any) -> tuple[int, int, int]:
 @given(JSON, st.integers(1, 40))
 def test_a_count_is_that_of_what_decodes(value: Any, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wsrpc._counting, "_CHUNK", chunk)
+        patch.setattr(counting, "_CHUNK", chunk)
         values, containers, separators = shape(value)
         for payload in (msgspec.json.encode(value), json.dumps(value).encode()):
             most = max(SHARE * containers, containers + separators)
-            assert not wsrpc._counting._exceeds_outside_texts(payload, most)
-            assert not most or wsrpc._counting._exceeds_outside_texts(payload, most - 1)
+            assert not counting._exceeds_outside_texts(payload, most)
+            assert not most or counting._exceeds_outside_texts(payload, most - 1)
         packed = msgspec.msgpack.encode(value)
-        assert not wsrpc._counting._walk(packed, max(1, values, SHARE * (containers + packed.count(b"\xd9") + 1)))[0]
-        assert values == 0 or wsrpc._counting._walk(packed, values - 1)[0]
+        assert not counting._walk(packed, max(1, values, SHARE * (containers + packed.count(b"\xd9") + 1)))[0]
+        assert values == 0 or counting._walk(packed, values - 1)[0]
 
 
 @given(st.binary(max_size=200), st.integers(1, 50))
@@ -143,9 +143,9 @@ def test_counting_survives_anything(payload: bytes, values: int) -> None:
         codec.objection(payload, values)
         codec.objection(bytearray(payload), values)
         codec.outline(payload)
-    wsrpc._counting._walk(payload, values)
-    wsrpc._counting._colliding_keys(payload)
-    wsrpc._counting._has_slow_floats(payload)
+    counting._walk(payload, values)
+    counting._colliding_keys(payload)
+    counting._has_slow_floats(payload)
     assert JsonCodec().nests_deeper(payload, Inbound(), 3) in (True, False)
 
 

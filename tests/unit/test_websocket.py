@@ -1,4 +1,4 @@
-"""`wsrpc.websocket`: dialing, and what is the default transport's own. The contract is in ``tests/adapters``."""
+"""The default transport: dialing, and what is its own. The contract of all transports is in ``tests/adapters``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raw_websocket import CLOSE, PING, PONG, TEXT, raw_client, raw_server
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Server, WebSocketTransport, dial
-from wsrpc._listener import listen
+from wsrpc._transports.listener import listen
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

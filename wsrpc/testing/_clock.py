@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any
 
-from .._scheduler import LoopScheduler, Timer
+from .._base.scheduler import LoopScheduler, Timer
 
 __all__ = ["Clock"]
 

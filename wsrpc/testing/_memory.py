@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import parse_qsl, urlsplit
 
-from .._close import CloseCode, CloseInfo, check_close
+from .._base.closing import CloseCode, CloseInfo, check_close
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver

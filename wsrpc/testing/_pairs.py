@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._codec import Codec
-from .._dial_request import DialRequest
-from .._lifecycle import Closers
-from .._scheduler import LoopScheduler, Scheduler
-from .._settings import make_settings
-from .._upgrade import ClientUpgrade
-from ..client import Client
+from .._base.scheduler import LoopScheduler, Scheduler
+from .._client.client import Client
+from .._handlers.lifecycle import Closers
+from .._peer.peer import Peer
+from .._protocol.codecs import Codec
+from .._protocol.settings import make_settings
+from .._server.server import Server
+from .._transports.dial_request import DialRequest
+from .._transports.upgrade import ClientUpgrade
 from ..handshake import Handshake
 from ..limits import Limits
-from ..peer import Peer
-from ..server import Server
 from ._clock import Clock
 from ._memory import memory_transports
 

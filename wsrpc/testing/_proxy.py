@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from .._url import check_url
+from .._transports.urls import check_url
 from ._gate import Gate
 from ._line import Line
 from ._way import Cut, Direction, Way

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from typing import Any
 
-from .._close import CloseCode, CloseInfo, check_close
+from .._base.closing import CloseCode, CloseInfo, check_close
 from ..errors import ConnectionLost
 from ..transport import ConnectionInfo, Receiver
 

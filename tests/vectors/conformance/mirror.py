@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from wsrpc import CloseInfo, JsonCodec, Limits, Peer, Transport
-from wsrpc._lifecycle import Closers
-from wsrpc._settings import Settings
+from wsrpc._handlers.lifecycle import Closers
+from wsrpc._protocol.settings import Settings
 from wsrpc.testing import Clock
 
 from .calling import Calling

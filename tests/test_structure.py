@@ -1,0 +1,195 @@
+"""The structure of the package: its layers, its folders, and which imports cross them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS = [
+    ["errors", "limits", "stats"],
+    ["_base"],
+    ["transport", "handshake"],
+    ["_conversion"],
+    ["_protocol"],
+    ["_streams"],
+    ["_handlers"],
+    ["_sending"],
+    ["_channels"],
+    ["_peer"],
+    ["_raw", "_transports"],
+    ["_client", "_server"],
+    ["_schema"],
+    ["adapting", "schema", "testing", "typescript"],
+    ["__init__", "__main__"],
+]
+"""Lowest first. A package imports from itself and from lower layers; the modules of a layer from each other, too."""
+LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+
+MOST_MODULES = 14
+
+# What users read off `ctx.peer` and the like must have its type; nothing of it is there at run time.
+FOR_TYPES_ONLY = {
+    ("_handlers.context", "wsrpc._peer.peer.Peer"),
+    ("_handlers.context", "wsrpc._server.server.Server"),
+    ("_handlers.context", "wsrpc._channels.anonymous.AnonymousChannel"),
+    ("_sending.caller", "wsrpc._channels.anonymous.AnonymousChannel"),
+    ("_peer.peer", "wsrpc._server.rooms.Membership"),
+    ("_peer.peer", "wsrpc._server.rooms.Room"),
+    ("_peer.peer", "wsrpc._server.server.Server"),
+    ("_raw.connection", "wsrpc._server.server.Server"),
+    # Within a package.
+    ("_channels.channel_caller", "wsrpc._channels.anonymous.AnonymousChannel"),
+    ("_server.rooms", "wsrpc._server.server.Server"),
+    ("_server.services", "wsrpc._server.server.Server"),
+    ("_server.services", "wsrpc._server.channel.ServerChannel"),
+}
+
+
+class Import(NamedTuple):
+    line: int
+    name: str
+    for_types: bool
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, f"no modules in {folder}"
+    return found
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file below ``wsrpc``."""
+    return ".".join(path.relative_to(ROOT / "wsrpc").with_suffix("").parts).removesuffix(".__init__")
+
+
+def part_of(module: str) -> str:
+    """The package, or the module beside the packages, that ``module`` belongs to."""
+    return module.partition(".")[0]
+
+
+def imports_of(path: Path, package_root: Path) -> Iterator[Import]:
+    """Each import of a file, those inside functions and type-only blocks too.
+
+    ``from a import b`` gives ``a.b``, because ``b`` may be a module.
+    """
+    tree = ast.parse(path.read_text("utf-8"), str(path))
+    only_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    package = path.relative_to(package_root).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (Import(node.lineno, alias.name, node in only_types) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = list(package[: len(package) - node.level + 1]) if node.level else []
+            base = ".".join(start + ([node.module] if node.module else []))
+            yield from (Import(node.lineno, f"{base}.{alias.name}", node in only_types) for alias in node.names)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_of(path): path for path in files("wsrpc")}
+
+
+def module_imported(name: str) -> str | None:
+    """The module of wsrpc that an imported name lies in, or None for a name from elsewhere."""
+    first, _, rest = name.partition(".")
+    if first != "wsrpc":
+        return None
+    if rest in modules():
+        return rest
+    module = rest.rpartition(".")[0]
+    return module if module in modules() else "__init__"
+
+
+@pytest.mark.parametrize("path", files("wsrpc"), ids=name_of)
+def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
+    module = module_of(path)
+    part = part_of(module)
+    assert part in LAYER_OF, f"{name_of(path)} has no layer: give it one in this file"
+    upwards = [
+        f"{name_of(path)}:{found.line}, of layer {LAYER_OF[part]}, imports {found.name}"
+        for found in imports_of(path, ROOT)
+        if (target := module_imported(found.name)) is not None
+        and part_of(target) != part
+        and not LAYER_OF[part_of(target)] < LAYER_OF[part]
+        and not (LAYER_OF[part_of(target)] == LAYER_OF[part] and not part.startswith("_"))
+        and not (found.for_types and (module, found.name) in FOR_TYPES_ONLY)
+    ]
+    assert not upwards, "\n".join(upwards)
+
+
+def test_every_exception_for_types_is_in_use() -> None:
+    imported = {
+        (module, found.name)
+        for module, path in modules().items()
+        for found in imports_of(path, ROOT)
+        if found.for_types
+    }
+    assert imported >= FOR_TYPES_ONLY
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Type-only imports count, too, but for those that `FOR_TYPES_ONLY` names."""
+    uses = {
+        module: {
+            target
+            for found in imports_of(path, ROOT)
+            if (target := module_imported(found.name)) is not None
+            and target != module
+            and (module, found.name) not in FOR_TYPES_ONLY
+        }
+        for module, path in modules().items()
+    }
+    while free := [module for module, used in uses.items() if not used & uses.keys()]:
+        for module in free:
+            del uses[module]
+    assert not uses, "these import each other, or are imported by a circle: " + ", ".join(sorted(uses))
+
+
+def test_a_folder_has_few_modules() -> None:
+    folders = {path.parent for path in files("wsrpc")}
+    sizes = {name_of(folder): sum(path.name != "__init__.py" for path in folder.glob("*.py")) for folder in folders}
+    assert {folder: size for folder, size in sizes.items() if size > MOST_MODULES} == {}
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    for path in files("wsrpc"):
+        if path.name == "__init__.py":
+            assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), name_of(path)
+
+
+def test_the_table_in_the_docs_names_what_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = page[page.index("\n## Modules") :]
+    rows = re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)
+    named = {part_of(module) if part_of(module) in ("testing", "__init__") else module for module in modules()}
+    packages = {name_of(path.parent).removeprefix("wsrpc/") for path in files("wsrpc") if path.name == "__init__.py"}
+    assert sorted(rows) == sorted(named - packages | {"__init__", "testing"})
+
+
+@pytest.mark.parametrize("path", files("wsrpc"), ids=name_of)
+def test_wsrpc_never_imports_an_adapter(path: Path) -> None:
+    assert not [found.name for found in imports_of(path, ROOT) if found.name.partition(".")[0] == "wsrpc_adapters"]
+
+
+@pytest.mark.parametrize("path", files("adapters"), ids=name_of)
+def test_an_adapter_imports_only_public_names(path: Path) -> None:
+    names = [found.name for found in imports_of(path, ROOT / "adapters") if found.name.partition(".")[0] == "wsrpc"]
+    private = [name for name in names if any(part.startswith("_") for part in name.split("."))]
+    assert not private, f"{name_of(path)} imports {', '.join(private)}"

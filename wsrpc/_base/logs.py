@@ -1,0 +1,219 @@
+"""The log: one bounded line for each thing that happened, whatever the other side has sent."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+from ..errors import LONGEST_LINE, one_line
+
+__all__ = ["OF_ONE_SERVER", "LogBudget", "PeerLog", "address_text", "for_log", "logger", "quieten", "safe_logger"]
+
+_PASSWORD = re.compile(r"(://)[^\s/?#]*@")
+_WORD = re.compile(r"\S+")
+
+LOOKED_AT = 4 * LONGEST_LINE
+"""Characters in which URLs are looked for: no more than this can be shown."""
+
+
+def for_log(value: object) -> object:
+    """``value`` for a line of the log: numbers as they are, anything else as text that is short and one line.
+
+    Queries and passwords of URLs, which exceptions like to quote, are left out.
+    """
+    if isinstance(value, int | float):
+        return value
+    try:
+        text = str(value)
+    except Exception:  # a user's `__str__`
+        return one_line(value)
+    # Before the text is cut, or a password would be shown whose end is cut off.
+    seen = _PASSWORD.sub(r"\1…@", text[:LOOKED_AT])
+    if "?" in seen:
+        seen = _WORD.sub(_without_query, seen)
+    return one_line(seen + text[LOOKED_AT:])
+
+
+def _without_query(word: re.Match[str]) -> str:
+    # Word by word, since an expression for the whole took quadratic time.
+    before, mark, query = word[0].partition("?")
+    return f"{before}?…" if mark and ("=" in query or ("://" in before and query)) else word[0]
+
+
+def sanitize(record: logging.LogRecord) -> bool:
+    """Make a record and its traceback safe, as a filter: either may quote what the other side sent.
+
+    Formatters use ``exc_text`` where it is set. ``exc_info`` stays as it is, for handlers that look at the exception.
+    """
+    if not isinstance(record.args, tuple):
+        record.msg, record.args = record.getMessage(), ()
+    record.msg = for_log(record.msg)
+    record.args = tuple(map(for_log, record.args))
+    if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+        record.exc_text = "\n".join(_traceback(record.exc_info[1], set()))
+    return True
+
+
+CAUSE = "The above exception was the direct cause of the following exception:"
+CONTEXT = "During handling of the above exception, another exception occurred:"
+LONGEST_CHAIN, MOST_MEMBERS, DEEPEST_GROUP = 20, 15, 10
+"""Exceptions that are shown: of those that led to one, and of a group (in Python's own tracebacks as well)."""
+
+
+def _traceback(exc: BaseException, seen: set[int], depth: int = 0) -> Iterator[str]:
+    """The lines of a traceback. Texts of exceptions and notes are one line each, which Python's own need not be."""
+    chain: list[tuple[BaseException, str]] = []
+    found: BaseException | None = exc
+    how = ""
+    while found is not None and id(found) not in seen and len(chain) < LONGEST_CHAIN:
+        seen.add(id(found))
+        chain.append((found, how))
+        how = CAUSE if found.__cause__ is not None else CONTEXT
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    indent = "  " * depth
+    shown: Any
+    for shown, how in reversed(chain):
+        yield from (f"{indent}{line}" for line in _exception(shown))
+        if issubclass(type(shown), BaseExceptionGroup) and depth < DEEPEST_GROUP:
+            members: tuple[BaseException, ...] = shown.exceptions
+            for number, member in enumerate(members[:MOST_MEMBERS], 1):
+                yield f"{indent}  ---------------- {number} of {len(members)} ----------------"
+                yield from _traceback(member, seen, depth + 1)
+        if how:
+            yield from ("", f"{indent}{how}", "")
+
+
+def _exception(exc: BaseException) -> Iterator[str]:
+    if exc.__traceback__ is not None:
+        yield "Traceback (most recent call last):"
+        for entry in traceback.format_tb(exc.__traceback__):
+            yield from entry.rstrip("\n").split("\n")
+    kind = type(exc)
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    text = for_log(exc)
+    yield name if text == "" else f"{name}: {text}"
+    for note in getattr(exc, "__notes__", ()):
+        yield f"{for_log(note)}"
+
+
+def safe_logger(name: str) -> logging.Logger:
+    """The logger of that name, of which each record is made safe, see `sanitize`."""
+    found = logging.getLogger(name)
+    found.addFilter(sanitize)  # once, however often
+    return found
+
+
+logger = safe_logger("wsrpc")
+
+
+def address_text(address: tuple[str, int] | None) -> str | None:
+    """``host:port`` as a log has it."""
+    return None if address is None else f"{one_line(address[0], LONGEST_HOST)}:{address[1]}"
+
+
+LONGEST_HOST = 100
+
+
+class LogBudget:
+    """How many lines the other side may cause: ``most`` at once, then ``per_second``; further ones are counted."""
+
+    __slots__ = ("_at", "_left", "_most", "_per_second", "left_out")
+
+    def __init__(self, most: int, per_second: float) -> None:
+        self._most = most
+        self._per_second = per_second
+        self._left = float(most)
+        self._at = monotonic()
+        self.left_out = 0
+
+    def take(self) -> bool:
+        """Whether there is room for one more line now."""
+        now = monotonic()
+        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1:
+            self.left_out += 1
+            return False
+        self._left -= 1
+        return True
+
+    def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
+        """Write a line about what has no peer, if there is room."""
+        if self.take():
+            left_out, self.left_out = self.left_out, 0
+            if left_out:
+                logger.warning(LEFT_OUT, left_out)
+            logger.log(level, text, *args, **options, stacklevel=2)
+
+
+LEFT_OUT = "%d lines were left out, because they came too fast"
+OF_ONE_PEER = (100, 1.0)
+OF_ONE_SERVER = (1000, 100.0)
+"""At WARNING and ERROR. (One connection can cause 40,000 in a second, of which each may be a traceback.)"""
+
+_handshakes = LogBudget(*OF_ONE_SERVER)
+
+
+def quieten(record: logging.LogRecord) -> bool:
+    """A filter for the library's log: its tracebacks quote the request, and every port scan makes one."""
+    if record.getMessage() != "opening handshake failed":
+        return True
+    record.exc_info = record.exc_text = None
+    if not _handshakes.take():
+        return False
+    if _handshakes.left_out:
+        record.msg, record.args = f"{record.msg}; {LEFT_OUT}", (_handshakes.left_out,)
+        _handshakes.left_out = 0
+    return True
+
+
+class PeerLog:
+    """The log of one peer: each line has its id in ``extra``, and where the other side is (or was).
+
+    ``errors`` counts what is logged at ERROR, and ``on_error`` is told of each. ``budget`` is that of the whole server.
+    """
+
+    __slots__ = ("_budget", "_left_out", "budget", "errors", "id", "on_error", "remote")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.remote: tuple[str, int] | None = None
+        self.errors = 0
+        self.on_error: Callable[[], None] | None = None
+        self.budget: LogBudget | None = None
+        self._budget: LogBudget | None = None
+        self._left_out = 0
+
+    @property
+    def place(self) -> str:
+        """Where the other side is, or was, in the words of a log line."""
+        return address_text(self.remote) or "an unknown address"
+
+    def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+        if level >= logging.ERROR:
+            self.errors += 1
+            if self.on_error is not None:
+                self.on_error()
+        if level >= logging.WARNING and not self._has_room():
+            self._left_out += 1
+            return
+        if self._left_out and level >= logging.INFO:
+            left_out, self._left_out = self._left_out, 0
+            self._write(logging.WARNING, LEFT_OUT, left_out)
+        self._write(level, text, *args, exc_info=exc_info)
+
+    def _has_room(self) -> bool:
+        if self._budget is None:
+            self._budget = LogBudget(*OF_ONE_PEER)
+        return self._budget.take() and (self.budget is None or self.budget.take())
+
+    def _write(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+        if logger.isEnabledFor(level):
+            about = {"peer": self.id, "remote": address_text(self.remote)}
+            logger.log(level, text, *args, exc_info=exc_info, extra=about, stacklevel=3)

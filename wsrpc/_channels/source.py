@@ -1,0 +1,69 @@
+"""What can be streamed: the iterables that handlers return and ``send=`` takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from functools import partial
+from typing import Any
+
+from .._sending.caller import Source
+from .anonymous import AnonymousChannel
+
+__all__ = ["as_source", "close_source", "iterate"]
+
+
+async def iterate(source: Source) -> AsyncGenerator[Any]:
+    """The items of either kind of iterable."""
+    if isinstance(source, AsyncIterable):
+        async for value in source:
+            yield value
+    else:
+        for value in source:
+            yield value
+
+
+async def _in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
+    """The items of what may block, each made in a thread."""
+    loop = asyncio.get_running_loop()
+    iterator = iter(source)
+    context = contextvars.copy_context()
+    nothing = object()
+    making: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            making = loop.run_in_executor(None, context.run, partial(next, iterator, nothing))
+            value = await asyncio.shield(making)
+            if value is nothing:
+                return
+            yield value
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None and making is not None and not making.done():
+            # It was cancelled, but what runs in a thread goes on: a generator can be closed when that is over.
+            making.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, context.run, close))
+        elif close is not None:
+            await loop.run_in_executor(None, context.run, close)
+
+
+def as_source(value: Any, *, thread: bool = False) -> Source | None:
+    """``value`` if it is something to stream: an async iterable or an iterator (a generator is one). None otherwise."""
+    if value.__class__ is AnonymousChannel:  # an answer by itself
+        return None
+    if hasattr(value, "__aiter__"):
+        source: AsyncIterable[Any] = value
+        return source
+    if hasattr(value, "__next__"):
+        iterator: Iterable[Any] = value
+        return _in_thread(iterator) if thread else iterator
+    return None
+
+
+async def close_source(source: Any) -> None:
+    """Let a generator's ``finally`` run now, not when it is collected."""
+    if hasattr(source, "aclose"):
+        await source.aclose()
+    elif inspect.isgenerator(source):
+        source.close()

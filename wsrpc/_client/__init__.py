@@ -1,0 +1,1 @@
+"""The client: dials a server, and dials again after a drop."""

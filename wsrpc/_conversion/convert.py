@@ -1,0 +1,334 @@
+"""Conversion between decoded values and types, where msgspec needs help.
+
+msgspec converts decoded JSON or MessagePack to the types that users write. This module finds the options that a type
+needs for that, adds pydantic models without importing pydantic, and refuses types that could never be converted to.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import inspect as mi
+
+from .pydantic_types import has_core_schema, is_pydantic, pydantic_dumper, pydantic_validator, summary
+from .validation import Checked, wire_type
+
+__all__ = [
+    "EXACT_TYPES",
+    "DecHook",
+    "EncHook",
+    "Needs",
+    "Prepared",
+    "convert_options",
+    "converter",
+    "make_dec_hook",
+    "make_enc_hook",
+    "memoized",
+    "nodes_of",
+    "prepare",
+    "type_name",
+]
+
+DecHook = Callable[[type[Any], Any], Any]
+"""``dec_hook(type, value)`` returns an instance of ``type``, or raises `ValueError` or `TypeError`."""
+
+EncHook = Callable[[Any], Any]
+"""``enc_hook(value)`` returns something that can be encoded."""
+
+EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
+"""A value whose type is exactly one of these needs no conversion to it, which saves calling msgspec."""
+
+_DICTS: tuple[dict[Any, Any], ...] = ({}, OrderedDict())
+_VIEWS = [type(view()) for each in _DICTS for view in (each.keys, each.values, each.items)]
+_LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
+_LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
+"""Types of the standard library that msgspec does not know. What derives from them is for the user's hook."""
+
+_R = TypeVar("_R")
+
+
+def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
+    """`lru_cache`, except that calls with unhashable arguments are simply not cached.
+
+    Annotations may be unhashable (``Annotated[int, []]``), and handlers registered again and again (on
+    each new channel, say) should not pay for the same introspection each time.
+    """
+    cached = lru_cache(maxsize=256)(function)
+
+    def call(*args: Any) -> _R:
+        try:
+            hash(args)
+        except TypeError:
+            return function(*args)
+        return cached(*args)
+
+    return call
+
+
+# ---------------------------------------------------------------- hooks
+
+
+def make_dec_hook(user: DecHook | None) -> DecHook:
+    """The hook that msgspec calls for types it does not know: pydantic models, then the user's hook."""
+
+    def dec_hook(tp: Any, value: Any) -> Any:
+        if tp is object:
+            return value
+        if tp.__class__ is Checked:
+            return tp.validate(value)
+        if is_pydantic(tp):
+            try:
+                return pydantic_validator(tp)(value)
+            except ValueError as exc:
+                raise ValueError(summary(exc)) from exc
+        if user is not None:
+            return user(tp, value)
+        raise TypeError(f"{type_name(tp)} cannot be converted to without a dec_hook")
+
+    return dec_hook
+
+
+def make_enc_hook(user: EncHook | None) -> EncHook:
+    """The hook that msgspec calls for values it does not know.
+
+    Pydantic models come first, then what the standard library has besides `list` and `dict`, then the user's hook.
+    """
+
+    def enc_hook(value: Any) -> Any:
+        cls = value.__class__
+        if is_pydantic(cls) or has_core_schema(cls):
+            return pydantic_dumper(cls)(value, for_pydantic)
+        if cls in _LIKE_LISTS:
+            return list(value)
+        if cls in _LIKE_DICTS:
+            return dict(value)
+        if user is not None:
+            return user(value)
+        raise TypeError(f"{type_name(cls)} cannot be encoded without an enc_hook")
+
+    def for_pydantic(value: Any) -> Any:
+        return msgspec.to_builtins(value, str_keys=True, enc_hook=enc_hook)
+
+    return enc_hook
+
+
+def type_name(tp: Any) -> str:
+    """How a type is spelled in messages: with its module, unless that is ``builtins``."""
+    if not isinstance(tp, type):
+        return str(tp)
+    return tp.__qualname__ if tp.__module__ == "builtins" else f"{tp.__module__}.{tp.__qualname__}"
+
+
+# ---------------------------------------------------------------- what a type needs
+
+
+class Needs(NamedTuple):
+    """Options that msgspec needs to convert to a type. Each costs time, so only those are given that are needed."""
+
+    dec_hook: bool
+    str_keys: bool  # mappings with other than text keys: JSON has only text keys
+    scalar: bool  # never holds another object, so it cannot be part of a reference cycle
+
+
+_CHECKED = Needs(dec_hook=True, str_keys=False, scalar=False)
+
+_SCALARS = (
+    mi.NoneType,
+    mi.BoolType,
+    mi.IntType,
+    mi.FloatType,
+    mi.StrType,
+    mi.BytesType,
+    mi.DateTimeType,
+    mi.DateType,
+    mi.TimeType,
+    mi.TimeDeltaType,
+    mi.UUIDType,
+    mi.DecimalType,
+    mi.EnumType,
+    mi.LiteralType,
+)
+_WRAPPERS = (mi.Metadata, mi.UnionType)
+# msgspec makes these from text anyway (Any stays text; a custom class is the hook's business).
+_TEXT_KEYS = (
+    mi.AnyType,
+    mi.StrType,
+    mi.BytesType,
+    mi.DateTimeType,
+    mi.DateType,
+    mi.TimeType,
+    mi.TimeDeltaType,
+    mi.UUIDType,
+    mi.DecimalType,
+    mi.CustomType,
+)
+
+
+def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
+    """Every type inside a type, itself included, each once (types may be recursive)."""
+    seen: set[int] = set()
+    todo: list[object] = [root]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, tuple):
+            todo.extend(node)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(node, mi.Type | mi.Field) and id(node) not in seen:
+            seen.add(id(node))
+            if isinstance(node, mi.Type):
+                yield node
+            todo.extend(getattr(node, name) for name in node.__struct_fields__)
+
+
+def _is_text_key(node: mi.Type) -> bool:
+    if isinstance(node, mi.EnumType):
+        return all(isinstance(member.value, str) for member in node.cls)
+    if isinstance(node, mi.LiteralType):
+        return all(isinstance(value, str) for value in node.values)
+    return isinstance(node, _TEXT_KEYS + _WRAPPERS)
+
+
+def _validator_now(cls: Any) -> None:
+    """Make the validator of a model when it is registered, rather than when the first message comes."""
+    try:
+        pydantic_validator(cls)
+    except RuntimeError as exc:  # pydantic's, of a name that it does not find
+        why = str(exc).partition("\n")[0]
+        raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
+
+
+@memoized
+def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
+    try:
+        nodes = list(nodes_of(mi.type_info(tp)))
+    except NameError as exc:
+        raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
+    # Without a hook msgspec takes any value for an `object`, which is what the annotation says.
+    custom: list[Any] = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
+    for cls in custom:
+        if is_pydantic(cls):
+            _validator_now(cls)
+    keys = [key for node in nodes if isinstance(node, mi.DictType) for key in nodes_of(node.key_type)]
+    needs = Needs(
+        dec_hook=bool(custom),
+        str_keys=not all(map(_is_text_key, keys)),
+        scalar=all(isinstance(node, _SCALARS + _WRAPPERS) for node in nodes),
+    )
+    unknown = (cls for cls in custom if not is_pydantic(cls) and not isinstance(cls, Checked))
+    return needs, next(unknown, None)
+
+
+class Prepared(NamedTuple):
+    """A type as msgspec converts to it, and what that needs."""
+
+    type: Any
+    needs: Needs
+
+
+def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
+    """Find out who validates ``tp``, and what converting to it needs.
+
+    Raises:
+        TypeError: it cannot work: no library takes the type or enforces all that it says, or it holds a class that
+            neither msgspec nor pydantic knows while there is no ``dec_hook`` that may.
+    """
+    # A hook may be the method of an object that is not to be kept alive by a cache.
+    return _prepare_plain(tp, _order(tp), lax) if dec_hook is None else _prepare(tp, dec_hook, lax)
+
+
+def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
+    needs, unknown = Needs(dec_hook=False, str_keys=False, scalar=False), None
+    wire = tp
+    if tp is not Any and tp is not object:
+        has_hook = dec_hook is not None
+        wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=has_hook, lax=lax)
+        # No cache may keep a `Checked`: it may hold the hook.
+        needs, unknown = (_CHECKED, None) if isinstance(wire, Checked) else _examine(wire)
+    if unknown is not None and dec_hook is None:
+        raise TypeError(
+            f"{type_name(unknown)} cannot be made from what arrives: make it a dataclass, a msgspec.Struct "
+            "or a pydantic model, or give a dec_hook= that converts to it"
+        )
+    return Prepared(wire, needs)
+
+
+@memoized
+def _prepare_plain(tp: Any, _: str, lax: bool) -> Prepared:
+    return _prepare(tp, None, lax)
+
+
+def _order(tp: Any) -> str:
+    """What a cache's key needs beside a type: ``A | B`` equals ``B | A``, but pydantic prefers the first."""
+    return "" if isinstance(tp, type) else str(tp)
+
+
+def convert_options(needs: Needs, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
+    """The keyword arguments for `msgspec.convert`, only those that make a difference."""
+    options: dict[str, Any] = {}
+    if needs.dec_hook:
+        options["dec_hook"] = make_dec_hook(dec_hook)
+    if needs.str_keys:
+        options["str_keys"] = True
+    if lax:
+        options["strict"] = False
+    return options
+
+
+# ---------------------------------------------------------------- one value to one type
+
+
+def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
+    """The same error with its path counted from the value, not from the box that it was put into."""
+    text, found, path = str(exc).rpartition("`$[0]")
+    if not found:
+        return exc
+    if path == "`" and text.endswith(" - at "):
+        return msgspec.ValidationError(text.removesuffix(" - at "))
+    return msgspec.ValidationError(f"{text}`${path}")
+
+
+def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], Any]:
+    if tp is Any or tp is object:
+        return lambda value: value
+    # msgspec remembers what it found out about a Struct, but works out `list[int]` anew in each call.
+    # In a Struct of one field it is remembered too.
+    tp, needs = prepare(tp, dec_hook, lax)
+    options = convert_options(needs, dec_hook, lax)
+    box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
+    convert: Callable[..., Any] = msgspec.convert
+    exact: type[Any] | None = tp if tp in EXACT_TYPES else None
+
+    def convert_value(value: Any) -> Any:
+        if type(value) is exact:
+            return value
+        try:
+            # A call with an empty `**options` costs more than one without.
+            boxed = convert((value,), box, **options) if options else convert((value,), box)
+        except msgspec.ValidationError as exc:
+            raise _unboxed(exc) from exc.__cause__
+        return boxed.value
+
+    return convert_value
+
+
+def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) -> Callable[[Any], Any]:
+    """A function that converts decoded JSON or MessagePack to ``tp``.
+
+    It raises `msgspec.ValidationError` for what does not fit, with msgspec's path (``$`` is the value).
+    Whatever else a ``dec_hook`` or the type itself raises comes through as it is. Without a hook the
+    function is kept and given out again for the same arguments.
+
+    Raises:
+        TypeError: ``tp`` is a type that cannot be converted to.
+    """
+    # A hook may be the method of an object that is not to be kept alive by a cache.
+    return _plain_converter(tp, _order(tp), lax) if dec_hook is None else _converter(tp, dec_hook, lax)
+
+
+@memoized
+def _plain_converter(tp: Any, _: str, lax: bool) -> Callable[[Any], Any]:
+    return _converter(tp, None, lax)

@@ -1,0 +1,1 @@
+"""From a user's function to one compiled call: signatures, the registry, middleware, the context."""

@@ -1,0 +1,1 @@
+"""The symmetric core: one end of a connection, whichever side dialed."""

@@ -1,0 +1,150 @@
+"""``log_payloads=``: each message as one bounded line of the log, for whoever asked for that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from msgspec import UNSET
+
+from .._base.logs import logger
+from .._base.names import Redact
+from .._protocol.codecs import Codec
+from .._protocol.counting import SMALL, decode_any
+from .._protocol.messages import Inbound, channel_id
+from .._sending.session import Session
+from ..errors import BoundedRepr
+
+__all__ = ["PayloadLog"]
+
+LONGEST = 400
+LONGEST_NAME = 100
+MOST_NAMES = 10_000
+"""Requests, and channels, whose names are remembered: what is answered says only a number."""
+
+HIDDEN = "…"
+
+
+class PayloadLog:
+    """Stands between one peer and its connections, in both directions. Without it nothing does.
+
+    ``redact`` is the user's, or None. If it fails, or the request that a message belongs to is not known, the message
+    is mentioned without its arguments.
+    """
+
+    def __init__(self, codecs: Sequence[Codec], values: int, redact: Redact | None, log: Callable[..., None]) -> None:
+        self._codecs = {codec.text: codec for codec in codecs}
+        self._values = values
+        self._redact = redact
+        self._log = log
+        self._asked: dict[Any, str] = {}
+        """Names of requests, by whether this side made them, and id."""
+        self._opened: dict[int, str] = {}
+        """Names of the requests that opened anonymous channels; "" where two have the same id."""
+
+    def join(self, session: Session) -> None:
+        """Log what passes through ``session``."""
+        receive, send = session.receive, session.send
+        self._asked.clear()
+        self._opened.clear()
+
+        def log_and_receive(payload: bytes | bytearray, text: bool, /) -> None:
+            if logger.isEnabledFor(logging.DEBUG):
+                self._write("in", payload, text)
+            receive(payload, text)
+
+        def send_and_log(payload: bytes, text: bool, /) -> None:
+            send(payload, text)
+            if logger.isEnabledFor(logging.DEBUG):
+                self._write("out", payload, text)
+
+        session.receive = log_and_receive
+        session.send = send_and_log
+
+    def _write(self, direction: Literal["in", "out"], payload: bytes | bytearray, text: bool) -> None:
+        try:
+            codec = self._codecs[text]
+            # A second time for what is received, since a message that is not to be decoded is not decoded here either.
+            if len(payload) > SMALL and codec.objection(payload, self._values) is not None:
+                line = None
+            else:
+                line = self._line(direction, decode_any(codec.decode, payload))
+        except Exception:
+            # It does not decode, or a `repr` of the user's fails. The message itself is dealt with elsewhere.
+            line = None
+        verb = "received" if direction == "in" else "sent"
+        if line is None:
+            self._log(logging.DEBUG, "%s %d bytes that are no event, request or answer", verb, len(payload))
+        else:
+            self._log(logging.DEBUG, "%s %s", verb, line)
+
+    def _line(self, direction: Literal["in", "out"], message: Inbound) -> str | None:
+        out = direction == "out"
+        a: Any = message.a
+        i: Any = message.i
+        h = channel_id(message.h)
+        number = "" if i is UNSET else f" #{i}"
+        if message.ours is False:
+            return None
+        values: list[Any]
+        if a is not UNSET:
+            event, *values = a
+            if event.__class__ is not str:
+                return None
+            name = event[:LONGEST_NAME]
+            label = name if message.c is None or h is not None else f"{message.c[:LONGEST_NAME]}:{name}"
+            of = label
+            if h is not None:
+                of = self._opened.get(h, "")
+                label = f"{of or '?'}/{name}"
+            if i is not UNSET:
+                _remember(self._asked, (out, i), of)
+            kind = "event" if i is UNSET else "request"
+        elif message.x is not UNSET:
+            kind, values = "cancellation" if h is None else "abort", [message.x]
+            of = self._asked.get((out, i), "") if h is None else self._opened.get(h, "")
+            label = of or "?"
+        elif i is not UNSET:
+            kind, values = "answer", [] if message.d is UNSET else [message.d]
+            of = self._asked.pop((not out, i), "")
+            label = of or "?"
+            if message.e is not UNSET:
+                kind, values = "rejection", [message.e]
+            elif message.h:
+                kind = "channel"
+                _remember(self._opened, i, "" if self._opened.get(i, of) != of else of)
+        else:
+            return None
+        return f"{kind} {label}{number} ({self._shown(direction, of, values)})"
+
+    def _shown(self, direction: Literal["in", "out"], name: str, values: list[Any]) -> str:
+        shown: Any = values
+        if self._redact is not None:
+            if not name:
+                return HIDDEN
+            try:
+                shown = self._redact(direction, name, values)
+            except Exception as exc:
+                # Its text may quote what was to be hidden.
+                return f"{HIDDEN} redact failed: {type(exc).__name__}"
+        parts: Any = shown if shown.__class__ in (list, tuple) else [shown]
+        text = ", ".join(map(_PayloadRepr().repr, parts[:20]))
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _remember(names: dict[Any, str], key: object, name: str) -> None:
+    names[key] = name
+    if len(names) > MOST_NAMES:
+        del names[next(iter(names))]
+
+
+class _PayloadRepr(BoundedRepr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 100
+        self.maxlevel = 4
+        self.maxdict = self.maxlist = self.maxtuple = 10
+
+    def repr_bytes(self, x: str | bytes, level: int) -> str:
+        return repr(x) if len(x) <= 40 else f"<{len(x)} bytes>"

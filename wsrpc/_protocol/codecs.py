@@ -1,0 +1,324 @@
+"""Codecs: messages to bytes and back.
+
+A codec is shared by all connections of a server, so it keeps no state of a connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from .._base.misuse import check_function
+from .._conversion.convert import EncHook, make_enc_hook
+from .counting import json_is_flat, json_nests_deeper, json_objection, msgpack_objection
+from .messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
+
+__all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
+
+BRACE = ord("{")
+"""First byte of a message in JSON, and of none in MessagePack."""
+
+
+class Codec(Protocol):
+    """What a peer needs of an encoding. `JsonCodec` is a good base for one of your own.
+
+    ``text`` says whether messages travel in text or in binary WebSocket messages; messages of the
+    other kind are foreign to the peer.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> bool: ...
+
+    def encode(self, message: Any, /) -> bytes:
+        """Encode a message: a struct of wsrpc, whose field names are the wire's keys.
+
+        Raises:
+            TypeError, ValueError, OverflowError, RecursionError: the value cannot be encoded. The call that
+                was given the value raises it.
+        """
+        ...
+
+    def decode(self, payload: bytes | bytearray, /) -> Inbound:
+        """Decode a payload. Any exception means that it is not a message of this codec."""
+        ...
+
+    def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
+        """Why a payload is not to be decoded at all: it holds more than ``values``, for instance. None: it may be.
+
+        Asked before `decode`, for payloads of more than 4 KiB that the codec claims. `JsonCodec` and `MsgpackCodec`
+        count; a codec that cannot count without decoding returns None, and is not protected.
+        """
+        ...
+
+    def outline(self, payload: bytes | bytearray, /) -> Inbound | None:
+        """Tell what kind of message a payload is, without its values; None if it is not well formed.
+
+        Asked for payloads that `objection` or `decode` refuses: JavaScript sends strings with half a surrogate pair,
+        for instance. Such a message is counted, a request is rejected, the request that it answers fails, and the
+        connection stays open. A payload for which this returns None counts towards ``Limits.undecodable``. Only ``i``,
+        ``h``, ``ours``, and the presence of ``x`` and of a non-empty list ``a`` are looked at.
+        """
+        ...
+
+    def claims(self, payload: bytes | bytearray, /) -> bool:
+        """Whether a payload that did not decode was meant to be a message (else it is foreign and ignored)."""
+        ...
+
+    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+        """Whether a payload that decoded to ``message`` has arrays and objects nested more than ``depth`` deep."""
+        ...
+
+
+_CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})  # arrays that are keys of a map become tuples
+
+
+class _Outline(Struct):
+    """A message whose values are skipped instead of decoded, so that they may be of any size."""
+
+    a: Raw = Raw()
+    i: Raw = Raw()
+    h: Raw = Raw()
+    x: Raw = Raw()
+    ours: Raw = msgspec.field(default=Raw(), name="ws-wrapper")
+
+
+LONGEST_ID = 64
+"""Bytes of an encoded id or flag; a longer value is neither."""
+
+
+class _Outliner:
+    """Reads outlines: which keys a message has, its ids, and whether it is an event or request."""
+
+    def __init__(
+        self,
+        decode: Callable[[bytes | bytearray], _Outline],
+        decode_value: Callable[[Raw], Any],
+        has_items: Callable[[bytes], bool],
+    ) -> None:
+        self._decode = decode
+        self._decode_value = decode_value
+        self._has_items = has_items
+
+    def __call__(self, payload: bytes | bytearray) -> Inbound | None:
+        try:
+            found = self._decode(payload)
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            return None
+        h = self._short(found.h)
+        message = Inbound(i=self._short(found.i), h=None if h is UNSET else h, ours=self._short(found.ours))
+        if len(found.a):
+            message.a = [None] if self._has_items(bytes(found.a)) else None
+        if len(found.x):
+            message.x = None
+        return message
+
+    def _short(self, value: Raw) -> Any:
+        if not len(value):
+            return UNSET
+        try:
+            return self._decode_value(value) if len(value) <= LONGEST_ID else None
+        except ValueError:
+            return None
+
+
+def _json_has_items(value: bytes) -> bool:
+    return value.startswith(b"[") and len(value) > 2 and not value[1:-1].isspace()
+
+
+def _msgpack_has_items(value: bytes) -> bool:
+    return 0x90 < value[0] < 0xA0 or value[0] == 0xDC or value[0] == 0xDD
+
+
+_outline_of_json = _Outliner(msgspec.json.Decoder(_Outline).decode, msgspec.json.decode, _json_has_items)
+_outline_of_msgpack = _Outliner(msgspec.msgpack.Decoder(_Outline).decode, msgspec.msgpack.decode, _msgpack_has_items)
+
+_REPLACED = [
+    *((b"\\ud" + digit.encode(), b"\\ue0") for digit in "89abcdefABCDEF"),
+    (b"NaN", b"0  "),
+    (b"Infinity", b"0       "),
+]
+
+
+def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
+    """A payload of the same shape without what msgspec refuses and other encoders write.
+
+    JavaScript escapes half of a surrogate pair, and Python's json writes NaN. Telling halves from pairs takes a second
+    where a message is full of them, so all are replaced, by private characters, which are in no key that is looked at.
+    """
+    payload = payload.replace(b"\\uD", b"\\ud")
+    for found, harmless in _REPLACED:
+        payload = payload.replace(found, harmless)
+    return payload
+
+
+class JsonCodec:
+    """JSON in text messages, by msgspec.
+
+    NaN and infinities become ``null`` (JSON has none), bytes become base64 text, datetimes, UUIDs,
+    Decimals and enums become what msgspec makes of them; ``enc_hook`` turns other types into those.
+    """
+
+    name = "json"
+    text = True
+
+    def __init__(self, *, enc_hook: EncHook | None = None) -> None:
+        check_function("enc_hook", enc_hook)
+        self.enc_hook = enc_hook
+        # Bound methods of C objects: nothing of Python's own stands between a peer and msgspec.
+        self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.json.Decoder(Inbound).decode
+
+    @staticmethod
+    def claims(payload: bytes | bytearray, /) -> bool:
+        return payload.lstrip()[:1] == b"{"
+
+    @staticmethod
+    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
+        return json_objection(payload, values)
+
+    @staticmethod
+    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+        return _outline_of_json(payload) or _outline_of_json(_harmless(payload))
+
+    @staticmethod
+    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+        return not json_is_flat(payload) and json_nests_deeper(payload, depth)
+
+
+class MsgpackCodec:
+    """MessagePack in binary messages, by msgspec; bytes stay bytes. Set it on both ends."""
+
+    name = "msgpack"
+    text = False
+
+    def __init__(self, *, enc_hook: EncHook | None = None) -> None:
+        check_function("enc_hook", enc_hook)
+        self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
+        self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.msgpack.Decoder(Inbound).decode
+
+    @staticmethod
+    def claims(payload: bytes | bytearray, /) -> bool:
+        # A MessagePack map: fixmap, map 16, map 32.
+        return bool(payload) and (payload[0] & 0xF0 == 0x80 or payload[0] in (0xDE, 0xDF))
+
+    @staticmethod
+    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
+        return msgpack_objection(payload, values)
+
+    @staticmethod
+    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+        return _outline_of_msgpack(payload)
+
+    @staticmethod
+    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+        # Lengths are part of the format, so only what was read tells; walk it level by level.
+        level: list[Any] = [
+            part for part in (message.a, message.d, message.e, message.x) if part.__class__ in _CONTAINERS
+        ]
+        for _ in range(depth - 1):  # the message itself is the first
+            inside: list[Any] = []
+            for container in level:
+                inside.extend(container)
+                if container.__class__ is dict:
+                    inside.extend(container.values())
+            level = [item for item in inside if item.__class__ in _CONTAINERS]
+            if not level:
+                return False
+        return bool(level)
+
+
+_SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
+"""Types that both formats carry alike. They carry floats alike, too, except NaN and the infinities."""
+AT_A_GLANCE = 8
+"""Items of a container up to which looking at each takes less time than converting it."""
+_BYTES = (bytes, bytearray, memoryview)
+
+
+class NegotiatedCodec(MsgpackCodec):
+    """MessagePack between two wsrpc peers that speak JSON otherwise.
+
+    Bytes travel as they are, and everything else so that it arrives as it does by JSON. MessagePack by itself would
+    keep datetimes, NaN and keys that are no text, so that a handler without annotations would get other values once the
+    two have agreed.
+
+    What MessagePack cannot express travels as JSON: text messages are JSON and binary ones MessagePack, at any time.
+    """
+
+    def __init__(self, json: JsonCodec) -> None:
+        super().__init__(enc_hook=json.enc_hook)
+        encode, encode_json = self.encode, json.encode
+        hook = make_enc_hook(json.enc_hook)
+
+        def encode_either(message: Any) -> bytes:
+            try:
+                if _travels_alike(message):
+                    return encode(message)
+                message = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
+                payload = encode(message)
+                # Looking for two bytes takes far less than looking at each value.
+                return encode(_finite(message)) if _EXTREME.search(payload) else payload
+            except (OverflowError, TypeError):
+                # An integer of more than 64 bits; keys that are bytes. What nothing can encode fails again here.
+                return encode_json(message)
+
+        self.encode = encode_either
+
+
+_EXTREME = re.compile(rb"\xcb[\x7f\xff]")
+"""First bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303 and parts of other values match, too."""
+
+
+def _finite(value: Any) -> Any:
+    """A value with None in place of what JSON has no number for."""
+    if value.__class__ is float:
+        return value if isfinite(value) else None
+    if value.__class__ is dict:
+        return {key: _finite(item) for key, item in value.items()}
+    if value.__class__ in _ARRAYS:
+        return [_finite(item) for item in value]
+    return value
+
+
+_ARRAYS = frozenset({list, tuple})
+
+
+def _travels_alike(message: Any) -> bool:
+    """Whether MessagePack makes the same of a message as JSON does, as far as can be seen at a glance."""
+    cls = message.__class__
+    if cls is Resolution:
+        return message.d.__class__ in _SAME or _is_alike(message.d)
+    if cls is not Event and cls is not Request:
+        return False
+    last = message.a[-1]
+    if last.__class__ is Item:  # the only argument of "next"
+        return last.value.__class__ in _SAME or _is_alike(last.value)
+    for part in message.a:  # noqa: SIM110 - see `_is_alike`
+        if part.__class__ not in _SAME and not _is_alike(part):
+            return False
+    return True
+
+
+def _is_alike(value: Any) -> bool:
+    """Whether both formats carry a value alike, if it is a float or a small flat container; else False."""
+    # Loops and comparisons by hand: `all` over a generator, and a function for floats, take half as long again.
+    if value.__class__ is dict and len(value) <= AT_A_GLANCE:
+        for key, item in value.items():
+            if key.__class__ is not str or (
+                item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item))
+            ):
+                return False
+        return True
+    if value.__class__ is list and len(value) <= AT_A_GLANCE:
+        for item in value:
+            if item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item)):
+                return False
+        return True
+    return value.__class__ is float and isfinite(value)

@@ -1,0 +1,1 @@
+"""Connections that a server hands to the application without the protocol."""

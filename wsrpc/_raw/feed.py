@@ -1,0 +1,124 @@
+"""What arrives on a raw connection, until somebody reads it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .._base.closing import CloseInfo
+from .._sending.turns import Line
+from ..errors import ConnectionLost
+from ..transport import Transport
+
+__all__ = ["Feed", "Piece"]
+
+EACH = 64
+"""Bytes that a piece counts for besides its own, so that a flood of empty ones has an end, too."""
+
+
+class Piece(NamedTuple):
+    """A whole message, or a part of one, which ``last`` ends."""
+
+    payload: bytes
+    text: bool
+    last: bool
+
+
+class Feed:
+    """The receiver of a raw connection's transport: pieces in, `next` out.
+
+    While more than ``bound`` bytes wait to be read, the transport does not receive, so that the other side is slowed
+    down. What had arrived when the connection ended can still be read.
+    """
+
+    def __init__(self, transport: Transport, line: Line, bound: int, lost: Callable[[], None]) -> None:
+        self._transport = transport
+        self._line = line
+        self._bound = bound
+        self._lost = lost
+        self._pieces: deque[Piece] = deque()
+        self._size = 0
+        self._paused = False
+        self._reader: asyncio.Future[None] | None = None
+        self._stopped = False
+        self.ended: CloseInfo | None = None
+
+    # ------------------------------------------------------------ what the transport tells
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        self.receive_piece(bytes(payload), text, True)
+
+    def receive_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        if self._stopped:
+            return
+        self._pieces.append(Piece(payload, text, last))
+        self._size += len(payload) + EACH
+        if self._size > self._bound and not self._paused:
+            self._paused = True
+            self._transport.pause_receiving()
+        self._wake()
+
+    def read_ended(self) -> None:
+        """Nothing: whoever reads is woken by each piece."""
+
+    def pause_sending(self) -> None:
+        self._line.full = True
+
+    def resume_sending(self) -> None:
+        self._line.full = False
+        self._line.wake()
+
+    def connection_lost(self, info: CloseInfo, /) -> None:
+        self.ended = info
+        self._wake()
+        self._lost()
+        self._line.reset()
+
+    # ------------------------------------------------------------ reading
+
+    async def next(self) -> Piece:
+        """The next piece. Cancelling is safe: nothing is lost.
+
+        Raises:
+            ConnectionLost: there is none, and the connection is over.
+            RuntimeError: somebody else reads already.
+        """
+        self.check_alone()
+        while not self._pieces:
+            if self.ended is not None:
+                raise ConnectionLost(self.ended.code, self.ended.reason)
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        piece = self._pieces.popleft()
+        self._size -= len(piece.payload) + EACH
+        if self._paused and self._size <= self._bound // 2:
+            self._paused = False
+            self._transport.resume_receiving()
+        return piece
+
+    def check_alone(self) -> None:
+        """Refuse whoever would read besides somebody else.
+
+        Raises:
+            RuntimeError: says so.
+        """
+        if self._reader is not None:
+            raise RuntimeError("another task receives from this connection already: one at a time")
+
+    def put_back(self, piece: Piece) -> None:
+        """Let it be the next one again."""
+        self._pieces.appendleft(piece)
+        self._size += len(piece.payload) + EACH
+
+    def stop(self) -> None:
+        """Keep nothing of what still comes: this side is closing."""
+        self._stopped = True
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

@@ -1,0 +1,1 @@
+"""The description of an API, as JSON Schema and as TypeScript."""

@@ -1,0 +1,110 @@
+"""Finding the server that a command names, as ``module:attribute``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+import types
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from .._client.client import Client
+from .._handlers.registration import Router
+from .._server.server import Server
+
+__all__ = ["CannotLoad", "load"]
+
+WANTED = (Server, Client, Router)
+
+
+class CannotLoad(Exception):
+    """Its text says what was looked for, what was found and what to do."""
+
+
+def load(target: str) -> Server | Client | Router:
+    """The server, client or router that ``module:attribute`` names, or that a function of that name makes.
+
+    Modules are looked for as by ``python -m``, in the working directory first.
+
+    Raises:
+        CannotLoad: there is none.
+    """
+    module_name, _, path = target.partition(":")
+    if not module_name or not path:
+        raise CannotLoad(f"give a module and a name in it, such as app:server; got {target!r}")
+    if module_name.endswith(".py") or os.sep in module_name:
+        raise CannotLoad(f"give a module, such as app.main:{path}, not a file; got {target!r}")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with _run_left_out():
+        module = _imported(module_name)
+        found = _looked_up(module, module_name, path)
+        return found if isinstance(found, WANTED) else _made_by(found, target)
+
+
+@contextmanager
+def _run_left_out() -> Generator[None]:
+    """Many programs end in ``server.run()``. Imported here they are to be described, not to serve."""
+    run = Server.run
+    Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Server.run = run  # type: ignore[method-assign]
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (exc.name == name or name.startswith(f"{exc.name}.")):
+            raise CannotLoad(f"there is no module {exc.name!r}, in {os.getcwd()} or installed") from exc
+        raise CannotLoad(f"module {name!r} cannot be imported:\n{_told(exc)}") from exc
+    except (Exception, SystemExit) as exc:
+        raise CannotLoad(f"module {name!r} cannot be imported:\n{_told(exc)}") from exc
+
+
+def _told(exc: BaseException) -> str:
+    """The traceback from the application's first line on: how it came to be imported is of no interest."""
+    tb = exc.__traceback__
+    while tb is not None and (tb.tb_frame.f_code.co_filename == __file__ or _of_importlib(tb.tb_frame)):
+        tb = tb.tb_next
+    return "".join(traceback.format_exception(type(exc), exc, tb)).rstrip()
+
+
+def _of_importlib(frame: types.FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "importlib"
+
+
+def _looked_up(module: Any, name: str, path: str) -> Any:
+    found = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            there = [key for key in dir(module) if isinstance(getattr(module, key), WANTED)]
+            hint = f"; it has {', '.join(f'{name}:{key}' for key in there)}" if there else ""
+            raise CannotLoad(f"{name!r} has no {path!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _made_by(found: Any, target: str) -> Server | Client | Router:
+    wanted = "a Server, Client or Router"
+    if not inspect.isroutine(found):
+        raise CannotLoad(f"{target} is to be {wanted}, or a function that makes one; it is {found!r}")
+    try:
+        inspect.signature(found).bind()
+    except (TypeError, ValueError) as exc:
+        raise CannotLoad(f"{target} is a function that cannot be called without arguments: {exc}") from exc
+    if inspect.iscoroutinefunction(found):
+        raise CannotLoad(f"{target} is async: name {wanted}, or a plain function that makes one")
+    try:
+        made = found()
+    except (Exception, SystemExit) as exc:
+        raise CannotLoad(f"{target}() failed:\n{_told(exc)}") from exc
+    if not isinstance(made, WANTED):
+        raise CannotLoad(f"{target}() is to make {wanted}; it made {made!r}")
+    return made

@@ -1,0 +1,96 @@
+"""pydantic models and other types that pydantic validates, as JSON Schema. pydantic itself makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+from msgspec import inspect as mi
+
+from .._conversion.convert import nodes_of, type_name
+from .._conversion.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydantic
+from .._conversion.validation import Checked
+from .definitions import Form, Schema, renamed
+
+__all__ = ["MODES", "Models", "core_schema", "describe_models", "models_in"]
+
+MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
+
+
+class Models(NamedTuple):
+    """The schema of each class that pydantic describes, by form, and the definitions that these refer to."""
+
+    schemas: dict[tuple[type[Any], Form], Schema]
+    definitions: dict[str, Schema]
+
+
+def models_in(tp: Any) -> list[type[Any]]:
+    """The models and the `Checked` types that a type holds, as far as msgspec looks into it."""
+    classes = [node.cls for node in nodes_of(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
+    return [cls for cls in classes if is_pydantic(cls) or isinstance(cls, Checked)]
+
+
+def core_schema(cls: Any) -> Any:
+    return core_schema_of(cls.translated if isinstance(cls, Checked) else cls)
+
+
+def describe_models(types: Iterable[Any]) -> Models:
+    """The models and the `Checked` types that types hold, in both forms."""
+    found = {cls for tp in types for cls in models_in(tp)}
+    if not found:
+        return Models({}, {})
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        def field_is_required(self, field: Any, total: bool) -> bool:
+            # A model is sent with all its fields, so what has a default is there, too.
+            if self.mode == "serialization" and field["type"] != "typed-dict-field":
+                return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
+            return super().field_is_required(field, total)
+
+        _in_model = False
+
+        def model_schema(self, schema: Any) -> dict[str, Any]:
+            return self._named(super().model_schema, schema, by_alias=True)
+
+        def dataclass_args_schema(self, schema: Any) -> dict[str, Any]:
+            return self._named(super().dataclass_args_schema, schema, by_alias=False)
+
+        def typed_dict_schema(self, schema: Any) -> dict[str, Any]:
+            return self._named(super().typed_dict_schema, schema, by_alias=False)
+
+        def _named(self, describe: Any, schema: Any, *, by_alias: bool) -> dict[str, Any]:
+            # pydantic encodes a model with all that it holds; what is not in one, msgspec encodes, without aliases.
+            before = self.by_alias, self._in_model
+            if self.mode == "serialization" and not self._in_model:
+                self.by_alias = self._in_model = by_alias
+            try:
+                described: dict[str, Any] = describe(schema)
+            finally:
+                self.by_alias, self._in_model = before
+            return described
+
+        def bytes_schema(self, schema: Any) -> dict[str, Any]:
+            described = super().bytes_schema(schema)
+            if BYTES_OPTIONS.isdisjoint(self._config.config_dict):
+                del described["format"]  # pydantic's own way, text in UTF-8
+                described["contentEncoding"] = "base64"
+            return described
+
+    ordered = sorted(found, key=type_name)
+    generator: Any = Generator()
+    made, definitions = generator.generate_definitions(
+        [(cls, mode, core_schema(cls)) for cls in ordered for mode in MODES.values()]
+    )
+    # pydantic itself tells the forms apart, by endings, where a model has both.
+    keys = {name: _key(name) for name in definitions}
+    schemas: dict[tuple[type[Any], Form], Schema]
+    schemas = {(cls, form): renamed(made[cls, mode], keys) for cls in ordered for form, mode in MODES.items()}
+    return Models(schemas, {keys[name]: renamed(schema, keys) for name, schema in definitions.items()})
+
+
+def _key(name: str) -> str:
+    for form, ending in (("sent", "-Input"), ("given", "-Output")):
+        if name.endswith(ending):
+            return f"{form}:pydantic:{name.removesuffix(ending)}"
+    return f"model:pydantic:{name}"

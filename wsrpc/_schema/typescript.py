@@ -1,0 +1,175 @@
+"""JSON Schemas as TypeScript types, and what names and comments have to be there."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from .definitions import PREFIX, Schema
+
+__all__ = ["BASE64", "Names", "comment", "in_parentheses", "parameter_names", "property_name", "type_of"]
+
+BASE64 = "Base64"
+"""What the type of bytes is called."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
+
+_RESERVED = frozenset(
+    re.findall(
+        r"\w+",
+        """arguments await break case catch class const continue debugger default delete do else enum eval export
+        extends false finally for function if implements import in instanceof interface let new null package private
+        protected public return static super switch this throw true try typeof var void while with yield""",
+    )
+)
+"""What cannot be the name of a parameter."""
+_OWN_TYPES = frozenset(
+    re.findall(
+        r"\w+",
+        """any asserts bigint boolean infer keyof never number object readonly string symbol undefined unique
+        unknown""",
+    )
+)
+"""Types of TypeScript's own, and what it takes for the beginning of one: ``x: readonly[]``."""
+
+
+class Names:
+    """What the definitions of a document are called in TypeScript, where ``taken`` names mean something else."""
+
+    def __init__(self, definitions: Iterable[str], taken: Iterable[str]) -> None:
+        used = _RESERVED | _OWN_TYPES | set(taken)
+        self._names: dict[str, str] = {}
+        for name in definitions:
+            self._names[name] = free = _free(name, used)
+            used |= {free}
+
+    def __getitem__(self, definition: str) -> str:
+        return self._names[definition]
+
+
+def _free(wanted: str, used: Iterable[str]) -> str:
+    name = wanted
+    if not _is_identifier(name):
+        name = re.sub(r"[^\w$]+", "_", name, flags=re.ASCII)
+        name = name if _is_identifier(name) else f"_{name}"
+    while name in used:
+        name += "_"
+    return name
+
+
+def parameter_names(wanted: Iterable[str]) -> list[str]:
+    """Names for the parameters of one function, as close to Python's as can be."""
+    names: list[str] = []
+    for name in wanted:
+        names.append(_free(name, _RESERVED | set(names)))
+    return names
+
+
+def property_name(name: str) -> str:
+    return name if _is_identifier(name) else json.dumps(name)
+
+
+def _is_identifier(name: str) -> bool:
+    return bool(_IDENTIFIER.fullmatch(name)) or name.isidentifier()
+
+
+def comment(text: str, indent: str = "") -> str:
+    """A doc comment with a line break at its end; "" for no text."""
+    lines = [line.rstrip() for line in inspect.cleandoc(text).strip().replace("*/", "*\\/").splitlines()]
+    if len(lines) > 1:
+        return "".join(f"{indent}{line}\n" for line in ["/**", *(f" * {line}".rstrip() for line in lines), " */"])
+    return f"{indent}/** {lines[0]} */\n" if lines else ""
+
+
+# ---------------------------------------------------------------- types
+
+
+def type_of(schema: Any, names: Names, indent: str = "") -> str:
+    """The type of the values that a schema describes. What it says beyond types (bounds, patterns) is left out."""
+    if schema is False:
+        return "never"
+    if schema.__class__ is not dict:
+        return "unknown"
+    if "$ref" in schema:
+        return names[schema["$ref"].removeprefix(PREFIX)]
+    if "const" in schema:
+        return _literal(schema["const"])
+    if "enum" in schema:
+        return _union(_literal(value) for value in schema["enum"])
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            return _union(type_of(each, names, indent) for each in schema[key])
+    if "allOf" in schema:
+        parts = dict.fromkeys(in_parentheses(type_of(each, names, indent)) for each in schema["allOf"])
+        return " & ".join(parts)
+    kinds: Any = schema.get("type", "object" if "properties" in schema else "")
+    if kinds.__class__ is list:
+        return _union(type_of({**schema, "type": kind}, names, indent) for kind in kinds)
+    match kinds:
+        case "string":
+            return BASE64 if schema.get("contentEncoding") == "base64" else "string"
+        case "integer" | "number":
+            return "number"
+        case "boolean" | "null":
+            return str(kinds)
+        case "array":
+            return _array(schema, names, indent)
+        case "object":
+            return _object(schema, names, indent)
+        case _:
+            return "unknown"
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _union(members: Iterable[str]) -> str:
+    distinct = dict.fromkeys(members)
+    if "unknown" in distinct:
+        return "unknown"
+    ordered = [member for member in distinct if member not in ("null", "never")]
+    return " | ".join([*ordered, *(["null"] if "null" in distinct else [])]) or "never"
+
+
+def in_parentheses(member: str) -> str:
+    return f"({member})" if " | " in member or " & " in member else member
+
+
+def _array(schema: Schema, names: Names, indent: str) -> str:
+    first = schema.get("prefixItems")
+    if first is None and schema.get("maxItems") == 0:
+        return "[]"
+    items = schema.get("items", {})
+    if first is None:
+        return f"{in_parentheses(type_of(items, names, indent))}[]"
+    least = schema.get("minItems", 0)
+    members = [type_of(each, names, indent) for each in first]
+    members = [each if number < least else f"{in_parentheses(each)}?" for number, each in enumerate(members)]
+    if items.__class__ is dict and items:
+        members.append(f"...{in_parentheses(type_of(items, names, indent))}[]")
+    return f"[{', '.join(members)}]"
+
+
+def _object(schema: Schema, names: Names, indent: str) -> str:
+    properties: Schema = schema.get("properties", {})
+    further = schema.get("additionalProperties", not properties)
+    if not properties:
+        # Not Record: that may not refer to itself.
+        return f"{{ [key: string]: {type_of(further, names, indent)} }}"
+    inner = indent + "  "
+    text = "{\n"
+    for name, each in properties.items():
+        mark = "" if name in schema.get("required", ()) else "?"
+        text += comment(_about(each), inner)
+        text += f"{inner}{property_name(name)}{mark}: {type_of(each, names, inner)}\n"
+    if further:
+        text += f"{inner}[key: string]: unknown\n"
+    return f"{text}{indent}}}"
+
+
+def _about(schema: Any) -> str:
+    return str(schema.get("description", "")) if schema.__class__ is dict else ""

@@ -1,0 +1,112 @@
+"""Named channels: a scope of event names within one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Never, TypeVar, overload
+
+from msgspec import UNSET
+
+from .._handlers.registration import Registrar
+from .._handlers.registry import Registry
+from .._streams.stream import Stream
+from ..errors import ChannelClosed
+from .caller import Caller, Sender
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["Channel"]
+
+T = TypeVar("T")
+
+
+class _Closed:
+    """The sender of a channel that was closed: it refuses."""
+
+    def __init__(self, channel: str, reason: object) -> None:
+        self.channel = channel
+        self.reason = reason
+
+    async def _refuse(self, *_: object) -> Never:
+        self.refuse()
+
+    def refuse(self, *_: object) -> Never:
+        raise ChannelClosed(self.channel, self.reason)
+
+    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
+    send_event_nowait = converter = read_events = read_items = refuse
+
+
+class Channel(Registrar, Caller):
+    """One named channel of one peer; `Peer.of` makes it. It has the same methods as the peer.
+
+    Nothing travels to open or close it: a channel is a name on the messages.
+    """
+
+    __slots__ = ("_channel_name", "_name", "_on_close", "_registry", "_sender")
+
+    def __init__(self, name: str, sender: Sender, registry: Registry, on_close: Callable[[str, object], None]) -> None:
+        self._channel_name = self._name = name
+        self._sender = sender
+        self._registry = registry
+        self._on_close = on_close
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._name
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return isinstance(self._sender, _Closed)
+
+    @property
+    def close_reason(self) -> Any:
+        """What `close` was called with."""
+        return self._sender.reason if isinstance(self._sender, _Closed) else None
+
+    def close(self, reason: object = None) -> None:
+        """Remove the channel's handlers and middleware on this side, and end its readers. Local, idempotent.
+
+        Using it afterwards raises `ChannelClosed`; `Peer.of` with the same name makes a new one.
+        """
+        if not self.closed:
+            self._sender = _Closed(self._name, reason)
+            self._on_close(self._name, reason)
+
+    @overload
+    def items(self) -> Stream[Any]: ...
+
+    @overload
+    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
+
+    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
+        """Read what the other side produces on this channel, as ``for await (... of channel)`` does in JavaScript.
+
+        The first read asks the other side to begin: its handler for the event ``start`` on this channel produces. At
+        the end of the items the channel stays, and may be read again. `Caller.stream` is better where both sides are
+        yours: it has flow control, ends the producer when you leave, and tells you of its errors.
+
+        ``async for item in channel`` does the same, without ``returns``.
+
+        Args:
+            returns: the type to check and convert each item to.
+
+        Raises:
+            ChannelClosed: the channel was closed.
+            RuntimeError: somebody reads the items already.
+            TypeError: ``returns`` is not a type that can be converted to.
+        """
+        return self._sender.read_items(self._name, returns)
+
+    def __aiter__(self) -> Stream[Any]:
+        return self.items()
+
+    def _check_open(self) -> None:
+        if isinstance(self._sender, _Closed):
+            self._sender.refuse()
+
+    def __repr__(self) -> str:
+        return f"<Channel {self._name!r}{' closed' if self.closed else ''}>"

@@ -1,0 +1,128 @@
+"""Messages that are kept for a connection, and who waits for that with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from .._base.closing import CloseInfo
+from .._base.scheduler import Scheduler
+from .._protocol.codecs import Codec
+from .._protocol.messages import Event, Raw, Request
+from ..errors import ConnectionLost, MessageTooBig
+from ..limits import Limits
+from .outbox import Outbox, Told
+from .pending import Pending, Requests
+from .session import Session
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """What one peer sends on its next connection, or on this one when the `open` handlers are done.
+
+    It is encoded when it comes, as nothing is negotiated on that connection yet. What is ``bound`` is for the present
+    connection, or not sent at all. ``warn`` writes a line into the log, of events whose sender was told that they wait.
+    """
+
+    __slots__ = ("_codec", "_loop", "_outbox", "_requests", "_warn", "on_put")
+
+    def __init__(
+        self, codec: Codec, limits: Limits, loop: Scheduler, requests: Requests, warn: Callable[..., None]
+    ) -> None:
+        self._codec = codec
+        self._loop = loop
+        self._requests = requests
+        self._warn = warn
+        self._outbox = Outbox(limits.offline, limits.offline_bytes)
+        self.on_put: Callable[[], None] | None = None
+        """Told of each message that comes."""
+
+    def __len__(self) -> int:
+        return len(self._outbox)
+
+    def put(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> int:
+        """Keep ``message`` and return its ticket, for `take_back`.
+
+        Raises:
+            QueueFull: too much is kept already.
+        """
+        if isinstance(message, Raw):
+            return self._put(message.payload, told, bound, text=message.text)
+        return self._put(self._codec.encode(message), told, bound)
+
+    def _put(self, payload: bytes, told: Told | None, bound: bool, text: bool | None = None) -> int:
+        ticket = self._outbox.put(payload, told, bound=bound, text=text)
+        if self.on_put is not None:
+            self.on_put()
+        return ticket
+
+    def put_request(self, message: Event | Request | Raw, pending: Pending, bound: bool) -> None:
+        """The same for a request."""
+        payload = message.payload if isinstance(message, Raw) else self._codec.encode(message)
+        pending.ticket = self._put(payload, partial(self._request_left, pending, len(payload)), bound)
+
+    def _request_left(self, pending: Pending, size: int, error: Exception | None) -> None:
+        if error is None:
+            self._requests.was_sent(pending, size)
+        else:
+            self._requests.fail(pending, error)
+
+    async def put_and_wait(self, message: Event | Request | Raw) -> None:
+        """Send an event when the present connection's `open` handlers are done, or not at all."""
+        left: asyncio.Future[Exception | None] = self._loop.create_future()
+
+        def told(error: Exception | None) -> None:
+            if not left.done():
+                left.set_result(error)
+
+        ticket = self.put(message, told, bound=True)
+        try:
+            error = await left
+        except asyncio.CancelledError:
+            self._outbox.remove(ticket)  # unless it has left in this very turn
+            raise
+        if error is not None:
+            raise error
+
+    def take_back(self, ticket: int) -> None:
+        """Forget a message, if it has not left."""
+        self._outbox.remove(ticket)
+
+    # ------------------------------------------------------------ what becomes of it
+
+    def flush(self, session: Session, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
+        """Send everything, in order, except for what the remote peer would not take.
+
+        ``refusal`` is `Outbound.refusal`, and is asked about messages of more than ``unchecked`` bytes.
+        """
+        text = self._codec.text
+        for ticket, payload, raw in self._outbox.larger_than(unchecked):
+            error = refusal(payload, raw)
+            if error is not None and not self._outbox.refuse(ticket, error):
+                self._warn("an event that waited for a connection was not sent: %s", error)
+        self._outbox.flush(lambda payload, raw: session.send(payload, text if raw is None else raw))
+
+    def refuse_bound(self, why: ConnectionLost) -> None:
+        """What was to leave on this connection or not at all will not."""
+        for ticket in self._outbox.bound():
+            error = ConnectionLost(why.code, why.reason, "not_sent")  # one for each that raises it
+            if not self._outbox.refuse(ticket, error):
+                self._warn("an event that waited for the `open` handlers was not sent: %s", error)
+
+    def discard(self, info: CloseInfo) -> None:
+        """No connection will come: requests that wait for one fail, events are lost and the log says so."""
+        self.discard_requests(info)
+        lost = self._outbox.clear()
+        if lost:
+            events, were = ("event", "was") if lost == 1 else ("events", "were")
+            self._warn("%d %s that waited for a connection %s not sent", lost, events, were)
+
+    def discard_requests(self, info: CloseInfo) -> None:
+        """Requests that wait for a connection fail."""
+        for pending in self._requests.all():
+            if not pending.sent:
+                if pending.ticket is not None:
+                    self._outbox.remove(pending.ticket)
+                self._requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))

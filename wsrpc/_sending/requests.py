@@ -1,0 +1,215 @@
+"""Requests that are made here: from the call to its answer, its timeout or its cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Union
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from .._base.misuse import shown_as
+from .._base.names import ChannelRef, Offline, check_timeout
+from .._conversion.convert import converter
+from .._handlers.registry import Registry
+from .._protocol.messages import Cancellation, Inbound, Request, request_on
+from ..errors import BadResult, RequestTimeout, UnexpectedChannel, short
+from ..limits import Limits
+from .checks import check_sending
+from .outbound import Outbound
+from .pending import MAX_REMEMBERED, Pending
+from .retry import Retry, ask_again
+
+__all__ = ["Asker", "convert_answer"]
+
+# `int | str` and `Union[int, str]` are of two classes before Python 3.14, and of one from then on.
+_UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
+
+
+class Asker:
+    """Makes requests through ``out``; ``registry`` has the user's hook for types, ``warn`` writes into the log."""
+
+    def __init__(self, out: Outbound, limits: Limits, registry: Registry, warn: Callable[..., None]) -> None:
+        self.out = out
+        self._requests = out.requests
+        self._requests.expired = self._expired
+        self._limits = limits
+        self._registry = registry
+        self._warn = warn
+        self._told: dict[str, None] = {}
+        self._converters: dict[Any, Callable[[Any], Any]] = {}
+
+    @shown_as("request")
+    async def send_request(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: float | UnsetType | None,
+        offline: Offline | None = None,
+        opens: Callable[[int], Any] | None = None,
+        counted: bool = True,
+        /,
+    ) -> Any:
+        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then returned.
+
+        ``counted``: it counts towards `Limits.pending`.
+        """
+        check_sending(channel, event, self.out.thread)
+        convert = None if returns is UNSET else self.converter(returns)
+        if timeout is not UNSET and timeout is not None:
+            check_timeout(timeout)
+        h = channel if isinstance(channel, int) else None
+        seconds = self._limits.timeout if timeout is UNSET else timeout
+        pending = self._requests.open(event, seconds, h, opens, counted)
+        message = request_on(pending.id, channel, (event, *args))
+        try:
+            if self.out.places.scarce and h is None:
+                await self._send_to_a_place(message, pending, self.out.fails(offline))
+            elif self.out.clear and self.out.send(payload := self.out.encode(message)):
+                self._requests.was_sent(pending, len(payload))
+            else:
+                await self.out.send_in_turn(message, pending, self.out.fails(offline))
+            answer = await pending.future
+        except asyncio.CancelledError as exc:
+            self._give_up(pending, exc.args[0] if exc.args else None)
+            raise
+        except BaseException:
+            self._requests.drop(pending)
+            raise
+        if isinstance(answer, Exception):
+            raise answer
+        if answer.e is not UNSET:
+            raise self.out.rejection_from(answer, event, len(args))
+        if answer.h:
+            return self._unexpected_channel(event, convert) if opens is None else pending.channel
+        value: Any = None if answer.d is UNSET else answer.d
+        if opens is not None:
+            raise BadResult(
+                f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler over there neither "
+                "streams nor reads what is sent nor returns a channel; ask for its value with request()"
+            )
+        return value if convert is None else convert_answer(convert, value, event)
+
+    def send_on_channel(
+        self, h: int, event: str, args: tuple[Any, ...], timeout: float | UnsetType | None
+    ) -> Coroutine[Any, Any, Any]:
+        """A request that carries what was begun on channel ``h``. `TooManyRequests` would come too late for that."""
+        return self.send_request(h, event, args, UNSET, timeout, None, None, False)
+
+    def request_again(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        returns: Any,
+        timeout: float | UnsetType | None,
+        offline: Offline | None,
+        retry: Retry,
+        idempotent: bool,
+        /,
+    ) -> Coroutine[Any, Any, Any]:
+        """See `Caller.request` with ``retry``."""
+        return ask_again(
+            lambda left: self.send_request(channel, event, args, returns, left, offline),
+            retry,
+            idempotent=idempotent,
+            event=event,
+            timeout=self._limits.timeout if timeout is UNSET else timeout,
+            loop=self.out.loop,
+            expects_connection=lambda: self.out.expects_connection,
+        )
+
+    async def _send_to_a_place(self, message: Request, pending: Pending, bound: bool) -> None:
+        places = self.out.places
+        turn = places.turn()
+        pending.bound = bound
+        try:
+            await places.take(pending, turn, lambda: len(self.out.encode(message)))
+            if not pending.future.done():
+                await self.out.send_in_turn(message, pending, bound)
+        finally:
+            places.leave(pending, turn)
+
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
+        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit.
+        key = returns.__args__ if returns.__class__ in _UNIONS else returns
+        try:
+            known = self._converters.get(key)
+        except TypeError:  # an unhashable type, Annotated[int, []] for instance
+            return self._make_converter(returns)
+        if known is None:
+            known = self._make_converter(returns)
+            if len(self._converters) < MAX_REMEMBERED:
+                self._converters[key] = known
+        return known
+
+    def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
+        try:
+            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+        except TypeError as exc:
+            raise TypeError(f"returns= is a type that an answer can have, got {short(returns)}: {exc}") from exc
+
+    def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
+        """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
+        admits_none = self.out.hears_null_as_channel
+        if admits_none and convert is not None:
+            try:
+                convert(None)
+            except msgspec.ValidationError:
+                admits_none = False
+        if not admits_none:
+            raise UnexpectedChannel(
+                f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for it "
+                "with stream(), open_channel() or request(send=)"
+            )
+        if event not in self._told:
+            self._told[event] = None
+            self._warn(
+                "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
+                "answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
+                event,
+            )
+
+    def answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
+        """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
+        if pending is not None and pending.opens is not None:
+            pending.channel = pending.opens(message.i)
+            return
+        self.out.notices.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
+
+    def _give_up(self, pending: Pending, reason: object) -> None:
+        """The caller was cancelled."""
+        if self._requests.drop(pending):
+            self._take_back(pending, reason)
+        elif pending.channel is not None:  # it came in the same turn
+            pending.channel._abort(reason)
+
+    def _expired(self, pending: Pending) -> None:
+        assert pending.timeout is not None
+        self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout))
+        self._take_back(pending, None)
+
+    def _take_back(self, pending: Pending, reason: object) -> None:
+        """Take a request out of the queue if it still waits there, else tell the other side to stop."""
+        if pending.ticket is not None:
+            self.out.kept.take_back(pending.ticket)
+        elif pending.sent:
+            self._requests.give_up(pending)
+            self.out.notices.send(partial(Cancellation, pending.id), reason)
+
+
+def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:
+    """``value`` as ``returns=`` asks for it.
+
+    Raises:
+        BadResult: it does not fit.
+    """
+    try:
+        return convert(value)
+    except msgspec.ValidationError as exc:
+        raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None

@@ -1,0 +1,117 @@
+"""The line to the other side, as senders see it: has it room, and whose turn is it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from .._base.scheduler import Scheduler
+from .pending import Pending
+
+__all__ = ["Line", "Turn"]
+
+
+class Line:
+    """While the transport is above its high-water mark, awaiting senders queue here and go one by one.
+
+    ``full`` follows the transport. ``busy`` is also true while somebody queues, or has been woken and is about to
+    send, so that nobody overtakes. Each sender has a `Turn` of its own, with which it waits and which it ends.
+    """
+
+    __slots__ = ("_holder", "_loop", "_waiting", "full", "overdue")
+
+    def __init__(self, loop: Scheduler) -> None:
+        self._loop = loop
+        self._waiting: OrderedDict[asyncio.Future[bool], Turn] | None = None
+        """First come, first served. Most lines are never full, so most have none."""
+        self._holder: Turn | None = None
+        self.full = False
+        self.overdue = False
+        """It has been full for as long as emitting to many waits, and has not drained since."""
+
+    @property
+    def busy(self) -> bool:
+        return self.full or self.awaited
+
+    @property
+    def awaited(self) -> bool:
+        """Whether others are to send first."""
+        return self._holder is not None or bool(self._waiting)
+
+    def wake(self) -> None:
+        """Let the next one send, if the line has room and nobody is at it."""
+        while self._waiting and not self.full and self._holder is None:
+            woken, turn = self._waiting.popitem(last=False)
+            if not woken.done():
+                self._holder = turn
+                woken.set_result(True)
+
+    def reset(self) -> None:
+        """The connection is gone: all may go on, to the next one or into the queue for that.
+
+        One by one as ever, or what is sent right after the drop would overtake those that waited.
+        """
+        self.full = self.overdue = False
+        waiting = self._waiting or OrderedDict[asyncio.Future[bool], Turn]()
+        for woken in [woken for woken, turn in waiting.items() if turn.bound]:
+            del waiting[woken]
+            if not woken.done():
+                woken.set_result(False)
+        self.wake()
+
+
+class Turn:
+    """One sender's turn on a line: waited for with `wait` as often as needed, and ended once, with `end`.
+
+    Whether it is the sender's turn is a fact of the line and not of the sender, so that a sender which is cancelled at
+    any point passes on the turn that it has, and never one that is already another's.
+    """
+
+    __slots__ = ("_line", "bound")
+
+    def __init__(self, line: Line, *, bound: bool = False) -> None:
+        """``bound``: what is to be sent belongs to the present connection."""
+        self._line = line
+        self.bound = bound
+
+    @property
+    def held(self) -> bool:
+        """Whether it is this sender's turn."""
+        return self._line._holder is self
+
+    def begin(self) -> None:
+        """Take the turn without waiting, on a line that is not ``busy``."""
+        self._line._holder = self
+
+    async def wait(self, pending: Pending | None = None) -> None:
+        """Wait at the end of the queue, or, with the turn in hand, at its head.
+
+        Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, or the turn
+        is ``bound`` and its connection ended. Cancelling is safe.
+        """
+        line = self._line
+        woken: asyncio.Future[bool] = line._loop.create_future()
+        waiting = line._waiting
+        if waiting is None:
+            waiting = line._waiting = OrderedDict()
+        waiting[woken] = self
+        if self.held:
+            line._holder = None
+            waiting.move_to_end(woken, last=False)
+        if pending is not None:
+            pending.turn = woken
+        try:
+            await woken
+        except BaseException:
+            self.end()  # it may have been woken in the same turn of the loop
+            raise
+        finally:
+            waiting.pop(woken, None)
+            if pending is not None:
+                pending.turn = None
+
+    def end(self) -> None:
+        """Let the next one send: this sender has sent, or will not. Nothing happens if it was not its turn."""
+        if self.held:
+            self._line._holder = None
+            self._line.wake()

@@ -1,0 +1,251 @@
+"""Who may connect to a server: what proxies say, the rule of origins, then the user's `on_handshake`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
+
+from .._base.introspection import location
+from .._base.logs import LogBudget, address_text, logger
+from .._base.state import PeerState
+from ..errors import HandshakeRejected
+from ..handshake import BEARER, Handshake, HandshakeFunction, check_header
+from ..limits import Limits
+from .origins import OriginRule, Origins
+from .proxies import TrustedProxies
+
+__all__ = ["Entrance", "Gate"]
+
+OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
+"""Of a response, besides ``Sec-WebSocket-…``: these make it an answer to the handshake."""
+
+
+class Gate:
+    """Open until `close`: then no connection is let in, and a user's function that still decides on one is stopped."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.refused: Counter[int] = Counter()
+        """How many were, by HTTP status."""
+        self._deciding: set[asyncio.Timeout] = set()
+
+    @contextmanager
+    def deciding(self, patience: asyncio.Timeout) -> Generator[None]:
+        """Let ``patience``, within which a user's function decides on a connection, expire with `close`."""
+        self._deciding.add(patience)
+        try:
+            yield
+        finally:
+            self._deciding.discard(patience)
+
+    @contextmanager
+    def counting(self) -> Generator[None]:
+        """Count a refusal."""
+        try:
+            yield
+        except HandshakeRejected as exc:
+            self.refused[exc.status] += 1
+            raise
+
+    def close(self) -> None:
+        self.closed = True
+        for patience in self._deciding:
+            if not patience.expired():
+                patience.reschedule(asyncio.get_running_loop().time())
+
+
+class Entrance:
+    """The rules by which connections are let in, or not: `check` is asked for each, by whatever listens."""
+
+    def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
+        self._budget = budget
+        self._origins = OriginRule(origins, budget)
+        self._proxies = TrustedProxies(trusted_proxies)
+        self._function: HandshakeFunction | None = None
+        self._where = ""
+        self._warned = False
+
+    def use(self, function: HandshakeFunction) -> None:
+        """Ask ``function`` from now on."""
+        where = location(function)
+        if self._function is not None and where != self._where:
+            logger.warning("on_handshake from %s is replaced by the one from %s", self._where, where)
+        self._function, self._where = function, where
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `check` has to be awaited."""
+        function = self._function
+        return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+    def begin(self) -> None:
+        """Connections may come from now on."""
+        if self._origins.allows_any and not self._warned:
+            self._warned = True
+            logger.warning(
+                "origins=ANY_ORIGIN: pages of any site may connect, with the cookies of whoever looks at them"
+            )
+
+    def check(self, handshake: Handshake, gate: Gate) -> Awaitable[None] | None:
+        """Let ``handshake`` pass ``gate``, with what the user's function does to it; an awaitable if that is async.
+
+        Raises:
+            HandshakeRejected: it may not; also 500 for whatever else the user's function raises.
+        """
+        seconds = handshake.limits.open_timeout
+        with gate.counting():
+            result = self._ask(handshake, gate)
+        return None if result is None else self._finish(handshake, gate, result, seconds)
+
+    def check_nowait(self, handshake: Handshake, gate: Gate) -> None:
+        """The same, where nothing can be awaited.
+
+        Raises:
+            HandshakeRejected: also 500 if the user's function returns an awaitable.
+        """
+        with gate.counting():
+            result = self._ask(handshake, gate)
+            if result is not None:
+                if inspect.iscoroutine(result):
+                    result.close()
+                self._refuse(
+                    handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait")
+                )
+
+    def _ask(self, handshake: Handshake, gate: Gate) -> Awaitable[Any] | None:
+        self.begin()
+        if gate.closed:  # an application's own HTTP server may go on listening
+            raise _closing()
+        asked = "origins="
+        try:
+            if self._proxies:
+                self._look_behind_proxies(handshake)
+            self._origins.check(handshake)
+            asked = "on_handshake"
+            if self._function is not None:
+                result = self._function(handshake)
+                if inspect.isawaitable(result):
+                    return result
+                _check_result(result)
+            _settle(handshake)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:  # a CancelledError of something else's, for instance
+            self._refuse(handshake, exc, asked)
+        return None
+
+    async def _finish(self, handshake: Handshake, gate: Gate, result: Awaitable[Any], seconds: float) -> None:
+        patience = asyncio.timeout(seconds)
+        with gate.counting(), gate.deciding(patience):
+            await self._wait(handshake, gate, result, patience, seconds)
+
+    async def _wait(
+        self, handshake: Handshake, gate: Gate, result: Awaitable[Any], patience: asyncio.Timeout, seconds: float
+    ) -> None:
+        try:
+            async with patience:
+                _check_result(await result)
+            _settle(handshake)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            if not (patience.expired() and isinstance(exc, TimeoutError)):
+                self._refuse(handshake, exc)
+            if gate.closed:
+                raise _closing() from None
+            text = "on_handshake has not finished within %g s, for %s"
+            self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
+            raise HandshakeRejected(503, "this takes too long\n") from None
+
+    def _refuse(self, handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
+        """Refuse because of what was raised."""
+        if isinstance(exc, HandshakeRejected):
+            try:
+                _check_refusal(exc)
+            except (TypeError, ValueError) as mistake:
+                exc = mistake
+            else:
+                raise exc
+        text = "a connection is refused because %s failed, for %s"
+        self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
+        raise HandshakeRejected(500, "internal error\n") from exc
+
+    def _look_behind_proxies(self, handshake: Handshake) -> None:
+        seen = self._proxies.look_behind(handshake.remote, handshake.headers)
+        if seen is not None:
+            handshake.remote = seen.remote
+            handshake.secure = handshake.secure if seen.secure is None else seen.secure
+            handshake.host = seen.host or handshake.host
+
+
+def _about(handshake: Handshake) -> dict[str, object]:
+    return {"remote": address_text(handshake.remote)}
+
+
+def _closing() -> HandshakeRejected:
+    return HandshakeRejected(503, "the server is closing\n", {"Retry-After": "1"})
+
+
+def _check_refusal(rejected: HandshakeRejected) -> None:
+    """What a user has raised must be something that can be sent.
+
+    Raises:
+        TypeError, ValueError: says what cannot.
+    """
+    status: Any = rejected.status
+    body: Any = rejected.body
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        raise ValueError(f"a handshake is refused with an HTTP status from 400 to 599, got {status!r}")
+    if not isinstance(body, str):
+        raise TypeError(f"the body of a refusal is text, got {type(body).__name__}")
+    try:
+        body.encode()
+    except UnicodeEncodeError:  # without its context: what cannot be sent cannot be logged either
+        raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
+    for name, value in rejected.headers.items():
+        check_header(name, value)
+
+
+def _check_result(result: object) -> None:
+    """Nobody is to be let in by a function that was written to say no.
+
+    Raises:
+        TypeError: it returns False.
+    """
+    if result is False:
+        raise TypeError("on_handshake returned False, which is no answer: call handshake.reject(401, ...) to refuse")
+
+
+def _settle(handshake: Handshake) -> None:
+    """What the user's function has made of it must be something that can be done.
+
+    Raises:
+        TypeError, ValueError: says what cannot.
+    """
+    limits: Any = handshake.limits
+    if not isinstance(limits, Limits):
+        raise TypeError(f"handshake.limits is a wsrpc.Limits, got {limits!r}")
+    state: Any = handshake.state
+    if not isinstance(state, PeerState):
+        if not isinstance(state, Mapping):
+            raise TypeError(f"handshake.state is a mapping, got {type(state).__name__}")
+        given = cast("Mapping[str, Any]", state)
+        handshake.state = PeerState()
+        for key in given:  # a `Key` is kept under its name
+            handshake.state[key] = given[key]
+    for name, value in handshake.response_headers.items():
+        check_header(name, value)
+        if name.lower() in OWN_HEADERS or name.lower().startswith("sec-websocket-"):
+            raise ValueError(f"the header {name!r} belongs to the answer itself, and is not for on_handshake to set")
+    if handshake.subprotocol is None and any(name.startswith(BEARER) for name in handshake.subprotocols):
+        # A browser that offered some and is given none ends the connection; and the token is not to be said aloud.
+        rest = (name for name in handshake.subprotocols if not name.startswith(BEARER))
+        handshake.subprotocol = next(rest, None)

@@ -1,0 +1,183 @@
+"""`Stream`: what arrives on a channel, one by one, as an async iterator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+
+import msgspec
+
+from .._base.introspection import readable
+from .._base.misuse import refusing
+from .._base.scheduler import Timer
+from ..errors import BadResult, ChannelClosed
+from .inbox import Inbox
+from .reader import Reading
+
+__all__ = ["Stream"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@readable
+class Stream(Generic[T_co]):
+    """An async iterator over the items of a stream, or over events; also an async context manager.
+
+    ``async with client.stream(...) as items`` opens it; leaving the block stops whoever produces the items. A bare
+    ``async for item in client.stream(...)`` opens it at the first item; when such a loop is left early, the stream is
+    stopped as soon as Python throws it away, with a warning in the log.
+
+    Iterating raises, after the items that came before:
+
+    - `RemoteError` and its subclasses: the producer failed, or refused to begin.
+    - `ConnectionLost`: the connection ended first.
+    - `ChannelClosed`: this side closed the channel meanwhile.
+    - `StreamOverflow`: events, or a producer without flow control, were too far ahead (``Limits.stream_queue``).
+    - `BadResult`: the item does not fit ``returns``, or the annotation of the handler's parameter that it is sent to;
+      iterating may go on with the next one. (An event that does not fit is dropped instead, with a warning.)
+
+    Cancelling a read is safe: no item is lost.
+    """
+
+    __slots__ = ("_begun", "_convert", "_label", "_left", "_misfit", "_open", "_opening", "_reading", "_warns")
+
+    def __init__(
+        self,
+        label: str,
+        convert: Callable[[Any], Any] | None,
+        *,
+        reading: Reading | None = None,
+        open: Callable[[], Coroutine[Any, Any, Reading]] | None = None,
+        misfit: Callable[[msgspec.ValidationError], Exception | None] | None = None,
+    ) -> None:
+        self._label = label
+        self._convert = convert
+        self._reading = reading
+        self._open = open
+        self._misfit = misfit
+        self._opening = False
+        self._begun = False
+        self._left = False
+        """Nothing is read any more: it was closed, or could not be opened."""
+        self._warns = open is not None
+
+    if not TYPE_CHECKING:
+        __iter__ = refusing("the items of a stream arrive over time: use `async for`")
+        __enter__ = __exit__ = refusing("a stream is opened and closed asynchronously: use `async with`")
+
+    async def __aenter__(self) -> Self:
+        if self._reading is None:
+            # Where the producer keeps to credit, it may as well start. Another one would only fill the queue.
+            reading = await self._get_reading()
+            if reading.has_credit:
+                self._begin(reading)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # The text of another error is for this side only; the reason of a cancellation is meant to travel.
+        self._leave(error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        reading = self._reading
+        if self._left:
+            raise StopAsyncIteration
+        if reading is None:
+            reading = await self._get_reading()
+        if not self._begun:
+            self._begin(reading)
+        inbox = reading.inbox
+        while True:
+            while not inbox.queue:
+                if inbox.over:
+                    await self._over(reading, inbox)
+                await inbox.wait()
+            value = inbox.take()
+            if self._convert is None:
+                break
+            try:
+                value = self._convert(value)
+                break
+            except msgspec.ValidationError as exc:
+                error = self._bad_item(reading, exc) if self._misfit is None else self._misfit(exc)
+                if error is not None:
+                    raise error from None
+        item: T_co = value
+        return item
+
+    def _bad_item(self, reading: Reading, exc: msgspec.ValidationError) -> Exception:
+        error = BadResult(f"an item of {self._label!r} is not what returns= asks for: {exc}")
+        error._channel = reading.channel
+        return error
+
+    async def aclose(self) -> None:
+        """Stop the producer and forget what has not been read. Idempotent; cancelling is safe."""
+        self._leave(None)
+
+    async def _over(self, reading: Reading, inbox: Inbox) -> NoReturn:
+        self._warns = False
+        error, inbox.error = inbox.error, None
+        reading.leave(None)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # A conversation's body has now read all that came before the end: it is cancelled here.
+            await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        raise StopAsyncIteration
+
+    async def _get_reading(self) -> Reading:
+        if self._open is None:
+            raise ChannelClosed(self._label, "this stream was closed before it was opened")
+        if self._opening:
+            raise RuntimeError("two tasks open the same stream: give each its own")
+        self._opening = True
+        try:
+            reading = self._reading = await self._open()
+        except BaseException:
+            self._open = None  # it is not asked for again by itself
+            self._left = True
+            raise
+        finally:
+            self._opening = False
+        if self._open is None:  # it was closed meanwhile
+            reading.leave(None)
+        self._open = None
+        return reading
+
+    def _begin(self, reading: Reading) -> None:
+        reading.channel._check_thread("anext(stream)")
+        self._begun = True
+        reading.begin()
+
+    def _end_after(self, seconds: float, error: Exception) -> Timer:
+        """End reading with ``error`` in that many seconds, after what has come by then."""
+        assert self._reading is not None
+        return self._reading.inbox.end_after(seconds, error)
+
+    def _leave(self, reason: object) -> None:
+        if self._reading is not None:
+            self._reading.channel._check_thread("stream.aclose()")
+        self._left = True
+        self._warns = False
+        self._open = None
+        if self._reading is not None:
+            self._reading.leave(reason)
+
+    def __del__(self) -> None:
+        if self._reading is not None:
+            warning = "a stream of %r was left without being closed, and is stopped: use `async with`, or aclose() it"
+            self._reading.leave_soon(warning % self._label if self._warns else "")
+
+    def __repr__(self) -> str:
+        if self._reading is None:
+            state = "not open" if self._open is not None else "closed"
+        else:
+            state = "over" if self._reading.inbox.over else "open"
+        return f"<Stream {self._label!r} {state}>"

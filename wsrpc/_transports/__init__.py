@@ -1,0 +1,1 @@
+"""The websockets library as a transport: dialling, listening, frames, heartbeat."""

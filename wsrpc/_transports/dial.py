@@ -1,0 +1,209 @@
+"""One attempt to connect, with the `websockets` library."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidProxy, InvalidProxyMessage
+from websockets.typing import Subprotocol
+
+from .._base.misuse import check_flag
+from .._base.names import StrPath
+from ..handshake import check_header
+from ..limits import Limits
+from ..transport import Transport
+from .connection import WebSocketClientConnection, library_options
+from .dial_request import DialRequest, check_subprotocols, follow_redirects
+from .urls import BadURL, check_unix, check_url, environment_proxy
+from .websocket import WebSocketTransport
+
+__all__ = ["Dial", "Dialer", "PerAttempt", "dial"]
+
+T = TypeVar("T")
+PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
+"""A value, or a function (sync or async) that is asked for it at each attempt to connect."""
+
+
+async def dial(
+    url: str,
+    *,
+    limits: Limits | None = None,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    proxy: str | bool | None = True,
+    compression: bool = False,
+    unix: StrPath | None = None,
+) -> WebSocketTransport:
+    """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
+
+    At most 10 redirects are followed, never from ``wss://`` to ``ws://``. ``headers``, the URL's user information (sent
+    as HTTP Basic authentication) and subprotocols that carry a token are sent only to the URL's own origin.
+
+    ``compression`` offers permessage-deflate, which the server may take or leave.
+
+    ``unix`` is the path of a Unix socket to connect to. The URL's host, path and query are then what the server is
+    asked for; with ``wss://`` the certificate has to be for that host. Redirects to another origin are not followed, no
+    proxy of the environment is used, and ``proxy=`` with a URL is refused.
+
+    Raises:
+        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
+        ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
+    """
+    limits = limits or Limits()
+    options = library_options(limits)
+    options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
+    options["open_timeout"] = None  # `follow_redirects` has one for all attempts
+    if compression:
+        options["compression"] = "deflate"
+    if ssl is not None:
+        options["ssl"] = ssl
+    if unix is not None:
+        options |= {"unix": True, "path": unix}
+
+    async def attempt(request: DialRequest) -> WebSocketTransport:
+        try:
+            connection = await connect(
+                request.url,
+                additional_headers=request.headers,
+                subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
+                proxy=environment_proxy(request.url) if proxy is True else proxy or None,
+                **options,
+            )
+        except InvalidProxy:  # whose text quotes the URL, which may have a password
+            raise BadURL("the proxy's URL has a path, or a user without a password") from None
+        except InvalidProxyMessage as exc:  # whose cause quotes what the proxy said, as it came
+            raise exc from None
+        except (FileNotFoundError, PermissionError, ConnectionRefusedError) as exc:
+            if unix is not None and exc.filename is None:  # asyncio does not say which
+                exc.filename = os.fspath(unix)
+            raise
+        assert isinstance(connection, WebSocketClientConnection)
+        return connection.wsrpc
+
+    request = DialRequest(
+        url,
+        headers=headers,
+        subprotocols=subprotocols,
+        proxy=proxy,
+        tls=ssl is not None,
+        unix=unix,
+    )
+    if unix is not None:
+        proxy = None  # what the environment names is for hosts
+    return await follow_redirects(request, attempt, limits.open_timeout)
+
+
+class Dial(Protocol):
+    """How to open a connection: `dial` is one such function, adapters have others. Raises as `dial` does."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        limits: Limits | None = None,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | bool | None = True,
+        compression: bool = False,
+        unix: StrPath | None = None,
+    ) -> Transport: ...
+
+
+class Dialer:
+    """What a client dials with; calling it makes one attempt, in which it asks each option that is a function.
+
+    Raises what they raise, and what `dial` does.
+    """
+
+    def __init__(
+        self,
+        url: PerAttempt[str] | None,
+        *,
+        headers: PerAttempt[Mapping[str, str]] | None,
+        auth: PerAttempt[str] | None,
+        subprotocols: Sequence[str] | None,
+        ssl: ssl_module.SSLContext | None,
+        proxy: str | bool | None,
+        compression: bool,
+        unix: StrPath | None,
+        limits: Limits,
+        dial: Dial,
+    ) -> None:
+        if isinstance(url, str):
+            check_url(url, tls=ssl is not None)
+        elif url is not None and not callable(url):
+            raise TypeError(f"a url is text, or a function that returns it, got {type(url).__name__}")
+        if not callable(headers):
+            _check_headers(headers)
+        check_subprotocols(subprotocols)
+        check_flag("compression", compression)
+        check_unix(unix, proxy)
+        given: Any = dial
+        if not callable(given):
+            raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
+        self._options = (url, headers, auth)
+        self.subprotocols = subprotocols
+        self._ssl = ssl
+        self._proxy = proxy
+        self.compression = compression
+        self._unix = unix
+        self._limits = limits
+        self._dial = dial
+
+    async def ask(self) -> tuple[Any, dict[str, str]]:
+        """The URL (None if there is none), and the headers with the token of ``auth``, of one attempt."""
+        url, given, token = [await _evaluate(option) for option in self._options]
+        _check_headers(given)
+        headers = dict(given or {})
+        if token is not None:
+            if not isinstance(token, str):
+                raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
+            headers["Authorization"] = f"Bearer {token}"
+        for name, value in headers.items():  # also for a `Dial` function that does not check
+            check_header(name, str(value))
+        return url, headers
+
+    async def __call__(self) -> Transport:
+        url, headers = await self.ask()
+        return await self._dial(
+            url,
+            limits=self._limits,
+            headers=headers,
+            subprotocols=self.subprotocols,
+            ssl=self._ssl,
+            proxy=self._proxy,
+            compression=self.compression,
+            unix=self._unix,
+        )
+
+
+def _check_headers(given: Any) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(
+            f"headers= is a mapping of names to values, or a function that returns one, got {type(given).__name__}"
+        )
+
+
+async def _evaluate(given: Any) -> Any:
+    try:
+        value = given() if callable(given) else given
+        return await value if inspect.isawaitable(value) else value
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as exc:
+        task = asyncio.current_task()
+        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        # Something inside was cancelled, for instance, not the dialing: an attempt that failed.
+        label = getattr(given, "__qualname__", type(given).__name__)
+        raise RuntimeError(f"{label} raised {exc!r}") from exc

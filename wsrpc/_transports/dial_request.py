@@ -1,0 +1,205 @@
+"""The request that opens a connection, and the rule for redirects, which every dialer follows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar, cast
+from urllib.parse import unquote, urljoin, urlsplit
+
+from .._base.logs import logger
+from .._base.names import StrPath
+from ..errors import HandshakeRejected
+from ..handshake import BEARER, HEADER_NAME, check_header
+from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
+
+__all__ = ["DialRequest", "check_subprotocols", "follow_redirects"]
+
+T = TypeVar("T")
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+MAX_REDIRECTS = 10
+"""As many as the `websockets` library, aiohttp and Go's ``net/http`` follow."""
+
+HOST_AND_PORT = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+"""Of a Location. Libraries parse odd ones differently, so another host might be dialed than was checked."""
+
+DEFAULT_PORTS = {"ws": 80, "wss": 443}
+
+
+class DialRequest:
+    """What one opening handshake asks for, and of whom: made from the arguments of a `Dial` function.
+
+    ``url`` has no user information: that is in ``headers``, as HTTP Basic authentication, unless ``headers=`` had an
+    Authorization of its own. Everything is valid, so that no library's error needs to quote it.
+
+    Args:
+        url, headers, subprotocols, proxy: as for `dial`.
+        tls: whether there is a TLS context, which a ``ws://`` URL has no use for.
+        unix: the path of a Unix socket to connect to. Redirects to another origin are not followed then, since that is
+            not at this socket, and no proxy is used.
+        may_leave_origin: whether redirects to another origin are followed. No, where the library would send there what
+            is not in ``headers``.
+
+    Raises:
+        BadURL: the URL or the proxy cannot be dialed.
+        TypeError, ValueError: a header or a subprotocol cannot be sent; the text does not quote its value.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        proxy: str | bool | None = None,
+        tls: bool = False,
+        unix: StrPath | None = None,
+        may_leave_origin: bool = True,
+    ) -> None:
+        check_url(url, tls=tls)
+        check_proxy(proxy)
+        check_unix(unix, proxy)
+        check_subprotocols(subprotocols)
+        self.headers: Mapping[str, str] = {name: str(value) for name, value in (headers or {}).items()}
+        for name, value in self.headers.items():
+            check_header(name, value)
+        self.subprotocols: Sequence[str] = list(subprotocols or ())
+        self.url = url
+        self.unix = unix
+        self._may_leave_origin = may_leave_origin and unix is None
+        user, at, _ = urlsplit(url).netloc.rpartition("@")
+        if at:
+            self.url = url.replace(f"{user}@", "", 1)
+            if "authorization" not in map(str.lower, self.headers):
+                self.headers = {"Authorization": _basic(user), **self.headers}
+
+    def redirected(self, answer: HandshakeRejected) -> DialRequest | None:
+        """The request that follows ``answer``; None if it is no redirect.
+
+        Headers, those that ``auth=`` and the URL's user information became among them, and subprotocols that carry a
+        token go only to the origin (scheme, host and port) of the first URL. A redirect that has left that origin does
+        not get them back. Nothing goes from TLS to clear text.
+
+        Raises:
+            HandshakeRejected: the same as ``answer``, with the reason why the redirect is not followed.
+        """
+        location = answer.headers.get("location")
+        if answer.status not in REDIRECTS or location is None:
+            return None
+        url = self._resolve(answer, location)
+        if _origin(url) == _origin(self.url):
+            return self._again(url, self.headers, self.subprotocols)
+        if not self._may_leave_origin:
+            whose = "" if self.unix is None else ", which is not at the Unix socket"
+            raise answer._not_followed(f"it leads to another origin, {shown_url(url)}{whose}")
+        subprotocols = [name for name in self.subprotocols if BEARER not in name.lower()]
+        if self.headers or len(subprotocols) < len(self.subprotocols):
+            logger.warning(
+                "%s redirects to %s, another origin: headers, auth= and bearer subprotocols are not sent there; if it "
+                "should have them, give its URL to the client",
+                shown_url(self.url),
+                shown_url(url),
+            )
+        return self._again(url, {}, subprotocols)
+
+    def _again(self, url: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> DialRequest:
+        return DialRequest(
+            url,
+            headers=headers,
+            subprotocols=subprotocols,
+            unix=self.unix,
+            may_leave_origin=self._may_leave_origin,
+        )
+
+    def _resolve(self, answer: HandshakeRejected, location: str) -> str:
+        try:
+            if "\\" in location or not location.isascii():  # which libraries, and browsers, take for different URLs
+                raise ValueError
+            parts = urlsplit(urljoin(self.url, location))
+        except ValueError:
+            raise answer._not_followed("its Location is not a URL") from None
+        if parts.scheme not in DEFAULT_PORTS:
+            raise answer._not_followed(f"it leads to {shown_url(location)}, which is not a ws:// or wss:// URL")
+        # A server has no credentials to choose for us.
+        netloc = parts.netloc.rpartition("@")[2]
+        url = parts._replace(netloc=netloc, fragment="").geturl()
+        try:
+            check_url(url, tls=False)
+        except BadURL as exc:
+            raise answer._not_followed(f"its Location cannot be dialed: {exc}") from None
+        if not HOST_AND_PORT.fullmatch(netloc) and netloc != urlsplit(self.url).netloc:
+            raise answer._not_followed(f"its Location has an unusual host: {shown_url(url)}")
+        if self.url.startswith("wss:") and parts.scheme == "ws":
+            raise answer._not_followed(f"it leads from TLS to clear text, to {shown_url(url)}")
+        return url
+
+    def __repr__(self) -> str:
+        return f"<DialRequest {shown_url(self.url)}>"
+
+
+async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest], Awaitable[T]], seconds: float) -> T:
+    """Call ``attempt`` with ``request``, and again for each redirect, within ``seconds`` for all of them.
+
+    ``attempt`` follows no redirect by itself: it raises `HandshakeRejected` for each answer other than 101, with
+    ``headers``.
+
+    Raises:
+        HandshakeRejected: the last answer was not 101; or it was a redirect that is not followed, for the reasons of
+            `DialRequest.redirected`, or because there were 10 before it.
+        TimeoutError: the time is over.
+        Exception: what else ``attempt`` raised.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            redirects = 0
+            while True:
+                try:
+                    return await attempt(request)
+                except HandshakeRejected as answer:
+                    following = request.redirected(answer)
+                    if following is None:
+                        raise
+                    if redirects == MAX_REDIRECTS:
+                        raise answer._not_followed(f"it is one more than {MAX_REDIRECTS}") from None
+                redirects += 1
+                request = following
+    except TimeoutError as exc:
+        if not limit.expired():
+            raise
+        raise TimeoutError(f"no answer to the opening handshake within open_timeout={seconds:g} s") from exc
+
+
+def check_subprotocols(names: object) -> None:
+    """Refuse what cannot be offered. The names, one of which may be a token, are not quoted.
+
+    Raises:
+        TypeError, ValueError: says what is wrong.
+    """
+    if names is None:
+        return
+    if isinstance(names, str | bytes) or not isinstance(names, Sequence):
+        raise TypeError(f"subprotocols= is a list of names, got {type(names).__name__}")
+    offered = cast("Sequence[object]", names)
+    for index, name in enumerate(offered):
+        if not isinstance(name, str):
+            raise TypeError(f"subprotocols[{index}] is text, got {type(name).__name__}")
+        if not HEADER_NAME.fullmatch(name):
+            raise ValueError(
+                f"subprotocols[{index}] has a character that cannot be sent: use letters, digits and "
+                "!#$%&'*+-.^_`|~ (base64url without its padding '=', for a token)"
+            )
+
+
+def _basic(user_information: str) -> str:
+    user, _, password = user_information.partition(":")
+    return "Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]

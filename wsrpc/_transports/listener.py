@@ -1,0 +1,284 @@
+"""Listening for connections, with the `websockets` library."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket as socket_module
+import ssl as ssl_module
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from os import PathLike
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+
+from .._base.headers import JoinedHeaders, address
+from .._base.misuse import check_flag
+from ..errors import HandshakeRejected
+from ..handshake import Handshake
+from ..limits import Limits
+from .connection import WebSocketServerConnection, library_options
+from .fairness import Turns
+from .health import Health
+from .websocket import WebSocketTransport
+
+__all__ = ["Listener", "check_place", "listen"]
+
+logger = logging.getLogger("wsrpc")
+
+BACKLOG = 1024
+"""Connections that the system accepts ahead of us. (Of asyncio's 100 the rest of many clients that come back together
+would wait a second and more, for TCP to try again.)"""
+
+ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
+"""Connections that asyncio takes over in one turn: as many as its ``backlog``. (Windows' own loop takes one at a time,
+and Windows does not change the backlog of a port that listens.)"""
+
+HANDSHAKE = 0.0005
+"""Seconds that one costs, from the request to the answer and the peer, about."""
+
+Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]
+"""Connections that are not open yet, with the event loop's task that accepts them, which does the TLS handshake."""
+
+
+class Listener:
+    """A port that accepts connections. ``url`` and ``port`` say where, also after the end."""
+
+    def __init__(self, server: Server, opening: Opening, path: str | None, *, secure: bool) -> None:
+        self._server = server
+        self._opening = opening
+        scheme = "wss" if secure else "ws"
+        listening = next(iter(server.sockets))
+        if listening.family in (socket_module.AF_INET, socket_module.AF_INET6):
+            host, port = str(listening.getsockname()[0]), int(listening.getsockname()[1])
+            # What listens everywhere is reached here.
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            host = f"[{host}]" if ":" in host else host
+        else:
+            host, port = "localhost", 0
+        self.port: int = port
+        """The TCP port; 0 for a Unix socket."""
+        self.url = f"{scheme}://{host}{f':{port}' if port else ''}{path or '/'}"
+        """Where a client on this machine finds it, for instance ``ws://127.0.0.1:41327/ws``."""
+
+    def stop(self) -> None:
+        """Accept no further connections; those that are open stay, handshakes that go on end. Idempotent."""
+        self._stop_accepting()
+        self._server.close(close_connections=False)
+        self._end_handshakes()
+        # asyncio makes the transport of a socket in the turn after it has accepted it.
+        self._server.get_loop().call_soon(self._end_handshakes)
+
+    def _stop_accepting(self) -> None:
+        """Accept nothing in this turn, which comes before the library's task closes the port in the next one.
+
+        Of a socket that is accepted and finds its port closed asyncio makes no transport, and nobody closes it.
+        """
+        with suppress(NotImplementedError):  # on Windows, whose loop accepts in another way
+            for listening in self._server.sockets:
+                self._server.get_loop().remove_reader(listening)
+
+    def _end_handshakes(self) -> None:
+        for connection, accepting in list(self._opening.items()):
+            # Whoever connects and says nothing would hold up the end until the handshake's timeout.
+            if not hasattr(connection, "transport"):
+                # Still in its TLS handshake, which Python 3.12 and later wait for.
+                if accepting is not None:
+                    accepting.cancel()
+            elif connection.state is State.CONNECTING:
+                connection.wsrpc.abort()
+
+    async def wait_closed(self) -> None:
+        """Drop what is left and wait until every connection is over. Cancelling is safe."""
+        await self._server.wait_closed()
+
+
+def _admit(handshake: Handshake) -> None:
+    """Whoever comes."""
+
+
+def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any, reuse_port: Any) -> None:
+    """Refuse what a server cannot listen on, before anything is opened.
+
+    Raises:
+        TypeError, ValueError: say what is expected and what came.
+    """
+    check_flag("reuse_port", reuse_port)
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host= is a name or an address such as '127.0.0.1', or None for all; got {host!r}")
+    if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
+        raise TypeError(f"port= is a number from 0 (a free one) to 65535, got {port!r}")
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError(f"port= is a number from 0 (a free one) to 65535, got {port!r}")
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"path= is text that begins with a slash, or None for any path; got {path!r}")
+    if path is not None and not path.startswith("/"):
+        raise ValueError(f"a path begins with a slash, got {path!r}")
+    if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+        raise TypeError(f"ssl= is an ssl.SSLContext with the server's certificate, or None; got {ssl!r}")
+    if ssl is not None and ssl.protocol == ssl_module.PROTOCOL_TLS_CLIENT:  # every TLS handshake would fail
+        raise ValueError(
+            "ssl= is a context for clients: a server's is made with ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
+        )
+    if sock is not None and not isinstance(sock, socket_module.socket):
+        raise TypeError(f"sock= is a socket.socket that is bound, got {sock!r}")
+    if unix is not None and not isinstance(unix, (str, PathLike)):
+        raise TypeError(f"unix= is the path of a Unix socket, got {unix!r}")
+    if sock is not None and unix is not None:
+        raise ValueError("give sock= or unix=, not both")
+    if reuse_port and (sock is not None or unix is not None):
+        raise ValueError("reuse_port= goes with host and port, not with sock= or unix=")
+
+
+async def listen(
+    accept: Callable[[WebSocketTransport, Handshake], Awaitable[None]],
+    host: str | None,
+    port: int | None,
+    *,
+    limits: Limits,
+    path: str | None = None,
+    admit: Callable[[Handshake], Awaitable[None] | None] = _admit,
+    compression: bool = False,
+    health: Health | None = None,
+    reuse_port: bool = False,
+    ssl: ssl_module.SSLContext | None = None,
+    sock: socket_module.socket | None = None,
+    unix: str | None = None,
+) -> Listener:
+    """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
+
+    Without ``path`` any path is accepted; other paths get 404. ``admit`` is asked for each handshake; it may change
+    what the connection is to be, and raises `HandshakeRejected` to refuse. ``health`` answers on a path of its own.
+    """
+
+    loop = asyncio.get_running_loop()
+    opening_turns = Turns(loop)
+
+    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, WebSocketServerConnection)
+        connection.requested()
+        if health is not None and health.asks(request):
+            return health.answer(head=connection.is_head)
+        if not opening_turns.take(HANDSHAKE):
+            turn = loop.create_future()
+            opening_turns.wait(HANDSHAKE, partial(_let_go_on, turn))
+            await turn
+        if path is not None and request.path.partition("?")[0] != path:
+            return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
+        handshake = connection.asked = Handshake(
+            request.path,
+            JoinedHeaders(request.headers),
+            remote=address(connection.remote_address),
+            local=address(connection.local_address),
+            secure=ssl is not None,
+            limits=limits,
+            compression=compression,
+        )
+        try:
+            waiting = admit(handshake)
+            if waiting is not None:
+                await waiting
+        except HandshakeRejected as exc:
+            return _refusal(exc)
+        if handshake.limits is not limits:
+            connection.use_limits(handshake.limits)
+        if handshake.compression:
+            connection.protocol.available_extensions = enable_server_permessage_deflate(None)
+        if handshake.subprotocol is not None:
+            connection.protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
+        return None
+
+    def process_response(connection: ServerConnection, request: Request, response: Response) -> Awaitable[None] | None:
+        if connection.protocol.eof_sent:
+            return _drop(connection)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            assert isinstance(connection, WebSocketServerConnection)
+            for name, value in connection.asked.response_headers.items():
+                if name in response.headers:
+                    del response.headers[name]
+                response.headers[name] = value
+        return None
+
+    async def handle(connection: ServerConnection) -> None:
+        assert isinstance(connection, WebSocketServerConnection)
+        opening.pop(connection, None)
+        connection.wsrpc.info = connection.asked.connection_info(connection)
+        connection.opened()
+        await accept(connection.wsrpc, connection.asked)
+        del connection.asked  # the peer has what it needs of it
+        connection.response = None  # nobody asks what was answered, and a kilobyte for each connection is much
+        await connection.wait_closed()
+
+    opening = Opening()
+
+    def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
+        connection = WebSocketServerConnection(*args, limits=limits, health=health, **kwargs)
+        # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
+        opening[connection] = asyncio.current_task()
+        return connection
+
+    options: dict[str, Any] = {
+        **library_options(limits),
+        "create_connection": create,
+        "process_request": process_request,
+        "process_response": process_response,
+        "server_header": None,
+        "open_timeout": None,  # `on_handshake` has a time of its own
+        "ssl": ssl,
+        "backlog": ACCEPTED,
+    }
+    if ssl is not None:
+        options["ssl_handshake_timeout"] = limits.open_timeout
+    if unix is not None:
+        options |= {"unix": True, "path": unix}
+    elif sock is not None:
+        options["sock"] = sock
+    else:
+        options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
+    server = await serve(handle, **options)
+    if ACCEPTED < BACKLOG:
+        for listening in server.sockets:
+            _lengthen_backlog(listening)
+    return Listener(server, opening, path, secure=ssl is not None)
+
+
+def _let_go_on(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _lengthen_backlog(listening: socket_module.socket) -> None:
+    """Let the system accept more connections ahead of us than asyncio is to take over at once."""
+    with socket_module.fromfd(listening.fileno(), listening.family, listening.type) as same:
+        same.listen(BACKLOG)
+
+
+async def _drop(connection: ServerConnection) -> None:
+    """The client is gone. The library has ended its side, and would fail to answer, with a traceback in the log."""
+    connection.transport.abort()
+    await connection.wait_closed()
+
+
+def _refusal(rejected: HandshakeRejected) -> Response:
+    body = rejected.body.encode()
+    headers = Headers()
+    given = {"content-type": "text/plain; charset=utf-8"}
+    given |= {name.lower(): value for name, value in rejected.headers.items()}
+    given |= {"content-length": str(len(body)), "connection": "close"}
+    for name, value in given.items():
+        headers[name] = value
+    try:
+        phrase = HTTPStatus(rejected.status).phrase
+    except ValueError:
+        phrase = "Refused"
+    return Response(rejected.status, phrase, headers, body)

@@ -1,0 +1,188 @@
+"""A WebSocket on a connection that somebody else's HTTP server or client has opened.
+
+Their part is HTTP: routes, middlewares, cookies, proxies, TLS. Once the other side has agreed to switch protocols, the
+connection is handed over, and from there on it is the same as one of the default transport's: as fast, with the same
+bounds, and nothing of it is hidden by another library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+
+from websockets.asyncio.connection import Connection
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, InvalidHeader
+from websockets.extensions.permessage_deflate import (
+    enable_client_permessage_deflate,
+    enable_server_permessage_deflate,
+)
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, Protocol
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from .._base.headers import JoinedHeaders, address
+from ..errors import short
+from ..handshake import Handshake
+from ..limits import Limits
+from ..transport import ConnectionInfo
+from .connection import LIBRARY_LOGGER, _Pushing, presentable
+from .dial_request import DialRequest
+from .websocket import WebSocketTransport
+
+__all__ = ["ClientUpgrade", "ServerUpgrade"]
+
+
+class _Framing(Protocol):
+    """The library's, but a Close frame in the midst of a fragmented message is a Close frame.
+
+    It may come there (RFC 6455, section 5.4), and whoever sends it has given the message up; the library takes it for a
+    violation. aiohttp answers it, and a connection must not become worse by being taken over.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
+class _Server(_Framing, ServerProtocol):
+    pass
+
+
+class _Client(_Framing, ClientProtocol):
+    pass
+
+
+class ServerUpgrade:
+    """The answer to a request, and the transport that comes of it.
+
+    Make one when `Server.handshake` let ``handshake`` pass. Answer with ``status`` and ``headers``: if the status is
+    101, `take_over` the connection then; else the request was none for a WebSocket, and ``body`` says what is wrong.
+    """
+
+    def __init__(self, handshake: Handshake) -> None:
+
+        def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+            return None if handshake.subprotocol is None else Subprotocol(handshake.subprotocol)
+
+        self._handshake = handshake
+        self._protocol = _Server(
+            state=OPEN,  # there is no request that it should read
+            extensions=enable_server_permessage_deflate(None) if handshake.compression else None,
+            select_subprotocol=choose,
+            max_size=handshake.limits.message,
+            logger=LIBRARY_LOGGER,
+        )
+        try:
+            self._request = Request(handshake.path, Headers(handshake.headers))
+            self._response = response = self._protocol.accept(self._request)
+        except InvalidHeader as exc:
+            # Without the value, which may be a token: an HTTP server that took it is more lenient than the library.
+            self._request = Request(handshake.path, Headers())
+            reason = f"The header {short(exc.name)} has a character that no header may have.\n"
+            self._response = response = self._protocol.reject(HTTPStatus.BAD_REQUEST, reason)
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = dict(response.headers.raw_items())
+        self.body = (response.body or b"").decode()
+        if self.status == 101:
+            theirs = {name.lower() for name in handshake.response_headers}
+            kept = {name: value for name, value in self.headers.items() if name.lower() not in theirs}
+            self.headers = kept | handshake.response_headers
+
+    def take_over(
+        self, transport: asyncio.Transport, early: bytes = b"", lost: Callable[[Exception | None], None] | None = None
+    ) -> WebSocketTransport:
+        """The connection's transport, ready for `Server.accept`. ``transport`` calls nobody else from here on.
+
+        ``early`` is what was read of the connection after the request. ``lost(exc)`` is called when it has ended, as
+        asyncio's ``connection_lost``. The answer has been written before, and nothing else waits to be.
+        """
+        connection = TakenOver(self._protocol, self._handshake.limits, lost, client=False)
+        connection.request, connection.response = self._request, self._response
+        info = self._handshake.connection_info(connection, address(transport.get_extra_info("sockname")))
+        return connection.take_over(transport, early, info)
+
+
+class ClientUpgrade:
+    """The request that asks for a WebSocket, and the transport that comes of the answer.
+
+    Send a GET to the URL of ``request`` with ``headers``, and follow no redirect. If the answer's status is 101,
+    `take_over` the connection.
+    """
+
+    def __init__(self, request: DialRequest, *, limits: Limits | None = None, compression: bool = False) -> None:
+        self._limits = limits or Limits()
+        self._protocol = _Client(
+            parse_uri(request.url),
+            state=OPEN,
+            extensions=enable_client_permessage_deflate(None) if compression else None,
+            subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
+            max_size=self._limits.message,
+            logger=LIBRARY_LOGGER,
+        )
+        opening = self._protocol.connect()
+        theirs = {"host", *map(str.lower, request.headers)}  # an HTTP client makes Host of the URL by itself
+        kept = {name: value for name, value in opening.headers.raw_items() if name.lower() not in theirs}
+        self.headers: Mapping[str, str] = {**kept, **request.headers}
+        self._request = Request(opening.path, Headers(self.headers))
+
+    def take_over(
+        self, transport: asyncio.Transport, headers: Mapping[str, str], early: bytes = b""
+    ) -> WebSocketTransport:
+        """The connection's transport; ``headers`` are those of the answer, ``early`` what was read after it.
+
+        Raises:
+            websockets.exceptions.InvalidHandshake: the answer is no WebSocket server's; ``transport`` was left alone.
+        """
+        try:
+            response = Response(101, "Switching Protocols", Headers(headers))
+            self._protocol.process_response(response)
+        except InvalidHandshake as exc:
+            raise presentable(exc) from None
+        connection = TakenOver(self._protocol, self._limits, None, client=True)
+        connection.request, connection.response = self._request, response
+        asked = Handshake(
+            self._request.path,
+            JoinedHeaders(self._request.headers),
+            remote=address(transport.get_extra_info("peername")),
+            local=address(transport.get_extra_info("sockname")),
+            subprotocols=[self._protocol.subprotocol] if self._protocol.subprotocol else [],
+        )
+        asked.subprotocol = self._protocol.subprotocol
+        return connection.take_over(transport, early, asked.connection_info(connection))
+
+
+class TakenOver(_Pushing, Connection):
+    """A connection of the library whose opening handshake was somebody else's."""
+
+    def __init__(
+        self, protocol: Protocol, limits: Limits, lost: Callable[[Exception | None], None] | None, *, client: bool
+    ) -> None:
+        super().__init__(
+            protocol,
+            ping_interval=None,
+            close_timeout=limits.close_timeout,
+            max_queue=None,
+            write_limit=limits.high_water,
+        )
+        self._lost = lost
+        self._set_up(limits, client=client)
+
+    def take_over(self, transport: asyncio.Transport, early: bytes, info: ConnectionInfo) -> WebSocketTransport:
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        self.wsrpc.info = info
+        if early:
+            self.data_received(early)
+        return self.wsrpc
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._lost is not None:
+            self._lost(exc)
