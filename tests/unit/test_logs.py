@@ -24,10 +24,10 @@ from wsrpc import (
     Reconnect,
     RemoteError,
     Server,
-    _suggestions,
     dial,
 )
 from wsrpc._base.logs import LogBudget
+from wsrpc._handlers import suggestions
 from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
 
@@ -374,13 +374,13 @@ async def test_a_flood_of_unknown_events_compares_names_at_most_once(
     budget: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[str] = []
-    real = _suggestions.get_close_matches
+    real = suggestions.get_close_matches
 
     def counting(name: str, *others: Any, **options: Any) -> list[str]:
         compared.append(name)
         return real(name, *others, **options)
 
-    monkeypatch.setattr(_suggestions, "get_close_matches", counting)
+    monkeypatch.setattr(suggestions, "get_close_matches", counting)
     driven = registered()
     if budget == "used up":
         driven.peer._log.budget = LogBudget(0, 0.0)

@@ -39,8 +39,8 @@ from wsrpc import (
     RpcError,
     Server,
     WsrpcError,
-    _log,
 )
+from wsrpc._base import logs
 from wsrpc._base.logs import for_log
 from wsrpc.errors import short
 
@@ -379,7 +379,7 @@ async def test_the_first_event_with_wrong_arguments_is_a_warning_and_further_one
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of the log, which stands still."""
     now = [1000.0]
-    monkeypatch.setattr(_log, "monotonic", lambda: now[0])
+    monkeypatch.setattr(logs, "monotonic", lambda: now[0])
     return now
 
 
