@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from audience import audience, line_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import raw_client
-from test_server_emit import audience, line_of
 from test_slow_receivers import LIMITS, filled
 
-import wsrpc._server.broadcast
 from wsrpc import Client, Limits, Server
+from wsrpc._server import broadcast
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """How often it waits is looked at here, not how long."""
-    monkeypatch.setattr(wsrpc._server.broadcast, "PATIENCE", 0.001)
+    monkeypatch.setattr(broadcast, "PATIENCE", 0.001)
 
 
 async def test_a_stuck_reader_is_waited_for_once_and_others_get_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,7 @@ def test_pydantic_is_not_imported() -> None:
     code = (
         "import sys, wsrpc._conversion.convert as c; c.converter(list[int])([1]); assert 'pydantic' not in sys.modules"
     )
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20, cwd=root)
 
 

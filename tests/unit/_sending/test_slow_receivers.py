@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from audience import Ear, audience, line_of
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import TEXT, RawPeer, raw_client
-from test_server_emit import Ear, audience, line_of
 
-import wsrpc._server.broadcast
 from wsrpc import EmitReport, KeepLatest, Limits, Peer, QueueFull, Server
+from wsrpc._server import broadcast
 from wsrpc.testing import MemoryTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -28,7 +28,7 @@ LIMITS = Limits(high_water=1024, hard_cap=100_000, behind=10 * (ENTRY + 100), cl
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that emitting waits for a line is not what is tested here."""
-    monkeypatch.setattr(wsrpc._server.broadcast, "PATIENCE", 0.0)
+    monkeypatch.setattr(broadcast, "PATIENCE", 0.0)
 
 
 def word(number: int) -> str:

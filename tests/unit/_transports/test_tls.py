@@ -17,8 +17,8 @@ from wsrpc.testing import connect
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-MADE = Path(__file__).parent.parent / "certificates"
-STRANGE = Path(__file__).parent.parent / "adapters" / "localhost.pem"
+MADE = Path(__file__).parents[2] / "certificates"
+STRANGE = Path(__file__).parents[2] / "adapters" / "localhost.pem"
 """Signed by itself."""
 
 

@@ -8,10 +8,10 @@ import weakref
 from typing import Any
 
 import pytest
+from audience import LIMITS, TIGHT, audience, line_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, raw_client
-from test_server_emit import LIMITS, TIGHT, audience, line_of
 
 from wsrpc import (
     CloseInfo,

@@ -6,14 +6,14 @@ import asyncio
 
 import msgspec
 import pytest
+from audience import audience, line_of
 from core_driver import Driven, redialing, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from test_server_emit import audience, line_of
 from websockets.asyncio.client import connect as websockets_connect
 
-import wsrpc._server.broadcast
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, PeerStats, RemoteError, Server, ServerStats
+from wsrpc._server import broadcast
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -199,7 +199,7 @@ async def test_snapshots_are_json_and_do_not_change() -> None:
 
 
 async def test_what_broadcasts_leave_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._server.broadcast, "PATIENCE", 0.0)
+    monkeypatch.setattr(broadcast, "PATIENCE", 0.0)
     limits = LIMITS.replace(high_water=1024, behind=1024)
     server = Server(limits=limits, slow="drop_newest")
     async with asyncio.timeout(PATIENCE), audience(server, 1, limits) as [(_, peer)]:

@@ -50,7 +50,7 @@ wsrpc.Server().run(port=0)
 @clean
 @pytest.mark.parametrize("level", ["", "level=logging.INFO"])
 async def test_a_program_says_once_where_it_listens(level: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM.format(level=level)), stderr=asyncio.subprocess.PIPE, env=environment
     )

@@ -145,7 +145,7 @@ async def test_what_drains_for_too_long_is_closed_with_1012() -> None:
 
 
 async def test_draining_by_sigterm_takes_the_time_of_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Limits.drain` is for `Server.run`, which tests/unit/test_draining_program.py runs as a program."""
+    """`Limits.drain` is for `Server.run`, which tests/unit/_server/test_draining_program.py runs as a program."""
     given = []
     server = Server(limits=AMPLE.replace(drain=7.0))
     monkeypatch.setattr("wsrpc._server.server.run", lambda server, listening, drain, lifespan: given.append(drain))

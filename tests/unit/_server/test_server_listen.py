@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
 
-PEM = Path(__file__).parent.parent / "adapters" / "localhost.pem"
+PEM = Path(__file__).parents[2] / "adapters" / "localhost.pem"
 
 
 def echo_server(**options: object) -> Server:
@@ -354,7 +354,7 @@ print("the end")
 
 
 async def test_run_as_a_program_ended_by_sigint() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM),
         stdout=asyncio.subprocess.PIPE,

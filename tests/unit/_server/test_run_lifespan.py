@@ -102,7 +102,7 @@ class Program:
 
 @asynccontextmanager
 async def program(*args: str) -> AsyncGenerator[Program]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM, *args),
         stdout=asyncio.subprocess.PIPE,

@@ -49,7 +49,7 @@ from wsrpc._conversion.pydantic_types import is_pydantic
 from wsrpc._conversion.validation import Checked as Substitute
 from wsrpc.testing import connect
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 USED_IN_ROWS = (AfterValidator, HttpUrl, Iterable, Literal, HttpUrl, StringConstraints, Decimal, datetime)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
+from audience import LIMITS, TIGHT, Ear, audience, line_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, RawPeer, raw_client
@@ -18,52 +18,15 @@ from wsrpc import (
     ConnectionLost,
     EmitReport,
     KeepLatest,
-    Limits,
     Peer,
     PeerError,
     QueueFull,
     ReservedEvent,
     Server,
 )
-from wsrpc.testing import MemoryTransport, memory_transports
+from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-LIMITS = Limits(close_timeout=1.0)
-TIGHT = Limits(high_water=1024, hard_cap=4 * 1024 * 1024, close_timeout=0.2, ping_interval=None)
-
-
-class Ear:
-    """A client that writes down the events that it gets."""
-
-    def __init__(self, transport: MemoryTransport) -> None:
-        self.heard: asyncio.Queue[str] = asyncio.Queue()
-        self.transport = transport
-        self.client = Client(transport=transport, limits=LIMITS)
-        self.client.on("say", self.heard.put_nowait)
-        self.client.of("side").on("say", lambda text: self.heard.put_nowait(f"side {text}"))
-
-
-@asynccontextmanager
-async def audience(server: Server, size: int, limits: Limits = LIMITS) -> AsyncGenerator[list[tuple[Ear, Peer]]]:
-    """So many connected clients, each with its peer and in memory."""
-    async with AsyncExitStack() as stack:
-        pairs = []
-        for _ in range(size):
-            ours, theirs = memory_transports(limits=limits)
-            ear = Ear(ours)
-            accepting = asyncio.create_task(server.accept(theirs))
-            await stack.enter_async_context(ear.client)
-            pairs.append((ear, await accepting))
-        yield pairs
-    await server.close()
-
-
-def line_of(peer: Peer) -> MemoryTransport:
-    """The server's end of a connection in memory."""
-    transport = peer.transport
-    assert isinstance(transport, MemoryTransport)
-    return transport
 
 
 async def test_everybody_gets_it() -> None:

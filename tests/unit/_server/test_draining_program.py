@@ -85,7 +85,7 @@ class Working:
 
 @asynccontextmanager
 async def running(*args: str, drain: float = 60.0) -> AsyncGenerator[tuple[Running, Working, asyncio.Task[Any]]]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM.replace("DRAIN", str(drain)), *args),
         stdout=asyncio.subprocess.PIPE,
@@ -201,7 +201,7 @@ async def test_where_signals_are_somebody_else_s_or_the_loop_knows_none(program:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-c", HELPERS + program),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     try:
         async with asyncio.timeout(20):

@@ -36,7 +36,7 @@ AT_ONCE = Reconnect(initial=0.001, max=0.001)
 
 NOBODY = "ws://127.0.0.1:1/"
 
-PEM = Path(__file__).parent.parent / "adapters" / "localhost.pem"
+PEM = Path(__file__).parents[2] / "adapters" / "localhost.pem"
 """A key and a certificate that it signed itself, for localhost and 127.0.0.1, valid for a hundred years."""
 
 
