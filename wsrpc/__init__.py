@@ -15,12 +15,12 @@ from ._handlers.context import Context, Message, current_context
 from ._handlers.registration import Router, RouterChannel
 from ._handlers.registry import CallNext, HandlerContext, Middleware
 from ._peer.peer import Peer, current_peer
-from ._peer.slow_readers import KeepLatest
 from ._protocol.codecs import Codec, JsonCodec, MsgpackCodec
 from ._protocol.messages import Inbound
 from ._raw.connection import RawConnection
 from ._sending.channel import Channel
 from ._sending.retry import Retry
+from ._sending.slow_readers import KeepLatest
 from ._server.broadcast import EmitReport
 from ._server.listening import Listening
 from ._server.origins import ANY_ORIGIN

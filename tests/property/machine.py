@@ -132,11 +132,11 @@ class ConnectedPeers(RuleBasedStateMachine):
     async def assert_empty(self) -> None:
         """Nothing is left in the peers, after they were closed, nor of them."""
         for peer in self.peers:
-            await peer._join(0, Closers())
+            await peer._core.join(0, Closers())
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._calls.active == {} and len(peer._calls.admission.room) == 0
-            assert not peer._out.line.busy and peer._reporter.running == {}
-            assert peer._anonymous._made == {}
+            assert peer._core.calls.active == {} and len(peer._core.calls.admission.room) == 0
+            assert not peer._out.turns.busy and peer._core.reporter.running == {}
+            assert peer._core.session.channels._made == {}
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert left == set(), left

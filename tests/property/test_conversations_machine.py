@@ -275,7 +275,7 @@ class Conversations(ConnectedPeers):
             await task
         await self.assert_empty()
         for peer in self.peers:
-            assert peer._anonymous.unread.used == 0, peer._anonymous.unread
+            assert peer._core.session.channels.unread.used == 0, peer._core.session.channels.unread
 
 
 TestConversations = Conversations.TestCase

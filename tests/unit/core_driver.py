@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from wsrpc import Codec, JsonCodec, Limits, Peer
+from wsrpc import CloseInfo, Codec, JsonCodec, Limits, Peer
 from wsrpc._handlers.registry import Registry
+from wsrpc._peer.core import PeerOwner
 from wsrpc._protocol.settings import Settings, make_settings
 from wsrpc.testing import Clock, ScriptedTransport
 
@@ -42,6 +43,7 @@ class Driven:
         keeps_offline: bool = False,
         bind: bool = True,
         extensions: bool = False,
+        owner: PeerOwner | None = None,
     ) -> None:
         self.clock = Clock()
         self.transport = ScriptedTransport()
@@ -49,7 +51,9 @@ class Driven:
             settings = make_settings(limits, codec, None, expose_errors, extensions)
         else:
             settings = Settings(codec or JsonCodec(), limits or Limits(), expose_errors)
-        self.peer = Peer(settings, dialer=dialer, shared=shared, loop=self.clock, keeps_offline=keeps_offline)
+        self.peer = Peer(
+            settings, dialer=dialer, shared=shared, loop=self.clock, keeps_offline=keeps_offline, owner=owner
+        )
         if bind:
             self.peer.bind(self.transport)
 
@@ -94,10 +98,10 @@ class Driven:
         peer = self.peer
         assert peer.pending == 0
         assert peer.active == 0
-        assert peer._calls.active == {}
-        assert len(peer._calls.admission.room) == 0
-        assert peer._calls.tasks() == set()
-        assert not peer._out.line.busy
+        assert peer._core.calls.active == {}
+        assert len(peer._core.calls.admission.room) == 0
+        assert peer._core.calls.tasks() == set()
+        assert not peer._out.turns.busy
 
     @property
     def ignored(self) -> dict[str, int]:
@@ -108,11 +112,16 @@ class Driven:
         return None if self.transport.closed is None else self.transport.closed.code
 
 
+class ComesBack(PeerOwner):
+    """A client that dials again, unless it was closed."""
+
+    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        return msgspec.structs.replace(info, will_reconnect=not info.user_closed)
+
+
 def redialing(**options: Any) -> Driven:
     """The peer of a client that dials again: what waits outlives a drop. `Driven.rebind` is the next connection."""
-    driven = Driven(dialer=True, keeps_offline=True, **options)
-    driven.peer._binding.on_lost = lambda info, *_: msgspec.structs.replace(info, will_reconnect=not info.user_closed)
-    return driven
+    return Driven(dialer=True, keeps_offline=True, owner=ComesBack(), **options)
 
 
 async def idle(driven: Driven) -> None:

@@ -39,12 +39,19 @@ class Home(ArrivalsHome, Protocol):
     """What a channel needs of the peer that it belongs to."""
 
     sender: Sender
-    has_credit: bool
-    """Whether the other side keeps to credit."""
-    generation: int
-    """Which connection this is."""
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the other side keeps to credit."""
+        ...
+
+    over: bool
+    """The session has ended."""
 
     def make_registry(self) -> Registry: ...
+
+    def deliver(self, channel: AnonymousChannel, /) -> None:
+        """Answer the request that it belongs to with the channel."""
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
 
@@ -164,7 +171,6 @@ class AnonymousChannel(Registrar, ChannelCaller):
         "_credit",
         "_end_timer",
         "_error",
-        "_generation",
         "_home",
         "_left",
         "_on_close",
@@ -181,7 +187,6 @@ class AnonymousChannel(Registrar, ChannelCaller):
         """The id of the request that opened it, which is the channel's name on the wire."""
         self._channel_name = id
         self._home = home
-        self._generation = home.generation
         self._registry = _NO_HANDLERS
         self._state = "new"
         self._reason: Any = None
@@ -360,8 +365,8 @@ class AnonymousChannel(Registrar, ChannelCaller):
 
     @property
     def _is_on_its_connection(self) -> bool:
-        """On another one an id would be that of another request."""
-        return self._generation == self._home.generation
+        """In another session an id would be that of another request."""
+        return not self._home.over
 
     def _soon(self, callback: Callable[[], None]) -> None:
         self._home.loop.call_soon(callback)

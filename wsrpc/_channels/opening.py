@@ -16,11 +16,11 @@ from .._sending.caller import Source
 from .._sending.requests import Asker, convert_answer
 from .._streams.reader import Misdirected, Reading
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
+from ..limits import Limits
 from .anonymous import AnonymousChannel
 from .producer import ItemRefused, Producer
 from .readers import Readers
 from .source import close_source
-from .table import Channels
 
 __all__ = ["Opener"]
 
@@ -32,8 +32,14 @@ class Opener:
     """What `Caller` needs of a peer: everything that is sent because a user says so."""
 
     def __init__(
-        self, asker: Asker, channels: Channels, readers: Readers, keep: Callable[[asyncio.Task[None]], None]
+        self,
+        asker: Asker,
+        readers: Readers,
+        limits: Limits,
+        open: Callable[[int], AnonymousChannel],
+        keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
+        """``open`` makes the channel of an answer that is one; ``keep`` keeps a task that sends items."""
         self.send_event = asker.out.send_event
         self.send_event_nowait = asker.out.send_event_nowait
         self.send_request = asker.send_request
@@ -42,7 +48,8 @@ class Opener:
         self.read_events = readers.read_events
         self.read_items = readers.read_items
         self._asker = asker
-        self._channels = channels
+        self._limits = limits
+        self._open = open
         self._keep = keep
 
     async def open_channel(
@@ -56,7 +63,7 @@ class Opener:
     ) -> AnonymousChannel:
         """See `Caller.open_channel`."""
         opened: AnonymousChannel = await self._asker.send_request(
-            channel, event, args, UNSET, timeout, offline, self._channels.open
+            channel, event, args, UNSET, timeout, offline, self._open
         )
         return opened
 
@@ -166,7 +173,7 @@ class Opener:
         return result if convert is None else convert_answer(convert, result, event)
 
     def _producer(self, channel: AnonymousChannel, event: str, timeout: Timeout) -> Producer:
-        seconds = self._channels.limits.timeout if timeout is UNSET else timeout
+        seconds = self._limits.timeout if timeout is UNSET else timeout
         return Producer(channel, self._asker, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:

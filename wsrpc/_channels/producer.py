@@ -257,7 +257,7 @@ class Producer:
         out = self._out
         if self._over or not out.clear:
             return False
-        payload = out.encode(Event(("next", Item(value)), UNSET, self.h))
+        payload = out.terms.encode(Event(("next", Item(value)), UNSET, self.h))
         try:
             if not out.send(payload):
                 return False
@@ -301,7 +301,7 @@ class Producer:
             await items.aclose()
 
     async def _run_pulled(self, source: Source) -> None:
-        window = min(self._channel._home.limits.stream_window_bytes, self._out.largest // 2)
+        window = min(self._channel._home.limits.stream_window_bytes, self._out.terms.largest // 2)
         items = iterate(source)
         try:
             done = False
@@ -311,11 +311,11 @@ class Producer:
                     await self._wait()
                 n = self._pulls[0][1]
                 values, kept = kept, []
-                size = sum(len(self._out.encode(Item(value))) for value in values)
+                size = sum(len(self._out.terms.encode(Item(value))) for value in values)
                 try:
                     while len(values) < n and size < window:
                         value = await anext(items)
-                        size += len(self._out.encode(Item(value)))
+                        size += len(self._out.terms.encode(Item(value)))
                         # What no longer fits into this answer comes with the next one.
                         (kept if values and size > window else values).append(value)
                         if len(values) % BURST == 0:

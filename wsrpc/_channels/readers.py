@@ -61,10 +61,11 @@ class Readers:
 
     __slots__ = ("_ended", "_survives", "gate", "handlers", "home", "out", "read_before", "taps")
 
-    def __init__(self, out: Outbound, channels: Channels, *, survives: bool) -> None:
-        self.gate: Gate  # given by the calls, which are made later
-        self.handlers: Handlers  # as is this
-        self.home = channels
+    def __init__(self, out: Outbound, gate: Gate, handlers: Handlers, *, survives: bool) -> None:
+        self.gate = gate
+        self.handlers = handlers
+        self.home: Channels
+        """Those of the present session."""
         self.out = out
         self.taps: dict[Key, Tap] = {}
         self.read_before: dict[str, None] = {}
@@ -185,7 +186,7 @@ class Readers:
             tap.arrived(message, payload, decode)
             error = tap.inbox.error if isinstance(tap, Reading) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
-                self.home.reject(i, RpcError(as_text(error)))
+                self.home.handlers.reject(i, RpcError(as_text(error)))
             return True
         if i is not UNSET:
             return False  # a request is for a handler
@@ -197,12 +198,12 @@ class Readers:
 class Seat:
     """What one reading needs of its channel, see `Readable`."""
 
-    __slots__ = ("_channel", "_generation", "_key", "_readers", "_reading")
+    __slots__ = ("_channel", "_home", "_key", "_readers", "_reading")
 
     def __init__(self, readers: Readers, channel: ChannelRef) -> None:
         self._readers = readers
         self._channel = channel
-        self._generation = readers.home.generation
+        self._home = readers.home
         self._key: Key = (channel, "")
         self._reading: Tap | None = None
 
@@ -227,7 +228,7 @@ class Seat:
 
     @property
     def _is_on_its_connection(self) -> bool:
-        return self._generation == self._readers.home.generation
+        return not self._home.over
 
     def _start_items(self, inbox: Inbox) -> None:
         assert isinstance(self._channel, str)
@@ -241,12 +242,12 @@ class Seat:
 
     def _answer(self, i: int, value: object) -> None:
         if self._is_on_its_connection:  # on another one the id would be that of another request
-            self._readers.home.answer(i, value)
+            self._home.answer(i, value)
 
     def _say_stop(self) -> None:
         home, out = self._readers.home, self._readers.out
         if home.has_credit and isinstance(self._channel, str):  # wsrpc; ws-wrapper's own iterator does not say it
-            out.reply(out.encode(Event(("stop",), self._channel)))
+            out.reply(out.terms.encode(Event(("stop",), self._channel)))
 
     def _abort(self, reason: object) -> None:
         """Too much is unread: it gets no more."""

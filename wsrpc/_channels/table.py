@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .._base.scheduler import Scheduler
 from .._handlers.registry import Registry
 from .._protocol.messages import ChannelCreated, Event, Inbound, Resolution
 from .._protocol.rejections import CLOSED, is_closed, reason_from_wire
 from .._sending.caller import Sender
+from .._sending.notices import Aborts, Notices
 from .._sending.outbound import Outbound
 from .._streams.inbox import Decode, Inbox
 from .._streams.memory import Unread
@@ -45,6 +45,8 @@ class Handlers(Protocol):
 
     def channel_over(self, h: int, reason: object, /) -> None: ...
 
+    def reject(self, i: int, error: RpcError, /) -> None: ...
+
 
 class Channels:
     """Two tables: an id may mean one channel that we opened and another one that the other side opened.
@@ -52,23 +54,31 @@ class Channels:
     Between conforming peers the ids of the two never meet. JavaScript keeps one table for both and confuses them.
     """
 
-    def __init__(self, out: Outbound, registry: Registry, loop: Scheduler, limits: Limits, warn: Callable[..., None]):
-        self.loop = loop
+    def __init__(
+        self,
+        out: Outbound,
+        notices: Notices,
+        registry: Registry,
+        limits: Limits,
+        warn: Callable[..., None],
+        *,
+        sender: Sender,
+        handlers: Handlers,
+        converter: Callable[[Any], Callable[[Any], Any]],
+    ) -> None:
+        self.loop = out.loop
         self.limits = limits
         self.unread = Unread(limits.unread_bytes)
-        self.sender: Sender  # given by the peer, which makes it later
-        self.handlers: Handlers  # as is this
-        self.converter: Callable[[Any], Callable[[Any], Any]]  # and this
-        self.reject: Callable[[int, RpcError], None]  # and this
+        self.sender = sender
+        self.handlers = handlers
+        self.converter = converter
         self.warn = warn
-        self.has_credit = False
-        self.generation = 0
+        self.over = False
+        """The session has ended: nothing can be sent on its channels any more."""
+        self.aborts = Aborts(notices)
         self._out = out
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
-        # The dict's own method, which takes less time than one of ours: it is called with each request.
-        self.is_ours: Callable[[int], bool] = self._opened.__contains__
-        """Whether an id is that of a channel which we opened."""
         self._served: dict[int, AnonymousChannel] = {}
         self._made: dict[AnonymousChannel, None] = {}
         """Those of running handlers that the other side does not know of yet; each has its place already."""
@@ -77,6 +87,16 @@ class Channels:
         self._late_served = 0
         self._credited: dict[int, None] = {}
         """Those whose streams are read, by credit."""
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the remote peer keeps to credit when it produces."""
+        return self._out.terms.credit
+
+    @property
+    def opened(self) -> Mapping[int, object]:
+        """The channels that this side opened, by id."""
+        return self._opened
 
     @property
     def thread(self) -> int:
@@ -104,7 +124,7 @@ class Channels:
 
     def open(self, h: int) -> AnonymousChannel:
         """The answer to our request ``h`` is a channel."""
-        self._out.notices.forget_aborted(h)
+        self.aborts.forget(h)
         channel = self._opened[h] = AnonymousChannel(h, self)
         channel._opened()
         return channel
@@ -149,8 +169,8 @@ class Channels:
             raise RpcError.of_value(reason)
         if channel.id in self._served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._out.notices.forget_aborted(channel.id)
-        self._out.reply(self._out.encode(ChannelCreated(channel.id)))
+        self.aborts.forget(channel.id)
+        self._out.reply(self._out.terms.encode(ChannelCreated(channel.id)))
         self._made.pop(channel, None)
         self._served[channel.id] = channel
         channel._opened()
@@ -169,9 +189,9 @@ class Channels:
         channel._end(reason, error, by_other=True)
         return True
 
-    def connection_lost(self, error: ConnectionLost) -> None:
-        """All are over."""
-        self.generation += 1
+    def end(self, error: ConnectionLost) -> None:
+        """End all channels: the session is over."""
+        self.over = True
         for channel in self._late:
             channel._arrivals.take_ids()
         for channel in [*self._made, *self.all()]:
@@ -229,16 +249,16 @@ class Channels:
         self.handlers.count("wrong arguments", f"{what} was dropped: {why}")
 
     def answer(self, i: int, value: object) -> None:
-        self._out.reply(self._out.encode(Resolution(i, value)))
+        self._out.reply(self._out.terms.encode(Resolution(i, value)))
 
     def refuse(self, i: int, error: Exception) -> None:
-        self.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
+        self.handlers.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def start_items(self, h: int, inbox: Inbox) -> None:
         if self.has_credit:
             self._credited[h] = None
             inbox.start_credit(lambda n, size: self._out.grant(h, n, size), self._share)
-        self._out.reply(self._out.encode(Event(("start",), h=h)))
+        self._out.reply(self._out.terms.encode(Event(("start",), h=h)))
 
     def _share(self) -> int:
         """How many bytes of one stream may be on their way: the more streams, the less of each, because all that is on
@@ -247,11 +267,11 @@ class Channels:
         return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
 
     def stop_items(self, h: int) -> None:
-        self._out.reply(self._out.encode(Event(("stop",), h=h)))
+        self._out.reply(self._out.terms.encode(Event(("stop",), h=h)))
 
     def tell(self, h: int, reason: object) -> None:
         if reason is FINISHED:
             reason = CLOSED
         elif isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        self._out.notices.abort_channel(h, reason)
+        self.aborts.send(h, reason)

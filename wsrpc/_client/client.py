@@ -18,16 +18,17 @@ from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
 from .._base.scheduler import LoopScheduler, Timer, spawn_later
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.lifecycle import Closers
+from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registration import RawRegistrar, Registrar, Router, include
 from .._handlers.registry import Registry
-from .._peer.peer import Peer
+from .._peer.core import PeerOwner
+from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._sending.channel import Channel
 from .._sending.checks import check_thread
+from .._sending.link import Link
 from .._sending.raw_caller import RawCaller
-from .._sending.session import Session
 from .._transports.dial import Dial, Dialer, PerAttempt, dial
 from ..errors import ConnectionLost
 from ..limits import Limits
@@ -40,6 +41,25 @@ from .states import ClientState, Input, after
 from .waiters import News
 
 __all__ = ["Client", "ReconnectInfo"]
+
+
+class _Owner(PeerOwner):
+    """What a client's peer reports to it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def queued(self) -> None:
+        self._client._queued()
+
+    def reconnect_handlers(self) -> list[Unfinished]:
+        return self._client._returns.handlers()
+
+    def opened(self) -> None:
+        self._client._opened()
+
+    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        return self._client._lost(info, replaced)
 
 
 class Client(Registrar, RawRegistrar, RawCaller):
@@ -122,13 +142,19 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._channel_name = None
         self._scheduler = LoopScheduler()
         check_offline(offline)
-        self._peer = Peer(settings, dialer=True, registry=self._registry, loop=self._scheduler, keeps_offline=True)
-        self._out = self._peer._out
-        self._out.fails_offline = offline == "fail"
-        self._peer._binding.on_lost = self._lost
-        self._peer._binding.on_opened = self._opened
-        self._out.kept.on_put = self._queued
-        self._sender = self._peer._sender
+        self._peer = Peer(
+            settings,
+            dialer=True,
+            registry=self._registry,
+            loop=self._scheduler,
+            keeps_offline=True,
+            fails_offline=offline == "fail",
+            owner=_Owner(self),
+        )
+        self._core = core_of(self._peer)
+        self._out = self._core.out
+        self._sender = self._core.sender
+        self._warned_of_queue = False
         self._schedule = Schedule(reconnect, lambda: self._scheduler.time())
         self._dialer = Dialer(
             url,
@@ -155,7 +181,6 @@ class Client(Registrar, RawRegistrar, RawCaller):
         """How often the user said connect, bind or close: the last one decides."""
         self._news = News()
         self._returns = Returns(lambda: self._peer.connected)
-        self._peer._binding.on_return = self._returns.handlers
         self._asleep = False
         self._context = contextvars.copy_context()
         self._closing: asyncio.Task[None] | None = None
@@ -310,10 +335,10 @@ class Client(Registrar, RawRegistrar, RawCaller):
             ConnectionLost: it ended before the `open` handlers were done; with 1001 if another one was bound instead.
             TypeError, ValueError: this is no transport, or the one that is bound already; nothing has changed.
         """
-        session = self._peer._binding.session_for(transport)
+        link = self._core.link_for(transport)
         self._enter_loop()
         self._begin(Input.BIND)
-        self._take(session, 0)
+        self._take(link, 0)
         if self._peer.transport is transport:  # else a handler has bound another one in its first step
             await self._peer.wait_opened()
         if self._peer.transport is not transport:
@@ -339,22 +364,22 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._orders += 1
             self._move(Input.CLOSE)
             dials: set[asyncio.Task[None]] = set() if self._dialing is None else self._dialing.stop()
-            session = self._peer._binding.begin_close(told, reason)
-            self._peer._readers.end(lambda: None)
+            link = self._core.begin_close(told, reason)
+            self._core.readers.end(lambda: None)
             self._news.tell(self._news.failure or ConnectionLost(told, reason or "the client was closed", "not_sent"))
-            self._closing = spawn_later(self._close(self._orders, dials, session, code, reason))
+            self._closing = spawn_later(self._close(self._orders, dials, link, code, reason))
             self._returns.again = False
         await asyncio.shield(self._closing)
 
     async def _close(
-        self, order: int, dials: set[asyncio.Task[None]], session: Session | None, code: int | None, reason: str
+        self, order: int, dials: set[asyncio.Task[None]], link: Link | None, code: int | None, reason: str
     ) -> None:
         if dials:
             await asyncio.wait(dials)
-        if session is not None:
-            await session.transport.close(code, reason)
+        if link is not None:
+            await link.transport.close(code, reason)
         # Somebody may have said connect or bind since, and what runs then is none of this.
-        await self._peer._join(self._limits.close_timeout, self._closers, lambda: order == self._orders)
+        await self._core.join(self._limits.close_timeout, self._closers, lambda: order == self._orders)
         if order == self._orders:
             self._move(Input.CLOSED)
             self._closers = Closers()
@@ -363,6 +388,9 @@ class Client(Registrar, RawRegistrar, RawCaller):
         return f"<Client {self.state} {self._peer!r}>"
 
     # ------------------------------------------------------------ the state
+
+    def _binary_is_free(self) -> bool:
+        return self._core.binary_is_free()
 
     def _move(self, happened: Input) -> None:
         self._state = after(self._state, happened)
@@ -391,7 +419,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._out.requests.stop()
         self._out.thread = get_ident()
         if moves:
-            self._peer._readers.leave_loop()
+            self._core.readers.leave_loop()
         self._closing = None
         if self._dialing is not None:
             self._dialing.forget()
@@ -412,19 +440,19 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._news.failure = None
         self._out.user_closed = False
         self._out.keeps_offline = True
-        self._peer._readers.begin()
+        self._core.readers.begin()
         self._schedule.begin()
         self._context = contextvars.copy_context()
         if self._dialing is not None and self._reconnects:
             self._watch.start()
 
-    def _take(self, session: Session, attempts: int) -> None:
+    def _take(self, link: Link, attempts: int) -> None:
         now = self._scheduler.time()
         downtime = 0.0 if self._peer.transport is not None else self._returns.downtime(now)
-        self._peer._binding.make_way(session)
+        self._core.make_way(link)
         self._schedule.opened()
         self._returns.bound(attempts, downtime)
-        self._peer._binding.attach(session)
+        self._core.attach(link)
 
     def _opened(self) -> None:
         self._move(Input.OPENED)
@@ -460,7 +488,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             if self._reconnects:
                 text = "the client gives up: the connection ended (%d %s), which Reconnect(%s=) does not come back from"
                 option = "stop" if self._schedule.stopped else "retry"
-                self._peer._log(logging.ERROR, text, lost.code, lost.reason, option)
+                self._core.log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
             return False
         if self._asleep:
@@ -482,7 +510,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             return  # the other side still has patience
         elif self._state in ("opening", "connected"):
             self._asleep = True
-            self._peer._binding.lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
+            self._core.lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
             self._asleep = False
             transport.abort()
 
@@ -490,10 +518,10 @@ class Client(Registrar, RawRegistrar, RawCaller):
         """No connection will come any more, unless somebody connects or binds."""
         self._move(Input.GAVE_UP)
         self._out.keeps_offline = False
-        self._peer._readers.end(lambda: failure)
+        self._core.readers.end(lambda: failure)
         raised = self._dialing is not None and self._dialing.first  # by `connect`
         if self._returns.again and not raised and not isinstance(failure, ConnectionLost):
-            self._peer._log(logging.ERROR, "the client gives up: %s", failure)
+            self._core.log(logging.ERROR, "the client gives up: %s", failure)
         self._news.tell(failure)
 
     # ------------------------------------------------------------ what dialing tells
@@ -503,7 +531,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         if self._dialing is not None and self._dialing.deadline is not None:
             self._patience = self._scheduler.call_at(self._dialing.deadline, self._overdue)
         with suppress(ConnectionLost):  # a `close` handler of the one before has bound another meanwhile, or closed
-            self._take(self._peer._binding.session_for(transport), attempts)
+            self._take(self._core.link_for(transport), attempts)
 
     def _overdue(self) -> None:
         """The time for the first connection is over, while its `open` handlers run."""
@@ -514,22 +542,22 @@ class Client(Registrar, RawRegistrar, RawCaller):
         opening = self._peer.transport if self._state == "opening" else None
         self._give_up(failure)
         if opening is not None:
-            self._peer._binding.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
-            self._peer._reporter.spawn(opening.close(CloseCode.GOING_AWAY))
+            self._core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
+            self._core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
         if self._peer.transport is None:  # or one is closing, which ends as it was told to
             self._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
         self._out.kept.discard(self._out.ending)
         if self._dialing is not None and not self._dialing.first:  # else `connect` raises it
-            self._peer._reporter.tell("error", failure)
+            self._core.reporter.tell("error", failure)
 
     def _failed(self, what: str, delay: float) -> None:
-        self._peer._log(logging.WARNING, "%s; next attempt in %.1f s", what, delay)
+        self._core.log(logging.WARNING, "%s; next attempt in %.1f s", what, delay)
 
     def _queued(self) -> None:
-        if self._state == "idle":
-            self._peer._log(
+        if self._state == "idle" and not self._warned_of_queue:
+            self._warned_of_queue = True
+            self._core.log(
                 logging.WARNING,
                 "a message waits for a connection, but this client is not connecting: "
                 "use `async with client`, connect() or bind()",
             )
-            self._out.kept.on_put = None

@@ -206,7 +206,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
                 error = BadArguments(f"{self.event!r} opens a channel, so it has to be requested, and came as an event")
                 error._made_here = True
                 raise error
-            self._anonymous = self.peer._anonymous.make(self.id)
+            self._anonymous = self.peer._core.session.channels.make(self.id)
         return self._anonymous
 
     def _without_surplus(self, a: list[Any], most: int) -> list[Any]:
@@ -217,7 +217,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         """
         if self._message.i is not UNSET:
             return a
-        self.peer._calls.count(
+        self.peer._core.calls.count(
             "surplus arguments",
             f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
             "without the others",

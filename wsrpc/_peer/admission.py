@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -17,11 +17,12 @@ from .._handlers.context import Message
 from .._protocol.counting import decode_any
 from .._protocol.messages import Inbound, place_on
 from .._protocol.rejections import ABORTED
+from .._sending.outbound import Outbound
 from .._streams.inbox import Decode
 from .._streams.reader import Reading, Tap
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from ..limits import Limits
-from .running import Log
+from .running import Invoker, Log
 from .waiting import Hold, Kind, Waiting, WaitingRoom
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class Calls(Protocol):
     running: int
     held: int
 
-    @property
-    def active(self) -> Mapping[int, object]: ...
+    active: Any
+
+    def reject(self, i: int, error: RpcError, /) -> None: ...
 
     def dispatch(
         self,
@@ -65,25 +67,27 @@ class Admission:
         self,
         calls: Calls,
         limits: Limits,
+        out: Outbound,
         *,
-        readers: Readers,
-        reject: Callable[[int, RpcError], None],
+        handlers: Invoker,
+        survives: bool,
         fail: Callable[[int, str], None],
         log: Log,
     ) -> None:
+        """``survives``: readers of events stay when a session ends, because another one may come."""
         self._calls = calls
-        self._readers = readers
-        self._taps = readers.taps
+        self._out = out
+        self.readers = Readers(out, self, handlers, survives=survives)
+        self._taps = self.readers.taps
         self._limit = limits.running
         self._most_held = limits.running_bytes
         self._room_for_any = limits.running_bytes - limits.message
         """While no more bytes are held, there is room for any message."""
-        self._reject = reject
+        self._reject = calls.reject
         self._fail = fail
         self._log = log
         self.room = WaitingRoom(limits.waiting, limits.waiting_bytes)
         self.busy = False
-        self._line_full = False
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
         """Once this side drains: whether a new request is refused."""
@@ -105,7 +109,7 @@ class Admission:
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._calls.ignored["duplicate id"] += 1
-        elif self._taps and channel is None and self._readers.take(message, payload, decode):
+        elif self._taps and channel is None and self.readers.take(message, payload, decode):
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
@@ -128,9 +132,11 @@ class Admission:
         return i in self._calls.active or self.room.has(i)
 
     def _is_full(self, size: int) -> bool:
-        calls = self._calls
+        calls, link = self._calls, self._out.link
         return (
-            self._line_full or calls.running >= self._limit or (calls.held > 0 and calls.held + size > self._most_held)
+            (link is not None and link.full)  # our answers could not leave
+            or calls.running >= self._limit
+            or (calls.held > 0 and calls.held + size > self._most_held)
         )
 
     def _must_wait(self, kind: Kind, size: int) -> bool:
@@ -156,7 +162,7 @@ class Admission:
             self._calls.active
             or self._taps
             or self.room.messages
-            or self._line_full
+            or ((link := self._out.link) is not None and link.full)
             or self._holding is not Hold.NONE
             or self._calls.running >= self._limit
             or self._calls.held > max(0, self._room_for_any)
@@ -173,7 +179,7 @@ class Admission:
             return
         inbox = tap.inbox
         wanted, key = inbox.wanted, (channel, event)
-        handled = self._readers.handlers.handles(channel, event)
+        handled = self.readers.handlers.handles(channel, event)
         for waiting in self.room.events():
             if waiting.key is None:
                 message = decode_any(waiting.decode, waiting.payload)
@@ -201,9 +207,8 @@ class Admission:
         self.update()
         self.pump()
 
-    def set_line_full(self, full: bool) -> None:
-        """Start nothing new while our answers could not leave."""
-        self._line_full = full
+    def room_changed(self) -> None:
+        """The connection has become full, or has room again, or is over."""
         self.update()
         self.pump()
 
@@ -231,7 +236,7 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    elif waiting.readers and not self._readers.handlers.handles(message.c, message.a[0]):
+                    elif waiting.readers and not self.readers.handlers.handles(message.c, message.a[0]):
                         waiting.finish()
                         continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)
@@ -249,11 +254,10 @@ class Admission:
             self._reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))
         waiting.finish()
 
-    def connection_lost(self) -> None:
+    def end_session(self) -> None:
         """Requests that wait get no answer any more; events start when there is room."""
         for waiting in self.room.take_requests():
             waiting.finish()
-        self._line_full = False
         self.hold(Hold.NONE)
 
     def discard(self) -> None:

@@ -39,7 +39,7 @@ class Answers:
 
     def reject(self, i: int, error: RpcError) -> None:
         try:
-            self._out.reply(self._out.encode(Rejection(i, *error_to_wire(error))))
+            self._out.reply(self._out.terms.encode(Rejection(i, *error_to_wire(error))))
             return
         except MessageTooBig as exc:
             error = shortened(error, exc)
@@ -47,7 +47,7 @@ class Answers:
             # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
             error = self._internal(exc, f"request #{i}")
         try:
-            self._out.reply(self._out.encode(Rejection(i, *error_to_wire(error))))
+            self._out.reply(self._out.terms.encode(Rejection(i, *error_to_wire(error))))
         except Exception:
             # A codec that cannot encode even that can answer nobody: the caller must not wait for ever.
             self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
@@ -55,7 +55,7 @@ class Answers:
     def resolve(self, i: int, value: object, label: str) -> None:
         """Answer request ``i``; if ``value`` cannot be sent, with an error."""
         try:
-            self._out.reply(self._out.encode(Resolution(i, value)))
+            self._out.reply(self._out.terms.encode(Resolution(i, value)))
         except Exception as exc:
             # A user's enc_hook may raise anything.
             self.reject(i, self.for_caller(exc, label))
@@ -63,7 +63,7 @@ class Answers:
     def sendable(self, error: RpcError, label: str) -> RpcError:
         """``error``, or what the caller gets in its place if it cannot be encoded."""
         try:
-            self._out.encode(Rejection(1, *error_to_wire(error)))
+            self._out.terms.encode(Rejection(1, *error_to_wire(error)))
         except MessageTooBig:
             return error  # a shorter one is sent, as `reject` does
         except Exception as exc:

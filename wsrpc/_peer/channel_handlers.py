@@ -14,7 +14,6 @@ from .._channels.anonymous import AnonymousChannel
 from .._channels.producer import ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
-from .._channels.table import Channels
 from .._handlers.compiled import Role
 from .._protocol.messages import Inbound, Item, ItemsFailed, NoMoreItems
 from .._protocol.rejections import error_to_wire, told
@@ -23,8 +22,10 @@ from .._sending.requests import Asker
 from .._streams.inbox import Decode
 from .._streams.reader import Misdirected
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
+from ..limits import Limits
 from .answers import Answers
-from .running import Call, leave_lane
+from .running import leave_lane
+from .session import Call
 
 __all__ = ["Serving", "tells_of_end"]
 
@@ -70,8 +71,8 @@ class Serving:
     """Runs what happens on a channel, within the call that opened it: so middleware, `handler_context` and the call's
     place in a lane last until the stream or the conversation is over, and cancelling the call ends it."""
 
-    def __init__(self, channels: Channels, asker: Asker, owner: Owner, answers: Answers, readers: Readers) -> None:
-        self._channels = channels
+    def __init__(self, limits: Limits, asker: Asker, owner: Owner, answers: Answers, readers: Readers) -> None:
+        self._limits = limits
         self._readers = readers
         self._feeds: dict[str, Feed] = {}
         """What is produced on named channels, one on each."""
@@ -107,7 +108,7 @@ class Serving:
         return self.deliver(call)
 
     async def _stream(self, call: Call, channel: AnonymousChannel, source: Source) -> None:
-        patience = self._channels.limits.unread
+        patience = self._limits.unread
         late = RpcError(
             f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it "
             "is opened with stream(), not with request(send=), and then read"
@@ -186,7 +187,7 @@ class Serving:
         """
         self._owner.check_room(call)
         channel = call.ctx.channel()
-        self._channels.deliver(channel)
+        channel._home.deliver(channel)
         call.channel = channel
         self._owner.answered(call)
         channel._on_close = lambda reason: self._over(call)

@@ -7,16 +7,16 @@ import contextvars
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
-from .._base.scheduler import EAGER, Scheduler
+from .._base.scheduler import EAGER
 from .._channels.anonymous import AnonymousChannel
-from .._channels.readers import FOR_READERS, Readers
+from .._channels.readers import FOR_READERS
 from .._channels.source import as_source
-from .._channels.table import TOO_MANY, Channels
+from .._channels.table import TOO_MANY
 from .._handlers.compiled import Handler
 from .._handlers.context import CURRENT, Context, Message
 from .._handlers.lifecycle import Closers
@@ -40,26 +40,17 @@ from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
 from .channel_handlers import Serving, tells_of_end
-from .running import SLOW_HANDLER, Call, Invoker, Log, when_over
+from .running import SLOW_HANDLER, Invoker, Log, when_over
+from .session import Call, Session, SessionState
 
 __all__ = ["Calls"]
+
+OVER = SessionState.OVER
 
 _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 """Result types that are not awaitable, known without asking."""
 
 MOST_CLASSES = 1024
-
-
-class Owner(Protocol):
-    """What calls need of the peer that they are for."""
-
-    ignored: Counter[str]
-
-    @property
-    def _log(self) -> Log: ...
-
-    @property
-    def _reporter(self) -> Reporter: ...
 
 
 class Calls:
@@ -73,53 +64,75 @@ class Calls:
 
     def __init__(
         self,
-        owner: Owner,
+        peer: Any,
         own: Registry,
         shared: Registry,
         *,
         limits: Limits,
-        loop: Scheduler,
         expose_errors: bool | Callable[[BaseException], bool],
-        fail: Callable[[int, str], None],
-        channels: Channels,
         asker: Asker,
-        readers: Readers,
+        reporter: Reporter,
+        ignored: Counter[str],
+        fail: Callable[[int, str], None],
+        log: Log,
+        survives: bool,
     ) -> None:
-        self._owner = owner
-        self._peer: Any = owner  # for contexts, which name its class
+        """
+        Args:
+            peer: the public object, for contexts.
+            own, shared: the peer's handlers, and the server's.
+            ignored: counts what reaches no handler.
+            fail: ends the connection with a code and a reason.
+            survives: readers of events stay when a session ends, because another one may come.
+        """
+        self._peer = peer
+        self._reporter = reporter
+        self._log = log
         self._own = own
         self._shared = shared
         out = asker.out
         self._reply = out.reply
         self._out = out
-        self._channels = channels
-        self._loop = loop
-        self.ignored = owner.ignored
-        self._invoker = Invoker(own, shared, loop, owner._log, limits.handler)
-        self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
+        self._loop = loop = out.loop
+        self.ignored = ignored
+        self.invoker = Invoker(
+            own,
+            shared,
+            loop,
+            log,
+            limits.handler,
+            serve=lambda call, work: self._serving.run(call, work),
+            expired=self._expired,
+        )
+        self._answers = Answers(out, log=log, expose_errors=expose_errors, fail=fail)
         self.reject = self._answers.reject
-        self._serving = Serving(channels, asker, self, self._answers, readers)
-        self._invoker.serve = self._serving.run
-        self._invoker.expired = self._expired
-        # Each handler runs in a copy of this context: what it sets is seen by nobody else.
-        self._context = contextvars.copy_context()
-        self._generation = 0
         # Dicts and not sets, here and elsewhere, because an empty one is a third of the size, and peers are many.
         self._values: dict[type, None] = {}
         """Classes of results that are simply values."""
-        self.active: dict[int, Call] = {}
         self._started: dict[Call, None] = {}
         self.running = 0
         self.held = 0
         self.held_by_channels = 0
         self._most_held = limits.running_bytes
-        self._readers = readers
-        self.admission = Admission(self, limits, readers=readers, reject=self.reject, fail=fail, log=owner._log)
-        readers.gate, readers.handlers = self.admission, self._invoker
+        self.admission = Admission(self, limits, out, handlers=self.invoker, survives=survives, fail=fail, log=log)
+        self.readers = self.admission.readers
+        self._serving = Serving(limits, asker, self, self._answers, self.readers)
         self.arrived = self.admission.arrived
+        self.session: Session
+        """The present session, or the last one."""
+        self.active: dict[int, Call] = {}
+        """That session's."""
+        self._context: contextvars.Context
+        """Each handler runs in a copy of it: what it sets is seen by nobody else."""
         self._unstarted = 0
-        self._on_channels = 0
         self._mark: float | None = None
+
+    def begin(self, session: Session) -> None:
+        """Take the calls of ``session`` from now on, and run their handlers in copies of the present context."""
+        self.session = session
+        self.active = session.active
+        self.readers.home = session.channels
+        self._context = contextvars.copy_context()
 
     # ------------------------------------------------------------ starting
 
@@ -152,10 +165,6 @@ class Calls:
         """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
         self._unstarted += 1 if always else -1  # they queue up behind one that never starts
 
-    def use_context(self, context: contextvars.Context) -> None:
-        """Run handlers in copies of ``context``."""
-        self._context = context
-
     def dispatch(
         self,
         message: Inbound,
@@ -186,14 +195,14 @@ class Calls:
         since = self._mark
         if since is None:
             since = self._mark = self._loop.time()
-        generation = self._generation
+        session = self.session
         context = self._context.copy()
         context.run(CURRENT.set, ctx)
         try:
             result = context.run(handler.call, ctx, a)
             if result.__class__ in _PLAIN or not self._goes_on(result):
                 if message.i is not UNSET:
-                    if generation == self._generation:
+                    if session.state is not OVER:
                         self._answer(ctx, result)
                     elif ctx._anonymous is not None:
                         ctx._anonymous.close()
@@ -205,29 +214,30 @@ class Calls:
         except BaseException as exc:
             handler.taken = False  # if its arguments did not fit, the next message may have it
             # The handler may have ended the connection itself: the next one has nothing to do with its answer.
-            self._failed(ctx, exc, quiet=generation != self._generation)
+            self._failed(ctx, exc, quiet=session.over)
         if view is not None:
             view._finish()
         now = self._loop.time()
         if now - since > SLOW_HANDLER:
-            self._invoker.check_duration(handler, now - since)
+            self.invoker.check_duration(handler, now - since)
         self._mark = now
 
     def _dispatch_slowly(self, ctx: Context, size: int, handler: Handler | None, local: Registry | None) -> None:
-        if handler is None and local is None and ctx.id is None and self._readers.read(ctx.channel_name, ctx.event):
+        if handler is None and local is None and ctx.id is None and self.readers.read(ctx.channel_name, ctx.event):
             handler = FOR_READERS
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
             _finish(ctx.message)
-        elif handler is None and not self._invoker.layered and (local is None or not local.layered):
-            self._failed(ctx, self._invoker.unknown(ctx))
+        elif handler is None and not self.invoker.layered and (local is None or not local.layered):
+            self._failed(ctx, self.invoker.unknown(ctx))
             _finish(ctx.message)
         elif handler is None or not handler.gives_channel or ctx.id is None:
             self._start(ctx, size, handler, None, local)
-        elif self._channels.full or self._too_large_for_channel(size):
+        elif self.session.channels.full or self._too_large_for_channel(size):
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
             handler.taken = False
-            self.reject(ctx.id, Overloaded(self._channels.too_many if self._channels.full else self._too_many_bytes))
+            channels = self.session.channels
+            self.reject(ctx.id, Overloaded(channels.too_many if channels.full else self._too_many_bytes))
             _finish(ctx.message)
         else:
             ctx.channel()  # has its place from now on
@@ -257,12 +267,12 @@ class Calls:
     def _answer(self, ctx: Context, result: Any) -> None:
         channel = ctx._anonymous
         if channel is None:
-            self._reply(self._out.encode(Resolution(ctx._message.i, result)))
+            self._reply(self._out.terms.encode(Resolution(ctx._message.i, result)))
         elif result is channel:
-            self._channels.deliver(channel)
+            channel._home.deliver(channel)
         else:
             channel.close()  # the requestor never hears of it
-            self._reply(self._out.encode(Resolution(ctx._message.i, result)))
+            self._reply(self._out.terms.encode(Resolution(ctx._message.i, result)))
 
     def read_ended(self) -> None:
         """The next handler's time starts with the next read."""
@@ -277,11 +287,11 @@ class Calls:
         local: Registry | None = None,
         by_channel: bool = False,
     ) -> None:
-        call = Call(ctx, handler, size, by_channel)
+        call = Call(ctx, handler, size, self.session, by_channel)
         i = ctx.id
         if i is not None:
             self.active[i] = call
-            self._on_channels += ctx._message.h is not None
+            self.session.on_channels += ctx._message.h is not None
         self._started[call] = None
         self.running += 1
         if by_channel:
@@ -314,15 +324,15 @@ class Calls:
                 raise asyncio.CancelledError(told(ctx.cancel_reason))
             handler = call.handler
             if result is not None:
-                result = await self._invoker.finish(call, result)
-            elif handler is not None and handler.bare and local is None and not self._invoker.layered:
+                result = await self.invoker.finish(call, result)
+            elif handler is not None and handler.bare and local is None and not self.invoker.layered:
                 coroutine = handler.call(ctx, ctx._message.a)
-                limited = handler.timeout is not UNSET or self._invoker.limit is not None
-                result = await (self._invoker.finish(call, coroutine) if limited else coroutine)
+                limited = handler.timeout is not UNSET or self.invoker.limit is not None
+                result = await (self.invoker.finish(call, coroutine) if limited else coroutine)
             else:
-                result = await self._invoker.run(call, local)
+                result = await self.invoker.run(call, local)
             if result.__class__ not in _PLAIN and call.channel is None and as_source(result) is not None:
-                result = await self._invoker.finish(call, result)
+                result = await self.invoker.finish(call, result)
             if call.channel is not None:
                 self._serving.conclude(call, result)
             elif call.cancelled and ctx._anonymous is not None:
@@ -380,10 +390,10 @@ class Calls:
 
     def _settled(self, call: Call) -> None:
         """Its request is not one that awaits its answer, or not any more."""
-        i = call.ctx.id
-        if i is not None and self.active.get(i) is call:
-            del self.active[i]
-            self._on_channels -= call.ctx._message.h is not None
+        i, session = call.ctx.id, call.session
+        if i is not None and session.active.get(i) is call:
+            del session.active[i]
+            session.on_channels -= call.ctx._message.h is not None
 
     def check_room(self, call: Call) -> None:
         """See that the bytes of a call may count as a channel's.
@@ -438,7 +448,7 @@ class Calls:
 
     def channel_over(self, h: int, reason: object) -> None:
         """Nobody waits for what was requested on anonymous channel ``h``."""
-        if self._on_channels:
+        if self.session.on_channels:
             for call in [call for call in self.active.values() if call.ctx._message.h == h]:
                 if not call.cancelled and not _runs(call):
                     self._cancel(call, reason)
@@ -468,19 +478,17 @@ class Calls:
             call.orphaned = True
             self.reject(i, error)
 
-    def connection_lost(self, reason: Exception) -> None:
-        """Requests of the lost connection end: nobody can get their answer. Event handlers finish."""
-        self._generation += 1
-        for call in list(self.active.values()):
+    def end_session(self, session: Session, reason: Exception) -> None:
+        """Cancel the handlers of requests: nobody can get their answer. Handlers of events finish."""
+        for call in list(session.active.values()):
             call.orphaned = True
             if not call.cancelled:
                 self._cancel(call, reason)
-        self.active.clear()
-        self._on_channels = 0
-        self.admission.connection_lost()
+        session.active.clear()
+        self.admission.end_session()
 
     def note(self, text: str, /, *args: object) -> None:
-        self._owner._log(logging.INFO, text, *args)
+        self._log(logging.INFO, text, *args)
 
     def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
@@ -497,21 +505,21 @@ class Calls:
         error = self._answers.for_caller(exc, ctx.label)
         if ctx.id is None:
             if ctx._message.c == RAW:
-                self._owner._reporter.tell("error", error if isinstance(error, BadArguments) else exc)
+                self._reporter.tell("error", error if isinstance(error, BadArguments) else exc)
             if isinstance(error, BadArguments):
                 why = error._for_log or error
                 text = f"event {short(ctx.event or ctx.label)} was dropped: {why}"
                 self.count("wrong arguments", text)
             elif isinstance(exc, UnknownEvent) and exc._made_here:
                 if not self._crosses_an_end(ctx):
-                    self.count("unknown event", self._invoker.for_log(ctx, error))
+                    self.count("unknown event", self.invoker.for_log(ctx, error))
             elif error is exc:
-                self._owner._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
+                self._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
             self._serving.failed(call, error)
         elif not quiet:
             if isinstance(exc, UnknownEvent) and exc._made_here:
-                self._invoker.note_unknown(ctx, exc)
+                self.invoker.note_unknown(ctx, exc)
             self.reject(ctx.id, error)
 
     def _crosses_an_end(self, ctx: Context) -> bool:
@@ -524,12 +532,12 @@ class Calls:
             return False
         if ctx.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return ctx.event == "next" and channel in self._readers.read_before
+        return ctx.event == "next" and channel in self.readers.read_before
 
     def count(self, kind: str, text: object, times: int = 1, /) -> None:
         """Count events that do not reach a handler as they came; the first of a kind is worth a line."""
         if times and not self.ignored[kind]:
-            self._owner._log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
+            self._log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
         self.ignored[kind] += times
 
 

@@ -17,16 +17,17 @@ from .._channels.table import Channels
 from .._handlers.context import Message
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
-from .._protocol.control import read_control
+from .._protocol.control import Credit, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import MAX_ID, Inbound, channel_id, is_id, place_on
 from .._protocol.rejections import ABORTED, reason_from_wire
-from .._sending.requests import Asker
+from .._sending.negotiation import Negotiation
+from .._sending.outbound import Outbound
+from .._sending.pending import Pending
 from .._streams.inbox import Decode
-from ..errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, short
+from ..errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, UnexpectedChannel, short
 from ..limits import Limits
 from .dispatch import Calls
-from .negotiation import Agreement
 from .running import Log
 
 __all__ = ["Intake"]
@@ -57,22 +58,21 @@ class Intake:
         loop: Scheduler,
         *,
         calls: Calls,
-        asker: Asker,
+        out: Outbound,
         channels: Channels,
-        agreement: Agreement | None,
+        negotiation: Negotiation | None,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
         fire: Callable[[str, object], None],
         log: Log,
     ) -> None:
-        self._own_codec = codec
         self._codec = codec
         self._decode: Decode = codec.decode
         self._text = codec.text
         self._other: Codec | None = None
         """What the messages of the other kind (binary or text) are in, where there may be such."""
         self._channels = channels
-        self._agreement = agreement
+        self._negotiation = negotiation
         self._limits = limits
         self._depth = limits.depth
         self._values = limits.values
@@ -86,8 +86,7 @@ class Intake:
         self._loop = loop
         self._calls = calls
         self._admission = calls.admission
-        self._asker = asker
-        self._out = asker.out
+        self._out = out
         self._ignored = ignored
         self._fail = fail
         self._fire = fire
@@ -251,7 +250,7 @@ class Intake:
             return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
-            self._out.notices.abort_channel(h, error)
+            self._channels.aborts.send(h, error)
         if message.i is not UNSET:
             self._calls.reject(message.i, error)
 
@@ -260,9 +259,16 @@ class Intake:
         if pending is None and not self._out.requests.was_given_up(message.i):
             self._ignored["answer to no request"] += 1
         elif message.h and message.e is UNSET:
-            self._asker.answered_by_channel(message, pending)
+            self._answered_by_channel(message, pending)
         elif pending is None:
             self._ignored["answer to no request"] += 1
+
+    def _answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
+        """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
+        if pending is not None and pending.opens is not None:
+            pending.channel = pending.opens(message.i)
+            return
+        self._channels.aborts.send(message.i, UnexpectedChannel("nobody asked for a channel"))
 
     def _notice(self, message: Inbound, payload: bytes | bytearray) -> None:
         """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
@@ -291,13 +297,25 @@ class Intake:
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
         """Whether it is what only wsrpc peers say; it is dealt with here, and `message` handlers do not see it."""
-        if self._agreement is None or not text:
+        if self._negotiation is None or not text:
             return False
         control = read_control(payload)
         if control is None:
             return False
-        self._agreement.received(control)
+        if isinstance(control, Credit):
+            self._credited(control)
+        else:
+            self._negotiation.received(control)
         return True
+
+    def _credited(self, credit: Credit) -> None:
+        channel = self._channels.find(credit.h)
+        if channel is None:
+            self._ignored["credit for no channel"] += 1
+        elif not (0 <= credit.n <= MAX_ID and 0 <= credit.bytes <= MAX_ID):
+            self._ignored["credit that makes no sense"] += 1
+        else:
+            channel._credited(credit.n, credit.bytes)
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
         view = self._observe(payload, text, None)
@@ -416,7 +434,7 @@ class Intake:
             self._calls.cancel(outline.i, RemoteError(ABORTED))
         else:
             pending = self._out.requests.find(outline.i)
-            if pending is not None and pending.sent:
+            if pending is not None and pending.flight is not None:
                 self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} {why}"))
 
     def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
@@ -440,17 +458,10 @@ class Intake:
 
     def agree(self, codec: NegotiatedCodec | None) -> None:
         """Take binary messages, too, in ``codec``."""
-        if codec is not None:
+        if codec is not None and codec is not self._codec:
             # Most will be of that kind from now on.
             self._other, self._codec = self._codec, codec
             self._decode, self._text = codec.decode, codec.text
-
-    def connection_lost(self) -> None:
-        """What the next connection brings counts anew."""
-        self._codec, self._other = self._own_codec, None
-        self._decode, self._text = self._codec.decode, self._codec.text
-        self._malformed_at.clear()
-        self._suspected = False
 
 
 def raw_text(payload: bytes | bytearray) -> Inbound:

@@ -13,7 +13,6 @@ from .._base.names import Redact
 from .._protocol.codecs import Codec
 from .._protocol.counting import SMALL, decode_any
 from .._protocol.messages import Inbound, channel_id
-from .._sending.session import Session
 from ..errors import BoundedRepr
 
 __all__ = ["PayloadLog"]
@@ -27,7 +26,7 @@ HIDDEN = "…"
 
 
 class PayloadLog:
-    """Stands between one peer and its connections, in both directions. Without it nothing does.
+    """Logs the messages of one connection, in both directions.
 
     ``redact`` is the user's, or None. If it fails, or the request that a message belongs to is not known, the message
     is mentioned without its arguments.
@@ -43,24 +42,27 @@ class PayloadLog:
         self._opened: dict[int, str] = {}
         """Names of the requests that opened anonymous channels; "" where two have the same id."""
 
-    def join(self, session: Session) -> None:
-        """Log what passes through ``session``."""
-        receive, send = session.receive, session.send
-        self._asked.clear()
-        self._opened.clear()
+    def receiving(
+        self, receive: Callable[[bytes | bytearray, bool], None]
+    ) -> Callable[[bytes | bytearray, bool], None]:
+        """``receive``, and each message in the log before."""
 
         def log_and_receive(payload: bytes | bytearray, text: bool, /) -> None:
             if logger.isEnabledFor(logging.DEBUG):
                 self._write("in", payload, text)
             receive(payload, text)
 
+        return log_and_receive
+
+    def sending(self, send: Callable[[bytes, bool], None]) -> Callable[[bytes, bool], None]:
+        """``send``, and each message in the log afterwards."""
+
         def send_and_log(payload: bytes, text: bool, /) -> None:
             send(payload, text)
             if logger.isEnabledFor(logging.DEBUG):
                 self._write("out", payload, text)
 
-        session.receive = log_and_receive
-        session.send = send_and_log
+        return send_and_log
 
     def _write(self, direction: Literal["in", "out"], payload: bytes | bytearray, text: bool) -> None:
         try:

@@ -1,57 +1,35 @@
-"""The symmetric core: one end of a connection, whichever side dialed.
-
-Here the parts are joined: `Intake` for what arrives, `Calls` for the handlers that it starts, `Outbound` for what
-leaves, `Binding` for the connections that come and go, `Reporter` for who is told of them. Synchronous inside: text in
-→ handlers started, futures settled, text out. There is no socket, no await on the network and no clock of its own; the
-event loop's services come in from outside. So a peer can be driven by a transcript, and a message that needs no task
-gets none.
-"""
+"""`Peer`: one end of a connection, as users hold it."""
 
 from __future__ import annotations
 
-import logging
-import secrets
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._base.closing import check_close
-from .._base.logs import PeerLog, address_text
+from .._base.logs import address_text
 from .._base.misuse import check_flag
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
-from .._channels.opening import Opener
-from .._channels.readers import Readers
-from .._channels.table import Channels
 from .._handlers.compiled import injectable
 from .._handlers.context import CURRENT
-from .._handlers.lifecycle import Closers, State
 from .._handlers.registration import RawRegistrar, Registrar
 from .._handlers.registry import Registry
-from .._handlers.reporter import Reporter
 from .._protocol.settings import Settings
-from .._sending.caller import Sender
 from .._sending.channel import Channel
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.outbound import Outbound
 from .._sending.raw_caller import RawCaller
-from .._sending.requests import Asker
 from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo, Transport
-from .binding import Binding, Services
-from .dispatch import Calls
-from .inbound import Intake
-from .negotiation import Agreement
+from .core import PeerCore, PeerOwner
 
 if TYPE_CHECKING:
     from .._server.rooms import Membership, Room
     from .._server.server import Server
 
-__all__ = ["Peer", "current_peer"]
+__all__ = ["Peer", "core_of", "current_peer"]
 
 T = TypeVar("T")
 
@@ -74,102 +52,39 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         shared: Registry | None = None,
         loop: Scheduler,
         keeps_offline: bool = False,
+        fails_offline: bool = False,
+        owner: PeerOwner | None = None,
     ) -> None:
-        self.id = secrets.token_hex(8)
-        self.state = PeerState()
-        self.principal: object = None
-        self.ignored: Counter[str] = Counter()
-        limits, codec = settings.limits, settings.codec
         self._registry = own = Registry() if registry is None else registry
-        shared = Registry() if shared is None else shared
-        self._channel_name = None
-        self._channels: dict[str, Channel] = {}
-        self._loop = loop
-        self._services: Services | None = None
-        self._membership: Membership | None = None
-        self._log = log = PeerLog(self.id)
-        self._reporter = Reporter(self, (shared, own), loop, log)
-        fail = self._fail  # one bound method, however many have it
-        warn = partial(log, logging.WARNING)
-        self._out = Outbound(
-            codec,
-            limits,
-            loop,
-            odd=dialer,
-            keeps_offline=keeps_offline,
-            ignored=self.ignored,
-            fail=fail,
-            warn=warn,
-        )
-        self._asker = Asker(self._out, limits, own, warn)
-        self._anonymous = Channels(self._out, own, loop, limits, warn)
-        self._readers = Readers(self._out, self._anonymous, survives=keeps_offline)
-        self._calls = Calls(
-            self,
-            own,
-            shared,
-            limits=limits,
-            loop=loop,
-            expose_errors=settings.expose_errors,
-            fail=fail,
-            channels=self._anonymous,
-            asker=self._asker,
-            readers=self._readers,
-        )
-        self._sender: Sender = Opener(self._asker, self._anonymous, self._readers, self._reporter.keep)
-        self._anonymous.sender = self._sender
-        self._anonymous.converter = self._asker.converter
-        self._anonymous.handlers = self._calls
-        self._anonymous.reject = self._calls.reject
-        self._out.is_open = self._anonymous.has
-        self._out.is_awaited = self._calls.is_awaited
-        self._out.requests.is_taken = self._anonymous.is_ours
-        self._agreement = Agreement(
-            settings, dialer=dialer, out=self._out, channels=self._anonymous, ignored=self.ignored
-        )
-        self._intake = Intake(
-            codec,
-            limits,
-            own,
-            shared,
-            loop,
-            calls=self._calls,
-            asker=self._asker,
-            channels=self._anonymous,
-            agreement=self._agreement if settings.extensions else None,
-            ignored=self.ignored,
-            fail=fail,
-            fire=self._reporter.tell,
-            log=log,
-        )
-        self._binding = Binding(
+        self._core = core = PeerCore(
             self,
             settings,
-            loop,
             dialer=dialer,
-            out=self._out,
-            calls=self._calls,
-            channels=self._anonymous,
-            readers=self._readers,
-            agreement=self._agreement,
-            intake=self._intake,
-            reporter=self._reporter,
-            log=log,
+            own=own,
+            shared=Registry() if shared is None else shared,
+            loop=loop,
+            keeps_offline=keeps_offline,
+            fails_offline=fails_offline,
+            owner=PeerOwner() if owner is None else owner,
         )
-        self._agreement.reader = self._intake
-        self._agreement.takes_raw = lambda: own.takes_raw or shared.takes_raw
-        self._agreement.silenced = self._binding.silenced
-        self._out.binary_is_free = self._agreement.binary_is_free
-
-    def _fail(self, code: int, reason: str) -> None:
-        self._binding.fail(code, reason)
+        self.id = core.id
+        self.state = PeerState()
+        self.principal: object = None
+        self.ignored = core.ignored
+        self._channel_name = None
+        self._channels: dict[str, Channel] = {}
+        self._membership: Membership | None = None
+        self._services: Any = None
+        self._sender = core.sender
+        self._out = core.out
 
     # ------------------------------------------------------------ what users see
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection over which messages can be sent."""
-        return self._binding.state in (State.OPEN, State.OPENING)
+        link = self._core.link
+        return link is not None and link.works
 
     @property
     def info(self) -> ConnectionInfo:
@@ -181,7 +96,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             ConnectionLost: if there has been no connection yet.
         """
-        info = self._binding.info
+        info = self._core.info
         if info is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         return info
@@ -189,8 +104,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def transport(self) -> Transport | None:
         """The transport of the connection; None if there is none."""
-        session = self._binding.session
-        return None if session is None else session.transport
+        return self._core.transport
 
     @property
     def pending(self) -> int:
@@ -200,31 +114,32 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def active(self) -> int:
         """Handlers that are running for the other side, those that stream or converse included."""
-        return self._calls.unfinished
+        return self._core.calls.unfinished
 
     @property
     def channels(self) -> int:
         """Anonymous channels that are open, streams included, whichever side opened them."""
-        return len(self._anonymous)
+        return len(self._core.session.channels)
 
     def stats(self) -> PeerStats:
         """What this peer has done and is doing, for operators: a snapshot, made at the call."""
-        transport, passed = self.transport, self._binding.traffic()
+        core = self._core
+        link, passed = core.link, core.traffic()
         return PeerStats(
             id=self.id,
-            uptime=self._binding.uptime,
+            uptime=core.uptime,
             messages_in=None if passed is None else passed.messages_in,
             messages_out=None if passed is None else passed.messages_out,
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
-            unsent=0 if transport is None else transport.unsent,
-            slow=self._out.line.full,
+            unsent=0 if link is None else link.transport.unsent,
+            slow=link is not None and link.full,
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
-            waiting=len(self._calls.admission.room),
+            waiting=len(core.calls.admission.room),
             channels=self.channels,
-            errors=self._log.errors,
+            errors=core.log.errors,
             ignored=dict(self.ignored),
         )
 
@@ -242,7 +157,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             RuntimeError: on assigning, in another thread than the event loop's.
             TypeError, ValueError: on assigning anything but bounds that differ in ``message`` alone.
         """
-        return self._binding.limits
+        return self._core.limits
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
@@ -255,15 +170,12 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         if transport is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         check_thread_of_plain(self._out.thread, "setattr, peer, 'limits'")
-        self._binding.limits = given
-        transport.largest = given.message
-        self._agreement.change(given)
+        self._core.change_limits(transport, given)
 
     @property
     def dropped(self) -> int:
         """Broadcasts that were left out because this peer reads too slowly; see `Server` for the policies."""
-        behind = self._binding.behind
-        return 0 if behind is None else behind.dropped
+        return self._core.dropped
 
     @property
     def server(self) -> Server:
@@ -327,9 +239,12 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             self._registry.order(name)
         return channel
 
+    def _binary_is_free(self) -> bool:
+        return self._core.binary_is_free()
+
     def _forget_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)
-        self._readers.end(partial(ChannelClosed, name, reason), name)
+        self._core.readers.end(partial(ChannelClosed, name, reason), name)
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:
@@ -337,16 +252,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         `open` handlers are called here; those that are coroutines run on, see `wait_opened`.
         """
-        if self._binding.session is not None:
+        core = self._core
+        if core.link is not None:
             check_thread_of_plain(self._out.thread, "peer.bind")
-        session = self._binding.session_for(transport)
-        self._binding.make_way(session)
-        self._binding.attach(session)
+        link = core.link_for(transport)
+        core.make_way(link)
+        core.attach(link)
 
     async def wait_opened(self) -> None:
         """Wait until `open` handlers are done or overdue, or the connection is gone. Cancelling is safe."""
         self._check_thread("peer.wait_opened()")
-        await self._binding.wait_opened()
+        await self._core.wait_opened()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """End the connection: what was accepted is written, then the Close frame; returns when it is over.
@@ -360,49 +276,29 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """
         told = check_close(code, reason)
         self._check_thread("peer.close()")
-        session = self._binding.begin_close(told, reason)
-        if session is not None:
-            await session.transport.close(code, reason)
+        link = self._core.begin_close(told, reason)
+        if link is not None:
+            await link.transport.close(code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
         self._check_thread("peer.wait_closed()")
-        await self._binding.wait_closed()
+        await self._core.wait_closed()
 
     def _check_thread(self, call: str) -> None:
         """Refuse a call from another thread than that of the connection."""
-        if self._binding.session is not None:
+        if self._core.link is not None:
             check_thread(self._out.thread, call)
 
     def __repr__(self) -> str:
         remote = None if self.transport is None else self.transport.info.remote
         where = "" if remote is None else f" remote={address_text(remote)}"
-        return f"<Peer {self.id} {self._binding.state.value}{where} pending={self.pending} active={self.active}>"
+        return f"<Peer {self.id} {self._core.state}{where} pending={self.pending} active={self.active}>"
 
-    async def _join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
-        """Wait for handlers and whatever else this peer started, besides those that wait for this themselves.
 
-        After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running, and
-        so does ``still()`` when it is no longer true.
-        """
-        self._calls.end_conversations()
-        deadline = self._loop.time() + patience
-        while still():
-            tasks = self._reporter.tasks(closers) | self._calls.tasks(closers)
-            if not tasks:
-                break
-            # What ends makes room for others, so look again.
-            late = await closers.wait_besides(tasks, max(0.0, deadline - self._loop.time()))
-            if late and still():
-                self._calls.admission.discard()
-                for task in late:
-                    task.cancel()
-                if stubborn := await closers.wait_besides(late, patience):
-                    self._log(logging.WARNING, "%d handlers do not end although they were cancelled", len(stubborn))
-                    break
-        if still():
-            self._out.requests.stop()
-            self._anonymous.stop()
+def core_of(peer: Peer) -> PeerCore:
+    """The inside of ``peer``, for the modules of this package; users have no need of it."""
+    return peer._core
 
 
 def current_peer() -> Peer:

@@ -10,11 +10,10 @@ from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler
-from .._channels.anonymous import AnonymousChannel
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context
@@ -22,8 +21,9 @@ from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.rejections import told
 from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, short
+from .session import Call
 
-__all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "leave_lane", "when_over"]
+__all__ = ["SLOW_HANDLER", "Invoker", "Log", "bad_arguments", "leave_lane", "when_over"]
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -35,40 +35,28 @@ class Log(Protocol):
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None: ...
 
 
-class Call(Struct, eq=False):
-    """One handler that runs in a task."""
-
-    ctx: Context
-    handler: Handler | None
-    size: int
-    """Bytes of the message that it was called by."""
-    by_channel: bool = False
-    """Those bytes count as held by a channel, not by a handler."""
-    task: asyncio.Task[None] | None = None
-    started: bool = False
-    cancelled: bool = False
-    orphaned: bool = False
-    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
-    thread: asyncio.Future[Any] | None = None
-    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
-    channel: AnonymousChannel | None = None
-    """What the request was answered with, if it was a channel."""
-    lingers: bool = False
-    """That channel was over before the handler exited, which takes a handler's place again until then."""
-    exited: bool = False
-    lane: asyncio.Lock | None = None
-    """Keeps other handlers of its lane waiting."""
-
-
 class Invoker:
     """Runs handlers that are not simply called inline: ``own`` are the peer's, ``shared`` the server's."""
 
-    def __init__(self, own: Registry, shared: Registry, loop: Scheduler, log: Log, limit: float | None) -> None:
-        """``limit``: seconds for handlers that have no limit of their own; see `Limits.handler`."""
-        self.serve: Callable[[Call, Any], Awaitable[Any]]
-        """Answers with a channel and does the rest on it: given by the peer."""
-        self.expired: Callable[[Call, HandlerTimeout], None]
-        """Answers and cancels a call whose handler has run for too long: given by the peer."""
+    def __init__(
+        self,
+        own: Registry,
+        shared: Registry,
+        loop: Scheduler,
+        log: Log,
+        limit: float | None,
+        *,
+        serve: Callable[[Call, Any], Awaitable[Any]],
+        expired: Callable[[Call, HandlerTimeout], None],
+    ) -> None:
+        """
+        Args:
+            limit: seconds for handlers that have no limit of their own; see `Limits.handler`.
+            serve: answers with a channel and does the rest on it.
+            expired: answers and cancels a call whose handler has run for too long.
+        """
+        self.serve = serve
+        self.expired = expired
         self.limit = limit
         self._own = own
         self._shared = shared

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from .._base.closing import CloseInfo
 from .._base.misuse import check_flag, check_function
 from .._base.names import Profile, Redact
 from .._conversion.convert import EncHook
@@ -16,6 +17,11 @@ from .codecs import Codec, JsonCodec, NegotiatedCodec
 from .go import GoCodec
 
 __all__ = ["Settings", "make_settings"]
+
+
+def _never(info: CloseInfo) -> bool:
+    """No session outlives its connection."""
+    return False
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -30,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True):
     """What to speak with peers that speak it, too."""
     log_payloads: bool | Redact = False
     """Whether each message is a line in the log."""
+    keeps_session: Callable[[CloseInfo], bool] = _never
+    """Whether a session waits for another link after its connection has ended so."""
 
 
 def make_settings(

@@ -53,7 +53,7 @@ class RawConnection:
         self._log = PeerLog(self.id)
         self._log.remote = transport.info.remote
         self._transport = transport
-        self._line = Line(loop)
+        self._line = Line(loop, lambda: self._feed.full)
         self._over: asyncio.Future[None] = loop.create_future()
         self._feed = Feed(transport, self._line, limits.high_water, self._lost)
         self._largest = limits.message
@@ -105,7 +105,7 @@ class RawConnection:
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=self._transport.unsent,
-            slow=self._line.full,
+            slow=self._feed.full,
             dropped=0,
             pending=0,
             active=1,
@@ -316,7 +316,7 @@ class RawConnection:
                     kind = text
                 elif kind is not text:
                     raise TypeError("the pieces of a message are all str or all bytes, got both")
-                if self._line.full:
+                if self._feed.full:
                     await turn.wait()
                 self._transport.send_piece(payload, text, False)
                 begun = True

@@ -43,6 +43,8 @@ class Feed:
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
         self._stopped = False
+        self.full = False
+        """The transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
 
     # ------------------------------------------------------------ what the transport tells
@@ -64,17 +66,18 @@ class Feed:
         """Nothing: whoever reads is woken by each piece."""
 
     def pause_sending(self) -> None:
-        self._line.full = True
+        self.full = True
 
     def resume_sending(self) -> None:
-        self._line.full = False
+        self.full = False
         self._line.wake()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         self.ended = info
         self._wake()
         self._lost()
-        self._line.reset()
+        self.full = False
+        self._line.connection_lost()
 
     # ------------------------------------------------------------ reading
 

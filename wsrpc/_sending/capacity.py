@@ -1,4 +1,4 @@
-"""How many requests the other side takes at once, and who waits here for a place there."""
+"""How many requests the remote peer takes at once, and the callers that wait here until it takes one more."""
 
 from __future__ import annotations
 
@@ -10,83 +10,90 @@ from .._protocol.control import Announced
 from .pending import Pending, Requests
 from .turns import Line, Turn
 
-__all__ = ["Places"]
+__all__ = ["RemoteCapacity"]
+
+UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
+"""What a plain peer takes, as far as is known."""
 
 
-class Places:
-    """Another wsrpc peer says how many handlers it runs at once and how much may wait for that. A request beyond it
-    waits on this side, in turn, instead of being refused over there. Towards a plain peer there is no bound."""
+class RemoteCapacity:
+    """The places for requests that the remote peer has announced.
 
-    __slots__ = ("_line", "_requests", "_room_for_any", "_running", "_running_bytes", "_waiting", "_waiting_bytes")
+    Another wsrpc peer says how many handlers it runs at once and how much may wait for that. A request beyond it waits
+    on this side, in turn, instead of being refused by the remote peer. Towards a plain peer there is no bound.
+    """
+
+    __slots__ = ("_announced", "_full", "_requests", "_room_for_any", "_turns")
 
     def __init__(self, loop: Scheduler, requests: Requests) -> None:
-        self._line = Line(loop)
         self._requests = requests
-        self._running = self._running_bytes = self._room_for_any = sys.maxsize
-        self._waiting = self._waiting_bytes = 0
+        self._announced = UNLIMITED
+        self._room_for_any = sys.maxsize
+        """While no more bytes are in flight, there is room for any message."""
+        self._full = False
+        """The caller whose turn it is has to wait."""
+        self._turns = Line(loop, lambda: self._full)
 
-    def agree(self, limits: Announced) -> None:
-        """The other side has said what it takes."""
-        self._running, self._waiting, self._waiting_bytes = limits.running, limits.waiting, limits.waiting_bytes
-        self._running_bytes = limits.running_bytes
-        # While no more are in flight, there is room for any message.
+    def announced(self, limits: Announced) -> None:
+        """The remote peer takes as much as ``limits`` say."""
+        self._announced = limits
         self._room_for_any = max(0, limits.running_bytes - limits.message)
 
-    def reset(self) -> None:
-        """The connection is gone: whoever waits is to look for itself."""
-        self._running = self._running_bytes = self._room_for_any = sys.maxsize
-        self._line.reset()
-        self._forget_if_idle()
+    def connection_lost(self) -> None:
+        """Nothing is known of the next remote peer: whoever waits goes on."""
+        self._announced, self._room_for_any = UNLIMITED, sys.maxsize
+        self._full = False
+        self._turns.connection_lost()
+        if self._turns.busy:  # nobody overtakes those that were woken
+            self._requests.flight.freed = self._freed
 
     @property
     def scarce(self) -> bool:
         """Whether a request has to `take` a place before it is sent."""
-        requests = self._requests
+        flight = self._requests.flight
         return (
-            requests.in_flight >= self._running
-            or requests.bytes_in_flight > self._room_for_any
-            or requests.freed is not None
+            flight.requests >= self._announced.running or flight.bytes > self._room_for_any or flight.freed is not None
         )
 
     def turn(self) -> Turn:
         """A turn to `take` a place in."""
-        return Turn(self._line)
+        return Turn(self._turns)
 
     async def take(self, pending: Pending, turn: Turn, size: Callable[[], int]) -> None:
-        """Wait for a place for a request of ``size()`` bytes, encoded, and for one's ``turn``.
+        """Wait for a place for a request of ``size()`` bytes, encoded, and for its ``turn``.
 
-        Afterwards `leave`, whatever happens. Cancelling is safe.
+        Call `leave` afterwards, whatever happens. Cancelling is safe.
         """
-        requests, line = self._requests, self._line
+        requests, turns = self._requests, self._turns
         while not pending.future.done():  # it may time out in the queue
+            flight, limits = requests.flight, self._announced
             needed = size()
-            if requests.in_flight < self._running and (
-                requests.bytes_in_flight == 0 or requests.bytes_in_flight + needed <= self._running_bytes
+            if flight.requests < limits.running and (
+                flight.bytes == 0 or flight.bytes + needed <= limits.running_bytes
             ):
                 needed = 0
-            line.full = needed > 0 and (
-                requests.in_flight >= self._running + self._waiting
-                or requests.waiting_there + needed > self._waiting_bytes
+            self._full = needed > 0 and (
+                flight.requests >= limits.running + limits.waiting or flight.waiting + needed > limits.waiting_bytes
             )
-            if not line.full and (turn.held or not line.busy):
+            if not self._full and (turn.held or not turns.busy):
                 requests.enter_waiting_room(pending, needed)
                 return
-            requests.freed = self._freed
+            flight.freed = self._freed
             await turn.wait(pending)
 
     def leave(self, pending: Pending, turn: Turn) -> None:
         """The request was sent, or will not be."""
-        if not pending.sent:
+        if pending.flight is None:
             self._requests.leave_waiting_room(pending)
         if turn.held:
             turn.end()
             self._forget_if_idle()
 
     def _freed(self) -> None:
-        self._line.full = False
-        self._line.wake()
+        self._full = False
+        self._turns.wake()
         self._forget_if_idle()
 
     def _forget_if_idle(self) -> None:
-        if not self._line.busy:
-            self._requests.freed = None
+        if not self._turns.busy:
+            self._requests.flight.freed = None

@@ -1,55 +1,38 @@
-"""Telling the other side that something is over here: cancellations and aborts."""
+"""Cancellations and aborts: what tells the remote peer that something is over on this side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import UnsetType
 
 from .._protocol.messages import ChannelAbort
 from .._protocol.rejections import reason_to_wire, shortened
 from ..errors import MessageTooBig, RpcError
+from .outbound import Outbound
 from .pending import MAX_REMEMBERED
 
-__all__ = ["Notices"]
+__all__ = ["Aborts", "Notices"]
 
 NOT_ENCODABLE = "they cannot be encoded"
 """What the other side is told of that; the encoder's own words may be a secret."""
 
 
-class Replies(Protocol):
-    """What notices leave by."""
-
-    encode: Callable[[Any], bytes]
-
-    def reply(self, payload: bytes, /) -> None: ...
-
-
 class Notices:
-    """Sends the notices of one peer."""
+    """Sends cancellations and aborts through ``out``; ``warn`` writes a line into the log."""
 
-    __slots__ = ("_aborted", "_out", "_warn")
+    __slots__ = ("_out", "_warn")
 
-    def __init__(self, out: Replies, warn: Callable[..., None]) -> None:
+    def __init__(self, out: Outbound, warn: Callable[..., None]) -> None:
         self._out = out
         self._warn = warn
-        self._aborted: dict[int, None] = {}
-
-    def abort_channel(self, h: int, reason: object) -> None:
-        """Tell the other side that channel ``h`` is over, once: an abort is never answered, but events may follow."""
-        if h in self._aborted:
-            return
-        self._aborted[h] = None
-        if len(self._aborted) > MAX_REMEMBERED:
-            del self._aborted[next(iter(self._aborted))]
-        self.send(partial(ChannelAbort, h), reason)
 
     def send(self, notice: Callable[[Any, int | UnsetType], object], reason: object) -> None:
         """Send a cancellation or an abort; where its reason cannot travel, without that."""
         try:
-            self._out.reply(self._out.encode(notice(*reason_to_wire(reason))))
+            self._out.reply(self._out.terms.encode(notice(*reason_to_wire(reason))))
         except MessageTooBig as exc:
             self._send_shortly(notice, shortened(reason, exc) if isinstance(reason, RpcError) else None)
         except Exception as exc:
@@ -59,18 +42,36 @@ class Notices:
 
     def _send_shortly(self, notice: Callable[[Any, int | UnsetType], object], reason: RpcError | None) -> None:
         try:
-            self._out.reply(self._out.encode(notice(*reason_to_wire(reason))))
+            self._out.reply(self._out.terms.encode(notice(*reason_to_wire(reason))))
         except MessageTooBig:
-            return  # even that, to a side that takes next to nothing
+            return  # even that, to a peer that takes next to nothing
         except Exception:
             if reason is None:
                 raise
             self._send_shortly(notice, None)  # not even its message or code can be encoded
 
-    def forget_aborted(self, h: int) -> None:
-        """Channel ``h`` is a new one."""
-        self._aborted.pop(h, None)
 
-    def connection_lost(self) -> None:
-        """No channel outlives its connection."""
-        self._aborted.clear()
+class Aborts:
+    """The aborts of one session: each channel is aborted once, because an abort is never answered.
+
+    Events on a channel that this side has aborted may still follow.
+    """
+
+    __slots__ = ("_channels", "_notices")
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+        self._channels: dict[int, None] = {}
+
+    def send(self, h: int, reason: object) -> None:
+        """Tell the remote peer that channel ``h`` is over."""
+        if h in self._channels:
+            return
+        self._channels[h] = None
+        if len(self._channels) > MAX_REMEMBERED:
+            del self._channels[next(iter(self._channels))]
+        self._notices.send(partial(ChannelAbort, h), reason)
+
+    def forget(self, h: int) -> None:
+        """Channel ``h`` is a new one."""
+        self._channels.pop(h, None)

@@ -12,9 +12,9 @@ from .._protocol.codecs import Codec
 from .._protocol.messages import Event, Raw, Request
 from ..errors import ConnectionLost, MessageTooBig
 from ..limits import Limits
+from .link import Link
 from .outbox import Outbox, Told
 from .pending import Pending, Requests
-from .session import Session
 
 __all__ = ["Kept"]
 
@@ -26,18 +26,23 @@ class Kept:
     connection, or not sent at all. ``warn`` writes a line into the log, of events whose sender was told that they wait.
     """
 
-    __slots__ = ("_codec", "_loop", "_outbox", "_requests", "_warn", "on_put")
+    __slots__ = ("_codec", "_loop", "_outbox", "_queued", "_requests", "_warn")
 
     def __init__(
-        self, codec: Codec, limits: Limits, loop: Scheduler, requests: Requests, warn: Callable[..., None]
+        self,
+        codec: Codec,
+        limits: Limits,
+        loop: Scheduler,
+        requests: Requests,
+        warn: Callable[..., None],
+        queued: Callable[[], None],
     ) -> None:
         self._codec = codec
         self._loop = loop
         self._requests = requests
         self._warn = warn
         self._outbox = Outbox(limits.offline, limits.offline_bytes)
-        self.on_put: Callable[[], None] | None = None
-        """Told of each message that comes."""
+        self._queued = queued
 
     def __len__(self) -> int:
         return len(self._outbox)
@@ -54,8 +59,7 @@ class Kept:
 
     def _put(self, payload: bytes, told: Told | None, bound: bool, text: bool | None = None) -> int:
         ticket = self._outbox.put(payload, told, bound=bound, text=text)
-        if self.on_put is not None:
-            self.on_put()
+        self._queued()
         return ticket
 
     def put_request(self, message: Event | Request | Raw, pending: Pending, bound: bool) -> None:
@@ -92,7 +96,7 @@ class Kept:
 
     # ------------------------------------------------------------ what becomes of it
 
-    def flush(self, session: Session, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
+    def flush(self, link: Link, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
         """Send everything, in order, except for what the remote peer would not take.
 
         ``refusal`` is `Outbound.refusal`, and is asked about messages of more than ``unchecked`` bytes.
@@ -102,7 +106,7 @@ class Kept:
             error = refusal(payload, raw)
             if error is not None and not self._outbox.refuse(ticket, error):
                 self._warn("an event that waited for a connection was not sent: %s", error)
-        self._outbox.flush(lambda payload, raw: session.send(payload, text if raw is None else raw))
+        self._outbox.flush(lambda payload, raw: link.send(payload, text if raw is None else raw))
 
     def refuse_bound(self, why: ConnectionLost) -> None:
         """What was to leave on this connection or not at all will not."""
@@ -122,7 +126,7 @@ class Kept:
     def discard_requests(self, info: CloseInfo) -> None:
         """Requests that wait for a connection fail."""
         for pending in self._requests.all():
-            if not pending.sent:
+            if pending.flight is None:
                 if pending.ticket is not None:
                     self._outbox.remove(pending.ticket)
                 self._requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))

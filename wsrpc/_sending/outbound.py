@@ -9,16 +9,15 @@ from contextlib import suppress
 from threading import get_ident
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.context import CURRENT, Context
-from .._handlers.lifecycle import State
-from .._protocol.codecs import BRACE, Codec, MsgpackCodec, NegotiatedCodec
-from .._protocol.control import Announced, Credit, write_control
+from .._protocol.codecs import BRACE, Codec, MsgpackCodec
+from .._protocol.control import Credit, write_control
 from .._protocol.counting import SHARE
 from .._protocol.go import GoCodec, largest_sent, refuse_raw, rejection_from
 from .._protocol.messages import Event, Inbound, Raw, Request, event_on
@@ -30,58 +29,74 @@ from ..errors import (
     RemoteError,
 )
 from ..limits import Limits
-from .capacity import Places
+from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
-from .notices import Notices
+from .link import Link, LinkState
+from .negotiation import Agreed
 from .offline import Kept
 from .pending import Pending, Requests
-from .session import Session
 from .turns import Line, Turn
 
-__all__ = ["Outbound"]
+__all__ = ["Outbound", "Terms"]
+
+
+class Terms(Struct, frozen=True):
+    """How messages are encoded on one connection, and what the remote peer takes of them, as far as it has said so."""
+
+    encode: Callable[[Any], bytes]
+    text: bool | None
+    """Whether messages are text; None: a negotiated codec chooses for each, and binary ones are its own."""
+    largest: int
+    """Bytes that a message may have."""
+    unchecked: int
+    """Bytes of the largest message that is sent without asking `Outbound.refusal`."""
+    values: int = sys.maxsize
+    """How many values a message may hold."""
+    plain: bool = True
+    """Whether the remote peer is, as far as is known, not wsrpc."""
+    credit: bool = False
+    """Whether the remote peer keeps to credit when it produces."""
 
 
 class Outbound:
-    """The sending half of a peer, which tells it of each connection with `move`.
+    """The sending half of a peer, which outlives its connections: ``link`` is the present one, ``terms`` hold on it.
 
     ``clear`` is true while a message may go straight to the transport: the fast path asks nothing else.
-    ``keeps_offline``: what is sent without a connection waits for the next one. ``fail`` ends the connection with a
-    code and a reason, ``warn`` writes a line into the log.
+
+    Args:
+        odd: whether the ids of requests are odd: the side that dialed has those.
+        keeps_offline: what is sent without a connection waits for the next one.
+        fails_offline: what does not say ``offline=`` fails where it would wait for the next connection.
+        ignored: counts answers that cannot be sent.
+        fail: ends the connection with a code and a reason.
+        warn: writes a line into the log.
+        expired: called with each request whose deadline is over.
+        queued: called when a message begins to wait for a connection.
+        is_open: whether an anonymous channel is still there.
+        is_awaited: whether the remote peer waits for the handler that this context belongs to.
     """
 
     # With more than 30 attributes Python no longer shares the keys of the instances' dicts: each is slower to look up.
     __slots__ = (
+        "_base",
         "_codec",
-        "_condition",
         "_fail",
         "_ignored",
+        "_is_awaited",
+        "_is_open",
         "_limits",
-        "_most",
-        "_session",
-        "_values",
-        "binary_is_free",
-        "broken",
+        "capacity",
         "clear",
-        "encode",
         "ending",
         "fails_offline",
-        "is_awaited",
-        "is_open",
         "keeps_offline",
         "kept",
-        "largest",
-        "line",
+        "link",
         "loop",
-        "notices",
-        "opening",
-        "places",
-        "plain",
         "requests",
-        "returning",
-        "silent",
-        "text",
+        "terms",
         "thread",
-        "unchecked",
+        "turns",
         "user_closed",
     )
 
@@ -93,112 +108,109 @@ class Outbound:
         *,
         odd: bool,
         keeps_offline: bool,
+        fails_offline: bool,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
         warn: Callable[..., None],
+        expired: Callable[[Pending], None],
+        queued: Callable[[], None],
+        is_open: Callable[[int], bool],
+        is_awaited: Callable[[Context | None], bool],
     ) -> None:
+        most = largest_sent(limits, codec)
         self._codec = codec
-        self.encode: Callable[[Any], bytes] = codec.encode
-        self.text: bool | None = codec.text
-        """Whether messages are text; None: a negotiated codec chooses for each, and binary ones are its own."""
-        self._most = self.largest = largest_sent(limits, codec)
-        self._values = sys.maxsize
-        """How many values a message may hold, as far as the other side has said so."""
-        self.unchecked = self.largest
-        """Bytes of the largest message that is sent without asking `refusal`."""
-        self.plain = True
-        """Whether the other side is, as far as is known, not wsrpc."""
         self._limits = limits
-        self.loop = loop
-        self.keeps_offline = keeps_offline
-        self.fails_offline = False
-        """Whether what does not say ``offline=`` fails where it would wait for the next connection."""
         self._ignored = ignored
         self._fail = fail
-        self._session: Session | None = None
-        self._condition = State.DISCONNECTED
+        self._is_open = is_open
+        self._is_awaited = is_awaited
+        self._base = self.terms = Terms(codec.encode, codec.text, most, most)
+        self.loop = loop
+        self.keeps_offline = keeps_offline
+        self.fails_offline = fails_offline
+        self.link: Link | None = None
         self.thread = get_ident()
-        self.requests = Requests(loop, odd=odd, limit=limits.pending)
-        self.kept = Kept(codec, limits, loop, self.requests, warn)
-        self.line = Line(loop)
-        self.places = Places(loop, self.requests)
-        self.notices = Notices(self, warn)
-        self.is_open: Callable[[int], bool] = lambda h: False
-        """Whether an anonymous channel is still there."""
-        self.opening: Context | None = None
-        """The context of the `open` handlers, while the connection opens."""
-        self.returning: Context | None = None
-        """The context of the `on_reconnect` handlers, while the connection opens."""
+        self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=expired)
+        self.kept = Kept(codec, limits, loop, self.requests, warn, queued)
+        self.turns = Line(loop, self._is_full)
+        self.capacity = RemoteCapacity(loop, self.requests)
         self.clear = False
-        self.broken = True
-        """Nothing can be sent on this connection any more, or there is none."""
-        self.silent = False
-        """The other side is about to close: what is new waits for another connection, what goes on goes on."""
-        self.is_awaited: Callable[[Context | None], bool] = lambda ctx: False
-        """Whether that is of a handler for whose end the other side waits."""
-        self.binary_is_free: Callable[[], bool] = lambda: True
-        """Whether a binary message is none of the protocol's."""
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
+        """How the last connection has ended, or why there is none."""
         self.user_closed = False
+
+    def _is_full(self) -> bool:
+        return self.link is not None and self.link.full
 
     # ------------------------------------------------------------ the connection, as the peer tells it
 
-    def move(self, condition: State, session: Session | None) -> None:
-        """The peer's state has changed."""
-        self._condition = condition
-        self._session = session
-        self.broken = condition is State.CLOSING or condition is State.DISCONNECTED
+    def use(self, link: Link) -> None:
+        """Send on ``link`` from now on."""
+        self.link = link
+        self.terms = self._base
         self.thread = get_ident()
         self.update_clear()
 
     def update_clear(self) -> None:
-        self.clear = self._condition is State.OPEN and not (self.silent or self.line.busy)
+        """Find out anew whether a message may go straight to the transport: something that decides has changed."""
+        link = self.link
+        self.clear = link is not None and link.state is LinkState.OPEN and not (link.silent or self.turns.busy)
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be sent any more on the present connection, or there is none."""
+        return self.link is None or not self.link.works
+
+    @property
+    def silent(self) -> bool:
+        """Whether the remote peer is about to close the present connection."""
+        return self.link is not None and self.link.silent
 
     def fall_silent(self) -> None:
         """Begin nothing new on this connection."""
-        self.silent = True
+        assert self.link is not None
+        self.link.silent = True
         self.update_clear()
         self.kept.refuse_bound(self._drained())
 
-    def agree(self, codec: NegotiatedCodec | None, limits: Announced) -> None:
-        """The other side is wsrpc: it has these limits and, given a ``codec``, understands that, too."""
-        self.plain = False
-        self.largest = min(limits.message, self._most)
-        self._values = limits.values
-        self.unchecked = min(self.largest, limits.values // SHARE)
-        self.places.agree(limits)
-        if codec is not None:
-            self.encode = codec.encode
-            self.text = None
+    def agree(self, agreed: Agreed) -> None:
+        """The remote peer is wsrpc, and this is what both can do."""
+        limits, codec = agreed.limits, agreed.codec
+        largest = min(limits.message, self._base.largest)
+        self.terms = Terms(
+            self._base.encode if codec is None else codec.encode,
+            self._base.text if codec is None else None,
+            largest,
+            min(largest, limits.values // SHARE),
+            limits.values,
+            False,
+            agreed.credit,
+        )
+        self.capacity.announced(limits)
 
     def flush_offline(self) -> None:
         """Send what was accepted while there was no connection, in order."""
-        assert self._session is not None
-        self.kept.flush(self._session, self.unchecked, self.refusal)
+        assert self.link is not None
+        self.kept.flush(self.link, self.terms.unchecked, self.refusal)
 
-    def connection_lost(self, info: CloseInfo) -> None:
-        """End every request that was sent; what was not stays for the next connection, if there will be one.
+    def unlink(self) -> None:
+        """Send nothing more on the link, which is lost."""
+        self.link = None
+        self.terms = self._base
+        self.clear = False
+        self.thread = get_ident()
 
-        But not what was to leave on this one or not at all.
+    def end_session(self, info: CloseInfo) -> None:
+        """Fail what was sent in the session. What was not stays for the next connection, if there may be one.
+
+        But not what was to leave on this connection or not at all.
         """
         self.kept.refuse_bound(ConnectionLost(info.code, info.reason, "not_sent"))
-        for pending in self.requests.all():
-            if pending.sent:
-                self.requests.fail(pending, ConnectionLost(info.code, info.reason, "unknown"))
-            elif pending.bound:
-                self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
+        self.requests.end_session(info.code, info.reason)
         if not self.expects_connection:
             self.kept.discard(info)
-        self.requests.connection_lost()
-        self.places.reset()
-        self.notices.connection_lost()
-        self.silent = False
-        self.encode = self._codec.encode
-        self.text = self._codec.text
-        self.largest = self.unchecked = self._most
-        self._values = sys.maxsize
-        self.plain = True
-        self.line.reset()
+        self.capacity.connection_lost()
+        self.turns.connection_lost()
         if not self.requests:
             self.requests.stop()
 
@@ -216,27 +228,29 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, if none will.
             MessageTooBig: the other side would not take it.
         """
-        assert self._session is not None
-        if len(payload) > self.unchecked and (refusal := self.refusal(payload)) is not None:
+        link, terms = self.link, self.terms
+        assert link is not None
+        if len(payload) > terms.unchecked and (refusal := self.refusal(payload)) is not None:
             raise refusal
-        text = self.text
+        text = terms.text
         try:
-            self._session.send(payload, payload[0] == BRACE if text is None else text)
+            link.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
-            if self._another_will_come():
+            if self._another_will_come(link):
                 return False
             raise
         return True
 
     def hand_over(self, raw: Raw) -> bool:
         """As `send`, for what is no protocol message."""
-        assert self._session is not None
-        if len(raw.payload) > self.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
+        link = self.link
+        assert link is not None
+        if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
             raise refusal
         try:
-            self._session.send(raw.payload, raw.text)
+            link.send(raw.payload, raw.text)
         except ConnectionLost:
-            if self._another_will_come():
+            if self._another_will_come(link):
                 return False
             raise
         return True
@@ -249,15 +263,17 @@ class Outbound:
             MessageTooBig: the other side would not take it.
             ConnectionLost: ``"not_sent"``.
         """
-        if self._session is None:
+        if self.link is None:
             raise self.not_sent()
-        if self.line.full:
+        if self.link.full:
             self.check_cap(payload)
         return self.send(payload)
 
-    def _another_will_come(self) -> bool:
-        """After the transport has refused a message: its connection has just ended."""
-        self.broken = True
+    def _another_will_come(self, link: Link) -> bool:
+        """After the transport has refused a message: its connection has just ended, and is about to say so."""
+        if link.works:
+            link.move(LinkState.BROKEN)
+            self.update_clear()
         return self.keeps_offline and not self.user_closed
 
     def reply(self, payload: bytes, /) -> None:
@@ -266,38 +282,38 @@ class Outbound:
         Raises:
             MessageTooBig: the other side would not take it.
         """
-        session = self._session
-        if session is None:
+        link, terms = self.link, self.terms
+        if link is None:
             self._ignored["answer without a connection"] += 1
             return
-        if len(payload) > self.unchecked and (refusal := self.refusal(payload)) is not None:
+        if len(payload) > terms.unchecked and (refusal := self.refusal(payload)) is not None:
             raise refusal
-        if self.line.full and self.over_cap(session, len(payload)):
+        if link.full and self.over_cap(link, len(payload)):
             self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
-        text = self.text
+        text = terms.text
         try:
-            session.send(payload, payload[0] == BRACE if text is None else text)
+            link.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
             self._ignored["answer without a connection"] += 1
 
     def say(self, control: bytes) -> None:
         """Send a control message (JSON text whatever the codec); if it cannot go, the connection is over."""
-        if self._session is not None:
+        if self.link is not None:
             with suppress(ConnectionLost):
-                self._session.send(control, True)
+                self.link.send(control, True)
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the other side send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.say(write_control(Credit(h, n, size)))
-        if self._session is not None:
+        if self.link is not None:
             # The producer may be waiting for it, and whoever reads goes on without a turn of the loop for a while.
-            self._session.flush()
+            self.link.transport.flush()
 
     @property
     def hears_null_as_channel(self) -> bool:
         """Whether a channel that nobody asked for may stand for null, as JavaScript says it by mistake."""
-        return self.plain and self._codec.__class__ is not GoCodec
+        return self.terms.plain and self._codec.__class__ is not GoCodec
 
     def check_raw(self) -> None:
         """Refuse raw messages where the other side would close for them.
@@ -317,15 +333,16 @@ class Outbound:
         Raises:
             QueueFull: at the hard cap.
         """
-        session = self._session
-        if session is not None and self.line.full and self.over_cap(session, len(payload)):
+        link = self.link
+        if link is not None and link.full and self.over_cap(link, len(payload)):
             raise QueueFull(
-                f"{session.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
+                f"{link.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
-    def over_cap(self, session: Session, size: int) -> bool:
-        unsent = session.transport.unsent
+    def over_cap(self, link: Link, size: int) -> bool:
+        """Whether ``size`` more bytes would exceed `Limits.hard_cap`. One message always fits."""
+        unsent = link.transport.unsent
         return unsent > 0 and unsent + size > self._limits.hard_cap
 
     def refusal(
@@ -337,34 +354,36 @@ class Outbound:
             raw: it is no message of the protocol, so that the remote peer does not decode it.
             known: for a message that goes to many peers, what was found out about its payloads. It is filled here.
         """
-        if len(payload) > self.largest:
+        terms = self.terms
+        if len(payload) > terms.largest:
             return self._too_big(payload)
-        if raw or len(payload) <= self.unchecked:
+        if raw or len(payload) <= terms.unchecked:
             return None
-        is_negotiated = self.text is None and payload[0] != BRACE
+        is_negotiated = terms.text is None and payload[0] != BRACE
         objection = MsgpackCodec.objection if is_negotiated else self._codec.objection
         if known is None:
-            why = objection(payload, self._values)
+            why = objection(payload, terms.values)
         else:
             if payload not in known:
                 known[payload] = Objections(payload, objection)
-            why = known[payload].to(self._values)
+            why = known[payload].to(terms.values)
         if why is None:
             return None
         return MessageTooBig(
-            f"the message holds {why}, and the other side takes no more (it has announced {self._values} values): send "
+            f"the message holds {why}, and the other side takes no more (it has announced {terms.values} values): send "
             "less at once, as a stream of small items for instance, or numbers as bytes"
         )
 
     def _too_big(self, payload: bytes) -> MessageTooBig:
-        if self.largest == self._most:
+        largest = self.terms.largest
+        if largest == self._base.largest:
             return MessageTooBig(
-                f"the message has {len(payload)} bytes encoded, and at most {self.largest} may be sent "
+                f"the message has {len(payload)} bytes encoded, and at most {largest} may be sent "
                 '(Limits.sent_message, 32768 with profile="go"): send less at once, as a stream of small items for '
                 "instance"
             )
         return MessageTooBig(
-            f"the message has {len(payload)} bytes encoded, and the other side takes at most {self.largest} "
+            f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
             "(its Limits.message): send less at once, as a stream of small items for instance"
         )
 
@@ -377,7 +396,7 @@ class Outbound:
         """See `Caller.emit`."""
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
-        if not (self.clear and self.send(self.encode(message))):
+        if not (self.clear and self.send(self.terms.encode(message))):
             await self.send_in_turn(message, None, self.fails(offline))
 
     def send_event_nowait(
@@ -386,7 +405,7 @@ class Outbound:
         """See `Caller.emit_nowait`."""
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
-        if self.must_queue(message) or not self.send_nowait(self.encode(message)):
+        if self.must_queue(message) or not self.send_nowait(self.terms.encode(message)):
             self.keep(message, offline)
 
     # ------------------------------------------------------------ what cannot go at once
@@ -403,64 +422,74 @@ class Outbound:
             ChannelClosed: it was for an anonymous channel that is over meanwhile.
             ConnectionLost: ``"not_sent"``, if it may not wait for another connection, or none will come.
         """
-        line, session = self.line, self._session
-        turn = Turn(line, bound=bound or message.h is not UNSET)
+        link, flight = self.link, self.requests.flight
+        turn = Turn(self.turns, bound=bound or message.h is not UNSET)
         if message.h is not UNSET:
-            bound = False  # its channel belongs to the connection, and tells of its end
+            bound = False  # its channel belongs to the session, and tells of its end
         elif pending is not None:
             pending.bound = bound
         try:
             while True:
-                if message.h is not UNSET and self._session is not session:
-                    raise self.channel_lost(message.h)  # on the next connection the id may be another channel's
-                must_queue = self.must_queue(message)
-                if bound and (self.broken or self._session is not session):
-                    raise self.not_sent()
-                if bound and must_queue and self.silent:
-                    raise self._drained()
-                if (line.full and not must_queue) or (line.awaited and not turn.held):
+                if message.h is not UNSET and self.requests.flight is not flight:
+                    raise self.channel_lost(message.h)  # in the next session the id may be another channel's
+                offline = self.must_queue(message)
+                if bound:
+                    self._check_bound(link, offline)
+                if (self._is_full() and not offline) or (self.turns.awaited and not turn.held):
                     await turn.wait(pending)
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return 0
-                    continue
-                if must_queue:
+                elif offline:
                     break
-                if isinstance(message, Raw):
-                    payload, sent = message.payload, self.hand_over(message)
+                elif (size := self._try_to_send(message)) is not None:
+                    if pending is not None:
+                        self.requests.was_sent(pending, size)
+                    return size
+                elif message.h is not UNSET:
+                    raise self.channel_lost(message.h)
+                elif bound:
+                    raise self.not_sent()
                 else:
-                    payload = self.encode(message)
-                    sent = self.send(payload)
-                if not sent:
-                    if message.h is not UNSET:
-                        raise self.channel_lost(message.h)
-                    if bound:
-                        raise self.not_sent()
                     break
-                if pending is not None:
-                    self.requests.was_sent(pending, len(payload))
-                return len(payload)
         finally:
             turn.end()
             self.update_clear()
+        await self._keep_in_turn(message, pending, bound)
+        return 0
+
+    def _check_bound(self, link: Link | None, offline: bool) -> None:
+        """Refuse what is for ``link`` or not to be sent at all, if that is over or begins nothing new."""
+        if self.broken or self.link is not link:
+            raise self.not_sent()
+        if offline and self.silent:
+            raise self._drained()
+
+    def _try_to_send(self, message: Event | Request | Raw) -> int | None:
+        """Hand a message to the transport; returns its size, None if its connection has just ended."""
+        if isinstance(message, Raw):
+            return len(message.payload) if self.hand_over(message) else None
+        payload = self.terms.encode(message)
+        return len(payload) if self.send(payload) else None
+
+    async def _keep_in_turn(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
         if pending is not None:
             self.kept.put_request(message, pending, bound)
         elif bound:
             await self.kept.put_and_wait(message)
         else:
             self.kept.put(message)
-        return 0
 
     def must_queue(self, message: Event | Request | Raw) -> bool:
         """Whether a message has to wait for a connection; raises if there is none to wait for."""
-        condition = self._condition
+        link = self.link
         if message.h is not UNSET:
-            # An anonymous channel belongs to its connection.
-            if not self.is_open(message.h):
+            # An anonymous channel belongs to its session.
+            if not self._is_open(message.h):
                 raise self.channel_lost(message.h)
             return False
-        if condition is State.OPEN:
-            return self.silent and not self.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
-        if condition is State.OPENING:
+        if link is not None and (link.state is LinkState.OPEN or link.state is LinkState.BROKEN):
+            return link.silent and not self._is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
+        if link is not None and link.state is LinkState.OPENING:
             # What `open` and `on_reconnect` handlers send goes first; a server's peer has no queue to be overtaken.
             return self.keeps_offline and not self.in_open_handler()
         if self.keeps_offline and not self.user_closed:
@@ -490,11 +519,11 @@ class Outbound:
     def in_open_handler(self) -> bool:
         """Whether a handler that is called while the present connection opens, or a task of its own, is at work."""
         context = CURRENT.get(None)
-        return context is not None and (context is self.opening or context is self.returning)
+        return context is not None and self.link is not None and context in self.link.contexts
 
     async def wait_written(self) -> None:
         """Wait until whatever waits for room in the line has been sent. Cancelling is safe."""
-        turn = Turn(self.line)
+        turn = Turn(self.turns)
         try:
             await turn.wait()
         finally:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import Inbound
-from ..errors import TooManyRequests
+from ..errors import ConnectionLost, TooManyRequests
 
-__all__ = ["MAX_REMEMBERED", "Pending", "Requests"]
+__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "Requests"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
 """Ids of what has ended that are kept, to tell latecomers from what never was."""
+
+
+class InFlight(Struct, eq=False):
+    """What one session has sent that the remote peer has not answered yet."""
+
+    requests: int = 0
+    """A cancelled one, too, takes a place over there until it is answered."""
+    bytes: int = 0
+    """Without those of the cancelled ones."""
+    waiting: int = 0
+    """Bytes of requests for which the remote peer had no free place: the sum of their ``waits_there``."""
+    given_up: dict[int, int] = field(default_factory=dict)
+    """Ids that were cancelled and are not answered yet: how many places each takes over there."""
+    freed: Callable[[], None] | None = None
+    """Called at each answer, while a caller waits for a place."""
 
 
 class Pending(Struct, eq=False):
@@ -36,9 +51,10 @@ class Pending(Struct, eq=False):
     """Where it waits in the outbox; None once it was handed to the transport."""
     turn: asyncio.Future[bool] | None = None
     """What it waits for while the line is full."""
-    sent: bool = False
+    flight: InFlight | None = None
+    """That of the session in which it was sent; None until then."""
     waits_there: int = 0
-    """Bytes that count in `Requests.waiting_there`: the remote peer had no free place when its turn came."""
+    """Bytes that count in `InFlight.waiting`: the remote peer had no free place when its turn came."""
     size: int = 0
     """Bytes, once it was sent, if it takes a handler's place there."""
     h: int | None = None
@@ -60,29 +76,21 @@ class Requests:
     even ones.
     """
 
-    def __init__(self, loop: Scheduler, *, odd: bool, limit: int) -> None:
+    def __init__(self, loop: Scheduler, *, odd: bool, limit: int, expired: Callable[[Pending], None]) -> None:
+        """``expired`` is called with each request whose deadline is over."""
         self._loop = loop
         self._limit = limit
-        self.expired: Callable[[Pending], None]
-        """Told of each request whose time is over: given by who makes them."""
+        self._expired = expired
         self._pending: dict[int, Pending] = {}
         self._first = FIRST_ID + (1 if odd else 0)
         self._next = self._first + 2 * random.randrange((LAST_ID - FIRST_ID) // 4)
         self._timer: Timer | None = None
         self._timer_at = 0.0
-        self._given_up: dict[int, int] = {}
-        """What was cancelled and not answered yet: how many places each takes over there."""
         self._on_channel: dict[int, set[Pending]] = {}
-        self.in_flight = 0
-        """Those that the other side has not answered yet; a cancelled one, too, takes a place there until it is."""
-        self.bytes_in_flight = 0
-        """Their bytes, without those of the cancelled ones."""
-        self.waiting_there = 0
-        """Bytes of pending requests for which the remote peer had no free place: the sum of their ``waits_there``."""
-        self.freed: Callable[[], None] | None = None
-        """Told of each answer, while somebody waits for a place."""
-        self.is_taken: Callable[[int], bool] = lambda number: False
-        """Whether an id is that of an anonymous channel, which has it from the request that opened it."""
+        self.flight = InFlight()
+        """That of the present session, or of the last one."""
+        self.taken: Container[int] = ()
+        """Ids of the anonymous channels that requests of this session have opened."""
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -109,7 +117,7 @@ class Requests:
                 "await some of them before sending more"
             )
         number = self._next
-        while number in pending or self.is_taken(number):
+        while number in pending or number in self.taken:
             number = number + 2 if number + 2 <= LAST_ID else self._first
         self._next = number + 2 if number + 2 <= LAST_ID else self._first
         deadline = None
@@ -128,20 +136,20 @@ class Requests:
     def was_sent(self, pending: Pending, size: int) -> None:
         """It was handed to the transport, in ``size`` bytes."""
         pending.ticket = None
-        pending.sent = True
+        flight = pending.flight = self.flight
         if pending.h is None:  # what is asked on a channel may go to a reader, which takes no place
-            self.in_flight += 1
-            self.bytes_in_flight += size
+            flight.requests += 1
+            flight.bytes += size
             pending.size = size
 
     def enter_waiting_room(self, pending: Pending, size: int) -> None:
         """Count ``size`` bytes that a request takes of the remote peer's waiting room."""
         pending.waits_there = size
-        self.waiting_there += size
+        self.flight.waiting += size
 
     def leave_waiting_room(self, pending: Pending) -> None:
         """Count them no more. Idempotent."""
-        self.waiting_there -= pending.waits_there
+        self.flight.waiting -= pending.waits_there
         pending.waits_there = 0
 
     def settle(self, message: Inbound) -> Pending | None:
@@ -151,8 +159,9 @@ class Requests:
             self._left(pending)
             if not pending.future.done():
                 pending.future.set_result(message)
-            if self.freed is not None:
-                self.freed()
+            freed = self.flight.freed
+            if freed is not None:
+                freed()
         return pending
 
     def fail(self, pending: Pending, error: Exception) -> None:
@@ -185,9 +194,10 @@ class Requests:
         if pending.waits_there:
             self.leave_waiting_room(pending)
         if pending.h is None:
-            if pending.sent:
-                self.in_flight -= 1
-                self.bytes_in_flight -= pending.size
+            flight = pending.flight
+            if flight is not None:
+                flight.requests -= 1
+                flight.bytes -= pending.size
             return
         others = self._on_channel.get(pending.h)
         if others is not None:
@@ -204,27 +214,34 @@ class Requests:
 
     def give_up(self, pending: Pending) -> None:
         """Remember what was cancelled, so that a channel created too late is aborted instead of leaking there."""
-        places = self._given_up[pending.id] = int(pending.h is None)
-        self.in_flight += places
-        if len(self._given_up) > MAX_REMEMBERED:
-            self.in_flight -= self._given_up.pop(next(iter(self._given_up)))
+        flight = self.flight
+        places = flight.given_up[pending.id] = int(pending.h is None)
+        flight.requests += places
+        if len(flight.given_up) > MAX_REMEMBERED:
+            flight.requests -= flight.given_up.pop(next(iter(flight.given_up)))
 
     def was_given_up(self, number: int) -> bool:
         """Whether ``number`` was cancelled lately; asking forgets it."""
-        places = self._given_up.pop(number, None)
+        flight = self.flight
+        places = flight.given_up.pop(number, None)
         if places is None:
             return False
-        self.in_flight -= places
-        if self.freed is not None:
-            self.freed()
+        flight.requests -= places
+        if flight.freed is not None:
+            flight.freed()
         return True
 
-    def connection_lost(self) -> None:
-        """What was cancelled is not waited for any more."""
-        self._given_up.clear()
-        self.in_flight = self.bytes_in_flight = 0
-        for pending in self._pending.values():  # none of these was sent: they take places on the next connection
-            self.leave_waiting_room(pending)
+    def end_session(self, code: int, reason: str) -> None:
+        """Fail what was sent in the session that ends, and what may not wait for another connection."""
+        flight, self.flight = self.flight, InFlight()
+        for pending in self.all():
+            pending.waits_there = 0  # those that are left take places on the next connection
+            if pending.flight is flight:
+                self.fail(pending, ConnectionLost(code, reason, "unknown"))
+            elif pending.bound:
+                self.fail(pending, ConnectionLost(code, reason, "not_sent"))
+        if not self._pending:
+            self.stop()
 
     def stop(self) -> None:
         """Let no timer outlive the peer."""
@@ -258,4 +275,4 @@ class Requests:
         if earliest is not None:
             self._set_timer(earliest)
         for pending in late:
-            self.expired(pending)
+            self._expired(pending)

@@ -20,6 +20,10 @@ class RawCaller(Caller):
 
     _out: Outbound
 
+    def _binary_is_free(self) -> bool:
+        """Whether a binary message is not one of the protocol's."""
+        raise NotImplementedError
+
     async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a message that is not protocol, str as text, bytes as binary, in order with everything else.
 
@@ -63,7 +67,7 @@ class RawCaller(Caller):
         check_thread(self._out.thread, "peer.send_raw(...)")
         self._out.check_raw()
         payload, text = raw_payload(message)
-        if not text and not self._out.binary_is_free():
+        if not text and not self._binary_is_free():
             raise ValueError(
                 "binary messages are MessagePack between two wsrpc peers, unless one of them has an on_raw function "
                 "when they connect: send text, or use on_raw here (extensions=False will do, too)"

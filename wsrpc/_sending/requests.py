@@ -15,10 +15,11 @@ from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline, check_timeout
 from .._conversion.convert import converter
 from .._handlers.registry import Registry
-from .._protocol.messages import Cancellation, Inbound, Request, request_on
+from .._protocol.messages import Cancellation, Request, request_on
 from ..errors import BadResult, RequestTimeout, UnexpectedChannel, short
 from ..limits import Limits
 from .checks import check_sending
+from .notices import Notices
 from .outbound import Outbound
 from .pending import MAX_REMEMBERED, Pending
 from .retry import Retry, ask_again
@@ -32,10 +33,12 @@ _UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
 class Asker:
     """Makes requests through ``out``; ``registry`` has the user's hook for types, ``warn`` writes into the log."""
 
-    def __init__(self, out: Outbound, limits: Limits, registry: Registry, warn: Callable[..., None]) -> None:
+    def __init__(
+        self, out: Outbound, notices: Notices, limits: Limits, registry: Registry, warn: Callable[..., None]
+    ) -> None:
         self.out = out
+        self._notices = notices
         self._requests = out.requests
-        self._requests.expired = self._expired
         self._limits = limits
         self._registry = registry
         self._warn = warn
@@ -69,9 +72,9 @@ class Asker:
         pending = self._requests.open(event, seconds, h, opens, counted)
         message = request_on(pending.id, channel, (event, *args))
         try:
-            if out.places.scarce and h is None:
+            if out.capacity.scarce and h is None:
                 await self._send_to_a_place(message, pending, out.fails(offline))
-            elif out.clear and out.send(payload := out.encode(message)):
+            elif out.clear and out.send(payload := out.terms.encode(message)):
                 self._requests.was_sent(pending, len(payload))
             else:
                 await out.send_in_turn(message, pending, out.fails(offline))
@@ -126,15 +129,15 @@ class Asker:
         )
 
     async def _send_to_a_place(self, message: Request, pending: Pending, bound: bool) -> None:
-        places = self.out.places
-        turn = places.turn()
+        capacity = self.out.capacity
+        turn = capacity.turn()
         pending.bound = bound
         try:
-            await places.take(pending, turn, lambda: len(self.out.encode(message)))
+            await capacity.take(pending, turn, lambda: len(self.out.terms.encode(message)))
             if not pending.future.done():
                 await self.out.send_in_turn(message, pending, bound)
         finally:
-            places.leave(pending, turn)
+            capacity.leave(pending, turn)
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
         # `A | B` equals `B | A`, but pydantic takes the first member of two that fit.
@@ -176,13 +179,6 @@ class Asker:
                 event,
             )
 
-    def answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
-        """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
-        if pending is not None and pending.opens is not None:
-            pending.channel = pending.opens(message.i)
-            return
-        self.out.notices.abort_channel(message.i, UnexpectedChannel("nobody asked for a channel"))
-
     def _give_up(self, pending: Pending, reason: object) -> None:
         """The caller was cancelled."""
         if self._requests.drop(pending):
@@ -190,7 +186,8 @@ class Asker:
         elif pending.channel is not None:  # it came in the same turn
             pending.channel._abort(reason)
 
-    def _expired(self, pending: Pending) -> None:
+    def expired(self, pending: Pending) -> None:
+        """The deadline of a request is over."""
         assert pending.timeout is not None
         self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout))
         self._take_back(pending, None)
@@ -199,9 +196,9 @@ class Asker:
         """Take a request out of the queue if it still waits there, else tell the other side to stop."""
         if pending.ticket is not None:
             self.out.kept.take_back(pending.ticket)
-        elif pending.sent:
+        elif pending.flight is not None:
             self._requests.give_up(pending)
-            self.out.notices.send(partial(Cancellation, pending.id), reason)
+            self._notices.send(partial(Cancellation, pending.id), reason)
 
 
 def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:

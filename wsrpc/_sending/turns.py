@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
 from .pending import Pending
@@ -12,26 +13,25 @@ __all__ = ["Line", "Turn"]
 
 
 class Line:
-    """While the transport is above its high-water mark, awaiting senders queue here and go one by one.
+    """Queue of the senders that wait until there is room: they go one by one, first come, first served.
 
-    ``full`` follows the transport. ``busy`` is also true while somebody queues, or has been woken and is about to
-    send, so that nobody overtakes. Each sender has a `Turn` of its own, with which it waits and which it ends.
+    Each sender has a `Turn` of its own, with which it waits and which it ends.
     """
 
-    __slots__ = ("_holder", "_loop", "_waiting", "full", "overdue")
+    __slots__ = ("_holder", "_is_full", "_loop", "_waiting")
 
-    def __init__(self, loop: Scheduler) -> None:
+    def __init__(self, loop: Scheduler, is_full: Callable[[], bool]) -> None:
+        """``is_full`` says whether there is no room at present."""
         self._loop = loop
+        self._is_full = is_full
         self._waiting: OrderedDict[asyncio.Future[bool], Turn] | None = None
-        """First come, first served. Most lines are never full, so most have none."""
+        """Most connections are never full, so most have none."""
         self._holder: Turn | None = None
-        self.full = False
-        self.overdue = False
-        """It has been full for as long as emitting to many waits, and has not drained since."""
 
     @property
     def busy(self) -> bool:
-        return self.full or self.awaited
+        """Whether a sender has to wait: there is no room, or others are to send first."""
+        return self.awaited or self._is_full()
 
     @property
     def awaited(self) -> bool:
@@ -40,18 +40,17 @@ class Line:
 
     def wake(self) -> None:
         """Let the next one send, if the line has room and nobody is at it."""
-        while self._waiting and not self.full and self._holder is None:
+        while self._waiting and self._holder is None and not self._is_full():
             woken, turn = self._waiting.popitem(last=False)
             if not woken.done():
                 self._holder = turn
                 woken.set_result(True)
 
-    def reset(self) -> None:
-        """The connection is gone: all may go on, to the next one or into the queue for that.
+    def connection_lost(self) -> None:
+        """End the turns that are bound to the connection; the others go on, to the next one or its queue.
 
-        One by one as ever, or what is sent right after the drop would overtake those that waited.
+        They go one by one as ever, or what is sent right after the drop would overtake those that waited.
         """
-        self.full = self.overdue = False
         waiting = self._waiting or OrderedDict[asyncio.Future[bool], Turn]()
         for woken in [woken for woken, turn in waiting.items() if turn.bound]:
             del waiting[woken]

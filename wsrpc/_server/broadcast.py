@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Hashable, Iterable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Never, TypeAlias, cast
 
 import msgspec
 
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
-from .._peer.peer import Peer
-from .._peer.slow_readers import Behind, KeepLatest, Slow
+from .._peer.peer import Peer, core_of
 from .._protocol.codecs import BRACE, Codec
 from .._protocol.go import refuse_raw
 from .._protocol.messages import Event, event_on
 from .._sending.caller import no_keywords
 from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_payload
 from .._sending.outbound import Outbound
+from .._sending.slow_readers import KeepLatest, Slow
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 
 __all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip"]
@@ -137,7 +135,7 @@ class Audience:
         self._sent += 1
         if self._sent % BURST == 0:  # whoever emits on and on is to let connections come and go
             await asyncio.sleep(0)
-        if any(peer._out.line.full for peer in self.peers):
+        if any(is_full(peer) for peer in self.peers):
             await self._wait_for_room(skipped)
         return self._send_now(encoded, key, skipped)
 
@@ -169,12 +167,12 @@ class Audience:
         Raises:
             QueueFull: nothing was sent.
         """
-        full = [peer for peer in self.peers if peer._out.line.full and peer not in skipped and not peer._out.broken]
+        full = [peer for peer in self.peers if is_full(peer) and peer not in skipped and not peer._out.broken]
         if 2 * len(full) <= len(self.peers):
             return
         for peer in full:
-            out, session = peer._out, peer._binding.session
-            if session is not None and out.over_cap(session, len(encoded[out.encode][0])):
+            out = peer._out
+            if out.link is not None and out.over_cap(out.link, len(encoded[out.terms.encode][0])):
                 raise QueueFull(
                     f"{len(full)} of {len(self.peers)} peers are behind, some of them at Limits.hard_cap, so nothing "
                     "was sent: use `await emit()`, which gives them time to read"
@@ -185,8 +183,8 @@ class Audience:
 
         But where most of all are behind, whoever emits is too fast, and to close them all would be wrong.
         """
-        full = [peer for peer in self.peers if peer._out.line.full and peer not in skipped and not peer._out.broken]
-        late = [peer for peer in full if not peer._out.line.overdue]
+        full = [peer for peer in self.peers if is_full(peer) and peer not in skipped and not peer._out.broken]
+        late = [peer for peer in full if (link := peer._out.link) is not None and not link.overdue]
         if not late and self.slow == "close" and 2 * len(full) > len(self.peers):
             late = full
         if not late:
@@ -196,7 +194,8 @@ class Audience:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*drains, return_exceptions=True)
         for peer in late:
-            peer._out.line.overdue = peer._out.line.full
+            if peer._out.link is not None:
+                peer._out.link.overdue = peer._out.link.full
 
 
 def deliver(peer: Peer, encoded: Encoded | Raw, slow: Slow, key: Hashable) -> bool:
@@ -207,25 +206,28 @@ def deliver(peer: Peer, encoded: Encoded | Raw, slow: Slow, key: Hashable) -> bo
         MessageTooBig: the other side would not take it.
         QueueFull: this peer is at its hard cap, and is closed with 4408, as ``slow`` says.
     """
-    out, binding = peer._out, peer._binding
-    payload, text = encoded[out.encode]
-    session = binding.session
-    if session is None or out.broken:
+    core = core_of(peer)
+    out, link = core.out, core.out.link
+    payload, text = encoded[out.terms.encode]
+    if link is None or not link.works:
         raise out.not_sent()
-    if len(payload) > out.unchecked and (refusal := encoded.refusal(out, payload)) is not None:
+    if len(payload) > out.terms.unchecked and (refusal := encoded.refusal(out, payload)) is not None:
         raise refusal
-    if out.line.full:
+    if link.full:
         if slow != "close":
-            if binding.behind is None:
-                binding.behind = Behind(out, peer.limits.behind, partial(peer._log, logging.WARNING))
-            return binding.behind.put(payload, text, slow, key, session.send)
-        if binding.behind:
-            binding.behind.flush(everything=True)  # this one can neither be dropped nor overtake
-        if out.over_cap(session, len(payload)):
-            binding.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-            raise QueueFull(f"{session.transport.unsent} bytes were unsent: it was closed with 4408")
-    session.send(payload, text)
+            return core.slow_reader(link).put(payload, text, slow, key)
+        if link.slow_reader is not None:
+            link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
+        if out.over_cap(link, len(payload)):
+            core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            raise QueueFull(f"{link.transport.unsent} bytes were unsent: it was closed with 4408")
+    link.send(payload, text)
     return True
+
+
+def is_full(peer: Peer) -> bool:
+    link = core_of(peer).out.link
+    return link is not None and link.full
 
 
 class Broadcaster(OnChannel):

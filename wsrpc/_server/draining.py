@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from .._base.closing import CloseCode
 from .._handlers.lifecycle import Closers
-from .._peer.peer import Peer
+from .._peer.peer import Peer, core_of
 from .._raw.serving import RawConnections
 
 __all__ = ["CLOSING", "Draining"]
@@ -39,7 +39,7 @@ class Draining:
         self._raw = raw
         self._peers = list(peers)
         for peer in self._peers:
-            peer._binding.drain(self._deadline)
+            core_of(peer).drain(self._deadline)
 
     def shorten(self, seconds: float) -> None:
         """End in ``seconds`` from now on, if that is sooner."""
@@ -70,20 +70,20 @@ class Draining:
     async def _wait_idle(self, peer: Peer) -> None:
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. What waits for a place does so behind some of it.
-        closers, out, channels = self._closers, peer._out, peer._anonymous
-        while True:
-            opening = peer._binding.opening
-            if opening is not None and not closers.cover(opening.task, out.opening):
-                await opening.wait()
-            elif out.line.busy:
+        closers, core = self._closers, core_of(peer)
+        out, channels = core.out, core.session.channels
+        while (link := core.link) is not None:
+            if link.opening is not None and not closers.cover(link.opening.task, link.contexts[0]):
+                await link.opening.wait()
+            elif out.turns.busy:
                 await out.wait_written()
-            elif tasks := {task for task in peer._calls.tasks(closers) if not task.done()}:
+            elif tasks := {task for task in core.calls.tasks(closers) if not task.done()}:
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
                 await asyncio.wait(unsettled)
-            elif open_ones := set(channels.all()) - peer._calls.channels(closers):
+            elif open_ones := set(channels.all()) - core.calls.channels(closers):
                 await open_ones.pop().wait_closed()
-            elif not peer._agreement.quiet:
-                await peer._agreement.wait_quiet()
+            elif not link.negotiation.quiet:
+                await link.negotiation.wait_quiet()
             else:
                 return

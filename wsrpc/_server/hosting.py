@@ -14,7 +14,7 @@ from .._base.names import RESERVED_EVENTS, check_name
 from .._handlers.compiled import compile_handler
 from .._handlers.lifecycle import Unfinished, ends_the_task
 from .._handlers.registry import Registry, accepted
-from .._peer.peer import Peer
+from .._peer.peer import Peer, core_of
 from .._raw.connection import RawConnection
 from .._raw.serving import RawServing, refusal_of
 from ..errors import ConnectionLost, RpcError
@@ -193,8 +193,8 @@ class Hosting:
         Raises:
             ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
         """
-        peer._binding.info = transport.info  # factories may look at it
-        peer._log.remote = transport.info.remote
+        core_of(peer).info = transport.info  # factories may look at it
+        core_of(peer).log.remote = transport.info.remote
         objects: list[Service] = []
         peer._services = Objects(peer, objects)
         making = asyncio.timeout(peer.limits.open_handlers)
@@ -214,9 +214,9 @@ class Hosting:
             if gate.closed and making.expired():
                 code, reason = CloseCode.SERVICE_RESTART, CLOSING
             elif isinstance(exc, RpcError):
-                peer._log(logging.INFO, "the factory of %s refuses: %s", name, exc)
+                core_of(peer).log(logging.INFO, "the factory of %s refuses: %s", name, exc)
             else:
-                peer._log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
+                core_of(peer).log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
 
@@ -253,8 +253,8 @@ class Objects:
                 if ends_the_task(exc):
                     raise
                 if not isinstance(exc, RpcError) and self._peer.connected:
-                    self._peer._reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
-                self._peer._binding.refuse(*refusal_of(exc))
+                    core_of(self._peer).reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
+                core_of(self._peer).refuse(*refusal_of(exc))
                 return
 
     def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]:
@@ -270,7 +270,7 @@ class Objects:
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                self._peer._reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
+                core_of(self._peer).reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
 
 
 async def _finished(result: Any) -> None:

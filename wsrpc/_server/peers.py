@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 from weakref import WeakSet
 
 from .._base.closing import CloseCode, CloseInfo
-from .._peer.peer import Peer
+from .._handlers.lifecycle import Unfinished
+from .._peer.core import PeerOwner
+from .._peer.peer import Peer, core_of
 from ..errors import ConnectionLost
 from ..stats import Tally
 from ..transport import Transport
 from .rooms import Rooms
 
-__all__ = ["Roster"]
+__all__ = ["Roster", "Served"]
+
+
+class Served(PeerOwner):
+    """What one peer of a server reports to it."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self.peer: Peer
+
+    def open_handlers(self) -> list[Unfinished]:
+        opened: list[Unfinished] = [] if self.peer._services is None else self.peer._services.opened()
+        return opened
+
+    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        self._roster.lost(self.peer, info)
+        return info
+
+    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
+        return None if self.peer._services is None else self.peer._services.ended
 
 
 class Roster:
@@ -50,23 +72,14 @@ class Roster:
         try:
             self._rooms.admit(peer, transport)
         except Exception as exc:
-            peer._log.remote = transport.info.remote
-            peer._log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
+            core_of(peer).log.remote = transport.info.remote
+            core_of(peer).log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
             self.turned_away(peer, CloseCode.INTERNAL_ERROR)
             await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
             raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
         self._peers[peer] = None
         self._by_id[peer.id] = peer
 
-        def lost(info: CloseInfo, replaced: bool) -> CloseInfo:
-            if peer in self._peers:  # a peer may be bound again, by itself
-                self._tally.left(peer.stats(), info.code)
-            self._forget(peer)
-            # What still runs for it must not outlive the server; it also keeps the peer in this set.
-            self._leaving.add(peer)
-            return info
-
-        peer._binding.on_lost = lost
         try:
             peer.bind(transport)
         except BaseException:
@@ -74,6 +87,14 @@ class Roster:
             raise
         self._tally.accepted += 1
         await peer.wait_opened()
+
+    def lost(self, peer: Peer, info: CloseInfo) -> None:
+        """The connection of ``peer`` has ended."""
+        if peer in self._peers:  # a peer may be bound again, by itself
+            self._tally.left(peer.stats(), info.code)
+        self._forget(peer)
+        # What still runs for it must not outlive the server; it also keeps the peer in this set.
+        self._leaving.add(peer)
 
     def _forget(self, peer: Peer) -> None:
         self._peers.pop(peer, None)

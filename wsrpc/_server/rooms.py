@@ -14,10 +14,10 @@ import msgspec
 from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
-from .._peer.peer import Peer
-from .._peer.slow_readers import Slow, check_slow
+from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._sending.checks import check_thread_of_plain
+from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
 from ..transport import ConnectionInfo, Transport
 from .broadcast import Audience, Broadcaster, RawBroadcaster
@@ -262,7 +262,7 @@ class Rooms:
         except BaseException as exc:
             if ends_the_task(exc):
                 raise
-            peer._log(logging.WARNING, "refused to let it join room %r:", name, exc_info=exc)
+            core_of(peer).log(logging.WARNING, "refused to let it join room %r:", name, exc_info=exc)
             return False
 
     async def leave(self, peer: Peer, room: str) -> None:

@@ -12,6 +12,7 @@ from .._base.closing import CloseCode
 from .._base.logs import LogBudget
 from .._base.scheduler import LoopScheduler, spawn_later
 from .._handlers.lifecycle import Closers
+from .._peer.peer import core_of
 from .._raw.serving import RawConnections
 from .._sending.checks import check_thread
 from ..errors import ConnectionLost
@@ -147,7 +148,7 @@ class Run:
             if isinstance(error, Exception):  # of a transport that is not ours
                 logger.error("closing a connection failed", exc_info=error)
         everybody = {*peers, *self.roster.everybody()}
-        joining = [peer._join(self._patience, self._closers) for peer in everybody]
+        joining = [core_of(peer).join(self._patience, self._closers) for peer in everybody]
         await asyncio.gather(*joining, self.raw.join(self._patience, self._closers))
         await self._ports.wait_closed()
         self.roster.clear()  # of peers whose transport failed to close

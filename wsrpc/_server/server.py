@@ -20,12 +20,12 @@ from .._base.state import PeerState
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.registration import RawRegistrar, Registrar, Router, include
 from .._handlers.registry import HandlerContext, Registry, accepted
-from .._peer.peer import Peer
-from .._peer.slow_readers import Slow, check_slow
+from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction, RawServing
+from .._sending.slow_readers import Slow, check_slow
 from .._transports.health import Health
 from .._transports.listener import Listener, check_place, listen
 from .._transports.websocket import WebSocketTransport
@@ -40,6 +40,7 @@ from .entrance import Entrance
 from .hosting import Hosting
 from .listening import Listening, run
 from .origins import Origins
+from .peers import Served
 from .ports import Port
 from .rooms import Allow, Membership, Room, RoomFrom, Rooms
 from .running import Run
@@ -426,10 +427,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             connection = RawConnection(transport, settings.limits, state, loop, self)
             run.raw.begin(connection, self._raw)
             return connection
-        peer = Peer(settings, dialer=False, shared=self._registry, loop=loop)
+        owner = Served(run.roster)
+        peer = owner.peer = Peer(settings, dialer=False, shared=self._registry, loop=loop, owner=owner)
         peer._membership = Membership(self)
-        peer._log.on_error = run.tally.failed
-        peer._log.budget = self._budget
+        core_of(peer).log.on_error = run.tally.failed
+        core_of(peer).log.budget = self._budget
         if handshake is not None:
             peer.state = handshake.state
             peer.principal = handshake.principal

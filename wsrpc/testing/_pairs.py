@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._client.client import Client
 from .._handlers.lifecycle import Closers
-from .._peer.peer import Peer
+from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._server.server import Server
@@ -50,7 +50,7 @@ async def pair(
     finally:
         await left.close()
         for peer in (left, right):
-            await peer._join(settings.limits.close_timeout, Closers())
+            await core_of(peer).join(settings.limits.close_timeout, Closers())
 
 
 @asynccontextmanager
@@ -100,7 +100,7 @@ async def connect(
         finally:
             await client.close()
             if isinstance(peer, Peer):
-                await peer._join(server._limits.close_timeout, Closers())
+                await core_of(peer).join(server._limits.close_timeout, Closers())
     finally:
         client._scheduler.use(None)
         if not accepting.done():

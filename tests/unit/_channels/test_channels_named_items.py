@@ -48,7 +48,11 @@ def end(i: int | None = None, **fields: Any) -> dict[str, Any]:
 
 
 def nothing_read(d: Driven) -> bool:
-    return not d.peer._readers.taps and not d.peer._calls.admission.busy and d.peer._anonymous.unread.used == 0
+    return (
+        not d.peer._core.readers.taps
+        and not d.peer._core.calls.admission.busy
+        and d.peer._core.session.channels.unread.used == 0
+    )
 
 
 # ---------------------------------------------------------------- consuming
@@ -177,7 +181,7 @@ async def test_the_channel_or_the_connection_ends_it(how: str) -> None:
     assert await anext(items) == 2
     with pytest.raises(ChannelClosed if how == "close" else ConnectionLost):
         await anext(items)
-    assert not d.peer._readers.taps
+    assert not d.peer._core.readers.taps
 
 
 # ---------------------------------------------------------------- producing
@@ -291,7 +295,7 @@ async def test_the_connection_ends_what_is_produced(keeps_offline: bool, caplog:
     [_] = await d.fed({"a": ["start"], "c": "listed"})
     d.transport.lose()
     await turns()
-    assert made.ended == 1 and d.peer.active == 0 and not d.peer._readers.taps
+    assert made.ended == 1 and d.peer.active == 0 and not d.peer._core.readers.taps
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -383,7 +387,7 @@ async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:
             stopped.set()
 
     async with connect(server) as client:
-        await turns_until(lambda: client.peer._anonymous.has_credit)
+        await turns_until(lambda: client.peer._core.out.terms.credit)
         async with client.of("feed").items() as items:
             assert await anext(items) == 1
         await stopped.wait()

@@ -95,7 +95,7 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
     with pytest.raises(ChannelClosed):
         await channel.request("line", 1)
     assert len(d.peer._out.kept) == 0
-    d.peer._binding.lose(d.transport.closed)
+    d.peer._core.lose(d.transport.closed)
     d.assert_empty()
 
 
@@ -248,7 +248,7 @@ async def test_a_handler_that_outlives_its_connection_leaves_the_next_ones_chann
     line.feed({"i": question["i"], "d": "yes"})
     await turns()
     assert told == ["yes"]
-    assert all(channel.closed for channel in channels) and not client.peer._anonymous._made
+    assert all(channel.closed for channel in channels) and not client.peer._core.session.channels._made
     await client.close()
 
 

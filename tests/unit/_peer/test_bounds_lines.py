@@ -36,7 +36,7 @@ async def test_above_the_high_water_mark_senders_wait_until_it_is_read() -> None
                 sent += 1
 
         sending = start(send())
-        await turns_until(lambda: peer._out.line.full)
+        await turns_until(lambda: peer._core.link.full)
         for _ in range(5):
             await world.goes_on()
         assert not sending.done() and peer.transport.unsent <= 10_000 + len(PIECE) + 100
@@ -90,7 +90,7 @@ async def test_a_full_line_that_does_not_move_is_dropped() -> None:
     limits = AMPLE.replace(high_water=10_000, stall=0.2, ping_interval=None)
     async with beside(limits) as world, raw_client(world.port, receive_buffer=SMALL):
         peer = await world.newest()
-        while not peer._out.line.full:
+        while not peer._core.link.full:
             peer.emit_nowait("n", PIECE)
         await world.goes_on()
         info = await world.ends(1006)

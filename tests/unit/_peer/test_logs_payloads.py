@@ -58,10 +58,10 @@ def serving(**options: Any) -> Server:
 async def test_off_nothing_stands_between_a_peer_and_its_transport(caplog: pytest.LogCaptureFixture) -> None:
     async with connect(serving()) as client:
         assert await client.request("echo", SECRET) == SECRET
-        session = client.peer._binding.session
+        session = client.peer._core.link
         assert session is not None
         assert session.send == session.transport.send
-        assert session.receive == client.peer._intake.receive
+        assert session.receive == client.peer._core._inbound.receive
     assert lines(caplog) == []
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from stream_driver import control, hello, welcome
 
 from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, Server, current_peer
+from wsrpc._peer.core import PeerOwner
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -198,14 +199,14 @@ async def test_a_drop_ends_the_wait_for_quiet() -> None:
 # ---------------------------------------------------------------- the client's side
 
 
-def dials_again(info: CloseInfo, replaced: bool) -> CloseInfo:
-    return replace(info, will_reconnect=True)
+class DialsAgain(PeerOwner):
+    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        return replace(info, will_reconnect=True)
 
 
 async def connected(*, keeps_offline: bool = True) -> Driven:
     """A client whose server knows what draining is, and that will dial again."""
-    d = Driven(dialer=True, extensions=True, keeps_offline=keeps_offline)
-    d.peer._binding.on_lost = dials_again
+    d = Driven(dialer=True, extensions=True, keeps_offline=keeps_offline, owner=DialsAgain())
     await d.fed(welcome("drain", "credit"))
     d.take()
     return d
@@ -339,8 +340,7 @@ async def test_a_full_line_is_no_way_around_it() -> None:
 
 
 async def test_open_handlers_may_still_ask() -> None:
-    d = Driven(dialer=True, extensions=True, keeps_offline=True, bind=False)
-    d.peer._binding.on_lost = dials_again
+    d = Driven(dialer=True, extensions=True, keeps_offline=True, bind=False, owner=DialsAgain())
     go_on = asyncio.Event()
 
     async def load(peer: Peer) -> None:

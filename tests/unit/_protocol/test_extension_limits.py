@@ -56,7 +56,7 @@ async def test_two_wsrpc_peers_find_each_other_with_the_tightest_limits(tight: L
     server.on("e", lambda value: value)
     async with asyncio.timeout(8), server.listen() as listener, Client(listener.url, limits=tight) as client:
         assert await client.request("e", 5) == 5
-        assert client.peer._out.largest == tight.message  # they have agreed
+        assert client.peer._out.terms.largest == tight.message  # they have agreed
 
 
 async def test_the_limit_is_the_other_sides_and_exact() -> None:

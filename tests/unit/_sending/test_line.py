@@ -14,8 +14,8 @@ class Queue:
     """A full line and senders that note when it is their turn."""
 
     def __init__(self) -> None:
-        self.line = Line(LoopScheduler())
-        self.line.full = True
+        self.full = True
+        self.line = Line(LoopScheduler(), lambda: self.full)
         self.sent: list[int] = []
         self.fill_again = False
 
@@ -23,11 +23,11 @@ class Queue:
         turn = Turn(self.line)
         try:
             await turn.wait()
-            while self.line.full:
+            while self.full:
                 await turn.wait()
             self.sent.append(n)
             if self.fill_again:
-                self.line.full = True
+                self.full = True
         finally:
             turn.end()
 
@@ -37,7 +37,7 @@ class Queue:
         return tasks
 
     def clear(self) -> None:
-        self.line.full = False
+        self.full = False
         self.line.wake()
 
 
@@ -87,7 +87,7 @@ async def test_who_was_woken_twice_and_leaves_passes_on_one_turn() -> None:
     queue = Queue()
     tasks = await queue.senders(4)
     queue.clear()
-    queue.line.full = True  # the first one is woken, finds the line full, and waits at the head of the queue
+    queue.full = True  # the first one is woken, finds the line full, and waits at the head of the queue
     await turns(2)
     queue.clear()
     tasks[0].cancel()
@@ -112,7 +112,7 @@ async def test_when_all_leave_the_line_is_free() -> None:
 async def test_reset_lets_all_go_in_order() -> None:
     queue = Queue()
     await queue.senders(3)
-    queue.line.reset()
+    queue.line.connection_lost()
     assert queue.line.busy  # so that nobody overtakes them
     await turns()
     assert queue.sent == [0, 1, 2] and not queue.line.busy
@@ -123,7 +123,7 @@ async def test_reset_wakes_what_is_bound_to_the_connection_without_giving_it_the
     bound = [Turn(queue.line, bound=True) for _ in range(3)]
     waiting = [start(turn.wait()) for turn in bound]
     await queue.senders(1)
-    queue.line.reset()
+    queue.line.connection_lost()
     await asyncio.gather(*waiting)
     assert not any(turn.held for turn in bound)
     for turn in bound:
@@ -136,7 +136,7 @@ async def test_reset_while_somebody_has_the_turn() -> None:
     queue = Queue()
     await queue.senders(3)
     queue.clear()
-    queue.line.reset()
+    queue.line.connection_lost()
     await turns()
     assert queue.sent == [0, 1, 2] and not queue.line.busy
 

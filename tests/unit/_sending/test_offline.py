@@ -147,8 +147,8 @@ async def test_it_fails_on_a_connection_that_has_ended_untold(name: str) -> None
     def refuse(payload: bytes, text: bool = True, /) -> None:
         raise ConnectionLost(1006, "broken pipe", "not_sent")
 
-    assert d.peer._binding.session is not None
-    d.peer._binding.session.send = refuse
+    assert d.peer._core.link is not None
+    d.peer._core.link.send = refuse
     with pytest.raises(ConnectionLost) as caught:
         await CALLS[name](d.peer, offline="fail")
     assert_not_sent(caught.value)

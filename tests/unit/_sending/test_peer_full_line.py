@@ -43,8 +43,8 @@ async def test_a_line_that_fills_again_stops_those_behind() -> None:
         send(payload, text)
         d.transport.pause()
 
-    assert d.peer._binding.session is not None
-    d.peer._binding.session.send = send_and_fill  # each message fills the line at once
+    assert d.peer._core.link is not None
+    d.peer._core.link.send = send_and_fill  # each message fills the line at once
     for n in range(4):
         d.transport.resume()
         await turns()

@@ -82,7 +82,7 @@ ROOM = {"running": 1, "waiting": 100, "running_bytes": 10_000, "waiting_bytes": 
 
 
 def waiting_there(peer: Peer) -> int:
-    return peer._out.requests.waiting_there
+    return peer._out.requests.flight.waiting
 
 
 @pytest.mark.parametrize("when", ["drops", "times out and drops"])
@@ -107,7 +107,7 @@ async def test_a_drop_forgets_the_places_of_requests_that_wait_for_the_line(when
         if "a" in message:
             d.feed({"i": message["i"], "d": "done"})
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert waiting_there(d.peer) == 0 and d.peer._out.requests.in_flight == 0
+    assert waiting_there(d.peer) == 0 and d.peer._out.requests.flight.requests == 0
     if when == "drops":
         assert results == ["done", "done"]
     else:

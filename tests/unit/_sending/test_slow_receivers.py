@@ -153,11 +153,11 @@ async def test_what_waits_is_bounded_however_small_it_is() -> None:
     async with one_slow(slow="drop_oldest") as (server, _, peer, _):
         for _ in range(1000):
             await server.send_raw("")
-        assert peer._binding.behind is not None
-        assert len(peer._binding.behind) == LIMITS.behind // ENTRY
+        assert peer._core.link.slow_reader is not None
+        assert len(peer._core.link.slow_reader) == LIMITS.behind // ENTRY
         # One message waits even if it is larger than all.
         assert (await server.emit("say", "z" * 50_000)).sent == 1
-        assert len(peer._binding.behind) == 1
+        assert len(peer._core.link.slow_reader) == 1
 
 
 async def test_the_latest_that_does_not_fit_in_the_place_of_the_one_before_is_reported_as_dropped() -> None:
@@ -193,8 +193,8 @@ async def test_a_line_that_fills_up_again_by_what_waited() -> None:
             line.release()
             await asyncio.sleep(0)
             line.hold()
-            assert peer._binding.behind is not None
-            assert len(peer._binding.behind) == left
+            assert peer._core.link.slow_reader is not None
+            assert len(peer._core.link.slow_reader) == left
             assert not emitting.done()
         line.release()
         await emitting
@@ -225,8 +225,8 @@ async def test_what_waits_goes_with_the_connection() -> None:
         await numbers_sent(server.emit, 12)
         line.abort()
         await turns_until(lambda: not server.peers)
-        assert peer._binding.behind is not None
-        assert (len(peer._binding.behind), peer.dropped) == (0, 2)
+        assert peer._core.link.slow_reader is not None
+        assert (len(peer._core.link.slow_reader), peer.dropped) == (0, 2)
 
 
 async def test_policies_that_are_none() -> None:
@@ -244,7 +244,7 @@ async def filled(server: Server, deaf: RawPeer) -> Peer:
     """The peer of a raw client that reads nothing, when its line is full and all buffers on the way are."""
     await turns_until(lambda: server.peers)
     peer = next(peer for peer in server.peers if peer.info.remote == deaf.sock.getsockname())
-    while not peer._out.line.full:
+    while not peer._core.link.full:
         peer.emit_nowait("say", "x" * 10_000)
         await asyncio.sleep(0)
     return peer

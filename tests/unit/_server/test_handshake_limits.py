@@ -166,7 +166,7 @@ async def test_an_async_open_may_too() -> None:
 
     @server.on("open")
     async def opened(peer: Peer) -> None:
-        await turns_until(lambda: not peer._out.plain)  # its client is welcomed meanwhile
+        await turns_until(lambda: not peer._out.terms.plain)  # its client is welcomed meanwhile
         if peer.info.path == "/large":
             peer.limits = peer.limits.replace(message=10_000)
 

@@ -213,7 +213,7 @@ async def test_encoded_once_for_each_codec(size: int) -> None:
         for _, peer in pairs:
             room.add(peer)
         await pairs[0][0].client.of("side").emit("x")
-        await turns_until(lambda: all(not peer._out.plain for _, peer in pairs))  # they speak MessagePack by now
+        await turns_until(lambda: all(not peer._out.terms.plain for _, peer in pairs))  # they speak MessagePack by now
         await room.emit("say", object())
         assert [await ear.heard.get() for ear, _ in pairs] == ["it"] * size
         assert len(asked) == 2  # JSON, in which a mistake would show, and MessagePack

@@ -10,6 +10,7 @@ import msgspec
 
 from wsrpc import CloseInfo, JsonCodec, Limits, Peer, Transport
 from wsrpc._handlers.lifecycle import Closers
+from wsrpc._peer.core import PeerOwner
 from wsrpc._protocol.settings import Settings
 from wsrpc.testing import Clock
 
@@ -27,6 +28,13 @@ async def idle() -> None:
     """Let the event loop run until all that was caused has happened; no time passes."""
     for _ in range(TURNS):
         await asyncio.sleep(0)
+
+
+class Stays(PeerOwner):
+    """As a client: what was accepted without a connection waits for the next one."""
+
+    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        return msgspec.structs.replace(info, will_reconnect=True)
 
 
 class Mirror(Calling, Iterating):
@@ -49,11 +57,10 @@ class Mirror(Calling, Iterating):
         timeout = create.get("request_timeout_ms")
         limits = Limits(timeout=None if timeout is None else timeout / 1000, undecodable=1000)
         settings = Settings(codec, limits, expose_errors=True)
-        super().__init__(Peer(settings, dialer=dialer, loop=self.clock, keeps_offline=True), opens)
+        super().__init__(Peer(settings, dialer=dialer, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
         self.sent: list[tuple[str, str]] = []
         self.sockets: dict[str, Socket] = {}
         self.errors_with_props = create.get("error_to_json") == "message_and_props"
-        self.peer._binding.on_lost = self._stay
         self._connect: OpenSocket = connect or self._open_socket
         self._socket_count = 0
         self._new_socket(create["socket"])
@@ -83,10 +90,6 @@ class Mirror(Calling, Iterating):
     @property
     def current(self) -> Socket:
         return self.sockets[f"s{self._socket_count}"]
-
-    def _stay(self, info: CloseInfo, replaced: bool) -> CloseInfo:
-        # As a client's peer: what was accepted without a connection waits for the next one.
-        return msgspec.structs.replace(info, will_reconnect=True)
 
     def feed(self, socket: str | None, *messages: str | bytes) -> None:
         """Let messages arrive in one read."""
@@ -137,4 +140,4 @@ class Mirror(Calling, Iterating):
         """Leave nothing running."""
         await self.leave()
         await self.peer.close()
-        await self.peer._join(1.0, Closers())
+        await self.peer._core.join(1.0, Closers())

@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from .._sending.outbound import Outbound
 from ..errors import ConnectionLost, repr_of
 
-__all__ = ["Behind", "KeepLatest", "Slow", "check_slow"]
+__all__ = ["KeepLatest", "Slow", "SlowReaderQueue", "check_slow"]
 
 ENTRY = 256
 """Bytes that a waiting message takes besides its payload, which it may share with other peers."""
@@ -52,38 +51,44 @@ def check_slow(slow: Any) -> None:
     raise ValueError(f'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(){hint}; got {slow!r}')
 
 
-class Behind:
-    """Broadcasts that wait for one peer's line: what the transport has got could not be taken back.
+class SlowReaderQueue:
+    """Broadcasts that wait until one peer's transport has drained: what the transport has got could not be taken back.
 
-    There are some only while the line is full, and when it has room again they leave before anybody who waits for his
-    turn. They take at most ``limit`` bytes, or are one message.
+    They leave before any caller that waits for its turn. They take at most ``limit`` bytes, or are one message.
+
+    Args:
+        send, is_full: of the connection.
+        dropped: called with how many messages were left out.
     """
 
-    __slots__ = ("_bytes", "_limit", "_messages", "_out", "_send", "_told", "_warn", "dropped")
+    __slots__ = ("_bytes", "_dropped", "_is_full", "_limit", "_messages", "_send", "_warn", "_warned")
 
-    def __init__(self, out: Outbound, limit: int, warn: Callable[..., None]) -> None:
-        self._out = out
+    def __init__(
+        self,
+        send: Callable[[bytes, bool], None],
+        is_full: Callable[[], bool],
+        limit: int,
+        warn: Callable[..., None],
+        dropped: Callable[[int], None],
+    ) -> None:
+        self._send = send
+        self._is_full = is_full
         self._limit = limit
         self._warn = warn
-        self._send: Callable[[bytes, bool], None]
+        self._dropped = dropped
         self._messages: OrderedDict[Hashable, tuple[bytes, bool]] = OrderedDict()
         self._bytes = 0
-        self._told = False
-        self.dropped = 0
-        """Messages that were left out, ever."""
+        self._warned = False
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(
-        self, payload: bytes, text: bool, slow: Slow, key: Hashable, send: Callable[[bytes, bool], None], /
-    ) -> bool:
-        """Keep a message until the line has room, as ``slow`` says; False if it is left out.
+    def put(self, payload: bytes, text: bool, slow: Slow, key: Hashable, /) -> bool:
+        """Keep a message until the transport has drained, as ``slow`` says; False if it is left out.
 
-        ``send`` is the connection's. One with the ``key`` of another takes its place.
+        One with the ``key`` of another takes its place.
         """
         messages = self._messages
-        self._send = send
         size = len(payload) + ENTRY
         if slow == "drop_newest" and messages and self._bytes + size > self._limit:
             self._drop(1, slow)
@@ -104,27 +109,22 @@ class Behind:
         return key in messages  # in the place of an older one it may be the oldest, and too much
 
     def _drop(self, count: int, slow: Slow) -> None:
-        self.dropped += count
-        if not self._told:
-            self._told = True
+        self._dropped(count)
+        if not self._warned:
+            self._warned = True
             name = slow if isinstance(slow, str) else "keep_latest"
             self._warn("reads too slowly: until its line has drained, broadcasts are dropped (%s)", name)
 
     def flush(self, *, everything: bool = False) -> None:
-        """Send what the line has room for, oldest first, or all of it."""
-        messages, line = self._messages, self._out.line
-        while messages and (everything or not line.full):
+        """Send what the transport has room for, oldest first, or all of it."""
+        messages = self._messages
+        while messages and (everything or not self._is_full()):
             payload, text = messages.popitem(last=False)[1]
             self._bytes -= len(payload) + ENTRY
             try:
                 self._send(payload, text)
-            except ConnectionLost:  # which is told elsewhere
-                self.clear()
-        if not messages and not line.full:
-            self._told = False
-
-    def clear(self) -> None:
-        """The connection is gone."""
-        self._messages.clear()
-        self._bytes = 0
-        self._told = False
+            except ConnectionLost:  # the link reports that itself
+                messages.clear()
+                self._bytes = 0
+        if not messages and not self._is_full():
+            self._warned = False

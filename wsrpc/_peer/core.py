@@ -1,0 +1,600 @@
+"""`PeerCore`: the inside of a peer, which outlives its sessions and their links."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from .._base.closing import CloseCode, CloseInfo
+from .._base.logs import PeerLog
+from .._base.scheduler import Scheduler
+from .._channels.anonymous import AnonymousChannel
+from .._channels.opening import Opener
+from .._channels.table import Channels
+from .._handlers.context import Context, in_context
+from .._handlers.lifecycle import Closers, Opening, Stage, Unfinished, abandon, fire
+from .._handlers.registry import Registry
+from .._handlers.reporter import Reporter
+from .._protocol.messages import Inbound
+from .._protocol.settings import Settings
+from .._sending.holding import HoldingTransport
+from .._sending.link import Link, LinkState
+from .._sending.negotiation import Agreed, Negotiation
+from .._sending.notices import Notices
+from .._sending.outbound import Outbound
+from .._sending.pending import Pending
+from .._sending.requests import Asker
+from .._sending.slow_readers import SlowReaderQueue
+from ..errors import ChannelClosed, ConnectionLost, ProtocolError
+from ..limits import Limits
+from ..transport import ConnectionInfo, Traffic, Transport
+from .dispatch import Calls
+from .inbound import Intake
+from .payload_log import PayloadLog
+from .session import Session
+from .waiting import Hold
+
+__all__ = ["PeerCore", "PeerOwner"]
+
+
+class PeerOwner:
+    """What a peer reports to the client or the server that it belongs to. Each overrides what it needs."""
+
+    def queued(self) -> None:
+        """A message begins to wait for a connection."""
+
+    def open_handlers(self) -> list[Unfinished]:
+        """Call what else runs when a connection opens; returns what is not finished."""
+        return []
+
+    def reconnect_handlers(self) -> list[Unfinished]:
+        """What `on_reconnect` handlers have to do, once the `open` handlers are done."""
+        return []
+
+    def opened(self) -> None:
+        """A connection is open, and its handlers are done."""
+
+    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        """A connection has ended; ``replaced``: another one is there already. Returns what `close` handlers get."""
+        return info
+
+    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
+        """What else is called when a connection has ended."""
+        return None
+
+
+class PeerCore:
+    """One end of its connections, whichever side dialed. It has one session at a time, and that one link or none.
+
+    Synchronous inside: text in, handlers started, futures settled, text out. There is no socket, no await on the
+    network and no clock of its own here: ``loop`` gives time, timers and tasks. ``peer`` is what users hold.
+    """
+
+    def __init__(
+        self,
+        peer: Any,
+        settings: Settings,
+        *,
+        dialer: bool,
+        own: Registry,
+        shared: Registry,
+        loop: Scheduler,
+        keeps_offline: bool,
+        fails_offline: bool,
+        owner: PeerOwner,
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.peer = peer
+        self.owner = owner
+        self.ignored: Counter[str] = Counter()
+        self.dropped = 0
+        """Broadcasts that were left out because the remote peer reads too slowly."""
+        self.limits = settings.limits
+        """Those of the present connection, or of the last one."""
+        self._settings = settings
+        self._dialer = dialer
+        self._own = own
+        self._shared = shared
+        self.loop = loop
+        self.log = log = PeerLog(self.id)
+        self.reporter = Reporter(peer, (shared, own), loop, log)
+        limits = settings.limits
+        warn = partial(log, logging.WARNING)
+        fail = self.fail  # one bound method, however many have it
+        self.out = Outbound(
+            settings.codec,
+            limits,
+            loop,
+            odd=dialer,
+            keeps_offline=keeps_offline,
+            fails_offline=fails_offline,
+            ignored=self.ignored,
+            fail=fail,
+            warn=warn,
+            expired=self._expired,
+            queued=owner.queued,
+            is_open=self._has_channel,
+            is_awaited=self._is_awaited,
+        )
+        self._notices = Notices(self.out, warn)
+        self._requester = Asker(self.out, self._notices, limits, own, warn)
+        self.calls = Calls(
+            peer,
+            own,
+            shared,
+            limits=limits,
+            expose_errors=settings.expose_errors,
+            asker=self._requester,
+            reporter=self.reporter,
+            ignored=self.ignored,
+            fail=fail,
+            log=log,
+            survives=keeps_offline,
+        )
+        self.readers = self.calls.readers
+        self.sender = Opener(self._requester, self.readers, limits, self._open_channel, self.reporter.keep)
+        self.session = self._begin_session()
+        """The present one, or the last one."""
+        self.info: ConnectionInfo | None = None
+        """Of the connection that is there, or about to be, or was the last."""
+        self._inbound: Intake | None = None
+        """Receives the present connection's messages."""
+        self._since = 0.0
+        self._passed: Traffic | None = None
+        """What the connections before the present one have carried."""
+        self._ended: asyncio.Future[None] | None = None
+
+    # ------------------------------------------------------------ what parts ask of each other
+
+    def _expired(self, pending: Pending) -> None:
+        self._requester.expired(pending)
+
+    def _has_channel(self, h: int) -> bool:
+        return self.session.channels.has(h)
+
+    def _is_awaited(self, ctx: Context | None) -> bool:
+        return self.calls.is_awaited(ctx)
+
+    def _open_channel(self, h: int) -> AnonymousChannel:
+        return self.session.channels.open(h)
+
+    # ------------------------------------------------------------ what its owner sees
+
+    @property
+    def link(self) -> Link | None:
+        """The present connection."""
+        return self.session.link
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the present connection."""
+        link = self.session.link
+        return None if link is None else link.transport
+
+    @property
+    def state(self) -> str:
+        """That of the present connection, or ``"disconnected"``."""
+        link = self.session.link
+        return "disconnected" if link is None else link.state.value
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the present connection was made; 0 if there is none."""
+        return 0.0 if self.session.link is None else self.loop.time() - self._since
+
+    def traffic(self) -> Traffic | None:
+        """What all connections have carried, as far as their transports count it."""
+        link = self.session.link
+        present = None if link is None else link.traffic
+        if present is None or self._passed is None:
+            return present or self._passed
+        return self._passed + present
+
+    def change_limits(self, transport: Transport, limits: Limits) -> None:
+        """Take inbound messages of another size from now on; see `Peer.limits`."""
+        assert self.session.link is not None
+        self.limits = limits
+        transport.largest = limits.message
+        self.session.link.negotiation.change(limits)
+
+    def binary_is_free(self) -> bool:
+        """Whether a binary message that is sent now, or waits for a connection, is not one of the protocol's."""
+        link = self.session.link
+        negotiation = self._negotiation() if link is None else link.negotiation
+        return negotiation.binary_is_free()
+
+    # ------------------------------------------------------------ the beginning
+
+    def link_for(self, transport: Transport) -> Link:
+        """A link over ``transport``, not bound yet.
+
+        Raises:
+            TypeError, ValueError: this is not a transport, or the one that is bound.
+        """
+        if self.transport is transport:
+            raise ValueError("this transport is bound already")
+        try:
+            link = Link(transport, self._negotiation(), self._room_changed, self._lost)
+        except AttributeError as exc:
+            raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
+        return link
+
+    def _negotiation(self) -> Negotiation:
+        return Negotiation(
+            self._settings,
+            self.loop,
+            dialer=self._dialer,
+            takes_raw=self._takes_raw,
+            ignored=self.ignored,
+            say=self.out.say,
+            apply=self._agree,
+            silence=self._silence,
+        )
+
+    def _takes_raw(self) -> bool:
+        return self._own.takes_raw or self._shared.takes_raw
+
+    def _begin_session(self) -> Session:
+        channels = Channels(
+            self.out,
+            self._notices,
+            self._own,
+            self._settings.limits,
+            partial(self.log, logging.WARNING),
+            sender=self.sender,
+            handlers=self.calls,
+            converter=self._requester.converter,
+        )
+        self.out.requests.taken = channels.opened
+        session = Session(channels)
+        self.calls.begin(session)
+        return session
+
+    def make_way(self, link: Link) -> None:
+        """End the present connection, if there is one, because of ``link``.
+
+        Raises:
+            ConnectionLost: a `close` handler has bound another one meanwhile, or closed. ``link`` is closed, too.
+        """
+        present = self.session.link
+        if present is None:
+            return
+        replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
+        ending = self.out.ending if present.state is LinkState.CLOSING else replaced
+        self.out.user_closed = False
+        self.lose(ending, replaced=True)
+        self.reporter.spawn(present.transport.close(ending.code, ending.reason))
+        # Where an async handler's first step runs at once, a `close` handler may be the last to say what is to be.
+        if self.session.link is not None or self.out.user_closed:
+            last = replaced if self.session.link is not None else self.out.ending
+            self.reporter.spawn(link.transport.close(last.code, last.reason))
+            raise ConnectionLost(last.code, last.reason, "not_sent")
+
+    def attach(self, link: Link) -> None:
+        """Make ``link`` the present connection, and call the `open` handlers, then those of `on_reconnect`."""
+        out = self.out
+        out.user_closed = False
+        held = None if out.link is None else out.link.transport
+        if self.session.over:
+            self.session = self._begin_session()
+        session = self.session
+        session.attach(link)
+        self._since = self.loop.time()
+        self.info = link.transport.info
+        self.log.remote = self.info.remote
+        self.limits = self._settings.limits
+        self._inbound = inbound = self._receiver(link)
+        receive = self._log_payloads(link, inbound.entry)
+        out.use(link)
+        self.readers.begin()
+        link.negotiation.begin()
+        where = "to" if self._dialer else "from"
+        self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, self.info.path)
+        if isinstance(held, HoldingTransport):
+            self._resume(link, held)
+        else:
+            # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
+            self.calls.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
+            self._open(link)
+        if session.link is link:  # a handler may have closed, or bound another one
+            link.start(receive, self.calls.read_ended)
+            if link.opening is None:
+                self._opened(link)
+
+    def _receiver(self, link: Link) -> Intake:
+        settings = self._settings
+        return Intake(
+            settings.codec,
+            settings.limits,
+            self._own,
+            self._shared,
+            self.loop,
+            calls=self.calls,
+            out=self.out,
+            channels=self.session.channels,
+            negotiation=link.negotiation if settings.extensions else None,
+            ignored=self.ignored,
+            fail=self.fail,
+            fire=self.reporter.tell,
+            log=self.log,
+        )
+
+    def _log_payloads(
+        self, link: Link, receive: Callable[[bytes | bytearray, bool], None]
+    ) -> Callable[[bytes | bytearray, bool], None]:
+        settings = self._settings
+        if settings.log_payloads is False:
+            return receive
+        redact = None if settings.log_payloads is True else settings.log_payloads
+        codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
+        log = PayloadLog(codecs, settings.limits.values, redact, self.log)
+        link.send = log.sending(link.send)
+        return log.receiving(receive)
+
+    def _open(self, link: Link) -> None:
+        """Call the `open` handlers. Those that take time run on in ``link.opening``."""
+        opening = Context(self.peer, Inbound(a=["open"]))
+        link.contexts = (opening,)
+        context = in_context(opening)
+        failed = partial(self._handler_failed, link)
+        unfinished = fire(self.reporter.registries, ("open", "connect"), (self.peer,), failed, context)
+        if self.session.link is not link:  # a handler has bound another one, whose opening goes on by itself
+            abandon(unfinished)
+            return
+        unfinished += self.owner.open_handlers()
+        stage: Stage | None = (context, unfinished) if unfinished else self._reconnected(link)
+        if stage is None:
+            return
+        link.opening = Opening(
+            stage,
+            partial(self._reconnected, link),
+            loop=self.loop,
+            patience=self.limits.open_handlers,
+            keep=self.reporter.keep,
+            done=partial(self._opened, link),
+            overdue=self._open_overdue,
+            raised=failed,
+        )
+        link.opening.start()
+
+    def _reconnected(self, link: Link) -> Stage | None:
+        """What `on_reconnect` handlers have to do, after the `open` handlers; None if there is nothing."""
+        if link.state is not LinkState.OPENING or len(link.contexts) > 1:
+            return None
+        unfinished = self.owner.reconnect_handlers()
+        if not unfinished:
+            return None
+        context = Context(self.peer, Inbound(a=["on_reconnect"]))
+        link.contexts = (*link.contexts, context)
+        return in_context(context), unfinished
+
+    def _handler_failed(self, link: Link, event: str, name: str, exc: BaseException) -> None:
+        """An `open` or `on_reconnect` handler has raised ``exc``."""
+        if not link.works and isinstance(exc, (ConnectionLost, ChannelClosed)):
+            # It has not failed: the connection is ending, which it noticed before it was cancelled.
+            self.log(logging.INFO, "the handler of %r, %s, was left: %s", event, name, exc)
+        else:
+            self.reporter.failed(event, name, exc)
+
+    async def wait_opened(self) -> None:
+        """Wait until `open` and `on_reconnect` handlers are done or overdue, or the connection is gone.
+
+        Cancelling is safe.
+        """
+        link = self.session.link
+        if link is not None and link.opening is not None:
+            await link.opening.wait()
+            link = self.session.link
+        if link is not None and link.state is LinkState.OPENING and link.opening is None:
+            await self.wait_closed()  # it has ended before what waited was sent, and is about to say so
+
+    def _opened(self, link: Link) -> None:
+        link.opening = None
+        if link.state is not LinkState.OPENING:
+            return
+        try:
+            if not link.silent:
+                self.out.flush_offline()
+        except ConnectionLost:
+            return  # it has ended, and is about to say so; what was not sent stays queued
+        link.contexts = ()
+        link.move(LinkState.OPEN)
+        self.out.update_clear()
+        self.calls.admission.hold(Hold.NONE)
+        link.negotiation.opened()
+        self.owner.opened()
+
+    def _open_overdue(self, event: str, handlers: str) -> None:
+        self.log(
+            logging.WARNING,
+            "the handler of %r %s has not finished within %g s: what waited for it is let through",
+            event,
+            handlers,
+            self.limits.open_handlers,
+        )
+
+    # ------------------------------------------------------------ while it lasts
+
+    def _agree(self, agreed: Agreed) -> None:
+        self.out.agree(agreed)
+        assert self._inbound is not None
+        self._inbound.agree(agreed.codec)
+
+    def slow_reader(self, link: Link) -> SlowReaderQueue:
+        """The broadcasts that wait until ``link`` has room."""
+        if link.slow_reader is None:
+            warn = partial(self.log, logging.WARNING)
+            link.slow_reader = SlowReaderQueue(link.send, lambda: link.full, self.limits.behind, warn, self._left_out)
+        return link.slow_reader
+
+    def _left_out(self, broadcasts: int) -> None:
+        self.dropped += broadcasts
+
+    def drain(self, until: float) -> None:
+        """Go on with what was begun, and refuse what is new and not called for by that, until the time ``until``."""
+        link = self.session.link
+        if link is not None:
+            link.negotiation.drain(until)
+            self.calls.admission.drain(partial(self._refuses_new, link))
+
+    def _refuses_new(self, link: Link) -> bool:
+        # While this side waits for the remote peer, a request may be part of what it waits for.
+        return link.negotiation.quiet and not (self.out.requests or self.session.channels.some_are_ours)
+
+    def _silence(self) -> bool:
+        """The remote peer is about to close the connection. Returns whether `open` handlers still run."""
+        self.out.fall_silent()
+        self.calls.run_in_tasks(True)
+        self.log(logging.INFO, "the other side is about to close: what is new waits for another connection")
+        assert self.session.link is not None
+        return bool(self.session.link.contexts)
+
+    def _room_changed(self) -> None:
+        """The connection has become full, or has room again."""
+        self.calls.admission.room_changed()
+        self.out.turns.wake()
+        self.out.update_clear()
+
+    # ------------------------------------------------------------ the end
+
+    def begin_close(self, code: int, reason: str) -> Link | None:
+        """Accept nothing more; returns the link whose transport is to be closed now."""
+        out, link = self.out, self.session.link
+        out.user_closed = True
+        if out.silent:  # what asks would get no answer any more
+            out.kept.discard_requests(CloseInfo(code, reason))
+        if link is not None and (link.state is LinkState.OPENING or link.silent):
+            with suppress(ConnectionLost):
+                out.flush_offline()
+        closing = link is not None and link.state is LinkState.CLOSING
+        if not closing:
+            out.ending = CloseInfo(code, reason, user_closed=True)
+            if link is not None and link.slow_reader is not None:
+                link.slow_reader.flush(everything=True)
+        if link is None:
+            out.kept.discard(out.ending)
+        elif not closing:
+            link.move(LinkState.CLOSING)
+            out.update_clear()
+        return link
+
+    def fail(self, code: int, reason: str) -> None:
+        """End the connection because of what the remote peer did; what it still sends is ignored."""
+        link = self.session.link
+        if link is None or link.state is LinkState.CLOSING:
+            return
+        self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
+        self.out.ending = CloseInfo(code, reason)
+        link.move(LinkState.CLOSING)
+        self.out.update_clear()
+        link.stop_receiving()
+        self.reporter.tell("error", ProtocolError(reason))
+        self.reporter.spawn(link.transport.close(code, reason))
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Close while the connection opens, and ignore everything that has come."""
+        link = self.begin_close(code, reason)
+        if link is not None:
+            link.stop_receiving()
+            self.calls.admission.discard()
+            self.reporter.spawn(link.transport.close(code, reason))
+
+    def _lost(self, link: Link, info: CloseInfo) -> None:
+        if self.session.link is link:
+            self.lose(info)
+
+    def lose(self, info: CloseInfo, replaced: bool = False) -> None:
+        """The present connection is over; ``replaced``: another one is there already."""
+        out, session = self.out, self.session
+        link = session.link
+        if link is None:
+            return
+        self._passed = self.traffic()
+        # `close` may have been overtaken by what brings a new connection, and this one still ends by it.
+        by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
+        link.end()
+        self.info = msgspec.structs.replace(link.transport.info, underlying=None)  # which may be gone
+        out.unlink()
+        if not replaced and not by_user and self._settings.keeps_session(info):
+            self._detach()
+            return
+        session.end()
+        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
+        out.ending = info
+        self.log(logging.INFO, "peer %s at %s disconnected: %d %s", self.id, self.log.place, info.code, info.reason)
+        if link.opening is not None:
+            link.opening.connection_lost(user_closed=info.user_closed)
+        link.negotiation.connection_lost()
+        if link.silent:
+            self.calls.run_in_tasks(False)
+        out.end_session(info)
+        lost = ConnectionLost(info.code, info.reason)
+        lost._by_user = by_user
+        self.calls.end_session(session, lost)
+        self.readers.connection_lost(lost)
+        session.channels.end(lost)
+        self.reporter.tell("close", info, "disconnect")
+        close_handler = self.owner.close_handler()
+        if close_handler is not None:
+            self.reporter.call("close", close_handler, info)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+        self._ended = None
+
+    def _detach(self) -> None:
+        """Keep the session without a link: requests, handlers, channels and streams go on when it gets another one."""
+        assert self.info is not None
+        self.session.detach()
+        holding = Link(HoldingTransport(self.info), self._negotiation(), self._room_changed, self._lost)
+        holding.move(LinkState.OPEN)
+        self.out.use(holding)
+        self.out.capacity.connection_lost()
+        self._room_changed()
+
+    def _resume(self, link: Link, holding: HoldingTransport) -> None:
+        """Go on with the session on ``link``: what was sent meanwhile leaves first."""
+        for payload, text in holding.held:
+            link.send(payload, text)
+        link.move(LinkState.OPEN)
+        self.out.update_clear()
+
+    async def wait_closed(self) -> None:
+        """Wait until there is no connection. Cancelling is safe."""
+        if self.session.link is None:
+            return
+        if self._ended is None:
+            self._ended = self.loop.create_future()
+        await asyncio.shield(self._ended)
+
+    async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
+        """Wait for handlers and whatever else this peer started, besides those that wait for this themselves.
+
+        After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running, and
+        so does ``still()`` when it is no longer true.
+        """
+        self.calls.end_conversations()
+        deadline = self.loop.time() + patience
+        while still():
+            tasks = self.reporter.tasks(closers) | self.calls.tasks(closers)
+            if not tasks:
+                break
+            # What ends makes room for others, so look again.
+            late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
+            if late and still():
+                self.calls.admission.discard()
+                for task in late:
+                    task.cancel()
+                if stubborn := await closers.wait_besides(late, patience):
+                    self.log(logging.WARNING, "%d handlers do not end although they were cancelled", len(stubborn))
+                    break
+        if still():
+            self.out.requests.stop()
+            self.session.channels.stop()

@@ -1,0 +1,109 @@
+"""`Session`: one conversation with the remote peer, which has a link or none for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import Any
+
+from msgspec import Struct
+
+from .._channels.anonymous import AnonymousChannel
+from .._channels.table import Channels
+from .._handlers.compiled import Handler
+from .._handlers.context import Context
+from .._sending.link import Link
+
+__all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
+
+
+class SessionState(Enum):
+    """What a session can be."""
+
+    NEW = "new"
+    """It has had no link yet."""
+    LINKED = "linked"
+    DETACHED = "detached"
+    """Its link is lost, and another one may come."""
+    OVER = "over"
+
+
+TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
+    SessionState.NEW: frozenset({SessionState.LINKED}),
+    SessionState.LINKED: frozenset({SessionState.DETACHED, SessionState.OVER}),
+    SessionState.DETACHED: frozenset({SessionState.LINKED, SessionState.OVER}),
+    SessionState.OVER: frozenset(),
+}
+
+
+class Call(Struct, eq=False):
+    """One handler that runs in a task."""
+
+    ctx: Context
+    handler: Handler | None
+    size: int
+    """Bytes of the message that it was called by."""
+    session: Session
+    """That in which it came."""
+    by_channel: bool = False
+    """Those bytes count as held by a channel, not by a handler."""
+    task: asyncio.Task[None] | None = None
+    started: bool = False
+    cancelled: bool = False
+    orphaned: bool = False
+    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
+    thread: asyncio.Future[Any] | None = None
+    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
+    channel: AnonymousChannel | None = None
+    """What the request was answered with, if it was a channel."""
+    lingers: bool = False
+    """That channel was over before the handler exited, which takes a handler's place again until then."""
+    exited: bool = False
+    lane: asyncio.Lock | None = None
+    """Keeps other handlers of its lane waiting."""
+
+
+class Session:
+    """What the two peers have in common: requests that are being handled, and anonymous channels.
+
+    It is thrown away when it is over. A callback that comes late holds a session that is over, and sees that.
+    """
+
+    __slots__ = ("active", "channels", "link", "on_channels", "state")
+
+    def __init__(self, channels: Channels) -> None:
+        self.channels = channels
+        self.active: dict[int, Call] = {}
+        """Requests of the remote peer that are being handled, by id."""
+        self.on_channels = 0
+        """How many of them came on anonymous channels."""
+        self.link: Link | None = None
+        self.state = SessionState.NEW
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits any more for anything of it."""
+        return self.state is SessionState.OVER
+
+    def attach(self, link: Link) -> None:
+        """Go on, or begin, on ``link``."""
+        self._move(SessionState.LINKED)
+        self.link = link
+
+    def detach(self) -> None:
+        """Go on without a link, until there is another one."""
+        self._move(SessionState.DETACHED)
+        self.link = None
+
+    def end(self) -> None:
+        """Nothing of it goes on."""
+        self._move(SessionState.OVER)
+        self.link = None
+
+    def _move(self, state: SessionState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
+        self.state = state
+
+    def __repr__(self) -> str:
+        return f"<Session {self.state.value} active={len(self.active)} channels={len(self.channels)}>"
