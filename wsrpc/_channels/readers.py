@@ -203,7 +203,8 @@ class Seat:
     def __init__(self, readers: Readers, channel: ChannelRef) -> None:
         self._readers = readers
         self._channel = channel
-        self._home = readers.home
+        self._home = None if readers.home.over else readers.home
+        """That of the session in which reading began, if there was one: what was asked for may wait for the next."""
         self._key: Key = (channel, "")
         self._reading: Tap | None = None
 
@@ -228,6 +229,8 @@ class Seat:
 
     @property
     def _is_on_its_connection(self) -> bool:
+        if self._home is None:
+            self._home = self._readers.home
         return not self._home.over
 
     def _start_items(self, inbox: Inbox) -> None:
@@ -242,7 +245,7 @@ class Seat:
 
     def _answer(self, i: int, value: object) -> None:
         if self._is_on_its_connection:  # on another one the id would be that of another request
-            self._home.answer(i, value)
+            self._readers.home.answer(i, value)
 
     def _say_stop(self) -> None:
         home, out = self._readers.home, self._readers.out

@@ -219,7 +219,7 @@ class PeerCore:
         Raises:
             TypeError, ValueError: this is not a transport, or the one that is bound.
         """
-        if self.transport is transport:
+        if self.link is not None and self.link.transport is transport:
             raise ValueError("this transport is bound already")
         try:
             link = Link(transport, self._negotiation(), self._room_changed, self._lost)

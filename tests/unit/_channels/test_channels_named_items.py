@@ -371,7 +371,7 @@ async def test_between_two_python_peers(both: Both) -> None:
         if item == 1:
             break
     await turns_until(lambda: made.ended == 3 and not right.active)
-    assert not left._readers.taps and not right._readers.taps
+    assert not left._core.readers.taps and not right._core.readers.taps
 
 
 async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:

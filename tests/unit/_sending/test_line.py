@@ -91,7 +91,7 @@ async def test_who_was_woken_twice_and_leaves_passes_on_one_turn() -> None:
     await turns(2)
     queue.clear()
     tasks[0].cancel()
-    asyncio.get_running_loop().call_soon(setattr, queue.line, "full", True)  # before the next one sends
+    asyncio.get_running_loop().call_soon(setattr, queue, "full", True)  # before the next one sends
     await turns()
     assert queue.sent == []
     queue.clear()
@@ -112,6 +112,7 @@ async def test_when_all_leave_the_line_is_free() -> None:
 async def test_reset_lets_all_go_in_order() -> None:
     queue = Queue()
     await queue.senders(3)
+    queue.full = False
     queue.line.connection_lost()
     assert queue.line.busy  # so that nobody overtakes them
     await turns()
@@ -123,6 +124,7 @@ async def test_reset_wakes_what_is_bound_to_the_connection_without_giving_it_the
     bound = [Turn(queue.line, bound=True) for _ in range(3)]
     waiting = [start(turn.wait()) for turn in bound]
     await queue.senders(1)
+    queue.full = False
     queue.line.connection_lost()
     await asyncio.gather(*waiting)
     assert not any(turn.held for turn in bound)
@@ -136,6 +138,7 @@ async def test_reset_while_somebody_has_the_turn() -> None:
     queue = Queue()
     await queue.senders(3)
     queue.clear()
+    queue.full = False
     queue.line.connection_lost()
     await turns()
     assert queue.sent == [0, 1, 2] and not queue.line.busy
