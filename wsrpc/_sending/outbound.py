@@ -49,6 +49,42 @@ class Outbound:
     code and a reason, ``warn`` writes a line into the log.
     """
 
+    # With more than 30 attributes Python no longer shares the keys of the instances' dicts: each is slower to look up.
+    __slots__ = (
+        "_codec",
+        "_condition",
+        "_fail",
+        "_ignored",
+        "_limits",
+        "_most",
+        "_session",
+        "_values",
+        "binary_is_free",
+        "broken",
+        "clear",
+        "encode",
+        "ending",
+        "fails_offline",
+        "is_awaited",
+        "is_open",
+        "keeps_offline",
+        "kept",
+        "largest",
+        "line",
+        "loop",
+        "notices",
+        "opening",
+        "places",
+        "plain",
+        "requests",
+        "returning",
+        "silent",
+        "text",
+        "thread",
+        "unchecked",
+        "user_closed",
+    )
+
     def __init__(
         self,
         codec: Codec,
