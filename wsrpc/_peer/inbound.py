@@ -116,8 +116,9 @@ class Intake:
                     self._suspect_codec(payload)
                     self._foreign(payload, text)
                 return
+            size = len(payload)
             try:
-                if len(payload) <= self._small:
+                if size <= self._small:
                     message = decode(payload)
                 elif not codec.claims(payload):
                     message = decode(payload)  # fails at its first byte
@@ -135,7 +136,7 @@ class Intake:
             if text and not payload.isascii() and not _is_utf8(payload):
                 self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
                 return
-            if len(payload) > self._depth and codec.nests_deeper(payload, message, self._depth):
+            if size > self._depth and codec.nests_deeper(payload, message, self._depth):
                 if message.ours is False and self._control(payload, text):
                     return  # what two wsrpc peers say has a depth of its own
                 if codec.nests_deeper(payload, message, max(self._depth, HONEST_DEPTH)):
@@ -149,18 +150,20 @@ class Intake:
                 if not self._control(payload, text):
                     self._foreign(payload, text)
                 return
-            observed = self._own.observed or self._shared.observed
-            view = self._observe(payload, text, decode) if observed else None
+            view = None
+            if self._own.observed or self._shared.observed:
+                view = self._observe(payload, text, decode)
             a = message.a
             i = message.i
             h: Any = message.h
             if a.__class__ is list and a:
+                name = a[0]
                 if (
                     (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
                     and message.c is None
                     and h is None
-                    and a[0].__class__ is str
-                    and len(a[0]) <= self._short_name
+                    and name.__class__ is str
+                    and len(name) <= self._short_name
                     and len(a) <= self._most_arguments
                 ):
                     if self._admission.busy:
@@ -170,10 +173,10 @@ class Intake:
                 elif (
                     i is UNSET
                     and type(h) is int
-                    and a[0].__class__ is str
+                    and name.__class__ is str
                     and len(a) <= self._most_arguments
                     and (channel := self._channels.find(h)) is not None
-                    and (tap := channel._arrivals.live.get(a[0])) is not None
+                    and (tap := channel._arrivals.live.get(name)) is not None
                 ):
                     tap.arrived(message, payload, decode)  # an item of a stream, most of the time
                     if view is not None:
