@@ -45,14 +45,17 @@ class Framer:
             position = 0
         self._position = position + 4
         mask = self._masks[position : position + 4]
-        out.append(_header(0x81 if text else 0x82, len(payload), 0x80))
+        size = len(payload)
+        if size < 126:
+            out.append(_SHORT_MASKED_TEXT[size] if text else _SHORT_MASKED_BINARY[size])
+        else:
+            out.append(_header(0x81 if text else 0x82, size, 0x80))
         out.append(mask)
         out.append(apply_mask(payload, mask))
 
 
 def _header(first: int, size: int, masked: int) -> bytes:
-    if size < 126:
-        return bytes((first, masked | size))
+    """The first bytes of a frame whose payload has 126 bytes or more."""
     if size < 65536:
         return bytes((first, masked | 126)) + size.to_bytes(2, "big")
     return bytes((first, masked | 127)) + size.to_bytes(8, "big")
@@ -60,3 +63,5 @@ def _header(first: int, size: int, masked: int) -> bytes:
 
 _SHORT_TEXT = [bytes((0x81, size)) for size in range(126)]
 _SHORT_BINARY = [bytes((0x82, size)) for size in range(126)]
+_SHORT_MASKED_TEXT = [bytes((0x81, 0x80 | size)) for size in range(126)]
+_SHORT_MASKED_BINARY = [bytes((0x82, 0x80 | size)) for size in range(126)]
