@@ -66,6 +66,9 @@ class Channels:
         self._out = out
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
+        # The dict's own method, which takes less time than one of ours: it is called with each request.
+        self.is_ours: Callable[[int], bool] = self._opened.__contains__
+        """Whether an id is that of a channel which we opened."""
         self._served: dict[int, AnonymousChannel] = {}
         self._made: dict[AnonymousChannel, None] = {}
         """Those of running handlers that the other side does not know of yet; each has its place already."""
@@ -98,10 +101,6 @@ class Channels:
     def some_are_ours(self) -> bool:
         """Whether any is open that we opened."""
         return bool(self._opened)
-
-    def is_ours(self, h: int) -> bool:
-        """Whether ``h`` is a channel that we opened."""
-        return h in self._opened
 
     def open(self, h: int) -> AnonymousChannel:
         """The answer to our request ``h`` is a channel."""

@@ -184,10 +184,10 @@ class Requests:
         """It is not in the table any more."""
         if pending.waits_there:
             self.leave_waiting_room(pending)
-        if pending.sent:
-            self.in_flight -= pending.h is None
-            self.bytes_in_flight -= pending.size
         if pending.h is None:
+            if pending.sent:
+                self.in_flight -= 1
+                self.bytes_in_flight -= pending.size
             return
         others = self._on_channel.get(pending.h)
         if others is not None:

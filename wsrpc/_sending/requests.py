@@ -59,21 +59,22 @@ class Asker:
 
         ``counted``: it counts towards `Limits.pending`.
         """
-        check_sending(channel, event, self.out.thread)
+        out = self.out
+        check_sending(channel, event, out.thread)
         convert = None if returns is UNSET else self.converter(returns)
         if timeout is not UNSET and timeout is not None:
             check_timeout(timeout)
-        h = channel if isinstance(channel, int) else None
+        h = channel if channel is not None and isinstance(channel, int) else None
         seconds = self._limits.timeout if timeout is UNSET else timeout
         pending = self._requests.open(event, seconds, h, opens, counted)
         message = request_on(pending.id, channel, (event, *args))
         try:
-            if self.out.places.scarce and h is None:
-                await self._send_to_a_place(message, pending, self.out.fails(offline))
-            elif self.out.clear and self.out.send(payload := self.out.encode(message)):
+            if out.places.scarce and h is None:
+                await self._send_to_a_place(message, pending, out.fails(offline))
+            elif out.clear and out.send(payload := out.encode(message)):
                 self._requests.was_sent(pending, len(payload))
             else:
-                await self.out.send_in_turn(message, pending, self.out.fails(offline))
+                await out.send_in_turn(message, pending, out.fails(offline))
             answer = await pending.future
         except asyncio.CancelledError as exc:
             self._give_up(pending, exc.args[0] if exc.args else None)
@@ -84,7 +85,7 @@ class Asker:
         if isinstance(answer, Exception):
             raise answer
         if answer.e is not UNSET:
-            raise self.out.rejection_from(answer, event, len(args))
+            raise out.rejection_from(answer, event, len(args))
         if answer.h:
             return self._unexpected_channel(event, convert) if opens is None else pending.channel
         value: Any = None if answer.d is UNSET else answer.d
