@@ -278,10 +278,11 @@ class Calls:
         by_channel: bool = False,
     ) -> None:
         call = Call(ctx, handler, size, by_channel)
-        i = ctx.id
-        if i is not None:
-            self.active[i] = call
-            self._on_channels += ctx._message.h is not None
+        message = ctx._message
+        if message.i is not UNSET:
+            self.active[message.i] = call
+            if message.h is not None:
+                self._on_channels += 1
         self._started[call] = None
         self.running += 1
         if by_channel:
@@ -327,7 +328,7 @@ class Calls:
                 self._serving.conclude(call, result)
             elif call.cancelled and ctx._anonymous is not None:
                 raise asyncio.CancelledError(told(ctx.cancel_reason))  # nobody would know of the channel
-            elif ctx.id is not None and not call.orphaned:
+            elif ctx._message.i is not UNSET and not call.orphaned:
                 self._answer(ctx, result)
         except asyncio.CancelledError as exc:
             if call.cancelled:
@@ -369,8 +370,7 @@ class Calls:
         ctx = call.ctx
         if ctx._anonymous is not None and ctx._anonymous._state == "new":
             ctx._anonymous.close()
-        if ctx.id is not None:
-            self._settled(call)
+        self._settled(call)
         if ctx.message is not None:
             ctx.message._finish()
         if not self.active:
@@ -380,10 +380,11 @@ class Calls:
 
     def _settled(self, call: Call) -> None:
         """Its request is not one that awaits its answer, or not any more."""
-        i = call.ctx.id
-        if i is not None and self.active.get(i) is call:
-            del self.active[i]
-            self._on_channels -= call.ctx._message.h is not None
+        message = call.ctx._message
+        if self.active.get(message.i) is call:
+            del self.active[message.i]
+            if message.h is not None:
+                self._on_channels -= 1
 
     def check_room(self, call: Call) -> None:
         """See that the bytes of a call may count as a channel's.
