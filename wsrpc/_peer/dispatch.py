@@ -179,8 +179,14 @@ class Calls:
             local = channel._registry
             handler = local.take(message.h, a[0])
         ctx = Context(self._peer, message, None, view)
-        layered = own.layered or shared.layered or (local is not None and local.layered)
-        if handler is None or not handler.inline or self._unstarted or layered:
+        if (
+            handler is None
+            or not handler.inline
+            or self._unstarted
+            or own.layered
+            or shared.layered
+            or (local is not None and local.layered)
+        ):
             self._dispatch_slowly(ctx, len(payload), handler, local)
             return
         since = self._mark
@@ -193,10 +199,14 @@ class Calls:
             result = context.run(handler.call, ctx, a)
             if result.__class__ in _PLAIN or not self._goes_on(result):
                 if message.i is not UNSET:
-                    if generation == self._generation:
+                    made = ctx._anonymous
+                    if generation != self._generation:
+                        if made is not None:
+                            made.close()
+                    elif made is None:
+                        self._reply(self._out.encode(Resolution(message.i, result)))  # as `_answer`, one call less
+                    else:
                         self._answer(ctx, result)
-                    elif ctx._anonymous is not None:
-                        ctx._anonymous.close()
             else:
                 self._start(ctx, len(payload), handler, result)
                 return
