@@ -216,12 +216,13 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, if none will.
             MessageTooBig: the other side would not take it.
         """
-        assert self._session is not None
+        session = self._session
+        assert session is not None
         if len(payload) > self.unchecked and (refusal := self.refusal(payload)) is not None:
             raise refusal
         text = self.text
         try:
-            self._session.send(payload, payload[0] == BRACE if text is None else text)
+            session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
             if self._another_will_come():
                 return False
