@@ -55,8 +55,10 @@ class Producer:
         "_credit_given",
         "_granted",
         "_granted_bytes",
+        "_item",
         "_late",
         "_loop",
+        "_message",
         "_mode",
         "_out",
         "_over",
@@ -78,6 +80,9 @@ class Producer:
         self._out = asker.out
         self._loop = channel._home.loop
         self._late = late
+        self._item = Item(None)
+        self._message = Event(("next", self._item), UNSET, self.h)
+        """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
         self._sent = self._sent_bytes = 0
         self._over = False
@@ -257,7 +262,12 @@ class Producer:
         out = self._out
         if self._over or not out.clear:
             return False
-        payload = out.terms.encode(Event(("next", Item(value)), UNSET, self.h))
+        item = self._item
+        item.value = value
+        try:
+            payload = out.terms.encode(self._message)
+        finally:
+            item.value = None  # which may be large, or refer to what caused an error
         try:
             if not out.send(payload):
                 return False

@@ -79,6 +79,9 @@ class Channels:
         self._out = out
         self._own = registry
         self._opened: dict[int, AnonymousChannel] = {}
+        # The dict's own method, which takes less time than one of ours: it is called with each request.
+        self.is_ours: Callable[[int], bool] = self._opened.__contains__
+        """Whether an id is that of a channel which we opened."""
         self._served: dict[int, AnonymousChannel] = {}
         self._made: dict[AnonymousChannel, None] = {}
         """Those of running handlers that the other side does not know of yet; each has its place already."""

@@ -188,8 +188,14 @@ class Calls:
             local = channel._registry
             handler = local.take(message.h, a[0])
         ctx = Context(self._peer, message, None, view)
-        layered = own.layered or shared.layered or (local is not None and local.layered)
-        if handler is None or not handler.inline or self._unstarted or layered:
+        if (
+            handler is None
+            or not handler.inline
+            or self._unstarted
+            or own.layered
+            or shared.layered
+            or (local is not None and local.layered)
+        ):
             self._dispatch_slowly(ctx, len(payload), handler, local)
             return
         since = self._mark
@@ -202,10 +208,15 @@ class Calls:
             result = context.run(handler.call, ctx, a)
             if result.__class__ in _PLAIN or not self._goes_on(result):
                 if message.i is not UNSET:
-                    if session.state is not OVER:
+                    made = ctx._anonymous
+                    if session.state is OVER:
+                        if made is not None:
+                            made.close()
+                    elif made is None:
+                        out = self._out  # as `_answer`, one call less
+                        out.reply(out.terms.encode(Resolution(message.i, result)))
+                    else:
                         self._answer(ctx, result)
-                    elif ctx._anonymous is not None:
-                        ctx._anonymous.close()
             else:
                 self._start(ctx, len(payload), handler, result)
                 return
@@ -287,11 +298,13 @@ class Calls:
         local: Registry | None = None,
         by_channel: bool = False,
     ) -> None:
-        call = Call(ctx, handler, size, self.session, by_channel)
-        i = ctx.id
-        if i is not None:
-            self.active[i] = call
-            self.session.on_channels += ctx._message.h is not None
+        session = self.session
+        call = Call(ctx, handler, size, session, by_channel)
+        message = ctx._message
+        if message.i is not UNSET:
+            session.active[message.i] = call
+            if message.h is not None:
+                session.on_channels += 1
         self._started[call] = None
         self.running += 1
         if by_channel:
@@ -337,7 +350,7 @@ class Calls:
                 self._serving.conclude(call, result)
             elif call.cancelled and ctx._anonymous is not None:
                 raise asyncio.CancelledError(told(ctx.cancel_reason))  # nobody would know of the channel
-            elif ctx.id is not None and not call.orphaned:
+            elif ctx._message.i is not UNSET and not call.orphaned:
                 self._answer(ctx, result)
         except asyncio.CancelledError as exc:
             if call.cancelled:
@@ -379,8 +392,7 @@ class Calls:
         ctx = call.ctx
         if ctx._anonymous is not None and ctx._anonymous._state == "new":
             ctx._anonymous.close()
-        if ctx.id is not None:
-            self._settled(call)
+        self._settled(call)
         if ctx.message is not None:
             ctx.message._finish()
         if not self.active:
@@ -390,10 +402,11 @@ class Calls:
 
     def _settled(self, call: Call) -> None:
         """Its request is not one that awaits its answer, or not any more."""
-        i, session = call.ctx.id, call.session
-        if i is not None and session.active.get(i) is call:
-            del session.active[i]
-            session.on_channels -= call.ctx._message.h is not None
+        message, session = call.ctx._message, call.session
+        if session.active.get(message.i) is call:
+            del session.active[message.i]
+            if message.h is not None:
+                session.on_channels -= 1
 
     def check_room(self, call: Call) -> None:
         """See that the bytes of a call may count as a channel's.

@@ -299,7 +299,8 @@ def _travels_alike(message: Any) -> bool:
         return False
     last = message.a[-1]
     if last.__class__ is Item:  # the only argument of "next"
-        return last.value.__class__ in _SAME or _is_alike(last.value)
+        value = last.value
+        return value.__class__ in _SAME or _is_alike(value)
     for part in message.a:  # noqa: SIM110 - see `_is_alike`
         if part.__class__ not in _SAME and not _is_alike(part):
             return False
@@ -310,10 +311,11 @@ def _is_alike(value: Any) -> bool:
     """Whether both formats carry a value alike, if it is a float or a small flat container; else False."""
     # Loops and comparisons by hand: `all` over a generator, and a function for floats, take half as long again.
     if value.__class__ is dict and len(value) <= AT_A_GLANCE:
-        for key, item in value.items():
-            if key.__class__ is not str or (
-                item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item))
-            ):
+        for key in value:  # of a dict as small as most, `items()` takes longer than looking each value up
+            if key.__class__ is not str:
+                return False
+            item = value[key]
+            if item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item)):
                 return False
         return True
     if value.__class__ is list and len(value) <= AT_A_GLANCE:

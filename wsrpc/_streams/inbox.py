@@ -147,17 +147,19 @@ class Inbox:
 
     def push_item(self, value: Any, size: int) -> bool:
         """Keep an item, the short way; False if it is not sure that there is room for it, so that `push` must look."""
-        if self.taken + len(self.queue) >= self._granted:
+        queue = self.queue
+        if self.taken + len(queue) >= self._granted:
             return False
+        received = self._received_bytes + size
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             if self._received_bytes >= self._granted_bytes:
                 return False
             waiter.set_result(None)
-        elif self._received_bytes + size > self._decodes_until:
+        elif received > self._decodes_until:
             return False
-        self._received_bytes += size
-        self.queue.append((value, size, None, None))
+        self._received_bytes = received
+        queue.append((value, size, None, None))
         return True
 
     def _within_credit(self) -> bool:

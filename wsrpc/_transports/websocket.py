@@ -117,19 +117,21 @@ class WebSocketTransport:
             self._go_on_receiving()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        if self._protocol.state is not OPEN or self._broken:
+        protocol = self._protocol
+        if protocol.state is not OPEN or self._broken:
             raise ConnectionLost(*self._close_code(), "not_sent")
-        if self._protocol.extensions:
+        if protocol.extensions:
             # Compression and the like belong to the library: it builds the frame.
             self._sent += 1
             if text:
-                self._protocol.send_text(payload)
+                protocol.send_text(payload)
             else:
-                self._protocol.send_binary(payload)
+                protocol.send_binary(payload)
         else:
             self._frame(self._out, payload, text)
-        self._gathered += len(payload) + 2  # no frame is shorter, so that an empty message counts, too
-        if self._gathered >= self._piece:
+        # No frame is shorter than by 2 bytes more, so that an empty message counts, too.
+        self._gathered = gathered = self._gathered + len(payload) + 2
+        if gathered >= self._piece:
             self._piece = min(2 * self._piece, LARGEST_PIECE)
             self._flush()
         elif not self._reading and not self._flush_scheduled:

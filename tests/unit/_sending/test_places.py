@@ -148,7 +148,7 @@ async def test_a_request_that_cannot_be_encoded_leaves_its_turn_to_the_next_one(
         await turns()
         first = [start(a.request("work", n, timeout=None)) for n in range(3)]
         await turns()
-        requests = a._out.requests
+        requests = a._out.requests.flight
         freed, requests.freed = requests.freed, None
         assert freed is not None  # the third one waits on this side
         first[0].cancel()
