@@ -39,7 +39,7 @@ from ..transport import ConnectionInfo, Traffic, Transport
 from .dispatch import Calls
 from .inbound import Intake
 from .payload_log import PayloadLog
-from .session import Session
+from .session import Session, SessionState
 from .waiting import Hold
 
 __all__ = ["PeerCore", "PeerOwner"]
@@ -479,7 +479,11 @@ class PeerCore:
             out.ending = CloseInfo(code, reason, user_closed=True)
             if link is not None and link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)
-        if link is None:
+        if self.session.state is SessionState.DETACHED:
+            self.session.end()
+            out.unlink()
+            self._end(self.session, out.ending, True)
+        elif link is None:
             out.kept.discard(out.ending)
         elif not closing:
             link.move(LinkState.CLOSING)
@@ -528,13 +532,18 @@ class PeerCore:
             return
         session.end()
         info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
-        out.ending = info
         self.log(logging.INFO, "peer %s at %s disconnected: %d %s", self.id, self.log.place, info.code, info.reason)
         if link.opening is not None:
             link.opening.connection_lost(user_closed=info.user_closed)
         link.negotiation.connection_lost()
         if link.silent:
             self.calls.run_in_tasks(False)
+        self._end(session, info, by_user)
+
+    def _end(self, session: Session, info: CloseInfo, by_user: bool) -> None:
+        """End everything that belongs to ``session``, which is over, and call the `close` handlers."""
+        out = self.out
+        out.ending = info
         out.end_session(info)
         lost = ConnectionLost(info.code, info.reason)
         lost._by_user = by_user
