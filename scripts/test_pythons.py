@@ -31,8 +31,8 @@ Version = tuple[int, int]
 def candidates() -> Iterator[Path]:
     """Whatever may be a Python, best first: on the PATH, then where pyenv and uv keep theirs."""
     names = [f"python3.{minor}" for minor in range(OLDEST[1], NEWEST[1] + 1)]
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        yield from (Path(folder) / name for name in (*names, "python3"))
+    for entry in os.environ.get("PATH", "").split(os.pathsep):
+        yield from (Path(entry) / name for name in (*names, "python3"))
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or Path.home() / ".local/share/uv/python")
     for folder in (pyenv / "versions", uv):
@@ -83,7 +83,7 @@ def environment(version: Version, python: Path) -> Path:
         return inside
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([python, "-m", "venv", folder], check=True)
-    pip = [inside, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    pip = [str(inside), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
     subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True)
     subprocess.run([*pip, "--editable", ".", "--group", "test"], check=True, cwd=ROOT)
     stamp.touch()
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int:
             print(f"Its environment could not be made: {exc}", file=sys.stderr)
             failed.append(full)
             continue
-        command = [inside, "-m", "pytest", "-q", "-n", "auto", "--maxprocesses=4", "--dist=worksteal"]
+        command = [str(inside), "-m", "pytest", "-q", "-n", "auto", "--maxprocesses=4", "--dist=worksteal"]
         # The same examples in full are a matter of `make test`.
         quick = {**os.environ, "WSRPC_QUICK": "1"}
         if subprocess.run([*command, *TESTS, *arguments], cwd=ROOT, env=quick).returncode:

@@ -29,7 +29,7 @@ class Uvicorn(uvicorn.Server):
 @asynccontextmanager
 async def uvicorn_serving(app: Any, ws: str = "auto", **options: Any) -> AsyncGenerator[int]:
     """Serve with the WebSocket implementation ``ws``."""
-    config = uvicorn.Config(app, ws=ws, log_config=None, **options)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, ws=ws, log_config=None, **options)
     server = Uvicorn(config)
     with warnings.catch_warnings(), socket.create_server(("127.0.0.1", 0)) as sock:
         if ws == "websockets":  # deprecated, and says so of each connection

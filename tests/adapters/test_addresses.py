@@ -84,7 +84,7 @@ async def test_aiohttp_on_a_unix_socket(tmp_path: Path) -> None:
 async def test_uvicorn_on_a_unix_socket(tmp_path: Path, ws: str) -> None:
     server = echo_server()
     path = str(tmp_path / "socket")
-    server_of_asgi = Uvicorn(uvicorn.Config(asgi(server), uds=path, log_config=None, ws=ws))  # type: ignore[arg-type]
+    server_of_asgi = Uvicorn(uvicorn.Config(asgi(server), uds=path, log_config=None, ws=ws))
     serving = asyncio.create_task(server_of_asgi.serve())
     await turns_until(lambda: server_of_asgi.started)
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session:

@@ -136,9 +136,9 @@ def test_litestar_takes_it_as_it_is() -> None:
     async def ws(socket: litestar.WebSocket[Any, Any, Any]) -> None:
         await serve_websocket(server, socket)
 
-    app = litestar.Litestar([ws], lifespan=[lifespan(server)], logging_config=None)
+    asgi_app: Any = litestar.Litestar([ws], lifespan=[lifespan(server)], logging_config=None)
     for _ in range(2):
-        with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
+        with TestClient(asgi_app) as client, client.websocket_connect("/ws") as websocket:
             assert answer(websocket, 1, "echo", "x") == "x"
         assert not server.healthy
 

@@ -296,7 +296,8 @@ async def test_pings_are_answered_while_messages_go_both_ways(flavour: OverSocke
         for number in range(50):
             frames += [raw.frame(TEXT, f"{number}"), raw.frame(PING, b"p%d" % number), raw.frame(PONG, b"unasked")]
         await raw.send(*frames)
-        texts, pongs = [], []
+        texts: list[bytes] = []
+        pongs: list[bytes] = []
         while len(texts) < 50 or len(pongs) < 50:
             frame = await raw.next_frame()
             (texts if frame.opcode == TEXT else pongs).append(frame.payload)

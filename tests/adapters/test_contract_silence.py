@@ -224,7 +224,12 @@ async def test_pings_keep_their_place_among_messages(flavour: OverSockets) -> No
         recorder = Recorder.of(transport)
         sent = iter(range(1_000_000))
         pings, expected = 0, 0
-        async with doing(lambda: recorder.paused or transport.send(b"%d" % next(sent))):
+
+        def send_more() -> None:
+            if not recorder.paused:
+                transport.send(b"%d" % next(sent))
+
+        async with doing(send_more):
             while pings < 10:
                 frame = await raw.next_frame()
                 if frame.opcode == PING:

@@ -98,7 +98,7 @@ def saying(answer: str) -> Answer:
     return say
 
 
-ANSWERS = {
+ANSWERS: dict[str, Callable[[RawServer], Awaitable[object]]] = {
     "closes": saying(""),
     "garbage": saying("SSH-2.0-OpenSSH_9.6\r\n"),
     "half an answer": saying("HTTP/1.1 101 Swi"),

@@ -132,7 +132,12 @@ async def test_a_url_that_is_none_is_not_tried_again(dialing: Dialing, url: str)
         await dialing.dial(url, limits=LIMITS)
     assert not is_transient(caught.value)
     asked: list[str] = []
-    client = Client(lambda: asked.append(url) or url, dial=dialing.dial, limits=LIMITS)
+
+    def ask() -> str:
+        asked.append(url)
+        return url
+
+    client = Client(ask, dial=dialing.dial, limits=LIMITS)
     with pytest.raises(ValueError):
         await client.connect()
     assert len(asked) == 1 and client.state == "closed"

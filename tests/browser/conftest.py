@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from chat_server import ChatServer
+from browser.chat_server import ChatServer
+from browser.pages import PATIENCE, Newcomer, Screenshot
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from interop.conftest import cell, each_link, pytest_addoption, pytest_configure
 from interop.node import JS, ws_wrapper_4
-from interop.peers import LIBRARIES
 
 __all__ = ["cell", "each_link", "pytest_addoption", "pytest_configure"]  # for test_matrix.py
 
 ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
-PATIENCE = 10_000  # milliseconds until what a page should show counts as missing
 
 # A sandbox needs rights that a container does not give; the rest keeps Chromium from calling home.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
-
-Newcomer = Callable[..., Awaitable[Page]]
-Screenshot = Callable[[Page, str], Awaitable[None]]
 
 expect.set_options(timeout=PATIENCE)
 
@@ -53,11 +49,6 @@ async def browser() -> AsyncGenerator[Browser]:
 
 
 # ---------------------------------------------------------------- the chat
-
-both_libraries = pytest.mark.parametrize(
-    "modules", ["ws-wrapper", "plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")], indirect=True
-)
-"""The page with ws-wrapper 3 and 4."""
 
 
 @pytest.fixture(scope="session")

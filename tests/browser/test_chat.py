@@ -5,22 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer
-from conftest import Newcomer, both_libraries
-from playwright.async_api import Browser, Locator, Page, expect
+from browser.chat_server import ChatServer
+from browser.pages import Newcomer, both_libraries, log_of, say
+from playwright.async_api import Browser, expect
 
 from wsrpc import Client, HandshakeRejected
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-async def say(page: Page, text: str) -> None:
-    await page.get_by_label("Message", exact=True).fill(text)
-    await page.keyboard.press("Enter")
-
-
-def log_of(page: Page, room: str = "lobby") -> Locator:
-    return page.get_by_role("log", name=f"Messages in {room}")
 
 
 @both_libraries

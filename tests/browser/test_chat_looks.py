@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer
-from conftest import Newcomer, Screenshot
+from browser.chat_server import ChatServer
+from browser.pages import Newcomer, Screenshot, log_of, say
 from playwright.async_api import expect
-from test_chat import log_of, say
 
 from wsrpc import Client
 

@@ -6,10 +6,9 @@ import base64
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer
-from conftest import Newcomer
+from browser.chat_server import ChatServer
+from browser.pages import Newcomer, log_of, say
 from playwright.async_api import Page, expect
-from test_chat import log_of, say
 
 from wsrpc import Client
 

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer
-from conftest import Newcomer, Screenshot, both_libraries
+from browser.chat_server import ChatServer
+from browser.pages import Newcomer, Screenshot, both_libraries, log_of, say
 from playwright.async_api import WebSocketRoute, expect
-from test_chat import log_of, say
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),

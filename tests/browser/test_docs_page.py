@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from chat_server import ROOT, free_port
-from conftest import PATIENCE
+from browser.chat_server import ROOT, free_port
+from browser.pages import PATIENCE
 from playwright.async_api import Browser, expect
 
 from interop.node import JS

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from conftest import PATIENCE
-from page_agent import PageAgent, PageAgents
+from browser.page_agent import PageAgent, PageAgents
+from browser.pages import PATIENCE
 from playwright.async_api import Browser
 
 from interop.node import JS, ws_wrapper_4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ async def test_bytes_pass_both_ways_as_they_are() -> None:
     async with bench() as b:
         client, server = await b.line()
         sending = asyncio.gather(client.send(up), server.send(down))
-        assert await asyncio.gather(server.receive(len(up)), client.receive(len(down))) == [up, down]
+        assert [*await asyncio.gather(server.receive(len(up)), client.receive(len(down)))] == [up, down]
         await sending
         assert (b.proxy.bytes_up, b.proxy.bytes_down) == (len(up), len(down))
 
@@ -140,7 +141,7 @@ async def test_nothing_works_outside_of_its_block() -> None:
     proxy = FaultProxy(TARGET)
     with pytest.raises(RuntimeError, match="async with FaultProxy"):
         _ = proxy.url
-    calls = [
+    calls: list[Callable[[], object]] = [
         proxy.drop,
         proxy.cut,
         proxy.refuse,
@@ -178,7 +179,7 @@ async def test_what_makes_no_sense_is_refused_at_once() -> None:
         for trouble in (proxy.mid_frame, proxy.half_close):
             with pytest.raises(ValueError, match="None"):
                 trouble(None)  # type: ignore[arg-type]
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: proxy.cut_after(-1, "up"),
             lambda: proxy.delay(-0.1),
             lambda: proxy.delay(0.1, jitter=-0.1),
@@ -186,7 +187,8 @@ async def test_what_makes_no_sense_is_refused_at_once() -> None:
             lambda: proxy.slow(0),
             lambda: proxy.slow(-1),
             lambda: proxy.slow(float("inf")),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(ValueError, match="got"):
                 call()
         wrong = 1.5

@@ -29,8 +29,8 @@ SPARE = 40
 async def attacked(name: str, port: int) -> AsyncGenerator[None]:
     """While all attackers are at it, in a process of their own."""
     command = [sys.executable, "-m", "benchmarks.floods.attacks", name, str(port), str(MOST)]
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, **pipes)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=pipe)
     try:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"

@@ -108,7 +108,7 @@ class IdleTime:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loop: Any = asyncio.get_running_loop()
-        self._now = loop.time()
+        self._now: float = loop.time()
         self._select = loop._selector.select
         self._returned = time.monotonic()
         self.longest_turn = 0.0

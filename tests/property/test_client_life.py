@@ -615,7 +615,7 @@ class ClientLife(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3600 if SOAK else 120)
-class TestClientLife(ClientLife.TestCase):  # type: ignore[misc,name-defined]
+class TestClientLife(ClientLife.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
     @classmethod

@@ -75,6 +75,7 @@ class RoomLife(RuleBasedStateMachine):
             ours, theirs = memory_transports(limits=LIMITS)
             client = Client(limits=LIMITS)
             peer, _ = await asyncio.gather(self.server.accept(theirs), client.bind(ours))
+            assert isinstance(peer, Peer)
             return Guest(client, peer, theirs)
 
         self.guests.append(self.run(main()))

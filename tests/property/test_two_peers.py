@@ -203,7 +203,7 @@ class TwoPeers(ConnectedPeers):
     @rule(side=sides, kind=kinds, timeout=timeouts, retry=st.sampled_from([None, None, "what did not run", "all"]))
     def request(self, side: int, kind: str, timeout: float | None, retry: str | None) -> None:
         self.number += 1
-        options = {} if retry is None else {"retry": RETRY, "idempotent": retry == "all"}
+        options: dict[str, Any] = {} if retry is None else {"retry": RETRY, "idempotent": retry == "all"}
         if retry == "all":
             self.harmless.add(self.number)
         task = self.loop.create_task(self.peers[side].request(kind, self.number, timeout=timeout, **options))

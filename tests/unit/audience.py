@@ -34,7 +34,9 @@ async def audience(server: Server, size: int, limits: Limits = LIMITS) -> AsyncG
             ear = Ear(ours)
             accepting = asyncio.create_task(server.accept(theirs))
             await stack.enter_async_context(ear.client)
-            pairs.append((ear, await accepting))
+            peer = await accepting
+            assert isinstance(peer, Peer)
+            pairs.append((ear, peer))
         yield pairs
     await server.close()
 

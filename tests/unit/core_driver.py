@@ -61,7 +61,7 @@ class Driven:
         """One read that brings ``messages``."""
         self.transport.feed(*messages)
 
-    def raw(self, payload: bytes, text: bool = True) -> None:
+    def raw(self, payload: bytes | bytearray, text: bool = True) -> None:
         """One read that brings exactly these bytes."""
         assert self.transport._receiver is not None
         self.transport._receiver.receive(payload, text)

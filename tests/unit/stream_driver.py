@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -161,7 +161,7 @@ async def total(chunks: AsyncIterator[int]) -> int:
     return sum([chunk async for chunk in chunks])
 
 
-async def collect(items: AsyncIterator[Any], into: list[Any] | None = None) -> list[Any]:
+async def collect(items: AsyncIterable[Any], into: list[Any] | None = None) -> list[Any]:
     """All items; what came before an error is in ``into``."""
     into = [] if into is None else into
     async for value in items:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conformance.scenario import Scenario, load, load_other_versions
+from vectors.conformance.scenario import Scenario, load, load_other_versions
 
 HERE = Path(__file__).parent
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from conformance.deviations import DEVIATIONS, for_wsrpc, with_deviations
-from conformance.replay import expected_frames, expected_outcomes
-from conformance.scenario import Scenario
-from conformance.values import same
+from vectors.conformance.deviations import DEVIATIONS, for_wsrpc, with_deviations
+from vectors.conformance.replay import expected_frames, expected_outcomes
+from vectors.conformance.scenario import Scenario
+from vectors.conformance.values import same
 
 PAGE = Path(__file__).parents[2] / "interop" / "DEVIATIONS.md"
 NAME = re.compile(r"`((?:[a-z]+)/[a-z0-9/-]+)`")

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conformance.adapting import adapted
-from conformance.connection_rules import QUEUE_FULL
-from conformance.pairs import play
-from conformance.replay import Mismatch, replay
-from conformance.scenario import Scenario, Step, Stimulus, openings
-from conformance.values import observed, recorded, same, to_python
+from vectors.conformance.adapting import adapted
+from vectors.conformance.connection_rules import QUEUE_FULL
+from vectors.conformance.pairs import play
+from vectors.conformance.replay import Mismatch, replay
+from vectors.conformance.scenario import Scenario, Step, Stimulus, openings
+from vectors.conformance.values import observed, recorded, same, to_python
 
 from wsrpc import RemoteError
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from conformance.deviations import for_pair, for_wsrpc
-from conformance.mirror import Mirror, idle
-from conformance.pairs import play
-from conformance.replay import replay
-from conformance.scenario import Scenario, parsed
-from conformance.steps import has_lone_surrogate
+from vectors.conformance.deviations import for_pair, for_wsrpc
+from vectors.conformance.mirror import Mirror, idle
+from vectors.conformance.pairs import play
+from vectors.conformance.replay import replay
+from vectors.conformance.scenario import Scenario, parsed
+from vectors.conformance.steps import has_lone_surrogate
 
 
 async def test_scenario(scenario: Scenario) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import os
 import signal
@@ -374,7 +375,7 @@ async def test_a_flood_of_unknown_events_compares_names_at_most_once(
     budget: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[str] = []
-    real = suggestions.get_close_matches
+    real = difflib.get_close_matches
 
     def counting(name: str, *others: Any, **options: Any) -> list[str]:
         compared.append(name)

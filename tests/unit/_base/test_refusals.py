@@ -95,9 +95,11 @@ def test_what_is_kept_may_be_nothing_but_not_less(field: str) -> None:
 @pytest.mark.parametrize("field", ["timeout", "open_handlers", "close_timeout", "ping_interval", "ping_timeout"])
 @pytest.mark.parametrize("value", [0, 0.0, -1, float("nan")])
 def test_a_duration_is_more_than_nothing(field: str, value: float) -> None:
+    wrong: dict[str, Any] = {field: value}
+    right: dict[str, Any] = {field: 0.2}
     with pytest.raises(ValueError, match=f"Limits.{field} is a duration of more than 0 seconds"):
-        Limits(**{field: value})
-    assert getattr(Limits(**{field: 0.2}), field) == 0.2
+        Limits(**wrong)
+    assert getattr(Limits(**right), field) == 0.2
 
 
 # ---------------------------------------------------------------- requests and events
@@ -163,7 +165,7 @@ async def test_keyword_arguments_to_an_emit_to_all_are_explained(target: str) ->
             client.on("hi", lambda *args: pytest.fail("sent"))
             emit = server.emit if target == "server" else server.of("room").emit
             with pytest.raises(TypeError) as caught:
-                await emit("hi", text="hello", skp=None)
+                await emit("hi", text="hello", skp=None)  # type: ignore[arg-type]
             words = str(caught.value)
             assert "text" in words and "hi" in words
             assert "unexpected keyword argument" not in words

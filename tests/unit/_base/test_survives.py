@@ -78,7 +78,7 @@ VALUES: dict[str, Callable[[], Any]] = {
 values = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 PUBLIC = [found for name in wsrpc.__all__ if inspect.isclass(found := getattr(wsrpc, name))]
 ERRORS = [cls for cls in PUBLIC if issubclass(cls, WsrpcError)]
-OPTIONS = [Reconnect, Retry, KeepLatest]
+OPTIONS: list[type[Any]] = [Reconnect, Retry, KeepLatest]
 
 
 def survives(thing: object) -> None:
@@ -133,7 +133,7 @@ async def test_what_users_hold(value: Callable[[], Any]) -> None:
 
     server.on("talk", talk)
     server.on("message", lambda peer, message: seen.append(message))
-    server.state = value()  # type: ignore[attr-defined]
+    server.state = value()
     async with connect(server) as client:
         [peer] = server.peers
         peer.state["user"] = value()

@@ -230,9 +230,9 @@ async def test_a_handler_of_start_that_yields_sends_one_item_for_each_answer() -
         sent = await d.fed({"i": i})
     assert sent == [end()]
     assert made.ended == 1 and nothing_read(d) and not d.peer.ignored and d.peer.active == 0
-    for channel, value in (("listed", 1), ("plain", "a")):
+    for channel, first in (("listed", 1), ("plain", "a")):
         [request] = await d.fed({"a": ["start"], "c": channel})
-        assert request["a"][1]["value"] == value
+        assert request["a"][1]["value"] == first
         await d.fed({"i": request["i"], "e": {"message": "no more"}, "_": 1})
     assert d.peer.active == 0
 

@@ -262,7 +262,8 @@ async def test_a_handler_that_drops_its_own_connection_is_cancelled_like_any_oth
         yield 0
         await drop_and_wait()
 
-    d.peer.on("h", {"plain": drop_and_wait, "conversation": conversation, "stream": stream}[kind])
+    handlers: dict[str, Callable[..., Any]] = {"plain": drop_and_wait, "conversation": conversation, "stream": stream}
+    d.peer.on("h", handlers[kind])
     await d.fed({"i": 5, "a": ["h"]})
     if kind == "stream":
         await d.fed({"h": 5, "i": 7, "a": ["pull", 2]})

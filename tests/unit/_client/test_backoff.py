@@ -205,6 +205,10 @@ def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
     assert Schedule(Reconnect(wait=Odd()), Time()).failed(OSError()) == 0
 
 
+async def is_transient_async(error: BaseException) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -216,7 +220,7 @@ def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
         ({"stop": 5}, TypeError, "stop_after_attempt"),
         ({"retry": OSError()}, TypeError, "plain function"),
         ({"retry": OSError}, TypeError, "plain function"),
-        ({"retry": async_retry_if_exception(lambda error: True)}, TypeError, "not async"),
+        ({"retry": async_retry_if_exception(is_transient_async)}, TypeError, "not async"),
     ],
 )
 def test_what_is_no_strategy_is_refused(options: dict[str, Any], error: type[Exception], text: str) -> None:

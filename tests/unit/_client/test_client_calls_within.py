@@ -71,7 +71,9 @@ class Scene:
                 raise
         if self.place == "on_reconnect":
             await turns_until(lambda: server.peers)
-            server.peers[0].transport.abort()
+            transport = server.peers[0].transport
+            assert transport is not None
+            transport.abort()
         await self.done.wait()
         await asyncio.gather(*self.begun, return_exceptions=True)
 

@@ -271,9 +271,9 @@ async def offline(**options: Any) -> AsyncGenerator[tuple[Client, Any]]:
         return {}
 
     async with raw_server() as raw:
-        client = Client(
-            raw.url, headers=headers, **{"reconnect": AT_ONCE, "limits": LIMITS, "extensions": False} | options
-        )
+        for name, value in {"reconnect": AT_ONCE, "limits": LIMITS, "extensions": False}.items():
+            options.setdefault(name, value)
+        client = Client(raw.url, headers=headers, **options)
         connecting = asyncio.create_task(client.connect())
         first = await raw.accept()
         await connecting

@@ -308,7 +308,7 @@ async def gave_up(state: ClientState) -> None:
 async def opened(state: ClientState) -> None:
     async with scene() as played:
         call = await played.reach(state)
-        queued = played.start(played.client.request("add", 1, 2))
+        queued = asyncio.ensure_future(played.client.request("add", 1, 2))
         await asyncio.sleep(0)
         played.ready.set()
         assert call is not None

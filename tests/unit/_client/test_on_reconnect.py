@@ -11,7 +11,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server, current_context
+from wsrpc import Client, ConnectionLost, Limits, Peer, RawConnection, ReconnectInfo, Server, current_context
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -44,7 +44,7 @@ class Scene:
         async with asyncio.timeout(8):
             await asyncio.gather(*self.begin_bind(), return_exceptions=False)
 
-    def begin_bind(self) -> tuple[asyncio.Task[None], asyncio.Task[Peer]]:
+    def begin_bind(self) -> tuple[asyncio.Task[None], asyncio.Task[Peer | RawConnection]]:
         self.transport, theirs = memory_transports(limits=LIMITS)
         accepting = asyncio.ensure_future(self.server.accept(theirs))
         return asyncio.ensure_future(self.client.bind(self.transport)), accepting
@@ -148,6 +148,7 @@ async def test_events_are_held_back_while_they_run_and_requests_are_not(scene: S
     await scene.drop()
     binding, accepting = scene.begin_bind()
     peer = await accepting
+    assert isinstance(peer, Peer)
     await peer.emit("tell", "news")
     assert await peer.request("name") == "Ada"
     assert told == []

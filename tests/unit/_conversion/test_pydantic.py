@@ -21,7 +21,8 @@ import pydantic
 import pytest
 
 from wsrpc import BadArguments, BadResult, Client, MsgpackCodec, Server
-from wsrpc._conversion.convert import converter, make_enc_hook, pydantic_validator
+from wsrpc._conversion.convert import converter, make_enc_hook
+from wsrpc._conversion.pydantic_types import pydantic_validator
 from wsrpc.testing import ScriptedTransport, connect
 
 BLOB = bytes(range(256)) + b"\xff\xfe\xfb"  # no UTF-8, and base64 with "+" and "/"
@@ -398,7 +399,8 @@ def test_bytes_where_no_type_is_declared_are_standard_base64_too() -> None:
         data: bytes
 
     sub = Sub(data=b"\xff\xfe\xfb")
-    loose = Loose(anything=[{"k": b"\xff\xfe\xfb"}, sub], pet=sub, more=bytearray(b"\xff\xfe\xfb"))
+    given: dict[str, Any] = {"anything": [{"k": b"\xff\xfe\xfb"}, sub], "pet": sub, "more": bytearray(b"\xff\xfe\xfb")}
+    loose = Loose(**given)
     assert as_json(loose) == {
         "anything": [{"k": "//77"}, {"kind": "base", "data": "//77"}],
         "pet": {"kind": "base", "data": "//77"},

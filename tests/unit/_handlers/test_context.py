@@ -77,7 +77,7 @@ async def test_a_channel_name_counts_for_nothing_in_what_was_kept_for_the_first_
     await turns()
     h = d.take()[0]["i"]
     await d.fed({"i": h, "h": h}, {"i": 5, "h": h, "c": "admin", "a": ["wipe"]})
-    channel = await opening
+    channel: AnonymousChannel = await opening
     seen: list[str | None] = []
 
     @channel.on("wipe")

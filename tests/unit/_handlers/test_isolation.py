@@ -56,7 +56,7 @@ async def test_what_an_inline_handler_sets_is_gone_with_it(way: str) -> None:
                     await client.request("fail after login", "ada")
                 assert await client.request(way) == "nobody"
                 # Also in one read.
-                assert await asyncio.gather(client.request("login", "ada"), client.request(way)) == ["ada", "nobody"]
+                assert [*await asyncio.gather(client.request("login", "ada"), client.request(way))] == ["ada", "nobody"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -68,13 +68,13 @@ async def test_what_an_inline_handler_sets_is_not_seen_on_other_connections(way:
             async with server.listen() as listener:
                 async with Client(listener.url, limits=LIMITS) as one, Client(listener.url, limits=LIMITS) as two:
                     await one.request("login", "ada")
-                    assert await asyncio.gather(one.request("login", "ada"), two.request(way)) == ["ada", "nobody"]
+                    assert [*await asyncio.gather(one.request("login", "ada"), two.request(way))] == ["ada", "nobody"]
                 async with Client(listener.url, limits=LIMITS) as later:
                     assert await later.request(way) == "nobody"
         else:
             async with connect(server) as one, connect(server) as two:
                 await one.request("login", "ada")
-                assert await asyncio.gather(one.request("login", "ada"), two.request(way)) == ["ada", "nobody"]
+                assert [*await asyncio.gather(one.request("login", "ada"), two.request(way))] == ["ada", "nobody"]
             async with connect(server) as later:
                 assert await later.request(way) == "nobody"
             await server.close()
@@ -83,7 +83,11 @@ async def test_what_an_inline_handler_sets_is_not_seen_on_other_connections(way:
 
 async def test_a_read_that_a_script_makes_leaves_the_callers_context_alone() -> None:
     d = Driven()
-    d.peer.on("login", lambda name: user.set(name) and None)
+
+    @d.peer.on("login")
+    def login(name: str) -> None:
+        user.set(name)
+
     d.feed({"i": 1, "a": ["login", "ada"]})
     d.expect({"i": 1, "d": None})
     assert user.get() == "nobody"

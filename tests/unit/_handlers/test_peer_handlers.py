@@ -1121,7 +1121,7 @@ def takes(shape: str, ran: list[Any]) -> Any:
     return locals()[shape]
 
 
-SHAPES = {
+SHAPES: dict[str, list[Any]] = {
     "typed": [1, 2, "x", {}],
     "converted": [1, [2], "x"],
     "untyped": [None, "b", 3],

@@ -77,6 +77,9 @@ class Point:
     y: int = 0
 
 
+Counted = TypedDict("Counted", {"a": int})  # noqa: UP013
+
+
 class Model(pydantic.BaseModel):
     id: int
 
@@ -139,7 +142,7 @@ def test_a_handler_without_parameters() -> None:
         (list[Model], [{"id": 1}], [Model(id=1)]),
         (Model | None, None, None),
         (Model | None, {"id": 1}, Model(id=1)),
-        (TypedDict("T", {"a": int}), {"a": 1}, {"a": 1}),
+        (Counted, {"a": 1}, {"a": 1}),
         (NamedTuple("N", [("a", int)]), [1], (1,)),
         (TypeVar("V"), [1], [1]),
     ],
@@ -540,7 +543,7 @@ async def test_coroutine_functions_and_functions_that_return_awaitables() -> Non
         async def __call__(self, a: int) -> int:
             return await slow(a)
 
-    for function, known in [
+    functions: list[tuple[Callable[..., Any], bool]] = [
         (slow, True),
         (functools.partial(slow, 1), True),
         (Caller(), True),
@@ -548,7 +551,8 @@ async def test_coroutine_functions_and_functions_that_return_awaitables() -> Non
         (functools.partial(Caller()), True),
         (passes_on, False),
         (functools.wraps(slow)(lambda a: slow(a)), False),
-    ]:
+    ]
+    for function, known in functions:
         handler = compile_handler(function)
         assert handler.is_coroutine is known
         arguments = [] if isinstance(function, functools.partial) and function.args else [1]
@@ -602,7 +606,7 @@ def test_a_local_class_as_text_is_refused_with_advice() -> None:
 def test_other_annotations_that_are_no_types_are_refused() -> None:
     def number(value: 3) -> None: ...  # type: ignore[valid-type]
 
-    def syntax(value: "int |") -> None: ...  # type: ignore[syntax]  # noqa: F722
+    def syntax(value: "int |") -> None: ...  # type: ignore[valid-type]  # noqa: F722
 
     assert "parameter 'value'" in refusal(future.not_a_type)
     assert "parameter 'value'" in refusal(number)
@@ -715,6 +719,7 @@ def test_pydantic_errors_name_the_field_and_not_the_value() -> None:
 def test_large_values_are_not_echoed() -> None:
     def handler(color: Literal["red"], names: dict[str, int]) -> None: ...
 
+    arguments: tuple[str, dict[str, int]]
     for arguments in [("x" * 100_000, {}), ("red` - at `$[7]`" * 10_000, {})]:
         error = refused(handler, *arguments)
         assert "argument 'color' (1st): Invalid enum value" in error.message

@@ -153,7 +153,8 @@ async def test_the_hook_for_unknown_types_is_asked() -> None:
 async def test_the_other_arguments_are_checked_before_anything_opens() -> None:
     d = Driven()
     d.peer.on("up", by_iterator)
-    for i, args in enumerate(([], [1], ["n", "more"]), 1):
+    wrong: list[list[Any]] = [[], [1], ["n", "more"]]
+    for i, args in enumerate(wrong, 1):
         assert rejection(await d.fed({"i": i, "a": ["up", *args]}), i)["code"] == "wsrpc.bad_arguments"
     assert d.peer.channels == 0
     d.assert_empty()

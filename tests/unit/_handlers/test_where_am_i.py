@@ -158,7 +158,8 @@ async def test_it_is_still_known_when_the_connection_is_over() -> None:
 
 async def test_state_is_a_mapping_like_that_of_a_peer() -> None:
     server = Server()
-    assert isinstance(server.state, PeerState) and not server.state
+    assert type(server.state) is PeerState
+    assert not server.state
     server.state[DATABASE] = database = Database()
     assert server.state["database"] is database is server.state.get(DATABASE)
     assert Server().state.get(DATABASE) is None, "each has its own"

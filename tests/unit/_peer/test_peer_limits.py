@@ -379,7 +379,7 @@ async def test_ten_malformed_messages_a_minute_are_fine_and_eleven_close() -> No
     assert d.transport.closed is not None and "10 malformed messages a minute" in d.transport.closed.reason
 
 
-HONEST = {
+HONEST: dict[str, list[Any]] = {
     "nested too deep": [{"a": ["msg", tree(63)]}, {"a": ["msg", tree(500)]}],
     "unreadable": [r'{"a":["msg","hello \ud83d"]}', r'{"a":["\udc00"]}', '{"a":["msg",1e400]}', '{"a":["msg",NaN]}'],
     "foreign": ['{"type":"ping"}', "{}", r'{"type":"\ud83d"}', '{"a":"b","x":1}', '{"a":[],"i":7}', '{"d":1}'],

@@ -144,7 +144,7 @@ async def test_what_it_raises_is_told_to_error_handlers_and_the_log(
     else:
 
         @server.on_raw
-        def raw(peer: Peer, message: str | bytes) -> None:
+        def plain(peer: Peer, message: str | bytes) -> None:
             raise KeyError("here")
 
     _, transport = await scripted(server)
@@ -209,7 +209,7 @@ async def test_raw_messages_travel_both_ways_between_wsrpc_peers_binary_too() ->
     server.on("data", lambda: b"\x00")
     async with connect(server, client=client):
         assert await client.request("data", returns=bytes) == b"\x00"
-        messages = ["grüße", b"\x80\x81", "", b"", b"\xde\x00\x00"]
+        messages: list[str | bytes] = ["grüße", b"\x80\x81", "", b"", b"\xde\x00\x00"]
         for message in messages:
             await client.send_raw(message)
         client.send_raw_nowait("last")

@@ -120,7 +120,9 @@ async def test_while_the_server_waits_for_the_client_it_may_ask_back() -> None:
 
 
 async def test_a_plain_client_is_refused_at_once_and_closed_when_idle() -> None:
-    for features, options in (((), {}), (("credit",), {}), (("drain",), {"extensions": False})):
+    cases: list[tuple[tuple[str, ...], dict[str, Any]]]
+    cases = [((), {}), (("credit",), {}), (("drain",), {"extensions": False})]
+    for features, options in cases:
         it = Leaving(**options)
         await it.server.accept(it.line)
         await it.fed(*([hello(*features)] if features else []), {"i": 1, "a": ["work"]})

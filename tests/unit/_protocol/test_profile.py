@@ -28,7 +28,8 @@ def test_options_that_do_not_go_together() -> None:
 
 
 async def test_nothing_but_the_protocol_is_said() -> None:
-    for options in ({}, {"extensions": True}):
+    allowed: list[dict[str, Any]] = [{}, {"extensions": True}]
+    for options in allowed:
         transport = ScriptedTransport()
         async with Client(transport=transport, profile="go", **options) as client:
             await client.emit("hi", 1)

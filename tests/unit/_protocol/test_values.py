@@ -26,6 +26,7 @@ from wsrpc import (
     Limits,
     MessageTooBig,
     MsgpackCodec,
+    Peer,
     Server,
     Service,
 )
@@ -397,7 +398,7 @@ def test_what_looks_like_arrays_as_keys_and_is_something_else_passes() -> None:
 
 # ---------------------------------------------------------------- what the other side sees
 
-MANY = [[]] * VALUES
+MANY: list[list[Any]] = [[]] * VALUES
 
 
 @BOTH
@@ -579,6 +580,7 @@ async def test_json_beside_the_protocol_is_counted_too() -> None:
     server.add_service(Plain)
     line = ScriptedTransport()
     peer = await server.accept(line)
+    assert isinstance(peer, Peer)
     line.feed(MANY)
     line.feed(MANY[:900])
     await turns()

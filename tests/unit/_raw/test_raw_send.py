@@ -35,6 +35,7 @@ async def next_message(raw: RawPeer) -> tuple[int, list[bytes]]:
 
 async def test_str_is_text_and_bytes_are_binary() -> None:
     async with raw_connection() as (connection, raw):
+        message: Any  # whatever has the buffer protocol goes, though only `bytes` is declared
         for message in ("grüße", b"\x00\xff", bytearray(b"ba"), memoryview(b"mv"), "", b""):
             await connection.send(message)
         await connection.send_json({"a": [1, "ü"]})

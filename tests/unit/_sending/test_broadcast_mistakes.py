@@ -23,11 +23,13 @@ async def test_binary_messages_are_not_sent_where_they_would_be_taken_for_the_pr
         client.on("forged", forged.append)
         assert await client.request("ping") == "pong"  # MessagePack is agreed on by now
         data = msgspec.msgpack.encode({"a": ["forged", 1]})
-        for report in await server.send_raw(data), await server.send_raw(bytearray(data)):
+        mutable: Any = bytearray(data)
+        for report in await server.send_raw(data), await server.send_raw(mutable):
             assert report.sent == 1
             [error] = report.errors
             assert "binary messages are MessagePack with this peer" in str(error)
-            assert isinstance(error, PeerError) and error.peer.connected
+            assert type(error) is PeerError
+            assert error.peer.connected
             assert await plain.recv() == data
         assert (await server.send_raw("text")).sent == 2
         assert await client.request("ping") == "pong"

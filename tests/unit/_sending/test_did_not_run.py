@@ -293,7 +293,7 @@ async def test_a_once_handler_that_is_removed_while_a_call_waits_does_not_come_b
 
 async def test_two_messages_do_not_share_a_once_handler() -> None:
     d = Driven()
-    gate, ran = asyncio.Event(), []
+    gate, ran = asyncio.Event(), list[str]()
 
     async def slow(ctx: Context, call_next: Any) -> Any:
         await gate.wait()
@@ -316,7 +316,7 @@ async def test_two_messages_do_not_share_a_once_handler() -> None:
 async def test_what_a_third_party_refused_does_not_say_that_the_handler_did_not_run(
     kind: type[RemoteError], how: str
 ) -> None:
-    def refuse(ctx: Context, call_next: Any) -> None:
+    def refuse(ctx: Context, call_next: Any) -> Any:
         error = kind("not now", kind.code)
         error._made_here = True
         raise error

@@ -91,7 +91,11 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
 def test_a_sender_may_take_the_next_one_back_meanwhile() -> None:
     outbox = Outbox(3, 100)
     tickets: list[int] = []
-    tickets.append(outbox.put(b"1", lambda error: outbox.remove(tickets[1]) and None))
+
+    def take_back(error: Exception | None) -> None:
+        outbox.remove(tickets[1])
+
+    tickets.append(outbox.put(b"1", take_back))
     tickets.append(outbox.put(b"2"))
     tickets.append(outbox.put(b"3"))
     assert flushed(outbox) == [b"1", b"3"]

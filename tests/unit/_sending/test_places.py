@@ -163,4 +163,4 @@ async def test_a_request_that_cannot_be_encoded_leaves_its_turn_to_the_next_one(
         work.go.set()
         with pytest.raises(TypeError):
             await mistaken
-        assert await asyncio.gather(first[2], last) == [[2], ["last"]]
+        assert [await first[2], await last] == [[2], ["last"]]

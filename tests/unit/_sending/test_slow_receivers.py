@@ -12,17 +12,14 @@ from audience import Ear, audience, line_of
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import TEXT, RawPeer, raw_client
+from raw_websocket import TEXT, raw_client
+from slow_reading import ENTRY, LIMITS, filled
 
 from wsrpc import EmitReport, KeepLatest, Limits, Peer, QueueFull, Server
 from wsrpc._server import broadcast
 from wsrpc.testing import MemoryTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-ENTRY = 256
-"""What a waiting message counts besides its bytes."""
-LIMITS = Limits(high_water=1024, hard_cap=100_000, behind=10 * (ENTRY + 100), close_timeout=0.2, ping_interval=None)
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +129,8 @@ async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
 
 
 async def test_a_key_function_that_fails_shows_before_anybody_is_slow() -> None:
-    server = Server(slow=KeepLatest(lambda text: [text]))
+    key: Any = lambda text: [text]  # noqa: E731
+    server = Server(slow=KeepLatest(key))
     with pytest.raises(TypeError, match=r"the key of KeepLatest has to be hashable, .*; got \["):
         await server.emit("say", "x")
     with pytest.raises(TypeError, match="positional argument"):
@@ -259,7 +257,7 @@ async def test_by_real_sockets_a_slow_reader_gets_the_newest_when_it_reads_again
         assert peer.dropped > 900
         assert peer.transport is not None
         assert peer.transport.unsent < 1024 * 1024
-        numbers = []
+        numbers: list[bytes] = []
         while not numbers or numbers[-1] != b'{"a":["n",999]}':
             payload = (await deaf.next_of(TEXT)).payload
             if payload.startswith(b'{"a":["n",'):

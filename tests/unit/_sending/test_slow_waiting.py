@@ -11,7 +11,7 @@ from audience import audience, line_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import raw_client
-from test_slow_receivers import LIMITS, filled
+from slow_reading import LIMITS, filled
 
 from wsrpc import Client, Limits, Server
 from wsrpc._server import broadcast

@@ -124,10 +124,10 @@ async def test_whatever_a_library_calls_an_address_crashes_nothing(remote: str) 
 
 
 async def test_the_origin_is_compared_with_the_host_that_the_proxy_names() -> None:
-    origin = {"Origin": "https://example.com"}
-    await seen("10.0.0.1", proto="https", host_="example.com", **origin)
+    origin = "https://example.com"
+    await seen("10.0.0.1", proto="https", host_="example.com", Origin=origin)
     with pytest.raises(HandshakeRejected):
-        await seen(proto="https", host_="example.com", **origin)
+        await seen(proto="https", host_="example.com", Origin=origin)
     with pytest.raises(HandshakeRejected):  # the page came without TLS, the connection did not
         await seen("10.0.0.1", proto="https", host_="example.com", Origin="http://example.com")
 

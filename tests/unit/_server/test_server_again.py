@@ -299,7 +299,7 @@ async def test_raw_connections() -> None:
 
     for _ in range(2):
         async with server.listen() as listener:
-            assert server.raw_connections == () and server.stats().accepted == 0
+            assert not server.raw_connections and server.stats().accepted == 0
             connection = await dial(listener.url, limits=LIMITS)
             await turns_until(lambda: server.raw_connections)
             [served] = server.raw_connections

@@ -195,7 +195,8 @@ async def test_state_belongs_to_one_peer() -> None:
 
     @server.on("read")
     async def read(peer: Peer) -> int | None:
-        return peer.get("value")
+        value: int | None = peer.get("value")
+        return value
 
     async with server.listen() as listener:
         async with Client(listener.url, limits=LIMITS) as one, Client(listener.url, limits=LIMITS) as two:

@@ -286,7 +286,8 @@ def test_what_cannot_be_together() -> None:
         with pytest.raises(ValueError, match="cannot both have the connection"):
             server.add_service(second)
     server = Server()
-    server.serve_raw(Loop.serve)
+    serve: Any = Loop.serve
+    server.serve_raw(serve)
     with pytest.raises(ValueError, match="whole"):
         server.add_service(Loop, lambda: Loop([]))
     server = Server()

@@ -64,8 +64,9 @@ async def test_a_guard_that_fails_by_a_cancelled_error_lets_nobody_in(
     async def make(peer: Peer) -> Guarded:
         if where == "factory":
             await cancelled()
-        made.append(Guarded())
-        return made[-1]
+        guarded = Guarded()
+        made.append(guarded)
+        return guarded
 
     server = Server()
     server.add_service(Guarded, make)

@@ -318,7 +318,7 @@ async def test_what_cannot_be_meant_is_refused() -> None:
     refused: list[tuple[Callable[[], Any], type[Exception], str]] = [
         (lambda: d.peer.events(3), TypeError, "an event's name is a string"),  # type: ignore[call-overload]
         (lambda: d.peer.events("n", keep="last"), ValueError, 'keep= is "all"'),  # type: ignore[call-overload]
-        (lambda: d.peer.events("n", returns=3), TypeError, "3"),
+        (lambda: d.peer.events("n", returns=3), TypeError, "3"),  # type: ignore[call-overload]
     ]
     for call, kind, text in refused:
         with pytest.raises(kind, match=text):
@@ -342,7 +342,8 @@ async def test_a_named_channel_that_is_closed_ends_its_readers_and_no_others() -
     assert await anext(closed) == 1
     with pytest.raises(ChannelClosed, match="'chat' is closed: 'enough'"):
         await anext(closed)
-    for call in (lambda: chat.events("n"), lambda: chat.items()):
+    calls: list[Callable[[], object]] = [lambda: chat.events("n"), chat.items]
+    for call in calls:
         with pytest.raises(ChannelClosed):
             call()
     d.feed({"a": ["n", 2], "c": "other"}, {"a": ["n", 3]})
@@ -389,7 +390,11 @@ async def test_of_a_client_it_survives_reconnects_and_ends_at_close() -> None:
                 peer = await opened.get()
                 await peer.emit("n", n)
                 await peer.of("chat").emit("n", 10 + n)
-                await turns_until(lambda n=n: len(got) == 2 * n + 2)
+
+                def has_both(n: int = n) -> bool:
+                    return len(got) == 2 * n + 2
+
+                await turns_until(has_both)
                 await peer.close(1012)
             await opened.get()
         assert [await each for each in reading] == ["ended", "ended"]

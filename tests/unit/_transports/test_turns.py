@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from wsrpc._transports.fairness import AT_ONCE, Turns
 
@@ -41,7 +42,7 @@ def test_who_waits_goes_on_in_later_turns_first_come_first_served_and_before_who
     went: list[int] = []
     assert turns.take(AT_ONCE)
     for number in range(3):
-        turns.wait(AT_ONCE, lambda number=number: went.append(number))
+        turns.wait(AT_ONCE, partial(went.append, number))
     for expected in ([0], [0, 1], [0, 1, 2]):
         loop.turn()
         assert went == expected
@@ -55,7 +56,7 @@ def test_a_turn_lets_as_many_go_on_as_it_has_places_for() -> None:
     went: list[int] = []
     assert turns.take(AT_ONCE)
     for number in range(5):
-        turns.wait(AT_ONCE / 2, lambda number=number: went.append(number))
+        turns.wait(AT_ONCE / 2, partial(went.append, number))
     loop.turn()
     assert went == [0, 1]
 

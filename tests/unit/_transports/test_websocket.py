@@ -126,8 +126,8 @@ async def test_what_the_accepting_side_knows() -> None:
 
     listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
     headers = ("X-Two: a", "X-Two: b", f"Origin: http://127.0.0.1:{listener.port}", "Sec-WebSocket-Protocol: p")
-    headers = (*headers, "Sec-WebSocket-Extensions: permessage-deflate")
-    async with raw_client(listener.port, "/a%20b/c?x=1&y=%C3%A4&x=2&z=&w#f", *headers) as raw:
+    offer = "Sec-WebSocket-Extensions: permessage-deflate"
+    async with raw_client(listener.port, "/a%20b/c?x=1&y=%C3%A4&x=2&z=&w#f", *headers, offer) as raw:
         transport = await accepted.get()
         info = transport.info
         assert info.path in ("/a%20b/c", "/a b/c")

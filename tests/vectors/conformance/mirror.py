@@ -84,7 +84,7 @@ class Mirror(Calling, Iterating):
         socket = self.sockets[name] = Socket(name, lambda *sent: self.sent.append(sent), self._closing)
         return socket
 
-    def _closing(self, code: int, reason: str) -> None:
+    def _closing(self, code: int | None, reason: str) -> None:
         self.log("socket_close_called", args=[code, reason])
 
     @property

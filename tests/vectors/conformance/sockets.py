@@ -12,7 +12,7 @@ from wsrpc.testing import ScriptedTransport
 class Socket(ScriptedTransport):
     """A scripted transport that tells of each message sent and of `close`, and can be in trouble."""
 
-    def __init__(self, name: str, sent: Callable[[str, str], None], closing: Callable[[int, str], None]) -> None:
+    def __init__(self, name: str, sent: Callable[[str, str], None], closing: Callable[[int | None, str], None]) -> None:
         super().__init__()
         self.name = name
         self._tell_sent = sent
@@ -61,7 +61,7 @@ class PrefixCodec(JsonCodec):
             raise ValueError("without the prefix")
         return bytes(payload[len(self._prefix) :])
 
-    def claims(self, payload: bytes | bytearray, /) -> bool:
+    def claims(self, payload: bytes | bytearray, /) -> bool:  # type: ignore[override]
         return payload.startswith(self._prefix)
 
     def outline(self, payload: bytes | bytearray, /) -> None:  # type: ignore[override]
