@@ -16,14 +16,14 @@ from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
 from .._channels.readers import Readers
 from .._channels.table import Channels
-from .._handlers.context import Context, in_context
+from .._handlers.context import Invocation, in_context
 from .._handlers.lifecycle import Opening, Stage, State, Unfinished, abandon, fire, move
 from .._handlers.reporter import Reporter
 from .._protocol.messages import Inbound
 from .._protocol.settings import Settings
 from .._sending.outbound import Outbound
 from .._sending.session import Session
-from ..errors import ConnectionLost, ProtocolError
+from ..errors import ConnectionLost, ProtocolError, closed_here
 from ..transport import ConnectionInfo, Traffic, Transport
 from .dispatch import Calls
 from .inbound import Intake
@@ -209,7 +209,7 @@ class Binding:
         # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
         self._calls.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
         self._calls.use_context(contextvars.copy_context())
-        self._out.opening = Context(self._peer, Inbound(a=["open"]))
+        self._out.opening = Invocation(self._peer, Inbound(a=["open"]))
         self._out.returning = None
         context = in_context(self._out.opening)
         unfinished = fire(self._reporter.registries, ("open", "connect"), (self._peer,), self._reporter.failed, context)
@@ -247,7 +247,7 @@ class Binding:
         unfinished = self.on_return()
         if not unfinished:
             return None
-        self._out.returning = Context(self._peer, Inbound(a=["on_reconnect"]))
+        self._out.returning = Invocation(self._peer, Inbound(a=["on_reconnect"]))
         return in_context(self._out.returning), unfinished
 
     async def wait_opened(self) -> None:
@@ -388,7 +388,8 @@ class Binding:
             self.behind.clear()
         self._out.connection_lost(info)
         lost = ConnectionLost(info.code, info.reason)
-        lost._by_user = by_user
+        if by_user:
+            closed_here(lost)
         self._calls.connection_lost(lost)
         self._readers.connection_lost(lost)
         self._channels.connection_lost(lost)

@@ -14,6 +14,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._base.closing import check_close
@@ -25,8 +26,8 @@ from .._base.state import Key, PeerState
 from .._channels.opening import Opener
 from .._channels.readers import Readers
 from .._channels.table import Channels
-from .._handlers.compiled import injectable
 from .._handlers.context import CURRENT
+from .._handlers.introspection import injectable
 from .._handlers.lifecycle import Closers, State
 from .._handlers.registration import RawRegistrar, Registrar
 from .._handlers.registry import Registry
@@ -56,7 +57,7 @@ __all__ = ["Peer", "current_peer"]
 T = TypeVar("T")
 
 
-@injectable("ctx.peer")
+@injectable(attrgetter("peer"))
 class Peer(Registrar, RawRegistrar, RawCaller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 

@@ -15,7 +15,7 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._base.scheduler import Scheduler
-from .._handlers.context import CURRENT, Context
+from .._handlers.context import CURRENT, Invocation
 from .._handlers.lifecycle import State
 from .._protocol.codecs import BRACE, Codec, MsgpackCodec, NegotiatedCodec
 from .._protocol.control import Announced, Credit, write_control
@@ -89,16 +89,16 @@ class Outbound:
         self.notices = Notices(self, warn)
         self.is_open: Callable[[int], bool] = lambda h: False
         """Whether an anonymous channel is still there."""
-        self.opening: Context | None = None
+        self.opening: Invocation | None = None
         """The context of the `open` handlers, while the connection opens."""
-        self.returning: Context | None = None
+        self.returning: Invocation | None = None
         """The context of the `on_reconnect` handlers, while the connection opens."""
         self.clear = False
         self.broken = True
         """Nothing can be sent on this connection any more, or there is none."""
         self.silent = False
         """The other side is about to close: what is new waits for another connection, what goes on goes on."""
-        self.is_awaited: Callable[[Context | None], bool] = lambda ctx: False
+        self.is_awaited: Callable[[Invocation | None], bool] = lambda ctx: False
         """Whether that is of a handler for whose end the other side waits."""
         self.binary_is_free: Callable[[], bool] = lambda: True
         """Whether a binary message is none of the protocol's."""

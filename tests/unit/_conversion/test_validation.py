@@ -653,7 +653,7 @@ def test_a_constraint_on_what_is_not_converted_is_refused(tp: Any) -> None:
     async def take(given: Any) -> None:
         pass
 
-    with pytest.raises(TypeError, match=r"parameter 'given': no library can enforce"):
+    with pytest.raises(TypeError, match=r"parameter 'given': a constraint on a stream or on an injected value"):
         Server().on("take", take)
 
 

@@ -114,6 +114,17 @@ async def test_a_router_under_a_channel_keeps_its_middleware_there() -> None:
     assert seen == ["chat:say"]
 
 
+async def test_a_router_may_bring_lifecycle_handlers() -> None:
+    opened: list[Any] = []
+    router = Router(lax=True)
+    router.on("open", opened.append)
+    router.once("connect", opened.append)
+    server = Server()
+    server.include(router)
+    async with connect(server):
+        assert len(opened) == 2
+
+
 async def test_one_router_may_be_included_twice() -> None:
     router = Router()
     router.on("e", lambda: 1)
