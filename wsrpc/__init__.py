@@ -11,7 +11,8 @@ from ._client.backoff import Reconnect, is_transient
 from ._client.client import Client, ReconnectInfo
 from ._client.states import ClientState
 from ._conversion.convert import DecHook, EncHook
-from ._handlers.context import Context, Message, current_context
+from ._handlers.context import Context, current_context
+from ._handlers.observation import Message
 from ._handlers.registration import Router, RouterChannel
 from ._handlers.registry import CallNext, HandlerContext, Middleware
 from ._peer.peer import Peer, current_peer

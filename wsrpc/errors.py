@@ -36,7 +36,7 @@ import reprlib
 from collections.abc import Mapping
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,9 +227,6 @@ class ConnectionLost(WsrpcError, ConnectionError):
     the connection ended (1006: without a Close frame).
     """
 
-    _by_user = False
-    """Whether this side closed the connection."""
-
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
         super().__init__(code, reason)
         self.code = code
@@ -274,15 +271,9 @@ class HandshakeRejected(WsrpcError, ConnectionError):
         self.status = status
         self.body = body
         self.headers: Mapping[str, str] = headers or {}
-        self._reason = ""
-
-    def _not_followed(self, reason: str) -> Self:
-        """This one again, as a redirect that is not followed for ``reason``."""
-        self._reason = f", a redirect that is not followed: {reason}"
-        return self
 
     def _text(self) -> str:
-        text = f"the server refused the connection with HTTP {self.status}{self._reason}"
+        text = f"the server refused the connection with HTTP {self.status}{vars(self).get(_NOT_FOLLOWED, '')}"
         return f"{text}: {one_line(self.body.strip(), LONGEST_VALUE)}" if self.body.strip() else text
 
 
@@ -296,10 +287,10 @@ class RequestTimeout(WsrpcError, TimeoutError):
         super().__init__(event)
         self.event = event
         self.timeout = timeout
-        self._missing = "answer to"
 
     def _text(self) -> str:
-        return f"no {self._missing} {self.event!r} within {self.timeout:g} s"
+        missing = "event" if _FOR_EVENT in vars(self) else "answer to"
+        return f"no {missing} {self.event!r} within {self.timeout:g} s"
 
 
 class RpcError(WsrpcError):
@@ -329,11 +320,6 @@ class RpcError(WsrpcError):
     """Whether the rejection is (or becomes) a bare value on the wire instead of an error object."""
 
     _fields: Mapping[str, Any] = MappingProxyType({})
-
-    # Whether this side made it for its caller; a `RemoteError` that came in is not passed on as it is.
-    _made_here: bool = False
-    # What the log says in place of the text, where that may quote values.
-    _for_log: str | None = None
 
     def __init__(
         self,
@@ -449,12 +435,10 @@ class BadResult(WsrpcError):
     A handler gets it for an item that its caller sends and that does not fit the annotation.
     """
 
-    _channel: Any = None
-    """The anonymous channel on which it came."""
-
     def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
         restore, (cls, args, state) = super().__reduce__()
-        return restore, (cls, args, {name: value for name, value in state.items() if name != "_channel"})
+        state.pop(_CHANNEL, None)
+        return restore, (cls, args, state)
 
 
 class MessageTooBig(WsrpcError):
@@ -529,3 +513,74 @@ class PeerError(WsrpcError):
 
 class ProtocolError(WsrpcError):
     """The other side sent what the protocol does not allow."""
+
+
+# ---------------------------------------------------------------- what wsrpc notes on its own errors
+
+# These notes are entries of an error's `__dict__`, so that they travel with a pickled error. No public class declares
+# them: users do not see them, and only the functions below read or write them.
+_MADE_HERE = "_made_here"
+_TEXT_FOR_LOG = "_text_for_log"
+_CLOSED_HERE = "_closed_here"
+_CHANNEL = "_channel"
+_FOR_EVENT = "_for_event"
+_NOT_FOLLOWED = "_not_followed"
+
+R = TypeVar("R", bound=RpcError)
+
+
+def made_here(error: R) -> R:
+    """Mark ``error`` as made by this side for its caller, and return it: `is_made_here` is then true."""
+    vars(error)[_MADE_HERE] = True
+    return error
+
+
+def is_made_here(error: RpcError) -> bool:
+    """Whether this side made ``error`` for its caller. A `RemoteError` that arrived is not passed on as it is."""
+    return _MADE_HERE in vars(error)
+
+
+def set_text_for_log(error: RpcError, text: str) -> None:
+    """Let the log show ``text`` in place of the error's own text, which may quote values."""
+    vars(error)[_TEXT_FOR_LOG] = text
+
+
+def text_for_log(error: RpcError) -> object:
+    """The text that the log shows for ``error``, or the error itself if its own text is safe."""
+    return vars(error).get(_TEXT_FOR_LOG, error)
+
+
+def closed_here(error: ConnectionLost) -> ConnectionLost:
+    """Mark ``error`` as the result of a close by this side's user, and return it: `is_closed_here` is then true."""
+    vars(error)[_CLOSED_HERE] = True
+    return error
+
+
+def is_closed_here(error: ConnectionLost) -> bool:
+    """Whether this side's user closed the connection."""
+    return _CLOSED_HERE in vars(error)
+
+
+def bad_item(text: str, channel: object) -> BadResult:
+    """Return the error for an item that does not fit and that arrived on the anonymous ``channel``."""
+    error = BadResult(text)
+    vars(error)[_CHANNEL] = channel
+    return error
+
+
+def channel_of(error: BadResult) -> Any:
+    """The anonymous channel on which the item arrived; None if it was not an item."""
+    return vars(error).get(_CHANNEL)
+
+
+def event_timeout(event: str, timeout: float) -> RequestTimeout:
+    """Return the error of a `wait_for` that saw no event."""
+    error = RequestTimeout(event, timeout)
+    vars(error)[_FOR_EVENT] = True
+    return error
+
+
+def redirect_not_followed(answer: HandshakeRejected, reason: str) -> HandshakeRejected:
+    """Add to ``answer``, a redirect, the ``reason`` why it is not followed, and return it."""
+    vars(answer)[_NOT_FOLLOWED] = f", a redirect that is not followed: {reason}"
+    return answer

@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ._base.introspection import Parameter, Role, without_partials
-from ._base.names import RAW
+from ._base.names import ChannelRef
 from ._client.client import Client
 from ._handlers.compiled import Handler
-from ._handlers.registration import Router
-from ._handlers.results import Given, given_by
+from ._handlers.introspection import Parameter, Result, Role, result_of, without_partials
+from ._handlers.registration import Router, registry_of
+from ._handlers.registry import Scope
 from ._schema.json_types import schemas_of
 from ._server.server import Server
 
@@ -86,7 +86,7 @@ def describe(registered: Server | Client | Router, /) -> Description:
     schemas = schemas_of(
         [tp for draft in drafts for tp in draft.sent],
         [tp for draft in drafts for tp in draft.given],
-        hooked=registered._registry.dec_hook is not None,
+        hooked=registry_of(registered).dec_hook is not None,
     )
     sent = iter(zip(schemas.sent, schemas.notes[: len(schemas.sent)], strict=True))
     given = iter(zip(schemas.given, schemas.notes[len(schemas.sent) :], strict=True))
@@ -106,9 +106,10 @@ def _writable(value: Any) -> Any:
 
 
 def _handlers(registered: Any) -> Iterator[tuple[str | None, str, Handler]]:
-    registry = registered._registry
-    for channel, scope in {None: registry.main, **registry.named}.items():
-        if channel == RAW:
+    registry = registry_of(registered)
+    scopes: list[tuple[ChannelRef, Scope]] = [(None, registry.main), *registry.named.items()]
+    for channel, scope in scopes:
+        if isinstance(channel, int):  # raw messages
             continue
         for event, handler in {**scope.handlers, **scope.once}.items():
             yield channel, event, handler
@@ -130,9 +131,9 @@ class _Draft(NamedTuple):
 def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
     notes: list[str] = []
     try:
-        given = given_by(handler.function)
+        given = result_of(handler.function)
     except TypeError as exc:
-        given = Given("value")
+        given = Result("value")
         notes.append(str(exc))
     kind: Kind = "value"
     match handler.role:
@@ -144,8 +145,8 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
             kind = "exchange"
         case Role.RESULT:
             kind = "conversation" if given.kind == "channel" else given.kind
-    parameters = tuple(p for p in handler.parameters if p.source in ("wire", "rest"))
-    sent = [p.type for p in (*parameters, *(p for p in handler.parameters if p.source == "stream"))]
+    parameters = tuple(p for p in handler.facts.parameters if p.source in ("wire", "rest"))
+    sent = [p.type for p in (*parameters, *(p for p in handler.facts.parameters if p.source == "stream"))]
     return _Draft(
         channel,
         event,

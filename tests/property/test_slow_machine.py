@@ -115,7 +115,7 @@ class SlowMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_waits_is_bounded(self) -> None:
-        behind = self.peer._core.link.slow_reader
+        behind = link_of(self.peer).slow_reader
         if behind is not None:
             size = sum(len(payload) + 256 for payload, _ in behind._messages.values())
             assert behind._bytes == size
@@ -151,7 +151,7 @@ class SlowMachine(RuleBasedStateMachine):
         assert self.peer.dropped == missing
 
     def heard_all(self) -> bool:
-        behind = self.peer._core.link.slow_reader
+        behind = link_of(self.peer).slow_reader
         return behind is None or not len(behind)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from operator import methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Protocol, Self, TypeVar, overload
 
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
-from .._handlers.compiled import injectable
+from .._handlers.introspection import injectable
 from .._handlers.registration import Registrar
 from .._handlers.registry import Middleware, Registry
 from .._protocol.messages import Inbound
@@ -146,7 +147,7 @@ class _FirstUse:
         return getattr(channel._sender, name)
 
 
-@injectable("ctx.channel()", conversation=True)
+@injectable(methodcaller("channel"), conversation=True)
 class AnonymousChannel(Registrar, ChannelCaller):
     """A channel without a name that one request opened. Both sides emit, request, register and read on it.
 

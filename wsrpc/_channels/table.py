@@ -13,7 +13,17 @@ from .._sending.notices import Aborts, Notices
 from .._sending.outbound import Outbound
 from .._streams.inbox import Decode, Inbox
 from .._streams.memory import Unread
-from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, StreamOverflow, as_text
+from ..errors import (
+    ChannelClosed,
+    ConnectionLost,
+    RemoteError,
+    RpcError,
+    StreamOverflow,
+    as_text,
+    closed_here,
+    is_closed_here,
+    made_here,
+)
 from ..limits import Limits
 from .anonymous import FINISHED, AnonymousChannel
 
@@ -150,9 +160,7 @@ class Channels:
             RemoteError: there are too many. It does not say that the handler did not run.
         """
         if self.full:
-            error = RemoteError(self.too_many, TOO_MANY)
-            error._made_here = True
-            raise error
+            raise made_here(RemoteError(self.too_many, TOO_MANY))
         channel = AnonymousChannel(h, self)
         self._made[channel] = None
         return channel
@@ -200,7 +208,8 @@ class Channels:
         for channel in [*self._made, *self.all()]:
             channel._arrivals.take_ids()
             own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
-            own._by_user = error._by_user
+            if is_closed_here(error):
+                closed_here(own)
             channel._end(own, own, by_other=True)
 
     # ------------------------------------------------------------ what a channel needs

@@ -1,4 +1,4 @@
-"""What a type says beyond what msgspec knows: the constraints, and the classes, that another library must enforce."""
+"""Survey of a type: the constraints and classes in it that msgspec does not know and another library must enforce."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .pydantic_types import has_core_schema, is_pydantic
 
 __all__ = [
     "META_FIELDS",
+    "Survey",
     "expanded",
     "is_alias",
     "is_attrs",
@@ -34,7 +35,7 @@ __all__ = [
 _UNIONS = (Union, types.UnionType)
 _LIBRARIES = frozenset({"annotated_types", "pydantic", "pydantic_core"})
 _NO_CONSTRAINTS = frozenset({"Unit", "DocInfo"})
-"""Metadata of annotated_types that describes values and does not restrict them."""
+"""Metadata of annotated_types that describes values without restricting them."""
 META_FIELDS: dict[str, tuple[str, str]] = {
     "Gt": ("gt", "gt"),
     "Ge": ("ge", "ge"),
@@ -45,18 +46,18 @@ META_FIELDS: dict[str, tuple[str, str]] = {
     "MaxLen": ("max_length", "max_length"),
     "Timezone": ("tz", "tz"),
 }
-"""Constraints of annotated_types: the attribute with the bound, and the field of `msgspec.Meta` that means the same."""
+"""Constraints of annotated_types: the attribute that holds the bound, and the equivalent field of `msgspec.Meta`."""
 _OF_PYDANTIC = frozenset({"Predicate", "Not"})
-"""Constraints of annotated_types whose subclasses pydantic knows, too."""
+"""Constraints of annotated_types whose subclasses pydantic also knows."""
 _LAZY = frozenset({Iterable, Iterator, Generator})
-"""Of these pydantic checks each item as it is read, which is when the handler runs."""
+"""Types whose items pydantic checks only as they are read, which is when the handler already runs."""
 _TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal})
 """Types that are text in JSON."""
 _ONLY_MSGSPEC: frozenset[Any] = frozenset({bytearray, memoryview, msgspec.Raw, msgspec.msgpack.Ext, msgspec.UnsetType})
 
 
 def is_constraint(metadata: Any) -> bool:
-    """Whether metadata in an `Annotated` is a constraint. PEP 593 lets everybody else put anything there."""
+    """Whether metadata in an `Annotated` is a constraint. PEP 593 allows any other object there, too."""
     if hasattr(metadata, "__get_pydantic_core_schema__"):
         return True
     return any(base.__module__.partition(".")[0] in _LIBRARIES for base in type(metadata).__mro__)
@@ -79,9 +80,9 @@ _NOT_SIZED = frozenset({int, float, bool, Decimal, datetime, date, time, timedel
 
 
 def _cannot_be_met(metadata: Any, inner: Any) -> str:
-    """Why no value of ``inner`` can be compared with the constraint; "" if that is not so.
+    """Say why no value of ``inner`` can be compared with the constraint; "" if values can.
 
-    Without this, pydantic would raise for each value.
+    Without this check pydantic would raise for each value.
     """
     if _is_pydantic_field(metadata):
         return next(filter(None, (_cannot_be_met(each, inner) for each in metadata.metadata)), "")
@@ -97,7 +98,7 @@ def _cannot_be_met(metadata: Any, inner: Any) -> str:
     if name in ("MinLen", "MaxLen") and cls in _NOT_SIZED:
         return f"{cls.__name__} has no length"
     if name == "Timezone" and not (metadata.tz is None or metadata.tz is Ellipsis):
-        return "one certain time zone cannot be asked for, take Timezone(...) and check the rest in the handler"
+        return "it requires one certain time zone: write Timezone(...) and check the zone in the handler"
     if name in ("Gt", "Ge", "Lt", "Le", "MultipleOf") and cls in _SIZED:
         bound: Any = getattr(metadata, META_FIELDS[name][0])
         if bound.__class__ != cls:
@@ -106,7 +107,7 @@ def _cannot_be_met(metadata: Any, inner: Any) -> str:
 
 
 def expanded(metadata: Iterable[Any]) -> Iterator[Any]:
-    """The single constraints: ``Interval(gt=0, lt=5)`` is two."""
+    """Yield the single constraints: ``Interval(gt=0, lt=5)`` is two."""
     for each in metadata:
         if getattr(each, "__is_annotated_types_grouped_metadata__", False) is True:
             yield from expanded(each)
@@ -114,55 +115,61 @@ def expanded(metadata: Iterable[Any]) -> Iterator[Any]:
             yield each
 
 
-class _Survey:
-    """What is found in a type by looking at each part of it once."""
+class Survey:
+    """Finds out which library can enforce a type, by visiting each part of the type once."""
 
     def __init__(self, hooked: bool) -> None:
+        """``hooked``: the user has a ``dec_hook``."""
         self.hooked = hooked
-        self.has_simple = False
-        """Constraints of annotated_types where they can be replaced by `msgspec.Meta`, or a generic alias.
+        self.needs_meta = False
+        """The type has constraints of annotated_types that `msgspec.Meta` can replace, or a generic alias.
 
         Of ``type X[A, B] = dict[B, A]`` msgspec 0.22 takes the arguments in the wrong order.
         """
-        self.foreign: str | None = None
-        """The first thing found that takes pydantic."""
-        self.stuck: str | None = None
+        self.needs_pydantic: str | None = None
+        """The first thing found that msgspec cannot enforce and pydantic may."""
+        self.refused: str | None = None
         """Why neither library can enforce all that the type says."""
-        self.only_msgspec: str | None = None
-        """Something that pydantic does not know."""
-        self.beyond_pydantic: str | None = None
-        """Why pydantic must not validate the type: it would take the wrong class, or ignore something."""
+        self.needs_msgspec: str | None = None
+        """The first thing found that pydantic does not know."""
+        self.not_for_pydantic: str | None = None
+        """Why pydantic must not validate the type: it would choose the wrong class, or ignore something."""
         self._ignored: str | None = None
         """The first constraint that a model would ignore."""
         self._models: set[type[Any]] = set()
         self._seen: set[Any] = set()
 
-    def look(self, tp: Any, owner: str | None = None, *, sealed: bool = False) -> None:
-        """Look into ``tp``, which is a field of ``owner``; ``sealed``: of a class that pydantic does not know."""
+    def visit(self, tp: Any, owner: str | None = None, *, sealed: bool = False) -> None:
+        """Visit ``tp``.
+
+        Args:
+            owner: the class or field that the type belongs to; None if it is the annotation of a parameter.
+            sealed: it belongs to a class whose fields pydantic does not see.
+        """
         origin = get_origin(tp)
         if origin is Annotated:
             inner, *metadata = get_args(tp)
             for each in expanded(metadata):
                 self._metadata(each, inner, owner, sealed)
-            self.look(inner, owner, sealed=sealed)
+            self.visit(inner, owner, sealed=sealed)
         elif isinstance(tp, TypeVar):
-            # msgspec ignores constraints there, also those of its own, so there is an owner in any case.
+            # msgspec ignores all constraints there, even its own, so there is an owner in any case.
             for bound in (tp.__bound__, getattr(tp, "__default__", None), *tp.__constraints__):
-                self.look(bound, owner or tp.__name__, sealed=sealed)
+                self.visit(bound, owner or tp.__name__, sealed=sealed)
         elif origin is Literal:
             pass
         elif not isinstance(tp, type) and hasattr(tp, "__supertype__"):  # NewType
-            self.look(tp.__supertype__, owner, sealed=sealed)
+            self.visit(tp.__supertype__, owner, sealed=sealed)
         elif is_alias(origin or tp):
             if self._is_new(tp, sealed):
                 if origin is not None and owner is None:
-                    self.has_simple = True
+                    self.needs_meta = True
                 elif origin is not None and getattr(origin.__value__, "__parameters__", ()) != origin.__type_params__:
-                    self._foreign(f"{tp}", owner, sealed)
-                self.look(unaliased(tp), owner, sealed=sealed)
+                    self._require_pydantic(f"{tp}", owner, sealed)
+                self.visit(unaliased(tp), owner, sealed=sealed)
         else:
             for arg in get_args(tp):
-                self.look(arg, owner, sealed=sealed)
+                self.visit(arg, owner, sealed=sealed)
             cls = origin or tp
             if cls in _UNIONS:
                 self._union(tp, owner)
@@ -177,7 +184,7 @@ class _Survey:
     def _metadata(self, metadata: Any, inner: Any, owner: str | None, sealed: bool) -> None:
         if isinstance(metadata, msgspec.Meta):
             if restricts(metadata):
-                self.only_msgspec = self.only_msgspec or repr(metadata)
+                self.needs_msgspec = self.needs_msgspec or repr(metadata)
                 self._ignored = self._ignored or f"{_in(owner)}pydantic ignores {metadata!r}: write Field(...)"
         elif is_constraint(metadata):
             name = type(metadata).__name__ if _is_of_annotated_types(metadata) else ""
@@ -185,36 +192,36 @@ class _Survey:
             if name in _NO_CONSTRAINTS:
                 return
             if reason := _cannot_be_met(metadata, inner):
-                self._stuck(f"{_in(owner)}{shown} cannot be enforced: {reason}")
+                self._refuse(f"{_in(owner)}{shown} cannot be enforced: {reason}")
             elif owner is None and _is_pydantic_field(metadata) and not metadata.is_required():
-                self._stuck(f"{shown} has a default, which nothing uses: write it in the signature")
+                self._refuse(f"{shown} has a default, which nothing uses: write it in the signature")
             elif name in META_FIELDS and owner is None:
-                self.has_simple = True
+                self.needs_meta = True
             elif name == "Timezone":  # which pydantic ignores
-                self._stuck(f"{_in(owner)}{shown} cannot be enforced there: write msgspec.Meta(tz=...)")
+                self._refuse(f"{_in(owner)}{shown} cannot be enforced there: write msgspec.Meta(tz=...)")
                 self._ignored = (
                     self._ignored or f"{_in(owner)}pydantic ignores {shown}: write AwareDatetime or NaiveDatetime"
                 )
             elif _is_unknown(metadata):
-                self._stuck(f"{_in(owner)}{shown} is a constraint that neither msgspec nor pydantic knows")
-                self._ignored = self.stuck
+                self._refuse(f"{_in(owner)}{shown} is a constraint that neither msgspec nor pydantic knows")
+                self._ignored = self.refused
             else:
-                self._foreign(shown, owner, sealed)
+                self._require_pydantic(shown, owner, sealed)
 
-    def _foreign(self, what: str, owner: str | None, sealed: bool) -> None:
+    def _require_pydantic(self, what: str, owner: str | None, sealed: bool) -> None:
         if sealed:
-            self._stuck(
+            self._refuse(
                 f"{_in(owner)}msgspec cannot enforce {what}: write msgspec.Meta(...) there, or make the class a "
                 "dataclass or a pydantic model"
             )
         else:
-            self.foreign = self.foreign or f"{_in(owner)}{what}"
+            self.needs_pydantic = self.needs_pydantic or f"{_in(owner)}{what}"
 
-    def _beyond_pydantic(self, why: str) -> None:
-        self.beyond_pydantic = self.beyond_pydantic or why
+    def _exclude_pydantic(self, why: str) -> None:
+        self.not_for_pydantic = self.not_for_pydantic or why
 
-    def _stuck(self, why: str) -> None:
-        self.stuck = self.stuck or why
+    def _refuse(self, why: str) -> None:
+        self.refused = self.refused or why
 
     def _union(self, tp: Any, owner: str | None) -> None:
         members = list(_members(tp))
@@ -225,7 +232,7 @@ class _Survey:
             why = "pydantic does not see the fields of Struct types and attrs classes"
         else:
             return
-        self._beyond_pydantic(f"{_in(owner)}{tp} cannot be decided: {why}")
+        self._exclude_pydantic(f"{_in(owner)}{tp} cannot be decided: {why}")
 
     def _class(self, cls: type[Any], owner: str | None, sealed: bool) -> None:
         if is_pydantic(cls):
@@ -233,73 +240,80 @@ class _Survey:
             return
         is_struct, of_attrs = issubclass(cls, msgspec.Struct), is_attrs(cls)
         if hasattr(cls, "__pydantic_validator__") or (has_core_schema(cls) and not (sealed and self.hooked)):
-            self._foreign(f"{cls.__qualname__}, a class of pydantic's", owner, sealed)
+            self._require_pydantic(f"{cls.__qualname__}, a class of pydantic", owner, sealed)
         elif cls in _ONLY_MSGSPEC or is_struct or of_attrs or (self.hooked and not sealed and _is_custom(cls)):
-            self.only_msgspec = self.only_msgspec or cls.__qualname__
+            self.needs_msgspec = self.needs_msgspec or cls.__qualname__
         elif cls in _LAZY:
-            self._stuck(f"{_in(owner)}{cls.__qualname__} cannot be enforced before it is read: write list[...]")
+            self._refuse(f"{_in(owner)}{cls.__qualname__} cannot be enforced before it is read: write list[...]")
         if _has_fields(cls):
             self._fields(cls, sealed or is_struct or of_attrs)
 
     def _fields(self, cls: Any, sealed: bool) -> None:
-        """Look into the fields of a class that is no model."""
+        """Visit the fields of a class that is not a model."""
+        self._settings(cls, sealed)
         name = cls.__qualname__
-        for each in cls.__attrs_attrs__ if is_attrs(cls) else ():
-            if each.converter is not None:
-                self._stuck(f"{name}.{each.name} has a converter, which nothing runs: use __attrs_post_init__")
-        for field, default in _defaults(cls).items():
-            if _is_pydantic_field(default):
-                self._foreign("Field(...)", f"{name}.{field}", sealed)
-        for each in _validators(cls):
-            self._foreign("a validator of pydantic's", f"{name}.{each}", sealed or hasattr(cls, "_fields"))
-        if _is_typed_dict(cls) and (getattr(cls, "__closed__", None) or _extra_items(cls)):
-            self._foreign(f"{name}, which restricts further keys", None, sealed)
-        if hasattr(cls, "__pydantic_config__"):
-            self._foreign("a config of pydantic's", name, sealed)
         try:
             hints = typing.get_type_hints(cls, include_extras=True)
         except NameError:
             return  # msgspec cannot resolve it either, and says so
-        except Exception as exc:  # whatever evaluating an annotation raises
-            self._stuck(f"{name} has a field whose type cannot be resolved: {exc}")
+        except Exception as exc:  # anything that evaluating an annotation raises
+            self._refuse(f"{name} has a field whose type cannot be resolved: {exc}")
             return
         for field, hint in hints.items():
             if _is_init_var(hint):
-                self._foreign("an InitVar", f"{name}.{field}", sealed)
-                self.look(hint.type, f"{name}.{field}", sealed=sealed)
+                self._require_pydantic("an InitVar", f"{name}.{field}", sealed)
+                self.visit(hint.type, f"{name}.{field}", sealed=sealed)
             elif get_origin(hint) is not ClassVar:
-                self.look(hint, f"{name}.{field}", sealed=sealed)
+                self.visit(hint, f"{name}.{field}", sealed=sealed)
         for base in _parametrized_bases(cls):
-            for arg in get_args(base):  # the fields themselves say only T
-                self.look(arg, name, sealed=sealed)
+            for arg in get_args(base):  # the fields themselves only say T
+                self.visit(arg, name, sealed=sealed)
             if _is_typed_dict(cls):
-                self._stuck(f"{name} derives from {base}, of which no library sees the brackets: write its fields out")
+                self._refuse(
+                    f"{name} derives from {base}, and no library looks into the brackets: write its fields out"
+                )
             elif not sealed:
-                self._beyond_pydantic(f"{name} derives from {base}, and pydantic ignores what is in the brackets")
+                self._exclude_pydantic(f"{name} derives from {base}, and pydantic ignores what is in the brackets")
+
+    def _settings(self, cls: Any, sealed: bool) -> None:
+        """Look for settings of a class and of its fields that only pydantic knows, or nobody."""
+        name = cls.__qualname__
+        for each in cls.__attrs_attrs__ if is_attrs(cls) else ():
+            if each.converter is not None:
+                self._refuse(f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__")
+        for field, default in _defaults(cls).items():
+            if _is_pydantic_field(default):
+                self._require_pydantic("Field(...)", f"{name}.{field}", sealed)
+        for each in _validators(cls):
+            self._require_pydantic("a validator of pydantic", f"{name}.{each}", sealed or hasattr(cls, "_fields"))
+        if _is_typed_dict(cls) and (getattr(cls, "__closed__", None) or _extra_items(cls)):
+            self._require_pydantic(f"{name}, which restricts further keys", None, sealed)
+        if hasattr(cls, "__pydantic_config__"):
+            self._require_pydantic("a config of pydantic", name, sealed)
 
     def _model(self, cls: Any) -> None:
-        """Look for what pydantic, which validates the model, ignores."""
+        """Look for constraints that pydantic, which validates the model, ignores."""
         if cls in self._models:
             return
         self._models.add(cls)
         for name, field in getattr(cls, "model_fields", {}).items():
-            inside = _Survey(self.hooked)
+            inside = Survey(self.hooked)
             inside._models = self._models
             metadata = tuple(field.metadata)
             hint = Annotated[(field.annotation, *metadata)] if metadata else field.annotation
-            inside.look(hint, f"{cls.__qualname__}.{name}")
+            inside.visit(hint, f"{cls.__qualname__}.{name}")
             if inside._ignored:
-                self._stuck(inside._ignored)
+                self._refuse(inside._ignored)
                 self._ignored = inside._ignored
 
 
 def restricts(meta: msgspec.Meta) -> bool:
-    """Whether it is more than a description."""
+    """Whether ``meta`` restricts values, besides describing them."""
     return any(getattr(meta, field) is not None for _, field in META_FIELDS.values()) or meta.pattern is not None
 
 
 def _is_unknown(metadata: Any) -> bool:
-    """Whether this is somebody's own constraint that pydantic would ignore."""
+    """Whether this is a constraint of the user's own that pydantic would ignore."""
     if hasattr(metadata, "__get_pydantic_core_schema__"):
         return False
     classes = type(metadata).__mro__
@@ -316,12 +330,12 @@ def _is_custom(cls: type[Any]) -> bool:
     """Whether msgspec leaves the class to the hook."""
     try:
         return isinstance(mi.type_info(cls), mi.CustomType)
-    except Exception:  # which it raises again when it is to convert to the class
+    except Exception:  # msgspec raises it again when it converts to the class
         return False
 
 
 def _members(union: Any) -> Iterator[Any]:
-    """The classes of a union."""
+    """Yield the classes of a union."""
     for each in get_args(union):
         while get_origin(each) is Annotated or (not isinstance(each, type) and hasattr(each, "__supertype__")):
             each = get_args(each)[0] if get_args(each) else each.__supertype__
@@ -357,7 +371,7 @@ def _is_object(cls: Any) -> bool:
 
 
 def _defaults(cls: Any) -> dict[str, Any]:
-    """The defaults of fields, of any kind of class that has them."""
+    """Return the defaults of the fields of a class of any kind."""
     if is_attrs(cls):
         return {field.name: field.default for field in cls.__attrs_attrs__}
     if dataclasses.is_dataclass(cls):
@@ -369,14 +383,14 @@ def _defaults(cls: Any) -> dict[str, Any]:
 
 
 def _validators(cls: Any) -> Iterator[str]:
-    """The methods that pydantic is to call."""
+    """Yield the names of validators: methods that pydantic calls."""
     for name in dir(cls):
         if "Validator" in type(getattr(inspect.getattr_static(cls, name), "decorator_info", None)).__name__:
             yield name
 
 
 def _parametrized_bases(cls: Any) -> Iterator[Any]:
-    """The generic classes that a class and its bases derive from, where T is something else than T there."""
+    """Yield the generic classes that a class and its bases derive from with a type in place of T."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = get_origin(base)
         if _has_fields(origin) and get_args(base) != getattr(origin, "__parameters__", get_args(base)):
@@ -386,7 +400,8 @@ def _parametrized_bases(cls: Any) -> Iterator[Any]:
 
 
 _NO_EXTRA_ITEMS = frozenset({"NoneType", "NoExtraItems", "NoExtraItemsType", "_NoExtraItemsType"})
-"""How typing and typing_extensions call, in their versions, the class of what is there without such types."""
+"""Names of the class of ``__extra_items__`` in a `TypedDict` without such types, in all versions of typing and
+typing_extensions."""
 
 
 def is_attrs(cls: Any) -> bool:
@@ -398,7 +413,7 @@ def _is_typed_dict(cls: Any) -> bool:
 
 
 def _extra_items(cls: Any) -> bool:
-    """Whether a `TypedDict` says which types further keys have (PEP 728)."""
+    """Whether a `TypedDict` declares the types of further keys (PEP 728)."""
     return type(getattr(cls, "__extra_items__", None)).__name__ not in _NO_EXTRA_ITEMS
 
 
@@ -407,14 +422,14 @@ def is_alias(tp: Any) -> bool:
 
 
 def unaliased(tp: Any) -> Any:
-    """What ``type X[T] = ...`` stands for."""
+    """Return the type that an alias ``type X[T] = ...`` stands for."""
     alias = get_origin(tp) or tp
     value = alias.__value__
     by_parameter = dict(zip(alias.__type_params__, get_args(tp), strict=False))
     if isinstance(value, TypeVar):
         return by_parameter.get(value, value)
     used = getattr(value, "__parameters__", ()) if get_args(value) else ()
-    # In the order in which the value has them, which need not be that of the alias.
+    # In the order of the parameters in the value, which may differ from their order in the alias.
     return value[tuple(by_parameter.get(each, each) for each in used)] if used and by_parameter else value
 
 
@@ -423,13 +438,14 @@ def _in(owner: str | None) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _survey(tp: Any, hooked: bool) -> _Survey:
-    survey = _Survey(hooked)
-    survey.look(tp)
+def _survey(tp: Any, hooked: bool) -> Survey:
+    survey = Survey(hooked)
+    survey.visit(tp)
     return survey
 
 
-def survey_of(tp: Any, hooked: bool) -> _Survey:
+def survey_of(tp: Any, hooked: bool) -> Survey:
+    """Return the survey of a type; surveys of hashable types are cached."""
     try:
         hash(tp)
     except TypeError:  # Annotated[int, []], say

@@ -1,4 +1,4 @@
-"""What the caller is told when the arguments do not fit the handler."""
+"""`BadArguments` errors: which argument of a call does not fit its handler, and why."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import msgspec
 
-from .._base.introspection import Parameter
-from ..errors import BadArguments
+from ..errors import BadArguments, set_text_for_log
+from .introspection import Parameter
 
 __all__ = ["ArgumentsRefused", "Explainer"]
 
 
 class ArgumentsRefused(Exception):
-    """The arguments do not fit and the handler did not run. ``error`` is for the caller.
+    """Raised before the handler runs: the arguments do not fit it. ``error`` is for the caller.
 
-    A class of its own, because a `BadArguments` that comes out of a call may also be the user's, from a
-    nested request, and that one is not the caller's fault.
+    Not a `BadArguments`, because that may also be raised by the handler's own code, for a request that it made itself,
+    and then the caller is not at fault.
     """
 
     def __init__(self, error: BadArguments) -> None:
@@ -44,13 +44,13 @@ def _bounded(text: str) -> str:
 
 
 _WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array", "object"})
-"""What msgspec says that it got, where it does not quote the value."""
+"""What msgspec reports as the type of a value. Anything else that it reports quotes the value."""
 
 
 class Explainer:
     """Turns a failed conversion into an error that names the parameter.
 
-    Apart from the `Handler`, so that the generated call can refer to it without a reference cycle.
+    It is separate from the `Handler`, so that the generated call can refer to it without a reference cycle.
     """
 
     __slots__ = ("_parameters", "_required", "_rest")
@@ -64,15 +64,20 @@ class Explainer:
         return ArgumentsRefused(self.explain(exc, a, in_rest))
 
     def explain(self, exc: msgspec.ValidationError | None, a: list[Any], in_rest: bool = False) -> BadArguments:
-        """What is wrong with ``a`` (the event's name and the arguments), which ``exc`` was raised for.
+        """Return the error for the caller.
 
-        ``exc`` is None where only the number of arguments can be wrong. ``in_rest`` says that it comes from
-        converting what ``*args`` takes, where msgspec's path begins with ``$[0][…]``; otherwise the path
-        begins with the place in ``a``.
+        Args:
+            exc: the failed conversion; None if only the number of arguments can be wrong.
+            a: the event's name and the arguments.
+            in_rest: whether ``exc`` comes from converting the arguments for ``*args``. msgspec's path then begins with
+                ``$[0][…]``; otherwise it begins with the place in ``a``.
         """
-        got, most = max(len(a) - 1, 0), len(self._parameters)
-        # The name that the caller knows the handler by; the one of `on_json`, or of the event "", has none.
+        # The name by which the caller knows the handler. A handler of `on_json`, or of the event "", has none.
         called = f"{a[0][:64]}()" if a and a[0] and isinstance(a[0], str) else "handler"
+        return self._miscounted(called, max(len(a) - 1, 0)) or self._misfit(called, exc, in_rest)
+
+    def _miscounted(self, called: str, got: int) -> BadArguments | None:
+        most = len(self._parameters)
         if got < self._required:
             missing = self._parameters[got].name
             least = _count(self._required)
@@ -85,15 +90,20 @@ class Explainer:
         if got > most and self._rest is None:
             bound = f"at most {_count(most)}" if most else "no arguments"
             return BadArguments(f"{called}: expected {bound}, got {got}", data={"expected": most, "got": got})
+        return None
+
+    def _misfit(self, called: str, exc: msgspec.ValidationError | None, in_rest: bool) -> BadArguments:
         found = _AT.fullmatch(str(exc))
         index = int(found["index"]) if found else 0
-        parameter = self._rest if in_rest else self._parameters[index - 1] if 0 < index <= most else None
-        if found is None or parameter is None:  # a text that msgspec did not write
+        parameter = (
+            self._rest if in_rest else self._parameters[index - 1] if 0 < index <= len(self._parameters) else None
+        )
+        if found is None or parameter is None:  # a hook or a class wrote the text, not msgspec
             error = BadArguments(f"{called}: {_bounded(str(exc))}")
-            error._for_log = f"{called}: its arguments do not fit"
+            set_text_for_log(error, f"{called}: its arguments do not fit")
             return error
         path = found["path"]
-        # Which key it was, msgspec does not say.
+        # msgspec does not say which key it was.
         where = f"{'a key of ' if found['key'] else ''}argument {parameter.name!r}"
         where += _bounded(path) if path else f" ({_ordinal(index)})"
         text = _bounded(found["text"])
@@ -105,5 +115,5 @@ class Explainer:
             data.update({key: value.replace("`", "") for key, value in wanted.groupdict().items() if value})
         error = BadArguments(f"{called}: {where}: {text}", data=data)
         if data.get("got") not in _WIRE_TYPES:
-            error._for_log = f"{called}: {where} does not fit"
+            set_text_for_log(error, f"{called}: {where} does not fit")
         return error

@@ -1,15 +1,16 @@
-"""A handler, compiled: one call that converts what came, injects what is ours and runs the function.
+"""Compiled handlers: one call that converts the arguments, injects the other parameters and runs the function.
 
-The call is generated as source text and compiled, as dataclasses and attrs do. A general one would loop
-over the parameters for each message; this one has the loop behind it, and what is left for
-``def add(a: int, b: int)`` is what one would write by hand: two type checks and ``add(v0, v1)``.
+The call is generated as source text and compiled, as dataclasses and attrs do. A general call would loop over the
+parameters for each message. Here the loop ran when the handler was registered, and what is left for
+``def add(a: int, b: int)`` is what one would write by hand: two type checks and ``add(v0, v1)``. Names in the source
+stand for functions and types in the namespace of the generated call (see `_generate`).
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, Union, get_args, get_origin
@@ -17,7 +18,6 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from .._base.introspection import Facts, Parameter, Role, injectable, introspect, readable, refusal
 from .._base.names import check_timeout
 from .._conversion.convert import (
     EXACT_TYPES,
@@ -32,15 +32,17 @@ from .._conversion.convert import (
 from .._conversion.validation import Checked
 from ..errors import BadArguments
 from .arguments import ArgumentsRefused, Explainer
+from .context import Invocation
+from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, refusal
 
-__all__ = ["ArgumentsRefused", "Handler", "Role", "compile_handler", "injectable", "readable"]
+__all__ = ["ArgumentsRefused", "Handler", "compile_handler"]
 
 
 # ---------------------------------------------------------------- the generated call
 
 
 def _check(tp: Any, value: str) -> str | None:
-    """Source for "``value`` is a ``tp`` as it is"; "" if anything is; None if only msgspec can say."""
+    """Return source for "``value`` is exactly a ``tp``"; "" if any value is; None if only msgspec can say."""
     if tp is Any:
         return ""
     if isinstance(tp, type) and tp in EXACT_TYPES:
@@ -52,11 +54,31 @@ def _check(tp: Any, value: str) -> str | None:
     return None
 
 
-def _arguments(parameters: tuple[Parameter, ...], given: list[str], rest: str) -> str:
-    """The argument list, when the wire brought the values ``given`` and, for ``*args``, ``rest``.
+def _getters(parameters: Iterable[Parameter]) -> dict[str, Getter]:
+    """The steps to each injected value, by their names in the source."""
+    return {
+        f"step{n}_to_{p.name}": step
+        for p in parameters
+        if p.injection is not None
+        for n, step in enumerate(p.injection.steps)
+    }
 
-    Parameters that got nothing are left out, so that Python itself applies the default; only where an
-    injected one follows, the default must be written down (``default_<name>``).
+
+def _value(p: Parameter) -> str:
+    """Source for the value of a parameter that takes no argument from the wire."""
+    if p.injection is None:
+        return f"read_items(invocation, items_of_{p.name}, {p.name!r})"
+    value = "invocation"
+    for n in range(len(p.injection.steps)):
+        value = f"step{n}_to_{p.name}({value})"
+    return value
+
+
+def _arguments(parameters: tuple[Parameter, ...], given: list[str], rest: str = "") -> str:
+    """Source for the argument list, if the wire brought the values ``given`` and, for ``*args``, ``rest``.
+
+    Parameters without a value are left out, so that Python itself applies the default. Only if an injected parameter
+    follows, the default is written out (``default_<name>``).
     """
     positional: list[str] = []
     length = index = 0
@@ -72,72 +94,91 @@ def _arguments(parameters: tuple[Parameter, ...], given: list[str], rest: str) -
                 positional.append(f"*{rest}")
                 length = len(positional)
         elif p.keyword:
-            keywords.append(f"{p.name}={p.expression}")
+            keywords.append(f"{p.name}={_value(p)}")
         else:
-            positional.append(p.expression)
+            positional.append(_value(p))
             length = len(positional)
     return ", ".join(positional[:length] + keywords)
 
 
-def _source(parameters: tuple[Parameter, ...], options: str, rest_options: str) -> str:
-    wire = [p for p in parameters if p.source == "wire"]
-    rest = next((p for p in parameters if p.source == "rest"), None)
-    least, most = sum(p.required for p in wire), len(wire)
-    names = [f"v{i}" for i in range(most)]
-    checks = [_check(p.type, name) for p, name in zip(wire, names, strict=True)]
-    converts = any(p.type is not Any for p in wire)
-    lines = ["def call(ctx, a):"]
+class _Source:
+    """Writes the source of the generated call: ``call(invocation, a)``, where ``a`` is the event and its arguments."""
 
-    def add(depth: int, *more: str) -> None:
-        lines.extend("    " * depth + line for line in more)
+    def __init__(self, parameters: tuple[Parameter, ...], options: str, rest_options: str) -> None:
+        self._parameters = parameters
+        self._wire = [p for p in parameters if p.source == "wire"]
+        self._rest = next((p for p in parameters if p.source == "rest"), None)
+        self._least, self._most = sum(p.required for p in self._wire), len(self._wire)
+        self._converts = any(p.type is not Any for p in self._wire)
+        self._options = options
+        self._rest_options = rest_options
+        self._size = "len(a)" if self._rest is None and self._least == self._most else "size"
+        self._lines: list[str] = []
 
-    size = "len(a)"
-    if rest is not None or least != most:
-        add(1, "size = len(a)")
-        size = "size"
-    # First without conversion: what has the right types already.
-    for count in range(most, least - 1, -1):
-        if None in checks[:count]:
-            continue
-        tests = [check for check in checks[:count] if check]
-        add(1, f"if {size} == {count + 1}:")
-        if count:
-            add(2, f"{', '.join(['_', *names[:count]])} = a")
-        if tests:
-            add(2, f"if {' and '.join(tests)}:")
-        add(3 if tests else 2, f"return function({_arguments(parameters, names[:count], '')})")
-    if rest is None:
-        # What an event has too much; a request is refused below.
-        add(1, f"if {size} > {most + 1}:", f"    a = ctx._without_surplus(a, {most + 1})")
-        if size == "size":
-            add(2, "size = len(a)")
-        if not converts:
-            add(2, f"if len(a) == {most + 1}:")
-            add(3, f"return function({_arguments(parameters, [f'a[{i + 1}]' for i in range(most)], '')})")
-    # Then with conversion, or with the reason why not.
-    if converts:
-        add(1, "try:", f"    s = convert(a, Arguments{options})", "except ValidationError as exc:")
-        add(2, "raise refused(exc, a) from exc")
-        values = [f"s.p{i}" for i in range(most)]
-    else:
-        values = [f"a[{i + 1}]" for i in range(most)]
-    if rest is not None:
-        add(1, f"if size > {most + 1}:")
+    def write(self) -> str:
+        self._add(0, "def call(invocation, a):")
+        if self._size == "size":
+            self._add(1, "size = len(a)")
+        self._call_without_conversion()
+        if self._rest is None:
+            self._drop_surplus()
+        if self._converts:
+            self._add(1, "try:", f"    s = convert(a, Arguments{self._options})", "except ValidationError as exc:")
+            self._add(2, "raise refused(exc, a) from exc")
+        if self._rest is not None:
+            self._call_with_rest(self._rest)
+        if self._converts:
+            self._call_converted()
+        else:
+            self._add(1, "raise refused(None, a)")
+        return "\n".join(self._lines)
+
+    def _add(self, depth: int, *more: str) -> None:
+        self._lines.extend("    " * depth + line for line in more)
+
+    def _call_without_conversion(self) -> None:
+        """The fast path: arguments that have exactly the right types are passed on without msgspec."""
+        names = [f"v{i}" for i in range(self._most)]
+        checks = [_check(p.type, name) for p, name in zip(self._wire, names, strict=True)]
+        for count in range(self._most, self._least - 1, -1):
+            if None in checks[:count]:
+                continue
+            tests = [check for check in checks[:count] if check]
+            self._add(1, f"if {self._size} == {count + 1}:")
+            if count:
+                self._add(2, f"{', '.join(['_', *names[:count]])} = a")
+            if tests:
+                self._add(2, f"if {' and '.join(tests)}:")
+            self._add(3 if tests else 2, f"return function({_arguments(self._parameters, names[:count])})")
+
+    def _drop_surplus(self) -> None:
+        """Drop the surplus arguments of an event; those of a request are refused later."""
+        most = self._most
+        self._add(1, f"if {self._size} > {most + 1}:", f"    a = without_surplus(invocation, a, {most + 1})")
+        if self._size == "size":
+            self._add(2, "size = len(a)")
+        if not self._converts:
+            self._add(2, f"if len(a) == {most + 1}:")
+            self._add(3, f"return function({_arguments(self._parameters, [f'a[{i + 1}]' for i in range(most)])})")
+
+    def _call_with_rest(self, rest: Parameter) -> None:
+        most = self._most
+        values = [f"s.p{i}" if self._converts else f"a[{i + 1}]" for i in range(most)]
+        self._add(1, f"if size > {most + 1}:")
         tail = f"a[{most + 1}:]"
         if rest.type is not Any:
-            add(2, "try:", f"    rest = convert(({tail},), Rest{rest_options}).rest")
-            add(2, "except ValidationError as exc:", "    raise refused(exc, a, True) from exc")
+            self._add(2, "try:", f"    rest = convert(({tail},), Rest{self._rest_options}).rest")
+            self._add(2, "except ValidationError as exc:", "    raise refused(exc, a, True) from exc")
             tail = "rest"
-        add(2, f"return function({_arguments(parameters, values, tail)})")
-    if converts:
-        for count in range(most, least - 1, -1):
-            last = count == least
+        self._add(2, f"return function({_arguments(self._parameters, values, tail)})")
+
+    def _call_converted(self) -> None:
+        values = [f"s.p{i}" for i in range(self._most)]
+        for count in range(self._most, self._least - 1, -1):
+            last = count == self._least
             if not last:
-                add(1, f"if size == {count + 1}:")
-            add(1 if last else 2, f"return function({_arguments(parameters, values[:count], '')})")
-    else:
-        add(1, "raise refused(None, a)")
-    return "\n".join(lines)
+                self._add(1, f"if size == {count + 1}:")
+            self._add(1 if last else 2, f"return function({_arguments(self._parameters, values[:count])})")
 
 
 @lru_cache(maxsize=256)
@@ -147,14 +188,14 @@ def _code(source: str) -> CodeType:
 
 
 def _make_struct(wire: tuple[Any, ...], required: int, exact: bool, scalar: bool) -> type[msgspec.Struct]:
-    """The arguments as msgspec sees them: an array with the event's name and then the parameters.
+    """Make the type of the arguments as msgspec sees them: an array of the event's name and then the parameters.
 
-    Optional ones have a default only so that the array may be shorter: it is never read.
+    Optional parameters have a default only so that the array may be shorter; the default is never read.
     """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [("event", Any)]
     fields += [(f"p{i}", tp) if i < required else (f"p{i}", tp, None) for i, tp in enumerate(wire)]
-    # gc=False: the garbage collector need not look at it, which saves a tenth. Only for scalars: an argument
-    # that keeps the handler's exception refers, through the traceback, to the object that is made here.
+    # gc=False: the garbage collector does not track the object, which saves a tenth of the time. Only for scalars: an
+    # argument that keeps the handler's exception refers, through the traceback, to this object.
     return msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=exact, gc=not scalar)
 
 
@@ -166,8 +207,8 @@ def _keywords(options: dict[str, Any]) -> str:
 
 
 def _generate(
-    function: Callable[..., Any], facts: Facts, explainer: Explainer, dec_hook: DecHook | None, lax: bool
-) -> Callable[[Any, list[Any]], Any]:
+    function: Callable[..., Any], facts: Facts, dec_hook: DecHook | None, lax: bool
+) -> Callable[[Invocation, list[Any]], Any]:
     wire_needs: list[Needs] = []
     rest: Parameter | None = None
     rest_options: dict[str, Any] = {}
@@ -197,14 +238,16 @@ def _generate(
         dec_hook,
         lax,
     )
-    # A `Checked` may hold the hook, which may be the method of an object that is not to be kept alive by a cache.
+    # A `Checked` may hold the hook, and a hook may be the method of an object that no cache should keep alive.
     holds_hook = dec_hook is not None and any(isinstance(p.type, Checked) for p in wire)
     make_struct = _make_struct if holds_hook else _struct
     namespace: dict[str, Any] = {
         "function": function,
         "convert": msgspec.convert,
         "ValidationError": msgspec.ValidationError,
-        "refused": explainer.refused,
+        "refused": Explainer(facts.parameters).refused,
+        "read_items": Invocation.read_items,
+        "without_surplus": Invocation.without_surplus,
         "dec_hook": make_dec_hook(dec_hook),
         "Arguments": make_struct(
             tuple(p.type for p in wire),
@@ -214,13 +257,14 @@ def _generate(
         ),
         **{f"default_{p.name}": p.default for p in wire if not p.required},
         **items,
+        **_getters(parameters),
     }
     if rest is not None:
         several: Any = list.__class_getitem__(rest.type)
         namespace["Rest"] = msgspec.defstruct("Rest", [("rest", several)], array_like=True)
-    source = _source(tuple(parameters), _keywords(options), _keywords(rest_options))
-    # Handlers of the same shape have the same text, so it is compiled once. But each gets a copy of the
-    # code, because the interpreter specialises code for the function that it calls.
+    source = _Source(tuple(parameters), _keywords(options), _keywords(rest_options)).write()
+    # Handlers of the same shape have the same source, which is compiled once. But each gets a copy of the code, because
+    # the interpreter specialises code for the function that it calls.
     code = _code(source).replace(co_filename=f"<wsrpc call of {facts.name}>")
     return FunctionType(code, namespace, "call")
 
@@ -229,64 +273,51 @@ def _generate(
 
 
 class Handler:
-    """What a peer keeps for a registered function."""
+    """A registered function, compiled."""
 
     __slots__ = (
         "__weakref__",
-        "_explainer",
         "bare",
         "call",
+        "facts",
         "function",
         "gives_channel",
         "inline",
-        "is_coroutine",
         "is_method",
         "lane",
         "most",
-        "name",
         "opens",
-        "ordered",
-        "parameters",
         "role",
         "taken",
         "thread",
         "timeout",
-        "where",
     )
 
     function: Callable[..., Any]
     """The user's object, unchanged."""
-    call: Callable[[Any, list[Any]], Any]
-    """``call(ctx, a)``: ``a`` is the event's name and then the arguments, as they came. Returns what the
-    function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is called;
-    anything else comes from the function, from a ``dec_hook`` or from a type's own constructor."""
-    is_coroutine: bool
-    """Whether it is known to return a coroutine. A function that is not may still return an awaitable."""
+    facts: Facts
+    call: Callable[[Invocation, list[Any]], Any]
+    """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived. Returns what the
+    function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is called; any other
+    exception comes from the function, from a ``dec_hook`` or from a type's own constructor."""
     bare: bool
     """Whether it is a coroutine function that is simply called and awaited: it has no lane and opens no channel."""
     timeout: float | UnsetType | None
     """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
     is_method: bool
-    """Whether it is one of a `Service`."""
+    """Whether it is a method of a `Service`."""
     thread: bool
-    ordered: bool
     taken: bool
-    """Whether it was registered with `once`, and a call has it that may still end without calling it."""
+    """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
     inline: bool
-    """Whether the call may be made at once, in the event loop, because it does not wait as far as is known."""
+    """Whether it may be called at once, in the event loop, because as far as is known it does not wait."""
     role: Role
     opens: bool
-    """Whether a channel is the answer, before what ``call`` returns (a coroutine or an async generator) runs."""
+    """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
     gives_channel: bool
-    """Whether it is known that a request is answered by a channel: ``opens``, and generators."""
+    """Whether a request is known to be answered by a channel: ``opens``, and generators."""
     lane: Hashable
-    """Ordered handlers with the same lane run one after another: the handler itself, or its channel."""
-    name: str
-    """Module and qualified name, for logs."""
-    where: str
-    """``file:line`` of the function, as far as it has one, else its name."""
-    parameters: tuple[Parameter, ...]
-    """Those that get a value, in the order of the signature."""
+    """Handlers with the same lane run one after another: the handler itself, or a scope. None: calls may overlap."""
     most: int | None
     """The longest ``a`` that ``call`` takes; None if there is no bound."""
 
@@ -299,53 +330,54 @@ class Handler:
         lax: bool,
         thread: bool,
         ordered: bool,
+        lane: Hashable,
         timeout: float | UnsetType | None,
+        is_method: bool,
     ) -> None:
         self.function = function
-        self._explainer = Explainer(facts.parameters)
-        self.call = _generate(function, facts, self._explainer, dec_hook, lax)
-        self.is_coroutine = facts.is_coroutine
-        self.is_method = self.taken = False
+        self.facts = facts
+        self.call = _generate(function, facts, dec_hook, lax)
+        self.is_method = is_method
+        self.taken = False
         self.thread = thread
-        self.ordered = False
         self.role = facts.role
         self.opens = facts.role is not Role.RESULT
         self.gives_channel = self.opens or facts.is_generator
-        self.inline = not (thread or facts.is_coroutine or facts.is_generator)
         self.timeout = timeout
-        self.bare = facts.is_coroutine and not self.opens
-        if ordered:
-            self.put_in_lane(self)
-        self.name = facts.name
-        self.where = facts.where
-        self.parameters = facts.parameters
+        self.lane = self if lane is None and ordered else lane
+        self.inline = self.lane is None and not (thread or facts.is_coroutine or facts.is_generator)
+        self.bare = self.lane is None and facts.is_coroutine and not self.opens
         sources = [p.source for p in facts.parameters]
         self.most = None if "rest" in sources else sources.count("wire") + 1
 
-    def put_in_lane(self, lane: Hashable) -> None:
-        """Let it run one call after another, with whatever else is in the same lane."""
-        self.ordered = True
-        self.inline = self.bare = False
-        self.lane = lane
+    @property
+    def name(self) -> str:
+        """Module and qualified name, for logs."""
+        return self.facts.name
+
+    @property
+    def where(self) -> str:
+        """``file:line`` of the function if it has one, else its name."""
+        return self.facts.where
 
     def __repr__(self) -> str:
         return f"<Handler {self.name} ({self.where})>"
 
     def explain(self, exc: msgspec.ValidationError | None, a: list[Any]) -> BadArguments:
-        """The error for the caller whose ``a`` did not convert, which ``exc`` was raised for."""
-        return self._explainer.explain(exc, a)
+        """Return the error for the caller whose ``a`` did not convert; ``exc`` is what the conversion raised."""
+        return Explainer(self.facts.parameters).explain(exc, a)
 
 
-def _method(facts: Facts, instance: str) -> Facts:
+def _as_method(facts: Facts, instance: Injection) -> Facts:
     if not facts.parameters or facts.parameters[0].source != "wire":
         raise refusal(facts.name, facts.where, None, "a method takes self first")
     first, *others = facts.parameters
-    itself = Parameter(first.name, "injected", expression=instance)
+    itself = Parameter(first.name, "injected", injection=instance)
     return facts._replace(parameters=(itself, *others))
 
 
-def _unlimited(facts: Facts, thread: bool) -> str:
-    """Why a handler cannot have a time limit, and what to do instead; "" if it can."""
+def _why_no_timeout(facts: Facts, thread: bool) -> str:
+    """Say why a handler cannot have a timeout, and what to do instead; "" if it can."""
     if thread:
         return "a thread cannot be stopped, so check the time in the function itself"
     if facts.role is not Role.RESULT or facts.is_generator:
@@ -360,26 +392,47 @@ def compile_handler(
     lax: bool = False,
     thread: bool = False,
     ordered: bool = False,
+    lane: Hashable = None,
     timeout: float | UnsetType | None = UNSET,
-    instance: str | None = None,
+    instance: Injection | None = None,
+    shown_as: Callable[..., Any] | None = None,
 ) -> Handler:
     """Make a handler of any callable.
 
-    ``instance``: it is a method, whose ``self`` is what this expression gives, in terms of ``ctx`` as for `injectable`.
+    Args:
+        dec_hook: converts to types that msgspec does not know.
+        lax: let msgspec convert leniently.
+        thread: the handler runs in a thread.
+        ordered: calls run one after another.
+        lane: the handler runs one after another with the other handlers of this lane.
+        timeout: seconds that a call may take; UNSET: as `Limits.handler` says.
+        instance: ``function`` is a method, and this is how its ``self`` is found.
+        shown_as: logs show the name and the place of this function.
 
     Raises:
         TypeError: it cannot work; the text names the handler and the parameter and says what to do.
-        ValueError: ``timeout`` is not a time.
+        ValueError: ``timeout`` is not a valid duration.
     """
     facts = introspect(function)
     if instance is not None:
-        facts = _method(facts, instance)
+        facts = _as_method(facts, instance)
+    if shown_as is not None:
+        name = getattr(shown_as, "__qualname__", repr(shown_as))
+        facts = facts._replace(name=name, where=location(shown_as))
     if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
         text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
         raise refusal(facts.name, facts.where, None, text)
     check_timeout(timeout, more_than_0=True)
-    if timeout not in (UNSET, None) and (why := _unlimited(facts, thread)):
+    if timeout not in (UNSET, None) and (why := _why_no_timeout(facts, thread)):
         raise refusal(facts.name, facts.where, None, f"timeout= is for an `async def` that gives one result: {why}")
-    handler = Handler(function, facts, dec_hook=dec_hook, lax=lax, thread=thread, ordered=ordered, timeout=timeout)
-    handler.is_method = instance is not None
-    return handler
+    return Handler(
+        function,
+        facts,
+        dec_hook=dec_hook,
+        lax=lax,
+        thread=thread,
+        ordered=ordered,
+        lane=lane,
+        timeout=timeout,
+        is_method=instance is not None,
+    )

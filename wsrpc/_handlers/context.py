@@ -1,272 +1,248 @@
-"""What a running handler can ask about its call, and what a `message` handler sees."""
+"""One call of a handler: `Invocation` for the code of wsrpc, `Context` for the handler itself."""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
 
 import msgspec
 from msgspec import UNSET
 
 from .._base.names import RAW
 from .._base.state import PeerState
-from .._protocol.counting import decode_any
 from .._protocol.messages import Inbound
 from .._streams.reader import Upload
 from .._streams.stream import Stream
-from ..errors import BadArguments, BadResult, BoundedRepr
-from .compiled import injectable
+from ..errors import BadArguments, BadResult, bad_item, made_here
+from .introspection import injectable
+from .observation import Message, Observation
 
 if TYPE_CHECKING:
     from .._channels.anonymous import AnonymousChannel
     from .._peer.peer import Peer
     from .._server.server import Server
 
-__all__ = ["CURRENT", "Context", "Message", "current_context", "in_context"]
+__all__ = ["CURRENT", "Context", "Invocation", "current_context", "in_context"]
 
 
-class Message:
-    """One inbound message, as `message` handlers see it. Changing what it returns changes nothing.
+class Dispatcher(Protocol):
+    """What an invocation needs of the object that dispatches the messages of its peer, which lies in a higher layer."""
 
-    ``payload`` is what arrived, ``text`` whether in a text message. ``event``, ``id``, ``channel_name`` and
-    ``args`` are None (``args`` empty) where the message has no such thing, or is foreign. ``args`` is decoded anew each
-    time: keep it in a variable if you need it more than once.
-    """
+    def make_channel(self, i: int, /) -> AnonymousChannel:
+        """Make the anonymous channel that may answer request ``i``; raises `RemoteError` if there are too many."""
+        ...
 
-    __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
+    def make_upload(self, channel: AnonymousChannel, /) -> Upload:
+        """Begin to read the items that the caller sends on ``channel``."""
+        ...
 
-    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], Inbound] | None) -> None:
-        """``decode`` reads ``payload``; None for what is foreign."""
-        self.payload = payload
-        self.text = text
-        self._decode = decode
-        self._head: tuple[str | None, int | None, str | None] | None = None
-        """Event, id and channel's name, once they were asked for."""
-        self._finished = False
-        self._done: asyncio.Future[None] | None = None
-
-    @property
-    def event(self) -> str | None:
-        return self._read_head()[0]
-
-    @property
-    def id(self) -> int | None:
-        return self._read_head()[1]
-
-    @property
-    def channel_name(self) -> str | None:
-        return self._read_head()[2]
-
-    @property
-    def args(self) -> tuple[Any, ...]:
-        return tuple(self._read()[1:])
-
-    def _read_head(self) -> tuple[str | None, int | None, str | None]:
-        if self._head is None:
-            self._read()
-        assert self._head is not None
-        return self._head
-
-    def _read(self) -> list[Any]:
-        """The event's name and its arguments. They are not kept: decoded, a message may take 70 times as much memory as
-        ``payload``, and many may wait for their handlers."""
-        fields = Inbound() if self._decode is None else decode_any(self._decode, self.payload)
-        a: list[Any] = fields.a if fields.a.__class__ is list else []
-        event = a[0] if a and isinstance(a[0], str) else None
-        name = fields.c if fields.h is None and isinstance(fields.c, str) else None
-        self._head = event, fields.i if fields.i.__class__ is int else None, name
-        return a
-
-    async def processed(self) -> None:
-        """Wait until the message has been dealt with: its handler, if it has one, is done.
-
-        Cancelling is safe.
-        """
-        if self._finished:
-            return
-        if self._done is None:
-            self._done = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._done)
-
-    def _finish(self) -> None:
-        self._finished = True
-        if self._done is not None and not self._done.done():
-            self._done.set_result(None)
-
-    def describe(
-        self, *, limit: int = 200, redact: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None
-    ) -> str:
-        """One line for a log, with at most about ``limit`` characters of arguments.
-
-        ``redact(event, args)`` returns the arguments to show.
-        """
-        args = self.args  # now the rest is known, too
-        event = self.event
-        if event is None:
-            kind = "foreign message" if self._decode is None else "answer or notice"
-            which = "" if self.id is None else f" #{self.id}"
-            return f"{kind}{which}, {len(self.payload)} bytes"
-        if redact is not None:
-            args = redact(event, args)
-        shown = ", ".join(_bounded(arg, limit) for arg in args)
-        if len(shown) > limit:
-            shown = shown[: limit - 1] + "…"
-        where = "" if self.channel_name is None else f"{_bounded(self.channel_name, limit)[1:-1]}: "
-        kind = "event" if self.id is None else f"request #{self.id}"
-        return f"{kind} {where}{_bounded(event, limit)[1:-1]}({shown})"
-
-    def __str__(self) -> str:
-        return self.describe()
-
-    def __repr__(self) -> str:
-        return f"<Message {self.describe(limit=60)}>"
+    def count(self, kind: str, text: str, times: int = 1, /) -> None:
+        """Count an event that does not reach its handler as it came."""
 
 
-def _bounded(value: object, limit: int) -> str:
-    # A long string is cut before repr() makes a second long string of it; repr() keeps it on one line.
-    try:
-        return repr(value[:limit]) if isinstance(value, (str, bytes)) else BoundedRepr().repr(value)
-    except Exception:  # of what a `redact` function gave, or an argument that middleware has put there
-        return f"<{type(value).__name__}>"
-
-
-@injectable("ctx")
-class Context(msgspec.Struct, eq=False, weakref=True):
-    """One inbound event or request while its handler runs.
-
-    Annotate a parameter with it, or ask `current_context`. ``peer`` is who sent it; ``cancel_reason`` is
-    None until the other side cancels, then what it said.
-    """
+@injectable()
+class Invocation(msgspec.Struct, eq=False):
+    """One inbound event or request while its handler runs. The handler sees it as its `Context`."""
 
     peer: Peer
-    _message: Inbound
+    inbound: Inbound
+    dispatcher: Dispatcher | None = None
+    """None for lifecycle handlers: no message calls them, and they open no channel."""
+    observation: Observation | None = None
+    """Only while a `message` handler observes."""
     cancel_reason: Any = None
-    message: Message | None = None
-    """The message itself, only where a `message` handler observes."""
-    _anonymous: AnonymousChannel | None = None
-    _upload: Upload | None = None
+    anonymous: AnonymousChannel | None = None
+    """The channel that the handler has made, or that answers its request."""
+    upload: Upload | None = None
+    """Reads the items that the caller sends, if the handler has a parameter for them."""
+    shown: ref[Context] | None = None
+
+    @property
+    def context(self) -> Context:
+        """The object that the user's code gets; the same one for as long as anybody holds it.
+
+        A `Context` holds its invocation. The other direction is weak, or each call would be a reference cycle.
+        """
+        shown = None if self.shown is None else self.shown()
+        if shown is None:
+            shown = Context(self)
+            self.shown = ref(shown)
+        return shown
 
     @property
     def event(self) -> str:
-        """The event's name; empty for a raw message, which is then the one of ``args``."""
-        name: str = self._message.a[0]
+        name: str = self.inbound.a[0]
         return name
 
     @property
     def id(self) -> int | None:
-        """The request's id; None for an event, which nobody waits for."""
-        i = self._message.i
+        i = self.inbound.i
         return None if i is UNSET else i
 
     @property
     def channel_name(self) -> str | None:
-        """The named channel; None for the main one."""
-        name = self._message.c
+        name = self.inbound.c
         return name if isinstance(name, str) else None
 
     @property
+    def label(self) -> str:
+        """The event in the words of a log line: ``chat:say #7``."""
+        if self.inbound.c == RAW:
+            return "a raw message"
+        scope = self.inbound.c if self.inbound.h is None else self.inbound.h
+        where = "" if scope is None else f"{scope}:"
+        which = "" if self.id is None else f" #{self.id}"
+        return repr(f"{where}{self.event}{which}")[1:-1]
+
+    def finish(self) -> None:
+        """Tell `message` handlers, if they observe, that the message has been processed."""
+        if self.observation is not None:
+            self.observation.finish()
+
+    def channel(self) -> AnonymousChannel:
+        """Return the channel that `Context.channel` returns, and raise what it raises."""
+        if self.anonymous is None:
+            if self.id is None or self.dispatcher is None:
+                text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
+                raise made_here(BadArguments(text))
+            self.anonymous = self.dispatcher.make_channel(self.id)
+        return self.anonymous
+
+    def without_surplus(self, a: list[Any], most: int) -> list[Any]:
+        """Cut ``a`` of an event to ``most`` values. That of a request is returned unchanged, to be rejected.
+
+        JavaScript ignores arguments that a function has no parameter for. Nobody would tell the sender of an event that
+        it was dropped, and an event that a new version sends with one more argument should still reach old handlers.
+        """
+        if self.inbound.i is not UNSET:
+            return a
+        if self.dispatcher is not None:
+            text = (
+                f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
+                "without the others"
+            )
+            self.dispatcher.count("surplus arguments", text)
+        return a[:most]
+
+    def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:
+        """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
+        channel = self.channel()
+        assert self.dispatcher is not None  # or there was no channel
+        self.upload = self.dispatcher.make_upload(channel)
+
+        def misfit(exc: msgspec.ValidationError) -> BadResult:
+            # With the channel, so that the caller gets the error if the handler lets it through.
+            return bad_item(f"{self.event}(): an item of {parameter!r}: {exc}", channel)
+
+        return Stream(self.event, convert, reading=self.upload, misfit=misfit)
+
+
+@injectable(attrgetter("context"))
+class Context(msgspec.Struct, eq=False, weakref=True):
+    """One inbound event or request while its handler runs.
+
+    Annotate a parameter of the handler with this class, or call `current_context`.
+    """
+
+    _invocation: Invocation
+
+    @property
+    def peer(self) -> Peer:
+        """The peer that sent the message."""
+        return self._invocation.peer
+
+    @property
+    def cancel_reason(self) -> Any:
+        """The reason for which the other side cancelled the request; None until it does."""
+        return self._invocation.cancel_reason
+
+    @property
+    def message(self) -> Message | None:
+        """The message itself, while a `message` handler observes; else None."""
+        observation = self._invocation.observation
+        return None if observation is None else observation.message
+
+    @property
+    def event(self) -> str:
+        """The event's name; empty for a raw message, which is then the only one of ``args``."""
+        return self._invocation.event
+
+    @property
+    def id(self) -> int | None:
+        """The request's id; None for an event, which has no answer."""
+        return self._invocation.id
+
+    @property
+    def channel_name(self) -> str | None:
+        """The name of the channel; None for the main channel and for anonymous ones."""
+        return self._invocation.channel_name
+
+    @property
     def args(self) -> tuple[Any, ...]:
-        """The arguments as they came; a middleware may assign others."""
-        return tuple(self._message.a[1:])
+        """The arguments as they arrived; a middleware may assign others."""
+        return tuple(self._invocation.inbound.a[1:])
 
     @args.setter
     def args(self, args: Sequence[Any]) -> None:
-        self._message.a[1:] = args
+        self._invocation.inbound.a[1:] = args
 
     @property
     def state(self) -> PeerState:
-        """The peer's state."""
-        return self.peer.state
+        """The state of the peer, as `Peer.state`."""
+        return self._invocation.peer.state
 
     @property
     def server(self) -> Server:
-        """The peer's server.
+        """The server of the peer.
 
         Raises:
             RuntimeError: the handler is a client's.
         """
-        return self.peer.server
+        return self._invocation.peer.server
 
     def channel(self) -> AnonymousChannel:
-        """An anonymous channel for the requestor: register handlers on it, then return it as the result.
+        """Make an anonymous channel for the requestor: register handlers on it, then return it as the result.
 
-        The same one each time within a call. It can send once it has been delivered. If something else is returned, it
-        is closed and the requestor never hears of it.
+        Each call within one handler returns the same channel. It can send once it has been delivered. If the handler
+        returns something else, the channel is closed and the requestor never learns of it.
 
         Raises:
-            BadArguments: this is an event, which nobody waits for.
-            RemoteError: the other side has as many open as `Limits.channels` allows. Let through, it is what the caller
-                gets, with the code ``"wsrpc.too_many_channels"``.
+            BadArguments: this is an event, which has no answer.
+            RemoteError: the other side has as many channels open as `Limits.channels` allows. If the handler does not
+                catch it, the caller gets it, with the code ``"wsrpc.too_many_channels"``.
         """
-        if self._anonymous is None:
-            if self.id is None:
-                error = BadArguments(f"{self.event!r} opens a channel, so it has to be requested, and came as an event")
-                error._made_here = True
-                raise error
-            self._anonymous = self.peer._core.session.channels.make(self.id)
-        return self._anonymous
-
-    def _without_surplus(self, a: list[Any], most: int) -> list[Any]:
-        """Cut an event's ``a`` to ``most``; a request's is left as it is, to be rejected.
-
-        JavaScript ignores what a function has no parameter for. Nobody would tell the sender of an event that it was
-        dropped, and one that is sent with one more argument by a new version should still reach the old handlers.
-        """
-        if self._message.i is not UNSET:
-            return a
-        self.peer._core.calls.count(
-            "surplus arguments",
-            f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
-            "without the others",
-        )
-        return a[:most]
-
-    def _incoming(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:
-        """What the caller sends with ``send=``."""
-        channel = self.channel()
-        self._upload = Upload(channel, channel._inbox(items=True), "next")
-
-        def misfit(exc: msgspec.ValidationError) -> BadResult:
-            error = BadResult(f"{self.event}(): an item of {parameter!r}: {exc}")
-            error._channel = channel  # so that the caller gets it, if the handler lets it through
-            return error
-
-        return Stream(self.event, convert, reading=self._upload, misfit=misfit)
+        return self._invocation.channel()
 
     @property
     def label(self) -> str:
-        """What is handled, for a log: ``chat:say #7``."""
-        if self._message.c == RAW:
-            return "a raw message"
-        scope = self._message.c if self._message.h is None else self._message.h
-        where = "" if scope is None else f"{scope}:"
-        which = "" if self.id is None else f" #{self.id}"
-        return repr(f"{where}{self.event}{which}")[1:-1]
+        """The event in the words of a log line: ``chat:say #7``."""
+        return self._invocation.label
 
     def __repr__(self) -> str:
         return f"<Context {self.label} of {self.peer!r}>"
 
 
-CURRENT: ContextVar[Context] = ContextVar("wsrpc_current")
+CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
 
 
-def in_context(ctx: Context) -> contextvars.Context:
-    """A copy of the present context in which ``ctx`` is the current one."""
+def in_context(invocation: Invocation) -> contextvars.Context:
+    """Return a copy of the present context in which ``invocation`` is the current one."""
     context = contextvars.copy_context()
-    context.run(CURRENT.set, ctx)
+    context.run(CURRENT.set, invocation)
     return context
 
 
 def current_context() -> Context:
-    """The context of the running handler, also in tasks that it started.
+    """Return the context of the running handler, also in tasks that it started.
 
     Raises:
-        RuntimeError: outside of a handler.
+        RuntimeError: no handler is running here.
     """
     try:
-        return CURRENT.get()
+        return CURRENT.get().context
     except LookupError:
         raise RuntimeError("no handler is running here: current_context() works inside handlers") from None

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .._base.scheduler import Scheduler, Timer
-from .context import CURRENT, Context
+from .context import CURRENT, Invocation
 from .registry import Registry
 
 __all__ = [
@@ -148,7 +148,7 @@ class Closers:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any] | None] = set()
-        self._contexts: set[Context | None] = set()
+        self._contexts: set[Invocation | None] = set()
         self._added: asyncio.Future[None] | None = None
 
     def add_current(self) -> None:
@@ -159,7 +159,7 @@ class Closers:
         if self._added is not None and not self._added.done():
             self._added.set_result(None)
 
-    def cover(self, task: asyncio.Task[Any], ctx: Context | None) -> bool:
+    def cover(self, task: asyncio.Task[Any], ctx: Invocation | None) -> bool:
         """Whether ``task``, which handles ``ctx``, waits for a close."""
         return task in self._tasks or (ctx is not None and ctx in self._contexts)
 

@@ -1,9 +1,8 @@
-"""Who handles what: (channel, event) → handler, and the middleware of each channel."""
+"""Registry of handlers by channel and event, with the middleware of each channel."""
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol
@@ -11,25 +10,25 @@ from weakref import ref
 
 from msgspec import UNSET, UnsetType
 
-from .._base.introspection import location
+from .._base.logs import logger
 from .._base.misuse import check_flag, check_function
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook
 from .compiled import ArgumentsRefused, Handler, compile_handler
-from .context import Context
+from .context import Context, Invocation
+from .introspection import Injection, location
 
 __all__ = [
     "CallNext",
     "HandlerContext",
     "LifecycleHandler",
     "Middleware",
+    "RecordingRegistry",
     "Registry",
     "Scope",
     "accepted",
     "check_options",
 ]
-
-logger = logging.getLogger("wsrpc")
 
 CallNext = Callable[[Context], Awaitable[Any]]
 Middleware = Callable[[Context, CallNext], Awaitable[Any]]
@@ -37,14 +36,14 @@ HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
 
 
 class Located(Protocol):
-    """Something that is registered at a place in the code."""
+    """Something that was registered at a place in the code."""
 
     @property
     def where(self) -> str: ...
 
 
 class LifecycleHandler(NamedTuple):
-    """A handler of `open`, `close` and the like, called with as many of the event's arguments as it ``accepted``."""
+    """A handler of a lifecycle event. It is called with the first ``accepted`` arguments of the event."""
 
     function: Callable[..., Any]
     accepted: int
@@ -52,7 +51,7 @@ class LifecycleHandler(NamedTuple):
 
 
 class Scope:
-    """The handlers of one channel."""
+    """The handlers and the middleware of one channel."""
 
     __slots__ = ("__weakref__", "handlers", "middleware", "once", "ordered")
 
@@ -64,11 +63,11 @@ class Scope:
 
 
 class Registry:
-    """All scopes of a peer, or of a server for its peers.
+    """All scopes of one peer, or of a server or client for its peers.
 
-    Flags spare the fast path from looking: ``used`` once there is any handler, ``observed`` while there is one
-    of `message`, ``layered`` once there is anything to run around handlers. ``takes_raw``: what is no protocol message
-    has a handler, too; ``raw_only``: everything goes to that, decoded if it is JSON.
+    Flags spare the fast path lookups: ``used`` is true once there is any handler, ``observed`` while there is a
+    `message` handler, ``layered`` once anything runs around handlers, ``takes_raw`` once there is a handler for
+    messages that are not protocol.
     """
 
     __slots__ = (
@@ -95,31 +94,35 @@ class Registry:
         self.main = Scope()
         self.named: dict[str | int, Scope] = {}
         self.taken: Set[ChannelRef] = frozenset()
-        """Channels whose handlers are wsrpc's own."""
+        """Names of channels whose handlers are wsrpc's own."""
         self.used = False
         self.layered = False
         self.observed = False
         self.takes_raw = False
         self.raw_only: Literal["json", "message"] | None = None
+        """Set if every message goes to the raw handler: decoded as JSON, or as it arrived."""
         self.handler_context: HandlerContext | None = None
         self._lifecycle: dict[str, LifecycleHandler] = {}
         self._lifecycle_once: dict[str, LifecycleHandler] = {}
 
     def scope(self, channel: ChannelRef) -> Scope:
-        """The scope of ``channel`` (None: the main one), made if it is not there."""
-        if channel is None:
-            return self.main
-        found = self.named.get(channel)
+        """Return the scope of ``channel`` (None: the main one); make it if it does not exist."""
+        found = self._find(channel)
         if found is None:
+            assert channel is not None
             found = self.named[channel] = Scope()
         return found
 
+    def _find(self, channel: ChannelRef) -> Scope | None:
+        return self.main if channel is None else self.named.get(channel)
+
     def order(self, channel: str | int) -> None:
-        """Let handlers that are registered on ``channel`` from now on run one after another."""
+        """Let all handlers that are registered on ``channel`` from now on run one after another."""
         self.scope(channel).ordered = True
 
     def remove_scope(self, channel: str | int) -> None:
-        if channel in self.taken:  # the handlers there are wsrpc's own
+        """Remove the handlers and the middleware of ``channel``."""
+        if channel in self.taken:
             self.scope(channel).middleware.clear()
         else:
             self.named.pop(channel, None)
@@ -130,15 +133,15 @@ class Registry:
         self.layered = self.handler_context is not None or any(scope.middleware for scope in scopes)
 
     def has(self, channel: ChannelRef, event: str) -> bool:
-        """Whether ``event`` has a handler."""
-        scope = self.main if channel is None else self.named.get(channel)
+        """Whether ``event`` has a handler on ``channel``."""
+        scope = self._find(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
     def take(self, channel: ChannelRef, event: str) -> Handler | None:
-        """The handler for ``event``.
+        """Return the handler for ``event``.
 
-        One registered with `once` is nobody else's until it is called, which removes it, or its call ends without that:
-        then ``handler.taken`` is to be set to False.
+        A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
+        called. A call that ends without calling it has to set ``handler.taken`` to False.
         """
         scope = self.main if channel is None else self.named.get(channel)
         if scope is None:
@@ -159,28 +162,28 @@ class Registry:
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
-        instance: str | None = None,
+        instance: Injection | None = None,
     ) -> None:
-        """Register ``function``, replacing what was there; None removes. ``instance`` as for `compile_handler`.
+        """Register ``function`` in place of the present handler; None removes that. Options as in `compile_handler`.
 
         Raises:
-            TypeError: if the function's signature cannot serve as a handler; the text names the parameter.
-            ValueError: the channel is taken, the event is a service's, or ``timeout`` is not a time.
+            TypeError: the function cannot be a handler; the text names the parameter.
+            ValueError: the channel is wsrpc's own, the event is a service's, or ``timeout`` is not a valid duration.
         """
         check_event(event)
         check_options(lax, thread, ordered)
         if channel in self.taken:
-            raise ValueError(f"channel {channel!r} is where wsrpc itself serves clients: take another for {event!r}")
+            raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
         if channel is None and event in RESERVED_EVENTS:
             if lax is not None or thread or ordered or timeout is not UNSET:
                 text = f"{event!r} reports on the connection: lax=, thread=, ordered= and timeout= do not apply"
                 raise TypeError(text)
             self._add_lifecycle(event, function, once)
             return
+        present = self._find(channel)
         if function is None:
-            scope = self.main if channel is None else self.named.get(channel)
-            if scope is not None:
-                (scope.once if once else scope.handlers).pop(event, None)
+            if present is not None:
+                (present.once if once else present.handlers).pop(event, None)
             return
         handler = compile_handler(
             function,
@@ -188,6 +191,7 @@ class Registry:
             lax=self.lax if lax is None else lax,
             thread=thread,
             ordered=ordered,
+            lane=present if present is not None and present.ordered else None,
             timeout=timeout,
             instance=instance,
         )
@@ -198,57 +202,55 @@ class Registry:
             raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
         if old is None or not old.taken:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
-        if scope.ordered:
-            handler.put_in_lane(scope)
         if once:
             _remove_when_called(handler, event, scope)
         table[event] = handler
         self.used = True
 
     def add_raw(self, function: Callable[..., Any]) -> None:
-        """Register what is called with the peer and each message that is not protocol; async functions in turn.
+        """Register ``function(peer, message)`` for messages that are not protocol. Async calls do not overlap.
 
         Raises:
-            TypeError: it is no function of both.
+            TypeError: it is not a function of these two.
             ValueError: a service takes every message.
         """
         if self.raw_only is not None:
-            raise ValueError(f"a service's on_{self.raw_only} takes every message: there is none left for {function!r}")
-        if accepted("on_raw", ("peer", "message"), function) < 2:  # the first one alone would be the peer
+            raise ValueError(f"a service's on_{self.raw_only} takes every message: {function!r} would get none")
+        if accepted("on_raw", ("peer", "message"), function) < 2:  # the only argument would be the peer
             raise TypeError(f"on_raw takes a function of the peer and the message, got {function!r}")
         is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
-        def called(ctx: Context, message: Any) -> Any:
-            result = function(ctx.peer, message)
+        def called(invocation: Invocation, message: Any) -> Any:
+            result = function(invocation.peer, message)
             return result if inspect.isawaitable(result) else None
 
-        async def awaited(ctx: Context, message: Any) -> None:
-            await function(ctx.peer, message)
+        async def awaited(invocation: Invocation, message: Any) -> None:
+            await function(invocation.peer, message)
 
-        handler = compile_handler(awaited if is_async else called, ordered=is_async)
-        handler.name, handler.where = getattr(function, "__qualname__", repr(function)), location(function)
-        self.set_raw(handler)
+        self.set_raw(compile_handler(awaited if is_async else called, ordered=is_async, shown_as=function))
 
     def set_raw(self, handler: Handler) -> None:
-        """Let ``handler`` have each message that is not protocol."""
+        """Let ``handler`` handle the messages that are not protocol."""
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
         self.takes_raw = self.used = True
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
+        """Run ``middleware`` around the handlers of ``channel``; None: around all handlers."""
         if accepted("use", ("ctx", "call_next"), middleware) < 2:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self.scope(channel).middleware.append(middleware)
         self.layered = True
 
     def set_handler_context(self, handler_context: HandlerContext | None) -> None:
+        """Run each handler within ``handler_context(ctx)``, inside of all middleware."""
         if handler_context is not None and not callable(handler_context):
             raise TypeError(f"handler_context= is a function of the context, got {handler_context!r}")
         self.handler_context = handler_context
         self._look_for_layers()
 
-    # Lifecycle events tell about the connection. They are called with positional arguments, not converted.
+    # Handlers of lifecycle events are called with positional arguments that are not converted.
 
     def _add_lifecycle(self, event: str, function: Callable[..., Any] | None, once: bool) -> None:
         table = self._lifecycle_once if once else self._lifecycle
@@ -263,7 +265,7 @@ class Registry:
         self._look_for_observers()
 
     def take_lifecycle(self, event: str) -> LifecycleHandler | None:
-        """The handler for a lifecycle event; one registered with `once` is removed by this."""
+        """Return the handler for a lifecycle event, and remove it if it was registered with `once`."""
         taken = self._lifecycle_once.pop(event, None)
         if taken is None:
             return self._lifecycle.get(event)
@@ -275,10 +277,10 @@ class Registry:
 
 
 def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
-    """Refuse options of another kind.
+    """Refuse options of a wrong type.
 
     Raises:
-        TypeError: says which.
+        TypeError: names the option.
     """
     if lax is not None:
         check_flag("lax", lax)
@@ -287,17 +289,17 @@ def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
 
 
 def _remove_when_called(handler: Handler, event: str, scope: Scope) -> None:
-    """Let ``handler`` stay in ``scope.once`` until it is called with arguments that fit."""
+    """Keep ``handler`` in ``scope.once`` until it is called with arguments that fit."""
     call = handler.call
-    own, home = ref(handler), ref(scope)  # weak, because the scope refers to the handler, and the handler to this
+    own, home = ref(handler), ref(scope)  # weak: the scope refers to the handler, and the handler to this function
 
-    def call_once(ctx: Context, a: list[Any]) -> Any:
+    def call_once(invocation: Invocation, a: list[Any]) -> Any:
         handler, scope = own(), home()
         if scope is None or handler is None or scope.once.get(event) is not handler:
-            return call(ctx, a)  # it was removed or replaced meanwhile
+            return call(invocation, a)  # it was removed or replaced meanwhile
         del scope.once[event]  # before it runs, because it may register the next one
         try:
-            return call(ctx, a)
+            return call(invocation, a)
         except ArgumentsRefused:
             scope.once.setdefault(event, handler)
             raise
@@ -311,16 +313,16 @@ def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
 
 
 def accepted(what: str, names: Sequence[str], function: Callable[..., Any]) -> int:
-    """How many of the arguments, which are called ``names``, ``function`` takes: all, or fewer from the front.
+    """Return how many of the arguments called ``names`` the ``function`` takes: all of them, or only the first ones.
 
     Raises:
-        TypeError: it is no function, or needs more.
+        TypeError: it is not a function, or it needs more arguments.
     """
     if not callable(function):
         raise TypeError(f"{what} takes a function of ({', '.join(names)}), got {function!r}")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a builtin without one
+    except ValueError:  # a builtin without a signature
         return len(names)
     for count in range(len(names), -1, -1):
         try:
@@ -330,3 +332,71 @@ def accepted(what: str, names: Sequence[str], function: Callable[..., Any]) -> i
         return count
     expected = ", ".join(names)
     raise TypeError(f"{what}: the function is called with ({expected}), but {function!r} takes {signature}")
+
+
+class RecordingRegistry(Registry):
+    """The registry of a router: it remembers each registration, to repeat it in the registry that includes the router.
+
+    Functions are introspected when they are recorded, so that mistakes show where they are made. They are introspected
+    again when the router is included, with the hooks of that registry. This one accepts any type.
+    """
+
+    __slots__ = ("_included", "_recorded")
+
+    def __init__(self, *, lax: bool = False) -> None:
+        super().__init__(dec_hook=_any_type, lax=lax)
+        self._recorded: list[Callable[[Registry, str | None], None]] = []
+        self._included = False
+
+    def order(self, channel: str | int) -> None:
+        self._check_not_included()
+        super().order(channel)
+        self._recorded.append(lambda registry, main: registry.order(channel))
+
+    def add(
+        self,
+        channel: ChannelRef,
+        event: str,
+        function: Callable[..., Any] | None,
+        *,
+        lax: bool | None = None,
+        **options: Any,
+    ) -> None:
+        self._check_not_included()
+        super().add(channel, event, function, lax=lax, **options)
+        chosen = self.lax if lax is None else lax
+
+        def repeat(registry: Registry, main: str | None) -> None:
+            # A lifecycle event takes no options; under a channel the same name is an ordinary one.
+            is_lifecycle = channel is None and main is None and event in RESERVED_EVENTS
+            registry.add(channel or main, event, function, lax=lax if is_lifecycle else chosen, **options)
+
+        self._recorded.append(repeat)
+
+    def use(self, channel: ChannelRef, middleware: Middleware) -> None:
+        self._check_not_included()
+        super().use(channel, middleware)
+        self._recorded.append(lambda registry, main: registry.use(channel or main, middleware))
+
+    def include_in(self, registry: Registry, channel: str | None) -> None:
+        """Repeat the registrations in ``registry``, those of the main channel on ``channel``.
+
+        Raises:
+            ValueError: this has named channels, which cannot be included under a channel.
+        """
+        if channel is not None and self.named:
+            names = ", ".join(sorted(map(repr, self.named)))
+            raise ValueError(f"a router with channels of its own ({names}) cannot be included under a channel")
+        self._included = True
+        for repeat in self._recorded:
+            repeat(registry, channel)
+
+    def _check_not_included(self) -> None:
+        if self._included:
+            raise RuntimeError(
+                "this router is included already: register before include(), later handlers would be lost"
+            )
+
+
+def _any_type(_type: type[Any], _value: Any) -> Any:  # pragma: no cover - only its presence matters
+    raise NotImplementedError

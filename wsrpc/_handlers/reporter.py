@@ -11,7 +11,7 @@ from typing import Any
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
 from .._protocol.messages import Inbound
-from .context import CURRENT, Context, in_context
+from .context import CURRENT, Invocation, in_context
 from .lifecycle import Closers, Unfinished, call_handler, finish_all, fire
 from .registry import Registry
 
@@ -31,7 +31,7 @@ class Reporter:
         self.registries = registries
         self._loop = loop
         self._log = log
-        self.running: dict[asyncio.Task[None], Context | None] = {}
+        self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks beside the handlers of requests and events, each with the handler that began it."""
 
     def tell(self, event: str, argument: object, alias: str | None = None) -> None:
@@ -47,7 +47,7 @@ class Reporter:
 
     def context(self, event: str) -> contextvars.Context:
         """A context of its own for the handlers of a lifecycle event."""
-        return in_context(Context(self._peer, Inbound(a=[event])))
+        return in_context(Invocation(self._peer, Inbound(a=[event])))
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
         """A handler has raised ``exc``."""

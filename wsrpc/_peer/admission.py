@@ -13,7 +13,7 @@ from msgspec import UNSET
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef
 from .._channels.readers import Readers
-from .._handlers.context import Message
+from .._handlers.observation import Observation
 from .._protocol.counting import decode_any
 from .._protocol.messages import Inbound, place_on
 from .._protocol.rejections import ABORTED
@@ -50,7 +50,7 @@ class Calls(Protocol):
         self,
         message: Inbound,
         payload: bytes | bytearray,
-        view: Message | None = None,
+        view: Observation | None = None,
         channel: AnonymousChannel | None = None,
     ) -> None: ...
 
@@ -101,7 +101,7 @@ class Admission:
         self,
         message: Inbound,
         payload: bytes | bytearray,
-        view: Message | None,
+        view: Observation | None,
         decode: Decode,
         channel: AnonymousChannel | None = None,
     ) -> None:
@@ -127,7 +127,7 @@ class Admission:
         else:
             self._reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
         if view is not None:
-            view._finish()
+            view.finish()
 
     def knows(self, i: int) -> bool:
         """Whether request ``i`` is being worked on or waits for that."""
@@ -279,5 +279,5 @@ def _fits(wanted: Callable[[Any], Any], a: list[Any]) -> bool:
     return True
 
 
-def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
+def _kept(payload: bytes | bytearray, view: Observation | None) -> bytes:
     return bytes(payload) if view is None else view.payload  # which is the same, and is kept anyway

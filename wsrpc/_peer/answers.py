@@ -11,7 +11,7 @@ from .._handlers.compiled import ArgumentsRefused
 from .._protocol.messages import Rejection, Resolution
 from .._protocol.rejections import error_to_wire, shortened, text_of
 from .._sending.outbound import Outbound
-from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code
+from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here
 from .running import Log, bad_arguments
 
 __all__ = ["Answers"]
@@ -75,7 +75,7 @@ class Answers:
         if isinstance(exc, ArgumentsRefused):
             return bad_arguments(exc)
         if isinstance(exc, RpcError):
-            if exc._made_here:
+            if is_made_here(exc):
                 return exc
             if not isinstance(exc, RemoteError):
                 try:

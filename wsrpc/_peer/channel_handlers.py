@@ -14,14 +14,14 @@ from .._channels.anonymous import AnonymousChannel
 from .._channels.producer import ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
-from .._handlers.compiled import Role
+from .._handlers.introspection import Role
 from .._protocol.messages import Inbound, Item, ItemsFailed, NoMoreItems
 from .._protocol.rejections import error_to_wire, told
 from .._sending.caller import Source
 from .._sending.requests import Asker
 from .._streams.inbox import Decode
 from .._streams.reader import Misdirected
-from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError
+from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..limits import Limits
 from .answers import Answers
 from .running import leave_lane
@@ -173,7 +173,7 @@ class Serving:
 
     def _end_stream(self, call: Call, channel: AnonymousChannel, pulled: bool) -> None:
         """The last item has ended the stream: its reader may open the next one while the call still runs."""
-        upload = call.ctx._upload
+        upload = call.ctx.upload
         if upload is not None and (i := upload.take_end()) is not None:
             self._answers.resolve(i, None, call.ctx.label)
         # A reader that pulls has the channel in hand, and learns that it is of no more use.
@@ -200,7 +200,7 @@ class Serving:
         self._owner.lingers(call)
         channel, reason = call.channel, call.channel.close_reason
         error = RemoteError("the channel was closed") if reason is None else reason
-        by_this_side = channel._left or (isinstance(reason, ConnectionLost) and reason._by_user)
+        by_this_side = channel._left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
         if by_this_side or _role(call) is not Role.CONVERSATION:
             self._owner.cancel_call(call, error)
         else:  # what came before the end is read before the end is noticed
@@ -238,7 +238,7 @@ class Serving:
 
     def _answer_end(self, call: Call, answer: Callable[[int], None]) -> None:
         """The result of an upload answers the caller's last message, which may be still to come."""
-        channel, upload = call.channel, call.ctx._upload
+        channel, upload = call.channel, call.ctx.upload
         assert channel is not None and upload is not None
 
         def end(i: int) -> None:

@@ -19,7 +19,7 @@ from .._base.scheduler import Scheduler
 from .._channels.anonymous import AnonymousChannel
 from .._channels.opening import Opener
 from .._channels.table import Channels
-from .._handlers.context import Context, in_context
+from .._handlers.context import Invocation, in_context
 from .._handlers.lifecycle import Closers, Opening, Stage, Unfinished, abandon, fire
 from .._handlers.registry import Registry
 from .._handlers.reporter import Reporter
@@ -33,7 +33,7 @@ from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._sending.requests import Asker
 from .._sending.slow_readers import SlowReaderQueue
-from ..errors import ChannelClosed, ConnectionLost, ProtocolError
+from ..errors import ChannelClosed, ConnectionLost, ProtocolError, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic, Transport
 from .dispatch import Calls
@@ -160,7 +160,7 @@ class PeerCore:
     def _has_channel(self, h: int) -> bool:
         return self.session.channels.has(h)
 
-    def _is_awaited(self, ctx: Context | None) -> bool:
+    def _is_awaited(self, ctx: Invocation | None) -> bool:
         return self.calls.is_awaited(ctx)
 
     def _open_channel(self, h: int) -> AnonymousChannel:
@@ -341,7 +341,7 @@ class PeerCore:
 
     def _open(self, link: Link) -> None:
         """Call the `open` handlers. Those that take time run on in ``link.opening``."""
-        opening = Context(self.peer, Inbound(a=["open"]))
+        opening = Invocation(self.peer, Inbound(a=["open"]))
         link.contexts = (opening,)
         context = in_context(opening)
         failed = partial(self._handler_failed, link)
@@ -372,7 +372,7 @@ class PeerCore:
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
             return None
-        context = Context(self.peer, Inbound(a=["on_reconnect"]))
+        context = Invocation(self.peer, Inbound(a=["on_reconnect"]))
         link.contexts = (*link.contexts, context)
         return in_context(context), unfinished
 
@@ -546,7 +546,8 @@ class PeerCore:
         out.ending = info
         out.end_session(info)
         lost = ConnectionLost(info.code, info.reason)
-        lost._by_user = by_user
+        if by_user:
+            closed_here(lost)
         self.calls.end_session(session, lost)
         self.readers.connection_lost(lost)
         session.channels.end(lost)

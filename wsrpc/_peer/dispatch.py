@@ -18,13 +18,15 @@ from .._channels.readers import FOR_READERS
 from .._channels.source import as_source
 from .._channels.table import TOO_MANY
 from .._handlers.compiled import Handler
-from .._handlers.context import CURRENT, Context, Message
+from .._handlers.context import CURRENT, Invocation
 from .._handlers.lifecycle import Closers
+from .._handlers.observation import Observation
 from .._handlers.registry import Registry
 from .._handlers.reporter import Reporter
 from .._protocol.messages import Inbound, Resolution
 from .._protocol.rejections import ABORTED, BAD_ITEM, told
 from .._sending.requests import Asker
+from .._streams.reader import Upload
 from ..errors import (
     BadArguments,
     BadResult,
@@ -34,7 +36,11 @@ from ..errors import (
     RemoteError,
     RpcError,
     UnknownEvent,
+    channel_of,
+    is_made_here,
+    made_here,
     short,
+    text_for_log,
 )
 from ..limits import Limits
 from .admission import Admission
@@ -151,7 +157,7 @@ class Calls:
         calls = (call for call in self._started if call.task is not None and closers.cover(call.task, call.ctx))
         return {call.channel for call in calls if call.channel is not None}
 
-    def is_awaited(self, ctx: Context | None) -> bool:
+    def is_awaited(self, ctx: Invocation | None) -> bool:
         """Whether ``ctx`` is that of a handler which runs here and for which the other side waits."""
         if ctx is None or ctx.id is None:
             return False
@@ -165,11 +171,19 @@ class Calls:
         """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
         self._unstarted += 1 if always else -1  # they queue up behind one that never starts
 
+    def make_channel(self, i: int) -> AnonymousChannel:
+        """Make the channel that may answer request ``i``."""
+        return self.session.channels.make(i)
+
+    def make_upload(self, channel: AnonymousChannel) -> Upload:
+        """Begin to read the items that the caller sends on ``channel``."""
+        return Upload(channel, channel._inbox(items=True), "next")
+
     def dispatch(
         self,
         message: Inbound,
         payload: bytes | bytearray,
-        view: Message | None = None,
+        view: Observation | None = None,
         channel: AnonymousChannel | None = None,
     ) -> None:
         """Run the handler now: inline if it can be, else in a task. ``payload`` is the message, encoded.
@@ -187,7 +201,7 @@ class Calls:
         else:
             local = channel._registry
             handler = local.take(message.h, a[0])
-        ctx = Context(self._peer, message, None, view)
+        ctx = Invocation(self._peer, message, self, view)
         if (
             handler is None
             or not handler.inline
@@ -208,7 +222,7 @@ class Calls:
             result = context.run(handler.call, ctx, a)
             if result.__class__ in _PLAIN or not self._goes_on(result):
                 if message.i is not UNSET:
-                    made = ctx._anonymous
+                    made = ctx.anonymous
                     if session.state is OVER:
                         if made is not None:
                             made.close()
@@ -227,21 +241,21 @@ class Calls:
             # The handler may have ended the connection itself: the next one has nothing to do with its answer.
             self._failed(ctx, exc, quiet=session.over)
         if view is not None:
-            view._finish()
+            view.finish()
         now = self._loop.time()
         if now - since > SLOW_HANDLER:
             self.invoker.check_duration(handler, now - since)
         self._mark = now
 
-    def _dispatch_slowly(self, ctx: Context, size: int, handler: Handler | None, local: Registry | None) -> None:
+    def _dispatch_slowly(self, ctx: Invocation, size: int, handler: Handler | None, local: Registry | None) -> None:
         if handler is None and local is None and ctx.id is None and self.readers.read(ctx.channel_name, ctx.event):
             handler = FOR_READERS
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
-            _finish(ctx.message)
+            ctx.finish()
         elif handler is None and not self.invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self.invoker.unknown(ctx))
-            _finish(ctx.message)
+            ctx.finish()
         elif handler is None or not handler.gives_channel or ctx.id is None:
             self._start(ctx, size, handler, None, local)
         elif self.session.channels.full or self._too_large_for_channel(size):
@@ -249,7 +263,7 @@ class Calls:
             handler.taken = False
             channels = self.session.channels
             self.reject(ctx.id, Overloaded(channels.too_many if channels.full else self._too_many_bytes))
-            _finish(ctx.message)
+            ctx.finish()
         else:
             ctx.channel()  # has its place from now on
             self._start(ctx, size, handler, None, local, by_channel=True)
@@ -275,15 +289,15 @@ class Calls:
             self._values[cls] = None
         return False
 
-    def _answer(self, ctx: Context, result: Any) -> None:
-        channel = ctx._anonymous
+    def _answer(self, ctx: Invocation, result: Any) -> None:
+        channel = ctx.anonymous
         if channel is None:
-            self._reply(self._out.terms.encode(Resolution(ctx._message.i, result)))
+            self._reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
         elif result is channel:
             channel._home.deliver(channel)
         else:
             channel.close()  # the requestor never hears of it
-            self._reply(self._out.terms.encode(Resolution(ctx._message.i, result)))
+            self._reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
 
     def read_ended(self) -> None:
         """The next handler's time starts with the next read."""
@@ -291,7 +305,7 @@ class Calls:
 
     def _start(
         self,
-        ctx: Context,
+        ctx: Invocation,
         size: int,
         handler: Handler | None,
         result: Any = None,
@@ -300,7 +314,7 @@ class Calls:
     ) -> None:
         session = self.session
         call = Call(ctx, handler, size, session, by_channel)
-        message = ctx._message
+        message = ctx.inbound
         if message.i is not UNSET:
             session.active[message.i] = call
             if message.h is not None:
@@ -339,7 +353,7 @@ class Calls:
             if result is not None:
                 result = await self.invoker.finish(call, result)
             elif handler is not None and handler.bare and local is None and not self.invoker.layered:
-                coroutine = handler.call(ctx, ctx._message.a)
+                coroutine = handler.call(ctx, ctx.inbound.a)
                 limited = handler.timeout is not UNSET or self.invoker.limit is not None
                 result = await (self.invoker.finish(call, coroutine) if limited else coroutine)
             else:
@@ -348,9 +362,9 @@ class Calls:
                 result = await self.invoker.finish(call, result)
             if call.channel is not None:
                 self._serving.conclude(call, result)
-            elif call.cancelled and ctx._anonymous is not None:
+            elif call.cancelled and ctx.anonymous is not None:
                 raise asyncio.CancelledError(told(ctx.cancel_reason))  # nobody would know of the channel
-            elif ctx._message.i is not UNSET and not call.orphaned:
+            elif ctx.inbound.i is not UNSET and not call.orphaned:
                 self._answer(ctx, result)
         except asyncio.CancelledError as exc:
             if call.cancelled:
@@ -390,11 +404,11 @@ class Calls:
         if call.channel is not None:
             self._serving.exited(call)
         ctx = call.ctx
-        if ctx._anonymous is not None and ctx._anonymous._state == "new":
-            ctx._anonymous.close()
+        if ctx.anonymous is not None and ctx.anonymous._state == "new":
+            ctx.anonymous.close()
         self._settled(call)
-        if ctx.message is not None:
-            ctx.message._finish()
+        if ctx.observation is not None:
+            ctx.observation.finish()
         if not self.active:
             self.admission.update()
         if self.admission.room.messages:
@@ -402,7 +416,7 @@ class Calls:
 
     def _settled(self, call: Call) -> None:
         """Its request is not one that awaits its answer, or not any more."""
-        message, session = call.ctx._message, call.session
+        message, session = call.ctx.inbound, call.session
         if session.active.get(message.i) is call:
             del session.active[message.i]
             if message.h is not None:
@@ -415,9 +429,7 @@ class Calls:
             RemoteError: they would be too many. It does not say that the handler did not run.
         """
         if not call.by_channel and self._too_large_for_channel(call.size):
-            error = RemoteError(self._too_many_bytes, TOO_MANY)
-            error._made_here = True
-            raise error
+            raise made_here(RemoteError(self._too_many_bytes, TOO_MANY))
 
     def answered(self, call: Call) -> None:
         """A channel is the answer: what goes on counts as that from here on (``Limits.channels``)."""
@@ -425,7 +437,7 @@ class Calls:
             self._move_bytes(call, by_channel=True)
         self._settled(call)
         self.running -= 1
-        _finish(call.ctx.message)
+        call.ctx.finish()
         self.admission.update()
         if self.admission.room:
             self._loop.call_soon(self._pump)  # after the first step of what runs on the channel, which came before
@@ -462,7 +474,7 @@ class Calls:
     def channel_over(self, h: int, reason: object) -> None:
         """Nobody waits for what was requested on anonymous channel ``h``."""
         if self.session.on_channels:
-            for call in [call for call in self.active.values() if call.ctx._message.h == h]:
+            for call in [call for call in self.active.values() if call.ctx.inbound.h == h]:
                 if not call.cancelled and not _runs(call):
                     self._cancel(call, reason)
 
@@ -503,27 +515,26 @@ class Calls:
     def note(self, text: str, /, *args: object) -> None:
         self._log(logging.INFO, text, *args)
 
-    def _failed(self, ctx: Context, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
+    def _failed(self, ctx: Invocation, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
         """Log what is not meant for the caller, answer what is."""
-        if ctx._anonymous is not None and (call is None or call.channel is None):
-            ctx._anonymous.close()  # the requestor never hears of it
+        if ctx.anonymous is not None and (call is None or call.channel is None):
+            ctx.anonymous.close()  # the requestor never hears of it
         if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or tells_of_end(call, exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.note("%s was left: %s", ctx.label, exc)
             return
-        if isinstance(exc, BadResult) and call is not None and exc._channel is call.channel is not None:
+        if isinstance(exc, BadResult) and call is not None and channel_of(exc) is call.channel is not None:
             # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
-            exc = RemoteError(str(exc), BAD_ITEM)
-            exc._made_here = True
+            exc = made_here(RemoteError(str(exc), BAD_ITEM))
         error = self._answers.for_caller(exc, ctx.label)
         if ctx.id is None:
-            if ctx._message.c == RAW:
+            if ctx.inbound.c == RAW:
                 self._reporter.tell("error", error if isinstance(error, BadArguments) else exc)
             if isinstance(error, BadArguments):
-                why = error._for_log or error
+                why = text_for_log(error)
                 text = f"event {short(ctx.event or ctx.label)} was dropped: {why}"
                 self.count("wrong arguments", text)
-            elif isinstance(exc, UnknownEvent) and exc._made_here:
+            elif isinstance(exc, UnknownEvent) and is_made_here(exc):
                 if not self._crosses_an_end(ctx):
                     self.count("unknown event", self.invoker.for_log(ctx, error))
             elif error is exc:
@@ -531,17 +542,17 @@ class Calls:
         elif call is not None and call.channel is not None:
             self._serving.failed(call, error)
         elif not quiet:
-            if isinstance(exc, UnknownEvent) and exc._made_here:
+            if isinstance(exc, UnknownEvent) and is_made_here(exc):
                 self.invoker.note_unknown(ctx, exc)
             self.reject(ctx.id, error)
 
-    def _crosses_an_end(self, ctx: Context) -> bool:
+    def _crosses_an_end(self, ctx: Invocation) -> bool:
         """Whether an event that nobody handles is about items of a named channel that have come to their end.
 
         A consumer's ``stop`` may cross the producer's end, and that a consumer which has left.
         """
         channel = ctx.channel_name
-        if channel is None or ctx._message.h is not None:
+        if channel is None or ctx.inbound.h is not None:
             return False
         if ctx.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
@@ -560,8 +571,3 @@ def _runs(call: Call) -> bool:
         return call.task is None or asyncio.current_task() is call.task
     except RuntimeError:
         return False
-
-
-def _finish(view: Message | None) -> None:
-    if view is not None:
-        view._finish()

@@ -14,7 +14,7 @@ from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import Scheduler
 from .._channels.table import Channels
-from .._handlers.context import Message
+from .._handlers.observation import Observation
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from .._protocol.control import Credit, read_control
@@ -179,7 +179,7 @@ class Intake:
                 ):
                     tap.arrived(message, payload, decode)  # an item of a stream, most of the time
                     if view is not None:
-                        view._finish()
+                        view.finish()
                 else:
                     self._examine(message, payload, view, decode)
                 return
@@ -188,13 +188,13 @@ class Intake:
             else:
                 self._notice(message, payload)
             if view is not None:
-                view._finish()
+                view.finish()
         except Exception as exc:
             # Ours would be a bug; a user's codec may do anything. Either way it is this connection's matter only.
             self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
             self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
-    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
+    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Observation | None, decode: Decode) -> None:
         """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
         i = message.i
         a = message.a
@@ -225,7 +225,7 @@ class Intake:
             self._calls.dispatch(message, payload, view)
             return
         if view is not None:
-            view._finish()
+            view.finish()
 
     def _too_long(self, name: str) -> bool:
         return len(name) > self._short_name and len(name.encode()) > self._limits.name
@@ -287,12 +287,12 @@ class Intake:
         elif not is_id(message.i) or not self._calls.cancel(message.i, reason_from_wire(x, message.flag)):
             self._ignored["cancellation of no request"] += 1
 
-    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
+    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Observation | None:
         """Show a message to the `message` handlers, where there are any."""
         if not (self._own.observed or self._shared.observed):
             return None
-        view = Message(bytes(payload), text, decode)
-        self._fire("message", view)
+        view = Observation(bytes(payload), text, decode)
+        self._fire("message", view.message)
         return view
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
@@ -323,7 +323,7 @@ class Intake:
             return
         self._ignored["foreign"] += 1
         if view is not None:
-            view._finish()
+            view.finish()
 
     def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
         """One message, in place of `receive` where there is no protocol."""
@@ -351,7 +351,7 @@ class Intake:
             self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
             self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
-    def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
+    def _raw(self, payload: bytes | bytearray, text: bool, view: Observation | None = None) -> bool:
         """Hand what is not protocol to the `on_raw` function; False if there is none."""
         if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
             return False
@@ -362,7 +362,9 @@ class Intake:
         self._dispatch_raw(decode(payload), payload, view, decode)
         return True
 
-    def _dispatch_raw(self, message: Inbound, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
+    def _dispatch_raw(
+        self, message: Inbound, payload: bytes | bytearray, view: Observation | None, decode: Decode
+    ) -> None:
         if self._admission.busy:
             self._admission.arrived(message, payload, view, decode)
         else:
@@ -484,9 +486,9 @@ def _is_message(message: Inbound) -> bool:
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)
 
 
-def _finish(view: Message | None) -> None:
+def _finish(view: Observation | None) -> None:
     if view is not None:
-        view._finish()
+        view.finish()
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:

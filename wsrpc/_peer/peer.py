@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._base.closing import check_close
@@ -11,8 +12,8 @@ from .._base.misuse import check_flag
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
-from .._handlers.compiled import injectable
 from .._handlers.context import CURRENT
+from .._handlers.introspection import injectable
 from .._handlers.registration import RawRegistrar, Registrar
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
@@ -34,7 +35,7 @@ __all__ = ["Peer", "core_of", "current_peer"]
 T = TypeVar("T")
 
 
-@injectable("ctx.peer")
+@injectable(attrgetter("peer"))
 class Peer(Registrar, RawRegistrar, RawCaller):
     """One end of a connection. A server's handlers get one for each client; a client has one of its own.
 

@@ -16,11 +16,11 @@ from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
-from .._handlers.context import Context
+from .._handlers.context import Context, Invocation
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.rejections import told
-from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, short
+from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_here, short
 from .session import Call
 
 __all__ = ["SLOW_HANDLER", "Invoker", "Log", "bad_arguments", "leave_lane", "when_over"]
@@ -105,14 +105,12 @@ class Invoker:
         source = "Limits.handler" if handler is None or handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
         self._log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
-        error = HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")
-        error._made_here = True
-        self.expired(call, error)
+        self.expired(call, made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")))
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
         """Middleware, the server's before the peer's before the channel's, then the handler within its context."""
         ctx = call.ctx
-        channel = ctx.channel_name if local is None else ctx._message.h
+        channel = ctx.channel_name if local is None else ctx.inbound.h
         chain: list[Middleware] = []
         handler_context = None
         for registry in (self._shared, self._own, *(() if local is None else (local,))):
@@ -124,7 +122,7 @@ class Invoker:
 
         async def innermost(ctx: Context) -> Any:
             if handler is None:
-                raise self.unknown(ctx)
+                raise self.unknown(call.ctx)
             try:
                 if handler_context is None:
                     return await self._in_lane(call, handler)
@@ -152,10 +150,10 @@ class Invoker:
 
             return call_next
 
-        return await after(0)(call.ctx)
+        return await after(0)(call.ctx.context)
 
     async def _in_lane(self, call: Call, handler: Handler) -> Any:
-        if not handler.ordered:
+        if handler.lane is None:
             return await self._call(call, handler)
         if self._lanes is None:
             self._lanes = WeakKeyDictionary()
@@ -171,10 +169,10 @@ class Invoker:
 
     async def _call(self, call: Call, handler: Handler) -> Any:
         ctx = call.ctx
-        a = ctx._message.a
+        a = ctx.inbound.a
         if handler.thread:
             if handler.most is not None and len(a) > handler.most:
-                a = ctx._without_surplus(a, handler.most)  # which counts, so not from a thread
+                a = ctx.without_surplus(a, handler.most)  # which counts, so not from a thread
             context = contextvars.copy_context()
 
             def work() -> tuple[Any, BaseException | None]:
@@ -210,37 +208,33 @@ class Invoker:
                 seconds * 1000,
             )
 
-    def unknown(self, ctx: Context) -> UnknownEvent:
+    def unknown(self, ctx: Invocation) -> UnknownEvent:
         """The error for an event that nobody handles, in the words of ws-wrapper 4.3.1, which its users match on."""
-        channel = ctx.channel_name if ctx._message.h is None else ctx._message.h
+        channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         if isinstance(channel, str) and channel not in self._own.named and channel not in self._shared.named:
             text = f"Channel '{channel}' does not exist"
         else:
             text = f"No event listener for '{ctx.event}'"
             if channel is not None:
                 text += f" on channel '{channel}'"
-        error = UnknownEvent(text)
-        error._made_here = True
-        return error
+        return made_here(UnknownEvent(text))
 
-    def note_unknown(self, ctx: Context, error: UnknownEvent) -> None:
+    def note_unknown(self, ctx: Invocation, error: UnknownEvent) -> None:
         """Log the peer's first request that nobody handles: its caller is told, but not which names there are."""
         if not self._noted_unknown:
             self._noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
             self._log(logging.INFO, text, self.for_log(ctx, error))
 
-    def for_log(self, ctx: Context, error: RpcError) -> Unhandled:
+    def for_log(self, ctx: Invocation, error: RpcError) -> Unhandled:
         """What the log says of an event that nobody handles."""
-        channel = ctx.channel_name if ctx._message.h is None else ctx._message.h
+        channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         return Unhandled(error, channel, ctx.event, (self._own, self._shared))
 
 
 def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
     """The error for the caller."""
-    error = refused.error
-    error._made_here = True
-    return error
+    return made_here(refused.error)
 
 
 def leave_lane(call: Call) -> None:

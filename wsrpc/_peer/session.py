@@ -11,7 +11,7 @@ from msgspec import Struct
 from .._channels.anonymous import AnonymousChannel
 from .._channels.table import Channels
 from .._handlers.compiled import Handler
-from .._handlers.context import Context
+from .._handlers.context import Invocation
 from .._sending.link import Link
 
 __all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
@@ -39,7 +39,7 @@ TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
 class Call(Struct, eq=False):
     """One handler that runs in a task."""
 
-    ctx: Context
+    ctx: Invocation
     handler: Handler | None
     size: int
     """Bytes of the message that it was called by."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from .._handlers.context import Message
+from .._handlers.observation import Observation
 from .._protocol.messages import Inbound
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Waiting(Struct, eq=False):
     kind: Kind
     payload: bytes
     id: int | None
-    view: Message | None
+    view: Observation | None
     decode: Callable[[bytes | bytearray], Inbound]
     channel: AnonymousChannel | None = None
     """The anonymous channel that it came on."""
@@ -71,7 +71,7 @@ class Waiting(Struct, eq=False):
     def finish(self) -> None:
         """It is dealt with, as far as whoever observes messages is concerned."""
         if self.view is not None:
-            self.view._finish()
+            self.view.finish()
 
 
 class WaitingRoom:

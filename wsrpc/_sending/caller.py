@@ -12,7 +12,7 @@ from .._base.names import ChannelRef, Offline, OnChannel, check_offline, check_t
 from .._streams.event_values import Keep, Waits, check_keep
 from .._streams.reader import Reading
 from .._streams.stream import Stream
-from ..errors import ConnectionLost, RequestTimeout
+from ..errors import ConnectionLost, event_timeout
 from .retry import Retry
 
 if TYPE_CHECKING:
@@ -187,9 +187,7 @@ async def _first(stream: Stream[T], event: str, timeout: float | None, over: Cal
     try:
         async with stream:
             if timeout is not None:
-                late = RequestTimeout(event, timeout)
-                late._missing = "event"
-                timer = stream._end_after(timeout, late)
+                timer = stream._end_after(timeout, event_timeout(event, timeout))
             async for value in stream:
                 return value
     finally:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import cast
 
 from .._base.closing import CloseInfo
-from .._handlers.context import Context
+from .._handlers.context import Invocation
 from .._handlers.lifecycle import Opening
 from ..transport import Receiver, Traffic, Transport
 from .negotiation import Negotiation
@@ -88,7 +88,7 @@ class Link:
         """Broadcasts that wait while it is full. Most connections never need one."""
         self.opening: Opening | None = None
         """The handlers that run while it opens."""
-        self.contexts: tuple[Context, ...] = ()
+        self.contexts: tuple[Invocation, ...] = ()
         """The contexts of those handlers: what is sent within them leaves at once."""
         self._room_changed = room_changed
         self._lost = lost

@@ -15,7 +15,7 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._base.scheduler import Scheduler
-from .._handlers.context import CURRENT, Context
+from .._handlers.context import CURRENT, Invocation
 from .._protocol.codecs import BRACE, Codec, MsgpackCodec
 from .._protocol.control import Credit, write_control
 from .._protocol.counting import SHARE
@@ -115,7 +115,7 @@ class Outbound:
         expired: Callable[[Pending], None],
         queued: Callable[[], None],
         is_open: Callable[[int], bool],
-        is_awaited: Callable[[Context | None], bool],
+        is_awaited: Callable[[Invocation | None], bool],
     ) -> None:
         most = largest_sent(limits, codec)
         self._codec = codec

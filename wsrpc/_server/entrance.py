@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
-from .._base.introspection import location
 from .._base.logs import LogBudget, address_text, logger
 from .._base.state import PeerState
+from .._handlers.introspection import location
 from ..errors import HandshakeRejected
 from ..handshake import BEARER, Handshake, HandshakeFunction, check_header
 from ..limits import Limits

@@ -7,11 +7,13 @@ import inspect
 import logging
 import typing
 from collections.abc import Callable, Coroutine
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.names import RESERVED_EVENTS, check_name
 from .._handlers.compiled import compile_handler
+from .._handlers.introspection import Injection
 from .._handlers.lifecycle import Unfinished, ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._peer.peer import Peer, core_of
@@ -119,7 +121,7 @@ class Hosting:
                 )
             if event in taken:
                 raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
-        instance = f"ctx.peer._services.objects[{len(self.entries)}]"
+        instance = _service_at(len(self.entries))
         for function in (function for _, function in methods.values()):
             compile_handler(
                 function, dec_hook=self._registry.dec_hook, instance=instance
@@ -139,7 +141,7 @@ class Hosting:
                 dec_hook=self._registry.dec_hook,
                 lax=self._registry.lax,
                 ordered=is_async,
-                instance="ctx.peer._services.objects[0]",
+                instance=_service_at(0),
             )
             self._registry.set_raw(handler)
         elif is_async:
@@ -271,6 +273,11 @@ class Objects:
                 if ends_the_task(exc):
                     raise
                 core_of(self._peer).reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
+
+
+def _service_at(index: int) -> Injection:
+    """How a handler that is a method finds its service. (In C, since this runs in each call.)"""
+    return Injection((attrgetter("peer._services.objects"), itemgetter(index)))
 
 
 async def _finished(result: Any) -> None:

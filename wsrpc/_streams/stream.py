@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
-from .._base.introspection import readable
 from .._base.misuse import refusing
 from .._base.scheduler import Timer
-from ..errors import BadResult, ChannelClosed
+from ..errors import ChannelClosed, bad_item
 from .inbox import Inbox
 from .reader import Reading
 
@@ -21,7 +20,6 @@ __all__ = ["Stream"]
 T_co = TypeVar("T_co", covariant=True)
 
 
-@readable
 class Stream(Generic[T_co]):
     """An async iterator over the items of a stream, or over events; also an async context manager.
 
@@ -112,9 +110,7 @@ class Stream(Generic[T_co]):
         return item
 
     def _bad_item(self, reading: Reading, exc: msgspec.ValidationError) -> Exception:
-        error = BadResult(f"an item of {self._label!r} is not what returns= asks for: {exc}")
-        error._channel = reading.channel
-        return error
+        return bad_item(f"an item of {self._label!r} is not what returns= asks for: {exc}", reading.channel)
 
     async def aclose(self) -> None:
         """Stop the producer and forget what has not been read. Idempotent; cancelling is safe."""

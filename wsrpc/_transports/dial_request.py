@@ -11,7 +11,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from .._base.logs import logger
 from .._base.names import StrPath
-from ..errors import HandshakeRejected
+from ..errors import HandshakeRejected, redirect_not_followed
 from ..handshake import BEARER, HEADER_NAME, check_header
 from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
 
@@ -95,7 +95,7 @@ class DialRequest:
             return self._again(url, self.headers, self.subprotocols)
         if not self._may_leave_origin:
             whose = "" if self.unix is None else ", which is not at the Unix socket"
-            raise answer._not_followed(f"it leads to another origin, {shown_url(url)}{whose}")
+            raise redirect_not_followed(answer, f"it leads to another origin, {shown_url(url)}{whose}")
         subprotocols = [name for name in self.subprotocols if BEARER not in name.lower()]
         if self.headers or len(subprotocols) < len(self.subprotocols):
             logger.warning(
@@ -121,20 +121,22 @@ class DialRequest:
                 raise ValueError
             parts = urlsplit(urljoin(self.url, location))
         except ValueError:
-            raise answer._not_followed("its Location is not a URL") from None
+            raise redirect_not_followed(answer, "its Location is not a URL") from None
         if parts.scheme not in DEFAULT_PORTS:
-            raise answer._not_followed(f"it leads to {shown_url(location)}, which is not a ws:// or wss:// URL")
+            raise redirect_not_followed(
+                answer, f"it leads to {shown_url(location)}, which is not a ws:// or wss:// URL"
+            )
         # A server has no credentials to choose for us.
         netloc = parts.netloc.rpartition("@")[2]
         url = parts._replace(netloc=netloc, fragment="").geturl()
         try:
             check_url(url, tls=False)
         except BadURL as exc:
-            raise answer._not_followed(f"its Location cannot be dialed: {exc}") from None
+            raise redirect_not_followed(answer, f"its Location cannot be dialed: {exc}") from None
         if not HOST_AND_PORT.fullmatch(netloc) and netloc != urlsplit(self.url).netloc:
-            raise answer._not_followed(f"its Location has an unusual host: {shown_url(url)}")
+            raise redirect_not_followed(answer, f"its Location has an unusual host: {shown_url(url)}")
         if self.url.startswith("wss:") and parts.scheme == "ws":
-            raise answer._not_followed(f"it leads from TLS to clear text, to {shown_url(url)}")
+            raise redirect_not_followed(answer, f"it leads from TLS to clear text, to {shown_url(url)}")
         return url
 
     def __repr__(self) -> str:
@@ -165,7 +167,7 @@ async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest]
                     if following is None:
                         raise
                     if redirects == MAX_REDIRECTS:
-                        raise answer._not_followed(f"it is one more than {MAX_REDIRECTS}") from None
+                        raise redirect_not_followed(answer, f"it is one more than {MAX_REDIRECTS}") from None
                 redirects += 1
                 request = following
     except TimeoutError as exc:

@@ -99,7 +99,7 @@ def test_decorators_without_options_with_parentheses(where: str) -> None:
 
 async def test_a_coroutine_in_place_of_its_function() -> None:
     coroutine = handler(1)
-    with pytest.raises(TypeError, match=r"which is what a call of the function gives: leave out its parentheses$"):
+    with pytest.raises(TypeError, match=r"the result of calling the function: leave out the parentheses$"):
         Server().on("x", coroutine)  # type: ignore[call-overload]
     coroutine.close()
 

@@ -128,7 +128,7 @@ async def test_what_users_hold(value: Callable[[], Any]) -> None:
 
     async def talk(channel: AnonymousChannel) -> None:
         seen.extend([channel, current_context()])
-        current_context().cancel_reason = value()
+        current_context()._invocation.cancel_reason = value()
         await channel.wait_closed()
 
     server.on("talk", talk)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Context, Limits, Message, Peer
+from wsrpc._handlers.context import Invocation
+from wsrpc._handlers.observation import Observation
 from wsrpc._protocol.messages import Inbound
 
 
@@ -119,28 +122,47 @@ async def test_the_context_has_the_message_where_one_observes() -> None:
     assert seen[0] is None and seen[1] is seen[2] is not None
 
 
+def test_a_context_shows_its_invocation_and_is_no_reference_cycle() -> None:
+    peer: Any = "the peer"
+    invocation = Invocation(peer, Inbound(i=7, a=["say", 1]))
+    context = invocation.context
+    assert context is invocation.context and context.peer is peer and (context.id, context.event) == (7, "say")
+    context.args = [1, 2]
+    invocation.cancel_reason = "enough"
+    assert invocation.inbound.a == ["say", 1, 2] and context.cancel_reason == "enough"
+    gone = weakref.ref(context)
+    del context
+    assert gone() is None
+    assert invocation.context.args == (1, 2)
+
+
 async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
-    message = Message(b"x", True, None)
+    observation = Observation(b"x", True, None)
+    message = observation.message
     first, second = (asyncio.ensure_future(message.processed()) for _ in range(2))
     await turns(2)
     first.cancel()
     await turns(2)
-    message._finish()
-    message._finish()
+    observation.finish()
+    observation.finish()
     await second
     assert first.cancelled()
 
 
+def observed(payload: bytes, decode: Any = None) -> Message:
+    return Observation(payload, True, decode).message
+
+
 def described(a: list[Any], **fields: Any) -> Message:
-    return Message(b"{}", True, lambda payload: Inbound(a=a, **fields))
+    return observed(b"{}", lambda payload: Inbound(a=a, **fields))
 
 
 def test_a_message_in_words() -> None:
     assert str(described(["say", 1, "x"])) == "event say(1, 'x')"
     assert str(described(["say"], i=7, c="room")) == "request #7 room: say()"
-    assert str(Message(b"hello", True, None)) == "foreign message, 5 bytes"
-    assert str(Message(b"{}", True, lambda payload: Inbound(i=7))) == "answer or notice #7, 2 bytes"
-    assert str(Message(b"{}", True, lambda payload: Inbound(a=[5]))) == "answer or notice, 2 bytes"
+    assert str(observed(b"hello")) == "foreign message, 5 bytes"
+    assert str(observed(b"{}", lambda payload: Inbound(i=7))) == "answer or notice #7, 2 bytes"
+    assert str(observed(b"{}", lambda payload: Inbound(a=[5]))) == "answer or notice, 2 bytes"
     assert repr(described(["say", "x"])) == "<Message event say('x')>"
 
 
@@ -167,7 +189,7 @@ def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("a", [[], None, 5, [5], [None, 1]])
 def test_a_message_that_is_no_event_has_no_name(a: Any) -> None:
-    message = Message(b"", True, lambda payload: Inbound(a=a, i=True, c=5))
+    message = observed(b"", lambda payload: Inbound(a=a, i=True, c=5))
     assert message.event is None and message.id is None and message.channel_name is None
     assert isinstance(message.args, tuple)
     str(message)

@@ -11,6 +11,9 @@ from wsrpc import Client, Context, Router, Server
 from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
 
+NO_CALL: Any = None
+"""These handlers need nothing of the call."""
+
 
 @pytest.mark.parametrize("event", [None, 5, b"x", ("a",)])
 def test_an_events_name_is_text(event: Any) -> None:
@@ -49,7 +52,7 @@ def test_a_refused_registration_leaves_the_old_one() -> None:
     with pytest.raises(TypeError):
         registry.add(None, "e", bad)
     handler = registry.take(None, "e")
-    assert handler is not None and handler.call(None, ["e"]) == 1
+    assert handler is not None and handler.call(NO_CALL, ["e"]) == 1
 
 
 def test_taking_once_goes_first_and_only_once() -> None:
@@ -60,7 +63,7 @@ def test_taking_once_goes_first_and_only_once() -> None:
     for _ in range(3):
         handler = registry.take("room", "e")
         assert handler is not None
-        results.append(handler.call(None, ["e"]))
+        results.append(handler.call(NO_CALL, ["e"]))
     assert results == ["once", "on", "on"]
     assert registry.take(None, "e") is None and registry.take("nowhere", "e") is None
 
@@ -112,6 +115,17 @@ async def test_a_router_under_a_channel_keeps_its_middleware_there() -> None:
         assert await client.of("chat").request("say", "hi") == "HI"
         assert await client.request("say", "hi") == "main"
     assert seen == ["chat:say"]
+
+
+async def test_a_router_may_bring_lifecycle_handlers() -> None:
+    opened: list[Any] = []
+    router = Router(lax=True)
+    router.on("open", opened.append)
+    router.once("connect", opened.append)
+    server = Server()
+    server.include(router)
+    async with connect(server):
+        assert len(opened) == 2
 
 
 async def test_one_router_may_be_included_twice() -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
-from types import SimpleNamespace
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar
 from uuid import UUID
 
@@ -22,11 +21,14 @@ import pydantic
 import pytest
 from msgspec import Meta
 
-from wsrpc._handlers.compiled import ArgumentsRefused, Handler, compile_handler, injectable
+from wsrpc._handlers.compiled import ArgumentsRefused, Handler, compile_handler
+from wsrpc._handlers.context import Context, Invocation
+from wsrpc._handlers.introspection import injectable
+from wsrpc._protocol.messages import Inbound
 from wsrpc.errors import BadArguments
 
 
-@injectable("ctx.peer")
+@injectable(operator.attrgetter("peer"))
 class FakePeer:
     pass
 
@@ -35,19 +37,14 @@ class SubPeer(FakePeer):
     pass
 
 
-@injectable("ctx")
-class FakeContext(SimpleNamespace):
-    def _without_surplus(self, a: list[Any], most: int) -> list[Any]:
-        return a  # as for a request
-
-
-PEER = FakePeer()
-CTX = FakeContext(peer=PEER)
+PEER: Any = FakePeer()
+CALL = Invocation(PEER, Inbound(i=1))
+CTX = CALL.context
 
 
 def run(function: Callable[..., Any] | Handler, *arguments: Any, **options: Any) -> Any:
     handler = function if isinstance(function, Handler) else compile_handler(function, **options)
-    return handler.call(CTX, ["event", *arguments])
+    return handler.call(CALL, ["event", *arguments])
 
 
 def refused(function: Callable[..., Any] | Handler, *arguments: Any, **options: Any) -> BadArguments:
@@ -399,10 +396,10 @@ def test_injection_in_any_place() -> None:
     def last(a: int, b: str, /, peer: FakePeer) -> Any:
         return a, b, peer
 
-    def keyword(a: int, *, peer: FakePeer, context: FakeContext) -> Any:
+    def keyword(a: int, *, peer: FakePeer, context: Context) -> Any:
         return a, peer, context
 
-    def with_rest(a: int, peer: FakePeer, *rest: int, context: FakeContext) -> Any:
+    def with_rest(a: int, peer: FakePeer, *rest: int, context: Context) -> Any:
         return a, peer, rest, context
 
     assert run(first, 1) == (PEER, 1)
@@ -554,12 +551,12 @@ async def test_coroutine_functions_and_functions_that_return_awaitables() -> Non
     ]
     for function, known in functions:
         handler = compile_handler(function)
-        assert handler.is_coroutine is known
+        assert handler.facts.is_coroutine is known
         arguments = [] if isinstance(function, functools.partial) and function.args else [1]
         assert await run(handler, *arguments) == 2
-    assert compile_handler(add).is_coroutine is False
-    assert compile_handler(Point).is_coroutine is False
-    assert compile_handler(Caller).is_coroutine is False
+    assert compile_handler(add).facts.is_coroutine is False
+    assert compile_handler(Point).facts.is_coroutine is False
+    assert compile_handler(Caller).facts.is_coroutine is False
 
 
 # ---------------------------------------------------------------- annotations that are text
@@ -664,7 +661,7 @@ def test_the_error_names_what_was_called() -> None:
     handler = compile_handler(add)
     for name, expected in [("sum", "sum(): "), (7, "handler: "), ("n" * 999, "n" * 64 + "(): ")]:
         with pytest.raises(ArgumentsRefused) as caught:
-            handler.call(CTX, [name, 1, "x"])
+            handler.call(CALL, [name, 1, "x"])
         assert caught.value.error.message == f"{expected}argument 'b' (2nd): expected int, got str"
 
 
@@ -783,8 +780,8 @@ def test_the_handler_knows_its_name_and_place() -> None:
     assert handler.function is add
     assert handler.name == f"{__name__}.add"
     assert handler.where == f"{__file__}:{line}"
-    assert (handler.thread, handler.ordered) == (False, True)
-    assert [p.name for p in handler.parameters] == ["a", "b"]
+    assert (handler.thread, handler.lane) == (False, handler)
+    assert [p.name for p in handler.facts.parameters] == ["a", "b"]
     assert repr(handler) == f"<Handler {handler.name} ({handler.where})>"
 
     wrapped = compile_handler(functools.partial(future.logged(add), 1))

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
+from peers_inside import link_of
 
 from wsrpc import Client, Limits, MsgpackCodec, RpcError, Server
 from wsrpc.testing import ScriptedTransport, connect
@@ -58,10 +59,10 @@ def serving(**options: Any) -> Server:
 async def test_off_nothing_stands_between_a_peer_and_its_transport(caplog: pytest.LogCaptureFixture) -> None:
     async with connect(serving()) as client:
         assert await client.request("echo", SECRET) == SECRET
-        session = client.peer._core.link
-        assert session is not None
-        assert session.send == session.transport.send
-        assert session.receive == client.peer._core._inbound.receive
+        link, inbound = link_of(client.peer), client.peer._core._inbound
+        assert inbound is not None
+        assert link.send == link.transport.send
+        assert link.receive == inbound.receive
     assert lines(caplog) == []
 
 

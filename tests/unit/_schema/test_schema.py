@@ -299,6 +299,7 @@ def test_a_result_that_cannot_be_described_spoils_nothing_else() -> None:
         server.on(function.__name__, function)
     fine, name, enum = describe(server).events
     assert (fine.result, fine.notes) == (INTEGER, ())
-    assert name.result == {} and name.notes == ("what it returns cannot be told: name 'Decimal' is not defined",)
+    why = "the annotation of its result cannot be resolved: name 'Decimal' is not defined"
+    assert name.result == {} and name.notes == (why,)
     assert enum.result == {} and enum.notes[0].startswith(f"result: {__name__}.Mixed has no JSON Schema: Enums must")
     assert [parameter.schema for parameter in enum.parameters] == [INTEGER]

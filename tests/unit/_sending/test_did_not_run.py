@@ -31,6 +31,7 @@ from wsrpc import (
     Server,
     UnknownEvent,
 )
+from wsrpc.errors import made_here
 from wsrpc.testing import connect, pair
 
 SAY_SO = (BadArguments, Draining, Overloaded, UnknownEvent)
@@ -317,9 +318,7 @@ async def test_what_a_third_party_refused_does_not_say_that_the_handler_did_not_
     kind: type[RemoteError], how: str
 ) -> None:
     def refuse(ctx: Context, call_next: Any) -> Any:
-        error = kind("not now", kind.code)
-        error._made_here = True
-        raise error
+        raise made_here(kind("not now", kind.code))
 
     async with pair() as (third, asking), pair() as (caller, gateway):
         third.use(refuse)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, closes_with, start, turns
+from peers_inside import link_of
 
 from wsrpc import ConnectionLost, Limits, Peer, QueueFull
 from wsrpc.testing import pair
@@ -44,7 +45,7 @@ async def test_a_line_that_fills_again_stops_those_behind() -> None:
         d.transport.pause()
 
     assert d.peer._core.link is not None
-    d.peer._core.link.send = send_and_fill  # each message fills the line at once
+    link_of(d.peer).send = send_and_fill  # each message fills the line at once
     for n in range(4):
         d.transport.resume()
         await turns()

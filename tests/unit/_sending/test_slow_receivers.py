@@ -12,6 +12,7 @@ from audience import Ear, audience, line_of
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from peers_inside import link_of, slow_reader_of
 from raw_websocket import TEXT, raw_client
 from slow_reading import ENTRY, LIMITS, filled
 
@@ -151,11 +152,11 @@ async def test_what_waits_is_bounded_however_small_it_is() -> None:
     async with one_slow(slow="drop_oldest") as (server, _, peer, _):
         for _ in range(1000):
             await server.send_raw("")
-        assert peer._core.link.slow_reader is not None
-        assert len(peer._core.link.slow_reader) == LIMITS.behind // ENTRY
+        assert link_of(peer).slow_reader is not None
+        assert len(slow_reader_of(peer)) == LIMITS.behind // ENTRY
         # One message waits even if it is larger than all.
         assert (await server.emit("say", "z" * 50_000)).sent == 1
-        assert len(peer._core.link.slow_reader) == 1
+        assert len(slow_reader_of(peer)) == 1
 
 
 async def test_the_latest_that_does_not_fit_in_the_place_of_the_one_before_is_reported_as_dropped() -> None:
@@ -191,8 +192,8 @@ async def test_a_line_that_fills_up_again_by_what_waited() -> None:
             line.release()
             await asyncio.sleep(0)
             line.hold()
-            assert peer._core.link.slow_reader is not None
-            assert len(peer._core.link.slow_reader) == left
+            assert link_of(peer).slow_reader is not None
+            assert len(slow_reader_of(peer)) == left
             assert not emitting.done()
         line.release()
         await emitting
@@ -235,16 +236,6 @@ async def test_policies_that_are_none() -> None:
 
 
 # ---------------------------------------------------------------- real sockets
-
-
-async def filled(server: Server, deaf: RawPeer) -> Peer:
-    """The peer of a raw client that reads nothing, when its line is full and all buffers on the way are."""
-    await turns_until(lambda: server.peers)
-    peer = next(peer for peer in server.peers if peer.info.remote == deaf.sock.getsockname())
-    while not peer._core.link.full:
-        peer.emit_nowait("say", "x" * 10_000)
-        await asyncio.sleep(0)
-    return peer
 
 
 async def test_by_real_sockets_a_slow_reader_gets_the_newest_when_it_reads_again() -> None:

@@ -234,7 +234,7 @@ async def test_the_channel_is_the_servers_own_once_it_is_offered() -> None:
             lambda: server.include(router, channel="rooms"),
             lambda: peer.of("rooms").on("join", lambda room: None),
         ):
-            with pytest.raises(ValueError, match="channel 'rooms' is where wsrpc itself serves clients"):
+            with pytest.raises(ValueError, match="channel 'rooms' is used by wsrpc itself"):
                 refuse()
         client.of("rooms").on("list", lambda: ["a"])  # the client's side is free
         assert await peer.of("rooms").request("list") == ["a"]

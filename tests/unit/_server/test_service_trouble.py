@@ -132,7 +132,7 @@ async def test_a_handler_does_not_take_the_place_of_a_method() -> None:
 async def test_a_raw_function_does_not_take_a_services_messages(service: type[Service], style: str) -> None:
     server = Server()
     server.add_service(service)
-    with pytest.raises(ValueError, match=f"^a service's {style} takes every message: there is none left for "):
+    with pytest.raises(ValueError, match=f"^a service's {style} takes every message: .* would get none"):
         server.on_raw(print)
 
 

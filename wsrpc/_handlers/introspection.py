@@ -1,0 +1,456 @@
+"""Introspection of handlers before they run: name, place in the code, parameters, types and result.
+
+A function that cannot be a handler is refused here with a `TypeError` that names the handler and the parameter and says
+what to do. So the mistake shows when the program starts, not when a message arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from enum import Enum
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
+
+from .._streams.stream import Stream
+
+__all__ = [
+    "Facts",
+    "Getter",
+    "Injection",
+    "Parameter",
+    "Result",
+    "Role",
+    "injectable",
+    "introspect",
+    "location",
+    "refusal",
+    "result_of",
+    "without_partials",
+]
+
+_C = TypeVar("_C", bound=type[Any])
+_STREAMS: frozenset[Any] = frozenset({AsyncIterator, AsyncIterable, Stream})
+"""Annotations of a parameter that reads the items that the caller sends with ``send=``."""
+_LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
+
+Getter = Callable[[Any], Any]
+"""One step from an invocation to the value of an injected parameter."""
+
+
+class Injection(NamedTuple):
+    """How a parameter of an injectable class gets its value."""
+
+    steps: tuple[Getter, ...]
+    """The first is called with the `Invocation`, each further one with the result of the step before it."""
+    conversation: bool = False
+    """The injected value is a channel, and the handler's body runs while that channel is open."""
+
+
+_INJECTIONS: dict[type[Any], Injection] = {}
+
+
+class Parameter(NamedTuple):
+    """One parameter that gets a value: one argument from the wire, all remaining arguments, a stream, or injected."""
+
+    name: str
+    source: Literal["wire", "rest", "injected", "stream"]
+    type: Any = Any
+    required: bool = True
+    default: Any = None
+    keyword: bool = False  # injected and stream only: passed by name
+    injection: Injection | None = None  # injected only
+
+
+class Role(Enum):
+    """What a handler does with its request. For all but `RESULT`, a channel is the answer before the body runs."""
+
+    RESULT = "returns a value, or a stream if it returns or is an iterator"
+    CONVERSATION = "talks with its caller over an anonymous channel"
+    UPLOAD = "reads the items that its caller sends; its result answers the end of the items"
+    EXCHANGE = "reads the items that its caller sends, and yields items meanwhile"
+
+
+class Facts(NamedTuple):
+    """Everything that introspection found out about a handler."""
+
+    name: str
+    """Module and qualified name, for logs."""
+    where: str
+    """``file:line`` of the function if it has one, else its name."""
+    is_coroutine: bool
+    is_generator: bool
+    role: Role
+    parameters: tuple[Parameter, ...]
+    """The parameters that get a value, in the order of the signature."""
+
+
+def injectable(*steps: Getter, conversation: bool = False) -> Callable[[_C], _C]:
+    """Class decorator: a parameter annotated with the class, or with ``Cls | None``, takes no argument from the wire.
+
+    Its value comes from the call's `Invocation`, by ``steps`` as in `Injection`. They run in each call, so they should
+    be functions written in C, such as those of `operator`. A subclass is not injected, because the injected value may
+    be any instance of the class.
+
+    Args:
+        conversation: the handler's body runs while the injected channel is open.
+    """
+
+    def register(cls: _C) -> _C:
+        _INJECTIONS[cls] = Injection(steps, conversation)
+        return cls
+
+    return register
+
+
+def refusal(name: str, where: str, parameter: str | None, text: str) -> TypeError:
+    """Return the error for a function that cannot be a handler."""
+    place = "" if parameter is None else f", parameter {parameter!r}"
+    return TypeError(f"handler {name} ({where}){place}: {text}")
+
+
+# ---------------------------------------------------------------- layers: name, place, kind
+
+
+def _layers_of(function: Any) -> list[Any]:
+    """Return the callable and everything it wraps, outermost first.
+
+    Annotations belong to the innermost: annotations that are text are evaluated in the module that wrote them.
+    """
+    layers: list[Any] = []
+    while len(layers) < 100:  # an object may claim to wrap itself
+        layers.append(function)
+        if isinstance(function, functools.partial):
+            function = typing.cast(Any, function).func
+        elif isinstance(function, types.MethodType):
+            function = function.__func__
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        elif isinstance(function, type):
+            makers = [getattr(function, name) for name in ("__init__", "__new__")]
+            function = next((maker for maker in makers if isinstance(maker, types.FunctionType)), None)
+        elif not isinstance(function, types.FunctionType) and hasattr(type(function).__call__, "__code__"):
+            function = type(function).__call__
+        else:
+            break
+        if function is None:
+            break
+    return layers
+
+
+def without_partials(function: Any) -> Any:
+    """Return the function that a partial calls in the end; anything else is returned unchanged."""
+    while isinstance(function, functools.partial):
+        function = typing.cast(Any, function).func
+    return function
+
+
+def _body_of(function: Any) -> Any:
+    """Return the function that runs when the handler is called, to find out whether it is a coroutine function."""
+    function = without_partials(function)
+    if inspect.isroutine(function) or inspect.iscoroutinefunction(function):
+        return function
+    # An object runs its class's __call__. A class runs its metaclass's, which makes an instance; whether the instance's
+    # __call__ is a coroutine function does not matter then.
+    return typing.cast(Any, type(function)).__call__
+
+
+def _name(function: Any) -> str:
+    function = without_partials(function)
+    named = function
+    if not isinstance(getattr(function, "__qualname__", None), str):
+        named = typing.cast(Any, type(function))
+    module = getattr(named, "__module__", None)
+    return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
+
+
+def _where(layers: list[Any], name: str) -> str:
+    for layer in reversed(layers):
+        code = getattr(layer, "__code__", None)
+        # Generated functions (a dataclass's __init__) come from "<string>", which does not help the reader.
+        if isinstance(code, types.CodeType) and not code.co_filename.startswith("<"):
+            return f"{code.co_filename}:{code.co_firstlineno}"
+    return name
+
+
+def location(function: Any) -> str:
+    """Return ``file:line`` of a callable if it has one, else its name."""
+    return _where(_layers_of(function), _name(function))
+
+
+# ---------------------------------------------------------------- annotations
+
+
+def _namespaces(layers: list[Any]) -> list[dict[str, Any]]:
+    """Return the namespaces in which names in annotations are looked up, best first."""
+    found: list[dict[str, Any]] = []
+    for layer in reversed(layers):
+        spaces: list[Any] = [getattr(layer, "__globals__", None)]
+        if isinstance(layer, type):
+            # A generated __init__ has the annotations of inherited fields, from other modules.
+            spaces += [getattr(sys.modules.get(base.__module__), "__dict__", None) for base in layer.__mro__]
+        found += [space for space in spaces if isinstance(space, dict)]
+    return found or [{}]
+
+
+def _resolve(annotation: Any, layers: list[Any]) -> Any:
+    """Return the type that one annotation means, with names in text looked up. `Annotated` is kept.
+
+    Raises:
+        Exception: anything that evaluating the annotation raises.
+    """
+    if annotation is inspect.Parameter.empty or annotation is Any or annotation is object:
+        return Any
+    if isinstance(annotation, type) and not typing.get_origin(annotation):
+        return annotation
+
+    def holder() -> None: ...
+
+    # `get_type_hints` is the documented way to resolve text, but it takes a whole object, and one broken annotation
+    # spoils all the others. So it gets an object with this annotation only.
+    holder.__annotations__ = {"it": annotation}
+    if parameters := getattr(layers[-1], "__type_params__", None):
+        holder.__type_params__ = parameters  # type: ignore[attr-defined]
+    error: Exception | None = None
+    for space in _namespaces(layers):
+        try:
+            found = typing.get_type_hints(holder, space, include_extras=True)["it"]
+            return Any if found is object else found
+        except Exception as exc:
+            error = error or exc
+    assert error is not None
+    raise error
+
+
+def _alternatives(tp: Any) -> list[Any]:
+    """Return the classes that an annotation names, without `None`: ``Annotated[Peer, …]``, ``Peer | None``."""
+    origin = typing.get_origin(tp)
+    if origin is Annotated:
+        return _alternatives(typing.get_args(tp)[0])
+    if origin is Union or origin is types.UnionType:
+        inner = [_alternatives(arg) for arg in typing.get_args(tp) if arg is not type(None)]
+        return [cls for classes in inner for cls in classes]
+    return [tp if origin is None else origin]
+
+
+def _injection_of(tp: Any) -> Injection | None:
+    """Return how a parameter of this type gets its value; None if the value comes from the wire."""
+    classes = _alternatives(tp)
+    injections = {_INJECTIONS.get(cls) if isinstance(cls, type) else None for cls in classes}
+    return injections.pop() if len(injections) == 1 else None
+
+
+# ---------------------------------------------------------------- the whole handler
+
+
+def _signature_of(function: Any) -> inspect.Signature:
+    """Return the signature, with annotations as they were written."""
+    if sys.version_info >= (3, 14):
+        # From 3.14 on annotations are evaluated on demand; a broken one must not spoil the others.
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def _must_not_restrict(tp: Any) -> None:
+    """Refuse constraints on a value that is not converted."""
+    metadata = typing.get_args(tp)[1:] if typing.get_origin(tp) is Annotated else ()
+    if any(type(each).__module__.partition(".")[0] in _LIBRARIES for each in metadata):
+        raise TypeError(
+            "a constraint on a stream or on an injected value cannot be enforced: annotate the items of the stream"
+        )
+
+
+def _annotated_type(given: inspect.Parameter, layers: list[Any]) -> Any:
+    try:
+        return _resolve(given.annotation, layers)
+    except NameError as exc:
+        raise TypeError(
+            f"cannot resolve the annotation {given.annotation!r} ({exc}): define it at module level, and "
+            "import it outside `if TYPE_CHECKING:`"
+        ) from exc
+    except Exception as exc:
+        raise TypeError(f"the annotation {given.annotation!r} is not a type: {exc}") from exc
+
+
+def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, Any]) -> Parameter | None:
+    """Decide how one parameter of the signature gets its value; None if it gets none.
+
+    Raises:
+        TypeError: the parameter cannot work; the text says what to do.
+    """
+    if given.kind is given.VAR_KEYWORD or (given.kind is given.KEYWORD_ONLY and given.name in bound):
+        return None
+    tp = _annotated_type(given, layers)
+    if (injection := _injection_of(tp)) is not None:
+        return _injected_parameter(given, tp, injection)
+    while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & _STREAMS:
+        _must_not_restrict(tp)
+        tp = typing.get_args(tp)[0]
+    if any(cls in _STREAMS for cls in _alternatives(tp) if isinstance(cls, type)):
+        return _stream_parameter(given, tp)
+    return _wire_parameter(given, tp)
+
+
+def _injected_parameter(given: inspect.Parameter, tp: Any, injection: Injection) -> Parameter:
+    _must_not_restrict(tp)
+    if given.kind is given.VAR_POSITIONAL:
+        raise TypeError("this class is injected, which works for one parameter and not for *args")
+    required = given.default is given.empty
+    default = None if required else given.default
+    keyword = given.kind is given.KEYWORD_ONLY
+    return Parameter(given.name, "injected", tp, required, default, keyword, injection)
+
+
+def _stream_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
+    if typing.get_origin(tp) not in _STREAMS and tp not in _STREAMS:
+        raise TypeError("the stream that the caller sends is never missing: annotate AsyncIterator[...] itself")
+    if given.kind is given.VAR_POSITIONAL:
+        raise TypeError("one parameter reads the stream that the caller sends, *args cannot")
+    item, *_ = (*typing.get_args(tp), Any)
+    return Parameter(given.name, "stream", item, True, None, given.kind is given.KEYWORD_ONLY)
+
+
+def _wire_parameter(given: inspect.Parameter, tp: Any) -> Parameter | None:
+    required = given.default is given.empty
+    classes = _alternatives(tp)
+    if any(cls is AsyncGenerator for cls in classes):
+        raise TypeError("a stream that the caller sends is only read: annotate AsyncIterator[...]")
+    if type(given.default).__module__ == "pydantic.fields":
+        raise TypeError("its default is pydantic's Field(...): write `name: Annotated[..., Field(...)] = default`")
+    if given.kind is given.KEYWORD_ONLY:
+        if required:
+            raise TypeError(
+                "it is keyword-only without a default, and arguments from the wire have no names: "
+                "make it positional, or give it a default"
+            )
+        return None
+    for cls in classes:
+        base = next((base for base in getattr(cls, "__mro__", ()) if base in _INJECTIONS), None)
+        if base is not None:
+            name = base.__qualname__
+            raise TypeError(f"only {name} itself is injected: annotate {name} or {name} | None")
+    if given.kind is given.VAR_POSITIONAL:
+        return Parameter(given.name, "rest", tp)
+    return Parameter(given.name, "wire", tp, required, None if required else given.default)
+
+
+def introspect(function: Any) -> Facts:
+    """Find out everything about a handler, once, when it is registered.
+
+    Raises:
+        TypeError: ``function`` cannot be a handler; the text says why and what to do.
+    """
+    if not callable(function):
+        called = ", the result of calling the function: leave out the parentheses"
+        raise TypeError(f"a handler is a function, got {function!r}{called if inspect.iscoroutine(function) else ''}")
+    layers = _layers_of(function)
+    name = _name(function)
+    where = _where(layers, name)
+    body = _body_of(function)
+    try:
+        signature = _signature_of(function)
+    except (ValueError, TypeError) as exc:
+        advice = "wrap it in a function with annotated parameters"
+        raise refusal(name, where, None, f"its signature cannot be read ({exc}): {advice}") from exc
+    # What a partial has bound by name stays bound, although it looks like a default.
+    bound: Mapping[str, Any] = function.keywords if isinstance(function, functools.partial) else {}
+    parameters: list[Parameter] = []
+    for given in signature.parameters.values():
+        try:
+            parameter = _parameter(given, layers, bound)
+        except TypeError as exc:
+            raise refusal(name, where, given.name, str(exc)) from exc.__cause__
+        if parameter is not None:
+            parameters.append(parameter)
+    is_coroutine = inspect.iscoroutinefunction(body)
+    is_generator = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
+    may_read = is_coroutine or inspect.isasyncgenfunction(body)
+    role = _role(name, where, parameters, is_coroutine=is_coroutine, may_read=may_read)
+    return Facts(name, where, is_coroutine, is_generator, role, tuple(parameters))
+
+
+def _role(name: str, where: str, parameters: list[Parameter], *, is_coroutine: bool, may_read: bool) -> Role:
+    talks = [p.name for p in parameters if p.injection is not None and p.injection.conversation]
+    reads = [p.name for p in parameters if p.source == "stream"]
+    if len(talks) + len(reads) > 1:
+        text = "one request opens one channel, so only one parameter can be a channel or a stream"
+        raise refusal(name, where, [*talks, *reads][1], text)
+    if talks and not is_coroutine:
+        text = (
+            "the body is the conversation, so it has to be an `async def` that does not yield; in another function "
+            "take ctx.channel(), register handlers on it and return it"
+        )
+        raise refusal(name, where, talks[0], text)
+    if reads and not may_read:
+        raise refusal(name, where, reads[0], "reading the stream that the caller sends takes an `async def`")
+    if reads:
+        return Role.UPLOAD if is_coroutine else Role.EXCHANGE
+    return Role.CONVERSATION if talks else Role.RESULT
+
+
+# ---------------------------------------------------------------- the result, for descriptions only
+
+_AWAITED = (Awaitable, Coroutine, asyncio.Future, asyncio.Task)
+_ITERATORS = (AsyncGenerator, Iterator, Generator)
+
+
+class Result(NamedTuple):
+    """The result of a handler by its annotation: one value of the type, a stream of such items, or a channel."""
+
+    kind: Literal["value", "stream", "channel"]
+    type: Any = Any
+
+
+def _annotated_result(function: Any) -> Any:
+    called = without_partials(function)
+    if isinstance(called, type):  # calling a class makes an instance, whatever the annotation of its __init__ says
+        return called
+    return _resolve(_signature_of(function).return_annotation, _layers_of(function))
+
+
+def result_of(function: Any) -> Result:
+    """Return the result that the annotation of a handler promises. No call needs this.
+
+    Raises:
+        TypeError: the annotation cannot be resolved.
+    """
+    body = _body_of(function)
+    yields = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
+    try:
+        tp = _annotated_result(function)
+    except Exception as exc:  # anything that evaluating an annotation raises
+        raise TypeError(f"the annotation of its result cannot be resolved: {exc}") from exc
+    while True:
+        origin = typing.get_origin(tp) or tp
+        if origin in _AWAITED:
+            tp = typing.get_args(tp)[-1] if typing.get_args(tp) else Any
+        elif origin is Annotated and (typing.get_origin(typing.get_args(tp)[0]) or typing.get_args(tp)[0]) in _AWAITED:
+            tp = typing.get_args(tp)[0]
+        else:
+            break
+    if origin in _ITERATORS or origin in _STREAMS or (yields and origin is Iterable):
+        item, *_ = (*typing.get_args(tp), Any)
+        return Result("stream", item)
+    if yields:
+        return Result("stream")
+    injection = _injection_of(tp)
+    if injection is not None and injection.conversation:
+        return Result("channel")
+    return Result("value", tp)

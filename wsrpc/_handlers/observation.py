@@ -1,0 +1,162 @@
+"""Messages as `message` handlers see them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from .._protocol.counting import decode_any
+from .._protocol.messages import Inbound
+from ..errors import BoundedRepr
+
+__all__ = ["Message", "Observation"]
+
+
+class Completion:
+    """Tells whoever waits that the processing of one message is complete."""
+
+    __slots__ = ("_done", "_future")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._future: asyncio.Future[None] | None = None
+
+    def finish(self) -> None:
+        """Wake everybody who waits. Idempotent."""
+        self._done = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for `finish`. Cancelling is safe."""
+        if self._done:
+            return
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._future)
+
+
+class Message:
+    """One inbound message, as `message` handlers see it. Changing the values that it returns changes nothing.
+
+    ``payload`` is the message as it arrived; ``text`` says whether it was a text message. ``event``, ``id`` and
+    ``channel_name`` are None, and ``args`` is empty, if the message has no such field or is not a message of the
+    protocol. ``args`` is decoded anew each time: keep it in a variable if you need it more than once.
+    """
+
+    __slots__ = ("_completion", "_decode", "_head", "payload", "text")
+
+    def __init__(
+        self,
+        payload: bytes,
+        text: bool,
+        decode: Callable[[bytes | bytearray], Inbound] | None,
+        completion: Completion,
+    ) -> None:
+        """``decode`` reads ``payload``; None if that is not a message of the protocol."""
+        self.payload = payload
+        self.text = text
+        self._decode = decode
+        self._head: tuple[str | None, int | None, str | None] | None = None
+        """Event, id and channel name, once one of them was asked for."""
+        self._completion = completion
+
+    @property
+    def event(self) -> str | None:
+        return self._read_head()[0]
+
+    @property
+    def id(self) -> int | None:
+        return self._read_head()[1]
+
+    @property
+    def channel_name(self) -> str | None:
+        return self._read_head()[2]
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return tuple(self._read()[1:])
+
+    def _read_head(self) -> tuple[str | None, int | None, str | None]:
+        if self._head is None:
+            self._read()
+        assert self._head is not None
+        return self._head
+
+    def _read(self) -> list[Any]:
+        """Decode the event's name and its arguments.
+
+        They are not kept: decoded, a message may take 70 times as much memory as ``payload``, and many messages may
+        wait for their handlers.
+        """
+        fields = Inbound() if self._decode is None else decode_any(self._decode, self.payload)
+        a: list[Any] = fields.a if fields.a.__class__ is list else []
+        event = a[0] if a and isinstance(a[0], str) else None
+        name = fields.c if fields.h is None and isinstance(fields.c, str) else None
+        self._head = event, fields.i if fields.i.__class__ is int else None, name
+        return a
+
+    async def processed(self) -> None:
+        """Wait until the message has been processed: its handler, if it has one, is done.
+
+        Cancelling is safe.
+        """
+        await self._completion.wait()
+
+    def describe(
+        self, *, limit: int = 200, redact: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None
+    ) -> str:
+        """Return one line for a log.
+
+        Args:
+            limit: characters of arguments that the line shows, approximately.
+            redact: ``redact(event, args)`` returns the arguments to show.
+        """
+        args = self.args  # decodes the message, so that `event` and the others need not
+        event = self.event
+        if event is None:
+            kind = "foreign message" if self._decode is None else "answer or notice"
+            which = "" if self.id is None else f" #{self.id}"
+            return f"{kind}{which}, {len(self.payload)} bytes"
+        if redact is not None:
+            args = redact(event, args)
+        shown = ", ".join(_bounded(arg, limit) for arg in args)
+        if len(shown) > limit:
+            shown = shown[: limit - 1] + "…"
+        where = "" if self.channel_name is None else f"{_bounded(self.channel_name, limit)[1:-1]}: "
+        kind = "event" if self.id is None else f"request #{self.id}"
+        return f"{kind} {where}{_bounded(event, limit)[1:-1]}({shown})"
+
+    def __str__(self) -> str:
+        return self.describe()
+
+    def __repr__(self) -> str:
+        return f"<Message {self.describe(limit=60)}>"
+
+
+class Observation:
+    """One message that `message` handlers observe, as the receiving code holds it: it ends with `finish`."""
+
+    __slots__ = ("_completion", "message")
+
+    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], Inbound] | None) -> None:
+        self._completion = Completion()
+        self.message = Message(payload, text, decode, self._completion)
+        """The object for `message` handlers and for `Context.message`."""
+
+    @property
+    def payload(self) -> bytes:
+        return self.message.payload
+
+    def finish(self) -> None:
+        """Let everybody who waits for `Message.processed` go on. Idempotent."""
+        self._completion.finish()
+
+
+def _bounded(value: object, limit: int) -> str:
+    # A long string is cut first, so that repr() does not make a second long string; repr() keeps it on one line.
+    try:
+        return repr(value[:limit]) if isinstance(value, (str, bytes)) else BoundedRepr().repr(value)
+    except Exception:  # of a value that a `redact` function returned, or that middleware has put among the arguments
+        return f"<{type(value).__name__}>"
