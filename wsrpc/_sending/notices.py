@@ -13,7 +13,7 @@ from .._protocol.rejections import reason_to_wire, shortened
 from ..errors import MessageTooBig, RpcError
 from .pending import MAX_REMEMBERED
 
-__all__ = ["Notices"]
+__all__ = ["Notices", "Replies"]
 
 NOT_ENCODABLE = "they cannot be encoded"
 """What the other side is told of that; the encoder's own words may be a secret."""

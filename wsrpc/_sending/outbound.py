@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET
 
@@ -32,7 +32,7 @@ from ..errors import (
 from ..limits import Limits
 from .capacity import Places
 from .checks import Objections, check_sending
-from .notices import Notices
+from .notices import Notices, Replies
 from .offline import Kept
 from .pending import Pending, Requests
 from .session import Session
@@ -122,7 +122,7 @@ class Outbound:
         self.kept = Kept(codec, limits, loop, self.requests, warn)
         self.line = Line(loop)
         self.places = Places(loop, self.requests)
-        self.notices = Notices(self, warn)
+        self.notices = Notices(cast("Replies", self), warn)  # pyright takes the bound callable for a method
         self.is_open: Callable[[int], bool] = lambda h: False
         """Whether an anonymous channel is still there."""
         self.opening: Context | None = None
