@@ -15,6 +15,7 @@ import pytest
 from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from peers_inside import link_of
 
 import wsrpc._server.broadcast
 from wsrpc import KeepLatest, Limits, Peer, Server
