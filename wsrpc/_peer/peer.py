@@ -48,7 +48,8 @@ from .inbound import Intake
 from .negotiation import Agreement
 
 if TYPE_CHECKING:
-    from .._server.rooms import Membership, Room
+    from .._server.peers import ServedPeer
+    from .._server.rooms import Room
     from .._server.server import Server
 
 __all__ = ["Peer", "current_peer"]
@@ -86,7 +87,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._channels: dict[str, Channel] = {}
         self._loop = loop
         self._services: Services | None = None
-        self._membership: Membership | None = None
+        self._membership: ServedPeer | None = None
         self._log = log = PeerLog(self.id)
         self._reporter = Reporter(self, (shared, own), loop, log)
         fail = self._fail  # one bound method, however many have it

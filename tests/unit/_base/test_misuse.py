@@ -162,7 +162,7 @@ MAKING: dict[str, tuple[Callable[[], object], str]] = {
     "include": (lambda: Server().include(5), "include() takes a wsrpc.Router, got 5"),  # type: ignore[arg-type]
     "include of a server": (
         lambda: Client(URL).include(Server()),  # type: ignore[arg-type]
-        "include() takes a wsrpc.Router, got <Server 0 peers>",
+        "include() takes a wsrpc.Router, got <Server open, 0 peers>",
     ),
     "of": (lambda: Server().of(5), "a channel's name is a non-empty string, got 5"),  # type: ignore[arg-type]
     "ordered channel": (
@@ -239,10 +239,10 @@ def test_listening_on_what_is_no_socket() -> None:
 async def test_what_is_used_in_another_statement() -> None:
     server: Any = Server()
     client: Any = Client(URL)
-    with pytest.raises(TypeError, match=r"^a server is no context manager: use `async with server\.listen"):
+    with pytest.raises(TypeError, match=r"^a Server is not a context manager: use `async with server\.listen"):
         async with server:
             pass
-    with pytest.raises(TypeError, match=r"^a server is no context manager: use `async with server\.listen"):
+    with pytest.raises(TypeError, match=r"^a Server is not a context manager: use `async with server\.listen"):
         with server:
             pass
     with pytest.raises(TypeError, match=r"^listen\(\) opens a block: use `async with server\.listen"):
