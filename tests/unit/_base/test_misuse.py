@@ -132,7 +132,7 @@ MAKING: dict[str, tuple[Callable[[], object], str]] = {
     },
     "Server trusted_proxies": (
         lambda: Server(trusted_proxies=5),  # type: ignore[arg-type]
-        "trusted_proxies is a list of addresses and networks, got 5",
+        "trusted_proxies= takes a list of addresses and networks, got 5",
     ),
     "Server handler_context": (
         lambda: Server(handler_context=5),  # type: ignore[arg-type]
@@ -261,7 +261,7 @@ async def test_what_is_used_in_another_statement() -> None:
             pass
     with pytest.raises(RuntimeError, match=r"^not listening: use `async with server\.listen"):
         _ = server.listen().url
-    with pytest.raises(RuntimeError, match=r"^run\(\) starts an event loop of its own: inside one, `async with"):
+    with pytest.raises(RuntimeError, match=r"^run\(\) starts an event loop of its own: inside one, use `async with"):
         server.run()
     with pytest.raises(ValueError, match=r"^this client has no url to dial: give Client\(url\), or bind"):
         await Client().connect()

@@ -291,7 +291,7 @@ def test_what_cannot_be_together() -> None:
         server.add_service(Loop, lambda: Loop([]))
     server = Server()
     server.on_raw(lambda peer, message: None)
-    with pytest.raises(ValueError, match="there is an on_raw function"):
+    with pytest.raises(ValueError, match="but the server has an on_raw function"):
         server.add_service(Sink)
     server = Server()
     server.add_service(Sink)
