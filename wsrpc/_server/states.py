@@ -47,7 +47,7 @@ TABLE: dict[ServerState, dict[Input, tuple[ServerState, str]]] = {
         Input.DRAIN: ("draining", "ends the drain sooner, if the new time ends sooner"),
         Input.CLOSE: ("draining", "ends the drain now"),
         Input.DRAINED: ("closing", "closes the connections that are left, and waits for handlers"),
-        Input.ENDED: ("closed", "lets `close()` and `serve_forever()` return"),
+        Input.ENDED: ("closed", "leaves the connections as they are"),
         Input.LOOP_CLOSED: ("closed", "nothing"),
     },
     "closing": {
