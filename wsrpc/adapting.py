@@ -26,7 +26,7 @@ from __future__ import annotations
 from ._base.closing import check_close
 from ._base.headers import address, joined_headers
 from ._base.logs import safe_logger
-from ._server.ports import Port
+from ._server.listening import Port
 from ._transports.dial_request import DialRequest, follow_redirects
 from ._transports.fairness import MUCH, READ, Turns, turns_of
 from ._transports.frames import Framer

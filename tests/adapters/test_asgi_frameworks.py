@@ -122,4 +122,4 @@ async def test_http_at_the_websocket_s_path(run: str) -> None:
 
 
 def test_what_an_application_shows() -> None:
-    assert repr(asgi(Server())) == "asgi(<Server 0 peers>)"
+    assert repr(asgi(Server())) == "asgi(<Server open, 0 peers>)"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -42,11 +42,27 @@ from .payload_log import PayloadLog
 from .session import Session, SessionState
 from .waiting import Hold
 
+if TYPE_CHECKING:
+    from .._server.rooms import Room
+    from .._server.server import Server
+
 __all__ = ["PeerCore", "PeerOwner"]
 
 
 class PeerOwner:
-    """What a peer reports to the client or the server that it belongs to. Each overrides what it needs."""
+    """What a peer reports to the client or the server that it belongs to, and what users read there.
+
+    Each overrides what it needs.
+    """
+
+    __slots__ = ("home", "rooms", "server")
+
+    def __init__(self, server: Server | None = None) -> None:
+        self.server = server
+        self.rooms: dict[Room, bool] = {}
+        """The rooms that the peer is in, and whether it joined each by its own request."""
+        self.home: Room | None = None
+        """The room that ``room_from`` gave to it."""
 
     def queued(self) -> None:
         """A message begins to wait for a connection."""
@@ -101,7 +117,7 @@ class PeerCore:
         """Those of the present connection, or of the last one."""
         self._settings = settings
         self._dialer = dialer
-        self._own = own
+        self.own = own
         self._shared = shared
         self.loop = loop
         self.log = log = PeerLog(self.id)
@@ -240,13 +256,13 @@ class PeerCore:
         )
 
     def _takes_raw(self) -> bool:
-        return self._own.takes_raw or self._shared.takes_raw
+        return self.own.takes_raw or self._shared.takes_raw
 
     def _begin_session(self) -> Session:
         channels = Channels(
             self.out,
             self._notices,
-            self._own,
+            self.own,
             self._settings.limits,
             partial(self.log, logging.WARNING),
             sender=self.sender,
@@ -314,7 +330,7 @@ class PeerCore:
         return Intake(
             settings.codec,
             settings.limits,
-            self._own,
+            self.own,
             self._shared,
             self.loop,
             calls=self.calls,

@@ -27,7 +27,7 @@ from ..transport import ConnectionInfo, Transport
 from .core import PeerCore, PeerOwner
 
 if TYPE_CHECKING:
-    from .._server.rooms import Membership, Room
+    from .._server.rooms import Room
     from .._server.server import Server
 
 __all__ = ["Peer", "core_of", "current_peer"]
@@ -74,8 +74,6 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self.ignored = core.ignored
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
-        self._membership: Membership | None = None
-        self._services: Any = None
         self._sender = core.sender
         self._out = core.out
 
@@ -185,14 +183,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: it is no server's peer, but a client's.
         """
-        if self._membership is None:
+        server = self._core.owner.server
+        if server is None:
             raise RuntimeError("this peer has no server: it is a client's, and only a server's peers have one")
-        return self._membership.server
+        return server
 
     @property
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of the server that this peer is in; when the connection is gone, those it was in at the end."""
-        return () if self._membership is None else tuple(self._membership.rooms)
+        return tuple(self._core.owner.rooms)
 
     @property
     def home_room(self) -> Room:
@@ -201,9 +200,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: it gave none.
         """
-        if self._membership is None or self._membership.home is None:
+        home = self._core.owner.home
+        if home is None:
             raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
-        return self._membership.home
+        return home
 
     @overload
     def get(self, key: Key[T], default: None = None) -> T | None: ...

@@ -1,4 +1,4 @@
-"""What arrives on a raw connection, until somebody reads it."""
+"""Messages that have arrived on a raw connection and were not read yet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..transport import Transport
 __all__ = ["Feed", "Piece"]
 
 EACH = 64
-"""Bytes that a piece counts for besides its own, so that a flood of empty ones has an end, too."""
+"""Bytes that a piece counts for besides its own, so that empty ones are bounded, too."""
 
 
 class Piece(NamedTuple):
-    """A whole message, or a part of one, which ``last`` ends."""
+    """A message, or a part of one; ``last`` says whether it ends the message."""
 
     payload: bytes
     text: bool
@@ -27,10 +27,10 @@ class Piece(NamedTuple):
 
 
 class Feed:
-    """The receiver of a raw connection's transport: pieces in, `next` out.
+    """Receives for a raw connection: the transport puts pieces in, `next` takes them out.
 
-    While more than ``bound`` bytes wait to be read, the transport does not receive, so that the other side is slowed
-    down. What had arrived when the connection ended can still be read.
+    While more than ``bound`` bytes wait to be read, the transport does not receive, which slows the other side down.
+    What arrived before the connection ended can still be read. ``lost`` is called when it has ended.
     """
 
     def __init__(self, transport: Transport, line: Line, bound: int, lost: Callable[[], None]) -> None:
@@ -47,12 +47,14 @@ class Feed:
         """The transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
 
-    # ------------------------------------------------------------ what the transport tells
+    # ------------------------------------------------------------ called by the transport
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        """Take a whole message."""
         self.receive_piece(bytes(payload), text, True)
 
     def receive_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        """Take a part of a message."""
         if self._stopped:
             return
         self._pieces.append(Piece(payload, text, last))
@@ -63,16 +65,19 @@ class Feed:
         self._wake()
 
     def read_ended(self) -> None:
-        """Nothing: whoever reads is woken by each piece."""
+        """Do nothing: each piece has woken the reader."""
 
     def pause_sending(self) -> None:
+        """Let senders wait: the transport is above its high-water mark."""
         self.full = True
 
     def resume_sending(self) -> None:
+        """Let senders go on: the transport has drained."""
         self.full = False
         self._line.wake()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
+        """Let the reader and the senders see that the connection has ended."""
         self.ended = info
         self._wake()
         self._lost()
@@ -82,11 +87,11 @@ class Feed:
     # ------------------------------------------------------------ reading
 
     async def next(self) -> Piece:
-        """The next piece. Cancelling is safe: nothing is lost.
+        """Return the next piece. Cancelling is safe: nothing is lost.
 
         Raises:
-            ConnectionLost: there is none, and the connection is over.
-            RuntimeError: somebody else reads already.
+            ConnectionLost: the connection has ended, and everything was read.
+            RuntimeError: another task reads already.
         """
         self.check_alone()
         while not self._pieces:
@@ -105,21 +110,21 @@ class Feed:
         return piece
 
     def check_alone(self) -> None:
-        """Refuse whoever would read besides somebody else.
+        """Check that no other task reads.
 
         Raises:
-            RuntimeError: says so.
+            RuntimeError: another task does.
         """
         if self._reader is not None:
             raise RuntimeError("another task receives from this connection already: one at a time")
 
     def put_back(self, piece: Piece) -> None:
-        """Let it be the next one again."""
+        """Make ``piece`` the next one again."""
         self._pieces.appendleft(piece)
         self._size += len(piece.payload) + EACH
 
     def stop(self) -> None:
-        """Keep nothing of what still comes: this side is closing."""
+        """Ignore what still arrives: this side is closing."""
         self._stopped = True
 
     def _wake(self) -> None:

@@ -1,4 +1,4 @@
-"""Who may connect to a server: what proxies say, the rule of origins, then the user's `on_handshake`."""
+"""Decides who may connect to a server: by trusted proxies, allowed origins and the user's `on_handshake`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .proxies import TrustedProxies
 __all__ = ["Entrance", "Gate"]
 
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
-"""Of a response, besides ``Sec-WebSocket-…``: these make it an answer to the handshake."""
+"""Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
 
 
 class Gate:
-    """Open until `close`: then no connection is let in, and a user's function that still decides on one is stopped."""
+    """Open while a server accepts connections. `close` also stops the user's functions that still decide on one."""
 
     def __init__(self) -> None:
         self.closed = False
         self.refused: Counter[int] = Counter()
-        """How many were, by HTTP status."""
+        """Counts of refused handshakes, by HTTP status."""
         self._deciding: set[asyncio.Timeout] = set()
 
     @contextmanager
     def deciding(self, patience: asyncio.Timeout) -> Generator[None]:
-        """Let ``patience``, within which a user's function decides on a connection, expire with `close`."""
+        """Make ``patience``, in which a user's function decides on a connection, expire at `close`."""
         self._deciding.add(patience)
         try:
             yield
@@ -53,6 +53,7 @@ class Gate:
             raise
 
     def close(self) -> None:
+        """Accept no further connections."""
         self.closed = True
         for patience in self._deciding:
             if not patience.expired():
@@ -60,7 +61,7 @@ class Gate:
 
 
 class Entrance:
-    """The rules by which connections are let in, or not: `check` is asked for each, by whatever listens."""
+    """Accepts or refuses connections. Listeners and adapters call `check` for each handshake."""
 
     def __init__(self, origins: Origins, trusted_proxies: Iterable[str], budget: LogBudget) -> None:
         self._budget = budget
@@ -71,7 +72,7 @@ class Entrance:
         self._warned = False
 
     def use(self, function: HandshakeFunction) -> None:
-        """Ask ``function`` from now on."""
+        """Call ``function`` for each handshake from now on."""
         where = location(function)
         if self._function is not None and where != self._where:
             logger.warning("on_handshake from %s is replaced by the one from %s", self._where, where)
@@ -84,18 +85,17 @@ class Entrance:
         return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
     def begin(self) -> None:
-        """Connections may come from now on."""
+        """Warn, once, of a rule that lets everybody in."""
         if self._origins.allows_any and not self._warned:
             self._warned = True
-            logger.warning(
-                "origins=ANY_ORIGIN: pages of any site may connect, with the cookies of whoever looks at them"
-            )
+            logger.warning("origins=ANY_ORIGIN: pages of any site may connect, with the cookies of their visitors")
 
     def check(self, handshake: Handshake, gate: Gate) -> Awaitable[None] | None:
-        """Let ``handshake`` pass ``gate``, with what the user's function does to it; an awaitable if that is async.
+        """Accept ``handshake``, and let the user's function change it; return an awaitable if that is async.
 
         Raises:
-            HandshakeRejected: it may not; also 500 for whatever else the user's function raises.
+            HandshakeRejected: it is refused. The status is 500 for any other error of the user's function, and 503 if
+                ``gate`` is closed.
         """
         seconds = handshake.limits.open_timeout
         with gate.counting():
@@ -103,19 +103,17 @@ class Entrance:
         return None if result is None else self._finish(handshake, gate, result, seconds)
 
     def check_nowait(self, handshake: Handshake, gate: Gate) -> None:
-        """The same, where nothing can be awaited.
+        """Accept ``handshake`` as `check` does, where nothing can be awaited.
 
         Raises:
-            HandshakeRejected: also 500 if the user's function returns an awaitable.
+            HandshakeRejected: as for `check`; the status is 500 if the user's function returns an awaitable.
         """
         with gate.counting():
             result = self._ask(handshake, gate)
             if result is not None:
                 if inspect.iscoroutine(result):
                     result.close()
-                self._refuse(
-                    handshake, TypeError("it returns an awaitable, for which this transport's library cannot wait")
-                )
+                self._refuse(handshake, TypeError("it returns an awaitable, and this transport's library cannot wait"))
 
     def _ask(self, handshake: Handshake, gate: Gate) -> Awaitable[Any] | None:
         self.begin()
@@ -161,12 +159,12 @@ class Entrance:
                 self._refuse(handshake, exc)
             if gate.closed:
                 raise _closing() from None
-            text = "on_handshake has not finished within %g s, for %s"
+            text = "on_handshake did not finish within %g s, for %s"
             self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
-            raise HandshakeRejected(503, "this takes too long\n") from None
+            raise HandshakeRejected(503, "the handshake timed out\n") from None
 
     def _refuse(self, handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
-        """Refuse because of what was raised."""
+        """Refuse a handshake because of ``exc``, which ``asked`` raised."""
         if isinstance(exc, HandshakeRejected):
             try:
                 _check_refusal(exc)
@@ -174,7 +172,7 @@ class Entrance:
                 exc = mistake
             else:
                 raise exc
-        text = "a connection is refused because %s failed, for %s"
+        text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
         raise HandshakeRejected(500, "internal error\n") from exc
 
@@ -195,17 +193,17 @@ def _closing() -> HandshakeRejected:
 
 
 def _check_refusal(rejected: HandshakeRejected) -> None:
-    """What a user has raised must be something that can be sent.
+    """Check that the refusal that a user's function raised can be sent.
 
     Raises:
-        TypeError, ValueError: says what cannot.
+        TypeError, ValueError: it cannot; the text says why.
     """
     status: Any = rejected.status
     body: Any = rejected.body
     if not isinstance(status, int) or not 400 <= status <= 599:
-        raise ValueError(f"a handshake is refused with an HTTP status from 400 to 599, got {status!r}")
+        raise ValueError(f"the status of a refusal must be from 400 to 599, got {status!r}")
     if not isinstance(body, str):
-        raise TypeError(f"the body of a refusal is text, got {type(body).__name__}")
+        raise TypeError(f"the body of a refusal must be text, got {type(body).__name__}")
     try:
         body.encode()
     except UnicodeEncodeError:  # without its context: what cannot be sent cannot be logged either
@@ -215,28 +213,28 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
 
 
 def _check_result(result: object) -> None:
-    """Nobody is to be let in by a function that was written to say no.
+    """Check the return value of a user's function: False was likely meant to refuse.
 
     Raises:
-        TypeError: it returns False.
+        TypeError: it is False.
     """
     if result is False:
-        raise TypeError("on_handshake returned False, which is no answer: call handshake.reject(401, ...) to refuse")
+        raise TypeError("on_handshake returned False: to refuse a connection, call handshake.reject(401, ...)")
 
 
 def _settle(handshake: Handshake) -> None:
-    """What the user's function has made of it must be something that can be done.
+    """Check what the user's function made of ``handshake``, and complete it.
 
     Raises:
-        TypeError, ValueError: says what cannot.
+        TypeError, ValueError: something is not valid; the text says what.
     """
     limits: Any = handshake.limits
     if not isinstance(limits, Limits):
-        raise TypeError(f"handshake.limits is a wsrpc.Limits, got {limits!r}")
+        raise TypeError(f"handshake.limits must be a wsrpc.Limits, got {limits!r}")
     state: Any = handshake.state
     if not isinstance(state, PeerState):
         if not isinstance(state, Mapping):
-            raise TypeError(f"handshake.state is a mapping, got {type(state).__name__}")
+            raise TypeError(f"handshake.state must be a mapping, got {type(state).__name__}")
         given = cast("Mapping[str, Any]", state)
         handshake.state = PeerState()
         for key in given:  # a `Key` is kept under its name
@@ -244,8 +242,8 @@ def _settle(handshake: Handshake) -> None:
     for name, value in handshake.response_headers.items():
         check_header(name, value)
         if name.lower() in OWN_HEADERS or name.lower().startswith("sec-websocket-"):
-            raise ValueError(f"the header {name!r} belongs to the answer itself, and is not for on_handshake to set")
+            raise ValueError(f"on_handshake cannot set the header {name!r}: it belongs to the handshake itself")
     if handshake.subprotocol is None and any(name.startswith(BEARER) for name in handshake.subprotocols):
-        # A browser that offered some and is given none ends the connection; and the token is not to be said aloud.
+        # A browser that offered subprotocols and gets none ends the connection; and the token must not be sent back.
         rest = (name for name in handshake.subprotocols if not name.startswith(BEARER))
         handshake.subprotocol = next(rest, None)

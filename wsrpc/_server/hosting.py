@@ -1,4 +1,4 @@
-"""A server's services: their classes, and the objects of each connection."""
+"""Services of a server: the classes that were added, and the objects of each connection."""
 
 from __future__ import annotations
 
@@ -11,101 +11,107 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from .._base.closing import CloseCode, CloseInfo
+from .._base.logs import PeerLog
 from .._base.names import RESERVED_EVENTS, check_name
 from .._handlers.compiled import compile_handler
 from .._handlers.introspection import Injection
 from .._handlers.lifecycle import Unfinished, ends_the_task
 from .._handlers.registry import Registry, accepted
-from .._peer.peer import Peer, core_of
+from .._peer.peer import Peer
 from .._raw.connection import RawConnection
 from .._raw.serving import RawServing, refusal_of
 from ..errors import ConnectionLost, RpcError
 from ..transport import Transport
-from .draining import CLOSING
 from .entrance import Gate
-from .services import STYLES, Service, exposed, style_of
+from .peers import ServedPeer, served_peer
+from .services import STYLES, Service, attach, exposed, style_of
+from .shutdown import CLOSING
 
 __all__ = ["Hosting"]
 
 
 class Entry(NamedTuple):
-    """A class, its channel, and what makes an object of it, which takes that many arguments."""
+    """A class that was added, with its channel and its factory, which takes ``takes`` arguments."""
 
     cls: type[Service]
     channel: str | None
-    make: Callable[..., Any]
+    factory: Callable[..., Any]
     takes: int
 
     async def create(self, owner: Peer | RawConnection) -> Service:
-        made = self.make(*(owner,)[: self.takes])
+        """Make the object that serves ``owner``.
+
+        Raises:
+            TypeError: the factory returned something else, or an object that serves another connection.
+        """
+        made = self.factory(*(owner,)[: self.takes])
         if inspect.isawaitable(made):
             made = await made
         if not isinstance(made, self.cls):
-            raise TypeError(f"the factory of {self.cls.__qualname__} made {made!r}")
-        others: object = getattr(made, "peer", None) or getattr(made, "connection", None)
-        if others is not None and others is not owner:
-            raise TypeError(f"the factory of {self.cls.__qualname__} made what {others!r} has: make one for each")
+            raise TypeError(f"the factory of {self.cls.__qualname__} returned {made!r}")
+        attach(made, owner, self.channel)
         return made
 
 
 class Hosting:
-    """Registers services, and makes their objects."""
+    """Registers the classes of services, and makes their objects for each connection."""
 
     def __init__(self, registry: Registry, raw: RawServing) -> None:
         self._registry = registry
         self._raw = raw
         self.entries: list[Entry] = []
-        """Those whose objects have a peer."""
-        self._alone: type[Service] | None = None
-        """The one that has the whole connection."""
+        """Classes whose objects have a peer."""
+        self._exclusive: type[Service] | None = None
+        """The class that gets every message of a connection."""
         self._serving: dict[RawConnection, Service] = {}
 
     # ------------------------------------------------------------ registering
 
     def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None) -> None:
-        """See `Server.add_service`."""
+        """Add a class; see `Server.add_service`."""
         cls = service if isinstance(service, type) else _returned(service)
         if not (isinstance(cls, type) and issubclass(cls, Service)) or cls is Service:
-            raise TypeError(f"add_service takes a subclass of wsrpc.Service, or a function that makes one; got {cls!r}")
+            raise TypeError(f"add_service takes a subclass of wsrpc.Service, or a factory of one; got {cls!r}")
         make = service if factory is None else factory
         style = style_of(cls)
-        entry = Entry(
-            cls, channel, make, accepted("add_service", ("connection" if style == "serve" else "peer",), make)
-        )
-        if self._raw.function is not None and self._alone is None:
-            raise ValueError(f"this server's connections go to {self._raw.function!r} already, whole")
-        if self._alone is not None or (style is not None and self.entries):
-            other = self._alone or self.entries[0].cls
-            raise ValueError(
-                f"{cls.__qualname__} and {other.__qualname__} cannot both have the connection: one of them "
-                "takes every message"
-            )
+        argument = "connection" if style == "serve" else "peer"
+        entry = Entry(cls, channel, make, accepted("add_service", (argument,), make))
+        self._check_exclusive(cls, style)
         methods = exposed(cls)
         if style is None:
-            if not methods and cls.on_open is Service.on_open and cls.on_close is Service.on_close:
-                raise TypeError(
-                    f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, or give it "
-                    f"{', '.join(STYLES)}, on_open or on_close"
-                )
             self._add_methods(entry, methods)
             return
         if methods:
             names = ", ".join(function.__qualname__ for _, function in methods.values())
-            raise TypeError(
-                f"{cls.__qualname__}.{style} takes every message, so that no method can be a handler: {names}"
-            )
+            raise TypeError(f"{cls.__qualname__}.{style} gets every message, so no method can be a handler: {names}")
         if channel is not None:
-            raise ValueError(f"{cls.__qualname__}.{style} takes every message: it has no channel")
+            raise ValueError(f"{cls.__qualname__}.{style} gets every message, so it has no channel")
         if style == "serve":
             if not inspect.iscoroutinefunction(getattr(cls, "serve", None)):
-                raise TypeError(f"{cls.__qualname__}.serve is to be async: it reads until the connection is over")
+                raise TypeError(f"{cls.__qualname__}.serve must be async: it reads until the connection ends")
             self._add_serving(entry)
         else:
             self._add_raw(entry, style)
-        self._alone = cls
+        self._exclusive = cls
+
+    def _check_exclusive(self, cls: type[Service], style: str | None) -> None:
+        """Refuse a class whose connections something else serves, or would."""
+        if self._raw.function is not None and self._exclusive is None:
+            raise ValueError(f"{self._raw.function!r} serves every connection of this server already")
+        if self._exclusive is not None or (style is not None and self.entries):
+            other = self._exclusive or self.entries[0].cls
+            raise ValueError(
+                f"{cls.__qualname__} and {other.__qualname__} cannot serve the same connections: one of them gets "
+                "every message"
+            )
 
     def _add_methods(self, entry: Entry, methods: dict[str, Any]) -> None:
-        channel = entry.channel
+        cls, channel = entry.cls, entry.channel
+        if not methods and cls.on_open is Service.on_open and cls.on_close is Service.on_close:
+            raise TypeError(
+                f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, or give it "
+                f"{', '.join(STYLES)}, on_open or on_close"
+            )
         if channel is not None:
             check_name("a channel's name", channel)
         taken = (
@@ -116,7 +122,7 @@ class Hosting:
         for event, (_, function) in methods.items():
             if channel is None and event in RESERVED_EVENTS:
                 raise ValueError(
-                    f"{function.__qualname__}: {event!r} never travels on the main channel: name it otherwise, "
+                    f"{function.__qualname__}: {event!r} is reserved on the main channel: choose another name, "
                     f'@wsrpc.method("...")'
                 )
             if event in taken:
@@ -132,7 +138,9 @@ class Hosting:
 
     def _add_raw(self, entry: Entry, style: str) -> None:
         if self._registry.takes_raw:
-            raise ValueError(f"{entry.cls.__qualname__}.{style} takes every message, and there is an on_raw function")
+            raise ValueError(
+                f"{entry.cls.__qualname__}.{style} gets every message, but the server has an on_raw function"
+            )
         function: Callable[..., Any] = getattr(entry.cls, style)
         is_async = inspect.iscoroutinefunction(function)
         if style == "on_json":
@@ -147,13 +155,13 @@ class Hosting:
         elif is_async:
 
             async def received(peer: Any, message: str | bytes) -> None:
-                await peer._services.objects[0].on_message(message)
+                await _services_of(peer)[0].on_message(message)
 
             self._registry.add_raw(received)
         else:
 
             def called(peer: Any, message: str | bytes) -> Any:
-                return peer._services.objects[0].on_message(message)
+                return _services_of(peer)[0].on_message(message)
 
             self._registry.add_raw(called)
         self._registry.raw_only = "json" if style == "on_json" else "message"
@@ -162,12 +170,11 @@ class Hosting:
     def _add_serving(self, entry: Entry) -> None:
         async def serve(connection: RawConnection) -> None:
             service: Any = await entry.create(connection)
-            service.connection = connection
             self._serving[connection] = service
             await _finished(service.on_open())
             await service.serve(connection)
 
-        async def ended(connection: RawConnection) -> None:
+        async def ended(connection: RawConnection, log: PeerLog) -> None:
             service = self._serving.pop(connection, None)
             if service is not None and connection.ended is not None:
                 try:
@@ -175,38 +182,26 @@ class Hosting:
                 except BaseException as exc:
                     if ends_the_task(exc):
                         raise
-                    connection._log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
+                    log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
 
-        self._raw.use(serve)
-        self._raw.on_end = ended
-
-    def channel_of(self, service: Service) -> str | None:
-        """The channel of the entry that ``service`` was made by; None for the main one."""
-        peer: Peer | None = getattr(service, "peer", None)
-        services: Any = None if peer is None else peer._services
-        made: list[Service] = [] if services is None else services.objects
-        return next((entry.channel for entry, each in zip(self.entries, made, strict=False) if each is service), None)
+        self._raw.use(serve, ended)
 
     # ------------------------------------------------------------ a connection
 
-    async def attach(self, peer: Peer, transport: Transport, gate: Gate) -> None:
-        """Make the objects for ``peer``, which is about to be bound to ``transport``; until ``gate`` closes.
+    async def attach(self, served: ServedPeer, transport: Transport, gate: Gate) -> None:
+        """Make the objects for a peer that is about to be bound to ``transport``.
 
         Raises:
-            ConnectionLost: a factory refuses, or the server closes; ``transport`` is closed.
+            ConnectionLost: a factory failed or refused, or ``gate`` was closed; ``transport`` is closed.
         """
-        core_of(peer).info = transport.info  # factories may look at it
-        core_of(peer).log.remote = transport.info.remote
         objects: list[Service] = []
-        peer._services = Objects(peer, objects)
-        making = asyncio.timeout(peer.limits.open_handlers)
+        served.prepare(transport, PeerServices(served, objects))
+        making = asyncio.timeout(served.peer.limits.open_handlers)
         try:
             with gate.deciding(making):
                 async with making:
                     for entry in self.entries:
-                        made = await entry.create(peer)
-                        made.peer = peer
-                        objects.append(made)
+                        objects.append(await entry.create(served.peer))
         except BaseException as exc:
             if ends_the_task(exc):
                 transport.abort()
@@ -216,68 +211,91 @@ class Hosting:
             if gate.closed and making.expired():
                 code, reason = CloseCode.SERVICE_RESTART, CLOSING
             elif isinstance(exc, RpcError):
-                core_of(peer).log(logging.INFO, "the factory of %s refuses: %s", name, exc)
+                served.log(logging.INFO, "the factory of %s refused the connection: %s", name, exc)
             else:
-                core_of(peer).log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
+                served.log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
             await transport.close(code, reason)
             raise ConnectionLost(code, reason, "not_sent") from exc
 
 
-class Objects:
-    """The services of one connection."""
+class PeerServices:
+    """The services of one peer. ``objects`` are found here by their handlers."""
 
-    __slots__ = ("_begun", "_opening", "_peer", "objects")
+    __slots__ = ("_opened", "_served", "objects")
 
-    def __init__(self, peer: Peer, objects: list[Service]) -> None:
-        self._peer = peer
+    def __init__(self, served: ServedPeer, objects: list[Service]) -> None:
+        self._served = served
         self.objects = objects
-        # Of the present connection:
-        self._begun: list[Service] = []
-        self._opening: asyncio.Task[Any] | None = None
+        self._opened: OpenedServices | None = None
 
     def opened(self) -> list[Unfinished]:
-        """The connection is there; returns what is to be awaited."""
-        self._begun, self._opening = [], None
-        asked = [type(each) for each in self.objects if type(each).on_open is not Service.on_open]
-        if not asked:
-            self._begun = self.objects
+        """Begin to serve a new connection; return what must be awaited."""
+        opened = self._opened = OpenedServices(self._served, self.objects)
+        return opened.begin()
+
+    def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]:
+        """Return what must be awaited when the connection has ended."""
+        # A handler of `open` may have ended it before anything was opened here.
+        opened, self._opened = self._opened or OpenedServices(self._served, []), None
+        return opened.end(info)
+
+
+class OpenedServices:
+    """Calls `Service.on_open` and `Service.on_close` for one connection of a peer."""
+
+    __slots__ = ("_begun", "_objects", "_opening", "_served")
+
+    def __init__(self, served: ServedPeer, objects: list[Service]) -> None:
+        self._served = served
+        self._objects = objects
+        self._begun: list[Service] = []
+        """Services whose `Service.on_open` was called."""
+        self._opening: asyncio.Task[Any] | None = None
+
+    def begin(self) -> list[Unfinished]:
+        """Return what must be awaited, if any of the services has a function to call."""
+        classes = [type(each) for each in self._objects if type(each).on_open is not Service.on_open]
+        if not classes:
+            self._begun = self._objects
             return []
-        return [("open", ", ".join(f"{cls.__qualname__}.on_open" for cls in asked), self._open())]
+        return [("open", ", ".join(f"{cls.__qualname__}.on_open" for cls in classes), self._open())]
 
     async def _open(self) -> None:
         self._opening = asyncio.current_task()
-        begun = self._begun
-        for service in self.objects:
-            begun.append(service)
+        for service in self._objects:
+            self._begun.append(service)
             try:
                 await _finished(service.on_open())
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                if not isinstance(exc, RpcError) and self._peer.connected:
-                    core_of(self._peer).reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
-                core_of(self._peer).refuse(*refusal_of(exc))
+                if not isinstance(exc, RpcError) and self._served.peer.connected:
+                    self._served.handler_failed("open", f"{type(service).__qualname__}.on_open", exc)
+                self._served.refuse(*refusal_of(exc))
                 return
 
-    def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]:
-        """The connection is over."""
-        return self._close(info, self._begun, self._opening)  # of this one: the peer may be bound again meanwhile
-
-    async def _close(self, info: CloseInfo, begun: list[Service], opening: asyncio.Task[Any] | None) -> None:
-        if opening is not None and not opening.done():
-            await asyncio.wait({opening})
-        for service in reversed(begun):
+    async def end(self, info: CloseInfo) -> None:
+        """Call `Service.on_close` of each service for which `Service.on_open` was called, the last one first."""
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening})
+        for service in reversed(self._begun):
             try:
                 await _finished(service.on_close(info))
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                core_of(self._peer).reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
+                self._served.handler_failed("close", f"{type(service).__qualname__}.on_close", exc)
 
 
-def _service_at(index: int) -> Injection:
-    """How a handler that is a method finds its service. (In C, since this runs in each call.)"""
-    return Injection((attrgetter("peer._services.objects"), itemgetter(index)))
+def _services_of(peer: Peer) -> list[Any]:
+    served = served_peer(peer)
+    assert served is not None and served.services is not None
+    return served.services.objects
+
+
+def _service_at(number: int) -> Injection:
+    """How a handler that is a method finds its service: the one of that number, of those of its peer."""
+    return Injection((attrgetter("peer"), _services_of, itemgetter(number)))
 
 
 async def _finished(result: Any) -> None:
@@ -295,7 +313,7 @@ def _returned(function: Any) -> Any:
         cls = None
     if cls is None:
         raise TypeError(
-            f"add_service: which class does {function!r} make? Annotate what it returns, with a "
-            "class of its module, or add_service(Class, factory)"
+            f"add_service: which class does {function!r} make? Annotate what it returns with a class of its module, or "
+            "call add_service(Class, factory)"
         )
     return cls

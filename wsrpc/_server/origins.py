@@ -1,4 +1,4 @@
-"""Which pages may connect: a browser says in ``Origin`` from which site the page is that asks for a connection."""
+"""Origins that may connect: the header ``Origin`` of a browser's request names the site of the page that makes it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ ANY_ORIGIN: Final = _AnyOrigin()
 """``Server(origins=ANY_ORIGIN)``: pages of any site may connect, with their visitors' cookies."""
 
 Origins = Iterable[str] | Callable[[Handshake], object] | _AnyOrigin
-"""What may be in a browser's ``Origin`` besides the server's own host: a list, a function that decides, or anything."""
+"""Origins that may connect besides the server's own host: a list, a function that decides, or `ANY_ORIGIN`."""
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 WEB = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/?#@:,\[\]\\]+)(?::(\d{1,5}))?")
-"""What a browser sends for a page of the web: scheme, host, port unless it is the scheme's own."""
+"""The origin of a web page: scheme, host, and the port unless it is the scheme's default."""
 OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
-"""Of an extension or an application."""
+"""The origin of a browser extension or an application."""
 
 
 class OriginRule:
-    """Says of a request with an ``Origin`` whether it may go on. Without one it is no browser's, and may.
+    """Decides whether a request's ``Origin`` may connect. A request without one is not a browser's, and may.
 
     Raises:
-        TypeError, ValueError: ``origins`` is nothing that decides.
+        TypeError, ValueError: ``origins`` is not valid.
     """
 
     def __init__(self, origins: Origins, budget: LogBudget) -> None:
@@ -49,37 +49,37 @@ class OriginRule:
         if isinstance(origins, _AnyOrigin):
             return
         if isinstance(origins, str):
-            raise TypeError(f"origins is a list of origins, got text: origins=[{origins!r}]")
+            raise TypeError(f"origins= takes a list of origins, got text: use origins=[{origins!r}]")
         if callable(origins):
             if any(map(inspect.iscoroutinefunction, (origins, type(origins).__call__))):
                 raise TypeError("origins= takes a plain function, not an async one; on_handshake may be async")
             self._function = origins
         elif not isinstance(cast("Any", origins), Iterable):
-            raise TypeError(f"origins= is a list, a function of the handshake, or ANY_ORIGIN; got {origins!r}")
+            raise TypeError(f"origins= takes a list, a function of the handshake, or ANY_ORIGIN; got {origins!r}")
         else:
             self._listed = frozenset(map(_listed, origins))
 
     def check(self, handshake: Handshake) -> None:
-        """Let it pass.
+        """Check the origin of a request.
 
         Raises:
-            HandshakeRejected: with 403, which the log explains.
-            Exception: of the user's function.
+            HandshakeRejected: it may not connect: status 403. A warning in the log says why.
+            Exception: what the user's function raises.
         """
         origin = handshake.origin
         if origin is None or self.allows_any:
             return
         if self._function is not None:
             said = self._function(handshake)
-            if inspect.isawaitable(said):  # which is true, whatever it would say
+            if inspect.isawaitable(said):  # which is true, whatever its result
                 if inspect.iscoroutine(said):
                     said.close()
                 raise TypeError(
-                    "the function of origins= returns an awaitable: on_handshake may be async, this may not"
+                    "the function of origins= must not be async, and returned an awaitable: on_handshake may be async"
                 )
             if said:
                 return
-            self._warn(handshake, "as the function of origins= says")
+            self._warn(handshake, "the function of origins= refused it")
         else:
             clear = _canonical(origin)
             if clear is not None and (clear in self._listed or _is_own(clear, handshake)):
@@ -100,14 +100,14 @@ def _listed(origin: Any) -> str:
     if clear is None:
         hint = "; origins=ANY_ORIGIN allows all" if origin == "*" else ""
         raise ValueError(
-            f"an origin is written as browsers send it, such as 'https://example.com' or 'http://localhost:3000', "
-            f"without a path; got {origin!r}{hint}"
+            f"an origin must look as browsers send it, without a path, such as 'https://example.com' or "
+            f"'http://localhost:3000'; got {origin!r}{hint}"
         )
     return clear
 
 
 def _canonical(origin: str) -> str | None:
-    """In lower case, without the scheme's own port; None if it is none."""
+    """``origin`` in lower case, without the scheme's default port; None if it is not an origin."""
     origin = origin.lower()
     if found := WEB.fullmatch(origin):
         scheme, host, port = found[1], found[2], int(found[3] or DEFAULT_PORTS[found[1]])
@@ -116,9 +116,9 @@ def _canonical(origin: str) -> str | None:
 
 
 def _is_own(origin: str, handshake: Handshake) -> bool:
-    """Whether the page comes from the host and port that it connects to."""
+    """Whether the page was loaded from the host and port that it connects to."""
     scheme = origin.partition("://")[0]
     if scheme not in DEFAULT_PORTS or (handshake.secure and scheme != "https"):
-        return False  # a page that came without TLS may be anybody's on the way
-    # Where TLS ends before us, which we need not know, the host names no port, and it is that of the page's scheme.
+        return False  # a page that was loaded without TLS may have been changed on the way
+    # Where a proxy terminates TLS, the host names no port, and the port is that of the page's scheme.
     return _canonical(f"{scheme}://{handshake.host}") == origin

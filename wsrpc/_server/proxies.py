@@ -1,4 +1,4 @@
-"""What proxies say of the clients behind them, and which proxies may."""
+"""Trusted proxies, and what they say of the clients behind them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 __all__ = ["UNIX", "Forwarded", "TrustedProxies"]
 
 UNIX = "unix"
-"""In ``trusted_proxies``: whatever connects over a Unix socket."""
+"""Entry of ``trusted_proxies`` that trusts everything that connects over a Unix socket."""
 
 Address = tuple[str, int] | None
 
 ENTRY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?")
-"""An address with or without a port, the former in brackets if it has colons."""
+"""An address with or without a port; an address with colons is in brackets if it has one."""
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::\d{1,5})?")
 ZONE = re.compile(r"[A-Za-z0-9._~-]{1,32}")
-"""What may follow the % of a link-local address: the name of a network interface."""
+"""The name of a network interface, after the % of a link-local address."""
 SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
 
 class Forwarded(NamedTuple):
-    """What is to be believed of a request. None where nothing is said: it is as it looks from here."""
+    """What trusted proxies say of a request. ``secure`` and ``host`` are None where they say nothing."""
 
     remote: Address
     secure: bool | None
@@ -31,18 +31,18 @@ class Forwarded(NamedTuple):
 
 
 class TrustedProxies:
-    """The proxies whose ``X-Forwarded-For``, ``-Proto`` and ``-Host`` count.
+    """The proxies whose ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are used.
 
     Raises:
-        TypeError, ValueError: what was given is no list of addresses and networks.
+        TypeError, ValueError: ``trusted`` is not a list of addresses and networks.
     """
 
     def __init__(self, trusted: Iterable[str]) -> None:
         given: Any = trusted
         if isinstance(given, str):
-            raise TypeError(f"trusted_proxies is a list of addresses and networks, got text: [{given!r}]")
+            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got text: use [{given!r}]")
         if not isinstance(given, Iterable):
-            raise TypeError(f"trusted_proxies is a list of addresses and networks, got {given!r}")
+            raise TypeError(f"trusted_proxies= takes a list of addresses and networks, got {given!r}")
         texts = list(trusted)
         self._unix = UNIX in texts
         self._networks = [_network(text) for text in texts if text != UNIX]
@@ -51,18 +51,18 @@ class TrustedProxies:
         return self._unix or bool(self._networks)
 
     def trusts(self, remote: Address) -> bool:
-        """Whether what ``remote`` says counts."""
+        """Whether ``remote`` is a trusted proxy."""
         if remote is None:
             return self._unix
         address = _address(remote[0])
         return address is not None and any(address in network for network in self._networks)
 
     def look_behind(self, remote: Address, headers: Mapping[str, str]) -> Forwarded | None:
-        """Who asks, where it is ``remote`` that has connected; None if that does not count as a proxy.
+        """What is known of the client behind ``remote``, which has connected; None if that is not a trusted proxy.
 
-        Each proxy adds the address that it sees at the end of ``X-Forwarded-For``. So it is read from there, past
-        trusted ones: what stands before the first other one was written by nobody who can be believed. What is no
-        address ends it, too.
+        Each proxy appends the address that it sees to ``X-Forwarded-For``. So the header is read from its end, past the
+        addresses of trusted proxies: the first other address is the client, and what stands before it may be forged.
+        Something that is not an address ends the reading, too.
         """
         if not self.trusts(remote):
             return None
@@ -74,7 +74,7 @@ class TrustedProxies:
             client = entry
             if not self.trusts(entry):
                 break
-        # The last value, which the nearest proxy has written or let pass.
+        # The last value was written by the nearest proxy, or accepted by it.
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
         host = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
         return Forwarded(client, SECURE.get(scheme), host if HOST.fullmatch(host) else None)
@@ -82,13 +82,13 @@ class TrustedProxies:
 
 def _network(text: Any) -> Any:
     try:
-        if not isinstance(text, str):  # a number would be taken for an address
+        if not isinstance(text, str):  # ipaddress would read a number as an address
             raise TypeError("it is not text")
         network = ip_network(text)
     except (TypeError, ValueError) as exc:
         raise type(exc)(
-            f"trusted_proxies has addresses such as '10.0.0.7', networks such as '10.0.0.0/8', and {UNIX!r} for Unix "
-            f"sockets; got {text!r}: {exc}"
+            f"trusted_proxies= takes addresses such as '10.0.0.7', networks such as '10.0.0.0/8', and {UNIX!r} for "
+            f"Unix sockets; got {text!r}: {exc}"
         ) from None
     if isinstance(network, IPv6Network):
         mapped = network.network_address.ipv4_mapped
@@ -99,7 +99,7 @@ def _network(text: Any) -> Any:
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     if "%" in text and not ZONE.fullmatch(text.partition("%")[2]):
-        return None  # Python takes anything there, escape sequences too
+        return None  # ipaddress accepts anything there, escape sequences too
     try:
         address = ip_address(text)
     except ValueError:
@@ -109,7 +109,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _entry(text: str) -> tuple[str, int] | None:
-    """An entry of ``X-Forwarded-For``; the port is 0 unless it is said."""
+    """An entry of ``X-Forwarded-For``, as address and port; the port is 0 if the entry has none."""
     address, port = _address(text), "0"
     if address is None and (found := ENTRY.fullmatch(text)):
         address, port = _address(found[1] or found[2] or ""), found[3] or "0"

@@ -6,100 +6,98 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-import msgspec
-
+from .._base.closing import CloseCode
 from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
-from .._peer.peer import Peer, core_of
+from .._peer.peer import Peer
 from .._protocol.codecs import Codec
-from .._sending.checks import check_thread_of_plain
 from .._sending.slow_readers import Slow, check_slow
-from ..errors import RpcError
+from ..errors import ConnectionLost, RpcError
 from ..transport import ConnectionInfo, Transport
 from .broadcast import Audience, Broadcaster, RawBroadcaster
+from .peers import ServedPeer, served_peer
 
-if TYPE_CHECKING:
-    from .server import Server
-
-__all__ = ["Allow", "Membership", "Room", "RoomChannel", "RoomFrom", "Rooms"]
+__all__ = ["Allow", "Room", "RoomChannel", "RoomFrom", "Rooms"]
 
 CHANNEL = "rooms"
-"""Where clients join and leave."""
+"""The channel on which clients join and leave."""
 NOT_ALLOWED = "not allowed"
 
 Allow = Callable[[Peer], bool | Awaitable[bool]]
-"""A user's: whether a peer may join."""
+"""A user's function that decides whether a peer may join."""
 RoomFrom = Callable[[ConnectionInfo], str]
+"""A user's function that names the home room of a connection."""
 
 
 class Room(RawBroadcaster):
-    """Some of a server's peers, by a name; `Server.room` gives it, the same one while anybody has it.
+    """Named group of a server's peers. `Server.room` returns it, the same object for as long as it is in use.
 
-    ``len(room)``, ``peer in room`` and ``for peer in room`` are about its members; a member that is gone is none.
+    ``len(room)``, ``peer in room`` and ``for peer in room`` look at its members. A peer leaves its rooms when its
+    connection ends.
     """
 
-    def __init__(self, name: str, rooms: Rooms) -> None:
+    def __init__(self, members: RoomMembers) -> None:
         self._channel_name = None
-        self._name = name
-        self._rooms = rooms
-        self._members: dict[Peer, None] = {}
-        self._audience = Audience(self._members, rooms.codec, rooms.slow, rooms.leave_all)
-        self._allow: Allow | None = None
-        self._slow: Slow | None = None
+        self._audience = self._members = members
 
     @property
     def name(self) -> str:
         """The room's name."""
-        return self._name
+        return self._members.name
 
     def add(self, peer: Peer) -> None:
-        """Make ``peer`` a member, until it is discarded or its connection ends. Idempotent.
+        """Make ``peer`` a member until `discard` is called or its connection ends. Idempotent.
 
         Raises:
-            RpcError: it is in as many rooms as `Limits.rooms` allows. (A handler that lets this through tells so.)
-            ConnectionLost: its connection has ended.
-            ValueError: it is not this server's.
-            RuntimeError: in another thread than the event loop's.
+            RpcError: the peer is in as many rooms as `Limits.rooms` allows. (If a handler does not catch it, the
+                caller gets this text.)
+            ConnectionLost: the peer's connection has ended.
+            ValueError: the peer belongs to another server, or to none.
+            RuntimeError: called in another thread than the event loop's.
         """
-        self._rooms.add(self, peer, by_itself=False)
+        self._members.rooms.add(self, peer, by_itself=False)
 
     def discard(self, peer: Peer) -> None:
-        """``peer`` is no member any more, if it was one.
+        """Remove ``peer`` if it is a member. Idempotent.
 
         Raises:
             ValueError, RuntimeError: as for `add`.
         """
-        self._rooms.discard(self, peer)
+        self._members.rooms.discard(self, peer)
 
     def of(self, name: str) -> RoomChannel:
-        """A named channel, to all members."""
+        """Return the named channel ``name``, for emitting to all members.
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot name a channel.
+        """
         check_name("a channel's name", name)
-        return RoomChannel(name, self)
+        return RoomChannel(name, self, self._members)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._members.members)
 
     def __contains__(self, peer: object) -> bool:
-        return peer in self._members
+        return peer in self._members.members
 
     def __iter__(self) -> Iterator[Peer]:
-        return iter(tuple(self._members))  # whoever loops may emit, and members go
+        return iter(tuple(self._members.members))  # a loop may emit, and members leave meanwhile
 
     def __repr__(self) -> str:
-        return f"<Room {self._name!r} {len(self._members)} members>"
+        return f"<Room {self.name!r} {len(self)} members>"
 
 
 class RoomChannel(Broadcaster):
-    """A named channel of a room: emitting to all its members."""
+    """Named channel of a room, for emitting to all its members."""
 
-    def __init__(self, name: str, room: Room) -> None:
+    def __init__(self, name: str, room: Room, audience: Audience) -> None:
         self._channel_name = self._name = name
         self._room = room
-        self._audience = room._audience
+        self._audience = audience
 
     @property
     def name(self) -> str:
@@ -110,138 +108,180 @@ class RoomChannel(Broadcaster):
         return f"<RoomChannel {self._name!r} of {self._room!r}>"
 
 
-class Membership(msgspec.Struct, eq=False):
-    """The server of a peer, and its rooms there."""
+class RoomMembers(Audience):
+    """The members of one room, and the options with which `Server.room` was called."""
 
-    server: Server
-    rooms: dict[Room, bool] = {}
-    """With each whether the client has joined it by itself. They stay when the connection is gone, for `close`."""
-    home: Room | None = None
+    def __init__(self, name: str, rooms: Rooms) -> None:
+        super().__init__(rooms.codec, rooms.slow, rooms.leave_all)
+        self.name = name
+        self.rooms = rooms
+        self.allow: Allow | None = None
+        self.own_slow: Slow | None = None
+
+    def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
+        """Check that options do not contradict those that the room has; None is no option.
+
+        Raises:
+            ValueError: the room has another value of one.
+        """
+        for option, old, new in (("allow", self.allow, allow), ("slow", self.own_slow, slow)):
+            if old is not None and new is not None and old != new:
+                raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
+
+    def set_options(self, allow: Allow | None, slow: Slow | None) -> None:
+        """Take the options that are not None."""
+        if allow is not None:
+            self.allow = allow
+        if slow is not None:
+            self.own_slow = self.slow = slow
 
 
 class Rooms:
-    """All rooms of one server, and who may join them. ``slow`` is the policy of those that say nothing else."""
+    """All rooms of one server, and the requests by which clients join and leave them.
 
-    def __init__(self, registry: Registry, codec: Codec, slow: Slow, room_from: RoomFrom | None) -> None:
+    ``slow`` is the policy of rooms without one of their own. ``server`` tells this server's peers from others'.
+    """
+
+    def __init__(
+        self, server: object, registry: Registry, codec: Codec, slow: Slow, room_from: RoomFrom | None
+    ) -> None:
         if room_from is not None:
             _check_function("room_from=", ("info",), room_from)
             if inspect.iscoroutinefunction(room_from):
                 raise TypeError(f"room_from= takes a plain function, not an async one like {room_from!r}")
         self.codec = codec
         self.slow: Slow = slow
+        self.everybody = Audience(codec, slow, self.leave_all)
+        """Those whom `Server.emit` reaches."""
+        self._server = server
         self._registry = registry
         registry.taken = self._taken = set[ChannelRef]()
         self._room_from = room_from
-        # A room that was not declared is kept by its members, and by whoever has it at hand.
+        # A room that was made without options is kept by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
+        self._members: WeakKeyDictionary[Room, RoomMembers] = WeakKeyDictionary()
         self._declared: dict[str, Room] = {}
+        """Rooms that were made with options, which stay."""
         self._function: Callable[[Peer, str], Any] | None = None
-        self._everybody: dict[Peer, None] = {}
-        self.everybody = Audience(self._everybody, codec, slow, self.leave_all)
 
     # ------------------------------------------------------------ the server's side
 
     def get(self, name: str) -> Room:
-        """The room of that name, made if nobody has it."""
+        """Return the room of that name, and make it if nobody uses it.
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot name a room.
+        """
         check_name("a room's name", name)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self)
+            members = RoomMembers(name, self)
+            room = self._rooms[name] = Room(members)
+            self._members[room] = members
         return room
 
     def declare(self, name: str, allow: Allow | None, slow: Slow | None) -> Room:
-        """See `Server.room`."""
+        """Return a room with options; see `Server.room`."""
         room = self.get(name)
         if allow is not None:
             _check_function("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
-        for option, old, new in (("allow", room._allow, allow), ("slow", room._slow, slow)):
-            if old is not None and new is not None and old != new:
-                raise ValueError(f"room {name!r} has {option}={old!r} already, which is not {new!r}")
+        members = self._members[room]
+        members.check_options(allow, slow)
         if allow is not None:
             self._offer()
-            room._allow = allow
-        if slow is not None:
-            room._slow = room._audience.slow = slow
+        members.set_options(allow, slow)
         if allow is not None or slow is not None:
             self._declared[name] = room
         return room
 
     def all(self) -> tuple[Room, ...]:
-        """See `Server.rooms`."""
-        return tuple(room for name, room in self._rooms.items() if room._members or name in self._declared)
+        """The rooms that have members or options."""
+        return tuple(room for name, room in self._rooms.items() if len(room) or name in self._declared)
 
     def ask(self, function: Callable[[Peer, str], Any]) -> None:
-        """See `Server.on_join`."""
+        """Let ``function`` decide who may join; see `Server.on_join`."""
         _check_function("on_join", ("peer", "room"), function)
         self._offer()
         self._function = function
 
-    def admit(self, peer: Peer, transport: Transport) -> None:
-        """A new peer; what ``room_from`` raises goes on to the caller."""
-        membership = peer._membership
-        assert membership is not None
-        peer._registry.taken = self._taken  # its own handlers would go before ours
+    async def admit(self, served: ServedPeer, transport: Transport) -> None:
+        """Add a new peer, in its home room.
+
+        Raises:
+            ConnectionLost: the user's ``room_from`` failed, and ``transport`` is closed.
+        """
         if self._room_from is not None:
-            home = membership.home = self.get(self._room_from(transport.info))
-            membership.rooms[home] = False
-            home._members[peer] = None
-        self._everybody[peer] = None
+            try:
+                home = self.get(self._room_from(transport.info))
+            except Exception as exc:
+                served.log.remote = transport.info.remote
+                served.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
+                await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
+                raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
+            served.home = home
+            served.rooms[home] = False
+            self._members[home].members[served.peer] = served
+        self.everybody.members[served.peer] = served
 
     # ------------------------------------------------------------ members
 
     def add(self, room: Room, peer: Peer, *, by_itself: bool) -> None:
-        """See `Room.add`."""
-        membership = self._membership_of(peer)
-        check_thread_of_plain(peer._out.thread, "room.add")
-        if peer._out.broken:
-            raise peer._out.not_sent()
-        if peer in room._members:
-            if not by_itself:  # from now on it is the server that wants it there
-                membership.rooms[room] = False
+        """Make ``peer`` a member; see `Room.add`. ``by_itself``: the client asked for it."""
+        served = self._served(peer)
+        served.check_thread_of_plain("room.add")
+        served.check_connected()
+        if peer in room:
+            if not by_itself:  # from now on it is the server that wants the peer there
+                served.rooms[room] = False
             return
         most = peer.limits.rooms
-        if len(membership.rooms) >= most:
+        if len(served.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
-        membership.rooms[room] = by_itself
-        room._members[peer] = None
+        served.rooms[room] = by_itself
+        self._members[room].members[peer] = served
 
     def discard(self, room: Room, peer: Peer) -> None:
-        """See `Room.discard`."""
-        membership = self._membership_of(peer)
-        check_thread_of_plain(peer._out.thread, "room.discard")
-        membership.rooms.pop(room, None)
-        room._members.pop(peer, None)
+        """Remove ``peer`` from a room; see `Room.discard`."""
+        served = self._served(peer)
+        served.check_thread_of_plain("room.discard")
+        served.rooms.pop(room, None)
+        self._members[room].members.pop(peer, None)
 
-    def leave_all(self, peer: Peer) -> None:
-        """Its connection is gone, or turned out to be broken, which is reported once."""
-        self._everybody.pop(peer, None)
-        for room in self._membership_of(peer).rooms:
-            room._members.pop(peer, None)
+    def leave_all(self, served: ServedPeer) -> None:
+        """Remove a peer everywhere, because its connection has ended or is broken. Idempotent."""
+        self.everybody.members.pop(served.peer, None)
+        for room in served.rooms:
+            self._members[room].members.pop(served.peer, None)
 
-    def _membership_of(self, peer: Any) -> Membership:
-        membership = peer._membership if isinstance(peer, Peer) else None
-        if membership is None or membership.server._rooms is not self:
+    def _served(self, peer: Any) -> ServedPeer:
+        served = served_peer(peer)
+        if served is None or served.server is not self._server:
             raise ValueError(f"{peer!r} is not a peer of this room's server")
-        return membership
+        return served
 
     # ------------------------------------------------------------ clients that join
 
     def _offer(self) -> None:
-        """Let clients join and leave from now on."""
+        """Handle the requests by which clients join and leave, from now on.
+
+        Raises:
+            ValueError: the user has handlers on that channel.
+        """
         registry = self._registry
         if CHANNEL in self._taken:
             return
         scope = registry.scope(CHANNEL)
         if theirs := [*scope.handlers, *scope.once]:
             raise ValueError(f"clients join rooms on channel {CHANNEL!r}, where you have handlers of {theirs}")
-        registry.order(CHANNEL)  # whoever joins and leaves again at once is not to end up inside
+        registry.order(CHANNEL)  # a client that joins and leaves at once must not end up inside
         registry.add(CHANNEL, "join", self.join)
         registry.add(CHANNEL, "leave", self.leave)
         self._taken.add(CHANNEL)
 
     async def join(self, peer: Peer, room: str) -> None:
+        """Handle a client's request to join a room."""
         if not await self._may_join(peer, room):
             raise RpcError(NOT_ALLOWED)
         self.add(self.get(room), peer, by_itself=True)
@@ -250,7 +290,8 @@ class Rooms:
         if not can_be_sent(name) or not 0 < len(name.encode()) <= peer.limits.name:
             return False
         declared = self._declared.get(name)
-        allow = None if declared is None else declared._allow
+        allow = None if declared is None else self._members[declared].allow
+        asked = "on_join" if allow is None else "allow="
         try:
             if allow is not None:
                 allowed: Any = allow(peer)
@@ -262,15 +303,17 @@ class Rooms:
         except BaseException as exc:
             if ends_the_task(exc):
                 raise
-            core_of(peer).log(logging.WARNING, "refused to let it join room %r:", name, exc_info=exc)
+            log = self._served(peer).log
+            log(logging.WARNING, "refused to let the peer join room %r, because %s failed", name, asked, exc_info=exc)
             return False
 
     async def leave(self, peer: Peer, room: str) -> None:
+        """Handle a client's request to leave a room."""
         found = self._rooms.get(room)
-        rooms = self._membership_of(peer).rooms
+        rooms = self._served(peer).rooms
         if found is None or found not in rooms:
             return
-        if not rooms[found]:  # the server has put it there
+        if not rooms[found]:  # the server added it
             raise RpcError(NOT_ALLOWED)
         self.discard(found, peer)
 

@@ -1,4 +1,4 @@
-"""`Server`: accepts connections, gives each a peer, and speaks to all of them."""
+"""`Server`: accepts connections, gives each a peer, and emits to all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .._base.state import PeerState
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.registration import RawRegistrar, Registrar, Router, include
 from .._handlers.registry import HandlerContext, Registry, accepted
-from .._peer.peer import Peer, core_of
+from .._peer.peer import Peer
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._raw.connection import RawConnection
@@ -29,21 +29,20 @@ from .._sending.slow_readers import Slow, check_slow
 from .._transports.health import Health
 from .._transports.listener import Listener, check_place, listen
 from .._transports.websocket import WebSocketTransport
-from ..errors import ConnectionLost
+from ..errors import ChannelClosed, ConnectionLost
 from ..handshake import Handshake, HandshakeFunction
 from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
-from .broadcast import RawBroadcaster
-from .channel import ServerChannel
+from .broadcast import Audience, Broadcaster, RawBroadcaster
 from .entrance import Entrance
 from .hosting import Hosting
-from .listening import Listening, run
+from .lifetime import Lifetime
+from .listening import Listening, Opened, Port
 from .origins import Origins
-from .peers import Served
-from .ports import Port
-from .rooms import Allow, Membership, Room, RoomFrom, Rooms
-from .running import Run
+from .peers import ServedPeer
+from .program import run
+from .rooms import Allow, Room, RoomFrom, Rooms
 
 __all__ = ["Server", "ServerChannel"]
 
@@ -53,27 +52,72 @@ R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])
 
 
-class Server(Registrar, RawRegistrar, RawBroadcaster):
-    """Accepts connections. Its handlers serve every peer that has none of its own for an event.
+class ServerChannel(Registrar, Broadcaster):
+    """Named channel of a server: handlers for all peers, and emitting to all peers."""
 
-    ``state`` is the application's own mapping (see `Key`), such as for a database. Handlers find it as
+    def __init__(self, name: str, registry: Registry, audience: Audience, on_close: Callable[[str], object]) -> None:
+        self._channel_name = self._name = name
+        self._registry = registry
+        self._audience = audience
+        self._on_close = on_close
+        self._closed = False
+        self._reason: object = None
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._name
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def close_reason(self) -> Any:
+        """The argument of `close`."""
+        return self._reason
+
+    def close(self, reason: object = None) -> None:
+        """Remove the channel's handlers and middleware. Local: nothing is sent. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._reason = reason
+            self._on_close(self._name)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ChannelClosed(self._name, self._reason)
+
+    def __repr__(self) -> str:
+        return f"<ServerChannel {self._name!r}{' closed' if self._closed else ''}>"
+
+
+class Server(Registrar, RawRegistrar, RawBroadcaster):
+    """Accepts connections and gives each a peer. Its handlers serve every peer without a handler of its own.
+
+    ``state`` is the application's own mapping (see `Key`), for a database for instance. Handlers reach it as
     ``peer.server.state`` or ``ctx.server.state``. It stays when the server is closed and opened again.
 
     Args:
         limits: bounds of each connection.
-        origins: further values of a browser's ``Origin`` that may connect; the server's own host always may. Or a
-            function of the `Handshake` that says whether, or `ANY_ORIGIN`.
-        trusted_proxies: addresses and networks, such as ``"10.0.0.0/8"``, whose ``X-Forwarded-For``, ``-Proto`` and
-            ``-Host`` count; ``"unix"`` is whatever connects over a Unix socket. Nobody's do otherwise.
-        compression: offer permessage-deflate to every connection; `on_handshake` may say otherwise for one.
+        origins: values of a browser's ``Origin`` that may connect, besides the server's own host. Or a function of the
+            `Handshake` that returns whether the origin may connect, or `ANY_ORIGIN`.
+        trusted_proxies: addresses and networks, such as ``"10.0.0.0/8"``, of the proxies whose ``X-Forwarded-For``,
+            ``-Proto`` and ``-Host`` are used; ``"unix"`` trusts Unix sockets. No proxy is trusted by default.
+        compression: whether permessage-deflate is offered to every connection; `on_handshake` can change it for one.
         codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads, profile: as for `Client`.
-        handler_context: ``fn(ctx)`` gives an async context manager to run around each handler, for instance
-            a transaction. (For a time limit there is ``on(timeout=)``, and `Limits.handler`.)
-        slow: what becomes of what is emitted to many, for a peer whose line is full: ``"close"`` lets it wait, up to
-            `Limits.hard_cap`, where the peer is closed with 4408. The others keep at most `Limits.behind` bytes
-            and leave out the rest: ``"drop_newest"``, ``"drop_oldest"``, or all but the latest of a kind,
-            ``KeepLatest(key)``. `Peer.dropped` counts what was left out.
-        room_from: a function of a connection's `ConnectionInfo` that names the room for its peer, `Peer.home_room`.
+        handler_context: ``fn(ctx)`` returns an async context manager that runs around each handler, for instance a
+            transaction. (For a time limit there is ``on(timeout=)``, and `Limits.handler`.)
+        slow: policy for broadcasts to slow readers, which are peers above `Limits.high_water`. With ``"close"`` the
+            messages wait, and a peer that reaches `Limits.hard_cap` is closed with 4408. The other policies keep at
+            most `Limits.behind` bytes for a peer and drop the rest: ``"drop_newest"``, ``"drop_oldest"``, or
+            ``KeepLatest(key)``, which keeps the latest message of each key. `Peer.dropped` counts what was dropped.
+        room_from: a function of a connection's `ConnectionInfo` that returns the name of its peer's room,
+            `Peer.home_room`.
+
+    Raises:
+        TypeError, ValueError: an option is not valid.
     """
 
     def __init__(
@@ -101,27 +145,32 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._entrance = Entrance(origins, trusted_proxies, self._budget)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
-        self._limits = self._settings.limits
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
         self._raw = RawServing()
         self._hosting = Hosting(self._registry, self._raw)
-        self._rooms = Rooms(self._registry, self._settings.codec, slow, room_from)
+        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        self._run = self._new_run()
-        self._warned = False
+        self._lifetime = self._new_lifetime()
+        self._warned_of_port = False
         if handler_context is not None:
             self.handler_context = handler_context
 
-    def _new_run(self) -> Run:
-        return Run(self._rooms, self._budget, self._limits.close_timeout)
+    def _new_lifetime(self) -> Lifetime:
+        return Lifetime(self._rooms.leave_all, self._budget, self.limits.close_timeout)
 
     # ------------------------------------------------------------ registering
 
     def of(self, name: str, *, ordered: bool = False) -> ServerChannel:
-        """A named channel, for all peers. ``ordered`` as in `Peer.of`."""
+        """Return the named channel ``name``, for all peers: the same object each time, until it is closed.
+
+        ``ordered``: handlers that are registered on it from now on run one after another for each peer.
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot name a channel.
+        """
         check_name("a channel's name", name)
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
@@ -138,16 +187,16 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._registry.remove_scope(name)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Take over the registrations of ``router``, those of its main channel under ``channel``; see `Router`.
+        """Register the handlers of ``router``; those of its main channel on ``channel``. See `Router`.
 
         Raises:
-            ValueError: a router that has channels of its own cannot be put under one.
+            ValueError: ``channel`` is given, and the router has channels of its own.
         """
         include(router, self._registry, channel)
 
     @property
     def handler_context(self) -> HandlerContext | None:
-        """Runs around each handler; assign to change it."""
+        """The function whose context manager runs around each handler. Assign to change it."""
         return self._registry.handler_context
 
     @handler_context.setter
@@ -168,32 +217,37 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         healthz: str | None = "/healthz",
         reuse_port: bool = False,
     ) -> Listening:
-        """Listen: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
+        """Listen inside a block: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
 
-        Port 0 picks a free one; ``path=None`` accepts any path; ``sock`` or ``unix`` replace host and port.
-        Leaving the block closes the server. Entering such a block again opens it anew, see `open`.
+        Entering the block opens the port, and the server too if it was closed; see `open`. Leaving it closes the
+        server.
 
-        ``healthz``: a path on which plain HTTP is answered by 200 while `healthy`, and by 503 while the server drains:
-        so the port stays open until that is over, and refuses clients with 503 meanwhile. None: nothing is answered
-        there, and the port closes as soon as the server begins to drain.
-        ``reuse_port``: let several processes listen on one port, where the system knows how; it spreads clients over
-        them as it likes, and `peers`, rooms and `emit` are of one process. Then, too, a port closes at once, so that
-        the other processes get who comes.
+        Args:
+            host, port: the address; port 0 picks a free port.
+            path: the only path that is accepted; None accepts any path.
+            ssl: a context, for TLS.
+            sock, unix: a bound socket, or the path of a Unix socket, instead of host and port.
+            healthz: a path on which a plain HTTP request gets 200 while the server is `healthy`, and 503 while it
+                drains. For that the port stays open while the server drains, and new connections get 503. With None
+                there is no such path, and the port closes when the server begins to drain.
+            reuse_port: let several processes listen on one port, on systems that can. The system distributes clients
+                over them; `peers`, rooms and `emit` are those of one process. The port closes when the server begins to
+                drain, so that the other processes get new connections.
 
         Raises:
-            TypeError, ValueError: an option is wrong, or options do not go together.
+            TypeError, ValueError: an option is not valid, or options do not go together.
         """
         check_place(host, port, path, ssl, sock, unix, reuse_port)
         health = None if healthz is None else Health(healthz, lambda: self.healthy)
-        if reuse_port and not self._warned:
-            self._warned = True
+        if reuse_port and not self._warned_of_port:
+            self._warned_of_port = True
             logger.warning(
                 "reuse_port=True: each process knows only its own connections, so rooms, peers and server.emit are per "
-                "worker, and a client that comes back may come to another one"
+                "worker, and a client that reconnects may reach another one"
             )
 
         async def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
-            with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
+            with suppress(ConnectionLost):  # it was refused, and is closed
                 await self.accept(transport, handshake)
 
         async def begin() -> Listener:
@@ -201,7 +255,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
                 accept,
                 host,
                 port,
-                limits=self._limits,
+                limits=self.limits,
                 path=path,
                 admit=self._admit,
                 compression=self._compression,
@@ -215,55 +269,54 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         return self._listening(begin, stays_for_drain=health is not None and not reuse_port)
 
     def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
-        """For adapters that open a port by themselves: what `listen` gives, around a port that ``begin()`` opens.
+        """Return what `listen` returns, for a port that ``begin()`` opens. For adapters.
 
-        The port is closed with the server, also at the beginning of a drain; it has ``url``, ``port``, ``stop()`` and
-        ``wait_closed()``, see `Port`.
+        The port is stopped when the server is closed or begins to drain; see `Port`.
         """
-
         return self._listening(begin, stays_for_drain=False)
 
     def _listening(self, begin: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
-        async def begin_and_keep() -> tuple[Port, Callable[[], Awaitable[None]]]:
+        async def open_port() -> Opened:
             await self.open()
-            run = self._run
-            run.check_thread("your_coroutine()")
+            lifetime = self._lifetime
+            lifetime.check_thread("your_coroutine()")
             port = await begin()
-            if run.closing:
+            if not lifetime.healthy:
                 port.stop()
                 await port.wait_closed()
-                raise RuntimeError("the server was closed before it listened")
-            run.enter_loop()
+                raise RuntimeError("the server was closed before it could listen")
+            lifetime.enter_loop()
             self._entrance.begin()
-            run.add_port(port, stays_for_drain=stays_for_drain)
-            return port, partial(run.close, 0.0)  # and not one that was opened since
+            lifetime.ports.add(port, stays_for_drain=stays_for_drain)
+            return Opened(port, partial(lifetime.close, 0.0))  # of this lifetime: the server may be opened again
 
-        return Listening(begin_and_keep)
+        return Listening(open_port)
 
     async def open(self) -> None:
-        """Open the server anew, if it was closed. `listen`, `run` and the adapters' ``lifespan`` do so by themselves.
+        """Open the server again if it was closed. `listen`, `run` and the ``lifespan`` of adapters call this.
 
-        For frameworks that call a function when they start, as `close` is for their shutdown. Handlers, services,
-        rooms that were made with options, and all other settings stay, and so does `state`. Peers, members of rooms and
-        the numbers of `stats` begin anew. A server that is open stays as it is.
+        It is for frameworks that call a function at startup, as `close` is for their shutdown. Handlers, services,
+        rooms that were made with options, all other settings and `state` stay. Peers, members of rooms and `stats`
+        begin anew. If the server is open, nothing happens.
 
         Raises:
-            RuntimeError: a `close` still goes on.
+            RuntimeError: the server is still closing.
         """
-        if self._run.over:
-            self._run.discard()
-            self._run = self._new_run()
-        elif self._run.closing:
-            raise RuntimeError("this server is still closing: await server.close() before it is opened again")
+        lifetime = self._lifetime
+        if lifetime.over:
+            lifetime.forget()
+            self._lifetime = self._new_lifetime()
+        elif not lifetime.healthy:
+            raise RuntimeError("this server is still closing: await server.close() before you open it again")
 
     async def serve_forever(self) -> None:
-        """Wait until the server is closed, and drained before that if it drains. Cancelling is safe.
+        """Wait until the server is closed, after it has drained if it does. Cancelling is safe.
 
         Raises:
-            RuntimeError: in another thread than the event loop's, as for `close`.
+            RuntimeError: called in another thread than the event loop's.
         """
-        self._run.check_thread("server.serve_forever()")
-        await self._run.wait_over()
+        self._lifetime.check_thread("server.serve_forever()")
+        await self._lifetime.wait_ended()
 
     def run(
         self,
@@ -277,35 +330,41 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         reuse_port: bool = False,
         lifespan: Callable[[Server], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
-        """Serve until interrupted: a whole program in one line. Ctrl-C closes every connection with 1012.
+        """Serve until a signal comes: a whole program in one line. Options are those of `listen`.
 
-        SIGTERM drains for at most `Limits.drain` seconds, see `close`; Ctrl-C or another SIGTERM meanwhile closes at
-        once. Either way this returns, so that the program may end with status 0. In a thread that is not the main one
-        signals are left alone. Says on stderr where it listens, unless the log does.
+        Ctrl-C closes every connection with 1012. SIGTERM drains for at most `Limits.drain` seconds, see `close`; Ctrl-C
+        or another SIGTERM during that closes at once. This returns after either, so that the program can exit with
+        status 0. In a thread that is not the main one signals are left alone. The address is logged, or written to
+        stderr if the log does not show it.
 
-        ``lifespan(server)`` gives an async context manager, for what lives as long as the program: background tasks, a
-        database in `state`. It is entered before the port is opened, and left when the last connection is closed and
-        the handlers have ended. What it raises ends the program; a signal that comes before it listens cancels it.
+        Args:
+            lifespan: ``lifespan(server)`` returns an async context manager, for what lives as long as the program, such
+                as background tasks or a database in `state`. It is entered before the port is opened, and left when
+                every connection is closed and the handlers have ended. An error that it raises ends the program. A
+                signal that comes before the server listens cancels it.
 
         Raises:
-            RuntimeError: inside a running event loop.
-            TypeError: ``lifespan`` is no such function.
+            RuntimeError: called inside a running event loop.
+            TypeError, ValueError: ``lifespan`` or an option of `listen` is not valid.
         """
         listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
-        run(self, listening, self._limits.drain, lifespan)
+        run(self, listening, self.serve_forever, self.close, drain=self.limits.drain, lifespan=lifespan)
 
     @no_parentheses("@server.on_handshake")
     def on_handshake(self, function: H, /) -> H:
-        """Call ``function(handshake)``, sync or async, before a connection is accepted; works as a decorator.
+        """Call ``function(handshake)``, sync or async, before a connection is accepted; a decorator.
 
-        It may refuse with ``handshake.reject(...)``, and say what the connection is to be; see `Handshake`. Whatever
-        else it raises is logged, and refuses with 500; so does what it leaves that cannot be sent. It runs after the
-        check of the origin, and has `Limits.open_timeout` to finish: then 503, and a line in the log. What it returns
-        does not matter, but for False, which is taken for such a mistake. There is one for a server: another one
-        replaces it, with a warning.
+        It may refuse the connection with ``handshake.reject(...)``, or change what the connection gets; see
+        `Handshake`. Any other error is logged and refuses with 500. So does a result that is not valid: a header that
+        cannot be sent, for instance, or False as the return value, which is likely a mistake. Other return values are
+        ignored.
+
+        The function is called after the check of the origin. If it takes more than `Limits.open_timeout` seconds, that
+        is logged, and the connection is refused with 503. A server has one such function: another one replaces it, with
+        a warning in the log.
 
         Raises:
-            TypeError: this is no function of a handshake.
+            TypeError: ``function`` is not a function of a handshake.
         """
         if not accepted("on_handshake", ("handshake",), function):
             raise TypeError(f"on_handshake takes a function of the handshake, but {function!r} takes no argument")
@@ -314,98 +373,104 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     @no_parentheses("@server.serve_raw")
     def serve_raw(self, function: R, /) -> R:
-        """Hand each connection to ``async def function(connection)``, without any protocol; works as a decorator.
+        """Serve each connection with ``async def function(connection)``, without the protocol; a decorator.
 
-        It gets a `RawConnection`, after `on_handshake` as ever. When it returns, the connection is closed with 1000;
-        when it raises, with 1011, and the log has the traceback (with 1008 and its text for an `RpcError`). This goes
-        for all connections of the server; handlers are not called.
+        It gets a `RawConnection`, after `on_handshake`. When it returns, the connection is closed with 1000. When it
+        raises, the connection is closed with 1011, and the traceback is logged; for an `RpcError` it is closed with
+        1008 and the error's text. The function serves all connections of the server, and no handlers are called.
 
         Raises:
-            TypeError: this is no async function.
-            ValueError: there is one already, or a service.
+            TypeError: ``function`` is not an async function.
+            ValueError: the server has such a function already, or a service.
         """
         if self._hosting.entries:
             name = self._hosting.entries[0].cls.__qualname__
-            raise ValueError(f"serve_raw takes every connection whole, and {name} is to have them: use another Server")
+            raise ValueError(f"serve_raw serves every connection, and {name} serves them already: use another Server")
         self._raw.use(function)
         return function
 
     def add_service(self, service: S, factory: Callable[..., Any] | None = None, /, *, channel: str | None = None) -> S:
-        """Make an object of a `Service` class for each connection; works as a decorator.
-
-        ``service`` is the class, or a function that makes the object and is annotated with the class that it returns;
-        ``factory`` such a function without annotation, beside the class. They may take the peer (the `RawConnection`
-        for a class with ``serve``), and may be async. A factory that raises refuses the connection: it is closed with
-        1011, and the log has the traceback (with 1008 and its text for an `RpcError`). One that waits, for a peer, has
-        `Limits.open_handlers` seconds.
+        """Make an object of a `Service` class for each connection; a decorator.
 
         The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
 
+        The class or the factory may take one argument, the peer (the `RawConnection` for a class with ``serve``). A
+        factory may be async; for a peer it has `Limits.open_handlers` seconds. If it raises, the connection is refused:
+        closed with 1011, and the traceback is logged; for an `RpcError`, closed with 1008 and the error's text.
+
+        Args:
+            service: the class, or a factory that is annotated with the class that it returns.
+            factory: a function that makes the object, if ``service`` is the class.
+            channel: the name of the channel for the class's handlers; None is the main channel.
+
         Raises:
-            TypeError: this is no service, it does nothing, or a method's signature cannot work; the text names the
-                parameter.
-            ValueError: an event has a handler already, or another service has the whole connection.
+            TypeError: ``service`` is not a service, it does nothing, or the signature of a method cannot work; the text
+                names the parameter.
+            ValueError: an event has a handler already, or another service gets every message.
         """
         self._hosting.add(service, factory, channel)
         return service
 
     @property
     def raw_connections(self) -> tuple[RawConnection, ...]:
-        """The connections that `serve_raw` functions have, in the order in which they came."""
-        return self._run.raw.all
+        """The connections that are served without the protocol, in the order in which they came."""
+        return self._lifetime.raw.all
 
     async def handshake(self, handshake: Handshake) -> None:
-        """For adapters: judge a request, before the upgrade. Then make its transport and `accept` that.
+        """Check a request before the upgrade, for adapters, which `accept` its transport afterwards.
 
-        Cancelling is safe, and cancels the `on_handshake` function: nothing is kept of the request.
+        Cancelling is safe: it cancels the `on_handshake` function, and nothing is kept of the request.
 
         Raises:
-            HandshakeRejected: answer with its ``status``, ``body`` and ``headers``. 503 when the server is closing.
+            HandshakeRejected: answer the request with its ``status``, ``body`` and ``headers``. The status is 503 when
+                the server is closing.
         """
         waiting = self._admit(handshake)
         if waiting is not None:
             await waiting
 
     def _admit(self, handshake: Handshake) -> Awaitable[None] | None:
-        return self._entrance.check(handshake, self._run.gate)
+        return self._entrance.check(handshake, self._lifetime.gate)
 
     def handshake_nowait(self, handshake: Handshake) -> None:
-        """The same, for libraries that cannot wait here; see `handshakes_wait`.
+        """Check a request as `handshake` does, for libraries that cannot wait here; see `handshakes_wait`.
 
         Raises:
-            HandshakeRejected: as `handshake` does.
+            HandshakeRejected: as for `handshake`.
             TypeError: the `on_handshake` function is async.
         """
         if self.handshakes_wait:
             raise TypeError("this transport's library cannot wait for an async on_handshake: make it a plain function")
-        self._entrance.check_nowait(handshake, self._run.gate)
+        self._entrance.check_nowait(handshake, self._lifetime.gate)
 
     @property
     def limits(self) -> Limits:
-        """Bounds of each connection, unless its `Handshake` says otherwise."""
-        return self._limits
+        """The bounds of each connection, unless its `Handshake` has others."""
+        return self._settings.limits
 
     @property
     def compression(self) -> bool:
-        """Whether permessage-deflate is offered, unless a connection's `Handshake` says otherwise."""
+        """Whether permessage-deflate is offered, unless a connection's `Handshake` has another value."""
         return self._compression
 
     @property
     def handshakes_wait(self) -> bool:
-        """Whether the `on_handshake` function is async, so that `handshake_nowait` would refuse."""
+        """Whether the `on_handshake` function is async, so that `handshake_nowait` cannot call it."""
         return self._entrance.is_async
 
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
-        """Give a connection, of whatever library, a peer; returns when its `open` handlers are done.
+        """Give a peer to a connection of any library; return when its `open` handlers are done.
 
-        With `serve_raw` it is given to that function, which goes on when this returns. ``handshake`` is the one that
-        `Server.handshake` let pass. Cancelling leaves the connection with its peer, or drops it while a service's
-        factory runs.
+        With `serve_raw`, the connection goes to that function, which may run on when this returns. Cancelling leaves
+        the connection to its peer; while a service's factory runs, it drops the connection.
+
+        Args:
+            handshake: the request that `handshake` accepted.
 
         Raises:
-            ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory refused; the connection
-                is closed, too.
-            TypeError: this is no transport.
+            ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory failed or refused. The
+                connection is closed.
+            TypeError: ``transport`` is not a transport.
             RuntimeError: the server listens, or has connections, in another thread.
         """
         return await self._accept(transport, handshake)
@@ -413,94 +478,88 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
     async def _accept(
         self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
     ) -> Peer | RawConnection:
-        run = self._run
-        if run.closing:
-            raise await run.turned_away(transport)
-        run.check_thread("server.accept(...)")
-        run.enter_loop()
-        loop = clock or run.scheduler
+        lifetime = self._lifetime
+        if not lifetime.healthy:
+            raise await lifetime.turn_away(transport)
+        lifetime.check_thread("server.accept(...)")
+        lifetime.enter_loop()
+        loop = clock or lifetime.scheduler
         settings = self._settings
-        if handshake is not None and handshake.limits is not self._limits:
+        if handshake is not None and handshake.limits is not self.limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
         if self._raw.function is not None:
             state = PeerState() if handshake is None else handshake.state
-            connection = RawConnection(transport, settings.limits, state, loop, self)
-            run.raw.begin(connection, self._raw)
-            return connection
-        owner = Served(run.roster)
-        peer = owner.peer = Peer(settings, dialer=False, shared=self._registry, loop=loop, owner=owner)
-        peer._membership = Membership(self)
-        core_of(peer).log.on_error = run.tally.failed
-        core_of(peer).log.budget = self._budget
-        if handshake is not None:
-            peer.state = handshake.state
-            peer.principal = handshake.principal
+            make = partial(RawConnection, state=state, server=self)
+            return lifetime.raw.begin(transport, settings.limits, loop, self._raw, make)
+        served = ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
         if self._hosting.entries:
-            try:
-                await self._hosting.attach(peer, transport, run.gate)
-            except ConnectionLost as exc:
-                run.roster.turned_away(peer, exc.code)
-                raise
-            if run.closing:
-                raise await run.turned_away(transport)
-        await run.roster.admit(peer, transport)
-        return peer
+            with lifetime.peers.counting_refusal(served):
+                await self._hosting.attach(served, transport, lifetime.gate)
+            if not lifetime.healthy:
+                raise await lifetime.turn_away(transport)
+        with lifetime.peers.counting_refusal(served):
+            await self._rooms.admit(served, transport)
+        await lifetime.peers.admit(served, transport)
+        return served.peer
 
     async def close(self, drain: float = 0.0) -> None:
-        """Accept nothing more, close every connection with 1012 and wait for handlers to end. Idempotent.
+        """Close every connection with 1012 and wait for handlers to end. Idempotent.
 
-        The server can be opened again afterwards: by `listen`, `run`, `open` or an adapter.
+        New connections are refused from now on. The server can be opened again afterwards, by `listen`, `run`, `open`
+        or an adapter.
 
-        ``drain``: for at most so many seconds what was begun goes on, in both directions (handlers, requests, streams,
-        channels), and each connection is closed as soon as that is over. Meanwhile a wsrpc client keeps what is new for
-        its next connection; new requests of other peers are rejected as `Draining`. Another call with a smaller
-        ``drain``, or none, ends that sooner.
+        Request handlers that still run are cancelled, as at any end of a connection. Handlers of events have
+        `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing goes on.
 
-        Then request handlers that still run are cancelled, as at any end of a connection; handlers of events get
-        `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
+        Args:
+            drain: seconds in which active work may finish, in both directions (handlers, requests, streams, channels).
+                Each connection is closed as soon as it has none. Meanwhile a wsrpc client queues new messages for its
+                next connection, and new requests of other peers are rejected as `Draining`. Another call with a smaller
+                ``drain``, or none, ends the drain sooner.
 
         Raises:
-            TypeError, ValueError: ``drain`` is no number, or negative.
-            RuntimeError: in another thread than the event loop's.
+            TypeError, ValueError: ``drain`` is not a number, or negative.
+            RuntimeError: called in another thread than the event loop's.
         """
         check_number("drain= is a number of seconds, 0 or more", drain, 0)
-        self._run.check_thread("server.close()")
-        await self._run.close(drain)
+        self._lifetime.check_thread("server.close()")
+        await self._lifetime.close(drain)
 
     # ------------------------------------------------------------ for operators
 
     @property
     def healthy(self) -> bool:
-        """Whether connections are accepted, by whatever listens: True until `close` is called. What a balancer asks."""
-        return not self._run.closing
+        """Whether connections are accepted: True until `close` is called. Tells a balancer whether to send clients."""
+        return self._lifetime.healthy
 
     def stats(self) -> ServerStats:
-        """What this server has done and is doing: a snapshot, summed at the call, in microseconds for each peer."""
-        return self._run.stats()
+        """Return a snapshot of the server's counts. Summing it takes microseconds for each peer."""
+        return self._lifetime.stats()
 
     # ------------------------------------------------------------ everybody
 
     @property
     def peers(self) -> tuple[Peer, ...]:
         """The connected peers, in the order in which they came."""
-        return tuple(self._run.roster)
+        return self._lifetime.peers.users()
 
     def peer(self, id: str, /) -> Peer | None:
-        """The connected peer with this `Peer.id`; None if there is none, any more."""
-        return self._run.roster.get(id)
+        """Return the connected peer with this `Peer.id`; None if there is none."""
+        return self._lifetime.peers.get(id)
 
     # ------------------------------------------------------------ rooms
 
     def room(self, name: str, *, allow: Allow | None = None, slow: Slow | None = None) -> Room:
-        """The room of that name; without options one that is empty does not stay. See `Room`.
+        """Return the room with that name. A room without options is forgotten when it is empty. See `Room`.
 
         Args:
-            allow: ``allow(peer)``, sync or async, says whether a client may join by itself; see `on_join`.
-            slow: the policy for members that read too slowly, instead of the server's; see `Server`.
+            allow: ``allow(peer)``, sync or async, returns whether a client may join; see `on_join`.
+            slow: the policy for members that are slow readers, instead of the server's; see `Server`.
 
         Raises:
-            TypeError: ``name`` is not text, or empty; ``allow`` is no function.
-            ValueError: it has another ``allow`` or ``slow`` already, or channel "rooms" has handlers of yours.
+            TypeError: ``name`` is not text, or empty; ``allow`` is not a function of the peer.
+            ValueError: the room has another ``allow`` or ``slow`` already, ``slow`` is not a policy, or you have
+                handlers on the channel "rooms".
         """
         return self._rooms.declare(name, allow, slow)
 
@@ -511,26 +570,25 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     @no_parentheses("@server.on_join")
     def on_join(self, function: J, /) -> J:
-        """Ask ``function(peer, room)``, sync or async, whether a client may join a room of that name; a decorator.
+        """Let ``function(peer, room)``, sync or async, decide whether a client may join a room; a decorator.
 
-        It is asked for rooms without ``allow=``. Once there is one of the two, clients join and leave by requests on
-        channel "rooms", ``join`` and ``leave`` with the name, and no other handlers can be registered there. Who is
-        refused is told "not allowed" and nothing else; what the function raised is in the log.
+        It is called with the room's name, for rooms without ``allow=``. Once a server has such a function, or a room
+        has ``allow=``, clients join and leave by the requests ``join`` and ``leave`` on the channel "rooms", with the
+        name as argument, and you cannot register handlers on that channel. The error of a refused client says "not
+        allowed" and nothing else; an error of the function is logged.
 
         Raises:
-            TypeError: this is no function.
-            ValueError: channel "rooms" has handlers of yours.
+            TypeError: ``function`` is not a function of the peer and the name.
+            ValueError: you have handlers on the channel "rooms".
         """
         self._rooms.ask(function)
         return function
 
     if not TYPE_CHECKING:
         __enter__ = __exit__ = __aenter__ = __aexit__ = refusing(
-            "a server is no context manager: use `async with server.listen(...) as listener:`, or server.run()"
+            "a Server is not a context manager: use `async with server.listen(...) as listener:`, or server.run()"
         )
 
     def __repr__(self) -> str:
-        state = f"{len(self._run.roster)} peers"
-        if self._run.closing:
-            state = f"draining, {state}" if self._run.draining else "closed"
-        return f"<Server {state}>"
+        state = self._lifetime.state
+        return f"<Server {state}{'' if state == 'closed' else f', {len(self._lifetime.peers)} peers'}>"

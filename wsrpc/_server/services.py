@@ -1,4 +1,4 @@
-"""`Service`: handlers as methods of an object, one for each connection."""
+"""`Service`: handlers as methods of an object, one object for each connection."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from .._peer.peer import Peer
 from .._raw.connection import RawConnection
 
 if TYPE_CHECKING:
-    from .channel import ServerChannel
-    from .server import Server
+    from .server import Server, ServerChannel
 
-__all__ = ["STYLES", "Exposed", "Service", "exposed", "method", "style_of"]
+__all__ = ["STYLES", "Exposed", "Service", "attach", "exposed", "method", "style_of"]
 
 MARK = "_wsrpc_method"
+"""Attribute of a function that `method` has decorated."""
+CHANNEL = "_wsrpc_channel"
+"""Attribute of a service: the name of the channel under which its class was added."""
 
 STYLES = ("serve", "on_json", "on_message")
-"""Ways to have the whole connection, without protocol; where there are several, the first one counts."""
+"""Methods that get every message of a connection, without the protocol. A class that has several uses the first."""
 
 
 class Service:
-    """A class whose objects each serve one connection; `Server.add_service` registers it.
+    """Base class of services: an object of the class serves one connection. `Server.add_service` registers a class.
 
-    Its methods with `method` are handlers. Or it has one of ``async def serve(self, connection)``, ``on_json(self,
-    value)`` and ``on_message(self, message)``, of which the first counts: then there is no protocol, and every message
-    goes there. (``serve`` gets the `RawConnection`; the other two have a `Peer`, for its rooms, `Peer.send_raw` and the
-    like, and one message after another where they are async.)
+    Its methods with `method` are handlers. Or it has one of ``async def serve(self, connection)``,
+    ``on_json(self, value)`` and ``on_message(self, message)``, of which the first is used: then the connection has no
+    protocol, and that method gets every message. (``serve`` gets the `RawConnection`. A service with one of the other
+    two has a `Peer`, with its rooms, `Peer.send_raw` and so on. If it is async, messages are handled one after
+    another.)
 
-    ``peer``, or ``connection`` with ``serve``, is there when the factory is done.
+    ``peer``, or ``connection`` with ``serve``, is set when the factory has returned.
     """
 
     peer: Peer
@@ -42,43 +45,77 @@ class Service:
 
     @property
     def server(self) -> Server:
-        """The server that it was added to.
+        """The server to which the class was added.
 
         Raises:
-            RuntimeError: before the factory is done, as in ``__init__``.
+            RuntimeError: the factory has not returned yet, as in ``__init__``.
         """
-        owner: Peer | RawConnection | None = getattr(self, "peer", None) or getattr(self, "connection", None)
+        owner = owner_of(self)
         if owner is None:
             name = type(self).__qualname__
-            raise RuntimeError(f"{name} has no server before its factory is done: take the peer, and use peer.server")
+            raise RuntimeError(
+                f"{name} has no server before its factory returns: take the peer as an argument, and use peer.server"
+            )
         return owner.server
 
     @property
     def channel(self) -> Server | ServerChannel:
-        """The channel under which it was added, for all peers: ``await self.channel.emit("said", text)`` broadcasts.
+        """The channel under which the class was added, of the whole server.
 
-        It is the server itself where ``add_service`` was not told of any channel.
+        ``await self.channel.emit("said", text)`` emits to all peers. It is the server itself if ``add_service`` got no
+        ``channel``.
+
+        Raises:
+            RuntimeError: as for `server`.
         """
         server = self.server
-        name = server._hosting.channel_of(self)
+        name: str | None = getattr(self, CHANNEL, None)
         return server if name is None else server.of(name)
 
     def on_open(self) -> Awaitable[None] | None:
-        """Override it, sync or async: the connection is there. What arrives waits for it, as for `open` handlers.
+        """Override it, sync or async, for what must happen when the connection opens.
 
-        Raising closes the connection, with 1011, and the log has the traceback; with 1008 and its text for an
-        `RpcError`. Nothing that had arrived is looked at then.
+        Messages that arrive meanwhile wait, as for `open` handlers. If it raises, the connection is closed and those
+        messages are ignored: with 1008 and the error's text for an `RpcError`, otherwise with 1011, and the traceback
+        is logged.
         """
         return None
 
     def on_close(self, info: CloseInfo) -> Awaitable[None] | None:
-        """Override it, sync or async: the connection is over. Called once where `on_open` was, after that has ended,
-        even if it raised."""
+        """Override it, sync or async, for what must happen when the connection has ended.
+
+        It is called once if `on_open` was called, after that has ended, even if it raised.
+        """
         return None
 
 
+def owner_of(service: Service) -> Peer | RawConnection | None:
+    """The peer or connection that a service serves; None before `attach`."""
+    return getattr(service, "peer", None) or getattr(service, "connection", None)
+
+
+def attach(service: Service, owner: Peer | RawConnection, channel: str | None) -> None:
+    """Give a new service its peer or connection, and its channel.
+
+    Raises:
+        TypeError: it serves another one already.
+    """
+    other = owner_of(service)
+    if other is not None and other is not owner:
+        raise TypeError(
+            f"the factory of {type(service).__qualname__} returned an object that serves {other!r}: make a new one for "
+            "each connection"
+        )
+    if isinstance(owner, Peer):
+        service.peer = owner
+    else:
+        service.connection = owner
+    if CHANNEL not in vars(service):  # two factories may return the same object for one peer
+        setattr(service, CHANNEL, channel)
+
+
 class Exposed(NamedTuple):
-    """What `method` was told."""
+    """Arguments of `method`."""
 
     name: str | None
     options: dict[str, Any]
@@ -109,12 +146,12 @@ def method(
     ordered: bool = False,
     timeout: float | UnsetType | None = UNSET,
 ) -> Any:
-    """Decorator: this method of a `Service` is a handler, of the event that is called like it or ``name``.
+    """Make a method of a `Service` a handler of the event with its name, or of ``name``; a decorator.
 
-    Options are those of `Server.on`. A subclass that overrides the method need not say so again.
+    Options are those of `Server.on`. A subclass that overrides the method need not decorate it again.
 
     Raises:
-        TypeError: it is no plain method.
+        TypeError: what is decorated is not a plain method.
     """
     if name is not None and not isinstance(name, str):
         return method()(name)
@@ -128,7 +165,7 @@ def method(
     def mark(function: F) -> F:
         given: Any = function
         if not inspect.isfunction(given):
-            raise TypeError(f"@wsrpc.method is for plain methods, which take self; got {function!r}")
+            raise TypeError(f"@wsrpc.method decorates plain methods, which take self; got {function!r}")
         setattr(function, MARK, Exposed(name, options))
         return function
 
@@ -139,8 +176,8 @@ def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]
     """The handlers of a class, by event.
 
     Raises:
-        TypeError: one is no plain method any more.
-        ValueError: two are for one event.
+        TypeError: a subclass replaced one by something else than a plain method.
+        ValueError: two handlers have one event.
     """
     marks: dict[str, Exposed] = {}
     for base in reversed(cls.__mro__):
@@ -161,5 +198,5 @@ def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]
 
 
 def style_of(cls: type[Service]) -> str | None:
-    """In which way objects of the class have the whole connection; None if they speak the protocol."""
+    """The method of a class that gets every message; None if its objects speak the protocol."""
     return next((style for style in STYLES if callable(getattr(cls, style, None))), None)

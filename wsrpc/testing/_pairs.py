@@ -100,7 +100,7 @@ async def connect(
         finally:
             await client.close()
             if isinstance(peer, Peer):
-                await core_of(peer).join(server._limits.close_timeout, Closers())
+                await core_of(peer).join(server.limits.close_timeout, Closers())
     finally:
         client._scheduler.use(None)
         if not accepting.done():
@@ -126,6 +126,6 @@ async def _request(server: Server, client: Client, path: str | None, headers: Ma
         parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
         {"host": parts.netloc, **names},
         secure=parts.scheme == "wss",
-        limits=server._limits,
+        limits=server.limits,
         compression=server.compression,
     )

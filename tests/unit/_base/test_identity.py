@@ -132,7 +132,7 @@ async def test_a_state_of_ones_own_is_taken_over_if_it_is_a_mapping(caplog: pyte
         async with connect(server):
             pass
     assert refused.value.status == 500
-    assert "handshake.state is a mapping, got NoneType" in caplog.text
+    assert "handshake.state must be a mapping, got NoneType" in caplog.text
 
 
 async def test_without_a_handshake_nobody_is_known() -> None:

@@ -132,7 +132,7 @@ MAKING: dict[str, tuple[Callable[[], object], str]] = {
     },
     "Server trusted_proxies": (
         lambda: Server(trusted_proxies=5),  # type: ignore[arg-type]
-        "trusted_proxies is a list of addresses and networks, got 5",
+        "trusted_proxies= takes a list of addresses and networks, got 5",
     ),
     "Server handler_context": (
         lambda: Server(handler_context=5),  # type: ignore[arg-type]
@@ -162,7 +162,7 @@ MAKING: dict[str, tuple[Callable[[], object], str]] = {
     "include": (lambda: Server().include(5), "include() takes a wsrpc.Router, got 5"),  # type: ignore[arg-type]
     "include of a server": (
         lambda: Client(URL).include(Server()),  # type: ignore[arg-type]
-        "include() takes a wsrpc.Router, got <Server 0 peers>",
+        "include() takes a wsrpc.Router, got <Server open, 0 peers>",
     ),
     "of": (lambda: Server().of(5), "a channel's name is a non-empty string, got 5"),  # type: ignore[arg-type]
     "ordered channel": (
@@ -239,10 +239,10 @@ def test_listening_on_what_is_no_socket() -> None:
 async def test_what_is_used_in_another_statement() -> None:
     server: Any = Server()
     client: Any = Client(URL)
-    with pytest.raises(TypeError, match=r"^a server is no context manager: use `async with server\.listen"):
+    with pytest.raises(TypeError, match=r"^a Server is not a context manager: use `async with server\.listen"):
         async with server:
             pass
-    with pytest.raises(TypeError, match=r"^a server is no context manager: use `async with server\.listen"):
+    with pytest.raises(TypeError, match=r"^a Server is not a context manager: use `async with server\.listen"):
         with server:
             pass
     with pytest.raises(TypeError, match=r"^listen\(\) opens a block: use `async with server\.listen"):
@@ -261,7 +261,7 @@ async def test_what_is_used_in_another_statement() -> None:
             pass
     with pytest.raises(RuntimeError, match=r"^not listening: use `async with server\.listen"):
         _ = server.listen().url
-    with pytest.raises(RuntimeError, match=r"^run\(\) starts an event loop of its own: inside one, `async with"):
+    with pytest.raises(RuntimeError, match=r"^run\(\) starts an event loop of its own: inside one, use `async with"):
         server.run()
     with pytest.raises(ValueError, match=r"^this client has no url to dial: give Client\(url\), or bind"):
         await Client().connect()

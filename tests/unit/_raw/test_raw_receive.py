@@ -113,9 +113,9 @@ async def test_max_size_is_within_the_limit() -> None:
 async def test_the_wrong_kind_is_an_error_and_the_connection_goes_on() -> None:
     async with raw_connection() as (connection, raw):
         await raw.send(raw.frame(TEXT, "one"), raw.frame(BINARY, b"two"), raw.frame(TEXT, "3"), raw.frame(BINARY, b"4"))
-        with pytest.raises(ProtocolError, match="expected a binary message, got a text of 3 characters"):
+        with pytest.raises(ProtocolError, match="expected a binary message, got a text message of 3 characters"):
             await connection.receive_bytes()
-        with pytest.raises(ProtocolError, match="expected a text message, got a binary one of 3 bytes"):
+        with pytest.raises(ProtocolError, match="expected a text message, got a binary message of 3 bytes"):
             await connection.receive_text()
         assert (await connection.receive_text(), await connection.receive_bytes()) == ("3", b"4")
 
@@ -181,7 +181,7 @@ async def test_a_message_in_pieces_may_have_any_size() -> None:
         total, most = 0, 0
         async for piece in connection.pieces():
             total += len(piece)
-            most = max(most, connection._feed._size)
+            most = max(most, connection._link.feed._size)
         await sending
         assert total == 2_001_003
         assert most < 4000 + 2 * 256 * 1024  # one read of the operating system, and what it had read ahead
@@ -248,7 +248,7 @@ async def test_while_nobody_receives_the_other_side_is_slowed_down() -> None:
     for _ in range(100):
         ours.send(bytes(100), False)
         await asyncio.sleep(0)
-    assert connection._feed._size <= 1000 + 164
+    assert connection._link.feed._size <= 1000 + 164
     assert ours.unsent > 7000
     for _ in range(100):
         assert await connection.receive() == bytes(100)
@@ -259,7 +259,7 @@ async def test_while_nobody_receives_the_other_side_is_slowed_down() -> None:
 async def test_a_flood_of_empty_messages_is_bounded() -> None:
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
         await raw.send(*[raw.frame(TEXT)] * 20_000)
-        assert len(connection._feed._pieces) < 16_000
+        assert len(connection._link.feed._pieces) < 16_000
         for _ in range(20_000):
             await connection.receive()
 
@@ -268,14 +268,14 @@ async def test_closing_reads_on_but_keeps_nothing(caplog: pytest.LogCaptureFixtu
     caplog.set_level(logging.INFO, "wsrpc")
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
         await raw.send(*[raw.frame(BINARY, bytes(900))] * 100)
-        await turns_until(lambda: connection._feed._paused)
-        kept = len(connection._feed._pieces)
+        await turns_until(lambda: connection._link.feed._paused)
+        kept = len(connection._link.feed._pieces)
         closing = asyncio.create_task(connection.close(1000, "enough"))
         await raw.next_of(CLOSE)
         await raw.send(*[raw.frame(BINARY, bytes(900))] * 100, raw.close_frame(1000))
         raw.drop()
         await closing
-        assert len(connection._feed._pieces) == kept
+        assert len(connection._link.feed._pieces) == kept
         assert connection.ended is not None and connection.ended.user_closed
         for _ in range(kept):
             assert await connection.receive() == bytes(900)

@@ -23,7 +23,7 @@ async def test_whoever_is_refused_takes_nothing_from_the_one_who_receives() -> N
     async with raw_connection() as (connection, raw):
         reading = asyncio.create_task(all_pieces(connection))
         await raw.send(raw.frame(TEXT, "a", fin=False))
-        await turns_until(lambda: connection._unfinished and connection._feed._reader is not None)
+        await turns_until(lambda: connection._unfinished and connection._link.feed._reader is not None)
         for refused in (connection.receive(), all_pieces(connection), connection.receive_text(max_size=1)):
             with pytest.raises(RuntimeError, match="another task receives from this connection already"):
                 await refused

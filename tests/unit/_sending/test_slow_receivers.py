@@ -132,7 +132,7 @@ async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
 async def test_a_key_function_that_fails_shows_before_anybody_is_slow() -> None:
     key: Any = lambda text: [text]  # noqa: E731
     server = Server(slow=KeepLatest(key))
-    with pytest.raises(TypeError, match=r"the key of KeepLatest has to be hashable, .*; got \["):
+    with pytest.raises(TypeError, match=r"the key of KeepLatest must be hashable, .*; got \["):
         await server.emit("say", "x")
     with pytest.raises(TypeError, match="positional argument"):
         await server.emit("say")

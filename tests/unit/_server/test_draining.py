@@ -473,7 +473,7 @@ async def test_what_does_not_end_in_time_is_cut_off(extensions: bool, caplog: py
                 assert (lost.value.code, lost.value.outcome) == (1012, "unknown")
             assert len(work.cancelled) == len(closed) == 1
     assert [text for text in messages(caplog) if "drain" in text] == [
-        "draining ends: 1 connections are closed in the midst of their work"
+        "draining timed out: closing 1 connections that still have active work"
     ]
 
 

@@ -117,7 +117,7 @@ async def test_sigterm_drains_and_ends_with_status_0() -> None:
         info = await working.closed
         assert (info.code, info.was_clean) == (1012, True)
         await it.ends_well()
-        assert "SIGTERM: finishing what was begun; another one closes at once" in it.log
+        assert "SIGTERM: draining; another one closes at once" in it.log
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -141,7 +141,7 @@ async def test_limits_drain_is_how_long_it_takes() -> None:
             await request
         await it.ends_well()
         assert "draining: 1 connections, at most 0.1 s" in it.log
-        assert "1 connections are closed in the midst of their work" in it.log
+        assert "closing 1 connections that still have active work" in it.log
 
 
 async def test_ctrl_c_does_not_drain() -> None:
@@ -157,7 +157,7 @@ async def test_ctrl_c_does_not_drain() -> None:
 async def test_without_a_log_it_says_so_on_stderr() -> None:
     async with running("quiet") as (it, working, request):
         it.send(signal.SIGTERM)
-        await it.says("SIGTERM: finishing what was begun; another one closes at once\n")
+        await it.says("SIGTERM: draining; another one closes at once\n")
         working.may_end.set()
         assert await request == "done"
         await it.ends_well()

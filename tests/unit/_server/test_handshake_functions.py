@@ -136,7 +136,7 @@ async def test_false_lets_nobody_in_and_the_log_says_how_to_refuse(
     server = gated(function)
     async with server.listen() as listener:
         assert (await refusal(server, listener.url)).status == 500
-    assert "call handshake.reject(401, ...) to refuse" in caplog.text
+    assert "to refuse a connection, call handshake.reject(401, ...)" in caplog.text
 
 
 async def test_anything_else_that_it_returns_does_not_matter() -> None:
@@ -198,11 +198,11 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        (reject(200), "status from 400 to 599, got 200"),
-        (reject(101), "status from 400 to 599, got 101"),
-        (reject(600), "status from 400 to 599, got 600"),
-        (reject("401"), "status from 400 to 599, got '401'"),
-        (reject(401, b"bytes"), "the body of a refusal is text"),
+        (reject(200), "status of a refusal must be from 400 to 599, got 200"),
+        (reject(101), "status of a refusal must be from 400 to 599, got 101"),
+        (reject(600), "status of a refusal must be from 400 to 599, got 600"),
+        (reject("401"), "status of a refusal must be from 400 to 599, got '401'"),
+        (reject(401, b"bytes"), "the body of a refusal must be text"),
         (reject(401, "\ud800"), "has lone surrogates"),
         (reject(401, headers={"X-A": "a\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
         (reject(401, headers={"X A": "a"}), "a header's name is a word"),
@@ -212,10 +212,10 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
         (answers("", "a"), "a header's name is a word"),
         (answers(5, "a"), "a header's name is a word"),
         (answers("X-A", 5), "'X-A' is text, got int"),
-        (answers("Sec-WebSocket-Accept", "a"), "belongs to the answer itself"),
-        (answers("upgrade", "h2c"), "belongs to the answer itself"),
-        (sets("limits", None), "handshake.limits is a wsrpc.Limits"),
-        (sets("limits", {"message": 5}), "handshake.limits is a wsrpc.Limits"),
+        (answers("Sec-WebSocket-Accept", "a"), "belongs to the handshake itself"),
+        (answers("upgrade", "h2c"), "belongs to the handshake itself"),
+        (sets("limits", None), "handshake.limits must be a wsrpc.Limits"),
+        (sets("limits", {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
         (sets("subprotocol", "c"), "offers the subprotocols"),
     ],
 )
@@ -283,7 +283,7 @@ async def test_one_that_never_ends_is_answered_with_503_and_holds_up_nobody(capl
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert stuck.ended == 1
     [record] = errors(caplog)
-    assert "on_handshake has not finished within 0.2 s" in record.getMessage()
+    assert "on_handshake did not finish within 0.2 s" in record.getMessage()
     assert "hidden" not in caplog.text
 
 

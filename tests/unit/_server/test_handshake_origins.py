@@ -120,7 +120,7 @@ async def test_those_that_are_listed(listed: str, origin: str) -> None:
     "wrong", ["example.com", "https://example.com/", "https://example.com/app", "*", "", "http://["]
 )
 def test_what_no_browser_sends_is_refused_at_once(wrong: str) -> None:
-    with pytest.raises(ValueError, match="an origin is written as browsers send it") as caught:
+    with pytest.raises(ValueError, match="an origin must look as browsers send it") as caught:
         Server(origins=[wrong])
     assert ("ANY_ORIGIN" in str(caught.value)) is (wrong == "*")
 
@@ -152,7 +152,7 @@ async def later(handshake: Handshake) -> bool:
 
 
 def test_what_decides_nothing_is_refused_at_once() -> None:
-    with pytest.raises(TypeError, match="origins= is a list, a function of the handshake, or ANY_ORIGIN; got 5"):
+    with pytest.raises(TypeError, match="origins= takes a list, a function of the handshake, or ANY_ORIGIN; got 5"):
         Server(origins=5)  # type: ignore[arg-type]
 
 

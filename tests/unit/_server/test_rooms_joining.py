@@ -108,7 +108,7 @@ async def test_a_refusal_says_nothing_of_what_was_raised(exc: Exception, caplog:
         assert (error.message, error.code, error.data, dict(error.fields)) == ("not allowed", None, None, {})
         assert server.rooms == ()
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert record.getMessage() == "refused to let it join room 'prices':"
+    assert record.getMessage() == "refused to let the peer join room 'prices', because on_join failed"
     assert record.exc_info is not None
     assert record.exc_info[1] is exc
 
@@ -295,7 +295,7 @@ async def test_a_validator_that_fails_by_a_cancelled_error_says_no_more_than_oth
     server.room("prices", allow=waits_for_what_was_cancelled)
     async with connect(server) as client:
         assert await ask(client, "join", "prices") == "not allowed"
-    assert messages(caplog) == ["refused to let it join room 'prices':"]
+    assert messages(caplog) == ["refused to let the peer join room 'prices', because allow= failed"]
 
 
 async def test_a_client_does_not_leave_where_the_server_has_put_it_after_it_had_joined() -> None:

@@ -181,7 +181,7 @@ def test_what_is_no_lifespan_is_refused() -> None:
 
     wrong: Any
     for wrong in (coroutine, generator, lambda server: None):
-        with pytest.raises(TypeError, match=r"gives an async context manager.*@contextlib\.asynccontextmanager"):
+        with pytest.raises(TypeError, match=r"returns an async context manager.*@contextlib\.asynccontextmanager"):
             Server().run(port=0, lifespan=wrong)
     for wrong, text in [
         (5, r"lifespan= takes a function of \(server\), got 5"),

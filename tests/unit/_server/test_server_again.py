@@ -99,7 +99,7 @@ async def test_peers_rooms_and_numbers_are_new() -> None:
             stats = server.stats()
             assert (stats.accepted, stats.closed, stats.refused, stats.messages_in, stats.errors) == (0, {}, {}, 0, 0)
             assert server.healthy and await health(listener.port) == 200
-            assert repr(server) == "<Server 0 peers>"
+            assert repr(server) == "<Server open, 0 peers>"
             async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
                 await client.request("echo", 1)
                 [peer] = server.peers
@@ -245,7 +245,7 @@ async def test_a_close_while_a_port_is_being_opened() -> None:
     await port.asked.wait()
     await server.close()
     port.go_on.set()
-    with pytest.raises(RuntimeError, match="closed before it listened"):
+    with pytest.raises(RuntimeError, match="closed before it could listen"):
         await serving
     assert port.stopped and port.closed and not server.healthy
 

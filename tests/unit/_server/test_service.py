@@ -295,7 +295,7 @@ async def test_a_factory_that_takes_too_long_or_makes_something_else(caplog: pyt
     server.add_service(Chat, lambda: "a chat")
     with pytest.raises(ConnectionLost, match="1011"):
         await server.accept(ScriptedTransport())
-    assert "the factory of Chat made 'a chat'" in caplog.text
+    assert "the factory of Chat returned 'a chat'" in caplog.text
 
 
 async def test_a_server_that_closes_meanwhile_lets_nobody_in() -> None:

@@ -99,12 +99,12 @@ class Reading(Service):
 async def test_a_connection_goes_to_a_raw_function_or_to_a_service(service: type[Service]) -> None:
     server = Server()
     server.serve_raw(serve)
-    with pytest.raises(ValueError, match=r"^this server's connections go to <function serve at .*> already, whole$"):
+    with pytest.raises(ValueError, match=r"^<function serve at .*> serves every connection of this server already$"):
         server.add_service(service)
     server = Server()
     server.add_service(service)
     expected = (
-        f"^serve_raw takes every connection whole, and {service.__qualname__} is to have them: use another Server$"
+        f"^serve_raw serves every connection, and {service.__qualname__} serves them already: use another Server$"
     )
     with pytest.raises(ValueError, match=expected):
         server.serve_raw(serve)
@@ -201,8 +201,8 @@ async def test_an_object_serves_one_connection(service: type[Service], caplog: p
         async with open_websocket(listener.url) as other:
             await other.wait_closed()
             assert (other.close_code, other.close_reason) == (1011, "internal error")
-    assert f"the factory of {service.__qualname__} made what <" in caplog.text
-    assert " has: make one for each" in caplog.text
+    assert f"the factory of {service.__qualname__} returned an object that serves <" in caplog.text
+    assert ": make a new one for each connection" in caplog.text
 
 
 async def test_an_on_open_that_takes_too_long_is_named(caplog: pytest.LogCaptureFixture) -> None:

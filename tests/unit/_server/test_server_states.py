@@ -1,0 +1,233 @@
+"""Every cell of the table of a server's states, played with a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import pytest
+from leftovers import turns_until
+
+from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, Server
+from wsrpc._server.states import OPENS, REFUSES, STATES, STILL, TABLE, Input, ServerState, after
+from wsrpc.testing import memory_transports
+
+T = TypeVar("T")
+
+LIMITS = Limits(close_timeout=2.0)
+CELLS = [(state, happened) for state in STATES for happened in TABLE[state]]
+LONG = 60.0
+
+
+class HeldPort:
+    """A port that keeps its server from ending."""
+
+    url, port = "ws://nowhere", 0
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def begin(self) -> HeldPort:
+        return self
+
+    def stop(self) -> None:
+        """Nothing: nobody connects to it."""
+
+    async def wait_closed(self) -> None:
+        self.asked.set()
+        await self.let_go.wait()
+
+
+class Scene:
+    """A server with one connection, and an event loop of its own that can be closed."""
+
+    def __init__(self) -> None:
+        self.server = Server(limits=LIMITS)
+        self.port = HeldPort()
+        self.work = asyncio.Event()
+        self.server.on("work", self.work.wait)
+        self.closings: list[asyncio.Task[None]] = []
+        self.loop = asyncio.new_event_loop()
+
+    @property
+    def state(self) -> str:
+        found = re.match(r"<Server (\w+)", repr(self.server))
+        assert found is not None
+        return found[1]
+
+    def run(self, awaitable: Awaitable[T]) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(8):
+                return await awaitable
+
+        return self.loop.run_until_complete(bounded())
+
+    async def accept(self) -> Client:
+        dialed, accepted = memory_transports()
+        client = Client(limits=LIMITS, reconnect=None)
+        await asyncio.gather(self.server.accept(accepted), client.bind(dialed))
+        return client
+
+    async def call(self, closing: Coroutine[Any, Any, None]) -> str:
+        """Begin to close the server; the state right after the call."""
+        self.closings.append(asyncio.get_running_loop().create_task(closing))
+        await asyncio.sleep(0)
+        return self.state
+
+    # ------------------------------------------------------------ states
+
+    async def open_(self) -> None:
+        await self.server.listening(self.port.begin).__aenter__()
+
+    async def draining(self) -> None:
+        await self.open_()
+        client = await self.accept()
+        request = asyncio.get_running_loop().create_task(client.request("work", timeout=None))
+        await turns_until(lambda: self.server.stats().active)
+        await self.call(self.server.close(drain=LONG))
+        request.add_done_callback(lambda request: request.cancelled() or request.exception())
+
+    async def closing(self) -> None:
+        await self.open_()
+        await self.call(self.server.close())
+        await self.port.asked.wait()
+
+    async def closed(self) -> None:
+        self.port.let_go.set()
+        await self.closing()
+        await self.closings[0]
+
+    def reach(self, state: ServerState) -> None:
+        if state == "abandoned":
+            self.run(self.open_())
+            self.run(self.accept())
+            self.end_loop()
+            self.loop = asyncio.new_event_loop()
+        else:
+            self.run(
+                {"open": self.open_, "draining": self.draining, "closing": self.closing, "closed": self.closed}[state]()
+            )
+        assert self.state == state
+
+    # ------------------------------------------------------------ what happens
+
+    async def finish_work(self) -> str:
+        self.work.set()
+        await turns_until(lambda: self.state != "draining")
+        return self.state
+
+    async def let_end(self) -> str:
+        if self.state == "draining":
+            [shutdown] = [task for task in asyncio.all_tasks() if "Shutdown" in str(task.get_coro())]
+            shutdown.cancel()
+        self.port.let_go.set()
+        await asyncio.wait(self.closings)
+        return self.state
+
+    def end_loop(self) -> None:
+        """End the event loop as `asyncio.run` does."""
+
+        async def cancel() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self.loop.run_until_complete(cancel())
+        self.loop.close()
+
+    def close_loop(self) -> str:
+        """Close the event loop, as it is."""
+        if not self.loop.is_closed():
+            self.loop.set_exception_handler(lambda loop, context: None)  # tasks are left
+            self.loop.close()
+        return self.state
+
+    def play(self, happened: Input) -> str:
+        match happened:
+            case Input.OPEN:
+                self.run(self.server.open())
+                return self.state
+            case Input.ACCEPT:
+                self.run(self.accept())
+                return self.state
+            case Input.DRAIN:
+                return self.run(self.call(self.server.close(drain=LONG)))
+            case Input.CLOSE:
+                return self.run(self.call(self.server.close()))
+            case Input.DRAINED:
+                return self.run(self.finish_work())
+            case Input.ENDED:
+                return self.run(self.let_end())
+            case Input.LOOP_CLOSED:
+                return self.close_loop()
+
+
+@contextmanager
+def scene() -> Iterator[Scene]:
+    played = Scene()
+    try:
+        yield played
+    finally:
+        if not played.loop.is_closed():
+            played.work.set()
+            played.port.let_go.set()
+            if played.state != "closed":
+                played.run(played.server.close())
+            played.end_loop()
+
+
+@pytest.mark.parametrize(("state", "happened"), [cell for cell in CELLS if cell[1] is not Input.LOOP_CLOSED])
+def test_a_cell(state: ServerState, happened: Input) -> None:
+    expected, effect = TABLE[state][happened]
+    with scene() as played:
+        played.reach(state)
+        if effect == REFUSES:
+            with pytest.raises(ConnectionLost) as lost:
+                played.play(happened)
+            assert lost.value.code == 1012
+            with pytest.raises(HandshakeRejected) as rejected:
+                played.run(played.server.handshake(Handshake("/", {})))
+            assert rejected.value.status == 503
+            assert played.state == expected
+        elif effect == STILL:
+            with pytest.raises(RuntimeError, match="still closing"):
+                played.play(happened)
+            assert played.state == expected
+        else:
+            assert played.play(happened) == expected
+        if effect == OPENS:
+            assert (played.server.peers, played.server.stats().accepted) == ((), 0)
+        if happened is Input.ACCEPT and effect != REFUSES:
+            assert len(played.server.peers) == 1
+        if expected == "closed":
+            assert played.server.peers == () or (state, happened) == ("draining", Input.ENDED)
+            assert all(closing.done() for closing in played.closings)
+        assert played.server.healthy is (expected in ("open", "abandoned"))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_event_loop_is_closed_whatever_runs_in_it(state: ServerState) -> None:
+    expected, _ = TABLE[state][Input.LOOP_CLOSED]
+    with scene() as played:
+        if state == "draining":  # without a connection, so that no handler is left in the midst of its work
+            assert played.run(played.call(played.server.close(drain=LONG))) == state
+        else:
+            played.reach(state)
+        assert played.play(Input.LOOP_CLOSED) == expected
+
+
+def test_what_is_in_no_cell_cannot_happen() -> None:
+    assert {state: set(Input) - set(TABLE[state]) for state in STATES} == {
+        "open": {Input.DRAINED, Input.ENDED},
+        "draining": set(),
+        "closing": {Input.DRAINED},
+        "closed": {Input.DRAINED, Input.ENDED},
+        "abandoned": {Input.DRAINED, Input.ENDED},
+    }
+    with pytest.raises(AssertionError, match=r"everything has ended.*cannot happen while a server is open"):
+        after("open", Input.ENDED)

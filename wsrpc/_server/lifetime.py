@@ -1,0 +1,123 @@
+"""`Lifetime`: what a server has between its opening and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from itertools import chain
+from threading import get_ident
+
+from .._base.closing import CloseCode
+from .._base.logs import LogBudget
+from .._base.scheduler import LoopScheduler
+from .._raw.serving import RawConnections
+from .._sending.checks import check_thread
+from ..errors import ConnectionLost
+from ..stats import ServerStats, Tally
+from ..transport import Transport
+from .entrance import Gate
+from .listening import Ports
+from .peers import Peers, ServedPeer
+from .shutdown import CLOSING, Shutdown
+from .states import Input, ServerState, after
+
+__all__ = ["Lifetime"]
+
+
+class Lifetime:
+    """The state of a server, with its connections, ports and counts. A server that is opened again gets a new one.
+
+    ``on_left`` is called with each peer whose connection has ended. Handlers have ``patience`` seconds to finish when
+    the server is closed.
+    """
+
+    def __init__(self, on_left: Callable[[ServedPeer], None], budget: LogBudget, patience: float) -> None:
+        self.tally = Tally(time.monotonic())
+        self.gate = Gate()
+        self.peers = Peers(self.tally, budget, on_left)
+        self.raw = RawConnections(self.tally, budget)
+        self.scheduler = LoopScheduler()
+        self.ports = Ports()
+        self._patience = patience
+        self._state: ServerState = "open"
+        self._thread: int | None = None
+        self._shutdown: Shutdown | None = None
+        self._ended = asyncio.Event()
+
+    @property
+    def state(self) -> ServerState:
+        """The server's state."""
+        return after(self._state, Input.LOOP_CLOSED) if self.scheduler.has_ended else self._state
+
+    @property
+    def healthy(self) -> bool:
+        """Whether connections are accepted."""
+        return self.state in ("open", "abandoned")
+
+    @property
+    def over(self) -> bool:
+        """Whether the server has to be opened again before it can listen."""
+        return self.state in ("closed", "abandoned")
+
+    def check_thread(self, call: str) -> None:
+        """Refuse ``call`` in another thread than that in which the server listens or has connections.
+
+        Raises:
+            RuntimeError: names what works.
+        """
+        if (self.ports or len(self.peers) or self.raw.all) and not self.scheduler.has_ended:
+            check_thread(self._thread, call)
+
+    def enter_loop(self) -> None:
+        """Serve in the event loop and the thread that run now."""
+        if self.scheduler.has_ended:
+            self.forget()
+        self._happened(Input.ACCEPT)
+        self._thread = get_ident()
+        self.scheduler.renew()
+
+    def forget(self) -> None:
+        """Forget all connections, because their event loop was closed."""
+        self.peers.clear()
+        self.raw.clear()
+        self.ports.clear()
+
+    def stats(self) -> ServerStats:
+        """See `Server.stats`."""
+        connected = chain((served.peer.stats() for served in self.peers), self.raw.stats())
+        refused = dict(self.gate.refused)
+        return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused)
+
+    async def turn_away(self, transport: Transport) -> ConnectionLost:
+        """Close a connection that comes too late; return the error to raise."""
+        await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
+        return ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
+
+    async def close(self, drain: float) -> None:
+        """Close the server; see `Server.close`."""
+        asked = Input.DRAIN if drain else Input.CLOSE
+        if self.over:
+            self.forget()
+            self._happened(asked)
+            return
+        self._happened(asked)
+        if self._shutdown is None:
+            self.scheduler.renew()
+            self.gate.close()
+            self._shutdown = Shutdown(
+                self.peers, self.raw, self.ports, drain=drain, patience=self._patience, happened=self._happened
+            )
+        await self._shutdown.wait(drain)
+
+    async def wait_ended(self) -> None:
+        """Wait for the end; return at once when connections are being closed already. Cancelling is safe."""
+        if self.state in ("open", "draining", "abandoned"):
+            await self._ended.wait()
+
+    def _happened(self, happened: Input) -> None:
+        if happened is Input.ENDED:
+            self._ended.set()
+            if self.scheduler.has_ended:  # the shutdown was garbage of a closed event loop
+                return
+        self._state = after(self.state, happened)
