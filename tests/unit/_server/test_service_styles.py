@@ -286,14 +286,9 @@ def test_what_cannot_be_together() -> None:
         with pytest.raises(ValueError, match="cannot serve the same connections"):
             server.add_service(second)
     server = Server()
-<<<<<<< ours
     serve: Any = Loop.serve
     server.serve_raw(serve)
-    with pytest.raises(ValueError, match="whole"):
-=======
-    server.serve_raw(Loop.serve)
     with pytest.raises(ValueError, match="serves every connection of this server already"):
->>>>>>> theirs
         server.add_service(Loop, lambda: Loop([]))
     server = Server()
     server.on_raw(lambda peer, message: None)
