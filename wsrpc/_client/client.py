@@ -25,10 +25,10 @@ from .._peer.core import PeerOwner
 from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
+from .._sending.caller import RawCaller
 from .._sending.channel import Channel
 from .._sending.checks import check_thread
 from .._sending.link import Link
-from .._sending.raw_caller import RawCaller
 from .._transports.dial import Dial, Dialer, PerAttempt, dial
 from ..errors import ConnectionLost
 from ..limits import Limits

@@ -25,8 +25,7 @@ from .._handlers.registry import Registry
 from .._handlers.reporter import Reporter
 from .._protocol.messages import Inbound
 from .._protocol.settings import Settings
-from .._sending.holding import HoldingTransport
-from .._sending.link import Link, LinkState
+from .._sending.link import HoldingTransport, Link, LinkState
 from .._sending.negotiation import Agreed, Negotiation
 from .._sending.notices import Notices
 from .._sending.outbound import Outbound

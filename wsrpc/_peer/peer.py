@@ -17,9 +17,9 @@ from .._handlers.introspection import injectable
 from .._handlers.registration import RawRegistrar, Registrar
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
+from .._sending.caller import RawCaller
 from .._sending.channel import Channel
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.raw_caller import RawCaller
 from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats

@@ -9,11 +9,11 @@ from typing import cast
 from .._base.closing import CloseInfo
 from .._handlers.context import Invocation
 from .._handlers.lifecycle import Opening
-from ..transport import Receiver, Traffic, Transport
+from ..transport import ConnectionInfo, Receiver, Traffic, Transport
 from .negotiation import Negotiation
 from .slow_readers import SlowReaderQueue
 
-__all__ = ["TRANSITIONS", "Link", "LinkState"]
+__all__ = ["TRANSITIONS", "HoldingTransport", "Link", "LinkState"]
 
 
 class LinkState(Enum):
@@ -151,6 +151,49 @@ class Link:
 
     def __repr__(self) -> str:
         return f"<Link {self.state.value}{' full' if self.full else ''}{' silent' if self.silent else ''}>"
+
+
+class HoldingTransport:
+    """Stands in for a connection: what is sent is kept, in order, and sent on the session's next link."""
+
+    def __init__(self, info: ConnectionInfo) -> None:
+        self.info = info
+        self.largest = 0
+        self.held: list[tuple[bytes, bool]] = []
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that are held."""
+        return sum(len(payload) for payload, _ in self.held)
+
+    def start(self, receiver: Receiver, /) -> None:
+        """Nothing arrives here."""
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        """Keep a message."""
+        self.held.append((payload, text))
+
+    def flush(self) -> None:
+        """Nothing can be written yet."""
+
+    async def drain(self) -> None:
+        """Nothing is ever full here."""
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """There is no connection to close."""
+
+    def abort(self) -> None:
+        """There is no connection to drop."""
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        """Pieces are for raw connections, which have no session."""
+        raise AssertionError("a session sends whole messages")
+
+    def pause_receiving(self) -> None:
+        """Nothing arrives here."""
+
+    def resume_receiving(self) -> None:
+        """Nothing arrives here."""
 
 
 def _ignore_message(payload: bytes | bytearray, text: bool, /) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsrpc import QueueFull
-from wsrpc._sending.outbox import Outbox
+from wsrpc._sending.offline import Outbox
 
 
 def flushed(outbox: Outbox) -> list[bytes]:
