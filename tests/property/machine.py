@@ -136,7 +136,7 @@ class ConnectedPeers(RuleBasedStateMachine):
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
             assert peer._calls.active == {} and len(peer._calls.admission.room) == 0
             assert not peer._out.line.busy and peer._reporter.running == {}
-            assert peer._anonymous._made == {}
+            assert peer._anonymous.undelivered == {}
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert left == set(), left

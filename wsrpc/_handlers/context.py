@@ -22,10 +22,11 @@ from .compiled import injectable
 
 if TYPE_CHECKING:
     from .._channels.anonymous import AnonymousChannel
+    from .._channels.core import ChannelCore
     from .._peer.peer import Peer
     from .._server.server import Server
 
-__all__ = ["CURRENT", "Context", "Message", "current_context", "in_context"]
+__all__ = ["CURRENT", "Context", "Message", "answer_channel", "current_context", "in_context", "upload_of"]
 
 
 class Message:
@@ -146,7 +147,10 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     cancel_reason: Any = None
     message: Message | None = None
     """The message itself, only where a `message` handler observes."""
-    _anonymous: AnonymousChannel | None = None
+    _anonymous: ChannelCore | None = None
+    """The channel that is, or may become, the answer."""
+    _channel: AnonymousChannel | None = None
+    """The same, as the handler holds it."""
     _upload: Upload | None = None
 
     @property
@@ -201,6 +205,11 @@ class Context(msgspec.Struct, eq=False, weakref=True):
             RemoteError: the other side has as many open as `Limits.channels` allows. Let through, it is what the caller
                 gets, with the code ``"wsrpc.too_many_channels"``.
         """
+        if self._channel is None:
+            self._channel = self.peer._anonymous.for_user(self._answer_channel())
+        return self._channel
+
+    def _answer_channel(self) -> ChannelCore:
         if self._anonymous is None:
             if self.id is None:
                 error = BadArguments(f"{self.event!r} opens a channel, so it has to be requested, and came as an event")
@@ -226,8 +235,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     def _incoming(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:
         """What the caller sends with ``send=``."""
-        channel = self.channel()
-        self._upload = Upload(channel, channel._inbox(items=True), "next")
+        channel = self._answer_channel()
+        self._upload = channel.upload()
 
         def misfit(exc: msgspec.ValidationError) -> BadResult:
             error = BadResult(f"{self.event}(): an item of {parameter!r}: {exc}")
@@ -248,6 +257,16 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     def __repr__(self) -> str:
         return f"<Context {self.label} of {self.peer!r}>"
+
+
+def answer_channel(ctx: Context) -> ChannelCore:
+    """Return the channel that is to answer the request of ``ctx``. See `Context.channel`."""
+    return ctx._answer_channel()  # pyright: ignore[reportPrivateUsage]
+
+
+def upload_of(ctx: Context) -> Upload | None:
+    """Return the reading of the items that the caller sends, if the handler reads any."""
+    return ctx._upload  # pyright: ignore[reportPrivateUsage]
 
 
 CURRENT: ContextVar[Context] = ContextVar("wsrpc_current")

@@ -15,7 +15,7 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
 from .._channels.readers import Readers
-from .._channels.table import Channels
+from .._channels.table import ChannelTable
 from .._handlers.context import Context, in_context
 from .._handlers.lifecycle import Opening, Stage, State, Unfinished, abandon, fire, move
 from .._handlers.reporter import Reporter
@@ -92,7 +92,7 @@ class Binding:
         dialer: bool,
         out: Outbound,
         calls: Calls,
-        channels: Channels,
+        channels: ChannelTable,
         readers: Readers,
         agreement: Agreement,
         intake: Intake,
@@ -199,7 +199,7 @@ class Binding:
         self.info = session.transport.info
         self._log.remote = self.info.remote
         self._become(State.OPENING)
-        self._readers.begin()
+        self._readers.session_started(self._calls.admission)
         self.limits = self._settings.limits
         self._agreement.connection_made()
         where = "to" if self._dialer else "from"
@@ -294,7 +294,7 @@ class Binding:
 
     def _refuses_new(self) -> bool:
         # While this side waits for the other, a request may be part of what it waits for.
-        return self._agreement.quiet and not (self._out.requests or self._channels.some_are_ours)
+        return self._agreement.quiet and not (self._out.requests or self._channels.opened)
 
     def silenced(self, silent: bool) -> None:
         """The other side is about to close the connection, or that is over."""
@@ -391,7 +391,7 @@ class Binding:
         lost._by_user = by_user
         self._calls.connection_lost(lost)
         self._readers.connection_lost(lost)
-        self._channels.connection_lost(lost)
+        self._channels.end(lost)
         self._reporter.tell("close", info, "disconnect")
         if self._peer._services is not None:
             self._reporter.call("close", self._peer._services.ended, info)

@@ -13,12 +13,13 @@ from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import EAGER, Scheduler
-from .._channels.anonymous import AnonymousChannel
+from .._channels.anonymous import AnonymousChannel, core_of
+from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
-from .._channels.table import TOO_MANY, Channels
+from .._channels.table import TOO_MANY, ChannelTable
 from .._handlers.compiled import Handler
-from .._handlers.context import CURRENT, Context, Message
+from .._handlers.context import CURRENT, Context, Message, answer_channel
 from .._handlers.lifecycle import Closers
 from .._handlers.registry import Registry
 from .._handlers.reporter import Reporter
@@ -39,7 +40,7 @@ from ..errors import (
 from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
-from .channel_handlers import Serving, tells_of_end
+from .channel_handlers import ChannelHandlers, notices_end
 from .running import SLOW_HANDLER, Call, Invoker, Log, when_over
 
 __all__ = ["Calls"]
@@ -81,7 +82,7 @@ class Calls:
         loop: Scheduler,
         expose_errors: bool | Callable[[BaseException], bool],
         fail: Callable[[int, str], None],
-        channels: Channels,
+        channels: ChannelTable,
         asker: Asker,
         readers: Readers,
     ) -> None:
@@ -98,7 +99,7 @@ class Calls:
         self._invoker = Invoker(own, shared, loop, owner._log, limits.handler)
         self._answers = Answers(out, log=owner._log, expose_errors=expose_errors, fail=fail)
         self.reject = self._answers.reject
-        self._serving = Serving(channels, asker, self, self._answers, readers)
+        self._serving = ChannelHandlers(limits, asker, self, self._answers, readers)
         self._invoker.serve = self._serving.run
         self._invoker.expired = self._expired
         # Each handler runs in a copy of this context: what it sets is seen by nobody else.
@@ -115,7 +116,6 @@ class Calls:
         self._most_held = limits.running_bytes
         self._readers = readers
         self.admission = Admission(self, limits, readers=readers, reject=self.reject, fail=fail, log=owner._log)
-        readers.gate, readers.handlers = self.admission, self._invoker
         self.arrived = self.admission.arrived
         self._unstarted = 0
         self._on_channels = 0
@@ -133,7 +133,7 @@ class Calls:
         tasks = ((call.task, call.ctx) for call in self._started if call.task is not None)
         return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
 
-    def channels(self, closers: Closers) -> set[AnonymousChannel]:
+    def channels(self, closers: Closers) -> set[ChannelCore]:
         """The anonymous channels on which handlers of ``closers`` run."""
         calls = (call for call in self._started if call.task is not None and closers.cover(call.task, call.ctx))
         return {call.channel for call in calls if call.channel is not None}
@@ -161,7 +161,7 @@ class Calls:
         message: Inbound,
         payload: bytes | bytearray,
         view: Message | None = None,
-        channel: AnonymousChannel | None = None,
+        channel: ChannelCore | None = None,
     ) -> None:
         """Run the handler now: inline if it can be, else in a task. ``payload`` is the message, encoded.
 
@@ -176,7 +176,7 @@ class Calls:
             if handler is None:
                 handler = shared.take(message.c, a[0])
         else:
-            local = channel._registry
+            local = channel.registry
             handler = local.take(message.h, a[0])
         ctx = Context(self._peer, message, None, view)
         if (
@@ -224,7 +224,12 @@ class Calls:
         self._mark = now
 
     def _dispatch_slowly(self, ctx: Context, size: int, handler: Handler | None, local: Registry | None) -> None:
-        if handler is None and local is None and ctx.id is None and self._readers.read(ctx.channel_name, ctx.event):
+        if (
+            handler is None
+            and local is None
+            and ctx.id is None
+            and self._readers.has_readers(ctx.channel_name, ctx.event)
+        ):
             handler = FOR_READERS
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
@@ -240,7 +245,7 @@ class Calls:
             self.reject(ctx.id, Overloaded(self._channels.too_many if self._channels.full else self._too_many_bytes))
             _finish(ctx.message)
         else:
-            ctx.channel()  # has its place from now on
+            answer_channel(ctx)  # has its place from now on
             self._start(ctx, size, handler, None, local, by_channel=True)
 
     def _too_large_for_channel(self, size: int) -> bool:
@@ -268,8 +273,8 @@ class Calls:
         channel = ctx._anonymous
         if channel is None:
             self._reply(self._out.encode(Resolution(ctx._message.i, result)))
-        elif result is channel:
-            self._channels.deliver(channel)
+        elif result.__class__ is AnonymousChannel and core_of(result) is channel:
+            channel.deliver()
         else:
             channel.close()  # the requestor never hears of it
             self._reply(self._out.encode(Resolution(ctx._message.i, result)))
@@ -378,7 +383,7 @@ class Calls:
         if call.channel is not None:
             self._serving.exited(call)
         ctx = call.ctx
-        if ctx._anonymous is not None and ctx._anonymous._state == "new":
+        if ctx._anonymous is not None and ctx._anonymous.state is ChannelState.NEW:
             ctx._anonymous.close()
         self._settled(call)
         if ctx.message is not None:
@@ -437,7 +442,7 @@ class Calls:
 
     def cancel_call(self, call: Call, reason: object) -> None:
         """End a call whose channel is over, unless it has itself ended that, or whose items nobody wants."""
-        if not call.cancelled and not (call.channel is not None and call.channel._left and _runs(call)):
+        if not call.cancelled and not (call.channel is not None and call.channel.left and _runs(call)):
             call.orphaned = True
             self._cancel(call, reason)
 
@@ -445,7 +450,7 @@ class Calls:
         """Cancel the bodies of conversations that are over and were given time to read what came before the end."""
         for call in list(self._started):
             if call.channel is not None and call.channel.closed:
-                call.channel._arrivals.notice_end()
+                call.channel.mailbox.notice_end()
 
     def channel_over(self, h: int, reason: object) -> None:
         """Nobody waits for what was requested on anonymous channel ``h``."""
@@ -497,7 +502,7 @@ class Calls:
         """Log what is not meant for the caller, answer what is."""
         if ctx._anonymous is not None and (call is None or call.channel is None):
             ctx._anonymous.close()  # the requestor never hears of it
-        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or tells_of_end(call, exc):
+        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or notices_end(call, exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.note("%s was left: %s", ctx.label, exc)
             return

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import Scheduler
-from .._channels.table import Channels
+from .._channels.table import ChannelTable
 from .._handlers.context import Message
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
@@ -58,7 +58,7 @@ class Intake:
         *,
         calls: Calls,
         asker: Asker,
-        channels: Channels,
+        channels: ChannelTable,
         agreement: Agreement | None,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
@@ -176,9 +176,9 @@ class Intake:
                     and name.__class__ is str
                     and len(a) <= self._most_arguments
                     and (channel := self._channels.find(h)) is not None
-                    and (tap := channel._arrivals.live.get(name)) is not None
+                    and (recipient := channel.mailbox.live.get(name)) is not None
                 ):
-                    tap.arrived(message, payload, decode)  # an item of a stream, most of the time
+                    recipient.receive(message, payload, decode)  # an item of a stream, most of the time
                     if view is not None:
                         view._finish()
                 else:
@@ -244,7 +244,7 @@ class Intake:
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
             place_on(message, h)
-            channel._arrivals.receive(message, payload, decode)
+            channel.mailbox.receive(message, payload, decode)
             return
         if channel is not None:
             self._refuse(message, NOT_TEXT, f"an event's name is text, got {type(message.a[0]).__name__}")
@@ -405,10 +405,10 @@ class Intake:
         if outline.a is not UNSET:
             if i is not UNSET and not self._admission.knows(i):
                 self._calls.reject(i, BadArguments(f"the message {why}"))
-            if channel is not None and channel._arrivals.taps:
+            if channel is not None and channel.mailbox.recipients:
                 # Its reader would go on without what was lost, and not know.
                 error = f"a message on channel {h} {why}"
-                channel._abort(RpcError(error), BadResult(error))
+                channel.abort(RpcError(error), BadResult(error))
         elif outline.x is not UNSET and outline.h is not None:
             if h is not None:
                 self._channels.aborted(h, None, UNSET)

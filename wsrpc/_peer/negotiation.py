@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .._channels.table import Channels
+from .._channels.table import ChannelTable
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import (
     CREDIT,
@@ -48,7 +48,7 @@ class Agreement:
     """
 
     def __init__(
-        self, settings: Settings, *, dialer: bool, out: Outbound, channels: Channels, ignored: Counter[str]
+        self, settings: Settings, *, dialer: bool, out: Outbound, channels: ChannelTable, ignored: Counter[str]
     ) -> None:
         self._settings = settings
         self._dialer = dialer
@@ -123,7 +123,7 @@ class Agreement:
             self._ask_for_quiet(until)
 
     def _ask_for_quiet(self, until: float) -> None:
-        self._out.say(write_control(Drain(max(0, round((until - self._channels.loop.time()) * 1000)))))
+        self._out.say(write_control(Drain(max(0, round((until - self._out.loop.time()) * 1000)))))
 
     @property
     def quiet(self) -> bool:
@@ -133,7 +133,7 @@ class Agreement:
     async def wait_quiet(self) -> None:
         """Wait until the other side begins nothing new, or is gone. Cancelling is safe."""
         if not self.quiet:
-            self._on_quiet = self._channels.loop.create_future()
+            self._on_quiet = self._out.loop.create_future()
             await self._on_quiet
 
     def _tell_quiet(self) -> None:
@@ -172,7 +172,7 @@ class Agreement:
             elif not (0 <= control.n <= MAX_ID and 0 <= control.bytes <= MAX_ID):
                 self._ignored["credit that makes no sense"] += 1
             else:
-                channel._credited(control.n, control.bytes)
+                channel.credited(control.n, control.bytes)
         elif isinstance(control, Drain):
             self._drain_heard(control)
         elif isinstance(control, Changed) and self._agreed:

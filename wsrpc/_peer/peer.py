@@ -22,9 +22,9 @@ from .._base.misuse import check_flag
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
-from .._channels.opening import Opener
+from .._channels.channel_requests import ChannelRequests
 from .._channels.readers import Readers
-from .._channels.table import Channels
+from .._channels.table import ChannelTable
 from .._handlers.compiled import injectable
 from .._handlers.context import CURRENT
 from .._handlers.lifecycle import Closers, State
@@ -38,6 +38,7 @@ from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
 from .._sending.raw_caller import RawCaller
 from .._sending.requests import Asker
+from .._streams.mailbox import UnreadMessages
 from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
@@ -102,8 +103,20 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             warn=warn,
         )
         self._asker = Asker(self._out, limits, own, warn)
-        self._anonymous = Channels(self._out, own, loop, limits, warn)
-        self._readers = Readers(self._out, self._anonymous, survives=keeps_offline)
+        unread = UnreadMessages(loop, limits)
+        present: Any = PresentChannels(self._make_channels)
+        self._anonymous: ChannelTable = present
+        self._readers = Readers(
+            self._out,
+            unread,
+            (own, shared),
+            converter=self._asker.converter,
+            count=lambda kind, text: self._calls.count(kind, text),
+            reject=lambda i, error: self._calls.reject(i, error),
+            warn=warn,
+            survives=keeps_offline,
+        )
+        self._unread = unread
         self._calls = Calls(
             self,
             own,
@@ -116,14 +129,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             asker=self._asker,
             readers=self._readers,
         )
-        self._sender: Sender = Opener(self._asker, self._anonymous, self._readers, self._reporter.keep)
-        self._anonymous.sender = self._sender
-        self._anonymous.converter = self._asker.converter
-        self._anonymous.handlers = self._calls
-        self._anonymous.reject = self._calls.reject
-        self._out.is_open = self._anonymous.has
+        self._sender: Sender = ChannelRequests(
+            self._asker,
+            self._readers,
+            limits,
+            open=lambda h: self._anonymous.open(h),
+            keep=self._reporter.keep,
+        )
+        present.renew()
         self._out.is_awaited = self._calls.is_awaited
-        self._out.requests.is_taken = self._anonymous.is_ours
         self._agreement = Agreement(
             settings, dialer=dialer, out=self._out, channels=self._anonymous, ignored=self.ignored
         )
@@ -160,6 +174,20 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._agreement.takes_raw = lambda: own.takes_raw or shared.takes_raw
         self._agreement.silenced = self._binding.silenced
         self._out.binary_is_free = self._agreement.binary_is_free
+
+    def _make_channels(self) -> ChannelTable:
+        table = ChannelTable(
+            self._out,
+            self._registry,
+            self._unread,
+            sender=self._sender,
+            listener=self._calls,
+            converter=self._asker.converter,
+            warn=partial(self._log, logging.WARNING),
+        )
+        self._out.is_open = table.has
+        self._out.requests.is_taken = table.opened.__contains__
+        return table
 
     def _fail(self, code: int, reason: str) -> None:
         self._binding.fail(code, reason)
@@ -402,7 +430,36 @@ class Peer(Registrar, RawRegistrar, RawCaller):
                     break
         if still():
             self._out.requests.stop()
-            self._anonymous.stop()
+            self._unread.leave_late()
+
+
+class PresentChannels:
+    """Channel table of the present session, for the parts that outlive sessions. To be removed with them."""
+
+    def __init__(self, make: Callable[[], ChannelTable]) -> None:
+        self._make = make
+
+    def renew(self) -> None:
+        self.table = self._make()
+        self.find = self.table.find
+
+    def end(self, error: ConnectionLost) -> None:
+        self.table.end(error)
+        self.renew()
+
+    @property
+    def has_credit(self) -> bool:
+        return self.table.has_credit
+
+    @has_credit.setter
+    def has_credit(self, has_credit: bool) -> None:
+        self.table.has_credit = has_credit
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.table, name)
 
 
 def current_peer() -> Peer:

@@ -12,9 +12,8 @@ from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, Struct
 
-from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler
-from .._channels.anonymous import AnonymousChannel
+from .._channels.core import ChannelCore
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context
@@ -51,7 +50,7 @@ class Call(Struct, eq=False):
     """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
-    channel: AnonymousChannel | None = None
+    channel: ChannelCore | None = None
     """What the request was answered with, if it was a channel."""
     lingers: bool = False
     """That channel was over before the handler exited, which takes a handler's place again until then."""
@@ -82,10 +81,6 @@ class Invoker:
     def layered(self) -> bool:
         """Whether anything runs around handlers."""
         return self._own.layered or self._shared.layered
-
-    def handles(self, channel: ChannelRef, event: str) -> bool:
-        """Whether anything is to run for an event on the main channel or a named one: a handler, or middleware."""
-        return self.layered or self._own.has(channel, event) or self._shared.has(channel, event)
 
     async def run(self, call: Call, local: Registry | None = None) -> Any:
         """The handler's result, or what it or its middleware raises. ``local``: what an anonymous channel has."""

@@ -11,7 +11,7 @@ from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline, OnChannel, check_offline, check_timeout
 from .._streams.event_values import Keep, Waits, check_keep
 from .._streams.reader import Reading
-from .._streams.stream import Stream
+from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, RequestTimeout
 from .retry import Retry
 
@@ -189,7 +189,7 @@ async def _first(stream: Stream[T], event: str, timeout: float | None, over: Cal
             if timeout is not None:
                 late = RequestTimeout(event, timeout)
                 late._missing = "event"
-                timer = stream._end_after(timeout, late)
+                timer = end_after(stream, timeout, late)
             async for value in stream:
                 return value
     finally:

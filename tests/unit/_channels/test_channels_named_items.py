@@ -48,7 +48,7 @@ def end(i: int | None = None, **fields: Any) -> dict[str, Any]:
 
 
 def nothing_read(d: Driven) -> bool:
-    return not d.peer._readers.taps and not d.peer._calls.admission.busy and d.peer._anonymous.unread.used == 0
+    return not d.peer._readers.recipients and not d.peer._calls.admission.busy and d.peer._anonymous.unread.used == 0
 
 
 # ---------------------------------------------------------------- consuming
@@ -147,7 +147,7 @@ async def test_one_reader_of_items_beside_which_other_events_are_read_and_handle
     items, said = feed.items(), feed.events("said")
     with pytest.raises(RuntimeError, match="are being read already"):
         feed.items()
-    with pytest.raises(RuntimeError, match="'next' is no event there"):
+    with pytest.raises(RuntimeError, match="'next' cannot be read as events there"):
         feed.events("next")
     first = start(anext(items))
     await d.fed()
@@ -177,7 +177,7 @@ async def test_the_channel_or_the_connection_ends_it(how: str) -> None:
     assert await anext(items) == 2
     with pytest.raises(ChannelClosed if how == "close" else ConnectionLost):
         await anext(items)
-    assert not d.peer._readers.taps
+    assert not d.peer._readers.recipients
 
 
 # ---------------------------------------------------------------- producing
@@ -291,7 +291,7 @@ async def test_the_connection_ends_what_is_produced(keeps_offline: bool, caplog:
     [_] = await d.fed({"a": ["start"], "c": "listed"})
     d.transport.lose()
     await turns()
-    assert made.ended == 1 and d.peer.active == 0 and not d.peer._readers.taps
+    assert made.ended == 1 and d.peer.active == 0 and not d.peer._readers.recipients
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -367,7 +367,7 @@ async def test_between_two_python_peers(both: Both) -> None:
         if item == 1:
             break
     await turns_until(lambda: made.ended == 3 and not right.active)
-    assert not left._readers.taps and not right._readers.taps
+    assert not left._readers.recipients and not right._readers.recipients
 
 
 async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:
