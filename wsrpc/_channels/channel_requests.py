@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from msgspec import UNSET, UnsetType
@@ -184,7 +185,7 @@ class ChannelRequests:
 
     def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, self._asker, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
+        return Producer(channel, self._asker, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or the consumer wants no more.

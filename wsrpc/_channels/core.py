@@ -30,6 +30,8 @@ __all__ = ["FINISHED", "TRANSITIONS", "ChannelAct", "ChannelCore", "ChannelListe
 class ChannelState(enum.Enum):
     """State of an anonymous channel on one side."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
     NEW = "new"
     """A handler has made it. The remote peer does not know of it yet."""
     OPEN = "open"
@@ -38,6 +40,8 @@ class ChannelState(enum.Enum):
 
 class ChannelAct(enum.Enum):
     """Event that changes the state of a channel."""
+
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
     OPENED = "the request that it belongs to was answered with it"
     ENDED = "either side has ended it, or the session has ended"

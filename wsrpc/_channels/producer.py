@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from functools import partial
 from typing import Any, Never
 
@@ -50,7 +50,7 @@ class Producer:
 
     Args:
         patience: seconds within which the consumer has to start. None for no limit.
-        late: the error that ends the channel if it does not.
+        late: makes the error that ends the channel if it does not.
     """
 
     __slots__ = (
@@ -71,7 +71,9 @@ class Producer:
         "stopped",
     )
 
-    def __init__(self, channel: ChannelCore, asker: Asker, *, patience: float | None, late: Exception) -> None:
+    def __init__(
+        self, channel: ChannelCore, asker: Asker, *, patience: float | None, late: Callable[[], Exception]
+    ) -> None:
         self._channel = channel
         self._ask = asker.send_on_channel
         self._out = asker.out
@@ -162,8 +164,9 @@ class Producer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _overdue(self, late: Exception) -> None:
-        self._channel.abort(late if isinstance(late, RpcError) else None, late)
+    def _overdue(self, late: Callable[[], Exception]) -> None:
+        error = late()
+        self._channel.abort(error if isinstance(error, RpcError) else None, error)
 
     def check_channel(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""

@@ -113,11 +113,7 @@ class ChannelHandlers:
 
     async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread
-        late = RpcError(
-            f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it "
-            "is opened with stream(), not with request(send=), and then read"
-        )
-        producer = Producer(channel, self._asker, patience=patience, late=late)
+        producer = Producer(channel, self._asker, patience=patience, late=lambda: _not_read(call, patience))
         try:
             await producer.run(source)
             await producer.finish()
@@ -261,6 +257,13 @@ class ChannelHandlers:
 
 def _role(call: Call) -> Role:
     return Role.RESULT if call.handler is None else call.handler.role
+
+
+def _not_read(call: Call, patience: float) -> RpcError:
+    return RpcError(
+        f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it is "
+        "opened with stream(), not with request(send=), and then read"
+    )
 
 
 def _gives_no_items(call: Call) -> RpcError:

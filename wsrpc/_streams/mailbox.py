@@ -25,6 +25,8 @@ _NOBODY: dict[str, Recipient] = {}
 class Delivery(enum.Enum):
     """State of the delivery of a channel's messages."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
     KEEPING = "nothing listens yet: messages are kept"
     DELIVERING = "something listens: it gets the kept messages in the next turn of the event loop"
     LIVE = "messages are delivered at once"
@@ -35,6 +37,8 @@ class Delivery(enum.Enum):
 
 class Act(enum.Enum):
     """Event that may change the state of the delivery."""
+
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
     LISTENED = "the first handler or reader is there"
     DELIVERED = "the kept messages were delivered"
