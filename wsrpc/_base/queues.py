@@ -66,27 +66,30 @@ class BoundedQueue(Generic[T]):
 
     def put(self, item: T, key: Hashable = None) -> int:
         """Append an item, or put it into the place of the one with the same ``key``, and return its ticket."""
-        ticket = self._next if key is None else self._replaced(key)
-        if ticket == self._next:
+        ticket = None if key is None else self._ticket_of(key)
+        if ticket is None:
+            ticket = self._next
             self._next += 1
+            if key is not None:
+                self._remember(key, ticket)
+        else:
+            self.size -= self._size_of(self._items[ticket])
         self._items[ticket] = item
         self.size += self._size_of(item)
         return ticket
 
-    def _replaced(self, key: Hashable) -> int:
+    def _ticket_of(self, key: Hashable) -> int | None:
+        return None if self._tickets is None else self._tickets.get(key)
+
+    def _remember(self, key: Hashable, ticket: int) -> None:
         if self._tickets is None or self._keys is None:
             self._tickets, self._keys = {}, {}
-        ticket = self._tickets.get(key)
-        if ticket is None:
-            ticket = self._tickets[key] = self._next
-            self._keys[ticket] = key
-        else:
-            self.size -= self._size_of(self._items[ticket])
-        return ticket
+        self._tickets[key] = ticket
+        self._keys[ticket] = key
 
     def has_key(self, key: Hashable) -> bool:
         """Return whether an item with that key is in the queue."""
-        return self._tickets is not None and key in self._tickets
+        return self._ticket_of(key) is not None
 
     def first(self) -> tuple[int, T] | None:
         """Return the oldest item with its ticket, without taking it. None if the queue is empty."""

@@ -79,7 +79,7 @@ class AnonymousChannel(Registrar, EventReader):
         """End the channel on this side. Local and idempotent. Requests that this side made on it fail: `ChannelClosed`.
 
         The remote peer learns of it by an abort when it next sends something on the channel. A producer that waits for
-        credit would never send anything, so it is told at once.
+        credit would never send anything, so it gets an abort at once.
         """
         self._core.check_thread()
         self._core.close(reason)

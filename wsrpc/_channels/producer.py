@@ -24,7 +24,7 @@ __all__ = ["ItemRefused", "Producer"]
 
 LARGEST_PULL = 100_000
 BURST = 64
-"""Items that are sent without a pause."""
+"""Number of items that are sent without a pause."""
 MOST_PULLS = 64
 """Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
 
@@ -379,7 +379,7 @@ class Producer:
             ChannelClosed: the channel is over.
         """
         if self._mode == "pull":
-            # The answer with the last items has said so. Pulls that asked ahead are told, too.
+            # The answer with the last items has said so. It is also the answer to pulls that asked ahead.
             while self._pulls:
                 self._channel.answer(self._pulls.popleft()[0], {"values": [], "done": True})
         else:

@@ -38,7 +38,7 @@ FOR_READERS = compile_handler(_read)
 
 
 class ReaderListener(Protocol):
-    """Part of a session that holds messages back: it is told of readers."""
+    """Part of a session that holds messages back, and that readers report to."""
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
         """Pass the messages that are held back to a new recipient."""
@@ -339,7 +339,7 @@ class PeerChannel:
         self._readers.warn(text)
 
     def count_dropped(self, count: int) -> None:
-        """Do nothing: nobody was told that the reading goes on."""
+        """Do nothing: the events of a reading that ends may be dropped here."""
 
     def check_thread(self, coroutine: str | None = None) -> None:
         if coroutine is None:

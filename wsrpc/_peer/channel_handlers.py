@@ -31,7 +31,7 @@ __all__ = ["ChannelHandlers", "notices_end"]
 
 
 class CallListener(Protocol):
-    """Owner of the calls: told what their channels change for them."""
+    """Owner of the calls, which keeps count of them."""
 
     def check_room(self, call: Call, /) -> None:
         """Raise what the caller gets if the call may not become a channel."""
@@ -82,7 +82,7 @@ class ChannelHandlers:
         self._answers = answers
         self._readers = readers
         self._named: dict[str, NamedProducer] = {}
-        """What produces on named channels: one on each."""
+        """Production on named channels, by name: at most one on each."""
 
     async def run(self, call: Call, work: Any) -> Any:
         """Answer with a channel, then do ``work``: await it, or send its items. Return what it returns."""
@@ -176,7 +176,7 @@ class ChannelHandlers:
         upload = upload_of(call.ctx)
         if upload is not None and (i := upload.take_end_id()) is not None:
             self._answers.resolve(i, None, call.ctx.label)
-        # A consumer that pulls holds the channel, and is told that it has ended.
+        # A consumer that pulls holds the channel, and has to learn that it has ended.
         (channel.finish if pulled else channel.finish_locally)()
 
     def deliver(self, call: Call) -> ChannelCore:

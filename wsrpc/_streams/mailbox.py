@@ -64,7 +64,7 @@ DELIVERY = {
 
 
 class Listener(Protocol):
-    """Channel as its mailbox sees it: it owns the mailbox, and is told what the mailbox cannot decide."""
+    """Channel as its mailbox sees it: it owns the mailbox, and decides what the mailbox cannot."""
 
     id: int
 
@@ -174,7 +174,7 @@ class Mailbox:
         self.recipients: dict[str, Recipient] = {}
         """By event name."""
         self.live: dict[str, Recipient] = _NOBODY
-        """The same once messages are delivered at once, else empty."""
+        """The same while messages are delivered at once. Otherwise it is empty."""
         self.used = False
         """This side has sent something on the channel."""
 
