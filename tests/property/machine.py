@@ -136,7 +136,7 @@ class ConnectedPeers(RuleBasedStateMachine):
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
             assert peer._core.calls.active == {} and len(peer._core.calls.admission.room) == 0
             assert not peer._out.turns.busy and peer._core.reporter.running == {}
-            assert peer._core.session.channels._made == {}
+            assert peer._core.session.channels.undelivered == {}
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert left == set(), left

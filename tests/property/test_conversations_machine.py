@@ -17,6 +17,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import AnonymousChannel, Limits, Message, Peer, WsrpcError
+from wsrpc._channels.anonymous import core_of
 from wsrpc._protocol.settings import make_settings
 from wsrpc.testing import Clock
 
@@ -184,9 +185,9 @@ class Conversations(ConnectedPeers):
         elif channel is not None:
             talk.ends[end].has_left = True  # also after the end: nothing more is wanted
             if how == "leave":
-                channel._finish()
+                core_of(channel).finish()
             elif how == "abort":
-                channel._abort("bored")
+                core_of(channel).abort("bored")
             else:
                 channel.close()
 

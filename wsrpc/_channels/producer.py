@@ -1,10 +1,11 @@
-"""Producing: the items of an iterable, sent on an anonymous channel as whoever consumes them asks for them."""
+"""Sending of the items of an iterable on an anonymous channel, as fast as its consumer asks for them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
+from functools import partial
 from typing import Any, Never
 
 from msgspec import UNSET
@@ -16,23 +17,22 @@ from .._sending.caller import Source
 from .._sending.requests import Asker
 from .._streams.inbox import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
-from .anonymous import AnonymousChannel
+from .core import ChannelCore
 from .source import iterate
 
 __all__ = ["ItemRefused", "Producer"]
 
 LARGEST_PULL = 100_000
 BURST = 64
-"""Items that are sent without a pause."""
+"""Number of items that are sent without a pause."""
 MOST_PULLS = 64
-"""That wait for their items; who asks ahead does so by one or two."""
-
+"""Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
 
 _END: Any = object()
 
 
 class ItemRefused(Exception):
-    """The consumer rejected an item that was sent to it as a request: it takes no more."""
+    """The consumer rejected an item that was sent to it as a request, and takes no more."""
 
     def __init__(self, error: RemoteError) -> None:
         super().__init__(str(error))
@@ -40,24 +40,24 @@ class ItemRefused(Exception):
 
 
 class Producer:
-    """Sends items in one of three ways, which the consumer's first act chooses (and nothing later changes):
+    """Sends items in one of three ways. The consumer's first message chooses the way, and nothing later changes it:
 
     - ``credit``, then ``start``: another wsrpc peer. Items are events, as far as the credit goes.
     - ``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
       request, and the next one waits for its answer.
     - a request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
       they are large.
+
+    Args:
+        patience: seconds within which the consumer has to start. None for no limit.
+        late: makes the error that ends the channel if it does not.
     """
 
     __slots__ = (
         "_ask",
         "_channel",
-        "_credit_given",
         "_granted",
         "_granted_bytes",
-        "_item",
-        "_late",
-        "_loop",
         "_message",
         "_mode",
         "_out",
@@ -68,57 +68,56 @@ class Producer:
         "_sent_bytes",
         "_timer",
         "_waiter",
-        "h",
         "stopped",
     )
 
-    def __init__(self, channel: AnonymousChannel, asker: Asker, *, patience: float | None, late: Exception) -> None:
-        """``late`` ends the channel if the consumer has not begun within ``patience`` seconds."""
+    def __init__(
+        self, channel: ChannelCore, asker: Asker, *, patience: float | None, late: Callable[[], Exception]
+    ) -> None:
         self._channel = channel
-        self.h = channel.id
         self._ask = asker.send_on_channel
         self._out = asker.out
-        self._loop = channel._home.loop
-        self._late = late
-        self._item = Item(None)
-        self._message = Event(("next", self._item), UNSET, self.h)
+        self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
+        """The way: "credit", "paced" or "pull". Empty before it is known, "granted" when there is credit by then."""
         self._sent = self._sent_bytes = 0
         self._over = False
         self._pause_at = BURST
-        self._credit_given = False
         self._granted = self._granted_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._pulls: deque[tuple[int, int]] = deque()
-        self.stopped: asyncio.Future[None] = self._loop.create_future()
+        """Requests of a consumer that pulls: the id of each, and how many items it wants."""
+        loop = asker.out.loop
+        self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when the consumer has said that it wants no more, or the channel is over."""
         self._timer: Timer | None = None
-        channel._on_credit = self._credited
-        if channel._credit is not None:
-            self._credited(*channel._credit)
+        channel.produce(self._credited)
         for event in ("start", "pull", "stop"):
-            channel._tap(event, self)
+            channel.add_recipient(event, self)
         if patience is not None and not channel.closed:
-            self._timer = self._loop.call_at(self._loop.time() + patience, self._overdue)
+            self._timer = loop.call_at(loop.time() + patience, partial(self._overdue, late))
+
+    def __repr__(self) -> str:
+        return f"<Producer on {self._channel.id} {self._mode or 'waiting'}, {self._sent} of {self._granted} sent>"
 
     # ------------------------------------------------------------ what the consumer says
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         name = message.a[0]
         i = message.i
         if name == "start":
-            if not self._mode:
-                self._begin("credit" if self._credit_given else "paced")
+            if not self._has_begun:
+                self._begin("credit" if self._mode == "granted" else "paced")
             if i is not UNSET:
-                self._channel._answer(i, None)
+                self._channel.answer(i, None)
         elif name == "pull":
             self._pull(i, message.a[1:])
         else:
             if not self.stopped.done():
                 self.stopped.set_result(None)
             if i is not UNSET:
-                self._channel._answer(i, None)
+                self._channel.answer(i, None)
 
     def _pull(self, i: Any, args: list[Any]) -> None:
         if i is UNSET:
@@ -127,25 +126,29 @@ class Producer:
         if n.__class__ is not int or not 0 < n <= LARGEST_PULL:
             self._refuse(i, f"pull: expected how many items, 1 to {LARGEST_PULL}, got {str(n)[:100]}")
         elif len(self._pulls) >= MOST_PULLS:
-            self._channel._refuse(i, Overloaded(f"pull: {MOST_PULLS} wait already, await some of them first"))
-        elif self._mode not in ("", "pull"):
+            self._channel.refuse(i, Overloaded(f"pull: {MOST_PULLS} wait already, await some of them first"))
+        elif self._has_begun and self._mode != "pull":
             self._refuse(i, "pull: this stream was started, so its items come by themselves; pull instead of `start`")
         else:
             self._pulls.append((i, n))
-            if not self._mode:
+            if not self._has_begun:
                 self._begin("pull")
             self._wake()
 
     def _refuse(self, i: int, text: str) -> None:
-        self._channel._refuse(i, BadArguments(text))
+        self._channel.refuse(i, BadArguments(text))
 
     def _credited(self, n: int, size: int) -> None:
-        # Totals: what is repeated or comes late changes nothing.
-        if self._mode in ("", "credit"):
-            self._credit_given = True
+        # Totals, so credit that is repeated or comes late changes nothing.
+        if self._mode in ("", "granted", "credit"):
+            self._mode = self._mode or "granted"
             self._granted = max(self._granted, n)
             self._granted_bytes = max(self._granted_bytes, size)
             self._wake()
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._mode not in ("", "granted")
 
     def _begin(self, mode: str) -> None:
         self._mode = mode
@@ -161,22 +164,24 @@ class Producer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _overdue(self) -> None:
-        self._channel._abort(self._late if isinstance(self._late, RpcError) else None, self._late)
+    def _overdue(self, late: Callable[[], Exception]) -> None:
+        error = late()
+        self._channel.abort(error if isinstance(error, RpcError) else None, error)
 
-    @property
-    def channel_closed(self) -> bool:
-        return self._channel.closed
+    def check_channel(self) -> None:
+        """Raise `ChannelClosed` if the channel is over."""
+        if self._channel.closed:
+            raise ChannelClosed(str(self._channel.id))
 
-    def channel_over(self, error: Exception | None) -> None:
+    def channel_ended(self, error: Exception | None) -> None:
         self._over = True
-        self._granted = 0  # so that the next item is not sent
+        self._granted = 0  # the next item is not sent
         self._wake()
         self._stop_timer()
         if not self.stopped.done():
             self.stopped.set_result(None)
 
-    def take_ids(self) -> list[int]:
+    def take_request_ids(self) -> list[int]:
         ids = [i for i, _ in self._pulls]
         self._pulls.clear()
         return ids
@@ -184,14 +189,14 @@ class Producer:
     # ------------------------------------------------------------ producing
 
     async def _wait(self) -> None:
-        """Until the consumer says something.
+        """Wait until the consumer sends something.
 
         Raises:
             ChannelClosed: the channel is over.
         """
         if self._over:
-            raise ChannelClosed(str(self.h), self._channel.close_reason)
-        self._waiter = self._loop.create_future()
+            raise self._channel.gone()
+        self._waiter = self._out.loop.create_future()
         try:
             await self._waiter
         finally:
@@ -199,27 +204,31 @@ class Producer:
         self._pause_at = self._sent + BURST
 
     async def _wait_for_end(self) -> Never:
-        """The channel is over, or the line is broken, which the channel hears in a moment, and then says why.
+        """Wait for the end of the channel, and raise why it has ended. The caller knows that the connection is broken.
 
-        What failed to be sent is no answer to what became of the call: its first message may have run.
+        What the failed send raised would not say whether the call has run: its first message may have arrived.
+
+        Raises:
+            ChannelClosed: the channel is over.
         """
         while True:
             await self._wait()
 
     async def _pause(self) -> None:
-        """Let others have a turn: neither the source nor a generous consumer need ever wait."""
+        """Let other tasks run: neither the source nor a generous consumer need ever wait."""
         self._pause_at = self._sent + BURST
         await asyncio.sleep(0)
 
     async def run(self, source: Source) -> None:
-        """Send all items, as far as the consumer wants them.
+        """Send all items that the consumer wants.
 
-        Cancelling stops it. To close the source is up to the caller.
+        Cancelling stops it. The caller closes the source.
 
         Raises:
-            whatever the source raises; ChannelClosed, MessageTooBig, TypeError: an item cannot be sent.
+            ChannelClosed, MessageTooBig, TypeError: an item cannot be sent.
+            Exception: whatever the source raises.
         """
-        while not self._mode:
+        while not self._has_begun:
             await self._wait()
         if self._mode == "pull":
             await self._run_pulled(source)
@@ -229,8 +238,8 @@ class Producer:
             await self._run_credited(source)
 
     async def _run_credited(self, source: Source) -> None:
-        # An item is made when there is room for it and not before: what a live feed sends is then as fresh as can be.
-        # The same twice, because an async generator around a plain one would take as long as all the rest.
+        # An item is made when there is room for it and not before, so that the items of a live feed are fresh.
+        # There are two loops because an async generator around a plain one would take as long as everything else.
         if isinstance(source, AsyncIterable):
             items = source.__aiter__()
             while True:
@@ -258,16 +267,17 @@ class Producer:
                     await self._send_in_turn(value)
 
     def _send(self, value: Any) -> bool:
-        """Send an item if the line is clear, and not broken."""
+        """Send an item at once. Return False if the connection is not clear, or is broken."""
         out = self._out
         if self._over or not out.clear:
             return False
-        item = self._item
+        message = self._message
+        item = message.a[1]
         item.value = value
         try:
-            payload = out.terms.encode(self._message)
+            payload = out.terms.encode(message)
         finally:
-            item.value = None  # which may be large, or refer to what caused an error
+            item.value = None  # it may be large, or refer to what caused an error
         try:
             if not out.send(payload):
                 return False
@@ -278,7 +288,7 @@ class Producer:
         return True
 
     async def _check_open(self) -> None:
-        """Raise if the channel is over: its id may be that of another one by now, on the next connection.
+        """Raise `ChannelClosed` if the channel is over: on the next connection its id may be that of another one.
 
         A source that goes on although it was cancelled may have taken that long.
         """
@@ -288,7 +298,7 @@ class Producer:
     async def _send_in_turn(self, value: Any) -> None:
         await self._check_open()
         try:
-            self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self.h))
+            self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self._channel.id))
         except (ChannelClosed, ConnectionLost):
             await self._wait_for_end()
         self._sent += 1
@@ -299,8 +309,8 @@ class Producer:
             async for value in items:
                 await self._check_open()
                 try:
-                    # The consumer may take as long as it likes; closing the channel settles this.
-                    await self._ask(self.h, "next", (Item(value),), None)
+                    # The consumer may take as long as it likes. Closing the channel settles the request.
+                    await self._ask(self._channel.id, "next", (Item(value),), None)
                 except RemoteError as exc:
                     raise ItemRefused(of_what_began(exc)) from None
                 except (ChannelClosed, ConnectionLost):
@@ -311,7 +321,7 @@ class Producer:
             await items.aclose()
 
     async def _run_pulled(self, source: Source) -> None:
-        window = min(self._channel._home.limits.stream_window_bytes, self._out.terms.largest // 2)
+        window = min(self._channel.session.limits.stream_window_bytes, self._out.terms.largest // 2)
         items = iterate(source)
         try:
             done = False
@@ -326,14 +336,14 @@ class Producer:
                     while len(values) < n and size < window:
                         value = await anext(items)
                         size += len(self._out.terms.encode(Item(value)))
-                        # What no longer fits into this answer comes with the next one.
+                        # A value that no longer fits into this answer comes with the next one.
                         (kept if values and size > window else values).append(value)
                         if len(values) % BURST == 0:
                             await self._pause()
                 except StopAsyncIteration:
                     done = True
                 except BaseException:
-                    if values and not self._over:  # what came before the error is not lost
+                    if values and not self._over:  # the values before the error are not lost
                         self._answer_pull(values, done=False)
                     raise
                 self._answer_pull(values, done)
@@ -343,19 +353,19 @@ class Producer:
 
     def _answer_pull(self, values: list[Any], done: bool) -> None:
         if self._over:
-            raise ChannelClosed(str(self.h), self._channel.close_reason)
+            raise self._channel.gone()
         i, _ = self._pulls.popleft()
         try:
-            self._channel._answer(i, {"values": values, "done": done})
+            self._channel.answer(i, {"values": values, "done": done})
         except Exception as exc:
-            self._channel._refuse(i, exc)
+            self._channel.refuse(i, exc)
             raise
 
     def refuse_pulls(self, error: Exception) -> None:
-        """The source failed: whoever waits for items hears of it before the channel is over."""
+        """Reject the pulls that wait for items, because the source has failed, before the channel ends."""
         while self._pulls:
             i, _ = self._pulls.popleft()
-            self._channel._refuse(i, error)
+            self._channel.refuse(i, error)
 
     @property
     def pulled(self) -> bool:
@@ -363,18 +373,18 @@ class Producer:
         return self._mode == "pull"
 
     async def finish(self) -> None:
-        """Say that there are no more items.
+        """Tell the consumer that there are no more items.
 
         Raises:
             ChannelClosed: the channel is over.
         """
         if self._mode == "pull":
-            # The answer that brought the last ones has said it; whoever asked ahead hears it, too.
+            # The answer with the last items has said so. It is also the answer to pulls that asked ahead.
             while self._pulls:
-                self._channel._answer(self._pulls.popleft()[0], {"values": [], "done": True})
+                self._channel.answer(self._pulls.popleft()[0], {"values": [], "done": True})
         else:
             await self._check_open()
             try:
-                await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self.h))
+                await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self._channel.id))
             except (ChannelClosed, ConnectionLost):
                 await self._wait_for_end()

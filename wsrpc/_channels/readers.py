@@ -1,4 +1,4 @@
-"""What is read on a peer's main channel and on its named ones: events, and the items of ws-wrapper's iterator."""
+"""Readers of the main channel and of named channels: of events, and of the items of ws-wrapper's iterator."""
 
 from __future__ import annotations
 
@@ -6,273 +6,347 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from msgspec import UNSET
 
 from .._base.names import ChannelRef
 from .._handlers.compiled import compile_handler
-from .._protocol.messages import Event, Inbound
+from .._handlers.registry import Registry
+from .._protocol.messages import Event, Inbound, Resolution
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
-from .._streams.event_values import Value, Waits, value_of
+from .._streams.event_values import ToValue, Waits, value_of
 from .._streams.inbox import Decode, Inbox
-from .._streams.reader import Observers, Reading, Tap
+from .._streams.memory import UnreadMemory
+from .._streams.reader import EventReaders, Reading, Recipient
 from .._streams.stream import Stream
 from ..errors import ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
-from .table import Channels
 
-__all__ = ["FOR_READERS", "Readers"]
+__all__ = ["FOR_READERS", "ReaderListener", "Readers"]
 
 Key = tuple[ChannelRef, str]
 """A channel, None for the main one, and the name of an event."""
 
 
 def _read(*_: Any) -> None:
-    """Nothing: the readers of the event have it."""
+    """Do nothing: the readers of the event have it."""
 
 
 FOR_READERS = compile_handler(_read)
-"""What middleware runs around where an event has readers and no handler."""
+"""The handler that middleware runs around, for an event that has readers and no handler."""
 
 
-class Gate(Protocol):
-    """What readers need of the admission."""
+class ReaderListener(Protocol):
+    """Part of a session that holds messages back, and that readers report to."""
 
-    def begin_reading(self, channel: ChannelRef, event: str, tap: Tap, /) -> None:
-        """A reader has come."""
+    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
+        """Pass the messages that are held back to a new recipient."""
 
     def update(self) -> None:
-        """The last reader of an event has left."""
-
-
-class Handlers(Protocol):
-    """What readers need to know of handlers."""
-
-    def handles(self, channel: ChannelRef, event: str, /) -> bool:
-        """Whether anything is to run for an event: a handler, or middleware."""
-        ...
+        """Take note that the last reader of an event has left."""
 
 
 class Readers:
-    """The readers of one peer. They get a message when it arrives: before middleware and handlers, which wait in turn.
+    """Readers of one peer, on its main channel and on named ones. They outlive connections, and so does this.
 
-    ``survives``: readers of events stay when the connection ends, because another one may come.
+    Readers get a message when it arrives: before middleware and handlers, which may have to wait.
+
+    Args:
+        unread: counts the memory of unread messages on all channels of the peer.
+        registries: the peer's own registry and the shared one, which tell whether an event has a handler.
+        converter: compiles a type.
+        count: counts, by kind, events that do not fit their reader.
+        reject: rejects a request of the remote peer.
+        warn: writes a line into the log.
+        survives: readers of events stay when the connection ends, because another one may come.
     """
 
-    __slots__ = ("_ended", "_survives", "gate", "handlers", "home", "out", "read_before", "taps")
+    __slots__ = (
+        "_converter",
+        "_count",
+        "_end_error",
+        "_item_channels",
+        "_listener",
+        "_registries",
+        "_reject",
+        "_survives",
+        "_unread",
+        "out",
+        "read_before",
+        "recipients",
+        "warn",
+    )
 
-    def __init__(self, out: Outbound, gate: Gate, handlers: Handlers, *, survives: bool) -> None:
-        self.gate = gate
-        self.handlers = handlers
-        self.home: Channels
-        """Those of the present session."""
+    def __init__(
+        self,
+        out: Outbound,
+        unread: UnreadMemory,
+        registries: tuple[Registry, Registry],
+        *,
+        converter: Callable[[Any], Callable[[Any], Any]],
+        count: Callable[[str, str], None],
+        reject: Callable[[int, RpcError], None],
+        warn: Callable[[str], None],
+        survives: bool,
+    ) -> None:
         self.out = out
-        self.taps: dict[Key, Tap] = {}
+        self.warn = warn
+        self.recipients: dict[Key, Recipient] = {}
         self.read_before: dict[str, None] = {}
-        """Named channels whose items somebody reads or has read."""
+        """Named channels whose items are being read, or were read before."""
+        self._unread = unread
+        self._registries = registries
+        self._converter = converter
+        self._count = count
+        self._reject = reject
         self._survives = survives
-        self._ended: Callable[[], Exception | None] | None = None
-        """Once reading is over: makes what a reader gets, None for a plain end."""
+        self._listener: ReaderListener | None = None
+        """Of the present session, or of the last one."""
+        self._item_channels: WeakSet[PeerChannel] | None = None
+        """The channels whose items are read in the present session, or will be in the next one."""
+        self._end_error: Callable[[], Exception | None] | None = None
+        """Once reading is over: makes what a reader raises. It makes None for a plain end."""
+
+    def __repr__(self) -> str:
+        return f"<Readers of {len(self.recipients)} events{'' if self._end_error is None else ', over'}>"
 
     # ------------------------------------------------------------ reading
 
     def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        """See `EventReader.events`."""
+        """Read the events of one name. See `EventReader.events`."""
         check_sending(channel, event, None)
         check_thread_of_plain(self.out.thread, "peer.events")
-        convert = value_of(returns, self.home.converter)
+        convert = value_of(returns, self._converter)
         label = event if channel is None else f"{channel}:{event}"
         wanted = convert if keep == "first" else None
-        reading = self._reading((channel, event), items=False, newest=keep == "newest", wanted=wanted)
-        return Stream(label, convert, reading=reading, misfit=partial(self.home.misfit, f"event {short(label)}"))
+        reading = self._reading(PeerChannel(self, channel), event, newest=keep == "newest", wanted=wanted)
+        return Stream(label, convert, reading=reading, misfit=partial(self._count_misfit, f"event {short(label)}"))
 
     def read_items(self, channel: str, returns: Any) -> Stream[Any]:
-        """See `Channel.items`."""
+        """Read the items of a named channel. See `Channel.items`."""
         check_thread_of_plain(self.out.thread, "channel.items")
-        convert = None if returns is UNSET else self.home.converter(returns)
-        return Stream(channel, convert, reading=self._reading((channel, "next"), items=True, newest=False))
+        convert = None if returns is UNSET else self._converter(returns)
+        place = PeerChannel(self, channel)
+        if self._item_channels is None:
+            self._item_channels = WeakSet()
+        self._item_channels.add(place)
+        return Stream(channel, convert, reading=self._reading(place, "next", items=True))
 
-    def _reading(self, key: Key, *, items: bool, newest: bool, wanted: Value | None = None) -> Reading:
-        home, seat = self.home, Seat(self, key[0])
-        inbox = Inbox(home.loop, home.limits, home.unread, items=items, answer=seat.answer, newest=newest)
-        inbox.wanted = wanted
-        return Reading(seat, inbox, key[1])
+    def _reading(
+        self,
+        channel: PeerChannel,
+        event: str,
+        *,
+        items: bool = False,
+        newest: bool = False,
+        wanted: ToValue | None = None,
+    ) -> Reading:
+        inbox = Inbox(self._unread, items=items, answer=channel.answer_read, newest=newest, wanted=wanted)
+        return Reading(channel, inbox, event)
+
+    def _count_misfit(self, what: str, why: Exception) -> None:
+        self._count("wrong arguments", f"{what} was dropped: {why}")
 
     # ------------------------------------------------------------ coming and going
 
-    def tap(self, key: Key, tap: Tap) -> None:
-        """Let ``tap`` have the messages of that name on that channel.
+    def add_recipient(self, key: Key, recipient: Recipient) -> None:
+        """Pass the messages of that name on that channel to ``recipient``.
 
         Raises:
-            RuntimeError: what is there does not share them.
+            RuntimeError: something receives them already and does not share them.
         """
-        if self._ended is not None:
-            tap.channel_over(self._ended())
+        if self._end_error is not None:
+            recipient.channel_ended(self._end_error())
             return
-        present = self.taps.get(key)
-        if _reads_items(tap):
+        present = self.recipients.get(key)
+        if _reads_items(recipient):
             if present is not None:
                 raise RuntimeError(f"the items of channel {key[0]!r} are being read already: one reader at a time")
-            self.taps[key] = tap
+            self.recipients[key] = recipient
             self.read_before[str(key[0])] = None
         else:
             if present is None:
-                present = self.taps[key] = Observers()
-            elif not isinstance(present, Observers):
-                raise RuntimeError(f"the items of channel {key[0]!r} are being read: 'next' is no event there")
-            present.taps.append(tap)
-        self.gate.begin_reading(*key, tap)
+                present = self.recipients[key] = EventReaders()
+            elif not isinstance(present, EventReaders):
+                raise RuntimeError(
+                    f"the items of channel {key[0]!r} are being read: 'next' cannot be read as events there, too"
+                )
+            present.members.append(recipient)
+        if self._listener is not None:
+            self._listener.begin_reading(*key, recipient)
 
-    def untap(self, key: Key, tap: Tap) -> None:
-        """Let it have them no more."""
-        present = self.taps.get(key)
-        if isinstance(present, Observers) and tap in present.taps:
-            present.taps.remove(tap)
-            if present.taps:
+    def remove_recipient(self, key: Key, recipient: Recipient) -> None:
+        """Pass nothing more to ``recipient``."""
+        present = self.recipients.get(key)
+        if isinstance(present, EventReaders) and recipient in present.members:
+            present.members.remove(recipient)
+            if present.members:
                 return
-        elif present is not tap:
+        elif present is not recipient:
             return
-        del self.taps[key]
-        self.gate.update()
+        del self.recipients[key]
+        self._update()
 
-    def begin(self) -> None:
-        """There is a connection, or there may be one."""
-        self._ended = None
+    def _update(self) -> None:
+        if self._listener is not None:
+            self._listener.update()
 
-    def leave_loop(self) -> None:
-        """The event loop in which they read is over."""
-        with suppress(RuntimeError):  # of a closed loop, where somebody still waits
-            self.end(lambda: None)
-        self.taps.clear()
-        self.begin()
+    def reopen(self) -> None:
+        """Let new readers in again: there may be a connection."""
+        self._end_error = None
+
+    def session_started(self, listener: ReaderListener) -> None:
+        """Let new readers in again, and tell ``listener`` of them from now on."""
+        self._listener = listener
+        self.reopen()
 
     def connection_lost(self, error: ConnectionLost) -> None:
-        """Readers of items get ``error``; and so do those of events, unless they survive."""
+        """End the readers of items with ``error``, and those of events unless they survive."""
+        if self._item_channels is not None:
+            for channel in self._item_channels:
+                channel.session_over = True
+            self._item_channels = None
         if not self._survives:
             self.end(partial(ConnectionLost, error.code, error.reason))
             return
-        for key, present in list(self.taps.items()):
-            for tap in tuple(present.taps) if isinstance(present, Observers) else (present,):
-                if not isinstance(tap, Reading) or tap.inbox.items:
-                    self.untap(key, tap)
-                    tap.channel_over(ConnectionLost(error.code, error.reason))
+        for key, present in list(self.recipients.items()):
+            for recipient in tuple(present.members) if isinstance(present, EventReaders) else (present,):
+                if not isinstance(recipient, Reading) or recipient.inbox.items:
+                    self.remove_recipient(key, recipient)
+                    recipient.channel_ended(ConnectionLost(error.code, error.reason))
+
+    def leave_loop(self) -> None:
+        """End all readers, because their event loop has ended."""
+        with suppress(RuntimeError):  # of a closed loop, where a task still waits
+            self.end(lambda: None)
+        self.recipients.clear()
+        self.reopen()
 
     def end(self, error: Callable[[], Exception | None], channel: str | None = None) -> None:
-        """End all reading, or that on a named ``channel``; readers get what ``error`` makes, None for a plain end."""
+        """End all readers, or those of a named ``channel``. ``error`` makes what they raise; None for a plain end."""
         if channel is None:
-            self._ended = error
-        keys = [key for key in self.taps if channel is None or key[0] == channel]
+            self._end_error = error
+        keys = [key for key in self.recipients if channel is None or key[0] == channel]
         if not keys:
             return
         check_thread_of_plain(self.out.thread, "channel.close")
-        for tap in [self.taps.pop(key) for key in keys]:
-            for each in tuple(tap.taps) if isinstance(tap, Observers) else (tap,):
-                each.channel_over(error())
-        self.gate.update()
+        for present in [self.recipients.pop(key) for key in keys]:
+            for each in tuple(present.members) if isinstance(present, EventReaders) else (present,):
+                each.channel_ended(error())
+        self._update()
 
     # ------------------------------------------------------------ messages
 
-    def read(self, channel: ChannelRef, event: str) -> bool:
-        """Whether somebody reads the events of that name."""
-        return isinstance(self.taps.get((channel, event)), Observers)
+    def has_readers(self, channel: ChannelRef, event: str) -> bool:
+        """Return whether the events of that name are being read."""
+        return isinstance(self.recipients.get((channel, event)), EventReaders)
+
+    def has_handler(self, channel: ChannelRef, event: str) -> bool:
+        """Return whether anything is to run for an event: a handler, or middleware."""
+        own, shared = self._registries
+        return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
     def take(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> bool:
-        """Hand a message to its readers; True if that is all that is to be done with it."""
-        tap = self.taps.get((message.c, message.a[0]))
-        if tap is None:
+        """Pass a message to its readers. Return True if nothing else is to be done with it."""
+        event = message.a[0]
+        recipient = self.recipients.get((message.c, event))
+        if recipient is None:
             return False
         i = message.i
-        if not isinstance(tap, Observers):
-            tap.arrived(message, payload, decode)
-            error = tap.inbox.error if isinstance(tap, Reading) else None
+        if not isinstance(recipient, EventReaders):
+            recipient.receive(message, payload, decode)
+            error = recipient.inbox.error if isinstance(recipient, Reading) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
-                self.home.handlers.reject(i, RpcError(as_text(error)))
+                self._reject(i, RpcError(as_text(error)))
             return True
         if i is not UNSET:
             return False  # a request is for a handler
-        handled = self.handlers.handles(message.c, message.a[0])
-        tap.give(message, payload, decode, handled=handled)
+        handled = self.has_handler(message.c, event)
+        recipient.pass_on(message, payload, decode, handled=handled)
         return not handled
 
 
-class Seat:
-    """What one reading needs of its channel, see `Readable`."""
+class PeerChannel:
+    """The main channel or a named one, as one reading sees it."""
 
-    __slots__ = ("_channel", "_home", "_key", "_readers", "_reading")
+    __slots__ = ("__weakref__", "_key", "_name", "_readers", "_recipient", "session_over")
 
-    def __init__(self, readers: Readers, channel: ChannelRef) -> None:
+    def __init__(self, readers: Readers, name: ChannelRef) -> None:
         self._readers = readers
-        self._channel = channel
-        self._home = None if readers.home.over else readers.home
-        """That of the session in which reading began, if there was one: what was asked for may wait for the next."""
-        self._key: Key = (channel, "")
-        self._reading: Tap | None = None
+        self._name = name
+        self._key: Key = (name, "")
+        self._recipient: Recipient | None = None
+        self.session_over = False
+        """The session in which the items are read has ended: in another one an id would be that of another request."""
+
+    def __repr__(self) -> str:
+        return f"<PeerChannel {self._key!r} {'closed' if self.closed else 'open'}>"
 
     @property
     def closed(self) -> bool:
-        return self._reading is None
+        return self._recipient is None
 
-    def _tap(self, event: str, tap: Tap) -> None:
-        self._key = self._channel, event
-        self._reading = tap
-        self._readers.tap(self._key, tap)
+    def add_recipient(self, event: str, recipient: Recipient) -> None:
+        self._key = self._name, event
+        self._recipient = recipient
+        self._readers.add_recipient(self._key, recipient)
 
-    def _untap(self, event: str, tap: Tap) -> None:
-        self._reading = None
-        self._readers.untap(self._key, tap)
-        if isinstance(tap, Reading) and tap.has_producer and self._is_on_its_connection:
-            self._say_stop()
+    def remove_recipient(self, event: str, recipient: Recipient) -> None:
+        self._recipient = None
+        self._readers.remove_recipient(self._key, recipient)
+        if isinstance(recipient, Reading) and recipient.has_producer and not self.session_over:
+            self.stop_items()
 
     @property
-    def _has_credit(self) -> bool:
+    def has_credit(self) -> bool:
         return False
 
-    @property
-    def _is_on_its_connection(self) -> bool:
-        if self._home is None:
-            self._home = self._readers.home
-        return not self._home.over
-
-    def _start_items(self, inbox: Inbox) -> None:
-        assert isinstance(self._channel, str)
+    def start_items(self, inbox: Inbox) -> None:
+        assert isinstance(self._name, str)
         try:
-            self._readers.out.send_event_nowait(self._channel, "start", ())
+            self._readers.out.send_event_nowait(self._name, "start", ())
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 
-    def answer(self, i: int) -> None:
-        self._answer(i, None)
+    def stop_items(self) -> None:
+        out = self._readers.out
+        if not out.terms.plain and isinstance(self._name, str):  # ws-wrapper's own iterator does not send it
+            out.reply(out.terms.encode(Event(("stop",), self._name)))
 
-    def _answer(self, i: int, value: object) -> None:
-        if self._is_on_its_connection:  # on another one the id would be that of another request
-            self._readers.home.answer(i, value)
+    def answer(self, i: int, value: object) -> None:
+        if not self.session_over:
+            out = self._readers.out
+            out.reply(out.terms.encode(Resolution(i, value)))
 
-    def _say_stop(self) -> None:
-        home, out = self._readers.home, self._readers.out
-        if home.has_credit and isinstance(self._channel, str):  # wsrpc; ws-wrapper's own iterator does not say it
-            out.reply(out.terms.encode(Event(("stop",), self._channel)))
+    def answer_read(self, i: int) -> None:
+        """Answer a request that has been read."""
+        self.answer(i, None)
 
-    def _abort(self, reason: object) -> None:
-        """Too much is unread: it gets no more."""
-        tap = self._reading
-        if tap is not None:
-            self._untap(self._key[1], tap)
+    def abort(self, reason: object) -> None:
+        """End the reading, because too much is unread. The channel stays."""
+        recipient = self._recipient
+        if recipient is not None:
+            self.remove_recipient(self._key[1], recipient)
 
-    def _end_well(self) -> None:
-        """Nothing to do: the channel stays."""
+    def finish_locally(self) -> None:
+        """Do nothing: the channel stays."""
 
-    def _soon(self, callback: Callable[[], None]) -> None:
-        self._readers.home.loop.call_soon(callback)
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._readers.out.loop.call_soon(callback)
 
-    def _warn(self, text: str) -> None:
-        self._readers.home.warn(text)
+    def warn(self, text: str) -> None:
+        self._readers.warn(text)
 
-    def _dropped(self, count: int) -> None:
-        """Nothing to count: reading on was never promised."""
+    def count_dropped(self, count: int) -> None:
+        """Do nothing: the events of a reading that ends may be dropped here."""
 
-    def _check_thread(self, coroutine: str) -> None:
-        check_thread(self._readers.out.thread, coroutine)
+    def check_thread(self, coroutine: str | None = None) -> None:
+        if coroutine is None:
+            check_thread_of_plain(self._readers.out.thread, "function")
+        else:
+            check_thread(self._readers.out.thread, coroutine)
 
 
-def _reads_items(tap: Tap) -> bool:
-    return isinstance(tap, Reading) and tap.inbox.items
+def _reads_items(recipient: Recipient) -> bool:
+    return isinstance(recipient, Reading) and recipient.inbox.items

@@ -1,4 +1,4 @@
-"""What can be streamed: the iterables that handlers return and ``send=`` takes."""
+"""Iterables that can be streamed: handlers return them and ``send=`` takes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["as_source", "close_source", "iterate"]
 
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:
-    """The items of either kind of iterable."""
+    """Iterate over the items of either kind of iterable."""
     if isinstance(source, AsyncIterable):
         async for value in source:
             yield value
@@ -26,7 +26,7 @@ async def iterate(source: Source) -> AsyncGenerator[Any]:
 
 
 async def _in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
-    """The items of what may block, each made in a thread."""
+    """Iterate over the items of an iterator that may block: each is made in a thread."""
     loop = asyncio.get_running_loop()
     iterator = iter(source)
     context = contextvars.copy_context()
@@ -42,15 +42,18 @@ async def _in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
     finally:
         close = getattr(iterator, "close", None)
         if close is not None and making is not None and not making.done():
-            # It was cancelled, but what runs in a thread goes on: a generator can be closed when that is over.
+            # It was cancelled, but the thread goes on. A generator can be closed when the thread is done.
             making.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, context.run, close))
         elif close is not None:
             await loop.run_in_executor(None, context.run, close)
 
 
 def as_source(value: Any, *, thread: bool = False) -> Source | None:
-    """``value`` if it is something to stream: an async iterable or an iterator (a generator is one). None otherwise."""
-    if value.__class__ is AnonymousChannel:  # an answer by itself
+    """Return ``value`` if it can be streamed: if it is an async iterable or an iterator, such as a generator.
+
+    Return None otherwise.
+    """
+    if value.__class__ is AnonymousChannel:  # it is the answer, and its items are not streamed
         return None
     if hasattr(value, "__aiter__"):
         source: AsyncIterable[Any] = value
@@ -62,7 +65,7 @@ def as_source(value: Any, *, thread: bool = False) -> Source | None:
 
 
 async def close_source(source: Any) -> None:
-    """Let a generator's ``finally`` run now, not when it is collected."""
+    """Close a generator, so that its ``finally`` runs now and not when it is collected."""
     if hasattr(source, "aclose"):
         await source.aclose()
     elif inspect.isgenerator(source):

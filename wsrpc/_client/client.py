@@ -440,7 +440,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._news.failure = None
         self._out.user_closed = False
         self._out.keeps_offline = True
-        self._core.readers.begin()
+        self._core.readers.reopen()
         self._schedule.begin()
         self._context = contextvars.copy_context()
         if self._dialing is not None and self._reconnects:

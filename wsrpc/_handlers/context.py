@@ -23,6 +23,7 @@ from .observation import Message, Observation
 
 if TYPE_CHECKING:
     from .._channels.anonymous import AnonymousChannel
+    from .._channels.core import ChannelCore
     from .._peer.peer import Peer
     from .._server.server import Server
 
@@ -32,12 +33,12 @@ __all__ = ["CURRENT", "Context", "Invocation", "current_context", "in_context"]
 class Dispatcher(Protocol):
     """What an invocation needs of the object that dispatches the messages of its peer, which lies in a higher layer."""
 
-    def make_channel(self, i: int, /) -> AnonymousChannel:
+    def make_channel(self, i: int, /) -> ChannelCore:
         """Make the anonymous channel that may answer request ``i``; raises `RemoteError` if there are too many."""
         ...
 
-    def make_upload(self, channel: AnonymousChannel, /) -> Upload:
-        """Begin to read the items that the caller sends on ``channel``."""
+    def show_channel(self, channel: ChannelCore, /) -> AnonymousChannel:
+        """Return a channel as its user holds it."""
         ...
 
     def count(self, kind: str, text: str, times: int = 1, /) -> None:
@@ -55,8 +56,10 @@ class Invocation(msgspec.Struct, eq=False):
     observation: Observation | None = None
     """Only while a `message` handler observes."""
     cancel_reason: Any = None
-    anonymous: AnonymousChannel | None = None
+    anonymous: ChannelCore | None = None
     """The channel that the handler has made, or that answers its request."""
+    user_channel: AnonymousChannel | None = None
+    """The same, as the handler holds it."""
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     shown: ref[Context] | None = None
@@ -105,6 +108,14 @@ class Invocation(msgspec.Struct, eq=False):
 
     def channel(self) -> AnonymousChannel:
         """Return the channel that `Context.channel` returns, and raise what it raises."""
+        if self.user_channel is None:
+            channel = self.answer_channel()
+            assert self.dispatcher is not None  # or there was no channel
+            self.user_channel = self.dispatcher.show_channel(channel)
+        return self.user_channel
+
+    def answer_channel(self) -> ChannelCore:
+        """Return the channel that may answer the request; it counts as open from now on."""
         if self.anonymous is None:
             if self.id is None or self.dispatcher is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
@@ -130,9 +141,8 @@ class Invocation(msgspec.Struct, eq=False):
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:
         """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
-        channel = self.channel()
-        assert self.dispatcher is not None  # or there was no channel
-        self.upload = self.dispatcher.make_upload(channel)
+        channel = self.answer_channel()
+        self.upload = channel.upload()
 
         def misfit(exc: msgspec.ValidationError) -> BadResult:
             # With the channel, so that the caller gets the error if the handler lets it through.

@@ -19,14 +19,14 @@ from .._protocol.messages import Inbound, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
 from .._streams.inbox import Decode
-from .._streams.reader import Reading, Tap
+from .._streams.reader import Reading, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from ..limits import Limits
-from .running import Invoker, Log
+from .running import Log
 from .waiting import Hold, Kind, Waiting, WaitingRoom
 
 if TYPE_CHECKING:
-    from .._channels.anonymous import AnonymousChannel
+    from .._channels.core import ChannelCore
 
 __all__ = ["Admission"]
 
@@ -51,7 +51,7 @@ class Calls(Protocol):
         message: Inbound,
         payload: bytes | bytearray,
         view: Observation | None = None,
-        channel: AnonymousChannel | None = None,
+        channel: ChannelCore | None = None,
     ) -> None: ...
 
     def count(self, kind: str, text: str, times: int = 1, /) -> None: ...
@@ -71,16 +71,14 @@ class Admission:
         limits: Limits,
         out: Outbound,
         *,
-        handlers: Invoker,
-        survives: bool,
+        readers: Readers,
         fail: Callable[[int, str], None],
         log: Log,
     ) -> None:
-        """``survives``: readers of events stay when a session ends, because another one may come."""
         self._calls = calls
         self._out = out
-        self.readers = Readers(out, self, handlers, survives=survives)
-        self._taps = self.readers.taps
+        self.readers = readers
+        self._recipients = readers.recipients
         self._limit = limits.running
         self._most_held = limits.running_bytes
         self._room_for_any = limits.running_bytes - limits.message
@@ -103,7 +101,7 @@ class Admission:
         payload: bytes | bytearray,
         view: Observation | None,
         decode: Decode,
-        channel: AnonymousChannel | None = None,
+        channel: ChannelCore | None = None,
     ) -> None:
         """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id. ``channel``: an anonymous one."""
         i = message.i
@@ -111,7 +109,7 @@ class Admission:
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._calls.ignored["duplicate id"] += 1
-        elif self._taps and channel is None and self.readers.take(message, payload, decode):
+        elif self._recipients and channel is None and self.readers.take(message, payload, decode):
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
@@ -162,7 +160,7 @@ class Admission:
         """Something that decides has changed."""
         self.busy = bool(
             self._calls.active
-            or self._taps
+            or self._recipients
             or self.room.messages
             or ((link := self._out.link) is not None and link.full)
             or self._holding is not _NONE_HELD
@@ -171,17 +169,17 @@ class Admission:
             or self._refuses is not None
         )
 
-    def begin_reading(self, channel: ChannelRef, event: str, tap: Tap) -> None:
+    def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for.
 
         What another reader has taken already is over: a second `wait_for` gets the second event.
         """
-        if self._holding is _NONE_HELD or not isinstance(tap, Reading):
+        if self._holding is _NONE_HELD or not isinstance(recipient, Reading):
             self.update()
             return
-        inbox = tap.inbox
+        inbox = recipient.inbox
         wanted, key = inbox.wanted, (channel, event)
-        handled = self.readers.handlers.handles(channel, event)
+        handled = self.readers.has_handler(channel, event)
         for waiting in self.room.events():
             if waiting.key is None:
                 message = decode_any(waiting.decode, waiting.payload)
@@ -195,7 +193,7 @@ class Admission:
                 continue
             message = decode_any(waiting.decode, waiting.payload)
             fits = wanted is not None and _fits(wanted, message.a)
-            tap.arrived(message, waiting.payload, waiting.decode)
+            recipient.receive(message, waiting.payload, waiting.decode)
             if inbox.over:
                 break
             waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
@@ -238,7 +236,7 @@ class Admission:
                     message.i = UNSET if waiting.id is None else waiting.id
                     if channel is not None:
                         place_on(message, channel.id)
-                    elif waiting.readers and not self.readers.handlers.handles(message.c, message.a[0]):
+                    elif waiting.readers and not self.readers.has_handler(message.c, message.a[0]):
                         waiting.finish()
                         continue
                     self._calls.dispatch(message, waiting.payload, waiting.view, channel)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
-from .._channels.anonymous import AnonymousChannel
+from .._channels.core import ChannelCore
 from .._channels.producer import ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
@@ -20,73 +20,77 @@ from .._protocol.rejections import error_to_wire, told
 from .._sending.caller import Source
 from .._sending.requests import Asker
 from .._streams.inbox import Decode
-from .._streams.reader import Misdirected
+from .._streams.reader import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..limits import Limits
 from .answers import Answers
 from .running import leave_lane
 from .session import Call
 
-__all__ = ["Serving", "tells_of_end"]
+__all__ = ["ChannelHandlers", "notices_end"]
 
 
-class Owner(Protocol):
-    """What serving needs of the calls."""
+class CallListener(Protocol):
+    """Owner of the calls, which keeps count of them."""
 
     def check_room(self, call: Call, /) -> None:
-        """See that the call may become a channel; raises what its caller gets if not."""
+        """Raise what the caller gets if the call may not become a channel."""
 
     def answered(self, call: Call, /) -> None:
-        """The request has its answer; what still runs takes a channel's place, not a handler's."""
+        """Count the call as a channel: its request has been answered with one."""
 
     def lingers(self, call: Call, /) -> None:
-        """Its channel is over; what still runs takes a handler's place again."""
+        """Count the call as a handler again: its channel is over, and it still runs."""
 
     def cancel_call(self, call: Call, reason: object, /) -> None: ...
 
     def note(self, text: str, /, *args: object) -> None:
-        """A line in the log about what is nobody's fault."""
+        """Write a line into the log about an event that is not an error."""
 
 
-class Feed:
-    """The items that are produced on a named channel, until they are to stop."""
+class NamedProducer:
+    """Production of items on a named channel, from the consumer's ``start`` to its ``stop``."""
 
     __slots__ = ("stop",)
 
     def __init__(self, stop: Callable[[object], None]) -> None:
         self.stop = stop
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        """The consumer says ``stop``."""
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         self.stop(RemoteError("the consumer wants no more items"))
 
-    def channel_over(self, error: Exception | None) -> None:
+    def channel_ended(self, error: Exception | None) -> None:
         self.stop(error or RemoteError("the connection was closed"))
 
-    def take_ids(self) -> list[int]:
+    def take_request_ids(self) -> list[int]:
         return []
 
 
-class Serving:
-    """Runs what happens on a channel, within the call that opened it: so middleware, `handler_context` and the call's
-    place in a lane last until the stream or the conversation is over, and cancelling the call ends it."""
+class ChannelHandlers:
+    """Runs streams, uploads and conversations, each within the call that opened its channel.
 
-    def __init__(self, limits: Limits, asker: Asker, owner: Owner, answers: Answers, readers: Readers) -> None:
+    So middleware, `handler_context` and the call's place in a lane last until the stream or the conversation is over,
+    and cancelling the call ends it.
+    """
+
+    def __init__(
+        self, limits: Limits, asker: Asker, listener: CallListener, answers: Answers, readers: Readers
+    ) -> None:
         self._limits = limits
-        self._readers = readers
-        self._feeds: dict[str, Feed] = {}
-        """What is produced on named channels, one on each."""
         self._asker = asker
-        self._owner = owner
+        self._listener = listener
         self._answers = answers
+        self._readers = readers
+        self._named: dict[str, NamedProducer] = {}
+        """Production on named channels, by name: at most one on each."""
 
     async def run(self, call: Call, work: Any) -> Any:
-        """Answer with a channel, then do ``work``: await it, or send the items of it. Returns what it returns."""
+        """Answer with a channel, then do ``work``: await it, or send its items. Return what it returns."""
         if not inspect.isawaitable(work):
             ctx = call.ctx
             try:
                 if ctx.id is None and ctx.channel_name is not None and ctx.event == "start":
-                    await self._feed(call, ctx.channel_name, work)
+                    await self._produce_named(call, ctx.channel_name, work)
                 else:
                     await self._stream(call, self._begin(call), work)
             finally:
@@ -99,44 +103,40 @@ class Serving:
                 work.close()  # it never begins
             raise
         if _role(call) is Role.UPLOAD:
-            Misdirected(channel, ("start", "pull"), lambda: channel._abort(_gives_no_items(call)))
+            MismatchDetector(channel, ("start", "pull"), lambda: channel.abort(_gives_no_items(call)))
         return await work
 
-    def _begin(self, call: Call) -> AnonymousChannel:
+    def _begin(self, call: Call) -> ChannelCore:
         if call.cancelled:
             raise asyncio.CancelledError(told(call.ctx.cancel_reason))
         return self.deliver(call)
 
-    async def _stream(self, call: Call, channel: AnonymousChannel, source: Source) -> None:
+    async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread
-        late = RpcError(
-            f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it "
-            "is opened with stream(), not with request(send=), and then read"
-        )
-        producer = Producer(channel, self._asker, patience=patience, late=late)
+        producer = Producer(channel, self._asker, patience=patience, late=lambda: _not_read(call, patience))
         try:
             await producer.run(source)
             await producer.finish()
             self._end_stream(call, channel, producer.pulled)
         except ItemRefused as exc:
-            # JavaScript that breaks out of its loop does not say so. Neither does it when its iterator has overflowed.
-            self._owner.note("the consumer of %s takes no more items: %s", call.ctx.label, exc)
-            channel._abort(None)
+            # JavaScript that breaks out of its loop only rejects the next item. So does its iterator once it overflows.
+            self._listener.note("the consumer of %s takes no more items: %s", call.ctx.label, exc)
+            channel.abort(None)
         except ChannelClosed:
             if not channel.closed:
                 raise
-            # The handler has itself ended the channel that it streams on.
+            # The handler itself has ended the channel that it streams on.
         except Exception as exc:
             producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
             raise
 
-    async def _feed(self, call: Call, name: str, source: Source) -> None:
-        """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has said ``start``."""
-        feed = Feed(lambda reason: self._owner.cancel_call(call, reason))
-        if (before := self._feeds.get(name)) is not None:
-            before.stop(RemoteError("the consumer has begun anew"))  # JavaScript does not say that it has left
-        self._feeds[name] = feed
-        self._readers.tap((name, "stop"), feed)
+    async def _produce_named(self, call: Call, name: str, source: Source) -> None:
+        """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
+        producer = NamedProducer(lambda reason: self._listener.cancel_call(call, reason))
+        if (before := self._named.get(name)) is not None:
+            before.stop(RemoteError("the consumer has begun anew"))  # JavaScript sends nothing when it leaves
+        self._named[name] = producer
+        self._readers.add_recipient((name, "stop"), producer)
         leave_lane(call)  # or the next `start`, which ends this one, would wait for its end
         label = call.ctx.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
@@ -150,14 +150,14 @@ class Serving:
             with suppress(ConnectionLost):
                 await self._asker.out.send_event(name, "next", (end,), "fail")
         finally:
-            self._readers.untap((name, "stop"), feed)
-            if self._feeds.get(name) is feed:
-                del self._feeds[name]
+            self._readers.remove_recipient((name, "stop"), producer)
+            if self._named.get(name) is producer:
+                del self._named[name]
 
     async def _send_items(self, name: str, source: Source, label: str) -> bool:
-        """Send all items, each as a request: the consumer's answer says that there is room for the next one.
+        """Send all items, each as a request: its answer says that there is room for the next one.
 
-        False if nobody reads them any more.
+        Return False if the consumer takes no more.
         """
         items = iterate(source)
         try:
@@ -165,68 +165,68 @@ class Serving:
                 try:
                     await self._asker.send_request(name, "next", (Item(value),), UNSET, None, "fail", None, False)
                 except (RemoteError, ConnectionLost) as exc:
-                    self._owner.note("the consumer of %s takes no more items: %s", label, exc)
+                    self._listener.note("the consumer of %s takes no more items: %s", label, exc)
                     return False
         finally:
             await items.aclose()
         return True
 
-    def _end_stream(self, call: Call, channel: AnonymousChannel, pulled: bool) -> None:
-        """The last item has ended the stream: its reader may open the next one while the call still runs."""
+    def _end_stream(self, call: Call, channel: ChannelCore, pulled: bool) -> None:
+        """End the channel after the last item: its reader may open the next one while the call still runs."""
         upload = call.ctx.upload
-        if upload is not None and (i := upload.take_end()) is not None:
+        if upload is not None and (i := upload.take_end_id()) is not None:
             self._answers.resolve(i, None, call.ctx.label)
-        # A reader that pulls has the channel in hand, and learns that it is of no more use.
-        (channel._finish if pulled else channel._end_well)()
+        # A consumer that pulls holds the channel, and has to learn that it has ended.
+        (channel.finish if pulled else channel.finish_locally)()
 
-    def deliver(self, call: Call) -> AnonymousChannel:
+    def deliver(self, call: Call) -> ChannelCore:
         """Answer the call's request with its channel.
 
         Raises:
-            RpcError: it cannot be.
+            RpcError: it cannot be answered so.
         """
-        self._owner.check_room(call)
-        channel = call.ctx.channel()
-        channel._home.deliver(channel)
+        self._listener.check_room(call)
+        channel = call.ctx.answer_channel()
+        channel.deliver()
         call.channel = channel
-        self._owner.answered(call)
-        channel._on_close = lambda reason: self._over(call)
+        self._listener.answered(call)
+        channel.when_closed(lambda reason: self._over(call))
         return channel
 
     def _over(self, call: Call) -> None:
-        """The channel is over, and with it the call, unless it is the one that ended it."""
+        """End the call whose channel is over, unless the call itself has ended the channel."""
         if call.exited or call.channel is None:
             return
-        self._owner.lingers(call)
+        self._listener.lingers(call)
         channel, reason = call.channel, call.channel.close_reason
         error = RemoteError("the channel was closed") if reason is None else reason
-        by_this_side = channel._left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
+        by_this_side = channel.left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
         if by_this_side or _role(call) is not Role.CONVERSATION:
-            self._owner.cancel_call(call, error)
-        else:  # what came before the end is read before the end is noticed
-            channel._arrivals.when_read(lambda: self._owner.cancel_call(call, error))
+            self._listener.cancel_call(call, error)
+        else:  # everything that came before the end is read before the body notices the end
+            channel.mailbox.when_read(lambda: self._listener.cancel_call(call, error))
 
     def exited(self, call: Call) -> None:
-        """The task of a call that has a channel is over."""
+        """Drop what the channel of a call keeps, because the call's task has ended."""
         if call.channel is not None and call.channel.closed:
-            call.channel._arrivals.leave()  # nobody is left to listen
+            call.channel.mailbox.leave()  # nothing is left that could listen
 
     # ------------------------------------------------------------ how it ended
 
     def conclude(self, call: Call, value: object) -> None:
-        """What ran on the channel is over, and all went well."""
+        """End the channel of a call that has returned ``value``."""
         channel = call.channel
         assert channel is not None
-        if channel.closed:  # that of a stream is, since its last item
+        if channel.closed:  # as that of a stream is since its last item
             return
         label = call.ctx.label
         if _role(call) is Role.UPLOAD:
             self._answer_end(call, lambda i: self._answers.resolve(i, value, label))
         else:
-            channel._finish()
+            channel.finish()
 
     def failed(self, call: Call, error: RpcError) -> None:
-        """What ran on the channel failed."""
+        """End the channel of a call that has failed."""
         channel = call.channel
         assert channel is not None
         if channel.closed:
@@ -234,29 +234,36 @@ class Serving:
         if _role(call) is Role.UPLOAD:
             self._answer_end(call, lambda i: self._answers.reject(i, error))
         else:
-            channel._abort(self._answers.sendable(error, call.ctx.label))
+            channel.abort(self._answers.sendable(error, call.ctx.label))
 
     def _answer_end(self, call: Call, answer: Callable[[int], None]) -> None:
-        """The result of an upload answers the caller's last message, which may be still to come."""
+        """Answer the caller's last message with the result of an upload, now or when that message comes."""
         channel, upload = call.channel, call.ctx.upload
         assert channel is not None and upload is not None
 
         def end(i: int) -> None:
             answer(i)
-            channel._end_well()
+            channel.finish_locally()
 
-        if (i := upload.take_end()) is not None:
+        if (i := upload.take_end_id()) is not None:
             end(i)
-        elif upload.ended:  # by an event, so nobody waits for the result
-            channel._finish()
+        elif upload.ended:  # by an event, which has no answer
+            channel.finish()
         else:
             upload.on_end = end
             upload.leave(None)
-            channel._expect_end()
+            channel.expect_end()
 
 
 def _role(call: Call) -> Role:
     return Role.RESULT if call.handler is None else call.handler.role
+
+
+def _not_read(call: Call, patience: float) -> RpcError:
+    return RpcError(
+        f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it is "
+        "opened with stream(), not with request(send=), and then read"
+    )
 
 
 def _gives_no_items(call: Call) -> RpcError:
@@ -266,9 +273,9 @@ def _gives_no_items(call: Call) -> RpcError:
     )
 
 
-def tells_of_end(call: Call | None, exc: BaseException) -> bool:
-    """Whether a conversation's body raised what says that the other side has ended its channel."""
+def notices_end(call: Call | None, exc: BaseException) -> bool:
+    """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
     channel = None if call is None else call.channel
-    if channel is None or not channel.closed or channel._left:
+    if channel is None or not channel.closed or channel.left:
         return False
-    return exc is channel._error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
+    return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))

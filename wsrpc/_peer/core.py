@@ -16,9 +16,10 @@ import msgspec
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
-from .._channels.anonymous import AnonymousChannel
-from .._channels.opening import Opener
-from .._channels.table import Channels
+from .._channels.channel_requests import ChannelRequests
+from .._channels.core import ChannelCore
+from .._channels.readers import Readers
+from .._channels.table import ChannelTable
 from .._handlers.context import Invocation, in_context
 from .._handlers.lifecycle import Closers, Opening, Stage, Unfinished, abandon, fire
 from .._handlers.registry import Registry
@@ -32,7 +33,8 @@ from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._sending.requests import Asker
 from .._sending.slow_readers import SlowReaderQueue
-from ..errors import ChannelClosed, ConnectionLost, ProtocolError, closed_here
+from .._streams.mailbox import UnreadMessages
+from ..errors import ChannelClosed, ConnectionLost, ProtocolError, RpcError, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic, Transport
 from .dispatch import Calls
@@ -141,6 +143,17 @@ class PeerCore:
         )
         self._notices = Notices(self.out, warn)
         self._requester = Asker(self.out, self._notices, limits, own, warn)
+        self._unread = UnreadMessages(loop, limits)
+        self.readers = Readers(
+            self.out,
+            self._unread,
+            (own, shared),
+            converter=self._requester.converter,
+            count=self._count,
+            reject=self._reject,
+            warn=warn,
+            survives=keeps_offline,
+        )
         self.calls = Calls(
             peer,
             own,
@@ -148,14 +161,15 @@ class PeerCore:
             limits=limits,
             expose_errors=settings.expose_errors,
             asker=self._requester,
+            readers=self.readers,
             reporter=self.reporter,
             ignored=self.ignored,
             fail=fail,
             log=log,
-            survives=keeps_offline,
         )
-        self.readers = self.calls.readers
-        self.sender = Opener(self._requester, self.readers, limits, self._open_channel, self.reporter.keep)
+        self.sender = ChannelRequests(
+            self._requester, self.readers, limits, open=self._open_channel, keep=self.reporter.keep
+        )
         self.session = self._begin_session()
         """The present one, or the last one."""
         self.info: ConnectionInfo | None = None
@@ -178,7 +192,13 @@ class PeerCore:
     def _is_awaited(self, ctx: Invocation | None) -> bool:
         return self.calls.is_awaited(ctx)
 
-    def _open_channel(self, h: int) -> AnonymousChannel:
+    def _count(self, kind: str, text: str) -> None:
+        self.calls.count(kind, text)
+
+    def _reject(self, i: int, error: RpcError) -> None:
+        self.calls.reject(i, error)
+
+    def _open_channel(self, h: int) -> ChannelCore:
         return self.session.channels.open(h)
 
     # ------------------------------------------------------------ what its owner sees
@@ -258,15 +278,15 @@ class PeerCore:
         return self.own.takes_raw or self._shared.takes_raw
 
     def _begin_session(self) -> Session:
-        channels = Channels(
+        channels = ChannelTable(
             self.out,
             self._notices,
             self.own,
-            self._settings.limits,
-            partial(self.log, logging.WARNING),
+            self._unread,
             sender=self.sender,
-            handlers=self.calls,
+            listener=self.calls,
             converter=self._requester.converter,
+            warn=partial(self.log, logging.WARNING),
         )
         self.out.requests.taken = channels.opened
         session = Session(channels)
@@ -309,7 +329,7 @@ class PeerCore:
         self._inbound = inbound = self._receiver(link)
         receive = self._log_payloads(link, inbound.entry)
         out.use(link)
-        self.readers.begin()
+        self.readers.reopen()
         link.negotiation.begin()
         where = "to" if self._dialer else "from"
         self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, self.info.path)
@@ -462,7 +482,7 @@ class PeerCore:
 
     def _refuses_new(self, link: Link) -> bool:
         # While this side waits for the remote peer, a request may be part of what it waits for.
-        return link.negotiation.quiet and not (self.out.requests or self.session.channels.some_are_ours)
+        return link.negotiation.quiet and not (self.out.requests or self.session.channels.opened)
 
     def _silence(self) -> bool:
         """The remote peer is about to close the connection. Returns whether `open` handlers still run."""
@@ -622,4 +642,4 @@ class PeerCore:
                     break
         if still():
             self.out.requests.stop()
-            self.session.channels.stop()
+            self._unread.leave_late()

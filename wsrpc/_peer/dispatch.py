@@ -14,7 +14,8 @@ from msgspec import UNSET
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import EAGER
 from .._channels.anonymous import AnonymousChannel
-from .._channels.readers import FOR_READERS
+from .._channels.core import ChannelCore, ChannelState
+from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
 from .._channels.table import TOO_MANY
 from .._handlers.compiled import Handler
@@ -26,7 +27,6 @@ from .._handlers.reporter import Reporter
 from .._protocol.messages import Inbound, Resolution
 from .._protocol.rejections import ABORTED, BAD_ITEM, told
 from .._sending.requests import Asker
-from .._streams.reader import Upload
 from ..errors import (
     BadArguments,
     BadResult,
@@ -45,7 +45,7 @@ from ..errors import (
 from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
-from .channel_handlers import Serving, tells_of_end
+from .channel_handlers import ChannelHandlers, notices_end
 from .running import SLOW_HANDLER, Invoker, Log, when_over
 from .session import Call, Session, SessionState
 
@@ -77,11 +77,11 @@ class Calls:
         limits: Limits,
         expose_errors: bool | Callable[[BaseException], bool],
         asker: Asker,
+        readers: Readers,
         reporter: Reporter,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
         log: Log,
-        survives: bool,
     ) -> None:
         """
         Args:
@@ -89,7 +89,6 @@ class Calls:
             own, shared: the peer's handlers, and the server's.
             ignored: counts what reaches no handler.
             fail: ends the connection with a code and a reason.
-            survives: readers of events stay when a session ends, because another one may come.
         """
         self._peer = peer
         self._reporter = reporter
@@ -120,9 +119,9 @@ class Calls:
         self.held = 0
         self.held_by_channels = 0
         self._most_held = limits.running_bytes
-        self.admission = Admission(self, limits, out, handlers=self.invoker, survives=survives, fail=fail, log=log)
-        self.readers = self.admission.readers
-        self._serving = Serving(limits, asker, self, self._answers, self.readers)
+        self.readers = readers
+        self.admission = Admission(self, limits, out, readers=readers, fail=fail, log=log)
+        self._serving = ChannelHandlers(limits, asker, self, self._answers, readers)
         self.arrived = self.admission.arrived
         self.session: Session
         """The present session, or the last one."""
@@ -137,7 +136,7 @@ class Calls:
         """Take the calls of ``session`` from now on, and run their handlers in copies of the present context."""
         self.session = session
         self.active = session.active
-        self.readers.home = session.channels
+        self.readers.session_started(self.admission)
         self._context = contextvars.copy_context()
 
     # ------------------------------------------------------------ starting
@@ -152,7 +151,7 @@ class Calls:
         tasks = ((call.task, call.ctx) for call in self._started if call.task is not None)
         return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
 
-    def channels(self, closers: Closers) -> set[AnonymousChannel]:
+    def channels(self, closers: Closers) -> set[ChannelCore]:
         """The anonymous channels on which handlers of ``closers`` run."""
         calls = (call for call in self._started if call.task is not None and closers.cover(call.task, call.ctx))
         return {call.channel for call in calls if call.channel is not None}
@@ -171,20 +170,20 @@ class Calls:
         """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
         self._unstarted += 1 if always else -1  # they queue up behind one that never starts
 
-    def make_channel(self, i: int) -> AnonymousChannel:
+    def make_channel(self, i: int) -> ChannelCore:
         """Make the channel that may answer request ``i``."""
         return self.session.channels.make(i)
 
-    def make_upload(self, channel: AnonymousChannel) -> Upload:
-        """Begin to read the items that the caller sends on ``channel``."""
-        return Upload(channel, channel._inbox(items=True), "next")
+    def show_channel(self, channel: ChannelCore) -> AnonymousChannel:
+        """Return a channel as its user holds it."""
+        return AnonymousChannel(channel)
 
     def dispatch(
         self,
         message: Inbound,
         payload: bytes | bytearray,
         view: Observation | None = None,
-        channel: AnonymousChannel | None = None,
+        channel: ChannelCore | None = None,
     ) -> None:
         """Run the handler now: inline if it can be, else in a task. ``payload`` is the message, encoded.
 
@@ -199,7 +198,7 @@ class Calls:
             if handler is None:
                 handler = shared.take(message.c, a[0])
         else:
-            local = channel._registry
+            local = channel.registry
             handler = local.take(message.h, a[0])
         ctx = Invocation(self._peer, message, self, view)
         if (
@@ -248,7 +247,12 @@ class Calls:
         self._mark = now
 
     def _dispatch_slowly(self, ctx: Invocation, size: int, handler: Handler | None, local: Registry | None) -> None:
-        if handler is None and local is None and ctx.id is None and self.readers.read(ctx.channel_name, ctx.event):
+        if (
+            handler is None
+            and local is None
+            and ctx.id is None
+            and self.readers.has_readers(ctx.channel_name, ctx.event)
+        ):
             handler = FOR_READERS
         if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
             self.ignored["reserved event"] += 1
@@ -265,7 +269,7 @@ class Calls:
             self.reject(ctx.id, Overloaded(channels.too_many if channels.full else self._too_many_bytes))
             ctx.finish()
         else:
-            ctx.channel()  # has its place from now on
+            ctx.answer_channel()  # has its place from now on
             self._start(ctx, size, handler, None, local, by_channel=True)
 
     def _too_large_for_channel(self, size: int) -> bool:
@@ -293,8 +297,8 @@ class Calls:
         channel = ctx.anonymous
         if channel is None:
             self._reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
-        elif result is channel:
-            channel._home.deliver(channel)
+        elif result is ctx.user_channel:
+            channel.deliver()
         else:
             channel.close()  # the requestor never hears of it
             self._reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
@@ -404,7 +408,7 @@ class Calls:
         if call.channel is not None:
             self._serving.exited(call)
         ctx = call.ctx
-        if ctx.anonymous is not None and ctx.anonymous._state == "new":
+        if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
             ctx.anonymous.close()
         self._settled(call)
         if ctx.observation is not None:
@@ -461,7 +465,7 @@ class Calls:
 
     def cancel_call(self, call: Call, reason: object) -> None:
         """End a call whose channel is over, unless it has itself ended that, or whose items nobody wants."""
-        if not call.cancelled and not (call.channel is not None and call.channel._left and _runs(call)):
+        if not call.cancelled and not (call.channel is not None and call.channel.left and _runs(call)):
             call.orphaned = True
             self._cancel(call, reason)
 
@@ -469,7 +473,7 @@ class Calls:
         """Cancel the bodies of conversations that are over and were given time to read what came before the end."""
         for call in list(self._started):
             if call.channel is not None and call.channel.closed:
-                call.channel._arrivals.notice_end()
+                call.channel.mailbox.notice_end()
 
     def channel_over(self, h: int, reason: object) -> None:
         """Nobody waits for what was requested on anonymous channel ``h``."""
@@ -519,7 +523,7 @@ class Calls:
         """Log what is not meant for the caller, answer what is."""
         if ctx.anonymous is not None and (call is None or call.channel is None):
             ctx.anonymous.close()  # the requestor never hears of it
-        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or tells_of_end(call, exc):
+        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or notices_end(call, exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.note("%s was left: %s", ctx.label, exc)
             return

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import Scheduler
-from .._channels.table import Channels
+from .._channels.table import ChannelTable
 from .._handlers.observation import Observation
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
@@ -59,7 +59,7 @@ class Intake:
         *,
         calls: Calls,
         out: Outbound,
-        channels: Channels,
+        channels: ChannelTable,
         negotiation: Negotiation | None,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
@@ -175,9 +175,9 @@ class Intake:
                     and name.__class__ is str
                     and len(a) <= self._most_arguments
                     and (channel := self._channels.find(h)) is not None
-                    and (tap := channel._arrivals.live.get(name)) is not None
+                    and (recipient := channel.mailbox.live.get(name)) is not None
                 ):
-                    tap.arrived(message, payload, decode)  # an item of a stream, most of the time
+                    recipient.receive(message, payload, decode)  # an item of a stream, most of the time
                     if view is not None:
                         view.finish()
                 else:
@@ -243,7 +243,7 @@ class Intake:
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
             place_on(message, h)
-            channel._arrivals.receive(message, payload, decode)
+            channel.mailbox.receive(message, payload, decode)
             return
         if channel is not None:
             self._refuse(message, NOT_TEXT, f"an event's name is text, got {type(message.a[0]).__name__}")
@@ -315,7 +315,7 @@ class Intake:
         elif not (0 <= credit.n <= MAX_ID and 0 <= credit.bytes <= MAX_ID):
             self._ignored["credit that makes no sense"] += 1
         else:
-            channel._credited(credit.n, credit.bytes)
+            channel.credited(credit.n, credit.bytes)
 
     def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
         view = self._observe(payload, text, None)
@@ -425,10 +425,10 @@ class Intake:
         if outline.a is not UNSET:
             if i is not UNSET and not self._admission.knows(i):
                 self._calls.reject(i, BadArguments(f"the message {why}"))
-            if channel is not None and channel._arrivals.taps:
+            if channel is not None and channel.mailbox.recipients:
                 # Its reader would go on without what was lost, and not know.
                 error = f"a message on channel {h} {why}"
-                channel._abort(RpcError(error), BadResult(error))
+                channel.abort(RpcError(error), BadResult(error))
         elif outline.x is not UNSET and outline.h is not None:
             if h is not None:
                 self._channels.aborted(h, None, UNSET)

@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
-from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
@@ -70,10 +69,6 @@ class Invoker:
     def layered(self) -> bool:
         """Whether anything runs around handlers."""
         return self._own.layered or self._shared.layered
-
-    def handles(self, channel: ChannelRef, event: str) -> bool:
-        """Whether anything is to run for an event on the main channel or a named one: a handler, or middleware."""
-        return self.layered or self._own.has(channel, event) or self._shared.has(channel, event)
 
     async def run(self, call: Call, local: Registry | None = None) -> Any:
         """The handler's result, or what it or its middleware raises. ``local``: what an anonymous channel has."""

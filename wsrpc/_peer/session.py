@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from .._channels.anonymous import AnonymousChannel
-from .._channels.table import Channels
+from .._channels.core import ChannelCore
+from .._channels.table import ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
 from .._sending.link import Link
@@ -54,7 +54,7 @@ class Call(Struct, eq=False):
     """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
-    channel: AnonymousChannel | None = None
+    channel: ChannelCore | None = None
     """What the request was answered with, if it was a channel."""
     lingers: bool = False
     """That channel was over before the handler exited, which takes a handler's place again until then."""
@@ -71,7 +71,7 @@ class Session:
 
     __slots__ = ("active", "channels", "link", "on_channels", "state")
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
         self.active: dict[int, Call] = {}
         """Requests of the remote peer that are being handled, by id."""

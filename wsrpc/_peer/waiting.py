@@ -15,7 +15,7 @@ from .._protocol.messages import Inbound
 
 if TYPE_CHECKING:
     from .._base.names import ChannelRef
-    from .._channels.anonymous import AnonymousChannel
+    from .._channels.core import ChannelCore
     from .._streams.inbox import Inbox
 
 __all__ = ["Hold", "Kind", "Waiting", "WaitingRoom"]
@@ -47,7 +47,7 @@ class Waiting(Struct, eq=False):
     id: int | None
     view: Observation | None
     decode: Callable[[bytes | bytearray], Inbound]
-    channel: AnonymousChannel | None = None
+    channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     key: tuple[ChannelRef, str] | None = None
     """Its channel and name, once somebody has looked."""
@@ -61,7 +61,7 @@ class Waiting(Struct, eq=False):
     def too_late(self) -> bool:
         """Whether its channel has ended so that nobody wants it handled: events of the other side outlive its end."""
         channel = self.channel
-        return channel is not None and (channel._left if self.id is None else channel.closed)
+        return channel is not None and (channel.left if self.id is None else channel.closed)
 
     @property
     def was_taken(self) -> bool:

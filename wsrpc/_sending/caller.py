@@ -12,7 +12,7 @@ from .._base.names import ChannelRef, Offline, OnChannel, check_offline, check_t
 from .._protocol.messages import Raw
 from .._streams.event_values import Keep, Waits, check_keep
 from .._streams.reader import Reading
-from .._streams.stream import Stream
+from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, event_timeout
 from .checks import check_thread, raw_payload
 from .outbound import Outbound
@@ -190,7 +190,7 @@ async def _first(stream: Stream[T], event: str, timeout: float | None, over: Cal
     try:
         async with stream:
             if timeout is not None:
-                timer = stream._end_after(timeout, event_timeout(event, timeout))
+                timer = end_after(stream, timeout, event_timeout(event, timeout))
             async for value in stream:
                 return value
     finally:

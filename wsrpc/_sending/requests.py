@@ -184,7 +184,7 @@ class Asker:
         if self._requests.drop(pending):
             self._take_back(pending, reason)
         elif pending.channel is not None:  # it came in the same turn
-            pending.channel._abort(reason)
+            pending.channel.abort(reason)
 
     def expired(self, pending: Pending) -> None:
         """The deadline of a request is over."""

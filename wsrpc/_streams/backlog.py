@@ -1,100 +1,99 @@
-"""Messages that came for a channel before anybody listened to it."""
+"""Messages that arrived on a channel before anything listened to it."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from msgspec import UNSET
 
-from .._base.scheduler import Scheduler, Timer
+from .._base.queues import BoundedQueue
+from .._base.scheduler import Timer
 from .._protocol.messages import Inbound, place_on
-from ..limits import Limits
 from .inbox import Decode
-from .memory import ENTRY, Unread
+from .memory import ENTRY, UnreadMemory
 
 __all__ = ["Backlog"]
 
 Entry = tuple[bytes, Decode, int | None]
-"""A message, undecoded because that is smaller, how to decode it, and its id if it is a request."""
+"""A message that is kept encoded because that is smaller, how to decode it, and its id if it is a request."""
 
 
-class Backlog:
-    """Messages in arrival order, bounded by bytes and by time; ``overdue`` is called when nobody listens in time."""
+def _size(entry: Entry) -> int:
+    return len(entry[0])
 
-    __slots__ = ("_bytes", "_entries", "_limit", "_loop", "_overdue", "_patience", "_timer", "_unread")
 
-    def __init__(self, loop: Scheduler, limits: Limits, unread: Unread, overdue: Callable[[], None]) -> None:
-        self._loop = loop
-        self._limit = limits.stream_queue
-        self._patience = limits.unread
+class Backlog(BoundedQueue[Entry]):
+    """Queue of undecoded messages, bounded by `Limits.stream_queue` and by the memory for unread messages.
+
+    Args:
+        overdue: called when nothing has listened for `Limits.unread` seconds.
+    """
+
+    __slots__ = ("_overdue", "_timer", "_unread")
+
+    def __init__(self, unread: UnreadMemory, overdue: Callable[[], None]) -> None:
+        super().__init__(_size, unread.limits.stream_queue)
         self._unread = unread
         self._overdue = overdue
-        self._entries: deque[Entry] = deque()
-        self._bytes = 0
         self._timer: Timer | None = None
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def keep(self, message: Inbound, payload: bytes, decode: Decode) -> str | None:
-        """Keep a message; returns which bound that would go over, if it would."""
+        """Keep a message. If it does not fit, return which bound it would exceed."""
         size = len(payload)
-        if self._entries and self._bytes + size > self._limit:
-            return f"{self._bytes} bytes wait there already (Limits.stream_queue={self._limit})"
-        if not self._unread.take(size, self._bytes + len(self._entries) * ENTRY):
+        if len(self) and not self.fits(size):
+            return f"{self.size} bytes wait there already (Limits.stream_queue={self.max_size})"
+        if not self._unread.take(size, self.size + len(self) * ENTRY):
             return str(self._unread)
         self._append(message, payload, decode)
         if self._timer is None:
-            self._timer = self._loop.call_at(self._loop.time() + self._patience, self._overdue)
+            loop = self._unread.loop
+            self._timer = loop.call_at(loop.time() + self._unread.limits.unread, self._overdue)
         return None
 
     def add(self, message: Inbound, payload: bytes, decode: Decode) -> None:
-        """Put a message behind those that are delivered in the next turn. One turn brings only so much."""
+        """Append a message to those that are delivered in the next turn of the event loop.
+
+        It is not refused, because only so much arrives in one turn.
+        """
         self._unread.take(len(payload), 0, granted=True)
         self._append(message, payload, decode)
 
     def _append(self, message: Inbound, payload: bytes, decode: Decode) -> None:
-        self._bytes += len(payload)
-        self._entries.append((payload, decode, None if message.i is UNSET else message.i))
+        self.put((payload, decode, None if message.i is UNSET else message.i))
 
-    def pop(self, h: int) -> tuple[Inbound, bytes, Decode]:
-        """The oldest one, which came on channel ``h``."""
-        payload, decode, i = self._entries.popleft()
-        self._bytes -= len(payload)
+    def pop_message(self, h: int) -> tuple[Inbound, bytes, Decode]:
+        """Take out the oldest message, which arrived on channel ``h``."""
+        payload, decode, i = self.pop()
         self._unread.give_back(len(payload))
         message = decode(payload)
         place_on(message, h)
         message.i = UNSET if i is None else i
         return message, payload, decode
 
-    def take_ids(self) -> list[int]:
-        """Make events of the requests, which nobody will answer from here; returns their ids."""
-        ids = [i for _, _, i in self._entries if i is not None]
-        if ids:
-            self._entries = deque((payload, decode, None) for payload, decode, _ in self._entries)
-        return ids
+    def take_request_ids(self) -> list[int]:
+        """Return the ids of the requests, and keep those as events: nobody answers them from here."""
+        entries = self.clear()
+        for payload, decode, _ in entries:
+            self.put((payload, decode, None))
+        return [i for _, _, i in entries if i is not None]
 
     def drop_events(self) -> int:
-        """Drop all events, keep the requests; returns how many events there were."""
-        before = len(self._entries)
-        dropped = sum(len(payload) for payload, _, i in self._entries if i is None)
-        self._entries = deque(entry for entry in self._entries if entry[2] is not None)
-        count = before - len(self._entries)
-        self._bytes -= dropped
-        self._unread.give_back(dropped, count)
+        """Drop all events and keep the requests. Return the number of events."""
         self.stop_timer()
-        return count
+        dropped = [(ticket, len(payload)) for ticket, (payload, _, i) in self.entries() if i is None]
+        for ticket, _ in dropped:
+            self.take(ticket)
+        self._unread.give_back(sum(size for _, size in dropped), len(dropped))
+        return len(dropped)
 
-    def clear(self) -> None:
+    def discard(self) -> None:
         """Drop everything."""
-        self._unread.give_back(self._bytes, len(self._entries))
-        self._entries.clear()
-        self._bytes = 0
         self.stop_timer()
+        self._unread.give_back(self.size, len(self))
+        self.clear()
 
     def stop_timer(self) -> None:
-        """Somebody listens, or nobody will."""
+        """Stop waiting for a listener: one has come, or none will."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

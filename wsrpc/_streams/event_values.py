@@ -1,4 +1,4 @@
-"""The arguments of an event, as the one value that its readers get."""
+"""Conversion of an event's arguments to the one value that its readers get."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import UNSET
 
-__all__ = ["Keep", "Value", "Waits", "check_keep", "value_of"]
+__all__ = ["Keep", "ToValue", "Waits", "check_keep", "value_of"]
 
 Keep: TypeAlias = Literal["all", "newest"]
 """Which unread events wait for a reader."""
 
 Waits: TypeAlias = Keep | Literal["first"]
-"""The same; ``"first"`` for a reader that wants one event only."""
+"""The same, or ``"first"`` for a reader that wants one event only."""
 
-Value = Callable[[list[Any]], Any]
-"""Makes the value of ``[event, *arguments]``; raises `msgspec.ValidationError` where they do not fit."""
+ToValue = Callable[[list[Any]], Any]
+"""Makes the value of ``[event, *arguments]``. Raises `msgspec.ValidationError` if the arguments do not fit."""
 
 
-def value_of(returns: Any, converter: Callable[[Any], Callable[[Any], Any]]) -> Value:
-    """A function that makes a value of type ``returns`` from an event's arguments; ``converter`` compiles a type.
+def value_of(returns: Any, converter: Callable[[Any], Callable[[Any], Any]]) -> ToValue:
+    """Return a function that converts an event's arguments to ``returns``. ``converter`` compiles a type.
 
     Raises:
         TypeError: ``returns`` is not a type that can be converted to.
     """
     if returns is UNSET:
-        return _as_it_came
+        return _unconverted
     convert = converter(returns)
     return (lambda a: convert(a[1:])) if _takes_all(returns) else (lambda a: convert(_only_one(a)))
 
 
-def _as_it_came(a: list[Any]) -> Any:
-    # A tuple, so that several arguments differ from one that is a list.
+def _unconverted(a: list[Any]) -> Any:
+    # A tuple, so that several arguments differ from one argument that is a list.
     return a[1] if len(a) == 2 else tuple(a[1:]) or None
 
 
@@ -44,7 +44,7 @@ def _only_one(a: list[Any]) -> Any:
 
 
 def _takes_all(returns: Any) -> bool:
-    """Whether this is a tuple type of fixed length."""
+    """Return whether ``returns`` is a tuple type of fixed length."""
     while True:
         if get_origin(returns) is Annotated:
             returns = get_args(returns)[0]
@@ -55,10 +55,10 @@ def _takes_all(returns: Any) -> bool:
 
 
 def check_keep(keep: Any) -> None:
-    """Refuse what ``keep=`` does not take.
+    """Refuse a value that ``keep=`` does not take.
 
     Raises:
-        ValueError: for anything but ``"all"`` and ``"newest"``.
+        ValueError: ``keep`` is neither ``"all"`` nor ``"newest"``.
     """
     if keep not in ("all", "newest"):
         raise ValueError(f'keep= is "all" (up to Limits.stream_queue bytes) or "newest" (one event), got {keep!r}')

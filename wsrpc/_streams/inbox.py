@@ -1,4 +1,4 @@
-"""What has arrived for one reader: the items of a stream, or the events of one name on a channel."""
+"""Queue of the messages that have arrived for one reader: the items of a stream, or the events of one name."""
 
 from __future__ import annotations
 
@@ -10,52 +10,76 @@ from typing import Any
 
 from msgspec import UNSET
 
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Timer
 from .._protocol.messages import Inbound
 from ..errors import StreamOverflow
 from ..limits import Limits
-from .memory import DECODED, ENTRY, Unread
+from .memory import DECODED, ENTRY, UnreadMemory
 
 __all__ = ["Decode", "Inbox"]
 
 LEAST_RESERVED = 4096
-"""Bytes of messages for which room is reserved at once."""
+"""Bytes of messages for which memory is reserved at once."""
 
 Decode = Callable[[bytes | bytearray], Inbound]
-Answer = Callable[[int], None]
+
+
+class Credit:
+    """Right to send that a producer has been given, and when it is to get more.
+
+    Credit is counted in totals of items and bytes from the beginning of the stream. Granted credit is never taken back.
+
+    Args:
+        grant: tells the producer the totals up to which it may send.
+        share: returns the bytes of one stream's window, which depend on how many streams are read.
+    """
+
+    __slots__ = ("_share", "grant", "granted", "granted_bytes", "renew_at", "renew_bytes_at", "window_bytes")
+
+    def __init__(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
+        self._share = share
+        self.grant = grant
+        self.granted = self.granted_bytes = self.window_bytes = 0
+        self.renew_at = self.renew_bytes_at = 0
+        """Totals at which half of the window is free, so that the producer gets more."""
+
+    def renew(self, taken: int, taken_bytes: int, limits: Limits) -> None:
+        """Extend the credit to a full window beyond the totals that the reader has taken."""
+        window = limits.stream_window
+        window_bytes = self.window_bytes = self._share()
+        self.granted = taken + window
+        self.granted_bytes = max(self.granted_bytes, taken_bytes + window_bytes)
+        self.renew_at = taken + (window + 1) // 2
+        self.renew_bytes_at = taken_bytes + (window_bytes + 1) // 2
 
 
 class Inbox:
-    """A queue with one reader, in arrival order, bounded.
+    """Bounded queue of messages with one reader, in arrival order.
 
-    The other side keeps to the credit that it is given (``grant`` is called with totals of items and bytes), or it
-    knows none: then ``Limits.stream_queue`` bounds what waits here, and ``unread`` what waits on all channels together.
-    Messages wait decoded as far as there is room for that, the others encoded, because that is smaller. With
-    ``newest`` at most one waits: the next one takes its place.
-    ``answer`` is called with the id of each message that was a request, once there is room again: so a plain peer that
-    requests instead of emitting goes no faster than the reader.
+    Either the remote peer keeps to the credit that it is given, or `Limits.stream_queue` bounds what waits here. The
+    memory is bounded for all channels together. Messages wait decoded as far as there is memory for that, and encoded
+    otherwise, because that is smaller.
 
-    The reader first looks whether there is something in `queue`, then waits with `wait` or takes with `take`.
+    The reader first looks whether there is something in ``queue``, then calls `wait` or `take`.
+
+    Args:
+        items: whether the messages are a stream's items; otherwise they are events.
+        answer: called with the id of each message that was a request, once there is room again. So a plain
+            ws-wrapper peer, which requests instead of emitting, goes no faster than the reader.
+        newest: keep at most one message; the next one takes its place.
+        wanted: makes the value of an event if its arguments fit. The reader leaves after the first event that fits.
+            None if it stays.
     """
 
     __slots__ = (
         "_answer",
+        "_credit",
         "_decodes_until",
-        "_grant",
-        "_granted",
-        "_granted_bytes",
-        "_limit",
-        "_loop",
         "_received_bytes",
-        "_regrant_at",
-        "_regrant_bytes_at",
         "_reserved",
-        "_share",
         "_taken_bytes",
         "_unread",
         "_waiter",
-        "_window",
-        "_window_bytes",
         "error",
         "items",
         "newest",
@@ -67,50 +91,43 @@ class Inbox:
 
     def __init__(
         self,
-        loop: Scheduler,
-        limits: Limits,
-        unread: Unread,
+        unread: UnreadMemory,
         *,
         items: bool,
-        answer: Answer,
+        answer: Callable[[int], None],
         newest: bool = False,
+        wanted: Callable[[list[Any]], Any] | None = None,
     ) -> None:
-        self._loop = loop
+        self.items = items
         self.newest = newest
+        self.wanted = wanted
         self._unread = unread
         self._answer = answer
-        self._window = limits.stream_window
-        self._window_bytes = limits.stream_window_bytes
-        self._limit = limits.stream_queue
-        self.items = items
-        """Whether what arrives is a stream's items, or else events."""
+        self._credit: Credit | None = None
         self.queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
-        """Value, encoded size, id if it was a request and not answered yet, how to decode it if it was not."""
+        """Value, encoded size, id of a request that is not answered yet, and how to decode a value that is encoded."""
         self._waiter: asyncio.Future[None] | None = None
-        # Totals from the beginning, as credit counts: what is there is the difference.
+        # Totals from the beginning, like credit. The difference is what waits here.
         self._received_bytes = 0
         self._taken_bytes = 0
         self.taken = 0
-        """How many the reader has taken."""
-        self._share: Callable[[], int] = lambda: self._window_bytes
-        self._grant: Callable[[int, int], None] | None = None
-        self._granted = self._granted_bytes = 0
-        self._regrant_at = self._regrant_bytes_at = 0
+        """Number of messages that the reader has taken."""
         self._reserved = 0
-        """Bytes that may wait here decoded, for which ``unread`` has room."""
+        """Bytes that may wait here decoded, because memory is reserved for them."""
         self._decodes_until = 0
-        """The total of bytes up to which messages are kept decoded, and credit is there, without another look."""
+        """Total of bytes up to which messages are kept decoded, and are within credit, without another check."""
         self.over = False
         """Nothing more will arrive."""
         self.error: BaseException | None = None
-        """What the reader gets after the last one, unless it is simply the end."""
-        self.wanted: Callable[[Any], Any] | None = None
-        """Makes the value of an event, if it fits; the reader leaves with the first that does. None: it stays."""
+        """The exception that the reader gets after the last message. None at a plain end."""
+
+    def __repr__(self) -> str:
+        return f"<Inbox {len(self.queue)} unread, {'over' if self.over else 'open'}>"
 
     # ------------------------------------------------------------ arriving
 
     def push(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> bool:
-        """Keep what a message brings; False if that is too much, which ends the inbox with `StreamOverflow`."""
+        """Keep a message. If it does not fit, end the inbox with `StreamOverflow` and return False."""
         size = len(payload)
         i = message.i
         if self.over:
@@ -120,12 +137,13 @@ class Inbox:
         queue = self.queue
         if self.newest and queue:
             self._drop_oldest()
+        limits = self._unread.limits
         waiting = self._received_bytes - self._taken_bytes
-        credited = self._within_credit()
-        if queue and waiting + size > self._limit and not credited:
-            self.end(StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={self._limit})"))
+        credited = self._is_within_credit()
+        if queue and waiting + size > limits.stream_queue and not credited:
+            self.end(StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={limits.stream_queue})"))
             return False
-        crowded = len(queue) >= self._window
+        crowded = len(queue) >= limits.stream_window
         if self._is_awaited or (
             (credited or not crowded) and (self._received_bytes + size <= self._decodes_until or self._reserve(size))
         ):
@@ -146,14 +164,17 @@ class Inbox:
         return True
 
     def push_item(self, value: Any, size: int) -> bool:
-        """Keep an item, the short way; False if it is not sure that there is room for it, so that `push` must look."""
-        queue = self.queue
-        if self.taken + len(queue) >= self._granted:
+        """Keep an item that clearly fits. Return False if `push` has to check that.
+
+        It leaves out the checks of `push` for requests, for `newest` and for items beyond credit or reserved memory.
+        """
+        credit, queue = self._credit, self.queue
+        if credit is None or self.taken + len(queue) >= credit.granted:
             return False
         received = self._received_bytes + size
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            if self._received_bytes >= self._granted_bytes:
+            if self._received_bytes >= credit.granted_bytes:
                 return False
             waiter.set_result(None)
         elif received > self._decodes_until:
@@ -162,23 +183,29 @@ class Inbox:
         queue.append((value, size, None, None))
         return True
 
-    def _within_credit(self) -> bool:
-        return self.taken + len(self.queue) < self._granted and self._received_bytes < self._granted_bytes
+    def _is_within_credit(self) -> bool:
+        credit = self._credit
+        return (
+            credit is not None
+            and self.taken + len(self.queue) < credit.granted
+            and self._received_bytes < credit.granted_bytes
+        )
+
+    @property
+    def _window_bytes(self) -> int:
+        return self._unread.limits.stream_window_bytes if self._credit is None else self._credit.window_bytes
 
     def _reserve(self, size: int) -> bool:
-        """Whether one more message of ``size`` bytes may wait decoded."""
+        """Return whether one more message of ``size`` bytes may wait decoded."""
         more = self._received_bytes - self._taken_bytes + size - self._reserved
         if more > 0:
             more = max(more, LEAST_RESERVED)
             if not self._unread.reserve(more * DECODED):
                 return False
             self._reserved += more
-        self._look_until()
-        return self._taken_bytes + self._reserved >= self._received_bytes + size
-
-    def _look_until(self) -> None:
         until = self._taken_bytes + self._reserved
-        self._decodes_until = min(until, self._granted_bytes) if self._grant is not None else until
+        self._decodes_until = until if self._credit is None else min(until, self._credit.granted_bytes)
+        return until >= self._received_bytes + size
 
     def _release(self) -> None:
         self._unread.release(self._reserved * DECODED)
@@ -190,12 +217,12 @@ class Inbox:
 
     @property
     def _is_awaited(self) -> bool:
-        """Whether the reader takes what comes in the next turn, so that it need not be counted."""
+        """Whether the reader takes the next message in the next turn of the event loop, so that it need not count."""
         return self._waiter is not None and not self._waiter.done()
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the reader is not waiting here: something is unread, or it has taken something last."""
+        """Whether something is unread, or the reader has taken a message and does not wait for the next one yet."""
         return bool(self.queue) or (self.taken > 0 and self._waiter is None)
 
     def _value(self, message: Inbound) -> Any:
@@ -206,7 +233,7 @@ class Inbox:
         return a
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more will arrive; the reader learns why after what is there."""
+        """Let nothing more arrive. The reader gets ``error`` after what is there."""
         if self.over:
             return
         self.over = True
@@ -215,71 +242,65 @@ class Inbox:
         self._wake()
 
     def end_after(self, seconds: float, error: BaseException) -> Timer:
-        """Call `end` in that many seconds, unless the timer is cancelled."""
-        return self._loop.call_at(self._loop.time() + seconds, partial(self.end, error))
+        """Call `end` after that many seconds, unless the returned timer is cancelled."""
+        loop = self._unread.loop
+        return loop.call_at(loop.time() + seconds, partial(self.end, error))
 
     # ------------------------------------------------------------ reading
 
     async def wait(self) -> None:
-        """Wait until something is there or nothing more will come. Cancelling is safe: nothing is lost.
+        """Wait until a message is there, or nothing more will come. Cancelling is safe: no message is lost.
 
         Raises:
-            RuntimeError: somebody else waits already.
+            RuntimeError: another task waits already.
         """
         if self._waiter is not None:
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
         if self.queue or self.over:
             return
         self._release()
-        self._waiter = self._loop.create_future()
+        self._waiter = self._unread.loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
 
     def take(self) -> Any:
-        """The next one. The other side is told that there is room for more when half of the window is free."""
+        """Return the oldest message's value. The producer gets more credit when half of the window is free."""
         value, size, i, decode = self.queue.popleft()
-        self.taken += 1
-        self._taken_bytes += size
+        taken = self.taken = self.taken + 1
+        taken_bytes = self._taken_bytes = self._taken_bytes + size
         if i is not None:
             self._answer(i)
         if decode is not None:
             self._unread.give_back(size)
             value = self._value(decode(value))
-        if self._grant is not None and (self.taken >= self._regrant_at or self._taken_bytes >= self._regrant_bytes_at):
-            self.give_credit(self._grant)
+        credit = self._credit
+        if credit is not None and (taken >= credit.renew_at or taken_bytes >= credit.renew_bytes_at):
+            self._renew(credit)
         return value
 
     def start_credit(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
-        """Let the other side send a window, and more whenever half of it is free. ``share`` tells its bytes, which
-        depend on how many streams are read."""
-        self._share = share
-        self.give_credit(grant)
+        """Give the producer credit for a window, and more whenever half of it is free. See `Credit`."""
+        self._credit = Credit(grant, share)
+        self._renew(self._credit)
 
-    def give_credit(self, grant: Callable[[int, int], None]) -> None:
-        """Let the other side send a full window from here."""
-        self._grant = grant
-        self._window_bytes = self._share()
-        self._granted = self.taken + self._window
-        # What was granted cannot be taken back.
-        self._granted_bytes = max(self._granted_bytes, self._taken_bytes + self._window_bytes)
-        self._regrant_at = self.taken + (self._window + 1) // 2
-        self._regrant_bytes_at = self._taken_bytes + (self._window_bytes + 1) // 2
+    def _renew(self, credit: Credit) -> None:
+        credit.renew(self.taken, self._taken_bytes, self._unread.limits)
         if not self.over:
-            self._look_until()
-            grant(self._granted, self._granted_bytes)
+            self._decodes_until = min(self._taken_bytes + self._reserved, credit.granted_bytes)
+            credit.grant(credit.granted, credit.granted_bytes)
 
-    def take_ids(self) -> list[int]:
-        """Forget which of what is there were requests; returns their ids. Nobody will answer them from here."""
+    def take_request_ids(self) -> list[int]:
+        """Return the ids of the requests that wait here, and forget them: nobody answers them from here."""
         entries = list(self.queue)
         self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
         return [i for _, _, i, _ in entries if i is not None]
 
     def discard(self) -> None:
-        """Nobody will read what is there."""
+        """Drop what is unread, because nobody will read it."""
         self.end()
-        self._grant = None
+        self._credit = None
         while self.queue:
             self._drop_oldest()
         self._taken_bytes = self._received_bytes

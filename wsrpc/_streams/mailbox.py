@@ -1,4 +1,4 @@
-"""The messages of one anonymous channel, and who gets them."""
+"""Delivery of the messages of one anonymous channel."""
 
 from __future__ import annotations
 
@@ -14,35 +14,39 @@ from ..errors import StreamOverflow
 from ..limits import Limits
 from .backlog import Backlog
 from .inbox import Decode
-from .memory import Unread
-from .reader import Observers, Reading, Tap
+from .memory import UnreadMemory
+from .reader import EventReaders, Reading, Recipient
 
-__all__ = ["TABLE", "Act", "Arrivals", "Delivery", "Home"]
+__all__ = ["DELIVERY", "Act", "Delivery", "Mailbox", "UnreadMessages"]
 
-_NOBODY: dict[str, Tap] = {}
+_NOBODY: dict[str, Recipient] = {}
 
 
 class Delivery(enum.Enum):
-    """How far the delivery of a channel's messages is."""
+    """State of the delivery of a channel's messages."""
 
-    KEEPING = "nobody listens yet: messages are kept"
-    DELIVERING = "somebody listens, and gets in the next turn what was kept"
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
+    KEEPING = "nothing listens yet: messages are kept"
+    DELIVERING = "something listens: it gets the kept messages in the next turn of the event loop"
     LIVE = "messages are delivered at once"
-    KEPT = "the channel was over before anybody listened; what came before is kept"
-    ENDING = "the channel is over, and who listens gets in the next turn what was kept"
-    OVER = "the channel is over, and all was delivered or dropped"
+    KEPT = "the channel ended before anything listened: the messages that came before are kept"
+    ENDING = "the channel has ended: what listens gets the kept messages in the next turn of the event loop"
+    OVER = "the channel has ended: all messages were delivered or dropped"
 
 
 class Act(enum.Enum):
-    """What changes that."""
+    """Event that may change the state of the delivery."""
+
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
     LISTENED = "the first handler or reader is there"
-    DELIVERED = "what was kept was delivered"
-    ENDED = "the other side ended the channel, or the connection ended"
-    LEFT = "this side ended the channel, or wants nothing more of it"
+    DELIVERED = "the kept messages were delivered"
+    ENDED = "the remote peer ended the channel, or the session ended"
+    LEFT = "this side ended the channel, or will not listen to it"
 
 
-TABLE = {
+DELIVERY = {
     (Delivery.KEEPING, Act.LISTENED): Delivery.DELIVERING,
     (Delivery.KEEPING, Act.ENDED): Delivery.KEPT,
     (Delivery.KEEPING, Act.LEFT): Delivery.OVER,
@@ -56,299 +60,334 @@ TABLE = {
     (Delivery.ENDING, Act.DELIVERED): Delivery.OVER,
     (Delivery.ENDING, Act.LEFT): Delivery.OVER,
 }
-"""An act that is in no cell changes nothing."""
+"""The next state for each state and act. An act that is in no cell changes nothing."""
 
 
-class Home(Protocol):
-    """What arrivals need of the peer."""
-
-    loop: Scheduler
-    limits: Limits
-    unread: Unread
-
-
-class Owner(Protocol):
-    """What arrivals need of their channel."""
+class Listener(Protocol):
+    """Channel as its mailbox sees it: it owns the mailbox, and decides what the mailbox cannot."""
 
     id: int
 
-    def _handles(self, event: str, /) -> bool:
-        """Whether a handler is registered for the messages of that name."""
+    def has_handler(self, event: str, /) -> bool:
+        """Return whether a handler is registered for messages of that name."""
         ...
 
-    def _dispatch(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None:
-        """Run the handler for a message."""
+    def handle(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None:
+        """Run the handler of a message."""
 
-    def _overflowed(self, error: StreamOverflow, /) -> None:
-        """Nobody listened in time, or too much was kept: end the channel."""
+    def abort(self, reason: StreamOverflow, /) -> None:
+        """End the channel: nothing listened in time, or too much was kept."""
 
-    def _dropped(self, count: int, /) -> None:
-        """So many events were dropped, because nobody listens."""
-
-    def _forgotten(self) -> None:
-        """Nothing is kept any more of a channel that is over."""
+    def count_dropped(self, count: int, /) -> None:
+        """Count events that were dropped because nothing listens."""
 
 
-class Beside(Observers):
-    """The readers of one event's name on a channel, and its handler, if there is one."""
+class UnreadMessages(UnreadMemory):
+    """Memory that unread messages take on all channels of one peer, and the mailboxes that outlive their channels.
 
-    __slots__ = ("_arrivals",)
+    A mailbox is late if its channel has ended while it still keeps messages for a future handler or reader.
+    """
 
-    def __init__(self, arrivals: Arrivals) -> None:
+    __slots__ = ("_late", "_late_served")
+
+    def __init__(self, loop: Scheduler, limits: Limits) -> None:
+        super().__init__(loop, limits)
+        self._late: dict[Mailbox, bool] = {}
+        """Late mailboxes, oldest first, and whether the remote peer had opened their channels."""
+        self._late_served = 0
+
+    def keep_late(self, mailbox: Mailbox, served: bool) -> None:
+        """Remember a late mailbox. ``served``: the remote peer had opened its channel."""
+        self._late[mailbox] = served
+        self._late_served += served
+        if self._late_served > self.limits.channels:
+            # They do not count as open channels. To bound them all the same, the oldest one goes.
+            next(late for late, served in self._late.items() if served).leave()
+
+    def forget_late(self, mailbox: Mailbox) -> None:
+        """Forget a mailbox that keeps nothing any more."""
+        self._late_served -= self._late.pop(mailbox, False)
+
+    def forget_late_requests(self) -> None:
+        """Turn the requests in late mailboxes into events: their session is over, and nobody can answer them."""
+        for mailbox in self._late:
+            mailbox.take_request_ids()
+
+    def leave_late(self) -> None:
+        """Drop the messages in all late mailboxes."""
+        for mailbox in list(self._late):
+            mailbox.leave()
+
+
+class ChannelEventReaders(EventReaders):
+    """All readers of one event name on an anonymous channel, beside the handler of that name."""
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
         super().__init__()
-        self._arrivals = arrivals
+        self._mailbox = mailbox
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        owner = self._arrivals._owner
-        handler = owner if owner is not None and owner._handles(message.a[0]) else None
-        if handler is None or message.i is UNSET:  # a request is the handler's alone, which answers it
-            self.give(message, payload, decode, handled=handler is not None)
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        channel = self._mailbox.channel
+        handler = channel if channel is not None and channel.has_handler(message.a[0]) else None
+        if handler is None or message.i is UNSET:  # a request is for the handler alone, which answers it
+            self.pass_on(message, payload, decode, handled=handler is not None)
         if handler is not None:
-            message.c = None  # the name of a channel counts for nothing here, see `place_on`
-            handler._dispatch(message, payload, decode)
+            message.c = None  # an anonymous channel has no name, see `place_on`
+            handler.handle(message, payload, decode)
 
 
-class Arrivals:
-    """Delivers a channel's messages: to what takes an event's name (a `Tap`), else to the handlers.
+class Mailbox:
+    """Delivers a channel's messages to the recipient of their event name, or else to the handlers.
 
-    What comes before anybody listens is kept for the first tap or handler, also beyond the end of the channel if the
-    other side or the connection ended it. Whatever ends the channel, readers get what came before first.
+    Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ended
+    the channel, or its session ended, they are kept beyond that end. However the channel ends, readers first get the
+    messages that came before.
     """
 
     __slots__ = (
         "_backlog",
         "_error",
-        "_home",
-        "_owner",
-        "_state",
         "_then",
         "_timer",
         "_unread",
+        "_unread_by",
+        "channel",
         "live",
-        "taps",
+        "recipients",
+        "state",
         "used",
     )
 
-    def __init__(self, owner: Owner, home: Home) -> None:
-        self._owner: Owner | None = owner
-        """None when it is over: the channel refers to this, and nothing more is to be told."""
-        self._home = home
-        self._state = Delivery.KEEPING
+    def __init__(self, channel: Listener, unread: UnreadMessages) -> None:
+        self.channel: Listener | None = channel
+        """The owner. None once everything was delivered, so that the two no longer refer to each other."""
+        self.state = Delivery.KEEPING
+        self._unread = unread
         self._backlog: Backlog | None = None
         self._error: Exception | None = None
-        self._unread: set[Tap] = set()
-        """Readers of a channel that is over which have not come to the end of what arrived."""
+        self._unread_by: set[Recipient] = set()
+        """Readers of a channel that is over which have not read everything yet."""
         self._then: Callable[[], None] | None = None
         self._timer: Timer | None = None
-        self.taps: dict[str, Tap] = {}
-        self.live: dict[str, Tap] = _NOBODY
-        """Who gets a message at once; nobody while earlier ones are kept."""
+        self.recipients: dict[str, Recipient] = {}
+        """By event name."""
+        self.live: dict[str, Recipient] = _NOBODY
+        """The same while messages are delivered at once. Otherwise it is empty."""
         self.used = False
         """This side has sent something on the channel."""
 
+    def __repr__(self) -> str:
+        kept = 0 if self._backlog is None else len(self._backlog)
+        return f"<Mailbox {self.state.name.lower()}, {kept} kept, {len(self.recipients)} recipients>"
+
     @property
     def can_listen(self) -> bool:
-        """Whether a new handler or reader gets anything: the channel is open, or what came before its end is kept."""
-        return self._state is not Delivery.OVER
+        """Whether a new handler or reader gets anything: the channel is open, or messages were kept beyond its end."""
+        return self.state is not Delivery.OVER
 
     @property
     def is_ending(self) -> bool:
-        """Whether the channel is over, and handlers and readers are given in the next turn what was kept."""
-        return self._state is Delivery.ENDING
-
-    @property
-    def keeps(self) -> bool:
-        """Whether messages wait although the channel is over."""
-        return (self._state is Delivery.KEPT or self._state is Delivery.ENDING) and bool(self._backlog)
+        """Whether the channel is over, and the kept messages are delivered in the next turn of the event loop."""
+        return self.state is Delivery.ENDING
 
     # ------------------------------------------------------------ listening
 
-    def tap(self, event: str, tap: Tap) -> None:
-        """Let ``tap`` have the messages of that name. Readers of events share them, with each other and with handlers.
+    def add_recipient(self, event: str, recipient: Recipient) -> None:
+        """Pass the messages of that name to ``recipient``. Readers of events share them with each other.
 
         Raises:
-            RuntimeError: something has them already, and does not share.
+            RuntimeError: something receives them already and does not share them.
         """
-        if self._state is Delivery.OVER:
-            tap.channel_over(self._error)
+        if self.state is Delivery.OVER:
+            recipient.channel_ended(self._error)
             return
-        present = self.taps.get(event)
-        if not isinstance(tap, Reading) or tap.inbox.items:
+        present = self.recipients.get(event)
+        if not isinstance(recipient, Reading) or recipient.inbox.items:
             if present is not None:
                 raise RuntimeError(f"{event!r} is being read on this channel already: one reader at a time")
-            self.taps[event] = tap
+            self.recipients[event] = recipient
         else:
             if present is None:
-                present = self.taps[event] = Beside(self)
-            elif not isinstance(present, Beside):
+                present = self.recipients[event] = ChannelEventReaders(self)
+            elif not isinstance(present, ChannelEventReaders):
                 raise RuntimeError(f"{event!r} belongs to a stream on this channel: it cannot be read as events, too")
-            present.taps.append(tap)
+            present.members.append(recipient)
         self.listen()
 
-    def untap(self, event: str, tap: Tap) -> None:
-        """Let it have them no more."""
-        present = self.taps.get(event)
-        if isinstance(present, Beside) and tap in present.taps:
-            present.taps.remove(tap)
-            if not present.taps:
-                del self.taps[event]
-        elif present is tap:
-            del self.taps[event]
-        if self._unread:
-            self._unread.discard(tap)
+    def remove_recipient(self, event: str, recipient: Recipient) -> None:
+        """Pass nothing more to ``recipient``."""
+        present = self.recipients.get(event)
+        if isinstance(present, ChannelEventReaders) and recipient in present.members:
+            present.members.remove(recipient)
+            if not present.members:
+                del self.recipients[event]
+        elif present is recipient:
+            del self.recipients[event]
+        if self._unread_by:
+            self._unread_by.discard(recipient)
             self._check_read()
 
     def reading(self, event: str) -> Reading | None:
-        """What reads the items of a stream; or one of the readers of an event that was abandoned."""
-        tap = self.taps.get(event)
-        if isinstance(tap, Beside):
-            readings = (each for each in tap.taps if isinstance(each, Reading) and each.abandoned)
+        """Return the reader of the items of a stream, or one of the abandoned readers of an event."""
+        recipient = self.recipients.get(event)
+        if isinstance(recipient, ChannelEventReaders):
+            readings = (each for each in recipient.members if isinstance(each, Reading) and each.abandoned)
             return next(readings, None)
-        return tap if isinstance(tap, Reading) else None
+        return recipient if isinstance(recipient, Reading) else None
 
     def listen(self) -> None:
-        """Somebody listens: deliver what was kept, once this turn has registered all that it wants to."""
+        """Deliver the kept messages, once this turn of the event loop has registered all that it wants to."""
         if not self._move(Act.LISTENED):
             return
         if self._backlog is not None:
             self._backlog.stop_timer()
-        if self._backlog or self._state is Delivery.ENDING:
-            self._home.loop.call_soon(self._deliver_backlog)
+        if self._backlog or self.state is Delivery.ENDING:
+            self._unread.loop.call_soon(self._deliver_backlog)
         else:
             self._deliver_backlog()
 
     # ------------------------------------------------------------ messages
 
     def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        """An event or a request; ``a`` is a list that begins with a text."""
-        if self._state is Delivery.LIVE:
+        """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
+        if self.state is Delivery.LIVE:
             self._deliver(message, payload, decode)
-        elif self._state is Delivery.KEEPING:
+        elif self.state is Delivery.KEEPING:
             self._keep(message, bytes(payload), decode)
-        elif self._backlog is not None:  # behind what is delivered in the next turn
+        elif self._backlog is not None:  # behind those that are delivered in the next turn
             self._backlog.add(message, bytes(payload), decode)
 
     def _deliver(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        tap = self.taps.get(message.a[0])
-        if tap is not None:
-            tap.arrived(message, payload, decode)
-        elif self._owner is not None:
-            self._owner._dispatch(message, payload, decode)
+        recipient = self.recipients.get(message.a[0])
+        if recipient is not None:
+            recipient.receive(message, payload, decode)
+        elif self.channel is not None:
+            self.channel.handle(message, payload, decode)
 
     def _keep(self, message: Inbound, payload: bytes, decode: Decode) -> None:
-        home = self._home
         if self._backlog is None:
-            self._backlog = Backlog(home.loop, home.limits, home.unread, self._overdue)
-        over = self._backlog.keep(message, payload, decode)
-        if over is None:
+            self._backlog = Backlog(self._unread, self._overdue)
+        exceeded = self._backlog.keep(message, payload, decode)
+        if exceeded is None:
             return
         if self.used:
             self._drop_unread()
             self._deliver(message, payload, decode)
-        elif self._owner is not None:
-            self._owner._overflowed(StreamOverflow(f"nobody reads channel {self._owner.id}, and {over}"))
+        elif self.channel is not None:
+            self.channel.abort(StreamOverflow(f"nobody reads channel {self.channel.id}, and {exceeded}"))
 
     def _overdue(self) -> None:
-        """Nobody has listened in time."""
-        if self._state is not Delivery.KEEPING or self._owner is None:
+        """Give up waiting for something to listen."""
+        if self.state is not Delivery.KEEPING or self.channel is None:
             self.leave()
         elif self.used:
             self._drop_unread()
         else:
-            seconds = self._home.limits.unread
-            text = f"nobody has read channel {self._owner.id} within {seconds:g} s (Limits.unread)"
-            self._owner._overflowed(StreamOverflow(text))
+            seconds = self._unread.limits.unread
+            text = f"nobody has read channel {self.channel.id} within {seconds:g} s (Limits.unread)"
+            self.channel.abort(StreamOverflow(text))
 
     def _drop_unread(self) -> None:
-        """Stop keeping: this side uses the channel, and does not listen to these events, as JavaScript and Go may."""
-        assert self._backlog is not None and self._owner is not None
-        self._owner._dropped(self._backlog.drop_events())
+        """Stop keeping: this side uses the channel without listening to these events, as JavaScript and Go may."""
+        assert self._backlog is not None and self.channel is not None
+        self.channel.count_dropped(self._backlog.drop_events())
         self._move(Act.LISTENED)
         self._deliver_backlog()
 
     def _deliver_backlog(self) -> None:
-        assert self._owner is not None or self._state is Delivery.OVER
-        while self._backlog and self._owner is not None:
-            self._deliver(*self._backlog.pop(self._owner.id))
+        assert self.channel is not None or self.state is Delivery.OVER
+        while self._backlog and self.channel is not None:
+            self._deliver(*self._backlog.pop_message(self.channel.id))
         if self._move(Act.DELIVERED):
-            if self._state is Delivery.LIVE:
-                self.live = self.taps
+            if self.state is Delivery.LIVE:
+                self.live = self.recipients
             else:
                 self._over()
 
     # ------------------------------------------------------------ the end
 
-    def end(self, error: Exception | None) -> None:
-        """The other side has ended the channel, or the connection is over.
+    def end(self, error: Exception | None, served: bool) -> None:
+        """Deliver what is kept, then end: the remote peer has ended the channel, or the session is over.
 
-        ``error`` is what readers get after what is there, None at a good end.
+        Args:
+            error: the exception that readers get after the last message. None at a good end.
+            served: the remote peer had opened the channel.
         """
         self._error = error
-        if self._move(Act.ENDED):
-            self.live = _NOBODY
-            if self._state is Delivery.OVER:
-                self._over()
+        if not self._move(Act.ENDED):
+            return
+        self.live = _NOBODY
+        if self.state is Delivery.OVER:
+            self._over()
+        elif self._backlog:
+            self._unread.keep_late(self, served)
 
     def leave(self, error: Exception | None = None) -> None:
-        """This side has ended the channel, or nobody will listen to what was kept: handlers get nothing more.
+        """End delivery: this side has ended the channel, or nothing will listen to the kept messages.
 
-        Readers get what is there for them, then ``error``.
+        Handlers get nothing more. Readers get the messages that are there for them, then ``error``.
         """
-        if self._state in (Delivery.KEEPING, Delivery.DELIVERING, Delivery.LIVE):
+        if self.state in (Delivery.KEEPING, Delivery.DELIVERING, Delivery.LIVE):
             self._error = error
         if self._move(Act.LEFT):
-            while self._backlog and self.taps and self._owner is not None:
-                message, payload, decode = self._backlog.pop(self._owner.id)
-                tap = self.taps.get(message.a[0])
-                if tap is not None:
-                    tap.arrived(message, payload, decode)
+            while self._backlog and self.recipients and self.channel is not None:
+                message, payload, decode = self._backlog.pop_message(self.channel.id)
+                recipient = self.recipients.get(message.a[0])
+                if recipient is not None:
+                    recipient.receive(message, payload, decode)
             self._over()
-        self._unread.clear()
+        self._unread_by.clear()
         self._check_read()
 
     def when_read(self, then: Callable[[], None]) -> None:
-        """Call ``then`` once all that came before the end was read, `Limits.unread` seconds from now at the latest."""
+        """Call ``then`` once everything that came before the end was read, or after `Limits.unread` seconds."""
         self._then = then
         self._check_read()
         if self._then is not None:
-            loop = self._home.loop
-            self._timer = loop.call_at(loop.time() + self._home.limits.unread, self.notice_end)
+            loop = self._unread.loop
+            self._timer = loop.call_at(loop.time() + self._unread.limits.unread, self.notice_end)
 
-    def take_ids(self) -> list[int]:
-        """The ids of the requests that wait here for whoever listens; they are events from now on."""
-        ids = [] if self._backlog is None else self._backlog.take_ids()
-        return ids + [i for tap in dict.fromkeys(self.taps.values()) for i in tap.take_ids()]
+    def take_request_ids(self) -> list[int]:
+        """Return the ids of the requests that wait here, and turn them into events."""
+        ids = [] if self._backlog is None else self._backlog.take_request_ids()
+        return ids + [i for each in dict.fromkeys(self.recipients.values()) for i in each.take_request_ids()]
 
     def _move(self, act: Act) -> bool:
-        state = TABLE.get((self._state, act))
+        """Enter the next state, and return True, if the table has one."""
+        state = DELIVERY.get((self.state, act))
         if state is None:
             return False
-        self._state = state
+        self.state = state
         return True
 
     def _over(self) -> None:
         if self._backlog is not None:
-            self._backlog.clear()
+            self._backlog.discard()
             self._backlog = None
-        taps, self.taps = self.taps, {}
+        recipients, self.recipients = self.recipients, {}
         self.live = _NOBODY
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            owner._forgotten()
-        each = (one for tap in taps.values() for one in (tap.taps if isinstance(tap, Beside) else (tap,)))
-        self._unread = {tap for tap in each if isinstance(tap, Reading) and tap.is_at_work}
-        for tap in taps.values():
-            tap.channel_over(self._error)
+        self.channel = None
+        self._unread.forget_late(self)
+        each = (
+            one
+            for recipient in recipients.values()
+            for one in (recipient.members if isinstance(recipient, ChannelEventReaders) else (recipient,))
+        )
+        self._unread_by = {one for one in each if isinstance(one, Reading) and one.is_at_work}
+        for recipient in recipients.values():
+            recipient.channel_ended(self._error)
         self._check_read()
 
     def _check_read(self) -> None:
-        if self._then is None or self._unread or self._state is Delivery.ENDING:
+        if self._then is None or self._unread_by or self.state is Delivery.ENDING:
             return
-        if not (self._state is Delivery.KEPT and self._backlog):
+        if not (self.state is Delivery.KEPT and self._backlog):
             self.notice_end()
 
     def notice_end(self) -> None:
-        """Call what `when_read` was given, whether all was read or not."""
+        """Call what `when_read` was given, whether everything was read or not."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

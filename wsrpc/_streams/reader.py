@@ -1,4 +1,4 @@
-"""One reading of an anonymous channel: where what it brings is kept, how it begins and how it ends."""
+"""One reading of a channel: how it begins, what it receives and how it ends."""
 
 from __future__ import annotations
 
@@ -13,61 +13,74 @@ from .._protocol.rejections import reason_from_wire
 from ..errors import RemoteError
 from .inbox import Decode, Inbox
 
-__all__ = ["Misdirected", "Observers", "Readable", "Reading", "Tap", "Upload"]
+__all__ = ["EventReaders", "MismatchDetector", "ReadableChannel", "Reading", "Recipient", "Upload"]
 
 
-class Tap(Protocol):
-    """Takes the messages of one event's name past the handlers."""
+class Recipient(Protocol):
+    """Receives the messages of one event name on a channel, in place of the handlers."""
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None: ...
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None: ...
 
-    def channel_over(self, error: Exception | None, /) -> None:
-        """Nothing more will arrive; ``error`` says why, None that all is well."""
+    def channel_ended(self, error: Exception | None, /) -> None:
+        """Nothing more will arrive. ``error`` says why; None at a good end."""
 
-    def take_ids(self) -> list[int]:
-        """The ids of the requests that it has not answered, and now will not."""
+    def take_request_ids(self) -> list[int]:
+        """Return the ids of requests that have no answer yet, and forget them: they will not be answered from here."""
         ...
 
 
-class Readable(Protocol):
-    """What a reading needs of its channel."""
+class ReadableChannel(Protocol):
+    """Channel that a `Reading` reads: an anonymous channel, a named one, or the main one."""
 
     @property
     def closed(self) -> bool: ...
 
-    def _tap(self, event: str, tap: Tap, /) -> None:
-        """Let ``tap`` have the messages of that name; RuntimeError if somebody has them already."""
-
-    def _untap(self, event: str, tap: Tap, /) -> None: ...
-
     @property
-    def _has_credit(self) -> bool: ...
+    def has_credit(self) -> bool:
+        """Whether the remote peer keeps to credit."""
+        ...
 
-    def _start_items(self, inbox: Inbox, /) -> None:
-        """Tell the producer on the other side that it may begin."""
+    def add_recipient(self, event: str, recipient: Recipient, /) -> None:
+        """Pass the messages of that name to ``recipient``.
 
-    def _answer(self, i: int, value: object, /) -> None: ...
+        Raises:
+            RuntimeError: something receives them already and does not share them.
+        """
 
-    def _say_stop(self) -> None: ...
+    def remove_recipient(self, event: str, recipient: Recipient, /) -> None: ...
 
-    def _abort(self, reason: object, /) -> None: ...
+    def start_items(self, inbox: Inbox, /) -> None:
+        """Tell the remote producer that it may start."""
 
-    def _end_well(self) -> None: ...
+    def stop_items(self) -> None:
+        """Tell the remote producer to stop."""
 
-    def _soon(self, callback: Callable[[], None], /) -> None: ...
+    def answer(self, i: int, value: object, /) -> None:
+        """Resolve a request that arrived on the channel."""
 
-    def _warn(self, text: str, /) -> None: ...
+    def abort(self, reason: object, /) -> None:
+        """End the channel on both sides."""
 
-    def _dropped(self, count: int, /) -> None:
-        """So many events were dropped, because nobody reads them any more."""
+    def finish_locally(self) -> None:
+        """End the channel in good order. The remote peer knows that it has ended."""
 
-    def _check_thread(self, coroutine: str, /) -> None: ...
+    def call_soon(self, callback: Callable[[], None], /) -> None: ...
+
+    def warn(self, text: str, /) -> None: ...
+
+    def count_dropped(self, count: int, /) -> None:
+        """Count events that were dropped because nobody reads them any more."""
+
+    def check_thread(self, coroutine: str | None = None, /) -> None:
+        """Raise RuntimeError in another thread than the event loop's."""
 
 
 class Reading:
-    """Reads the items of ws-wrapper's iterator protocol (``event`` is ``next``), or the events of one name.
+    """Reader of the items of ws-wrapper's iterator protocol, or of the events of one name.
 
-    ``owns``: the channel is there for this reading only and ends with it.
+    Args:
+        event: the name of the messages that are read; ``next`` for items.
+        owns: the channel was opened for this reading only, and ends with it.
     """
 
     __slots__ = (
@@ -84,169 +97,180 @@ class Reading:
         "on_end",
     )
 
-    def __init__(self, channel: Readable, inbox: Inbox, event: str, *, owns: bool = False) -> None:
+    def __init__(self, channel: ReadableChannel, inbox: Inbox, event: str, *, owns: bool = False) -> None:
         self.channel = channel
         self._event = event
         self._owns = owns
         self._begun = False
         self._left = False
         self.abandoned = False
-        """Its stream was thrown away; somebody else may read on."""
+        """The stream was thrown away. Another stream may read on."""
         self.inbox = inbox
         self.ended = False
-        """The other side has said that there are no more items."""
+        """The remote producer has said that there are no more items."""
         self.end_id: int | None = None
-        """The id of the request by which the other side said that there are no more items."""
+        """The id of the request by which it has said so."""
         self.on_end: Callable[[int], None] | None = None
-        """Answers that request, where the answer is known before it comes."""
-        channel._tap(event, self)
+        """Answers that request, if the answer is known before the request arrives."""
+        channel.add_recipient(event, self)
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def __repr__(self) -> str:
+        state = "left" if self._left else "abandoned" if self.abandoned else "begun" if self._begun else "not begun"
+        return f"<{type(self).__name__} of {self._event!r} {state}, {self.inbox!r}>"
+
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
         inbox = self.inbox
         if inbox.items:
             a = message.a
             # A truthy `done` counts, and no argument at all is an item without a value (JavaScript 4.3.1, observed).
             if len(a) > 1 and (item := a[1]).__class__ is dict:
                 if item.get("done"):
-                    self._items_end(message.i, error_in(item))
+                    self._items_ended(message.i, error_in(item))
                     return
                 if message.i is UNSET and inbox.push_item(item.get("value"), len(payload)):
                     return
         if not inbox.push(message, payload, decode):
-            self.channel._abort(inbox.error)
+            self.channel.abort(inbox.error)
 
-    def channel_over(self, error: Exception | None) -> None:
+    def channel_ended(self, error: Exception | None) -> None:
         self.inbox.end(error)
         if self.abandoned:
             self.leave(None)  # nobody can read on
 
     @property
     def is_at_work(self) -> bool:
-        """Whether something is unread, or the reader has taken something and has not asked for more yet."""
+        """Whether something is unread, or the reader has taken a message and has not asked for the next one yet."""
         return not (self._left or self.abandoned) and self.inbox.is_at_work
 
-    def take_ids(self) -> list[int]:
-        i = self.take_end()
-        return [*([] if i is None else [i]), *self.inbox.take_ids()]
+    def take_request_ids(self) -> list[int]:
+        i = self.take_end_id()
+        return [*([] if i is None else [i]), *self.inbox.take_request_ids()]
 
-    def take_end(self) -> int | None:
-        """The id of the request that said that there are no more items, for whoever answers it now."""
+    def take_end_id(self) -> int | None:
+        """Return the id of the request that said that there are no more items. The caller answers it."""
         i, self.end_id = self.end_id, None
         return i
 
-    def _items_end(self, i: Any, error: RemoteError | None) -> None:
+    def _items_ended(self, i: Any, error: RemoteError | None) -> None:
         again, self.ended = self.ended, True
         self.inbox.end(error)
         if i is not UNSET:
             if again or not self._keeps_end():
-                self.channel._answer(i, None)
+                self.channel.answer(i, None)
             elif self.on_end is not None:
                 self.on_end(i)
             else:
                 self.end_id = i
         if self._owns:
-            self.channel._end_well()
+            self.channel.finish_locally()
 
     def _keeps_end(self) -> bool:
+        """Return whether the request that ends the items is answered later."""
         return False
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a producer waits, or will, for credit from here."""
+        """Whether a remote producer waits, or will wait, for credit from this reading."""
         return self._begun and not self.ended and self.has_credit
 
     @property
     def has_producer(self) -> bool:
-        """Whether a producer on the other side has been told to begin, and has not come to its end."""
+        """Whether a remote producer was told to start and has not ended yet."""
         return self._begun and self.inbox.items and not self.inbox.over
 
     @property
     def has_credit(self) -> bool:
-        """Whether the producer on the other side keeps to credit."""
-        return self.channel._has_credit
+        """Whether the remote producer keeps to credit."""
+        return self.channel.has_credit
 
     def begin(self) -> None:
-        """The first read: the producer on the other side may start."""
+        """Let the remote producer start, at the first read."""
         if self._begun:
             return
         self._begun = True
         if self.inbox.items and not self.channel.closed:
-            self.channel._start_items(self.inbox)
+            self.channel.start_items(self.inbox)
 
     def leave(self, reason: object) -> None:
-        """Nobody reads any more. Idempotent."""
+        """Stop reading. Idempotent."""
         if self._left:
             return
         if not self._owns and self.inbox.items and not self.inbox.over and self.has_credit:
-            # The producer goes on as far as its credit goes, so whoever reads next goes on from here and loses nothing.
+            # The producer sends as far as its credit goes, so the next reader continues from here and loses nothing.
             self.abandoned = True
             return
         self._left = True
-        self.channel._untap(self._event, self)
+        self.channel.remove_recipient(self._event, self)
         self.inbox.discard()
         if self._owns:
-            self.channel._abort(reason)
+            self.channel.abort(reason)
 
     def leave_soon(self, warning: str) -> None:
-        """The same for a stream that was thrown away: that may happen in any thread, and in the midst of anything."""
+        """Stop reading in the next turn of the event loop, because the stream was thrown away.
+
+        That may happen in any thread and within any call.
+        """
         if not self._left:
             self.abandoned = True
-            self.channel._soon(lambda: self._left_behind(warning))
+            self.channel.call_soon(lambda: self._leave_abandoned(warning))
 
-    def _left_behind(self, warning: str) -> None:
+    def _leave_abandoned(self, warning: str) -> None:
         if not self.abandoned:  # another stream reads on
             return
         if warning and not self.channel.closed:
-            self.channel._warn(warning)
+            self.channel.warn(warning)
         unread = 0 if self.inbox.items or self.channel.closed else len(self.inbox.queue)
         self.leave(None)
         if unread:
-            self.channel._dropped(unread)
+            self.channel.count_dropped(unread)
 
 
 def error_in(end: dict[str, Any]) -> RemoteError | None:
-    """What a producer failed with, if its last ``next`` says so."""
+    """Return what a producer failed with, if its last ``next`` says so."""
     if "e" not in end:
         return None
     reason = reason_from_wire(end["e"], end.get("_", UNSET))
     return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
 
 
-class Observers:
-    """The readers of one event's name: each of them gets every event."""
+class EventReaders:
+    """All readers of one event name on a channel. Each of them gets every event."""
 
-    __slots__ = ("taps",)
+    __slots__ = ("members",)
 
     def __init__(self) -> None:
-        self.taps: list[Tap] = []
+        self.members: list[Recipient] = []
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        self.give(message, payload, decode, handled=False)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.members!r}>"
 
-    def give(self, message: Inbound, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
-        """Hand a message to all of them; ``handled``: a handler gets it, too."""
-        taps = self.taps
-        if len(taps) == 1 and not handled:
-            taps[0].arrived(message, payload, decode)
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self.pass_on(message, payload, decode, handled=False)
+
+    def pass_on(self, message: Inbound, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
+        """Pass a message to all readers. ``handled`` says whether a handler gets it, too."""
+        members = self.members
+        if len(members) == 1 and not handled:
+            members[0].receive(message, payload, decode)
             return
         i = message.i
-        for tap in tuple(taps):
-            own = decode_any(decode, payload)  # what one of them changes in its values is not seen by the others
-            own.i, i = i, UNSET  # one answer will do
-            tap.arrived(own, payload, decode)
+        for member in tuple(members):
+            own = decode_any(decode, payload)  # a reader that changes its values does not change those of the others
+            own.i, i = i, UNSET  # only the first one answers
+            member.receive(own, payload, decode)
 
-    def channel_over(self, error: Exception | None) -> None:
-        for tap in tuple(self.taps):
-            tap.channel_over(error)
+    def channel_ended(self, error: Exception | None) -> None:
+        for member in tuple(self.members):
+            member.channel_ended(error)
 
-    def take_ids(self) -> list[int]:
-        return [i for tap in self.taps for i in tap.take_ids()]
+    def take_request_ids(self) -> list[int]:
+        return [i for member in self.members for i in member.take_request_ids()]
 
 
 class Upload(Reading):
-    """The items that a handler reads from whoever calls it; the call's result answers their end.
+    """Reader of the items that a caller sends to a handler. The call's result answers the end of the items.
 
-    It takes what comes until the channel is over, also when the handler has stopped reading.
+    It receives until the channel ends, also after the handler has stopped reading.
     """
 
     __slots__ = ()
@@ -254,11 +278,11 @@ class Upload(Reading):
     def _keeps_end(self) -> bool:
         return True
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        super().arrived(message, payload, decode)
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        super().receive(message, payload, decode)
         if self._left and not self.ended and message.i is not UNSET:
-            # JavaScript that gets the channel and `stop` in one read cannot hear it yet (ws in Node, observed).
-            self.channel._say_stop()
+            # JavaScript that gets the channel and `stop` in one read does not hear the `stop` (ws in Node, observed).
+            self.channel.stop_items()
 
     def leave(self, reason: object) -> None:
         if self._left:
@@ -266,24 +290,27 @@ class Upload(Reading):
         self._left = True
         self.inbox.discard()
         if not self.ended and not self.channel.closed:
-            self.channel._say_stop()  # the handler may go on for long, and the caller need not
+            self.channel.stop_items()  # the handler may go on for long, and the caller need not
 
 
-class Misdirected:
-    """Takes what tells that the two sides expect different things of a channel, where both would wait for ever."""
+class MismatchDetector:
+    """Recipient of messages which show that the two sides expect different things of a channel.
 
-    __slots__ = ("_told",)
+    Without it both sides would wait for each other without a limit.
+    """
 
-    def __init__(self, channel: Readable, events: tuple[str, ...], told: Callable[[], None]) -> None:
-        self._told = told
+    __slots__ = ("_detected",)
+
+    def __init__(self, channel: ReadableChannel, events: tuple[str, ...], detected: Callable[[], None]) -> None:
+        self._detected = detected
         for event in events:
-            channel._tap(event, self)
+            channel.add_recipient(event, self)
 
-    def arrived(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        self._told()
+    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self._detected()
 
-    def channel_over(self, error: Exception | None) -> None:
-        """Nothing to do."""
+    def channel_ended(self, error: Exception | None) -> None:
+        """Do nothing."""
 
-    def take_ids(self) -> list[int]:
+    def take_request_ids(self) -> list[int]:
         return []

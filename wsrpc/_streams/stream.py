@@ -1,4 +1,4 @@
-"""`Stream`: what arrives on a channel, one by one, as an async iterator."""
+"""`Stream`: async iterator over the items or events that arrive on a channel."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ..errors import ChannelClosed, bad_item
 from .inbox import Inbox
 from .reader import Reading
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "end_after"]
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Stream(Generic[T_co]):
-    """An async iterator over the items of a stream, or over events; also an async context manager.
+    """Async iterator over the items of a stream, or over events. It is also an async context manager.
 
-    ``async with client.stream(...) as items`` opens it; leaving the block stops whoever produces the items. A bare
-    ``async for item in client.stream(...)`` opens it at the first item; when such a loop is left early, the stream is
-    stopped as soon as Python throws it away, with a warning in the log.
+    ``async with client.stream(...) as items`` opens the stream; leaving the block stops the producer. A bare
+    ``async for item in client.stream(...)`` opens it at the first item. If you leave such a loop early, the stream is
+    stopped when Python throws it away, with a warning in the log.
 
     Iterating raises, after the items that came before:
 
-    - `RemoteError` and its subclasses: the producer failed, or refused to begin.
+    - `RemoteError` and its subclasses: the producer failed, or refused to start.
     - `ConnectionLost`: the connection ended first.
-    - `ChannelClosed`: this side closed the channel meanwhile.
+    - `ChannelClosed`: this side closed the channel.
     - `StreamOverflow`: events, or a producer without flow control, were too far ahead (``Limits.stream_queue``).
-    - `BadResult`: the item does not fit ``returns``, or the annotation of the handler's parameter that it is sent to;
-      iterating may go on with the next one. (An event that does not fit is dropped instead, with a warning.)
+    - `BadResult`: the item does not fit ``returns``, or the annotation of the handler's parameter that it is sent to.
+      You may go on with the next item. (An event that does not fit is dropped instead, with a warning.)
 
     Cancelling a read is safe: no item is lost.
     """
@@ -58,7 +58,7 @@ class Stream(Generic[T_co]):
         self._opening = False
         self._begun = False
         self._left = False
-        """Nothing is read any more: it was closed, or could not be opened."""
+        """The stream was closed, or could not be opened."""
         self._warns = open is not None
 
     if not TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Stream(Generic[T_co]):
 
     async def __aenter__(self) -> Self:
         if self._reading is None:
-            # Where the producer keeps to credit, it may as well start. Another one would only fill the queue.
+            # A producer that keeps to credit may start now. Another one would only fill the queue.
             reading = await self._get_reading()
             if reading.has_credit:
                 self._begin(reading)
@@ -76,7 +76,7 @@ class Stream(Generic[T_co]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # The text of another error is for this side only; the reason of a cancellation is meant to travel.
+        # Only the reason of a cancellation is meant for the remote peer; the text of other errors stays on this side.
         self._leave(error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None)
 
     def __aiter__(self) -> Self:
@@ -113,7 +113,7 @@ class Stream(Generic[T_co]):
         return bad_item(f"an item of {self._label!r} is not what returns= asks for: {exc}", reading.channel)
 
     async def aclose(self) -> None:
-        """Stop the producer and forget what has not been read. Idempotent; cancelling is safe."""
+        """Stop the producer and drop what has not been read. Idempotent. Cancelling is safe."""
         self._leave(None)
 
     async def _over(self, reading: Reading, inbox: Inbox) -> NoReturn:
@@ -122,7 +122,7 @@ class Stream(Generic[T_co]):
         reading.leave(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            # A conversation's body has now read all that came before the end: it is cancelled here.
+            # The body of a conversation has now read everything that came before the end: it is cancelled here.
             await asyncio.sleep(0)
         if error is not None:
             raise error
@@ -137,7 +137,7 @@ class Stream(Generic[T_co]):
         try:
             reading = self._reading = await self._open()
         except BaseException:
-            self._open = None  # it is not asked for again by itself
+            self._open = None  # iterating again does not try to open it again
             self._left = True
             raise
         finally:
@@ -148,18 +148,13 @@ class Stream(Generic[T_co]):
         return reading
 
     def _begin(self, reading: Reading) -> None:
-        reading.channel._check_thread("anext(stream)")
+        reading.channel.check_thread("anext(stream)")
         self._begun = True
         reading.begin()
 
-    def _end_after(self, seconds: float, error: Exception) -> Timer:
-        """End reading with ``error`` in that many seconds, after what has come by then."""
-        assert self._reading is not None
-        return self._reading.inbox.end_after(seconds, error)
-
     def _leave(self, reason: object) -> None:
         if self._reading is not None:
-            self._reading.channel._check_thread("stream.aclose()")
+            self._reading.channel.check_thread("stream.aclose()")
         self._left = True
         self._warns = False
         self._open = None
@@ -177,3 +172,10 @@ class Stream(Generic[T_co]):
         else:
             state = "over" if self._reading.inbox.over else "open"
         return f"<Stream {self._label!r} {state}>"
+
+
+def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
+    """End an open stream with ``error`` after that many seconds, behind what has arrived by then."""
+    reading = stream._reading  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
+    assert reading is not None
+    return reading.inbox.end_after(seconds, error)

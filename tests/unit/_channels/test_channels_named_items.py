@@ -49,7 +49,7 @@ def end(i: int | None = None, **fields: Any) -> dict[str, Any]:
 
 def nothing_read(d: Driven) -> bool:
     return (
-        not d.peer._core.readers.taps
+        not d.peer._core.readers.recipients
         and not d.peer._core.calls.admission.busy
         and d.peer._core.session.channels.unread.used == 0
     )
@@ -151,7 +151,7 @@ async def test_one_reader_of_items_beside_which_other_events_are_read_and_handle
     items, said = feed.items(), feed.events("said")
     with pytest.raises(RuntimeError, match="are being read already"):
         feed.items()
-    with pytest.raises(RuntimeError, match="'next' is no event there"):
+    with pytest.raises(RuntimeError, match="'next' cannot be read as events there"):
         feed.events("next")
     first = start(anext(items))
     await d.fed()
@@ -181,7 +181,7 @@ async def test_the_channel_or_the_connection_ends_it(how: str) -> None:
     assert await anext(items) == 2
     with pytest.raises(ChannelClosed if how == "close" else ConnectionLost):
         await anext(items)
-    assert not d.peer._core.readers.taps
+    assert not d.peer._core.readers.recipients
 
 
 # ---------------------------------------------------------------- producing
@@ -295,7 +295,7 @@ async def test_the_connection_ends_what_is_produced(keeps_offline: bool, caplog:
     [_] = await d.fed({"a": ["start"], "c": "listed"})
     d.transport.lose()
     await turns()
-    assert made.ended == 1 and d.peer.active == 0 and not d.peer._core.readers.taps
+    assert made.ended == 1 and d.peer.active == 0 and not d.peer._core.readers.recipients
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -371,7 +371,7 @@ async def test_between_two_python_peers(both: Both) -> None:
         if item == 1:
             break
     await turns_until(lambda: made.ended == 3 and not right.active)
-    assert not left._core.readers.taps and not right._core.readers.taps
+    assert not left._core.readers.recipients and not right._core.readers.recipients
 
 
 async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:

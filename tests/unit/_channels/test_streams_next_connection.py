@@ -248,7 +248,7 @@ async def test_a_handler_that_outlives_its_connection_leaves_the_next_ones_chann
     line.feed({"i": question["i"], "d": "yes"})
     await turns()
     assert told == ["yes"]
-    assert all(channel.closed for channel in channels) and not client.peer._core.session.channels._made
+    assert all(channel.closed for channel in channels) and not client.peer._core.session.channels.undelivered
     await client.close()
 
 

@@ -23,7 +23,8 @@ from wsrpc import (
     Server,
     WsrpcError,
 )
-from wsrpc._streams.mailbox import TABLE, Act, Delivery
+from wsrpc._channels.anonymous import core_of
+from wsrpc._streams.mailbox import DELIVERY, Act, Delivery
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -44,9 +45,9 @@ def end(d: Driven, channel: AnonymousChannel, how: str) -> None:
     elif how == "own close":
         channel.close("enough")
     elif how == "own abort":
-        channel._abort("enough")
+        core_of(channel).abort("enough")
     else:
-        channel._finish()
+        core_of(channel).finish()
 
 
 ERRORS = {
@@ -121,10 +122,10 @@ async def test_whoever_listens_gets_all_that_came_before_the_end(moment: str, en
 def test_each_state_of_the_delivery_knows_each_end() -> None:
     for state in Delivery:
         if state not in (Delivery.KEPT, Delivery.ENDING, Delivery.OVER):
-            assert (state, Act.ENDED) in TABLE
+            assert (state, Act.ENDED) in DELIVERY
         if state is not Delivery.OVER:
-            assert TABLE[state, Act.LEFT] is Delivery.OVER
-    assert not any(state is Delivery.OVER for state, _ in TABLE)
+            assert DELIVERY[state, Act.LEFT] is Delivery.OVER
+    assert not any(state is Delivery.OVER for state, _ in DELIVERY)
 
 
 async def say(count: int, size: int, channel: AnonymousChannel) -> None:
@@ -314,7 +315,7 @@ async def test_a_body_that_is_left_by_a_block(both: Both, how: str) -> None:
     for letter in "abc":
         await channel.emit("line", letter)
     if how == "good":
-        channel._finish()
+        core_of(channel).finish()
     elif how == "abort":
         await channel.abort("bored")
     else:

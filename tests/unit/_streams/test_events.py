@@ -47,7 +47,7 @@ AT_ONCE = Reconnect(initial=0.001, max=0.001)
 def nobody_reads(d: Driven) -> bool:
     """Whether nothing of a reading is left, and messages go the short way again."""
     return (
-        not d.peer._core.readers.taps
+        not d.peer._core.readers.recipients
         and not d.peer._core.calls.admission.busy
         and d.peer._core.session.channels.unread.used == 0
     )
@@ -645,7 +645,7 @@ async def test_each_wait_for_in_an_open_handler_gets_the_next_event() -> None:
         [peer] = server.peers
         await turns_until(lambda: len(got) == 3)
         assert got == [1, 2, 3] and held == [2]
-        assert peer.ignored == {"wrong arguments": 1} and not peer._core.readers.taps
+        assert peer.ignored == {"wrong arguments": 1} and not peer._core.readers.recipients
 
 
 async def test_a_handler_may_wait_for_an_event_where_no_other_handler_may_run() -> None:

@@ -1,9 +1,10 @@
-"""Requests whose answer is a channel: conversations, streams, uploads."""
+"""Requests whose answer is a channel: conversations, streams and uploads."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from msgspec import UNSET, UnsetType
@@ -14,32 +15,38 @@ from .._protocol.messages import NoMoreItems
 from .._protocol.rejections import of_what_began
 from .._sending.caller import Source
 from .._sending.requests import Asker, convert_answer
-from .._streams.reader import Misdirected, Reading
+from .._streams.reader import MismatchDetector, Reading
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
 from ..limits import Limits
 from .anonymous import AnonymousChannel
+from .core import ChannelCore
 from .producer import ItemRefused, Producer
 from .readers import Readers
 from .source import close_source
 
-__all__ = ["Opener"]
+__all__ = ["ChannelRequests"]
 
 Timeout = float | UnsetType | None
 SOURCE_FAILED = "what was sent failed at its source"
 
 
-class Opener:
-    """What `Caller` needs of a peer: everything that is sent because a user says so."""
+class ChannelRequests:
+    """The sender of a peer: `Caller` sends through it. It adds the requests whose answer is a channel to the others.
+
+    Args:
+        open: makes the channel of request ``h``, once the answer is known to be one.
+        keep: keeps a task that sends items, so that it is waited for when the peer closes.
+    """
 
     def __init__(
         self,
         asker: Asker,
         readers: Readers,
         limits: Limits,
-        open: Callable[[int], AnonymousChannel],
+        *,
+        open: Callable[[int], ChannelCore],
         keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        """``open`` makes the channel of an answer that is one; ``keep`` keeps a task that sends items."""
         self.send_event = asker.out.send_event
         self.send_event_nowait = asker.out.send_event_nowait
         self.send_request = asker.send_request
@@ -61,10 +68,14 @@ class Opener:
         offline: Offline | None = None,
         /,
     ) -> AnonymousChannel:
-        """See `Caller.open_channel`."""
-        opened: AnonymousChannel = await self._asker.send_request(
-            channel, event, args, UNSET, timeout, offline, self._open
-        )
+        """Open a conversation. See `Caller.open_channel`."""
+        core = await self._asker.send_request(channel, event, args, UNSET, timeout, offline, self._open)
+        return AnonymousChannel(core)
+
+    async def _request(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, offline: Offline | None
+    ) -> ChannelCore:
+        opened: ChannelCore = await self._asker.send_request(channel, event, args, UNSET, timeout, offline, self._open)
         return opened
 
     async def open_stream(
@@ -77,46 +88,46 @@ class Opener:
         offline: Offline | None,
         /,
     ) -> Reading:
-        """See `Caller.stream`."""
+        """Open a stream and return the reading of its items. See `Caller.stream`."""
         if send is not None:
             check_source(send)
         try:
-            opened = await self.open_channel(channel, event, args, timeout, offline)
+            opened = await self._request(channel, event, args, timeout, offline)
         except BaseException:
             await close_source(send)
             raise
-        reading = opened._reading("next", items=True, owns=True)
+        reading = opened.reading(owns=True)
         if send is None:
 
             def wants_items() -> None:
                 text = f"{event!r} reads items that its caller sends: give send=, to request() or stream()"
                 reading.inbox.end(BadResult(text))
-                opened._abort(None)
+                opened.abort(None)
 
-            Misdirected(opened, ("start",), wants_items)
+            MismatchDetector(opened, ("start",), wants_items)
         else:
             # Made at once: the handler's `start` may have come with the channel.
             producer = self._producer(opened, event, timeout)
-            pump = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
-            opened._on_close = lambda reason: _cancel(pump)
-            self._keep(pump)
+            sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
+            opened.when_closed(lambda reason: _cancel(sending))
+            self._keep(sending)
         return reading
 
-    async def _feed(self, channel: AnonymousChannel, producer: Producer, reading: Reading, send: Source) -> None:
-        """Send what a stream's handler reads, beside the reading."""
+    async def _feed(self, channel: ChannelCore, producer: Producer, reading: Reading, send: Source) -> None:
+        """Send the items that a stream's handler reads, while its items are being read."""
         try:
             await self._produce(producer, send)
             await producer.finish()
         except ChannelClosed:
-            return  # whoever reads hears of it
+            return  # the reader gets the error
         except ItemRefused as exc:
             reading.inbox.end(exc.error)
-            channel._abort(None)
+            channel.abort(None)
         except BaseException as exc:
-            if not channel.closed:  # else it was cancelled because of that
+            if not channel.closed:  # otherwise it was cancelled because of that
                 cancelled = isinstance(exc, asyncio.CancelledError)
                 reading.inbox.end(RuntimeError("the source was cancelled") if cancelled else exc)
-                channel._abort(_for_handler(exc))
+                channel.abort(_for_handler(exc))
             if not isinstance(exc, Exception):
                 raise
 
@@ -132,59 +143,59 @@ class Opener:
         offline: Offline | None = None,
         /,
     ) -> Any:
-        """See `Caller.request` with ``send``."""
+        """Send items to a handler and return its result. See `Caller.request` with ``send``."""
         check_source(send)
         try:
             convert = None if returns is UNSET else self.converter(returns)
-            opened = await self.open_channel(channel, event, args, timeout, offline)
+            opened = await self._request(channel, event, args, timeout, offline)
         except BaseException:
             await close_source(send)
             raise
         try:
             await self._produce(self._producer(opened, event, timeout), send)
         except ChannelClosed as exc:
-            raise (opened._error or exc) from None
+            raise (opened.error or exc) from None
         except ItemRefused as exc:
-            opened._abort(None)
+            opened.abort(None)
             raise exc.error from None
         except asyncio.CancelledError as exc:
-            opened._abort(exc.args[0] if exc.args else None)
+            opened.abort(exc.args[0] if exc.args else None)
             raise
         except BaseException as exc:
-            opened._abort(_for_handler(exc))
+            opened.abort(_for_handler(exc))
             raise
         try:
-            # The answer to the end of the items is the result.
+            # The result is the answer to the end of the items.
             result = await self._asker.send_on_channel(opened.id, "next", (NoMoreItems(),), timeout)
         except (ChannelClosed, ConnectionLost) as exc:
-            # That this was not sent, on a line that has just broken, does not say that the handler has not run.
+            # The handler may have run, although this message was not sent because the connection has just broken.
             await opened.wait_closed()
-            raise (opened._error or exc) from None
+            raise (opened.error or exc) from None
         except RemoteError as exc:
             raise of_what_began(exc) from None
         except RequestTimeout as exc:
-            opened._abort(None)
+            opened.abort(None)
             raise RequestTimeout(event, exc.timeout) from None
         except asyncio.CancelledError as exc:
-            opened._abort(exc.args[0] if exc.args else None)
+            opened.abort(exc.args[0] if exc.args else None)
             raise
         finally:
-            opened._end_well()
+            opened.finish_locally()
         return result if convert is None else convert_answer(convert, result, event)
 
-    def _producer(self, channel: AnonymousChannel, event: str, timeout: Timeout) -> Producer:
+    def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, self._asker, patience=seconds, late=RequestTimeout(event, seconds or 0.0))
+        return Producer(channel, self._asker, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
-        """Send the items until there are no more, or nobody wants more.
+        """Send the items until there are no more, or the consumer wants no more.
 
         Raises:
             ChannelClosed: the channel is over.
-            whatever the source raises.
+            Exception: whatever the source raises.
         """
-        # In a task of its own, because a source may wait for ever for an item that nobody wants. It closes the source,
-        # too, whatever happens here meanwhile.
+        # In a task of its own, because a source may wait without a limit for an item that nobody wants. The task also
+        # closes the source, whatever happens here meanwhile.
         running = asyncio.get_running_loop().create_task(_send_all(producer, send))
         running.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._keep(running)
@@ -196,10 +207,9 @@ class Opener:
             running.cancel()
             await asyncio.wait({running})
         if finished and running.cancelled():
-            raise asyncio.CancelledError("the source was cancelled")  # by itself, not from here
+            raise asyncio.CancelledError("the source was cancelled")  # not by this function
         error = None if running.cancelled() else running.exception()
-        if producer.channel_closed:
-            raise ChannelClosed(str(producer.h))
+        producer.check_channel()
         if error is not None:
             raise error
 
@@ -212,7 +222,7 @@ async def _send_all(producer: Producer, send: Source) -> None:
 
 
 def _for_handler(exc: BaseException) -> RpcError:
-    """What the handler is told of a source that failed; whoever gave the source gets the exception itself."""
+    """Return the error that the handler gets when the source has failed. The caller gets the exception itself."""
     return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
 
 
@@ -221,10 +231,10 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def check_source(send: Any) -> None:
-    """Refuse what has no items to send.
+    """Refuse a value that has no items to send.
 
     Raises:
-        TypeError: says what it takes.
+        TypeError: ``send`` is not an iterable of items.
     """
     if isinstance(send, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(
         send, (AsyncIterable, Iterable)

@@ -1,0 +1,139 @@
+"""Bounded queue whose items can be taken out of order, by ticket."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
+
+__all__ = ["BoundedQueue"]
+
+T = TypeVar("T")
+
+
+class BoundedQueue(Generic[T]):
+    """Queue of items in order of arrival, bounded by their number and by their size together.
+
+    Each item gets a ticket, by which it can be taken out; later items have higher tickets. An item may have a key: it
+    then takes the place of an older item with the same key.
+
+    The queue does not decide what happens at its bounds. Ask `fits` first and refuse the item, or call `put` and then
+    `drop_oldest`. `put` itself accepts everything, for items that were admitted before.
+
+    Args:
+        size_of: returns the size of an item. It must return the same for the same item each time.
+        max_size: the most that the sizes may add up to.
+        max_items: the most items.
+    """
+
+    __slots__ = ("_first", "_items", "_keys", "_next", "_size_of", "_tickets", "max_items", "max_size", "size")
+
+    def __init__(self, size_of: Callable[[T], int], max_size: int, max_items: int = sys.maxsize) -> None:
+        self._size_of = size_of
+        self.max_size = max_size
+        self.max_items = max_items
+        self.size = 0
+        """The sizes of all items together."""
+        # The keys rise, so the dict is in order. The oldest one is looked for from `_first`, because a dict that loses
+        # its first entries one by one takes ever longer to find the first one.
+        self._items: dict[int, T] = {}
+        self._first = 0
+        self._next = 0
+        # Keys in both directions. Most queues have none.
+        self._tickets: dict[Hashable, int] | None = None
+        self._keys: dict[int, Hashable] | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, ticket: object) -> bool:
+        return ticket in self._items
+
+    def __iter__(self) -> Iterator[T]:
+        """Iterate over the items, oldest first. The queue must not change meanwhile."""
+        return iter(self._items.values())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {len(self)} items, size {self.size} of {self.max_size}>"
+
+    def entries(self) -> list[tuple[int, T]]:
+        """Return all tickets with their items, oldest first."""
+        return list(self._items.items())
+
+    def fits(self, size: int) -> bool:
+        """Return whether an item of that size would stay within both bounds."""
+        return len(self._items) < self.max_items and self.size + size <= self.max_size
+
+    def put(self, item: T, key: Hashable = None) -> int:
+        """Append an item, or put it into the place of the one with the same ``key``, and return its ticket."""
+        ticket = None if key is None else self._ticket_of(key)
+        if ticket is None:
+            ticket = self._next
+            self._next += 1
+            if key is not None:
+                self._remember(key, ticket)
+        else:
+            self.size -= self._size_of(self._items[ticket])
+        self._items[ticket] = item
+        self.size += self._size_of(item)
+        return ticket
+
+    def _ticket_of(self, key: Hashable) -> int | None:
+        return None if self._tickets is None else self._tickets.get(key)
+
+    def _remember(self, key: Hashable, ticket: int) -> None:
+        if self._tickets is None or self._keys is None:
+            self._tickets, self._keys = {}, {}
+        self._tickets[key] = ticket
+        self._keys[ticket] = key
+
+    def has_key(self, key: Hashable) -> bool:
+        """Return whether an item with that key is in the queue."""
+        return self._ticket_of(key) is not None
+
+    def first(self) -> tuple[int, T] | None:
+        """Return the oldest item with its ticket, without taking it. None if the queue is empty."""
+        items = self._items
+        if not items:
+            return None
+        while self._first not in items:
+            self._first += 1
+        return self._first, items[self._first]
+
+    def take(self, ticket: int) -> T | None:
+        """Take an item out. None if it is not there any more."""
+        if ticket not in self._items:
+            return None
+        item = self._items.pop(ticket)
+        self.size -= self._size_of(item)
+        if self._tickets is not None and self._keys is not None and ticket in self._keys:
+            del self._tickets[self._keys.pop(ticket)]
+        return item
+
+    def pop(self) -> T:
+        """Take out the oldest item.
+
+        Raises:
+            IndexError: the queue is empty.
+        """
+        first = self.first()
+        if first is None:
+            raise IndexError("the queue is empty")
+        self.take(first[0])
+        return first[1]
+
+    def drop_oldest(self) -> list[T]:
+        """Take out the oldest items until the others are within both bounds, or only one is left. Return them."""
+        dropped: list[T] = []
+        while len(self._items) > 1 and (self.size > self.max_size or len(self._items) > self.max_items):
+            dropped.append(self.pop())
+        return dropped
+
+    def clear(self) -> list[T]:
+        """Take out everything, and return it, oldest first."""
+        items = list(self._items.values())
+        self._items = {}
+        self._tickets = self._keys = None
+        self._first = self._next
+        self.size = 0
+        return items

@@ -1,0 +1,525 @@
+"""One side of an anonymous channel: its state, its mailbox, its credit and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Never, Protocol, cast
+
+from msgspec import UNSET
+
+from .._base.scheduler import Timer
+from .._handlers.registry import Registry
+from .._protocol.messages import Event, Inbound, Resolution
+from .._protocol.rejections import CLOSED
+from .._sending.caller import Sender
+from .._sending.checks import check_thread, check_thread_of_plain
+from .._sending.notices import Aborts, Notices
+from .._sending.outbound import Outbound
+from .._streams.event_values import Waits, value_of
+from .._streams.inbox import Decode, Inbox
+from .._streams.mailbox import Mailbox, UnreadMessages
+from .._streams.reader import Reading, Recipient, Upload
+from .._streams.stream import Stream
+from ..errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
+
+__all__ = ["FINISHED", "TRANSITIONS", "ChannelAct", "ChannelCore", "ChannelListener", "ChannelSession", "ChannelState"]
+
+
+class ChannelState(enum.Enum):
+    """State of an anonymous channel on one side."""
+
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
+    NEW = "new"
+    """A handler has made it. The remote peer does not know of it yet."""
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class ChannelAct(enum.Enum):
+    """Event that changes the state of a channel."""
+
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
+    OPENED = "the request that it belongs to was answered with it"
+    ENDED = "either side has ended it, or the session has ended"
+
+
+_NEW, _OPEN, _CLOSED = ChannelState
+
+TRANSITIONS = {
+    (_NEW, ChannelAct.OPENED): _OPEN,
+    (_NEW, ChannelAct.ENDED): _CLOSED,
+    (_OPEN, ChannelAct.ENDED): _CLOSED,
+}
+"""The next state for each state and act. An act that is in no cell changes nothing."""
+
+SMALLEST_SHARE = 32 * 1024
+"""Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.)"""
+
+
+class _Finished:
+    """Reason of a channel that has ended in good order."""
+
+    def __repr__(self) -> str:
+        return "finished"
+
+
+FINISHED: Any = _Finished()
+
+_NOT_READY = (
+    "channel {} is not delivered yet: return it first, and send from a handler on it, a task or when it is read; a "
+    "handler with an AnonymousChannel parameter runs once it is"
+)
+
+_NO_HANDLERS = Registry()
+"""The registry of channels without handlers, for example those of streams."""
+
+
+class ChannelListener(Protocol):
+    """Receiver of what happens on the channels of a session: the part of the peer that runs handlers."""
+
+    def arrived(
+        self,
+        message: Inbound,
+        payload: bytes | bytearray,
+        view: Any,
+        decode: Decode,
+        channel: ChannelCore | None = None,
+        /,
+    ) -> None:
+        """Run the handler of a message, now or when there is room."""
+
+    def channel_over(self, h: int, reason: object, /) -> None:
+        """Cancel the handlers of requests that arrived on channel ``h``: nobody waits for them."""
+
+    def count(self, kind: str, text: str, times: int = 1, /) -> None:
+        """Count events that reach no handler."""
+
+    def reject(self, i: int, error: RpcError, /) -> None:
+        """Reject a request of the remote peer."""
+
+
+class ChannelSession:
+    """Part of a session that its anonymous channels use: sending, limits, and where messages and ends are reported.
+
+    `ChannelTable` is this part and the table of the channels.
+
+    Args:
+        registry: the peer's registry. Handlers on channels are registered with the same options.
+        unread: counts the memory of unread messages on all channels of the peer.
+        sender: sends for the users of channels.
+        listener: runs the handlers.
+        converter: compiles a type.
+        warn: writes a line into the log.
+    """
+
+    def __init__(
+        self,
+        out: Outbound,
+        notices: Notices,
+        registry: Registry,
+        unread: UnreadMessages,
+        *,
+        sender: Sender,
+        listener: ChannelListener,
+        converter: Callable[[Any], Callable[[Any], Any]],
+        warn: Callable[..., None],
+    ) -> None:
+        self.out = out
+        self.unread = unread
+        self.limits = unread.limits
+        self.sender = sender
+        self.listener = listener
+        self.converter = converter
+        self.warn = warn
+        self.aborts = Aborts(notices)
+        self.over = False
+        """The session has ended: in another one an id would be that of another request."""
+        self._registry = registry
+        self._credited: dict[int, None] = {}
+        """Ids of the channels whose items are read, by credit."""
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the remote peer keeps to credit when it produces."""
+        return self.out.terms.credit
+
+    def make_registry(self) -> Registry:
+        return Registry(dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+
+    def deliver(self, channel: ChannelCore) -> None:
+        """Answer the request that ``channel`` belongs to with the channel."""
+        raise NotImplementedError
+
+    def forget(self, channel: ChannelCore, reason: object) -> bool:
+        """Remove a channel that has ended. Return whether the remote peer had opened it."""
+        raise NotImplementedError
+
+    def count_dropped(self, channel: ChannelCore, count: int) -> None:
+        """Count events that nothing listens to."""
+        text = f"events on channel {channel.id} were dropped, because nobody listens to them"
+        self.listener.count("unread event", text, count)
+
+    def count_misfit(self, what: str, why: Exception) -> None:
+        """Count an event whose arguments do not fit its reader."""
+        self.listener.count("wrong arguments", f"{what} was dropped: {why}")
+
+    def answer(self, i: int, value: object) -> None:
+        """Resolve a request of the remote peer."""
+        self.out.reply(self.out.terms.encode(Resolution(i, value)))
+
+    def refuse(self, i: int, error: Exception) -> None:
+        """Reject a request of the remote peer."""
+        self.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
+
+    def start_items(self, h: int, inbox: Inbox) -> None:
+        """Send ``start``, and credit before it if the remote peer keeps to that."""
+        if self.has_credit:
+            self._credited[h] = None
+            inbox.start_credit(partial(self.out.grant, h), self._share)
+        self.out.reply(self.out.terms.encode(Event(("start",), h=h)))
+
+    def _share(self) -> int:
+        """Return how many bytes of one stream may be in flight: the more streams are read, the fewer bytes of each.
+
+        Everything that is in flight arrives before the next answer.
+        """
+        window = self.limits.stream_window_bytes
+        return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
+
+    def stop_items(self, h: int) -> None:
+        """Send ``stop``."""
+        self.out.reply(self.out.terms.encode(Event(("stop",), h=h)))
+
+    def send_end(self, h: int, reason: object) -> None:
+        """Tell the remote peer that a channel has ended."""
+        if reason is FINISHED:
+            reason = CLOSED
+        elif isinstance(reason, StreamOverflow):
+            reason = RpcError(as_text(reason))
+        self.aborts.send(h, reason)
+
+
+class _Refusing:
+    """Sender of a channel that cannot send."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def _refuse(self, *_: object) -> Never:
+        raise self._error
+
+    def _refuse_now(self, *_: object) -> Never:
+        raise self._error
+
+    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
+    send_event_nowait = converter = read_events = read_items = _refuse_now
+
+
+class ChannelCore:
+    """One side of an anonymous channel, from the request that opens it to its end.
+
+    Users hold an `AnonymousChannel`, which refers to this. A channel that was opened for a stream alone has none.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_credit",
+        "_end_timer",
+        "_on_close",
+        "_on_credit",
+        "error",
+        "id",
+        "left",
+        "mailbox",
+        "reason",
+        "registry",
+        "sender",
+        "session",
+        "state",
+    )
+
+    def __init__(self, id: int, session: ChannelSession) -> None:
+        self.id = id
+        """The id of the request that opened it, which is the channel's name on the wire."""
+        self.session = session
+        self.state = _NEW
+        self.reason: Any = None
+        """Why it has ended."""
+        self.error: Exception | None = None
+        """The exception that readers get after its end. None at a good end."""
+        self.left = False
+        """This side has ended it, or wants nothing more of it."""
+        self.registry = _NO_HANDLERS
+        self.sender: Sender | None = None
+        """Sends for the user, from the first use of an open channel on. See `start_sending`."""
+        self.mailbox = Mailbox(self, session.unread)
+        self._end_timer: Timer | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._on_close: Callable[[Any], None] | None = None
+        self._on_credit: Callable[[int, int], None] | None = None
+        self._credit: tuple[int, int] | None = None
+        """Credit that the remote peer gave before anything produced here."""
+
+    def __repr__(self) -> str:
+        return f"<ChannelCore {self.id} {self.state.value}, {self.mailbox!r}>"
+
+    def _move(self, act: ChannelAct) -> bool:
+        """Enter the next state, and return True, if the table has one."""
+        state = TRANSITIONS.get((self.state, act))
+        if state is None:
+            return False
+        self.state = state
+        return True
+
+    # ------------------------------------------------------------ how it is
+
+    @property
+    def closed(self) -> bool:
+        return self.state is _CLOSED
+
+    @property
+    def close_reason(self) -> Any:
+        return None if self.reason is FINISHED else self.reason
+
+    def check_open(self) -> None:
+        """Raise `ChannelClosed` if a new handler or reader would get nothing."""
+        if self.state is _CLOSED and not self.mailbox.can_listen:
+            raise self.gone()
+
+    def check_thread(self, coroutine: str | None = None) -> None:
+        """Raise RuntimeError in another thread than the event loop's, while the channel is open.
+
+        Args:
+            coroutine: what was called. None for a plain function.
+        """
+        if self.state is not _CLOSED:
+            if coroutine is None:
+                check_thread_of_plain(self.session.out.thread, "function")
+            else:
+                check_thread(self.session.out.thread, coroutine)
+
+    def gone(self) -> ChannelClosed:
+        """Return the error for what is asked of a channel that has ended."""
+        return ChannelClosed(str(self.id), self.close_reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
+        if self.state is not _CLOSED:
+            self.check_thread("channel.wait_closed()")
+            if self._closed is None:
+                self._closed = self.session.out.loop.create_future()
+            await asyncio.shield(self._closed)
+        if self.mailbox.is_ending:
+            await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
+
+    def when_closed(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback`` with the reason once the channel has ended. Only the last one given is called."""
+        self._on_close = callback
+
+    # ------------------------------------------------------------ opening
+
+    def opened(self) -> None:
+        """Open it: the remote peer knows of it from now on."""
+        self._move(ChannelAct.OPENED)
+
+    def deliver(self) -> None:
+        """Answer the request that it belongs to with the channel. See `ChannelTable.deliver`."""
+        self.session.deliver(self)
+
+    def start_sending(self) -> Sender:
+        """Return what sends on the channel for its user. It refuses unless the channel is open."""
+        if self.state is _OPEN:
+            self.mailbox.used = True
+            sender = self.sender = self.session.sender
+            return sender
+        why = self.gone() if self.closed else ChannelNotReady(_NOT_READY.format(self.id))
+        return cast("Sender", _Refusing(why))
+
+    # ------------------------------------------------------------ reading
+
+    def read_items(self, returns: Any) -> Stream[Any]:
+        """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
+        self._check_reading()
+        convert = None if returns is UNSET else self.session.converter(returns)
+        return Stream("next", convert, reading=self._abandoned("next", items=True, newest=False) or self.reading())
+
+    def read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
+        """Read the events of one name. See `EventReader.events`."""
+        self._check_reading()
+        convert = value_of(returns, self.session.converter)
+        misfit = partial(self.session.count_misfit, f"event {short(event)} on channel {self.id}")
+        newest = keep == "newest"
+        reading = self._abandoned(event, items=False, newest=newest)
+        if reading is None:
+            reading = Reading(self, self._inbox(items=False, newest=newest), event)
+        return Stream(event, convert, reading=reading, misfit=misfit)
+
+    def _check_reading(self) -> None:
+        self.check_open()
+        self.check_thread()
+
+    def _abandoned(self, event: str, *, items: bool, newest: bool) -> Reading | None:
+        """Return the reading that the last loop over it has left, if a new one can go on from there."""
+        reading = self.mailbox.reading(event)
+        if reading is None or not reading.abandoned:
+            return None
+        if reading.inbox.items is items and reading.inbox.newest is newest and not reading.inbox.over:
+            reading.abandoned = False
+            return reading
+        reading.leave(None)
+        return None
+
+    def reading(self, *, owns: bool = False) -> Reading:
+        """Return a new reading of the items. ``owns``: the channel ends with it."""
+        return Reading(self, self._inbox(items=True), "next", owns=owns)
+
+    def upload(self) -> Upload:
+        """Return a new reading of the items that a caller sends to its handler."""
+        return Upload(self, self._inbox(items=True), "next")
+
+    def _inbox(self, *, items: bool, newest: bool = False) -> Inbox:
+        return Inbox(self.session.unread, items=items, answer=self._answer_read, newest=newest)
+
+    def _answer_read(self, i: int) -> None:
+        self.answer(i, None)
+
+    # ------------------------------------------------------------ what readings and producers ask for
+
+    def add_recipient(self, event: str, recipient: Recipient) -> None:
+        self.mailbox.add_recipient(event, recipient)
+
+    def remove_recipient(self, event: str, recipient: Recipient) -> None:
+        self.mailbox.remove_recipient(event, recipient)
+
+    @property
+    def has_credit(self) -> bool:
+        return self.session.has_credit
+
+    def start_items(self, inbox: Inbox) -> None:
+        self.session.start_items(self.id, inbox)
+
+    def stop_items(self) -> None:
+        self.session.stop_items(self.id)
+
+    def answer(self, i: int, value: object) -> None:
+        """Resolve a request that arrived on the channel, unless its session is over."""
+        if not self.session.over:
+            self.session.answer(i, value)
+
+    def refuse(self, i: int, error: Exception) -> None:
+        """Reject a request that arrived on the channel, unless its session is over."""
+        if not self.session.over:
+            self.session.refuse(i, error)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.session.out.loop.call_soon(callback)
+
+    def warn(self, text: str) -> None:
+        self.session.warn(text)
+
+    def count_dropped(self, count: int) -> None:
+        self.session.count_dropped(self, count)
+
+    def produce(self, on_credit: Callable[[int, int], None]) -> None:
+        """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""
+        self._on_credit = on_credit
+        if self._credit is not None:
+            on_credit(*self._credit)
+
+    def credited(self, n: int, size: int) -> None:
+        """Take credit from the remote peer: totals of items and of bytes."""
+        if self._on_credit is not None:
+            self._on_credit(n, size)
+        else:
+            self._credit = (n, size)
+
+    # ------------------------------------------------------------ handlers
+
+    def own_registry(self) -> Registry:
+        """Return the channel's own registry."""
+        if self.registry is _NO_HANDLERS:
+            self.registry = self.session.make_registry()
+        return self.registry
+
+    def has_handler(self, event: str) -> bool:
+        return self.registry.has(self.id, event)
+
+    def handle(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+        self.session.listener.arrived(message, payload, None, decode, self)
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, reason: object = None) -> None:
+        """End it on this side. See `AnonymousChannel.close`."""
+        reading = self.mailbox.reading("next")
+        if reading is not None and reading.is_awaited and self.state is _OPEN:
+            self.session.send_end(self.id, reason)
+        self.end(reason, ChannelClosed(str(self.id), reason))
+
+    def abort(self, reason: object, error: Exception | None = None) -> None:
+        """End it on both sides.
+
+        Args:
+            error: the exception that readers on this side get, if it does not follow from ``reason``.
+        """
+        if self.state is _OPEN:
+            self.session.send_end(self.id, reason)
+        if error is None:
+            error = reason if isinstance(reason, StreamOverflow) else ChannelClosed(str(self.id), reason)
+        self.end(reason, error)
+
+    def finish(self) -> None:
+        """End it in good order on both sides."""
+        if self.state is _OPEN:
+            self.session.send_end(self.id, FINISHED)
+        self.end(FINISHED, None)
+
+    def finish_locally(self) -> None:
+        """End it in good order. The remote peer knows that it has ended."""
+        self.end(FINISHED, None)
+
+    def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
+        """End it on this side. All ends come here, and nothing of the channel is left behind.
+
+        Args:
+            error: the exception that readers get after what is there. None at a good end.
+            by_other: not this side has ended it. A later handler or reader then still gets what had come before.
+        """
+        if not self._move(ChannelAct.ENDED):
+            if not by_other:
+                self._leave()  # nothing will listen from now on
+            return
+        self.reason = reason
+        self.error = error
+        self.sender = None
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        served = self.session.forget(self, reason)
+        if by_other:
+            self.mailbox.end(error, served)
+        else:
+            if reason is not FINISHED:  # after a good end the reader goes on and answers them
+                for i in self.mailbox.take_request_ids():
+                    self.refuse(i, self.gone())
+            self._leave(error)
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+        on_close, self._on_close = self._on_close, None
+        self._on_credit = None
+        if on_close is not None:
+            on_close(reason)
+
+    def _leave(self, error: Exception | None = None) -> None:
+        self.left = True
+        self.mailbox.leave(error)
+
+    def expect_end(self) -> None:
+        """Abort it unless the remote producer's last message comes within `Limits.unread` seconds."""
+        loop, patience = self.session.out.loop, self.session.limits.unread
+        error = RpcError(f"the end of what was sent has not come within {patience:g} s")
+        self._end_timer = loop.call_at(loop.time() + patience, partial(self.abort, error))
