@@ -47,6 +47,7 @@ class _Owner(PeerOwner):
     """What a client's peer reports to it."""
 
     def __init__(self, client: Client) -> None:
+        super().__init__()
         self._client = client
 
     def queued(self) -> None:

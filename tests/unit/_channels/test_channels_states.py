@@ -139,7 +139,7 @@ def at_once(way: Way) -> Callable[[Driven, AnonymousChannel], Awaitable[None]]:
     return act
 
 
-WAYS = {
+WAYS: dict[Act, list[Callable[[Driven, AnonymousChannel], Awaitable[None]]]] = {
     Act.LISTENED: [listen],
     Act.DELIVERED: [let_deliver],
     Act.ENDED: [at_once(way) for way in REMOTE_ENDS],
