@@ -428,6 +428,8 @@ class _End:
 class _Output(FrameWriter):
     """Outgoing half of a connection, which counts what is written."""
 
+    __slots__ = ("_end", "_fragmenting", "_mask", "answers", "room", "tcp", "written", "ws")
+
     def __init__(self, ws: WSTransport, end: _End, loop: asyncio.AbstractEventLoop, *, masked: bool) -> None:
         super().__init__(loop, masked=masked)
         self.ws = ws
@@ -447,8 +449,12 @@ class _Output(FrameWriter):
         # Where picows has sent a Close frame because of a violation, `_read_ended` is about to find it.
         if data and not self.ws.is_close_frame_sent:
             self.written += len(data)
-            self.tcp.write(data)
-            self._look_whether_broken()
+            tcp = self.tcp
+            tcp.write(data)
+            # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
+            # caller that sends without a pause never lets come.
+            if tcp.is_closing():
+                self._end.open = False
 
     def send_fragment(self, payload: bytes, text: bool, last: bool) -> None:
         """Send a frame of a message; picows builds it."""
@@ -471,12 +477,7 @@ class _Output(FrameWriter):
         """Count a frame that picows has written."""
         size = len(payload)
         self.written += size + (2 if size < 126 else 4 if size < 65536 else 10) + self._mask
-        self._look_whether_broken()
-
-    def _look_whether_broken(self) -> None:
-        # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
-        # caller that sends without a pause never lets come.
-        if self.tcp.is_closing():
+        if self.tcp.is_closing():  # broken, see `write`
             self._end.open = False
 
     def backlog(self) -> int:
@@ -501,6 +502,7 @@ class _Tap(asyncio.BufferedProtocol):
     def __init__(self, picows: Any, transport: PicowsTransport, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
         self._picows = picows
         self._transport = transport
+        self._output, self._end = transport._output, transport._end
         self.turns = turns
         self._loop = loop
         self._feed: Callable[[int], None] = picows.buffer_updated
@@ -513,9 +515,9 @@ class _Tap(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         transport = self._transport
         self.read += nbytes
-        if transport._end.deaf:
+        if self._end.deaf:
             return  # picows is not told, so it offers the same part of its buffer for each read
-        transport._output.hold()
+        self._output.hold()
         if nbytes < MUCH:
             self._feed(nbytes)
             transport._read_ended()
@@ -543,9 +545,8 @@ class _Tap(asyncio.BufferedProtocol):
         self._transport._resume_sending()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        end = self._transport._end
-        if exc is not None and not end.cause[1]:
-            end.cause = (CloseCode.ABNORMAL, str(exc))
+        if exc is not None and not self._end.cause[1]:
+            self._end.cause = (CloseCode.ABNORMAL, str(exc))
         self._picows.connection_lost(exc)
 
 
