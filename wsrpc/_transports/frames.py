@@ -55,6 +55,7 @@ class FrameWriter(ABC):
         "_masked",
         "_masks",
         "_next_mask",
+        "_parts",
         "_piece",
         "_scheduled",
         "_sent",
@@ -67,6 +68,8 @@ class FrameWriter(ABC):
         self._masks = b""
         self._next_mask = 0
         self._frames: list[bytes] = []
+        self._parts = 3 if masked else 2
+        """Number of entries that a frame has in ``_frames``."""
         self._held = False
         self._scheduled = False
         self._piece = FIRST_PIECE
@@ -83,11 +86,6 @@ class FrameWriter(ABC):
     def sent(self) -> int:
         """Messages that were added since the connection began."""
         return self._sent + len(self._frames) // self._parts
-
-    @property
-    def _parts(self) -> int:
-        """Number of entries that a frame has in ``_frames``."""
-        return 3 if self._masked else 2
 
     def add(self, payload: bytes, text: bool) -> None:
         """Add a message; writes a piece if that is full."""
@@ -113,16 +111,22 @@ class FrameWriter(ABC):
             else:
                 frames.append(_long_header(TEXT if text else BINARY, size, 0))
             frames.append(payload)
-        self.unwritten += size + LEAST
-        if self.unwritten >= self._piece or not (self._held or self._scheduled):
-            self._write_or_schedule()
+        self.unwritten = unwritten = self.unwritten + size + LEAST
+        if unwritten >= self._piece:
+            self._piece = min(2 * self._piece, LARGEST_PIECE)
+            self.write()
+        elif not (self._held or self._scheduled):
+            self._schedule()
 
     def added(self, size: int, messages: int = 1) -> None:
         """Count a frame of ``size`` bytes that the library has built, and that `write` will write."""
         self._sent += messages
         self.unwritten += size + LEAST
-        if self.unwritten >= self._piece or not (self._held or self._scheduled):
-            self._write_or_schedule()
+        if self.unwritten >= self._piece:
+            self._piece = min(2 * self._piece, LARGEST_PIECE)
+            self.write()
+        elif not (self._held or self._scheduled):
+            self._schedule()
 
     def count(self, messages: int) -> None:
         """Count messages that were not written by `write`."""
@@ -132,8 +136,6 @@ class FrameWriter(ABC):
         """Return the frames that were added since the last call."""
         self.unwritten = 0
         frames = self._frames
-        if not frames:
-            return b""
         self._sent += len(frames) // self._parts
         data = b"".join(frames)
         frames.clear()
@@ -157,13 +159,9 @@ class FrameWriter(ABC):
         if self.unwritten:
             self.write()
 
-    def _write_or_schedule(self) -> None:
-        if self.unwritten >= self._piece:
-            self._piece = min(2 * self._piece, LARGEST_PIECE)
-            self.write()
-        else:
-            self._scheduled = True
-            self._loop.call_soon(self._turn_ended)
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self._turn_ended)
 
     def _turn_ended(self) -> None:
         self._scheduled = False
