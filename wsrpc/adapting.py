@@ -27,9 +27,10 @@ from ._base.closing import check_close
 from ._base.headers import address, joined_headers
 from ._base.logs import safe_logger
 from ._server.listening import Port
+from ._transports.delivery import Delivery
 from ._transports.dial_request import DialRequest, follow_redirects
 from ._transports.fairness import MUCH, READ, Turns, turns_of
-from ._transports.frames import Framer
+from ._transports.frames import FrameWriter
 from ._transports.heartbeat import Heartbeat, StallWatch
 from ._transports.upgrade import ClientUpgrade, ServerUpgrade
 from ._transports.urls import BadURL, check_proxy, environment_proxy
@@ -40,8 +41,9 @@ __all__ = [
     "READ",
     "BadURL",
     "ClientUpgrade",
+    "Delivery",
     "DialRequest",
-    "Framer",
+    "FrameWriter",
     "Heartbeat",
     "Port",
     "ServerUpgrade",

@@ -1,9 +1,9 @@
-"""A WebSocket of an ASGI server as a transport: events in, events out.
+"""AsgiTransport: a WebSocket of an ASGI server as a transport.
 
-ASGI shows neither reads nor writes, so both are inferred. A *read* is what ``receive()`` gives without waiting: when it
-begins to wait, the read is over. A message counts as *unsent* until ``send()`` has returned for it, and that a
-``send()`` waits is the only sign that the line is full. ``send()`` runs in a task that lives while there is something
-to write, since it may wait, and ``receive()`` must go on meanwhile.
+ASGI shows neither reads nor writes, so both are inferred. A *read* is what ``receive()`` returns without waiting; the
+read has ended when it begins to wait. A message counts as *unsent* until ``send()`` has returned for it, and a
+``send()`` that waits is the only sign that there is no room. ``send()`` runs in a task that lives while there is
+something to write, because it may wait, and ``receive()`` must go on meanwhile.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 FRAME = 2
-"""Bytes, besides its payload, that a message counts for: an empty one counts, too."""
+"""Bytes that a message counts for beside its payload, so that empty messages count, too."""
 PIECE = 32 * 1024
 """Bytes that are gathered at most before they are written."""
 EAGER = sys.version_info >= (3, 12)
 """Whether a task can take its first step at once."""
 BURST = 256
-"""Messages that are written without a turn for others."""
+"""Messages that are written without giving way to other tasks."""
 AT_ONCE = 64
 """Messages that are read at once before they take a place in the turn, see `wsrpc.adapting.turns_of`."""
 
@@ -43,74 +43,57 @@ class AsgiTransport:
         self.info = info
         self.largest = limits.message
         self._next_event = receive
-        self._send_event = send
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
-        # In.
+        self._end = _End(self._loop)
+        self._output = _Output(self, send, limits)
+        self._stall_watch = StallWatch(self, self._loop, limits)
         self._early: list[tuple[bytes, bool]] = []
+        """Messages that arrived before `start`."""
         self._early_size = 0
-        self._receiving_paused = False
+        self._receiving = True
+        """Whether the user wants to receive; see `pause_receiving`."""
         self._held: asyncio.Future[None] | None = None
+        """Done when reading may go on; see `_is_held`."""
         self._reading = False
+        """Whether the receiver has got messages of the present read."""
         self._received = 0
-        self._turns = turns_of(self._loop)
-        # Out.
-        self._out: deque[tuple[bytes, bool]] = deque()
-        self._parts: list[bytes] = []
-        self._sent = 0
-        self._handed = 0
-        self._unsent = 0
-        self._gathered = 0
-        self._flush_scheduled = False
-        self._writing = False
-        self._writer: asyncio.Task[None] | None = None
-        self._full = False
-        self._drained: list[asyncio.Future[None]] = []
-        self._stall = StallWatch(self, self._loop, limits)
-        # The end.
-        self._closing: tuple[int, str] | None = None
-        self._close_sent = False
-        self._broken: Exception | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._dropped = False
-        self._failure: Exception | None = None
-        self._ended: CloseInfo | None = None
-        self._over: asyncio.Future[None] = self._loop.create_future()
+        """Messages that were received."""
 
     async def run(self, accepted: Callable[[AsgiTransport], Awaitable[object]]) -> None:
         """Call ``accepted`` with this transport and carry messages; returns when the connection is over.
 
         Raises:
-            Exception: what ``receive()`` or ``send()`` raised, if it is more than that the client has left.
+            Exception: what ``receive()`` or ``send()`` raised, unless it only means that the client has left.
         """
         reading = self._loop.create_task(self._read())
         try:
             await accepted(self)
-            await asyncio.shield(self._over)
+            await asyncio.shield(self._end.over)
         finally:
-            # Here the application is left, cancelled by its server for instance: then the line is as good as lost.
-            self._end(CloseInfo(CloseCode.ABNORMAL, "the ASGI server stopped the application"))
-            tasks = [task for task in (reading, self._writer) if task is not None]
+            # If the ASGI server cancels the application, for instance, the connection is as good as lost.
+            self._finish(CloseInfo(CloseCode.ABNORMAL, "the ASGI server stopped the application"))
+            tasks = [task for task in (reading, self._output.task) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-        if self._failure is not None:
-            raise self._failure
+        if self._end.failure is not None:
+            raise self._end.failure
 
     # ------------------------------------------------------------ the contract
 
     @property
     def unsent(self) -> int:
-        return self._unsent
+        return self._output.unsent
 
     @property
     def traffic(self) -> Traffic:
-        return Traffic(self._received, self._sent, None, None)
+        return Traffic(self._received, self._output.sent, None, None)
 
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
-        if self._full:
+        if self._output.full:
             receiver.pause_sending()
         early, self._early = self._early, []
         self._reading = True
@@ -118,65 +101,67 @@ class AsgiTransport:
             receiver.receive(payload, text)
         self._reading = False
         receiver.read_ended()
-        self._write_soon()
-        if self._ended is not None:
-            # It ended before anybody listened: say so soon, not inside this call.
-            self._loop.call_soon(receiver.connection_lost, self._ended)
+        self._output.flush()
+        if self._end.info is not None:
+            # It ended before there was a receiver: report that soon, not inside this call.
+            self._loop.call_soon(receiver.connection_lost, self._end.info)
         self._release()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         self._check_open()
-        size = len(payload) + FRAME
-        self._sent += 1
-        self._out.append((payload, text))
-        self._handed += size
-        self._unsent += size
-        self._gathered += size
-        if self._gathered >= PIECE or not (self._reading or EAGER):
-            self._write_soon()
-        elif not self._reading and not self._flush_scheduled and not self._writing:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._turn_ended)
-        if self._unsent > self._limits.high_water and not self._full:
-            self._full = True
-            self._stall.start()
-            if self._receiver is not None:
-                self._receiver.pause_sending()
+        self._output.add(payload, text, reading=self._reading)
 
     def flush(self) -> None:
-        self._write_soon()
+        self._output.flush()
 
     async def drain(self) -> None:
-        if self._full and self._ended is None:
-            waiter = self._loop.create_future()
-            self._drained.append(waiter)
-            await waiter
+        if self._output.full and self._end.info is None:
+            await self._output.drained()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         check_close(code, reason)
         # In ASGI a close without a code is one with 1000.
         self._begin_close(CloseCode.NORMAL if code is None else code, reason)
-        await asyncio.shield(self._over)
+        await asyncio.shield(self._end.over)
 
     def abort(self) -> None:
         self.drop(CloseCode.ABNORMAL, "aborted")
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
         self._check_open()
-        self._parts.append(payload)
+        self._output.pieces.append(payload)
         if last:
-            whole = b"".join(self._parts)
-            self._parts.clear()
+            whole = b"".join(self._output.pieces)
+            self._output.pieces.clear()
             self.send(whole, text)
 
     def pause_receiving(self) -> None:
-        self._receiving_paused = True
+        self._receiving = False
 
     def resume_receiving(self) -> None:
-        self._receiving_paused = False
+        self._receiving = True
         self._release()
 
-    # ------------------------------------------------------------ in
+    def __repr__(self) -> str:
+        paused = "" if self._receiving else " receiving paused"
+        return f"<AsgiTransport {self._end.state} {self.info.remote} unsent={self.unsent}{paused}>"
+
+    # ------------------------------------------------------------ what StallWatch uses
+
+    @property
+    def written(self) -> int:
+        return self._output.written
+
+    def backlog(self) -> int:
+        return self._output.unsent
+
+    def drop(self, code: int, reason: str) -> None:
+        """End the connection now, as far as ASGI allows: the application returns, and the server does the rest."""
+        if self._end.info is None and not self._end.dropped:
+            self._end.dropped = True
+            self._loop.call_soon(self._finish, CloseInfo(*(self._end.closing or (code, reason))))
+
+    # ------------------------------------------------------------ reading
 
     async def _read(self) -> None:
         at_once, began = 0, self._loop.time()
@@ -196,7 +181,7 @@ class AsgiTransport:
                     at_once += 1
                 else:
                     self._read_ended()
-                    event = await go_on(waiting, step)
+                    event = await resume(waiting, step)
                     at_once, began = 0, self._loop.time()
                 if event["type"] == "websocket.receive":
                     text = event.get("text")
@@ -204,34 +189,38 @@ class AsgiTransport:
                         self._deliver(event["bytes"], False)
                     else:
                         self._deliver(text.encode(), True)
-                    if self._full:
-                        await asyncio.sleep(0)  # what is read at once may cause more than is to be kept
+                    if self._output.full:
+                        await asyncio.sleep(0)  # what is read at once may cause more than may be kept
                 elif event["type"] == "websocket.disconnect":
                     self._read_ended()
-                    self._end(self._how_it_ended(event))
+                    self._finish(self._end.reported(event))
                     return
         except Exception as exc:
-            self._fail(exc)
+            if self._end.info is None:
+                self._end.failure = exc
+                self.drop(CloseCode.ABNORMAL, str(exc))
 
     async def _take_turn(self, seconds: float) -> None:
-        """Read on when there is a place for what took so long."""
-        if not self._turns.take(seconds):
+        """Wait until there is a turn for reading on, after messages that took ``seconds`` to handle."""
+        turns = turns_of(self._loop)
+        if not turns.take(seconds):
             self._read_ended()
             turn = asyncio.Event()
-            self._turns.wait(seconds, turn.set)
+            turns.wait(seconds, turn.set)
             await turn.wait()
 
     def _is_held(self) -> bool:
-        if self._closing is not None or self._broken is not None:
+        """Whether nothing may be read now."""
+        if self._end.closing is not None or self._end.broken is not None:
             return False  # the end has to be seen
-        return self._receiving_paused or (self._receiver is None and self._early_size > self._limits.high_water)
+        return not self._receiving or (self._receiver is None and self._early_size > self._limits.high_water)
 
     def _release(self) -> None:
         if self._held is not None and not self._held.done():
             self._held.set_result(None)
 
     def _deliver(self, payload: bytes, text: bool) -> None:
-        if self._dropped or (self._closing is not None and self._closing[0] == CloseCode.MESSAGE_TOO_BIG):
+        if self._end.dropped or (self._end.closing is not None and self._end.closing[0] == CloseCode.MESSAGE_TOO_BIG):
             return
         self._received += 1
         if len(payload) > self.largest:
@@ -246,65 +235,217 @@ class AsgiTransport:
     def _read_ended(self) -> None:
         if self._reading:
             self._reading = False
-            if self._receiver is not None and self._ended is None:
+            if self._receiver is not None and self._end.info is None:
                 self._receiver.read_ended()
-            self._write_soon()
+            self._output.flush()
 
-    # ------------------------------------------------------------ out
+    # ------------------------------------------------------------ what _Output reports
+
+    def _pause_sending(self) -> None:
+        self._stall_watch.start()
+        if self._receiver is not None:
+            self._receiver.pause_sending()
+
+    def _resume_sending(self) -> None:
+        self._stall_watch.stop()
+        if self._receiver is not None and self._end.info is None:
+            self._receiver.resume_sending()
+
+    def _send_failed(self, exc: Exception) -> None:
+        """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
+        self._end.broken = exc
+        self._expect_end()
+        self._release()
+
+    # ------------------------------------------------------------ the end
 
     def _check_open(self) -> None:
-        if self._closing is not None or self._broken is not None or self._dropped or self._ended is not None:
-            raise ConnectionLost(*self._code(), "not_sent")
+        if not self._end.is_open:
+            raise ConnectionLost(*self._end.code, "not_sent")
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        if self._end.closing is None and self._end.info is None:
+            self._end.closing = (int(code), reason)
+            self._expect_end()
+            self._output.flush()
+            self._release()
+
+    def _expect_end(self) -> None:
+        """Drop the connection if it is not over within `Limits.close_timeout`."""
+        if self._end.timer is None:
+            self._end.timer = self._loop.call_later(self._limits.close_timeout, self._overdue)
+
+    def _overdue(self) -> None:
+        if self._end.broken is not None and not isinstance(self._end.broken, OSError):
+            self._end.failure = self._end.broken
+        self.drop(*self._end.code)
+
+    def _finish(self, info: CloseInfo) -> None:
+        if self._end.info is None:
+            self._stall_watch.stop()
+            self._end.finish(info)
+            self._output.stop()
+            if self._receiver is not None:
+                self._receiver.connection_lost(info)
+
+
+class _End:
+    """State of a connection, from open to closed, and what is reported of its end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.closing: tuple[int, str] | None = None
+        """Code and reason with which this side closes."""
+        self.close_sent = False
+        self.broken: Exception | None = None
+        """What ``send()`` raised."""
+        self.dropped = False
+        """Whether the connection ends without waiting for the client."""
+        self.failure: Exception | None = None
+        """What `AsgiTransport.run` is to raise."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.info: CloseInfo | None = None
+        self.over: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent."""
+        return self.closing is None and self.broken is None and not self.dropped and self.info is None
+
+    @property
+    def state(self) -> str:
+        if self.info is not None:
+            return "closed"
+        return "open" if self.is_open else "broken" if self.broken is not None else "closing"
+
+    @property
+    def code(self) -> tuple[int, str]:
+        """Code and reason with which the connection ends, as far as is known."""
+        if self.info is not None:
+            return self.info.code, self.info.reason
+        return self.closing or (CloseCode.ABNORMAL, str(self.broken or ""))
+
+    def reported(self, event: Event) -> CloseInfo:
+        """Return what the ASGI server says of the end, as far as that can be believed."""
+        code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
+        if self.closing is not None and self.close_sent:
+            return CloseInfo(*self.closing, was_clean=code != CloseCode.ABNORMAL)
+        if reason is None and "reason" not in event:
+            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it says
+            # 1005 of a drop, and 1012 when it shuts down itself and does not wait for an answer.
+            if code == CloseCode.NO_STATUS:
+                code = CloseCode.ABNORMAL
+            return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))
+        return CloseInfo(code, reason or "", was_clean=code != CloseCode.ABNORMAL)
+
+    def finish(self, info: CloseInfo) -> None:
+        """Note that the connection is over."""
+        self.info = info
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+class _Output:
+    """Messages that wait for ``send()``, and the task that calls it."""
+
+    def __init__(self, transport: AsgiTransport, send: Send, limits: Limits) -> None:
+        self._transport = transport
+        self._end = transport._end
+        self._send_event = send
+        self._high_water = limits.high_water
+        self._messages: deque[tuple[bytes, bool]] = deque()
+        self.pieces: list[bytes] = []
+        """Pieces of a message that is sent in pieces, until the last one."""
+        self._gathered = 0
+        """Bytes that were added since the last `flush`."""
+        self._scheduled = False
+        self._writing = False
+        self.task: asyncio.Task[None] | None = None
+        """The task that writes, if there is one."""
+        self.sent = 0
+        """Messages that were added."""
+        self.written = 0
+        """Bytes that were added."""
+        self.unsent = 0
+        """Bytes of those for which ``send()`` has not returned."""
+        self.full = False
+        """Whether more than the high-water mark is unsent."""
+        self._drained: list[asyncio.Future[None]] = []
+
+    def add(self, payload: bytes, text: bool, *, reading: bool) -> None:
+        size = len(payload) + FRAME
+        self.sent += 1
+        self._messages.append((payload, text))
+        self.written += size
+        self.unsent += size
+        self._gathered += size
+        if self._gathered >= PIECE or not (reading or EAGER):
+            self.flush()
+        elif not reading and not self._scheduled and not self._writing:
+            self._scheduled = True
+            self._transport._loop.call_soon(self._turn_ended)
+        if self.unsent > self._high_water and not self.full:
+            self.full = True
+            self._transport._pause_sending()
+
+    def flush(self) -> None:
+        """Write what was added, and then the Close frame if it is due: now, or with what is added in this turn."""
+        self._gathered = 0
+        close_due = self._end.closing is not None and not self._end.close_sent
+        broken = self._end.broken is not None or self._end.info is not None
+        if not self._writing and (self._messages or close_due) and not broken:
+            self._writing = True
+            task = spawn(self._write(), self._transport._loop)
+            if not task.done():
+                self.task = task
+
+    async def drained(self) -> None:
+        """Wait until there is room, or the connection is over."""
+        waiter = self._transport._loop.create_future()
+        self._drained.append(waiter)
+        await waiter
+
+    def stop(self) -> None:
+        """Forget what was not written: the connection is over."""
+        self._messages.clear()
+        self.unsent = 0
+        self._wake_drained()
 
     def _turn_ended(self) -> None:
-        self._flush_scheduled = False
-        self._write_soon()
-
-    def _write_soon(self) -> None:
-        """Write what was gathered: now, or in the next turn, with what is sent until then."""
-        self._gathered = 0
-        closing = self._closing is not None and not self._close_sent
-        if not self._writing and (self._out or closing) and self._broken is None and self._ended is None:
-            self._writing = True
-            task = spawn(self._write(), self._loop)
-            if not task.done():
-                self._writer = task
+        self._scheduled = False
+        self.flush()
 
     async def _write(self) -> None:
-        out, send, written = self._out, self._send_event, 0
+        messages, send, end, written = self._messages, self._send_event, self._end, 0
         try:
-            while out:
-                payload, text = out[0]
+            while messages:
+                payload, text = messages[0]
                 if text:
                     await send({"type": "websocket.send", "text": payload.decode()})
                 else:
                     await send({"type": "websocket.send", "bytes": payload})
-                if not out:  # dropped meanwhile
+                if not messages:  # the connection ended meanwhile
                     return
-                out.popleft()
-                self._unsent -= len(payload) + FRAME
-                if self._full and self._unsent <= self._limits.high_water // 4:
-                    self._has_room()
+                messages.popleft()
+                self.unsent -= len(payload) + FRAME
+                if self.full and self.unsent <= self._high_water // 4:
+                    self.full = False
+                    self._wake_drained()
+                    self._transport._resume_sending()
                 written += 1
                 if written % BURST == 0:
                     await asyncio.sleep(0)
-            if self._closing is not None and not self._close_sent:
-                self._close_sent = True
-                code, reason = self._closing
+            if end.closing is not None and not end.close_sent:
+                end.close_sent = True
+                code, reason = end.closing
                 await send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as exc:
-            self._break(exc)
+            self._transport._send_failed(exc)
         finally:
             self._writing = False
-            self._writer = None
-        self._write_soon()  # somebody may have begun to close while the last message was written
-
-    def _has_room(self) -> None:
-        self._full = False
-        self._stall.stop()
-        self._wake_drained()
-        if self._receiver is not None and self._ended is None:
-            self._receiver.resume_sending()
+            self.task = None
+        self.flush()  # the transport may have begun to close while the last message was written
 
     def _wake_drained(self) -> None:
         for waiter in self._drained:
@@ -312,99 +453,17 @@ class AsgiTransport:
                 waiter.set_result(None)
         self._drained.clear()
 
-    # What `StallWatch` looks at.
-
-    @property
-    def written(self) -> int:
-        return self._handed
-
-    def backlog(self) -> int:
-        return self._unsent
-
-    def drop(self, code: int, reason: str) -> None:
-        """End the connection now, as far as ASGI lets us: the application returns, and the server does the rest."""
-        if self._ended is None and not self._dropped:
-            self._dropped = True
-            self._loop.call_soon(self._end, CloseInfo(*(self._closing or (code, reason))))
-
-    # ------------------------------------------------------------ the end
-
-    def _begin_close(self, code: int, reason: str) -> None:
-        if self._closing is None and self._ended is None:
-            self._closing = (int(code), reason)
-            self._end_later()
-            self._write_soon()
-            self._release()
-
-    def _break(self, exc: Exception) -> None:
-        """``send()`` failed: the client has left, most likely, and ``receive()`` is about to say how."""
-        self._broken = exc
-        self._end_later()
-        self._release()
-
-    def _end_later(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._limits.close_timeout, self._overdue)
-
-    def _overdue(self) -> None:
-        if self._broken is not None and not isinstance(self._broken, OSError):
-            self._failure = self._broken
-        self.drop(*self._code())
-
-    def _fail(self, exc: Exception) -> None:
-        if self._ended is None:
-            self._failure = exc
-            self.drop(CloseCode.ABNORMAL, str(exc))
-
-    def _code(self) -> tuple[int, str]:
-        if self._ended is not None:
-            return self._ended.code, self._ended.reason
-        return self._closing or (CloseCode.ABNORMAL, str(self._broken or ""))
-
-    def _how_it_ended(self, event: Event) -> CloseInfo:
-        """What the server says of the end, as far as it can be believed."""
-        code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
-        if self._closing is not None and self._close_sent:
-            return CloseInfo(*self._closing, was_clean=code != CloseCode.ABNORMAL)
-        if reason is None and "reason" not in event:
-            # uvicorn knows a reason, if only None or an empty one, where there was a Close frame. Without one it says
-            # 1005 of a drop, and 1012 when it shuts down itself and waits for no answer.
-            if code == CloseCode.NO_STATUS:
-                code = CloseCode.ABNORMAL
-            return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))
-        return CloseInfo(code, reason or "", was_clean=code != CloseCode.ABNORMAL)
-
-    def _end(self, info: CloseInfo) -> None:
-        if self._ended is not None:
-            return
-        self._ended = info
-        self._stall.stop()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._out.clear()
-        self._unsent = 0
-        self._wake_drained()
-        if not self._over.done():
-            self._over.set_result(None)
-        if self._receiver is not None:
-            self._receiver.connection_lost(info)
-
-    def __repr__(self) -> str:
-        states = {"closed": self._ended, "broken": self._broken, "closing": self._closing}
-        state = next((name for name, since in states.items() if since is not None), "open")
-        return f"<AsgiTransport {state} {self.info.remote}>"
-
 
 def spawn(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """A task that takes its first step at once where it can, so that what does not wait costs no turn of the loop."""
+    """Make a task that takes its first step at once where Python can, so that it need not cost a turn of the loop."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(coroutine, loop=loop, eager_start=True)
     return loop.create_task(coroutine)
 
 
 @coroutine
-def go_on(waiting: Generator[Any, Any, Any], step: Any) -> Generator[Any, Any, Any]:
-    """Await what has taken its first step, which yielded ``step``."""
+def resume(waiting: Generator[Any, Any, Any], step: Any) -> Generator[Any, Any, Any]:
+    """Await ``waiting``, which has taken its first step and yielded ``step``."""
     try:
         while True:
             try:

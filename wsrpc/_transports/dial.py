@@ -10,21 +10,28 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidProxy, InvalidProxyMessage
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidProxy,
+    InvalidProxyMessage,
+    InvalidStatus,
+    NegotiationError,
+)
 from websockets.typing import Subprotocol
 
 from .._base.misuse import check_flag
 from .._base.names import StrPath
+from ..errors import HandshakeRejected, one_line
 from ..handshake import check_header
 from ..limits import Limits
 from ..transport import Transport
-from .connection import WebSocketClientConnection, library_options
 from .dial_request import DialRequest, check_subprotocols, follow_redirects
 from .urls import BadURL, check_unix, check_url, environment_proxy
-from .websocket import WebSocketTransport
+from .websocket import WebSocketConnection, WebSocketTransport, library_options
 
-__all__ = ["Dial", "Dialer", "PerAttempt", "dial"]
+__all__ = ["Dial", "Dialer", "PerAttempt", "dial", "presentable"]
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -60,7 +67,7 @@ async def dial(
     """
     limits = limits or Limits()
     options = library_options(limits)
-    options["create_connection"] = partial(WebSocketClientConnection, limits=limits)
+    options["create_connection"] = partial(DialedConnection, limits=limits)
     options["open_timeout"] = None  # `follow_redirects` has one for all attempts
     if compression:
         options["compression"] = "deflate"
@@ -86,7 +93,7 @@ async def dial(
             if unix is not None and exc.filename is None:  # asyncio does not say which
                 exc.filename = os.fspath(unix)
             raise
-        assert isinstance(connection, WebSocketClientConnection)
+        assert isinstance(connection, DialedConnection)
         return connection.wsrpc
 
     request = DialRequest(
@@ -100,6 +107,37 @@ async def dial(
     if unix is not None:
         proxy = None  # what the environment names is for hosts
     return await follow_redirects(request, attempt, limits.open_timeout)
+
+
+class DialedConnection(WebSocketConnection, ClientConnection):
+    """Connection that a client has dialed."""
+
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        # The library does not follow a redirect if the exception is ours, which it does for InvalidStatus: version 16.0
+        # with all headers, 17 with all but three.
+        try:
+            await super().handshake(*args, **kwargs)
+        except InvalidStatus as exc:
+            response = exc.response
+            headers = {name.lower(): value for name, value in response.headers.raw_items()}
+            body = bytes(response.body or b"").decode(errors="replace")
+            raise HandshakeRejected(response.status_code, body, headers) from None
+        except InvalidHandshake as exc:
+            raise presentable(exc) from None
+
+
+def presentable(exc: InvalidHandshake) -> InvalidHandshake:
+    """Return ``exc``, or an error with its text as one line of bounded length, without the subprotocols of the answer.
+
+    The library quotes the answer. A server may send back a token, or control characters for the terminal on which
+    Python writes the exceptions that end a program.
+    """
+    if isinstance(exc, NegotiationError) and "subprotocol" in str(exc):
+        return NegotiationError("the server chose a subprotocol that was not offered")
+    if isinstance(exc, InvalidHeader) and exc.name.lower() == "sec-websocket-protocol":
+        return NegotiationError("the server answered with a Sec-WebSocket-Protocol that is not one subprotocol")
+    text = one_line(exc)
+    return exc if text == str(exc) else InvalidHandshake(text)
 
 
 class Dial(Protocol):

@@ -27,10 +27,10 @@ from .._base.misuse import check_flag
 from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
-from .connection import WebSocketServerConnection, library_options
+from ..transport import ConnectionInfo
 from .fairness import Turns
 from .health import Health
-from .websocket import WebSocketTransport
+from .websocket import WebSocketConnection, WebSocketTransport, forget_parser, library_options
 
 __all__ = ["Listener", "check_place", "listen"]
 
@@ -47,7 +47,94 @@ and Windows does not change the backlog of a port that listens.)"""
 HANDSHAKE = 0.0005
 """Seconds that one costs, from the request to the answer and the peer, about."""
 
-Opening = WeakKeyDictionary[WebSocketServerConnection, asyncio.Task[Any] | None]
+END_OF_REQUEST = b"\r\n\r\n"
+
+
+class AcceptedConnection(WebSocketConnection, ServerConnection):
+    """Connection that a server has accepted. Until `opened`, it reads the request and nothing more."""
+
+    __slots__ = ("_early", "_health", "_line_end", "_opening", "_patience", "asked", "is_head")
+
+    asked: Handshake
+    """What the client asked for, and what it is to get; there is none after the handshake."""
+
+    def __init__(self, *args: Any, limits: Limits, health: Health | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, limits=limits, **kwargs)
+        self._health = health
+        self.is_head = False
+        """Whether the request is a HEAD, which asks for the server's health."""
+        self._opening = True
+        self._line_end = b""
+        """The last bytes that were read, which may be the beginning of `END_OF_REQUEST`."""
+        self._early: bytes | None = None
+        """What came behind the request; None until the end of the request."""
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(self._limits.open_timeout, self.transport.abort)
+
+    def requested(self) -> None:
+        """Stop the timer of the request: the client does not decide how long the answer takes."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def opened(self, limits: Limits, info: ConnectionInfo) -> None:
+        """Handle what came behind the request. Reading is resumed when the transport is started."""
+        super().opened(limits, info)
+        self._opening = False
+        early, self._early = self._early, None
+        if early:
+            self.data_received(early)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.requested()
+        super().connection_lost(exc)
+        # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
+        del self.wsrpc
+        forget_parser(self.protocol)
+
+    async def close(self, code: Any = 1000, reason: str = "") -> None:
+        # The library closes each connection once more when its handler is done, by an exception that nobody sees.
+        if hasattr(self, "wsrpc"):  # the connection is not lost
+            await super().close(code, reason)
+
+    def data_received(self, data: bytes) -> None:
+        if self._opening:
+            data = self._take_request(data)
+            if not data:
+                return
+        super().data_received(data)
+
+    def _take_request(self, data: bytes) -> bytes:
+        """Return the part of ``data`` that belongs to the request."""
+        if self._early is not None:
+            self._keep(data)
+            return b""
+        if self._health is not None and not self._line_end:
+            as_get = self._health.as_get(data)
+            self.is_head = as_get is not None
+            data = data if as_get is None else as_get
+        before = self._line_end
+        end = (before + data).find(END_OF_REQUEST)
+        if end < 0:
+            self._line_end = (before + data)[1 - len(END_OF_REQUEST) :]
+            return data
+        size = end + len(END_OF_REQUEST) - len(before)
+        self._line_end = self._early = b""
+        if size < len(data):
+            self._keep(data[size:])
+        return data[:size]
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what came too early, and pause reading, so that it is one read at most."""
+        assert self._early is not None
+        self._early += data
+        self.transport.pause_reading()
+
+
+Opening = WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any] | None]
 """Connections that are not open yet, with the event loop's task that accepts them, which does the TLS handshake."""
 
 
@@ -165,7 +252,7 @@ async def listen(
     opening_turns = Turns(loop)
 
     async def process_request(connection: ServerConnection, request: Request) -> Response | None:
-        assert isinstance(connection, WebSocketServerConnection)
+        assert isinstance(connection, AcceptedConnection)
         connection.requested()
         if health is not None and health.asks(request):
             return health.answer(head=connection.is_head)
@@ -190,8 +277,6 @@ async def listen(
                 await waiting
         except HandshakeRejected as exc:
             return _refusal(exc)
-        if handshake.limits is not limits:
-            connection.use_limits(handshake.limits)
         if handshake.compression:
             connection.protocol.available_extensions = enable_server_permessage_deflate(None)
         if handshake.subprotocol is not None:
@@ -202,7 +287,7 @@ async def listen(
         if connection.protocol.eof_sent:
             return _drop(connection)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            assert isinstance(connection, WebSocketServerConnection)
+            assert isinstance(connection, AcceptedConnection)
             for name, value in connection.asked.response_headers.items():
                 if name in response.headers:
                     del response.headers[name]
@@ -210,19 +295,19 @@ async def listen(
         return None
 
     async def handle(connection: ServerConnection) -> None:
-        assert isinstance(connection, WebSocketServerConnection)
+        assert isinstance(connection, AcceptedConnection)
         opening.pop(connection, None)
-        connection.wsrpc.info = connection.asked.connection_info(connection)
-        connection.opened()
-        await accept(connection.wsrpc, connection.asked)
+        asked = connection.asked
+        connection.opened(asked.limits, asked.connection_info(connection))
+        await accept(connection.wsrpc, asked)
         del connection.asked  # the peer has what it needs of it
         connection.response = None  # nobody asks what was answered, and a kilobyte for each connection is much
         await connection.wait_closed()
 
     opening = Opening()
 
-    def create(*args: Any, **kwargs: Any) -> WebSocketServerConnection:
-        connection = WebSocketServerConnection(*args, limits=limits, health=health, **kwargs)
+    def create(*args: Any, **kwargs: Any) -> AcceptedConnection:
+        connection = AcceptedConnection(*args, limits=limits, health=health, **kwargs)
         # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
         opening[connection] = asyncio.current_task()
         return connection

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
-from websockets.asyncio.connection import Connection
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidHeader
@@ -31,9 +30,9 @@ from ..errors import short
 from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo
-from .connection import LIBRARY_LOGGER, _Pushing, presentable
+from .dial import presentable
 from .dial_request import DialRequest
-from .websocket import WebSocketTransport
+from .websocket import LIBRARY_LOGGER, WebSocketConnection, WebSocketTransport
 
 __all__ = ["ClientUpgrade", "ServerUpgrade"]
 
@@ -103,7 +102,7 @@ class ServerUpgrade:
         ``early`` is what was read of the connection after the request. ``lost(exc)`` is called when it has ended, as
         asyncio's ``connection_lost``. The answer has been written before, and nothing else waits to be.
         """
-        connection = TakenOver(self._protocol, self._handshake.limits, lost, client=False)
+        connection = TakenOver(self._protocol, self._handshake.limits, lost)
         connection.request, connection.response = self._request, self._response
         info = self._handshake.connection_info(connection, address(transport.get_extra_info("sockname")))
         return connection.take_over(transport, early, info)
@@ -145,7 +144,7 @@ class ClientUpgrade:
             self._protocol.process_response(response)
         except InvalidHandshake as exc:
             raise presentable(exc) from None
-        connection = TakenOver(self._protocol, self._limits, None, client=True)
+        connection = TakenOver(self._protocol, self._limits, None)
         connection.request, connection.response = self._request, response
         asked = Handshake(
             self._request.path,
@@ -158,26 +157,26 @@ class ClientUpgrade:
         return connection.take_over(transport, early, asked.connection_info(connection))
 
 
-class TakenOver(_Pushing, Connection):
-    """A connection of the library whose opening handshake was somebody else's."""
+class TakenOver(WebSocketConnection):
+    """Connection whose opening handshake another HTTP library has done."""
 
-    def __init__(
-        self, protocol: Protocol, limits: Limits, lost: Callable[[Exception | None], None] | None, *, client: bool
-    ) -> None:
+    __slots__ = ("_lost",)
+
+    def __init__(self, protocol: Protocol, limits: Limits, lost: Callable[[Exception | None], None] | None) -> None:
         super().__init__(
             protocol,
+            limits=limits,
             ping_interval=None,
             close_timeout=limits.close_timeout,
             max_queue=None,
             write_limit=limits.high_water,
         )
         self._lost = lost
-        self._set_up(limits, client=client)
 
     def take_over(self, transport: asyncio.Transport, early: bytes, info: ConnectionInfo) -> WebSocketTransport:
         transport.set_protocol(self)
         self.connection_made(transport)
-        self.wsrpc.info = info
+        self.opened(self._limits, info)
         if early:
             self.data_received(early)
         return self.wsrpc

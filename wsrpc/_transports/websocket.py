@@ -1,81 +1,113 @@
-"""The default transport, on the `websockets` library: a connection (see ``_transports.connection``) as peers see it."""
+"""WebSocketTransport: the default transport, on the `websockets` library.
+
+The library stays in charge of the opening handshake, TLS, proxies and closing. `WebSocketConnection`, a subclass of its
+connection that ``create_connection=`` puts in place, keeps no state: it passes what asyncio and the library call to the
+`WebSocketTransport`, which has the state of the connection. So messages are delivered as they are parsed, without the
+library's queue and the tasks around it, and what one read caused is written at once. The transport parses plain data
+frames itself (`FrameReader`); the library gets everything else: control frames, fragments, violations.
+
+The library's keepalive is off, because it does not find every dead connection: its ping waits until there is room to
+write, which a dead connection never has, and it ends the connection by a closing handshake, which takes time on top.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+import sys
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
 from websockets.asyncio.connection import Connection
+from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN
+from websockets.protocol import OPEN, Event, Protocol
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.headers import JoinedHeaders, address
+from .._base.logs import quieten, safe_logger
 from .._base.scheduler import spawn_later
 from ..errors import ConnectionLost
+from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver, Traffic
-from .frames import Framer
-from .heartbeat import Heartbeat
+from .delivery import Delivery
+from .fairness import MUCH, READ, turns_of
+from .frames import FrameReader, FrameWriter
+from .heartbeat import Heartbeat, StallWatch
 
-__all__ = ["WebSocketTransport"]
+__all__ = ["LIBRARY_LOGGER", "WebSocketConnection", "WebSocketTransport", "forget_parser", "library_options"]
 
-TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
+LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
+"""The library's own log. wsrpc logs what the library would say at INFO itself, with the peer's id."""
+LIBRARY_LOGGER.setLevel(logging.WARNING)
+LIBRARY_LOGGER.addFilter(quieten)
 
-FIRST_PIECE, LARGEST_PIECE = 1024, 32 * 1024
-"""Bytes that are written together: little at first, so that the other side can begin while this one goes on, then
-twice as much each time, up to where joining more costs more than another write. (Two Python ends with 64 requests
-pending: 1.9 times the rate of one piece a read, because neither waits for the other.)"""
+READ_OF_LARGE = 256 * 1024
+"""Bytes that one read takes at most in the middle of a large message."""
+
+TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
+
+
+def library_options(limits: Limits) -> dict[str, Any]:
+    """Options of the library that hold for dialing and for listening."""
+    return {
+        "compression": None,
+        "open_timeout": limits.open_timeout,
+        "ping_interval": None,
+        "close_timeout": limits.close_timeout,
+        "max_size": limits.message,
+        "max_queue": None,
+        "write_limit": limits.high_water,
+        "logger": LIBRARY_LOGGER,
+    }
 
 
 class WebSocketTransport:
     """One WebSocket connection of the `websockets` library as a `Transport`."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        heartbeat: Heartbeat,
-        *,
-        masked: bool,
-        largest: int,
-        take_at_most: Callable[[int], None],
-    ) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_close_timer",
+        "_closing",
+        "_connection",
+        "_delivery",
+        "_ended",
+        "_heartbeat",
+        "_info",
+        "_largest",
+        "_output",
+        "_reader",
+        "_receiving",
+        "_room",
+        "_stall_watch",
+        "_turns",
+    )
+
+    def __init__(self, connection: WebSocketConnection, limits: Limits) -> None:
+        tcp, loop, protocol = connection.transport, connection.loop, connection.protocol
+        client = isinstance(protocol, ClientProtocol)
+        tcp.set_write_buffer_limits(limits.high_water)
+        connection.close_timeout = limits.close_timeout
         self._connection = connection
-        self._largest = largest
-        self._take_at_most = take_at_most
-        self._heartbeat = heartbeat
-        self._protocol = connection.protocol
-        self._loop = connection.loop
-        framer = Framer(masked=masked)
-        self._frame = framer.frame
-        self._parts_of_frame = framer.parts
-        self.receiver: Receiver | None = None
-        """Who gets the messages, after `start`."""
-        self._early: list[tuple[bytes | bytearray, bool]] = []
-        self._parts: bytearray | None = None
-        self._parts_text = True
-        self._receive_piece: Callable[[bytes, bool, bool], None] | None = None
+        self._delivery = Delivery(tcp.pause_reading)
+        self._reader = FrameReader(masked=not client, largest=0)
+        self._output = output = _Output(connection, limits, masked=client)
+        self._heartbeat = Heartbeat(output, loop, limits)
+        self._stall_watch = StallWatch(output, loop, limits)
+        # A client shares the loop with the rest of its program, not with other connections.
+        self._turns = None if client else turns_of(loop)
         self._receiving = True
-        self._sending_pieces = False
-        self._paused = False
-        self._reading = False
-        self._out: list[bytes] = []
-        self._sent = 0
-        """Messages that were handed to the connection; those in ``_out`` come on top, which costs no message time."""
-        self.count: Callable[[], Traffic] = Traffic
-        """Given by the connection, which sees the bytes."""
-        self._gathered = 0
-        self._broken = False
-        self._piece = FIRST_PIECE
-        self._flush_scheduled = False
+        """Whether the user wants to receive; see `pause_receiving`."""
+        self._room = 0
+        """Bytes of a large message for which the next read makes room."""
         self._closing: asyncio.Task[None] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
-        self._cause: tuple[int, str] = (CloseCode.ABNORMAL, "")  # where no Close frame says it
         self._ended: CloseInfo | None = None
         self._info: ConnectionInfo | None = None
+        self.largest = limits.message
+        self._make_room(0)
 
     # ------------------------------------------------------------ the contract
 
@@ -85,65 +117,49 @@ class WebSocketTransport:
             self._info = _describe(self._connection)
         return self._info
 
-    @info.setter
-    def info(self, info: ConnectionInfo) -> None:
-        self._info = info
-
     @property
     def unsent(self) -> int:
-        return self._gathered + self._connection.transport.get_write_buffer_size()
+        return self._output.unwritten + self._connection.transport.get_write_buffer_size()
 
     @property
     def traffic(self) -> Traffic:
-        return self.count()
+        return Traffic(self._reader.messages, self._output.sent, self._reader.bytes, self._output.written)
 
     def start(self, receiver: Receiver, /) -> None:
-        self.receiver = receiver
-        if self._paused:
+        if self._connection.paused:
             receiver.pause_sending()
-        early, self._early = self._early, []
-        self._reading = True
-        for payload, text in early:
-            receiver.receive(payload, text)
-        self._hand_on_pieces(receiver)
-        self._reading = False
+        self._output.hold()
+        self._delivery.start(receiver)
+        self._limit_library()
         receiver.read_ended()
-        self._flush()
+        self._output.release(in_burst=True)
         if self._ended is not None:
-            # It ended before anybody listened: say so soon, not inside this call.
-            self._loop.call_soon(receiver.connection_lost, self._ended)
+            # It ended before there was a receiver: report that soon, not inside this call.
+            self._connection.loop.call_soon(receiver.connection_lost, self._ended)
             return
         if self._receiving:
-            self._go_on_receiving()
+            self._continue_receiving()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        protocol = self._protocol
-        if protocol.state is not OPEN or self._broken:
-            raise ConnectionLost(*self._close_code(), "not_sent")
+        protocol, output = self._connection.protocol, self._output
+        if protocol.state is not OPEN or output.broken:
+            raise self._not_sent()
         if protocol.extensions:
-            # Compression and the like belong to the library: it builds the frame.
-            self._sent += 1
+            # Compression and the like belong to the library, which builds the frame.
             if text:
                 protocol.send_text(payload)
             else:
                 protocol.send_binary(payload)
+            output.added(len(payload))
         else:
-            self._frame(self._out, payload, text)
-        # No frame is shorter than by 2 bytes more, so that an empty message counts, too.
-        self._gathered = gathered = self._gathered + len(payload) + 2
-        if gathered >= self._piece:
-            self._piece = min(2 * self._piece, LARGEST_PIECE)
-            self._flush()
-        elif not self._reading and not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._turn_ended)
+            output.add(payload, text)
 
     def flush(self) -> None:
-        self._flush()
+        self._output.flush()
 
     async def drain(self) -> None:
-        self._flush()
-        with suppress(OSError):  # that the connection broke is told to the receiver, not to whoever waits for room
+        self._output.flush()
+        with suppress(OSError):  # the receiver is told that the connection broke, not the caller who waits for room
             await self._connection.drain()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
@@ -151,7 +167,7 @@ class WebSocketTransport:
         if self._closing is None:
             self._heartbeat.stop()  # from here on `close_timeout` bounds everything
             self._receiving = True
-            self._resume_reading()  # for the other side's Close frame; paused also where nobody has called `start`
+            self._resume_reading()  # for the remote peer's Close frame; reading is also paused until `start`
             self._closing = spawn_later(self._close(code, reason))
         await asyncio.shield(self._closing)
 
@@ -165,203 +181,335 @@ class WebSocketTransport:
     @largest.setter
     def largest(self, size: int) -> None:
         self._largest = size
-        self._take_at_most(size)
-
-    @property
-    def takes_pieces(self) -> bool:
-        """Whether the receiver is handed on the frames of a message."""
-        return self._receive_piece is not None
+        self._limit_library()
 
     def pause_receiving(self) -> None:
         if self._receiving and self._closing is None and not self._connection.transport.is_closing():
             self._receiving = False
-            self._heartbeat.stop()  # its answers would not be read
+            self._heartbeat.stop()  # the answers to its pings would not be read
             self._connection.transport.pause_reading()
 
     def resume_receiving(self) -> None:
         if not self._receiving:
             self._receiving = True
-            if self.receiver is not None:
-                self._go_on_receiving()
+            if self._delivery.receiver is not None:
+                self._continue_receiving()
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
-        if self._protocol.state is not OPEN or self._broken:
-            raise ConnectionLost(*self._close_code(), "not_sent")
-        if self._sending_pieces:
-            self._protocol.send_continuation(payload, last)
-        elif text:
-            self._protocol.send_text(payload, last)
-        else:
-            self._protocol.send_binary(payload, last)
-        self._sending_pieces = not last
-        self._gathered += len(payload) + 2
-        self._flush()  # what is sent after it must not overtake it: the library gathers by itself
+        if self._connection.protocol.state is not OPEN or self._output.broken:
+            raise self._not_sent()
+        self._output.send_fragment(payload, text, last)
 
-    # ------------------------------------------------------------ writing
+    def __repr__(self) -> str:
+        state = self._connection.protocol.state.name.lower()
+        remote = None if self._connection.request is None else self.info.remote
+        paused = "" if self._receiving else " receiving paused"
+        return f"<WebSocketTransport {state} {remote} unsent={self.unsent}{paused}>"
 
-    def _flush(self) -> None:
-        """Write what was gathered."""
-        if self._gathered:
-            self._gathered = 0
-            self._connection.send_data()
-            # asyncio swallows what is written on a broken socket, and tells of it in a later turn of the loop, which
-            # whoever sends on and on never lets come.
-            self._broken = self._connection.transport.is_closing()
+    def _replaced(self, limits: Limits) -> WebSocketTransport:
+        """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
+        other = WebSocketTransport(self._connection, limits)
+        other._reader.bytes, other._output.written = self._reader.bytes, self._output.written
+        other._close_timer = self._close_timer
+        return other
 
-    def _turn_ended(self) -> None:
-        self._flush_scheduled = False
-        self._piece = FIRST_PIECE
-        self._flush()
-
-    @property
-    def sent(self) -> int:
-        """Messages that were taken for sending."""
-        return self._sent + len(self._out) // self._parts_of_frame
-
-    def _take_gathered(self) -> bytes:
-        """Hand the frames that were built here to the connection, which is about to write."""
-        out = self._out
-        if not out:
-            return b""
-        data = b"".join(out)
-        self._sent = self.sent
-        out.clear()
-        self._gathered = 0
-        return data
+    # ------------------------------------------------------------ closing
 
     async def _close(self, code: int | None, reason: str) -> None:
         connection = self._connection
-        close: Any = connection.close  # hands on None, too, although its annotation does not say so
-        self._flush()
+        close: Any = connection.close  # passes on None, too, although its annotation does not say so
+        self._output.flush()
         try:
             async with asyncio.timeout(connection.close_timeout):
                 # The library waits for the write buffer first, which need never drain.
                 await close(code, reason)
         except TimeoutError:
-            connection.transport.abort()
+            self.abort()
         await connection.wait_closed()
 
+    def _expect_end(self) -> None:
+        """Abort the connection if it does not end within ``close_timeout``.
+
+        For when the remote peer has closed, has been told of its violation, or will not send any more: it now owes the
+        end of the TCP connection, for which the library waits only in its own calls.
+        """
+        self._heartbeat.stop()
+        if self._close_timer is None:
+            connection = self._connection
+            self._close_timer = connection.loop.call_later(connection.close_timeout or 0.0, self.abort)
+
     def _close_code(self) -> tuple[int, str]:
-        protocol = self._protocol
+        protocol = self._connection.protocol
         rcvd, sent = protocol.close_rcvd, protocol.close_sent
         first = sent if sent is not None and (rcvd is None or not protocol.close_rcvd_then_sent) else rcvd
         if first is not None:
             return int(first.code), first.reason
-        return self._cause
+        return self._output.cause
 
-    # ------------------------------------------------------------ what the connection tells
+    def _not_sent(self) -> ConnectionLost:
+        return ConnectionLost(*self._close_code(), "not_sent")
 
-    def _hand_on_pieces(self, receiver: Receiver) -> None:
-        """If it wants them."""
-        receive_piece: Callable[[bytes, bool, bool], None] | None = getattr(receiver, "receive_piece", None)
-        if receive_piece is not None:
-            self._receive_piece = receive_piece
-            self._take_at_most(self._largest)
-            if self._parts is not None:
-                parts, self._parts = self._parts, None
-                receive_piece(bytes(parts), self._parts_text, False)
+    # ------------------------------------------------------------ reading
 
-    def _go_on_receiving(self) -> None:
+    def _continue_receiving(self) -> None:
         self._resume_reading()
-        # Not before: until now an answer need not have been read.
-        if self._protocol.state is OPEN and self._closing is None:
+        # Not before: until now an answer to a ping need not have been read.
+        if self._connection.protocol.state is OPEN and self._closing is None:
             self._heartbeat.start()
 
-    def _hold_back(self) -> bool:
-        """Read nothing for a while, until `_read_on`; False if nothing is read, or nobody takes it, anyway."""
-        transport = self._connection.transport
-        if self.receiver is None or not self._receiving or transport.is_closing():
-            return False
-        transport.pause_reading()
-        return True
-
-    def _read_on(self) -> None:
-        if self._receiving:  # else the pause was asked for by a user, who ends it
-            self._resume_reading()
-
     def _resume_reading(self) -> None:
-        if not self._connection.transport.is_closing():
-            self._connection.transport.resume_reading()
+        tcp = self._connection.transport
+        if not tcp.is_closing():
+            tcp.resume_reading()
 
-    def _frame_received(self, frame: Frame) -> None:
-        """A data frame, in order; messages are put together here, unless the receiver takes pieces."""
-        if self._receive_piece is not None:
-            if frame.opcode is not CONT:
-                self._parts_text = frame.opcode is TEXT
-            self._receive_piece(bytes(frame.data), self._parts_text, frame.fin)
-        elif frame.opcode is CONT:
-            assert self._parts is not None
-            self._parts += frame.data
-            if frame.fin:
-                payload, self._parts = self._parts, None
-                self._deliver(payload, self._parts_text)
-        elif frame.fin:
-            self._deliver(bytes(frame.data), frame.opcode is TEXT)
+    def _limit_library(self) -> None:
+        """Refuse messages, or for a receiver that takes pieces frames, that are larger than `largest`."""
+        protocol: Any = self._connection.protocol
+        if self._delivery.takes_pieces:
+            protocol.max_message_size, protocol.max_fragment_size = None, self._largest
+            self._reader.largest = self._largest
         else:
-            self._parts = bytearray(frame.data)
-            self._parts_text = frame.opcode is TEXT
+            protocol.max_message_size = self._largest
+            self._reader.largest = _largest(protocol)
 
-    def _deliver(self, payload: bytes | bytearray, text: bool) -> None:
-        if self.receiver is not None:
-            self.receiver.receive(payload, text)
-        else:
-            if not self._early:
-                self._connection.transport.pause_reading()
-            self._early.append((payload, text))
+    def _make_room(self, missing: int) -> None:
+        self._room = missing
+        tcp: Any = self._connection.transport
+        with suppress(AttributeError):  # not asyncio's own transport, but uvloop's for instance
+            tcp.max_size = min(missing + READ, READ_OF_LARGE)
 
-    def _read_started(self) -> None:
-        self._reading = True
+    def _data_received(self, data: bytes) -> None:
+        connection, output, reader = self._connection, self._output, self._reader
+        output.hold()
+        size = len(data)
+        reader.bytes += size
+        began = connection.loop.time() if size >= MUCH else 0.0
+        receiver = self._delivery.receiver
+        try:
+            if reader.between_frames:
+                if connection.protocol.state is OPEN and receiver is not None:
+                    data = bytes(reader.feed(data, receiver))
+                    if reader.missing != self._room:
+                        self._make_room(reader.missing)
+                    if not data:
+                        return
+                    pong = reader.only_pong(data)
+                    if pong is not None and self._heartbeat.pong(pong):
+                        return
+                else:
+                    data = bytes(reader.take_rest()) + data
+            connection.parse(data)
+            reader.between_frames = receiver is not None and _is_between_messages(connection.protocol)
+        finally:
+            self._read_ended(filled=size >= READ)
+            if size >= MUCH:
+                self._much_came(connection.loop.time() - began)
 
-    def _read_ended(self, filled: bool = False) -> None:
-        """``filled``: it took as much as one read may, so that most likely the next one goes on with the same burst."""
-        self._reading = False
-        if self.receiver is not None:
-            self.receiver.read_ended()
-        if not filled:  # else the other side has begun, and more small writes would only cost
-            self._piece = FIRST_PIECE
-        self._flush()
-        if self._protocol.state is not OPEN and self._protocol.close_expected():
+    def _read_ended(self, *, filled: bool) -> None:
+        receiver, protocol = self._delivery.receiver, self._connection.protocol
+        if receiver is not None:
+            receiver.read_ended()
+        # A read that took as much as it may is most likely followed by more of the same burst.
+        self._output.release(in_burst=filled)
+        if protocol.state is not OPEN and protocol.close_expected():
             self._expect_end()
 
-    def _expect_end(self) -> None:
-        """The other side said goodbye, or broke the rules and was told so, or will not send any more: now it owes the
-        end of the TCP connection, for which the library waits only where it is itself called."""
-        self._heartbeat.stop()
-        if self._close_timer is None:
-            self._close_timer = self._loop.call_later(self._connection.close_timeout or 0.0, self.abort)
+    def _much_came(self, seconds: float) -> None:
+        """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
+        turns, tcp = self._turns, self._connection.transport
+        if turns is None or turns.take(seconds):
+            return
+        if self._delivery.receiver is not None and self._receiving and not tcp.is_closing():
+            tcp.pause_reading()
+            turns.wait(seconds, self._turn_came)
+
+    def _turn_came(self) -> None:
+        if self._receiving:  # else the user has paused receiving, and will resume it
+            self._resume_reading()
+
+    def _frame_received(self, frame: Frame) -> bool:
+        """Take a frame that the library has parsed. Returns False for a control frame, which the library handles."""
+        opcode = frame.opcode
+        if opcode is TEXT or opcode is BINARY or opcode is CONT:
+            self._reader.messages += frame.fin
+            self._delivery.frame(bytes(frame.data), opcode is TEXT, frame.fin)
+            return True
+        if opcode is PONG:
+            self._heartbeat.pong(bytes(frame.data))
+        elif opcode is PING and self._connection.paused:
+            self._output.answering(len(frame.data))
+        return False
+
+    # ------------------------------------------------------------ what else the connection reports
 
     def _pause_sending(self) -> None:
-        self._paused = True
-        if self.receiver is not None:
-            self.receiver.pause_sending()
+        self._output.answers = 0
+        self._stall_watch.start()
+        if self._delivery.receiver is not None:
+            self._delivery.receiver.pause_sending()
 
     def _resume_sending(self) -> None:
-        self._paused = False
-        if self.receiver is not None:
-            self.receiver.resume_sending()
+        self._stall_watch.stop()
+        if self._delivery.receiver is not None:
+            self._delivery.receiver.resume_sending()
 
     def _connection_lost(self, exc: Exception | None) -> None:
-        protocol = self._protocol
+        self._heartbeat.stop()
+        self._stall_watch.stop()
+        protocol = self._connection.protocol
         cause = exc or protocol.close_exc.__cause__
-        if cause is not None and not self._cause[1]:
-            self._cause = (CloseCode.ABNORMAL, str(cause))
+        if cause is not None and not self._output.cause[1]:
+            self._output.cause = (CloseCode.ABNORMAL, str(cause))
         code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
-        self._ended = CloseInfo(code, reason, was_clean=clean)
+        info = self._ended = CloseInfo(code, reason, was_clean=clean)
         if self._close_timer is not None:
             self._close_timer.cancel()
-        self._out.clear()
-        self._gathered = 0
-        if self.receiver is not None:
-            self.receiver.connection_lost(self._ended)
-        # From here on nothing comes, and what refers to each other would wait for the garbage collector, which stops
+        self._output.take()
+        receiver = self._delivery.receiver
+        if receiver is not None:
+            receiver.connection_lost(info)
+        # Nothing comes from here on. What refers to each other would wait for the garbage collector, which stops
         # everything for as long as it takes: after some hundred connections a tenth of a second.
-        self.receiver = self._receive_piece = None
-        count = self.count()
-        self.count = lambda: count
+        self._delivery.stop()
 
-    def __repr__(self) -> str:
-        return f"<WebSocketTransport {self._protocol.state.name.lower()} {self.info.remote}>"
+
+class _Output(FrameWriter):
+    """Outgoing half of a connection: everything passes through `write`, in order, and is counted there."""
+
+    __slots__ = ("_fragmenting", "_hard_cap", "_protocol", "_tcp", "answers", "broken", "cause", "written")
+
+    def __init__(self, connection: Connection, limits: Limits, *, masked: bool) -> None:
+        super().__init__(connection.loop, masked=masked)
+        self._protocol = connection.protocol
+        self._tcp = connection.transport
+        self._hard_cap = limits.hard_cap
+        self._fragmenting = False
+        """Whether the next fragment continues a message."""
+        self.answers = 0
+        """Bytes of answers to pings that were written since there was no room."""
+        self.broken = False
+        """Whether asyncio has found the socket broken, which it reports in a later turn of the loop."""
+        self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
+        """Close code and reason for when no Close frame says them."""
+        self.written = 0
+
+    def write(self) -> None:
+        data = self.take()
+        pieces = self._protocol.data_to_send()
+        if pieces:
+            # In one piece: asyncio would take seconds for thousands of answers to pings, if there is no room.
+            data += b"".join(pieces)
+        if data:
+            self.written += len(data)
+            self._tcp.write(data)
+            # asyncio drops what is written on a broken socket, and reports that in a later turn of the loop, which a
+            # caller that sends without a pause never lets come.
+            self.broken = self._tcp.is_closing()
+        if b"" in pieces:  # the end
+            if self._tcp.can_write_eof():
+                with suppress(OSError, RuntimeError):  # the connection is broken already, which is reported elsewhere
+                    self._tcp.write_eof()
+            else:  # TLS
+                self._tcp.close()
+
+    def send_fragment(self, payload: bytes, text: bool, last: bool) -> None:
+        """Send a frame of a message; the library builds it."""
+        if self._fragmenting:
+            self._protocol.send_continuation(payload, last)
+        elif text:
+            self._protocol.send_text(payload, last)
+        else:
+            self._protocol.send_binary(payload, last)
+        self._fragmenting = not last
+        self.added(len(payload), last)
+        self.write()  # what is sent after it must not overtake it, because the library collects its frames elsewhere
+
+    def answering(self, size: int) -> None:
+        """Count the answer to a ping of ``size`` bytes, for which there is no room."""
+        self.answers += size + 2
+        if self.answers > self._hard_cap:  # the remote peer sends ping after ping and does not read the answers
+            self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
+
+    # What `Heartbeat` and `StallWatch` use.
+
+    def backlog(self) -> int:
+        size = 0
+        tcp: Any = self._tcp
+        while tcp is not None:
+            size += tcp.get_write_buffer_size()
+            # asyncio's TLS writes through a transport of its own, which takes large pieces, and does not count them.
+            # It has no public name.
+            tcp = getattr(getattr(tcp, "_ssl_protocol", None), "_transport", None)
+        return size
+
+    def send_ping(self, payload: bytes) -> None:
+        self._protocol.send_ping(payload)
+        self.write()
+
+    def drop(self, code: int, reason: str) -> None:
+        self.cause = (code, reason)
+        if code != CloseCode.ABNORMAL and self._protocol.state is OPEN:
+            # If the remote peer is there after all, and has room for it, it learns why.
+            self._protocol.send_close(code, reason)
+            self.write()
+        self._tcp.abort()
+
+
+class WebSocketConnection(Connection):
+    """Connection of the library that passes everything to a `WebSocketTransport`.
+
+    Derive from it and from the library's class for one side. ``wsrpc`` is the transport, from `connection_made` on.
+    """
+
+    # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
+    __slots__ = ("_limits", "wsrpc")
+
+    wsrpc: WebSocketTransport
+
+    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+
+    def opened(self, limits: Limits, info: ConnectionInfo) -> None:
+        """Keep ``limits``, and describe the connection by ``info``, now that the opening handshake is over."""
+        if limits is not self._limits:
+            self.wsrpc = self.wsrpc._replaced(limits)
+        self.wsrpc._info = info
+
+    def parse(self, data: bytes) -> None:
+        """Let the library parse ``data``."""
+        super().data_received(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.wsrpc = WebSocketTransport(self, self._limits)
+
+    def data_received(self, data: bytes) -> None:
+        self.wsrpc._data_received(data)
+
+    def process_event(self, event: Event) -> None:
+        if not (isinstance(event, Frame) and self.wsrpc._frame_received(event)):
+            super().process_event(event)
+
+    def send_data(self) -> None:
+        self.wsrpc._output.write()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.wsrpc._pause_sending()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.wsrpc._resume_sending()
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self.wsrpc._expect_end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.wsrpc._connection_lost(exc)
 
 
 def _describe(connection: Connection) -> ConnectionInfo:
@@ -379,3 +527,41 @@ def _describe(connection: Connection) -> ConnectionInfo:
         subprotocol=connection.subprotocol,
         underlying=connection,
     )
+
+
+# The names of these attributes of the library have changed between its versions, and are not documented. Where one is
+# not found, all frames go through the library, which is slower and nothing else.
+
+
+def _is_between_messages(protocol: Any) -> bool:
+    """Whether the library has parsed all that it was given, and no message is half there."""
+    return (
+        protocol.state is OPEN
+        and not protocol.extensions
+        and not protocol.debug  # the library is to log each frame
+        and not getattr(getattr(protocol, "reader", None), "buffer", "unknown")
+        and getattr(protocol, "current_size", "unknown") is None
+        and _waits_in(getattr(protocol, "parser", None)) == "at_eof"
+    )
+
+
+def _waits_in(parser: Any) -> str:
+    """Name of the function in which the library's parser waits: within a frame, or at the end of the input."""
+    while (inner := getattr(parser, "gi_yieldfrom", None)) is not None:
+        parser = inner
+    return getattr(parser, "__name__", "")
+
+
+def forget_parser(protocol: Protocol) -> None:
+    """Let go of the parser of a connection that is over, and of the frames in which it ended, which refer to it."""
+    library: Any = protocol
+    with suppress(AttributeError):
+        library.parser.close()
+        if library.parser_exc is not None:
+            library.parser_exc.__traceback__ = None
+
+
+def _largest(protocol: Any) -> int:
+    """Size of the largest message that need not pass through the library."""
+    largest: int | None = getattr(protocol, "max_message_size", 0)
+    return sys.maxsize if largest is None else largest

@@ -19,31 +19,32 @@ __all__ = ["MemoryTransport", "memory_transports"]
 class MemoryTransport:
     """One end of a connection in memory; `memory_transports` makes both.
 
-    What one turn of the event loop sends arrives together, as one read, in a later turn. ``sent`` counts
-    messages. `hold` and `release` make the other side stop reading and go on.
+    Messages that are sent in one turn of the event loop arrive together, as one read, in a later turn. ``sent`` counts
+    messages. `hold` and `release` make the remote peer stop reading and resume.
     """
 
-    def __init__(self, info: ConnectionInfo, limits: Limits) -> None:
+    _other: MemoryTransport
+
+    def __init__(self, info: ConnectionInfo, limits: Limits, other: MemoryTransport | None = None) -> None:
         self.info = info
         self.sent = 0
-        self._high_water = limits.high_water
         self.largest = limits.message
-        self._other: MemoryTransport
+        self._high_water = limits.high_water
         self._receiver: Receiver | None = None
-        self._loop = asyncio.get_running_loop()
         self._out: deque[tuple[bytes, bool, bool | None]] = deque()
-        """What is on its way: text or not; whether a piece is the last, None for a whole message."""
+        """Messages on their way: payload; whether it is text; whether a piece is the last, None for a whole message."""
         self._unsent = 0
-        self._paused = False
+        self._room: asyncio.Future[None] | None = None
+        """Done when there is room again; None while there is."""
         self._held = False
         self._scheduled = False
-        self._drained: list[asyncio.Future[None]] = []
         self._parts: list[bytes] = []
-        """Of a message that arrives in pieces, for a receiver that takes none."""
+        """Pieces of an arriving message, for a receiver that takes whole messages only."""
         self._receiving = True
         self._closing = False
-        self._ended: CloseInfo | None = None
-        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+        if other is not None:
+            self._other, other._other = other, self
 
     @property
     def unsent(self) -> int:
@@ -51,11 +52,11 @@ class MemoryTransport:
 
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
-        if self._paused:
+        if self._room is not None:
             receiver.pause_sending()
         self._other._deliver()
-        if self._ended is not None:
-            self._loop.call_soon(receiver.connection_lost, self._ended)
+        if self._over.done():
+            self._over.get_loop().call_soon(receiver.connection_lost, self._over.result())
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         self._check_open()
@@ -70,25 +71,25 @@ class MemoryTransport:
     def _send(self, payload: bytes, text: bool, last: bool | None) -> None:
         self._out.append((payload, text, last))
         self._unsent += len(payload)
-        if self._unsent > self._high_water and not self._paused:
-            self._paused = True
+        if self._unsent > self._high_water and self._room is None:
+            self._room = self._over.get_loop().create_future()
             if self._receiver is not None:
                 self._receiver.pause_sending()
         self._schedule()
 
     def _check_open(self) -> None:
-        if self._closing or self._ended is not None:
-            ended = self._ended or CloseInfo(CloseCode.ABNORMAL, "closing")
-            raise ConnectionLost(ended.code, ended.reason, "not_sent")
+        if self._over.done():
+            info = self._over.result()
+            raise ConnectionLost(info.code, info.reason, "not_sent")
+        if self._closing:
+            raise ConnectionLost(CloseCode.ABNORMAL, "closing", "not_sent")
 
     def flush(self) -> None:
-        """Nothing: what was sent arrives in the next turn."""
+        """Do nothing: messages arrive in the next turn anyway."""
 
     async def drain(self) -> None:
-        if self._paused and self._ended is None:
-            waiter = self._loop.create_future()
-            self._drained.append(waiter)
-            await waiter
+        if self._room is not None:
+            await asyncio.shield(self._room)
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         self.close_soon(check_close(code, reason), reason)
@@ -96,14 +97,14 @@ class MemoryTransport:
 
     def close_soon(self, code: int, reason: str) -> None:
         """Begin to close, without waiting for the end."""
-        if not self._closing and self._ended is None:
+        if not self._closing and not self._over.done():
             self._closing = True
-            self._loop.call_soon(self._finish, CloseInfo(code, reason, was_clean=True))
+            self._over.get_loop().call_soon(self._finish, CloseInfo(code, reason, was_clean=True))
 
     def abort(self) -> None:
-        if self._ended is None:
+        if not self._over.done():
             self._out.clear()
-            self._loop.call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
+            self._over.get_loop().call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
     def pause_receiving(self) -> None:
         self._receiving = False
@@ -113,7 +114,7 @@ class MemoryTransport:
         self._other._schedule()
 
     def hold(self) -> None:
-        """Let nothing that this end sends arrive, until `release`: the other side has stopped reading."""
+        """Let nothing that this end sends arrive until `release`, as if the remote peer had stopped reading."""
         self._held = True
 
     def release(self) -> None:
@@ -121,10 +122,14 @@ class MemoryTransport:
         self._held = False
         self._schedule()
 
+    def __repr__(self) -> str:
+        state = "closed" if self._over.done() else "closing" if self._closing else "open"
+        return f"<MemoryTransport {state} unsent={self._unsent}>"
+
     def _schedule(self) -> None:
         if self._out and not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._deliver)
+            self._over.get_loop().call_soon(self._deliver)
 
     def _deliver(self) -> None:
         self._scheduled = False
@@ -141,17 +146,18 @@ class MemoryTransport:
                 self._unsent += sum(len(payload) for payload, _, _ in batch)
                 break
         receiver.read_ended()
-        if self._paused and self._unsent <= self._high_water // 4:
-            self._paused = False
-            for waiter in self._drained:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._drained.clear()
-            if self._receiver is not None and self._ended is None:
+        if self._room is not None and self._unsent <= self._high_water // 4:
+            self._wake_drained()
+            if self._receiver is not None and not self._over.done():
                 self._receiver.resume_sending()
 
+    def _wake_drained(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
+
     def _arrived(self, payload: bytes, text: bool, last: bool | None) -> bool:
-        """Hand on a message or a piece of one; False if it is too large, and that was the last."""
+        """Deliver a message or a piece of one. Returns False if it is too large, and nothing more may arrive."""
         receiver = self._receiver
         assert receiver is not None
         receive_piece = None if last is None else getattr(receiver, "receive_piece", None)
@@ -169,7 +175,7 @@ class MemoryTransport:
         return True
 
     def _finish(self, info: CloseInfo) -> None:
-        if self._ended is not None:
+        if self._over.done():
             return
         if info.was_clean:
             self._held, self._other._receiving = False, True
@@ -178,18 +184,13 @@ class MemoryTransport:
             end._end(info)
 
     def _end(self, info: CloseInfo) -> None:
-        if self._ended is not None:
+        if self._over.done():
             return
-        self._ended = info
+        self._over.set_result(info)
         if not info.was_clean:
             self._out.clear()
             self._unsent = 0
-        for waiter in self._drained:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._drained.clear()
-        if not self._over.done():
-            self._over.set_result(None)
+        self._wake_drained()
         if self._receiver is not None:
             self._receiver.connection_lost(info)
 
@@ -201,9 +202,13 @@ def memory_transports(
     limits: Limits | None = None,
     other: Limits | None = None,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Two ends of one connection in memory, the dialing one first; ``path`` may have a query.
+    """Make both ends of one connection in memory, the dialing one first.
 
-    ``limits`` are those of both, or with ``other`` of the dialing one.
+    Args:
+        path: of the request; it may have a query.
+        headers: of the request.
+        limits: of both ends, or of the dialing end if ``other`` is given.
+        other: of the accepting end.
     """
     url = urlsplit(path)
     lower = {name.lower(): value for name, value in (headers or {}).items()}
@@ -214,6 +219,5 @@ def memory_transports(
         origin=lower.get("origin"),
     )
     limits = limits or Limits()
-    left, right = MemoryTransport(info, limits), MemoryTransport(info, other or limits)
-    left._other, right._other = right, left
-    return left, right
+    left = MemoryTransport(info, limits)
+    return left, MemoryTransport(info, other or limits, left)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from wsrpc._transports.unframer import Unframer
+from wsrpc._transports.frames import FrameReader
 
 Messages = list[tuple[bytes, bool]]
 
@@ -55,11 +55,11 @@ def test_messages_arrive_whole_and_in_order_however_they_are_cut(
     messages: Messages, masked: bool, cuts: list[int]
 ) -> None:
     collector = Collector()
-    unframer = Unframer(masked=masked, largest=sys.maxsize)
+    frames = FrameReader(masked=masked, largest=sys.maxsize)
     for piece in cut(b"".join(frame(payload, text, masked) for payload, text in messages), cuts):
-        assert unframer.feed(piece, collector) == b""
+        assert frames.feed(piece, collector) == b""
     assert collector.messages == messages
-    assert unframer.take_rest() == b""
+    assert frames.take_rest() == b""
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -68,25 +68,25 @@ def test_everything_from_the_first_other_frame_on_is_left_to_the_library(
     kind: str, messages: Messages, masked: bool, place: int
 ) -> None:
     collector = Collector()
-    unframer = Unframer(masked=masked, largest=sys.maxsize)
+    frames = FrameReader(masked=masked, largest=sys.maxsize)
     before = b"".join(frame(payload, text, masked) for payload, text in messages)
     other, bits = OTHERS[kind]
     first, *rest = other.serialize(mask=masked)
     after = bytes([first | bits, *rest]) + frame(b"more", True, masked)
     begin, end = before[: place % (len(before) + 1)], before[place % (len(before) + 1) :] + after
-    assert unframer.feed(begin, collector) == b""
-    assert unframer.feed(end, collector) == after
+    assert frames.feed(begin, collector) == b""
+    assert frames.feed(end, collector) == after
     assert collector.messages == messages
-    assert unframer.take_rest() == b""
+    assert frames.take_rest() == b""
 
 
 @given(plain, st.booleans())
 def test_a_frame_whose_mask_bit_is_wrong_is_left_to_the_library(message: tuple[bytes, bool], masked: bool) -> None:
     collector = Collector()
     data = frame(*message, masked=not masked)
-    unframer = Unframer(masked=masked, largest=sys.maxsize)
-    left = unframer.feed(data, collector)
-    assert left == data or (left == b"" and unframer.take_rest() == data)  # too short to tell
+    frames = FrameReader(masked=masked, largest=sys.maxsize)
+    left = frames.feed(data, collector)
+    assert left == data or (left == b"" and frames.take_rest() == data)  # too short to tell
     assert collector.messages == []
 
 
@@ -97,7 +97,7 @@ def test_a_message_that_is_too_large_is_left_to_the_library_as_soon_as_its_size_
 ) -> None:
     collector = Collector()
     data = frame(bytes(size), False, masked)
-    assert Unframer(masked=masked, largest=size).feed(data, collector) == b""
+    assert FrameReader(masked=masked, largest=size).feed(data, collector) == b""
     assert collector.messages == [(bytes(size), False)]
     head = data[:14] if masked else data[:10]
-    assert Unframer(masked=masked, largest=size - 1).feed(head, collector) == head
+    assert FrameReader(masked=masked, largest=size - 1).feed(head, collector) == head

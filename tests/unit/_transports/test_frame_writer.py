@@ -1,0 +1,140 @@
+"""`FrameWriter`: frames as RFC 6455, section 5.2, has them, and when they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from wsrpc._transports.frames import FIRST_PIECE, LARGEST_PIECE, MASKS, FrameWriter
+
+SIZES = [0, 1, 2, 3, 4, 5, 124, 125, 126, 127, 128, 255, 256, 65535, 65536, 65537, 200_000]
+
+
+def header(size: int) -> bytes:
+    """Length and extended length, without the mask bit."""
+    if size <= 125:
+        return bytes([size])
+    if size <= 0xFFFF:
+        return bytes([126]) + size.to_bytes(2, "big")
+    return bytes([127]) + size.to_bytes(8, "big")
+
+
+class Loop:
+    """An event loop that runs callbacks when the test says so."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], object]] = []
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+
+
+class Writer(FrameWriter):
+    def __init__(self, *, masked: bool) -> None:
+        self.loop = Loop()
+        self.written: list[bytes] = []
+        super().__init__(self.loop, masked=masked)
+
+    def write(self) -> None:
+        self.written.append(self.take())
+
+
+def build(writer: Writer, payload: bytes, text: bool) -> bytes:
+    writer.add(payload, text)
+    writer.flush()
+    return writer.written.pop()
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_plain(size: int, text: bool) -> None:
+    payload = bytes(number % 251 for number in range(size))
+    frame = build(Writer(masked=False), payload, text)
+    assert frame == bytes([0x81 if text else 0x82]) + header(size) + payload
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_masked(size: int, text: bool) -> None:
+    payload = bytes(number % 251 for number in range(size))
+    frame = build(Writer(masked=True), payload, text)
+    head = header(size)
+    head = bytes([head[0] | 0x80]) + head[1:]
+    assert frame[0] == (0x81 if text else 0x82)
+    assert frame[1 : 1 + len(head)] == head
+    mask, masked = frame[1 + len(head) :][:4], frame[1 + len(head) + 4 :]
+    assert len(mask) == 4
+    assert bytes(byte ^ mask[position % 4] for position, byte in enumerate(masked)) == payload
+
+
+def test_every_frame_has_a_mask_of_its_own() -> None:
+    # Also where the stock of random bytes ends and the next one begins.
+    writer = Writer(masked=True)
+    count = MASKS // 4 * 3 + 1
+    masks = [build(writer, b"", True)[2:6] for _ in range(count)]
+    assert all(len(mask) == 4 for mask in masks)
+    # Four random bytes each: a few may meet by chance, not many (3,000 of 4,000,000,000).
+    assert len(set(masks)) > count - 5
+
+
+def test_two_connections_share_no_masks() -> None:
+    first = [build(Writer(masked=True), b"", True)[2:6] for _ in range(50)]
+    assert len(set(first)) > 45
+
+
+def test_what_one_turn_adds_is_written_together_at_its_end() -> None:
+    writer = Writer(masked=False)
+    writer.add(b"a", True)
+    writer.add(b"", False)
+    assert (writer.written, writer.unwritten, writer.sent) == ([], 5, 2)
+    writer.loop.turn()
+    assert (writer.written, writer.unwritten, writer.sent) == ([b"\x81\x01a\x82\x00"], 0, 2)
+    writer.loop.turn()
+    assert len(writer.written) == 1
+
+
+def test_what_one_read_causes_is_written_when_the_read_ends() -> None:
+    writer = Writer(masked=True)
+    writer.hold()
+    writer.add(b"a", True)
+    writer.add(b"b", True)
+    assert not writer.loop.soon
+    writer.release()
+    assert [len(piece) for piece in writer.written] == [14]
+    assert not writer.loop.soon
+
+
+def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
+    writer = Writer(masked=False)
+    message = b"x" * 510  # with what an empty message counts for, 512
+    writer.hold()
+    for _ in range(300):
+        writer.add(message, True)
+    sizes = [len(piece) // len(b"____" + message) * 512 for piece in writer.written]
+    assert sizes[0] == FIRST_PIECE
+    assert sizes[: sizes.index(LARGEST_PIECE)] == [FIRST_PIECE << n for n in range(sizes.index(LARGEST_PIECE))]
+    assert set(sizes[sizes.index(LARGEST_PIECE) :]) == {LARGEST_PIECE}
+    writer.release(in_burst=True)
+    writer.written.clear()
+    for _ in range(3):
+        writer.add(message, True)
+    assert writer.written == []
+    writer.loop.turn()
+    for _ in range(2):
+        writer.add(message, True)
+    assert len(writer.written) == 2, "after the turn the next burst begins with a small piece"
+
+
+def test_messages_that_the_library_builds_are_counted_and_written() -> None:
+    writer = Writer(masked=False)
+    writer.added(10)
+    writer.added(20, 0)
+    assert (writer.unwritten, writer.sent) == (34, 1)
+    writer.loop.turn()
+    assert writer.written == [b""]

@@ -1,0 +1,84 @@
+"""Delivery of a connection's messages to the receiver of its transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..transport import Receiver
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """Passes messages to a transport's receiver: joins fragments, and keeps what arrives before `start`.
+
+    A receiver with a method ``receive_piece`` gets the frames of a fragmented message as they arrive. ``pause`` stops
+    reading from the network; it is called when the first message has to be kept.
+    """
+
+    __slots__ = ("_early", "_fragments", "_pause", "_receive_piece", "_text", "receiver")
+
+    def __init__(self, pause: Callable[[], object]) -> None:
+        self._pause = pause
+        self._early: list[tuple[bytes | bytearray, bool]] = []
+        self._fragments: bytearray | None = None
+        """The message of which a part has arrived; empty for a receiver that takes pieces."""
+        self._text = True
+        """Whether that message is text."""
+        self._receive_piece: Callable[[bytes, bool, bool], None] | None = None
+        self.receiver: Receiver | None = None
+
+    @property
+    def takes_pieces(self) -> bool:
+        """Whether the receiver gets a fragmented message frame by frame."""
+        return self._receive_piece is not None
+
+    @property
+    def in_message(self) -> bool:
+        """Whether the next data frame has to be a continuation."""
+        return self._fragments is not None
+
+    @property
+    def held(self) -> int:
+        """Bytes of a fragmented message that wait for the rest of it."""
+        return len(self._fragments or b"")
+
+    def start(self, receiver: Receiver) -> None:
+        """Pass everything to ``receiver`` from now on, beginning with what has arrived."""
+        self.receiver = receiver
+        early, self._early = self._early, []
+        for payload, text in early:
+            receiver.receive(payload, text)
+        self._receive_piece = getattr(receiver, "receive_piece", None)
+        if self._receive_piece is not None and self._fragments is not None:
+            fragments, self._fragments = self._fragments, bytearray()
+            self._receive_piece(bytes(fragments), self._text, False)
+
+    def stop(self) -> None:
+        """Let go of the receiver: the connection is over."""
+        self.receiver = self._receive_piece = None
+
+    def frame(self, payload: bytes, text: bool, last: bool) -> None:
+        """Take the next data frame. ``text`` has no meaning for a continuation."""
+        if self._fragments is None:
+            self._text = text
+            if last:
+                self._deliver(payload)
+                return
+            self._fragments = bytearray()
+        if self._receive_piece is not None:
+            self._receive_piece(payload, self._text, last)
+        else:
+            self._fragments += payload
+        if last:
+            fragments, self._fragments = self._fragments, None
+            if self._receive_piece is None:
+                self._deliver(fragments)
+
+    def _deliver(self, payload: bytes | bytearray) -> None:
+        if self.receiver is not None:
+            self.receiver.receive(payload, self._text)
+        else:
+            if not self._early:
+                self._pause()
+            self._early.append((payload, self._text))
