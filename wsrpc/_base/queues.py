@@ -36,7 +36,7 @@ class BoundedQueue(Generic[T]):
         """The sizes of all items together."""
         self.items: dict[int, T] = {}
         """All items by ticket, oldest first. Only the queue's methods change it."""
-        # The oldest item is looked for from this ticket on, because a dict that loses its first entries one by one takes
+        # The oldest item is looked for from this ticket on. A dict that loses its first entries one by one takes
         # ever longer to find the first one.
         self._first = 0
         self._next = 0
