@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["BoundedQueue"]
@@ -26,7 +26,7 @@ class BoundedQueue(Generic[T]):
         max_items: the most items.
     """
 
-    __slots__ = ("_first", "_items", "_keys", "_next", "_size_of", "_tickets", "max_items", "max_size", "size")
+    __slots__ = ("_first", "_keys", "_next", "_size_of", "_tickets", "items", "max_items", "max_size", "size")
 
     def __init__(self, size_of: Callable[[T], int], max_size: int, max_items: int = sys.maxsize) -> None:
         self._size_of = size_of
@@ -34,9 +34,10 @@ class BoundedQueue(Generic[T]):
         self.max_items = max_items
         self.size = 0
         """The sizes of all items together."""
-        # The keys rise, so the dict is in order. The oldest one is looked for from `_first`, because a dict that loses
-        # its first entries one by one takes ever longer to find the first one.
-        self._items: dict[int, T] = {}
+        self.items: dict[int, T] = {}
+        """All items by ticket, oldest first. Only the queue's methods change it."""
+        # The oldest item is looked for from this ticket on. A dict that loses its first entries one by one takes
+        # ever longer to find the first one.
         self._first = 0
         self._next = 0
         # Keys in both directions. Most queues have none.
@@ -44,25 +45,14 @@ class BoundedQueue(Generic[T]):
         self._keys: dict[int, Hashable] | None = None
 
     def __len__(self) -> int:
-        return len(self._items)
-
-    def __contains__(self, ticket: object) -> bool:
-        return ticket in self._items
-
-    def __iter__(self) -> Iterator[T]:
-        """Iterate over the items, oldest first. The queue must not change meanwhile."""
-        return iter(self._items.values())
+        return len(self.items)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {len(self)} items, size {self.size} of {self.max_size}>"
 
-    def entries(self) -> list[tuple[int, T]]:
-        """Return all tickets with their items, oldest first."""
-        return list(self._items.items())
-
     def fits(self, size: int) -> bool:
         """Return whether an item of that size would stay within both bounds."""
-        return len(self._items) < self.max_items and self.size + size <= self.max_size
+        return len(self.items) < self.max_items and self.size + size <= self.max_size
 
     def put(self, item: T, key: Hashable = None) -> int:
         """Append an item, or put it into the place of the one with the same ``key``, and return its ticket."""
@@ -73,8 +63,8 @@ class BoundedQueue(Generic[T]):
             if key is not None:
                 self._remember(key, ticket)
         else:
-            self.size -= self._size_of(self._items[ticket])
-        self._items[ticket] = item
+            self.size -= self._size_of(self.items[ticket])
+        self.items[ticket] = item
         self.size += self._size_of(item)
         return ticket
 
@@ -93,7 +83,7 @@ class BoundedQueue(Generic[T]):
 
     def first(self) -> tuple[int, T] | None:
         """Return the oldest item with its ticket, without taking it. None if the queue is empty."""
-        items = self._items
+        items = self.items
         if not items:
             return None
         while self._first not in items:
@@ -102,9 +92,9 @@ class BoundedQueue(Generic[T]):
 
     def take(self, ticket: int) -> T | None:
         """Take an item out. None if it is not there any more."""
-        if ticket not in self._items:
+        if ticket not in self.items:
             return None
-        item = self._items.pop(ticket)
+        item = self.items.pop(ticket)
         self.size -= self._size_of(item)
         if self._tickets is not None and self._keys is not None and ticket in self._keys:
             del self._tickets[self._keys.pop(ticket)]
@@ -125,14 +115,14 @@ class BoundedQueue(Generic[T]):
     def drop_oldest(self) -> list[T]:
         """Take out the oldest items until the others are within both bounds, or only one is left. Return them."""
         dropped: list[T] = []
-        while len(self._items) > 1 and (self.size > self.max_size or len(self._items) > self.max_items):
+        while len(self.items) > 1 and (self.size > self.max_size or len(self.items) > self.max_items):
             dropped.append(self.pop())
         return dropped
 
     def clear(self) -> list[T]:
         """Take out everything, and return it, oldest first."""
-        items = list(self._items.values())
-        self._items = {}
+        items = list(self.items.values())
+        self.items.clear()
         self._tickets = self._keys = None
         self._first = self._next
         self.size = 0

@@ -40,7 +40,7 @@ class Backlog(BoundedQueue[Entry]):
     def keep(self, message: Inbound, payload: bytes, decode: Decode) -> str | None:
         """Keep a message. If it does not fit, return which bound it would exceed."""
         size = len(payload)
-        if len(self) and not self.fits(size):
+        if self.items and not self.fits(size):
             return f"{self.size} bytes wait there already (Limits.stream_queue={self.max_size})"
         if not self._unread.take(size, self.size + len(self) * ENTRY):
             return str(self._unread)
@@ -80,7 +80,7 @@ class Backlog(BoundedQueue[Entry]):
     def drop_events(self) -> int:
         """Drop all events and keep the requests. Return the number of events."""
         self.stop_timer()
-        dropped = [(ticket, len(payload)) for ticket, (payload, _, i) in self.entries() if i is None]
+        dropped = [(ticket, len(payload)) for ticket, (payload, _, i) in self.items.items() if i is None]
         for ticket, _ in dropped:
             self.take(ticket)
         self._unread.give_back(sum(size for _, size in dropped), len(dropped))

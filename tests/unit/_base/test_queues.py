@@ -99,14 +99,10 @@ class Model(RuleBasedStateMachine):
         queue = self.queue
         size = sum(item.size for _, _, item in self.entries)
         assert len(queue) == len(self.entries) and bool(queue) is bool(self.entries)
-        assert list(queue) == [item for _, _, item in self.entries]
-        assert queue.entries() == [(ticket, item) for ticket, _, item in self.entries]
-        assert queue.first() == next(iter(queue.entries()), None)
+        assert list(queue.items.items()) == [(ticket, item) for ticket, _, item in self.entries]
+        assert queue.first() == next(iter(queue.items.items()), None)
         assert queue.size == size
         assert [queue.has_key(key) for key in "abc"] == [any(key == at for _, at, _ in self.entries) for key in "abc"]
-        assert [ticket in queue for ticket in self.tickets] == [
-            any(ticket == at for at, _, _ in self.entries) for ticket in self.tickets
-        ]
         for more in (0, 1, MAX_SIZE):
             assert queue.fits(more) is (len(self.entries) < MAX_ITEMS and size + more <= MAX_SIZE)
 
