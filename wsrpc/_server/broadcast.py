@@ -31,7 +31,7 @@ PATIENCE = 0.1
 """Seconds that one broadcast waits for slow readers, in all."""
 
 Skip: TypeAlias = Peer | Iterable[Peer] | None
-"""Who does not get a broadcast: a peer, or several, such as a list or a room."""
+"""Peers that do not get a broadcast: one, or several, such as a list or a room."""
 
 
 class EmitReport(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class EmitReport(msgspec.Struct, frozen=True):
 
 
 class Encoded(dict[Encode, tuple[bytes, bool]]):
-    """One event, in each encoding that a receiver asked for."""
+    """Event that is broadcast, in each encoding that a receiver asked for."""
 
     def __init__(self, message: Event, codec: Codec) -> None:
         self._message = message
@@ -63,7 +63,7 @@ class Encoded(dict[Encode, tuple[bytes, bool]]):
 
 
 class Raw(dict[Encode, tuple[bytes, bool]]):
-    """A raw message, which is the same in each encoding.
+    """Raw message that is broadcast, the same in each encoding.
 
     Peers that negotiated MessagePack would decode a binary one as a message of the protocol, so they cannot get it.
     """
@@ -128,7 +128,7 @@ class Audience:
         self._sent += 1
         if self._sent % BURST == 0:  # a loop that only emits must let connections come and go
             await asyncio.sleep(0)
-        if any(served.line.full for served in self.members.values()):
+        if any(served.full for served in self.members.values()):
             await self._wait_for_slow_readers(skipped)
         return self._send_now(encoded, key, skipped)
 
@@ -182,7 +182,7 @@ class Audience:
         Where most of all peers are slow, they are waited for each time: closing them all would be wrong.
         """
         stalled = self._stalled(skipped)
-        late = [served for served in stalled if not served.line.overdue]
+        late = [served for served in stalled if not served.overdue]
         if not late and self.slow == "close" and self._most(stalled):
             late = stalled
         if not late:
@@ -192,7 +192,7 @@ class Audience:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*drains, return_exceptions=True)
         for served in late:
-            served.line.overdue = served.line.full
+            served.note_overdue()
 
 
 class Broadcaster(OnChannel):

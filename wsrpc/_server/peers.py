@@ -35,19 +35,19 @@ Encode = Callable[[Any], bytes]
 """A codec's function, which stands for the codec: peers that negotiated the same one share an encoding."""
 
 Encodings = Mapping[Encode, tuple[bytes, bool]]
-"""One message in each encoding that its receivers use, and whether that one is text."""
+"""Encodings of a message that its receivers use, and whether each is text."""
 
 
 class ServedPeer:
-    """One peer of a server, with what the server keeps for it.
+    """Peer of a server, with its rooms and its link to the server.
 
-    The server's other modules hold this object. Whatever they need of the inside of a `Peer` is here and nowhere else.
+    The server's other modules hold this object. Only this class knows the inside of a `Peer`.
 
     ``rooms`` says of each room whether the client joined it by its own request. The rooms stay here when the connection
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("__weakref__", "_out", "_peers", "home", "line", "peer", "rooms", "server")
+    __slots__ = ("__weakref__", "_out", "_peers", "home", "peer", "rooms", "server")
 
     def __init__(
         self,
@@ -64,8 +64,6 @@ class ServedPeer:
         self._peers = peers
         self.peer = peer = Peer(settings, dialer=False, shared=registry, loop=loop)
         self._out = peer._out
-        self.line = peer._out.line
-        """Whether the connection can take more; ``line.full`` is read for each broadcast."""
         peer._membership = self
         peer._binding.on_lost = self._lost
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
@@ -163,9 +161,23 @@ class ServedPeer:
     # ------------------------------------------------------------ broadcasts
 
     @property
+    def full(self) -> bool:
+        """Whether the connection is above its high-water mark."""
+        return self._out.line.full
+
+    @property
     def stalled(self) -> bool:
         """Whether the connection is above its high-water mark, and not known to be broken."""
-        return self.line.full and not self._out.broken
+        return self._out.line.full and not self._out.broken
+
+    @property
+    def overdue(self) -> bool:
+        """Whether broadcasts have waited for the connection, and it has not drained since."""
+        return self._out.line.overdue
+
+    def note_overdue(self) -> None:
+        """Remember whether the connection is full after a broadcast has waited for it."""
+        self._out.line.overdue = self._out.line.full
 
     def over_cap(self, encodings: Encodings) -> bool:
         """Whether a message would take the connection over `Limits.hard_cap`."""
@@ -173,7 +185,7 @@ class ServedPeer:
         return session is not None and self._out.over_cap(session, len(encodings[self._out.encode][0]))
 
     def wait_drained(self) -> Coroutine[Any, Any, None] | None:
-        """What to await until the connection has drained; None if there is no connection."""
+        """Return a coroutine that waits until the connection has drained; None if there is no connection."""
         transport = self.peer.transport
         return None if transport is None else transport.drain()
 
@@ -216,7 +228,7 @@ class ServedPeer:
 
 
 def served_peer(peer: object) -> ServedPeer | None:
-    """What the server of ``peer`` keeps for it; None for a client's peer and for anything else."""
+    """Return the `ServedPeer` of ``peer``; None for a client's peer and for anything else."""
     return peer._membership if isinstance(peer, Peer) else None
 
 
