@@ -1,6 +1,6 @@
-"""An aiohttp application with pages and a WebSocket at one port: `python examples/aiohttp_app.py`.
+"""An aiohttp application with pages and a WebSocket on one port: `python examples/aiohttp_app.py`.
 
-It shows itself being used, and ends. With a port it goes on: `python examples/aiohttp_app.py 8080`.
+It starts, talks to itself and exits. With a port it serves until you stop it: `python examples/aiohttp_app.py 8080`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ async def index(request: web.Request) -> web.Response:
 
 
 async def announce(request: web.Request) -> web.Response:
-    """What comes by HTTP goes to everybody who is connected."""
+    """Send the body of an HTTP request to every connected client."""
     report = await server.emit("news", await request.text())
     return web.Response(text=f"{report.sent} heard it\n")
 
 
 async def start(app: web.Application) -> None:
-    await server.open()  # anew, if an application has closed it before, as in tests
+    await server.open()  # it may have been closed before, as in tests
 
 
 async def close(app: web.Application) -> None:
-    await server.close(drain=20)  # what was begun ends well; who comes meanwhile is refused with 503
+    await server.close(drain=20)  # active work may finish; new connections get 503
 
 
 def make_app() -> web.Application:
@@ -70,7 +70,7 @@ async def show() -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     here = f"127.0.0.1:{runner.addresses[0][1]}"
     async with aiohttp.ClientSession() as session:
-        # The client dials with aiohttp, too: with the session's cookies and connector.
+        # This client dials with aiohttp, so it uses the session's cookies and connector.
         ada = Client(f"ws://{here}/ws?name=Ada", dial=partial(dial, session=session))
         news: asyncio.Queue[str] = asyncio.Queue()
         ada.on("news", news.put_nowait)

@@ -1,4 +1,4 @@
-"""A chat: each participant's conversation with the server is one channel: `python examples/chat.py`."""
+"""A chat in which each participant talks to the server on an anonymous channel: `python examples/chat.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ room: dict[str, AnonymousChannel] = {}
 
 @server.on("join")
 async def join(name: str, channel: AnonymousChannel) -> None:
-    """The body is the conversation: it is cancelled when the channel closes, and the channel closes when it returns."""
+    """Serve one participant: cancelled when the channel closes; the channel closes when this returns."""
     if name in room:
         raise RpcError(f"{name} is here already", code="taken")
     room[name] = channel
@@ -25,13 +25,13 @@ async def join(name: str, channel: AnonymousChannel) -> None:
                 await channel.emit("said", "goodbye")
                 return
             await say_to_all(f"{name}: {text}")
-    finally:  # said /quit, left without a word, lost the connection, the server closes: always
+    finally:  # however it ends: /quit, a closed channel, a dropped connection, a closing server
         del room[name]
 
 
 async def say_to_all(text: str) -> None:
     for channel in list(room.values()):
-        with contextlib.suppress(ChannelClosed):  # somebody who is leaving just now
+        with contextlib.suppress(ChannelClosed):  # this participant is leaving
             await channel.emit("said", text)
 
 

@@ -1,4 +1,4 @@
-"""The other side of server.py: `python examples/client.py`, or with the server's URL as argument."""
+"""A client for server.py: `python examples/client.py`, or with the server's URL as argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wsrpc import Client, CloseInfo, Peer, RemoteError
 
 
 async def main(url: str) -> None:
-    client = Client(url)  # not connected yet: handlers first
+    client = Client(url)  # it is not connected yet: register handlers first
 
     @client.on("shouted")
     def shouted(text: str) -> None:

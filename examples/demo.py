@@ -1,6 +1,6 @@
-"""What wsrpc does, in one run: a server and a client on this machine, calling each other.
+"""A tour of wsrpc in one run: a server and a client in this process call each other.
 
-Each line that is printed was checked: the program ends with status 0 only if all of it came out right.
+Each printed line was checked. The program exits with status 0 only if all of them are right.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def middle(a: Point, b: Point) -> Point:
 
 
 @server.on("greet")
-async def greet(peer: Peer) -> str:  # `peer` is not an argument: it is whoever is calling
+async def greet(peer: Peer) -> str:  # `peer` is not an argument of the request: it is the caller
     name = await peer.request("name", returns=str)
     return f"Hello, {name}!"
 
@@ -75,7 +75,7 @@ def say(text: str) -> None:
 
 
 @server.on("squares")
-async def squares() -> AsyncIterator[int]:  # a stream: it goes on as long as somebody reads
+async def squares() -> AsyncIterator[int]:  # a stream: it runs while the caller reads
     number = 0
     try:
         while True:
@@ -86,7 +86,7 @@ async def squares() -> AsyncIterator[int]:  # a stream: it goes on as long as so
 
 
 @server.on("total")
-async def total_of(numbers: AsyncIterator[int]) -> int:  # reads what the caller sends
+async def total_of(numbers: AsyncIterator[int]) -> int:  # a stream from the caller
     return sum([number async for number in numbers])
 
 
@@ -94,18 +94,18 @@ async def total_of(numbers: AsyncIterator[int]) -> int:  # reads what the caller
 
 
 def show(line: str, got: object, expected: object) -> None:
-    """Print what happened, or end the program if it is not what should have happened."""
+    """Print what happened; end the program if something else was expected."""
     if got != expected:
         raise SystemExit(f"{line}\ndemo failed: expected {expected!r}, got {got!r}")
     print(line)
 
 
 async def calls() -> None:
-    async with server.listen("127.0.0.1", 0) as listener:  # port 0: any that is free
+    async with server.listen("127.0.0.1", 0) as listener:  # port 0 picks a free port
         client = Client(listener.url)
         napping = asyncio.Event()
 
-        @client.on("double")  # a client has handlers, too
+        @client.on("double")  # clients can have handlers, too
         def double(number: int) -> int:
             return number * 2
 
@@ -159,7 +159,7 @@ async def calls() -> None:
 
             await client.emit("say", "good night")
             heard = await chat.get()
-            show(f"client ⇢ server  event say({heard!r}), which nobody answers", heard, "good night")
+            show(f"client ⇢ server  event say({heard!r}), which has no answer", heard, "good night")
 
             read: list[int] = []
             async with client.stream("squares", returns=int) as items:
@@ -169,7 +169,7 @@ async def calls() -> None:
                         break
             await streams_closed.wait()
             show(
-                f"client ⇇ server  stream squares(): {read}, then nobody read on, and it stopped",
+                f"client ⇇ server  stream squares(): {read}, and it stopped when the client stopped reading",
                 read,
                 [0, 1, 4, 9, 16],
             )
@@ -182,7 +182,7 @@ async def calls() -> None:
 
 
 def backend(name: str, may_end: asyncio.Event) -> Server:
-    """One of the servers that follow each other at the same port."""
+    """Make one of the two servers that listen on the same port, one after the other."""
     server = Server()
 
     @server.on("work")
@@ -199,7 +199,7 @@ def backend(name: str, may_end: asyncio.Event) -> Server:
 
 
 async def restart() -> None:
-    # A connection that ends, and each attempt that fails, is a warning in the log.
+    # Each drop and each failed attempt to reconnect is a warning in the log.
     logging.getLogger("wsrpc").setLevel(logging.ERROR)
     may_end = asyncio.Event()
     working = asyncio.Event()
@@ -216,14 +216,14 @@ async def restart() -> None:
             endings.put_nowait(info)
 
         @client.on_reconnect
-        async def subscribe_again(info: ReconnectInfo) -> None:  # to the next server it is somebody new
+        async def subscribe_again(info: ReconnectInfo) -> None:  # the next server knows nothing of this client
             await client.request("subscribe")
 
         await client.connect()
-        in_the_air = asyncio.create_task(client.request("work"))
+        in_flight = asyncio.create_task(client.request("work"))
         await working.wait()
 
-    # Here the block was left, so that nobody listens.
+    # The block was left: nothing listens on the port now.
     ending = await endings.get()
     show(
         f"client ↻ server  the server went away ({ending.code} {ending.reason}), and the client dials",
@@ -233,10 +233,10 @@ async def restart() -> None:
 
     outcome: object = None
     try:
-        await in_the_air
+        await in_flight
     except ConnectionLost as error:
         outcome = error.outcome
-    show(f"client ✗ server  work() was in the air: whether it ran is {outcome!r}", outcome, "unknown")
+    show(f"client ✗ server  work() was in flight: whether it ran is {outcome!r}", outcome, "unknown")
 
     waiting = asyncio.create_task(client.request("work"))
     may_end.set()
@@ -244,7 +244,7 @@ async def restart() -> None:
     async with second.listen("127.0.0.1", listener.port):
         done = await waiting
         show(
-            f"client → server  work(), asked while there was no server, waited = {done!r}",
+            f"client → server  work(), sent while there was no server, waited = {done!r}",
             done,
             "done by the second",
         )
@@ -260,7 +260,7 @@ async def restart() -> None:
         await second.close(drain=10)  # seconds, at most
         done = await begun
         show(
-            f"client → server  work() had begun when the server was to close, and could end = {done!r}",
+            f"client → server  work() was active when the server drained, and could end = {done!r}",
             done,
             "done by the second",
         )
@@ -273,4 +273,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(asyncio.wait_for(main(), 20))  # seconds: a demo that hangs has failed, too
+    asyncio.run(asyncio.wait_for(main(), 20))  # seconds, in case it hangs

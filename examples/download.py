@@ -1,6 +1,6 @@
-"""A file, downloaded with progress: `python examples/download.py`, or with the path of a file as argument.
+"""A download with progress: `python examples/download.py`, or with the path of a file as argument.
 
-The server reads as fast as the client takes: neither side ever holds more than a piece of the file.
+The server reads the file only as fast as the client takes it, so that neither side holds much of it in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def make_server(folder: Path) -> Server:
 
     def find(name: str) -> Path:
         path = folder / name
-        if path.parent != folder or not path.is_file():  # "../secret" is none of ours
+        if path.parent != folder or not path.is_file():  # "../secret" is outside of the folder
             raise RpcError(f"there is no file {name!r}", code="no_file")
         return path
 
@@ -31,14 +31,14 @@ def make_server(folder: Path) -> Server:
     def size(name: str) -> int:
         return find(name).stat().st_size
 
-    @server.on("checksum", thread=True)  # reading a disk blocks, so it happens in a thread
+    @server.on("checksum", thread=True)  # reading a disk blocks, so it runs in a thread
     def checksum(name: str) -> str:
         with find(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @server.on("download", thread=True)
     def download(name: str) -> Iterator[bytes]:
-        with find(name).open("rb") as file:  # closed as soon as the client leaves, too
+        with find(name).open("rb") as file:  # closed when the client leaves, too
             while piece := file.read(PIECE):
                 yield piece
 
@@ -60,7 +60,7 @@ async def fetch(client: Client, name: str, target: Path) -> None:
                     shown = percent
                     print(f"{name}: {percent} %, {received} of {size} bytes")
     if digest.hexdigest() != await client.request("checksum", name, returns=str):
-        raise SystemExit(f"{name}: what arrived is not what was there")
+        raise SystemExit(f"{name}: the checksum differs")
     print(f"{name}: complete, SHA-256 {digest.hexdigest()[:16]}…")
 
 

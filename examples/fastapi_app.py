@@ -1,7 +1,7 @@
 """A FastAPI application with an authenticated WebSocket beside its routes.
 
 uvicorn fastapi_app:app --ws-per-message-deflate false      in examples/, for browsers and other clients
-python examples/fastapi_app.py                              the same, with two clients that try it out
+python examples/fastapi_app.py                              the same, with two clients that use it
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ stock = {"apples": 3}
 
 @server.on("buy")
 async def buy(peer: Peer, what: str, count: int = 1) -> int:
-    """Returns how many are left, and tells everybody else."""
+    """Return how many are left, and tell all other clients."""
     if stock.get(what, 0) < count:
         raise RpcError(f"only {stock.get(what, 0)} left", code="sold_out")
     stock[what] -= count
@@ -43,7 +43,7 @@ async def show_stock() -> dict[str, int]:
 
 @app.put("/stock/{what}")
 async def restock(what: str, count: int) -> dict[str, int]:
-    """Routes and handlers share what they know; this one tells the WebSockets."""
+    """Add to the stock, which routes and handlers share, and tell all clients."""
     stock[what] = stock.get(what, 0) + count
     await server.emit("restocked", what, stock[what])
     return stock
@@ -51,7 +51,7 @@ async def restock(what: str, count: int) -> dict[str, int]:
 
 async def current_user(websocket: WebSocket, access_token: str = "") -> str:
     if access_token not in TOKENS:
-        raise WebSocketException(1008, "unknown token")  # before the upgrade: the client gets 403
+        raise WebSocketException(1008, "unknown token")  # raised before the upgrade: the client gets 403
     return TOKENS[access_token]
 
 
@@ -61,7 +61,7 @@ async def ws(websocket: WebSocket, user: Annotated[str, Depends(current_user)]) 
 
 
 async def try_out(url: str) -> None:
-    """What two clients of it see."""
+    """Use the application from two clients."""
     try:
         await Client(url).connect()
     except HandshakeRejected as exc:
@@ -92,7 +92,7 @@ async def try_out(url: str) -> None:
 
 
 def restocked_by_http(url: str) -> str:
-    """What some other program does, which knows nothing of WebSockets."""
+    """Use the routes, as a program without WebSockets does."""
     with urlopen(Request(f"{url}/apples?count=5", method="PUT")):
         pass
     with urlopen(url) as response:

@@ -1,7 +1,7 @@
-"""A fleet of agents whose server is restarted under them: `python examples/fleet.py`.
+"""A fleet of agents whose server is restarted: `python examples/fleet.py`.
 
-Each agent registers when it comes, and again in `on_reconnect`. Then its reports follow: those that it made while there
-was no server waited, and find an agent that the server knows. The server asks all agents that are connected at once.
+Each agent registers when it connects, and again in `on_reconnect`. Reports that it makes while there is no server are
+queued, and are sent after it has registered again. The server requests the status of all connected agents at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME: Key[str] = Key("name")
 
 
 class Control:
-    """What outlives the servers: the reports, as a database would keep them."""
+    """Reports of all servers, as a database would keep them, and the present server."""
 
     def __init__(self) -> None:
         self.reports: Counter[str] = Counter()
@@ -37,12 +37,12 @@ class Control:
             self.changed.notify_all()
 
     async def report(self, peer: Peer) -> None:
-        self.reports[peer.state[NAME]] += 1  # a KeyError, if it were not registered
+        self.reports[peer.state[NAME]] += 1  # raises KeyError if the agent is not registered
         async with self.changed:
             self.changed.notify_all()
 
     async def everybody(self) -> list[str]:
-        """Wait until all agents are registered, and ask each how it is."""
+        """Wait until all agents are registered; return the status of each."""
         async with self.changed:
             await self.changed.wait_for(lambda: sum(NAME.name in peer.state for peer in self.server.peers) == AGENTS)
         return await asyncio.gather(*(peer.request("status", returns=str) for peer in self.server.peers))

@@ -1,6 +1,6 @@
 """An application in modules, with middleware, and its test without a network: `pytest examples/in_memory.py`.
 
-It runs by itself, too: `python examples/in_memory.py`.
+Without pytest: `python examples/in_memory.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ orders = Router()
 
 @orders.on("place")
 def place(order: Order, ctx: Context) -> str:
-    placed: list[Order] = ctx.state.setdefault("orders", [])  # kept for as long as the peer is connected
+    placed: list[Order] = ctx.state.setdefault("orders", [])  # belongs to this connection
     placed.append(order)
     return f"{order.count} × {order.item}"
 

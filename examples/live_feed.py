@@ -1,7 +1,7 @@
 """A live feed and a slow consumer: `python examples/live_feed.py`.
 
-Ticks happen every millisecond, whoever watches. A consumer that needs longer for each must not make the server keep
-what it has not read. The producer here knows only the newest tick, and goes on to it when the consumer has room.
+There is a tick every millisecond. A consumer that needs longer for one must not make the server keep those that it
+has not read. So the producer keeps only the newest tick, and sends that when the consumer has room.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from wsrpc import Client, Limits, Server
 
 
 class Feed:
-    """Knows the newest tick, and wakes up whoever waits for it."""
+    """Keeps the newest tick, and wakes the tasks that wait for it."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -45,15 +45,15 @@ async def watch() -> AsyncIterator[int]:
     try:
         while True:
             newest = await feed.newer_than(newest)
-            yield newest  # goes on when there is room for it: meanwhile ticks pass unseen, and nothing piles up
+            yield newest  # continues when the consumer has room; ticks that came meanwhile are skipped
     finally:
-        watching -= 1  # however it ends: the consumer left, the connection dropped, the server closes
+        watching -= 1  # however it ends: the consumer leaves, the connection drops, the server closes
 
 
 async def main() -> None:
     ticking = asyncio.create_task(feed.run())
     async with server.listen("127.0.0.1", 0) as listener:
-        # By default 64 items may be on their way. For news, few are better: what waits here grows old.
+        # By default 64 items may be in flight. Few are better here, because ticks that wait get old.
         async with Client(listener.url, limits=Limits(stream_window=1)) as client:
             last = read = 0
             async with client.stream("watch", returns=int) as ticks:
@@ -63,7 +63,7 @@ async def main() -> None:
                     read += 1
                     if read == 5:
                         break
-                    await asyncio.sleep(0.02)  # slow: twenty ticks go by
+                    await asyncio.sleep(0.02)  # slow: twenty ticks pass
     print(f"left after {read} of {last} ticks; {watching} watching")
     ticking.cancel()
 

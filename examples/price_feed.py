@@ -1,7 +1,7 @@
-"""A price feed that clients join, with a reader that is too slow for it: `python examples/price_feed.py`.
+"""A price feed with a slow reader: `python examples/price_feed.py`.
 
-Whoever has the right plan may join the room "prices". One who reads too slowly gets the latest price of each symbol
-when it reads again, not all that it has missed, and holds up nobody.
+Clients with the right plan may join the room "prices". A slow reader does not hold up the others. When it reads again,
+it gets the latest price of each symbol, and not all prices that it has missed.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def gate(handshake: Handshake) -> None:
 
 
 async def feed() -> None:
-    """Ticks, each with the order book beside the price, as fast as they come."""
+    """Emit ticks, each with its order book, as fast as they come."""
     for tick in range(1, TICKS + 1):
         book = [round(random.uniform(90, 110), 2) for _ in range(200)]
         await prices.emit("price", SYMBOLS[tick % len(SYMBOLS)], tick, book)
         if tick % 10 == 0:
-            await asyncio.sleep(0)  # the exchange does other things, too
+            await asyncio.sleep(0)  # let other tasks run
 
 
 class Reader:
-    """One who follows the prices."""
+    """A client that follows the prices."""
 
     def __init__(self, url: str) -> None:
         self.client = Client(url)
@@ -78,7 +78,7 @@ async def main() -> None:
 
             line = slow.client.peer.transport
             assert line is not None
-            line.pause_receiving()  # it is busy with something else
+            line.pause_receiving()  # it is busy, and does not read
             await feed()
             await quick.up_to_date.wait()
             line.resume_receiving()

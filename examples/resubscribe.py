@@ -1,8 +1,8 @@
 """Subscribing again after a drop: `python examples/resubscribe.py`.
 
-After a drop the client is a new peer to the server, which has subscribed to nothing. So it subscribes again in
-`on_reconnect`, and says how far it has read. That goes out before whatever the client sent while it was away. Here the
-server is restarted in the middle.
+After a drop the client is a new peer for the server, without subscriptions. So it subscribes again in `on_reconnect`,
+and says how far it has read. That is sent before the messages that were queued meanwhile. Here the server is restarted
+in the middle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wsrpc import Client, ConnectionLost, Peer, Reconnect, ReconnectInfo, Server
 
 
 class News:
-    """Headlines, numbered from 0, and who wants to hear of them."""
+    """Headlines, numbered from 0, and their subscribers."""
 
     def __init__(self) -> None:
         self.headlines: list[str] = []
@@ -24,11 +24,11 @@ class News:
     async def publish(self, headline: str) -> None:
         self.headlines.append(headline)
         for peer in list(self.subscribers):
-            with contextlib.suppress(ConnectionLost):  # it will subscribe again, and miss nothing
+            with contextlib.suppress(ConnectionLost):  # it will subscribe again and get what it missed
                 await peer.emit("headline", headline)
 
     async def subscribe(self, peer: Peer, position: int) -> None:
-        """Send what ``peer`` has missed, then whatever happens."""
+        """Send the headlines that ``peer`` has missed, then new ones as they come."""
         while position < len(self.headlines):
             await peer.emit("headline", self.headlines[position])
             position += 1

@@ -1,6 +1,6 @@
-"""Each connection is in the room of its URL path: `python examples/rooms_by_path.py`.
+"""Rooms by URL path: `python examples/rooms_by_path.py`.
 
-A client that dials ws://…/chat/general hears what is said there, and nothing of ws://…/chat/administrators.
+A client that dials ws://…/chat/general gets what is said there, and nothing of ws://…/chat/administrators.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ server = Server(room_from=lambda info: info.path)
 
 @server.on("say")
 async def say(text: str, peer: Peer) -> int:
-    """To all others in this one's room; tells how many heard it."""
+    """Emit to all others in the caller's room; return how many got it."""
     report = await peer.home_room.emit("said", text, skip=peer)
     return report.sent
 
 
 @server.on("announce")
 async def announce(text: str) -> int:
-    """To everybody, wherever they are."""
+    """Emit to the clients of all rooms."""
     return (await server.emit("said", text)).sent
 
 
 @server.on("whisper")
 async def whisper(room: str, text: str) -> int:
-    """To another room, by its name."""
+    """Emit to another room, by its name."""
     return (await server.room(room).emit("said", text)).sent
 
 

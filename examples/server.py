@@ -1,4 +1,4 @@
-"""A server that is a whole program: `python examples/server.py`, and client.py in another terminal."""
+"""A server as a whole program: `python examples/server.py`, with client.py in another terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def time(hours_east: int = 0) -> datetime:
 
 @server.on("shout")
 async def shout(peer: Peer, text: str) -> int:
-    """Pass a text on to everybody else; returns how many that are."""
+    """Emit a text to all other clients; return how many got it."""
     report = await server.emit("shouted", text, skip=peer)
     return report.sent
 
@@ -32,5 +32,5 @@ async def welcome(peer: Peer) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO")  # says where it listens, and who comes and goes
+    logging.basicConfig(level="INFO")  # shows the address, and each connection
     server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

@@ -1,6 +1,6 @@
-"""A class instead of functions: one object for each connection: `python examples/service.py`.
+"""A service, with one object for each connection: `python examples/service.py`.
 
-The factory gives each what it needs; here a till that all share.
+The factory passes what the objects need: here a till that they share.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import wsrpc
 
 @dataclass
 class Till:
-    """What the application has once."""
+    """Sales of the whole application."""
 
     sold: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class Shop(wsrpc.Service):
-    """What it does for one customer."""
+    """Serves one customer."""
 
     def __init__(self, till: Till) -> None:
         self.till = till

@@ -1,8 +1,9 @@
 """A command-line client that survives `kill -9` of its server: `python examples/survives_kill.py`.
 
-It adds lines to a journal that a server in a process of its own keeps, and watches what is added. That server is killed
-in the middle of a call, twice, and started again on the same Unix socket. Each line is in the journal once, and seen
-once: the client asks again what may have run, and the server knows by the line's number whether it did.
+It adds lines to a journal that a server in another process keeps, and watches the lines that are added. The server is
+killed twice in the middle of a request, and started again on the same Unix socket. Each line is in the journal once,
+and seen once: the client sends a request again if it may have run, and the server tells by the line's number whether
+it did.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from wsrpc import Client, Peer, Reconnect, Retry, Server
 
 LINES = 30
 DIES_AT = [10, 20]
-"""Numbers of lines after which the server is killed: they are in the journal, and nobody was told so."""
+"""Numbers of lines after which the server is killed: they are in the journal, but were not answered or emitted."""
 
 
 # ---------------------------------------------------------------- the server, a process of its own
@@ -33,7 +34,7 @@ def serve(socket: str, file: Path, dies_at: int | None) -> None:
     @server.on("add")
     async def add(number: int, line: str) -> None:
         if number < len(journal):
-            return  # the client asks again, and the call before had run
+            return  # the client has sent it again, and it had run
         journal.append(line)
         with file.open("a", encoding="utf-8") as out:
             out.write(f"{line}\n")
@@ -51,10 +52,10 @@ def serve(socket: str, file: Path, dies_at: int | None) -> None:
 
 
 async def supervise(socket: str, file: Path) -> None:
-    """Start the server, and again whenever it has died, as systemd would."""
+    """Start the server, and start it again when it has died, as systemd would."""
     for dies_at in [*DIES_AT, None]:
         arguments = [socket, str(file), *([] if dies_at is None else [str(dies_at)])]
-        # Without its log, which says that it listens.
+        # Without its log.
         process = await asyncio.create_subprocess_exec(
             sys.executable, __file__, *arguments, stderr=asyncio.subprocess.DEVNULL
         )
@@ -85,7 +86,7 @@ async def main() -> None:
                 complete.set()
 
         @client.on_reconnect
-        async def watch() -> None:  # comes before the call that is asked again
+        async def watch() -> None:  # comes before the request that is sent again
             await client.request("watch", len(seen))
 
         try:

@@ -1,6 +1,6 @@
-"""A file, uploaded: `python examples/upload.py`, or with the path of a file as argument.
+"""An upload: `python examples/upload.py`, or with the path of a file as argument.
 
-The client reads its file as fast as the server takes the pieces. A server that has had enough stops it.
+The client reads its file only as fast as the server takes the pieces. The server can stop the upload.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def make_server(folder: Path) -> Server:
     @server.on("upload")
     async def upload(name: str, pieces: AsyncIterator[bytes], peer: Peer) -> Receipt:
         if Path(name).name != name:
-            raise RpcError(f"{name!r} is no name of a file", code="bad_name")
+            raise RpcError(f"{name!r} is not a file name", code="bad_name")
         path = folder / name
         size = 0
         complete = False
@@ -43,16 +43,16 @@ def make_server(folder: Path) -> Server:
                     file.write(piece)
                     await peer.emit("received", size)
             complete = True
-        finally:  # whatever ends it: an error, the client's change of mind, a lost connection
+        finally:  # however it ends: an error, a client that cancels, a dropped connection
             if not complete:
                 path.unlink(missing_ok=True)
-        return Receipt(name, size)  # what the client's request() returns
+        return Receipt(name, size)  # the result of the client's request()
 
     return server
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
-    """What is sent. It runs only as far ahead as the server allows."""
+    """Read a file piece by piece. It runs only as far ahead as the server allows."""
     with path.open("rb") as file:
         while piece := file.read(64 * 1024):
             yield piece

@@ -1,9 +1,8 @@
-"""Several processes behind one port, each client at its own: `python examples/workers.py` (not on Windows).
+"""Several processes behind one port, with sticky clients: `python examples/workers.py` (not on Windows).
 
-A worker is a program like any other, on a port of its own, and knows only its own connections. The balancer sends
-whoever names the same room to the same worker, so that a room is in one place; without a room, clients of one address
-go together. In production nginx, HAProxy or an ingress does that (docs/operations.md has the lines); here it is a few
-lines of asyncio, to see it work.
+A worker listens on a port of its own, and knows only its own connections. The balancer sends the clients that name the
+same room to the same worker, so that a room is in one place. Clients without a room are sorted by their address. In
+production nginx, HAProxy or an ingress does that (docs/operations.md has the lines); here it is a few lines of asyncio.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ async def work(number: int) -> None:
     async def say(peer: Peer, text: str) -> int:
         return (await peer.home_room.emit("said", text)).sent
 
-    closing: list[asyncio.Task[None]] = []  # what server.run() does by itself, on a port that it is given
+    closing: list[asyncio.Task[None]] = []  # server.run() would do this, but does not tell its port
     loop = asyncio.get_running_loop()
     async with server.listen("127.0.0.1", 0) as listener:
         drain = lambda: closing.append(loop.create_task(server.close(drain=10)))  # noqa: E731
@@ -46,13 +45,13 @@ async def work(number: int) -> None:
 
 
 class Balancer:
-    """Keeps a client at its worker: ``ports`` are the workers'."""
+    """Connects each client to its worker, one of those on ``ports``."""
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
 
     def in_turn(self, key: bytes) -> list[int]:
-        """The workers for whoever has ``key``, the best first. When one goes, only its own clients move."""
+        """The workers for clients with ``key``, the best first. When a worker ends, only its own clients move."""
         return sorted(self.ports, key=lambda port: hashlib.sha256(b"%d %b" % (port, key)).digest())
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,13 +65,13 @@ class Balancer:
                 both_ways.create_task(copy(reader, there[1]))
                 both_ways.create_task(copy(there[0], writer))
         except* (OSError, EOFError, asyncio.LimitOverrunError):
-            pass  # it broke, was no request, or no worker is there: hanging up says so
+            pass  # a drop, something that is not a request, or no worker: hang up
         finally:
             writer.close()
 
     async def connect(self, key: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         for port in self.in_turn(key):
-            with suppress(OSError):  # it drains, or is gone: the next one
+            with suppress(OSError):  # it drains or has ended: try the next one
                 return await asyncio.open_connection("127.0.0.1", port)
         raise ConnectionRefusedError("no worker")
 
@@ -86,11 +85,11 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
-# ---------------------------------------------------------------- a look at it
+# ---------------------------------------------------------------- a run of it
 
 
 async def main() -> None:
-    logging.getLogger("wsrpc").setLevel(logging.ERROR)  # that connections drop is what this is about
+    logging.getLogger("wsrpc").setLevel(logging.ERROR)  # drops are warnings, and expected here
     processes: list[asyncio.subprocess.Process] = [
         await asyncio.create_subprocess_exec(sys.executable, __file__, str(number), stdout=asyncio.subprocess.PIPE)
         for number in range(WORKERS)
@@ -126,7 +125,7 @@ async def look(url: str, processes: list[asyncio.subprocess.Process]) -> None:
     leaving = processes[int(places["attic", 1])]
     leaving.terminate()  # a deployment: it drains
     await leaving.wait()
-    again = Retry(initial=0.1)  # a client may not have heard yet that its worker is gone
+    again = Retry(initial=0.1)  # a client may not know yet that its worker has ended
     after = {key: await client.request("where", retry=again, idempotent=True) for key, client in clients.items()}
     assert after["attic", 1] == after["attic", 2] != places["attic", 1]
     assert all(after[key] == place for key, place in places.items() if place != places["attic", 1])

@@ -1,4 +1,4 @@
-"""A chat in the browser, page and WebSocket from one program: `python examples/chat/app.py`, see README.md there."""
+"""A chat in the browser, with page and WebSocket from one program: `python examples/chat/app.py`, see its README.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_app(data: Path, modules: Path) -> web.Application:
         message = store.message(request.match_info["id"])
         if message is None or message.file is None:
             raise web.HTTPNotFound
-        # What somebody has uploaded is never a page of ours: pictures are shown by <img>, all else is saved.
+        # An uploaded file must not be shown as a page of this site: <img> shows pictures, other files are saved.
         headers = {
             "Content-Disposition": "attachment",
             "Content-Type": message.file.content_type,
@@ -35,7 +35,7 @@ def make_app(data: Path, modules: Path) -> web.Application:
         return web.FileResponse(store.path(message.id), headers=headers)
 
     async def close(app: web.Application) -> None:
-        await server.close(drain=5)  # with 1012: pages dial again
+        await server.close(drain=5)  # pages see 1012 and dial again
         store.close()
 
     app = web.Application()

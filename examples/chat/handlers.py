@@ -1,4 +1,4 @@
-"""What one participant can ask the server for, and what the server tells the others."""
+"""Requests of one participant, and the events that the others get."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME: Key[str] = Key("name")
 LOBBY = "lobby"
 LARGEST_FILE = 20 * 1024 * 1024
 
-# What does not fit these is refused before a method runs, and its caller is told what was expected.
+# Arguments that do not fit are refused before a method runs; the error says what was expected.
 RoomName = Annotated[str, Meta(min_length=1, max_length=30, pattern=r"^\S(.*\S)?\Z")]
 Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Text = Annotated[str, Meta(min_length=1, max_length=4000)]
@@ -25,7 +25,7 @@ Count = Annotated[int, Meta(ge=1, le=100)]
 
 
 def gate(handshake: Handshake) -> None:
-    """Here whoever says a name has it. With accounts, look at a token or at the site's cookie instead."""
+    """Accept any name. With accounts, check a token or the site's cookie instead."""
     name = handshake.query.get("name", "").strip()
     if not 1 <= len(name) <= 30:
         handshake.reject(400, "say who you are: /ws?name=Ada\n")
@@ -33,26 +33,26 @@ def gate(handshake: Handshake) -> None:
 
 
 class Chat(Service):
-    """One object for each connection."""
+    """Serves one connection."""
 
     def __init__(self, peer: Peer, store: Store) -> None:
         self.name = peer.state[NAME]
         self.store = store
 
     async def on_close(self, info: CloseInfo) -> None:
-        for room in self.peer.rooms:  # where it was: it is in none of them any more
+        for room in self.peer.rooms:  # it has left them, but they are still listed here
             await self.tell_people(room.name)
 
     # ---------------------------------------------------------------- rooms
 
     @method
     def rooms(self) -> list[str]:
-        """Where something was said, or somebody is."""
+        """The rooms with messages or members."""
         return sorted({LOBBY, *self.store.rooms(), *(room.name for room in self.server.rooms)})
 
     @method
     async def join(self, room: RoomName) -> list[str]:
-        """From now on the page gets what happens there; returns who is in the room."""
+        """Send the page what happens in the room from now on; return who is there."""
         is_new = room not in self.rooms()
         self.server.room(room).add(self.peer)
         await self.tell_people(room)
@@ -66,7 +66,7 @@ class Chat(Service):
         await self.tell_people(room)
 
     def people(self, room: str) -> list[str]:
-        """Each name once: somebody may have the page open twice."""
+        """The names of a room's members, each once: a user may have the page open twice."""
         return sorted({peer.state[NAME] for peer in self.server.room(room)})
 
     async def tell_people(self, room: str) -> None:
@@ -80,7 +80,7 @@ class Chat(Service):
 
     @method
     async def say(self, room: RoomName, message_id: Id, text: Text) -> Message:
-        """Safe to be sent again by a page that got no answer: the id says whether it was said already."""
+        """Publish a message. A page that got no answer may send it again: the id says whether it was published."""
         self.check_here(room)
         return await self.publish(room, message_id, text)
 
@@ -99,7 +99,7 @@ class Chat(Service):
 
     @method
     def history(self, room: RoomName, before: Number | None = None, after: Number = 0) -> Iterator[Message]:
-        """What was said there, newest first, as a stream: for ws-wrapper 4. It reads on as the page takes more."""
+        """The messages of a room, newest first, as a stream, for ws-wrapper 4. Read as the page takes them."""
         self.check_here(room)
         return self.read_back(room, before, after)
 
@@ -112,7 +112,7 @@ class Chat(Service):
     def history_page(
         self, room: RoomName, before: Number | None = None, after: Number = 0, count: Count = 50
     ) -> list[Message]:
-        """The same, a page at a time: for ws-wrapper 3, which has no streams."""
+        """The messages of a room, newest first, a page at a time, for ws-wrapper 3, which has no streams."""
         self.check_here(room)
         return self.store.newest(room, before=before, after=after, count=count)
 
@@ -120,21 +120,21 @@ class Chat(Service):
 
     @method
     def upload(self, file_id: Id, size: Number) -> int:
-        """Begin, or go on after a drop: how many bytes are here."""
+        """Begin an upload, or continue it after a drop; return how many bytes are here."""
         if size > LARGEST_FILE:
             raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
         return self.store.begin(file_id)
 
     @method(thread=True)
     def piece(self, file_id: Id, offset: Number, data: Piece) -> int:
-        """How many bytes are here now, which is where the next piece begins. The file grows by no other piece."""
+        """Take a piece that begins where the file ends; return how many bytes are here, where the next piece begins."""
         if offset + len(data) > LARGEST_FILE:
             raise RpcError(f"files may have {LARGEST_FILE // 1024**2} MB at most", code="too_big")
         return self.store.append(file_id, offset, data)
 
     @method
     async def share(self, room: RoomName, file_id: Id, name: FileName, size: Number) -> Message:
-        """Say in the room that the file is here: a message with the file's id."""
+        """Publish a complete file in a room, as a message with the file's id."""
         self.check_here(room)
         if self.store.begin(file_id) != size:
             raise RpcError(f"{name} is not complete", code="incomplete")

@@ -1,4 +1,4 @@
-"""What was said, in an SQLite file, and what was uploaded, as files beside it: both outlive the program."""
+"""Storage of the chat: messages in an SQLite file, with uploaded files beside it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ IMAGES = {
     ".png": "image/png",
     ".webp": "image/webp",
 }
-"""What the page shows as a picture, and as what it is served. Not .svg, which can carry scripts."""
+"""Content types of the files that the page shows as pictures. Not .svg, which can have scripts."""
 
 SCHEMA = """
 PRAGMA journal_mode = WAL;
-PRAGMA synchronous = NORMAL;  -- a commit waits for no disk: what a crash of the machine takes is the last moment
+PRAGMA synchronous = NORMAL;  -- a commit does not wait for the disk: a crash of the machine may lose the last ones
 CREATE TABLE IF NOT EXISTS message (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -51,9 +51,9 @@ class File:
 @dataclass
 class Message:
     number: int
-    """Counts up through all rooms: the order, and what a page says to ask for what it has missed."""
+    """Position in the order of all rooms. A page names it to ask for the messages that it has missed."""
     id: str
-    """Made by the page that sent it, so that sending it again says it once."""
+    """Made by the page that sends the message, so that sending it again does not publish it twice."""
     room: str
     author: str
     text: str
@@ -62,7 +62,7 @@ class Message:
 
 
 class Store:
-    """Used in the event loop's thread, but for the two methods on pieces of files."""
+    """Messages and files. Use it in the event loop's thread, except `begin` and `append`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,7 +77,7 @@ class Store:
     # ---------------------------------------------------------------- messages
 
     def add(self, message_id: str, room: str, author: str, text: str, file: tuple[str, int] | None = None) -> bool:
-        """Keeps a message; False if it was there already."""
+        """Keep a message; return False if it was there already."""
         done = self.db.execute(
             "INSERT INTO message (id, room, author, text, time, file_name, file_size) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO NOTHING",
@@ -109,13 +109,13 @@ class Store:
         return self.folder / f"{file_id}.part"
 
     def begin(self, file_id: str) -> int:
-        """How many bytes of a file are here; it is made if there is none."""
+        """Return how many bytes of a file are here; make the file if there is none."""
         return self.append(file_id, -1, b"")
 
     def append(self, file_id: str, offset: int, data: bytes) -> int:
-        """Appends what begins at ``offset``, if the file ends there. How many bytes are here now."""
-        with self.growing:  # else the same piece, sent again after a drop, could get in twice
-            if self.path(file_id).exists():  # it was shared, and everybody has its id
+        """Append data that begins at ``offset``, if the file ends there; return how many bytes are here."""
+        with self.growing:  # or a piece that is sent again after a drop could be appended twice
+            if self.path(file_id).exists():  # it was shared, and everybody knows its id
                 return self.path(file_id).stat().st_size
             with self._part(file_id).open("ab") as file:
                 if file.tell() == offset:
@@ -123,7 +123,7 @@ class Store:
                 return file.tell()
 
     def finish(self, file_id: str) -> None:
-        """It grows no more."""
+        """Mark a file as complete, so that it cannot change any more."""
         with self.growing:
             if not self.path(file_id).exists():
                 self._part(file_id).rename(self.path(file_id))

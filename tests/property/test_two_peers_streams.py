@@ -302,7 +302,7 @@ class StreamingPeers(ConnectedPeers):
         for read in self.reads:
             await read.stream.aclose()
         await self.turns(60)
-        if all(task.done() for _, _, task in self.uploads) and self.ends[0]._ended is None:
+        if all(task.done() for _, _, task in self.uploads) and self.peers[0].connected:
             # Everything is over although the connection is not: so nothing may be left but conversations.
             opened = sum(not task.cancelled() and not task.exception() for task in self.channels if task.done())
             for peer in self.peers:

@@ -31,7 +31,7 @@ PATIENCE = 0.1
 """Seconds that one broadcast waits for slow readers, in all."""
 
 Skip: TypeAlias = Peer | Iterable[Peer] | None
-"""Who does not get a broadcast: a peer, or several, such as a list or a room."""
+"""Peers that do not get a broadcast: one, or several, such as a list or a room."""
 
 
 class EmitReport(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class EmitReport(msgspec.Struct, frozen=True):
 
 
 class Encoded(dict[Encode, tuple[bytes, bool]]):
-    """One event, in each encoding that a receiver asked for."""
+    """Event that is broadcast, in each encoding that a receiver asked for."""
 
     def __init__(self, message: Event, codec: Codec) -> None:
         self._message = message
@@ -63,7 +63,7 @@ class Encoded(dict[Encode, tuple[bytes, bool]]):
 
 
 class Raw(dict[Encode, tuple[bytes, bool]]):
-    """A raw message, which is the same in each encoding.
+    """Raw message that is broadcast, the same in each encoding.
 
     Peers that negotiated MessagePack would decode a binary one as a message of the protocol, so they cannot get it.
     """
@@ -192,7 +192,7 @@ class Audience:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*drains, return_exceptions=True)
         for served in late:
-            served.waited()
+            served.note_overdue()
 
 
 class Broadcaster(OnChannel):

@@ -33,13 +33,13 @@ Encode = Callable[[Any], bytes]
 """A codec's function, which stands for the codec: peers that negotiated the same one share an encoding."""
 
 Encodings = Mapping[Encode, tuple[bytes, bool]]
-"""One message in each encoding that its receivers use, and whether that one is text."""
+"""Encodings of a message that its receivers use, and whether each is text."""
 
 
 class ServedPeer(PeerOwner):
-    """One peer of a server, with what the server keeps for it.
+    """Peer of a server, with its rooms and its link to the server.
 
-    The server's other modules hold this object. Whatever they need of the inside of a `Peer` is here and nowhere else.
+    The server's other modules hold this object. Only this class knows the inside of a `Peer`.
 
     ``rooms`` says of each room whether the client joined it by its own request. The rooms stay here when the connection
     has ended, so that `close` handlers can look at them.
@@ -162,6 +162,11 @@ class ServedPeer(PeerOwner):
     # ------------------------------------------------------------ broadcasts
 
     @property
+    def full(self) -> bool:
+        """Whether the connection is above its high-water mark."""
+        return self.out.line.full
+
+    @property
     def stalled(self) -> bool:
         """Whether the connection is above its high-water mark, and not known to be broken."""
         link = self.out.link
@@ -178,13 +183,13 @@ class ServedPeer(PeerOwner):
         link = self.out.link
         return link is not None and link.overdue
 
-    def waited(self) -> None:
+    def note_overdue(self) -> None:
         """A broadcast has waited for the connection to drain."""
         if (link := self.out.link) is not None:
             link.overdue = link.full
 
     def wait_drained(self) -> Coroutine[Any, Any, None] | None:
-        """What to await until the connection has drained; None if there is no connection."""
+        """Return a coroutine that waits until the connection has drained; None if there is no connection."""
         transport = self.peer.transport
         return None if transport is None else transport.drain()
 
@@ -224,7 +229,7 @@ class ServedPeer(PeerOwner):
 
 
 def served_peer(peer: object) -> ServedPeer | None:
-    """What the server of ``peer`` keeps for it; None for a client's peer and for anything else."""
+    """Return the `ServedPeer` of ``peer``; None for a client's peer and for anything else."""
     owner = core_of(peer).owner if isinstance(peer, Peer) else None
     return owner if isinstance(owner, ServedPeer) else None
 

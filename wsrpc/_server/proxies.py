@@ -23,7 +23,7 @@ SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
 
 class Forwarded(NamedTuple):
-    """What trusted proxies say of a request. ``secure`` and ``host`` are None where they say nothing."""
+    """Facts about a request that trusted proxies state. ``secure`` and ``host`` are None where they state nothing."""
 
     remote: Address
     secure: bool | None
@@ -58,7 +58,7 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self._networks)
 
     def look_behind(self, remote: Address, headers: Mapping[str, str]) -> Forwarded | None:
-        """What is known of the client behind ``remote``, which has connected; None if that is not a trusted proxy.
+        """Return the facts about the client behind ``remote``, which has connected; None if it is not a trusted proxy.
 
         Each proxy appends the address that it sees to ``X-Forwarded-For``. So the header is read from its end, past the
         addresses of trusted proxies: the first other address is the client, and what stands before it may be forged.

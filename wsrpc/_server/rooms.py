@@ -119,7 +119,7 @@ class RoomMembers(Audience):
         self.own_slow: Slow | None = None
 
     def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
-        """Check that options do not contradict those that the room has; None is no option.
+        """Check that options do not contradict those that the room has; None stands for no option.
 
         Raises:
             ValueError: the room has another value of one.
@@ -152,7 +152,7 @@ class Rooms:
         self.codec = codec
         self.slow: Slow = slow
         self.everybody = Audience(codec, slow, self.leave_all)
-        """Those whom `Server.emit` reaches."""
+        """Receivers of `Server.emit`."""
         self._server = server
         self._registry = registry
         registry.taken = self._taken = set[ChannelRef]()

@@ -1,4 +1,4 @@
-"""The states of a server, and what each call and event does in each of them, as data.
+"""States of a server, and the effect of each call and event in each of them, as data.
 
 A test plays every cell of the table with a real server.
 """
@@ -18,7 +18,7 @@ STATES: tuple[ServerState, ...] = get_args(ServerState)
 
 
 class Input(Enum):
-    """What can happen: calls first, then what time brings."""
+    """Calls and events that can change the state of a server."""
 
     OPEN = "open()"
     ACCEPT = "accept()"

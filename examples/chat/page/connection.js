@@ -1,22 +1,22 @@
-// One ws-wrapper for the life of the page, bound to one WebSocket after another: handlers are registered once.
+// One ws-wrapper for the life of the page, bound to a new WebSocket after each drop. Handlers are registered once.
 
 import WebSocketWrapper from "ws-wrapper"
 
-const FIRST_WAIT = 1000 // milliseconds, at most; doubled after each attempt that fails
+const FIRST_WAIT = 1000 // milliseconds at most, doubled after each failed attempt
 const LONGEST_WAIT = 30_000
 const PATIENCE = 15_000 // milliseconds that an answer may take
 
-/** No answer, for want of a connection: what was asked for is worth another try on the next one. */
+/** There is no answer because there is no connection. The request can be sent again on the next one. */
 export class ConnectionLost extends Error {
   message = "the connection is lost"
 }
 
-/** For `catch`, where the next connection begins anew anyway. */
+/** For `catch`, where the next connection starts over anyway. */
 export function ignoreLoss(error) {
   if (!(error instanceof ConnectionLost)) throw error
 }
 
-/** Events: "state", for `state` ("connecting", "open", "waiting"), `nextAttempt` and `count`, of connections so far. */
+/** Emits "state" when `state` ("connecting", "open", "waiting"), `nextAttempt` or `count` (of connections) changes. */
 export class Connection extends EventTarget {
   state = "waiting"
   count = 0
@@ -26,7 +26,7 @@ export class Connection extends EventTarget {
   #timer
   #wrapper = new WebSocketWrapper(undefined, { requestTimeout: PATIENCE })
 
-  /** `url` is a function: it is asked before each attempt. */
+  /** `url` is a function that is called before each attempt. */
   constructor(url) {
     super()
     this.#url = url
@@ -36,7 +36,7 @@ export class Connection extends EventTarget {
       this.#become("open")
     })
     this.#wrapper.on("close", () => this.#lost())
-    // The network is back: no need to wait any longer.
+    // The network is back: dial now.
     addEventListener("online", () => this.state === "waiting" && this.dial())
   }
 
@@ -44,12 +44,12 @@ export class Connection extends EventTarget {
     return this.state === "open"
   }
 
-  /** Whether requests can bring streams: ws-wrapper has them since version 4. */
+  /** Whether requests can return streams, which ws-wrapper has since version 4. */
   get hasStreams() {
     return Symbol.asyncIterator in this.#wrapper
   }
 
-  /** Dials now, in place of the connection that there is, if there is one. */
+  /** Dials now, and replaces the present connection if there is one. */
   dial() {
     clearTimeout(this.#timer)
     this.#wrapper.disconnect()
@@ -68,27 +68,27 @@ export class Connection extends EventTarget {
     })
   }
 
-  /** An event, if there is a connection to send it on: what is not worth sending later. */
+  /** Emits an event that is not worth sending later: it is dropped if there is no connection. */
   emit(...args) {
     if (this.isOpen) this.#wrapper.emit(...args)
   }
 
   /**
-   * What the server answers. Throws `ConnectionLost` where there is no connection (ws-wrapper would queue up to ten
-   * messages), or no longer; otherwise what the server refused with.
+   * Sends a request and returns the answer. Throws `ConnectionLost` if there is no connection or it is lost meanwhile
+   * (ws-wrapper would queue up to ten messages), and the server's error if that refuses.
    */
   async request(...args) {
     if (!this.isOpen) throw new ConnectionLost()
     return this.answer(this.#wrapper.request(...args))
   }
 
-  /** The same for a request that was made on a channel. */
+  /** Returns the answer to a request that was sent on a channel, and throws as `request` does. */
   async answer(request) {
     const { socket } = this.#wrapper
     try {
       return await request
     } catch (error) {
-      // A line that has gone silent looks open. Browsers cannot ping, so this is how it is noticed.
+      // A dead connection looks open, and browsers cannot ping. A missing answer shows it.
       if (error.message === "Request timed out") this.dial()
       const isOver = socket !== this.#wrapper.socket || !this.isOpen
       throw isOver || error.code === "wsrpc.draining" ? new ConnectionLost() : error
@@ -96,8 +96,8 @@ export class Connection extends EventTarget {
   }
 
   #lost() {
-    this.#wrapper.abort() // requests that wait get no answer any more: ws-wrapper would let them wait
-    // Anywhere between at once and the bound, so that the pages of a server that restarts do not come all together.
+    this.#wrapper.abort() // pending requests get no answer any more, and ws-wrapper would let them wait
+    // A random time, so that the pages of a restarted server do not dial all at once.
     const wait = Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failed++)
     this.nextAttempt = Date.now() + wait
     this.#timer = setTimeout(() => this.dial(), wait)

@@ -1,6 +1,6 @@
-// Making elements, and how people, times and sizes look.
+// Makes elements, and formats people, times and sizes.
 
-/** `make("p", { class: "text" }, "hello")`: text is never taken for HTML. */
+/** `make("p", { class: "text" }, "hello")`: text is never parsed as HTML. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag)
   for (const [name, value] of Object.entries(attributes)) {
@@ -11,7 +11,7 @@ export function make(tag, attributes = {}, ...children) {
   return element
 }
 
-/** A circle with the first letter, in a colour that goes with the name. */
+/** Makes a circle with the first letter of a name, in a colour that depends on the name. */
 export function avatar(name) {
   let hue = 0
   for (const letter of name) hue = (hue * 31 + letter.codePointAt(0)) % 360

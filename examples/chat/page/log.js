@@ -1,4 +1,4 @@
-// The messages of one room on the screen: those that were said, by their numbers, then those that wait.
+// The messages of one room on the screen: published ones by their numbers, then those that wait.
 
 import { avatar, dayOf, make, sizeOf, timeOf } from "./dom.js"
 
@@ -33,7 +33,7 @@ export class Log extends EventTarget {
     if (this.atEnd) this.dispatchEvent(new Event("end"))
   }
 
-  /** Whether the oldest message that is here is seen, or nearly. */
+  /** Whether the oldest message that is here is in view, or nearly. */
   get topIsSeen() {
     return !this.element.hidden && this.element.scrollTop < 200
   }
@@ -51,11 +51,11 @@ export class Log extends EventTarget {
     return this.items.querySelector(`[data-id="${id}"]`)
   }
 
-  /** Shows messages that were said, each once, in the place that their numbers give them. */
+  /** Shows published messages, each once, in the order of their numbers. */
   add(messages, me) {
     this.#keepingPlace(() => {
       for (const message of messages) {
-        this.find(message.id)?.remove() // it waited, or has come twice
+        this.find(message.id)?.remove() // it waited, or came twice
         let next = null
         for (let item = this.items.lastElementChild; item; item = item.previousElementSibling) {
           if (Number(item.dataset.number ?? Infinity) < message.number) break
@@ -69,11 +69,11 @@ export class Log extends EventTarget {
     })
   }
 
-  /** Shows, at the end, what was not said yet, and from then on how it stands. */
+  /** Shows messages that are not published yet, at the end, and updates their state. */
   addWaiting({ id, text, status, error, progress, actions = {} }) {
     const there = this.find(id)
     if (there && !error && !there.classList.contains("failed")) {
-      // In place: a button that is replaced while it is pressed does nothing.
+      // Update in place: a button that is replaced while it is pressed does nothing.
       there.querySelector(".status span").textContent = status
       if (progress !== undefined) there.querySelector("progress").value = progress
       return
@@ -96,7 +96,7 @@ export class Log extends EventTarget {
     this.find(id)?.remove()
   }
 
-  /** Who reads older messages is not moved by what comes above them. */
+  /** Keeps the view of older messages in place when others are added above them. */
   #keepingPlace(change) {
     const { element } = this
     const below = element.scrollHeight - element.scrollTop
@@ -129,7 +129,7 @@ function attached({ name, size, url, image }) {
   return link
 }
 
-/** Whether it goes on from the message before it, and begins another day. */
+/** Whether a message continues the one before it, and whether it begins another day. */
 function join(item) {
   if (!item?.date) return
   const before = item.previousElementSibling

@@ -1,4 +1,4 @@
-// The page: what the user does, what the server says, and what is to be seen of it.
+// The page: handles the user's actions and the server's events, and shows the result.
 
 import { Connection, ConnectionLost, ignoreLoss } from "./connection.js"
 import { avatar, make, sizeOf } from "./dom.js"
@@ -9,7 +9,7 @@ import { oneLine, wellFormed } from "./text.js"
 import { upload } from "./upload.js"
 
 const LOBBY = "lobby"
-const TYPING_AGAIN = 3000 // milliseconds until somebody who goes on typing says so again
+const TYPING_AGAIN = 3000 // milliseconds between two events of a user who goes on typing
 
 const $ = (id) => document.getElementById(id)
 let myName = localStorage.getItem("name") ?? ""
@@ -18,8 +18,8 @@ const socketUrl = () => `${location.origin.replace(/^http/, "ws")}/ws?name=${enc
 const connection = new Connection(socketUrl)
 const outbox = new Outbox(connection)
 const drafts = new Map(load("drafts", [])) // room → text
-const uploads = new Map() // id → {id, room, file, running}, of those that are not complete
-const rooms = new Map() // name → Room, of those that were joined
+const uploads = new Map() // id → {id, room, file, running}, of uploads that are not complete
+const rooms = new Map() // name → Room, of joined rooms
 let known = [LOBBY] // names of all rooms
 let current // the Room that is shown
 
@@ -29,7 +29,7 @@ connection.addEventListener("state", showState)
 connection.addEventListener("state", () => connection.isOpen && arrive().catch(ignoreLoss))
 $("retry").addEventListener("click", () => connection.dial())
 
-/** On each connection anew: to the server this is somebody who was never there. */
+/** Runs on each connection, because the server knows nothing of the one before. */
 async function arrive() {
   for (const room of rooms.values()) enter(room)
   known = await connection.request("rooms")
@@ -65,7 +65,7 @@ function showState() {
   showWaiting()
 }
 
-/** On the button, because what the status says is read out. */
+/** Counts down on the button, because screen readers announce the status. */
 function showCountdown() {
   const seconds = Math.ceil((connection.nextAttempt - Date.now()) / 1000)
   $("retry").textContent = seconds > 1 ? `Try now (${seconds} s)` : "Try now"
@@ -87,12 +87,12 @@ function roomOf(name) {
   return rooms.get(name)
 }
 
-/** What the server takes for the name of a room, whatever somebody has put into the address. */
+/** Returns a room's name that the server accepts, whatever is in the address. */
 function roomNameOf(text) {
   try {
     text = decodeURIComponent(text)
   } catch {
-    // "100%", which nobody has encoded
+    // "100%", which is not encoded
   }
   return oneLine([...oneLine(text)].slice(0, 30).join(""))
 }
@@ -200,7 +200,7 @@ $("compose").addEventListener("submit", (event) => {
 
 const isJoined = (name) => rooms.get(name)?.isJoined
 
-/** Sends whatever waits, and may be sent. */
+/** Sends the messages and uploads that wait, if they can be sent. */
 function deliver() {
   outbox.deliver({ isJoined, said: (message) => rooms.get(message.room)?.add([message]), refused: showEntry })
   for (const entry of uploads.values()) send(entry)
@@ -222,7 +222,7 @@ function showEntry(entry) {
   log.addWaiting({ ...entry, status: waitingText(), actions: entry.error ? { "Try again": again, Discard: discard } : {} })
 }
 
-/** What waits says why, and that changes with the connection. */
+/** Updates the state of waiting messages, which depends on the connection. */
 function showWaiting() {
   for (const entry of outbox.entries) showEntry(entry)
   for (const entry of uploads.values()) showUpload(entry)
@@ -255,7 +255,7 @@ async function send(entry) {
   } catch (error) {
     if (!uploads.has(entry.id)) return
     if (!(error instanceof ConnectionLost)) entry.error = error.message
-    showUpload(entry) // else it goes on with the next connection
+    showUpload(entry) // otherwise it continues on the next connection
   } finally {
     entry.running = false
   }

@@ -1,9 +1,9 @@
-// What was typed and not yet answered for. It outlives the connection, the server and a reload of the page.
+// Messages that were typed and not answered yet. They outlive the connection, the server and a reload of the page.
 
 import { ConnectionLost } from "./connection.js"
 import { load, save } from "./storage.js"
 
-/** An entry is {id, room, text, error}; with `error`, the server has refused it. */
+/** An entry is {id, room, text, error}. It has `error` if the server refused it. */
 export class Outbox {
   entries = load("outbox", [])
   #connection
@@ -24,12 +24,12 @@ export class Outbox {
   }
 
   /**
-   * Sends what waits for rooms that are joined, in order, one after the other. What got no answer, perhaps because only
-   * that was lost, is sent again on the next connection: its id tells the server. `said(message)` and
-   * `refused(entry)` tell how it went.
+   * Sends the entries of joined rooms in order, one after another. An entry without an answer is sent again on the next
+   * connection; if only the answer was lost, the server knows its id. Calls `said(message)` or `refused(entry)` for
+   * each answer.
    */
   async deliver({ isJoined, said, refused }) {
-    if (this.#delivering) return // its loop comes to what was added, too
+    if (this.#delivering) return // the loop that runs will come to new entries
     this.#delivering = true
     try {
       for (let entry; (entry = this.entries.find(({ room, error }) => !error && isJoined(room))); ) {

@@ -1,10 +1,10 @@
-// One room that the page has joined: what was said there, who is there, who is typing.
+// One room that the page has joined: its messages, its members, and who is typing.
 
 import { ignoreLoss } from "./connection.js"
 import { readHistory } from "./history.js"
 import { Log } from "./log.js"
 
-const TYPING_ENDS = 6000 // milliseconds after the last sign of it: whoever was typing may have lost the connection
+const TYPING_ENDS = 6000 // milliseconds after the last event: the one who was typing may have lost the connection
 
 /** Events: "change". */
 export class Room extends EventTarget {
@@ -18,11 +18,11 @@ export class Room extends EventTarget {
   #complete = false // the first message is here
   #oldest = null // numbers of messages
   #newest = 0
-  #upTo = 0 // of what was said until then nothing is missing
-  #joinedOn = 0 // which of the connections
-  #current = false // nor is anything of what is said now
+  #upTo = 0 // no message up to this number is missing
+  #joinedOn = 0 // the count of the connection on which the room was joined
+  #current = false // whether new messages arrive without a gap
 
-  /** `me` is a function that gives the user's name. */
+  /** `me` is a function that returns the user's name. */
   constructor(name, connection, me) {
     super()
     this.name = name
@@ -32,7 +32,7 @@ export class Room extends EventTarget {
     this.log.addEventListener("top", () => this.#readOlder().catch(ignoreLoss))
   }
 
-  /** Joins, on each new connection, and fetches what was said meanwhile. */
+  /** Joins the room on a new connection, and fetches the messages that were missed. */
   async enter() {
     this.#current = false
     this.#older = null // it ended with its connection
@@ -50,7 +50,7 @@ export class Room extends EventTarget {
     this.#upTo = this.#newest
   }
 
-  /** Whether the server lets us speak and read here. */
+  /** Whether the room is joined on the present connection. */
   get isJoined() {
     return this.#connection.isOpen && this.#joinedOn === this.#connection.count
   }
@@ -60,7 +60,7 @@ export class Room extends EventTarget {
     await this.#connection.request("leave", this.name)
   }
 
-  /** Takes messages in any order, and those that are here already. */
+  /** Adds messages, in any order; those that are here already are ignored. */
   add(messages) {
     for (const { number } of messages) {
       this.#newest = Math.max(this.#newest, number)
@@ -70,11 +70,11 @@ export class Room extends EventTarget {
     this.log.add(messages, this.#me())
   }
 
-  /** Goes on as long as the reader sees the top, so that a tall window gets filled. */
+  /** Reads on while the top is in view, so that a tall window gets filled. */
   async #readOlder() {
     if (this.#reading || this.#complete || !this.isJoined) return
     this.#reading = true
-    this.log.element.setAttribute("aria-busy", "true") // what comes now is not news, and not read out
+    this.log.element.setAttribute("aria-busy", "true") // old messages are not announced by screen readers
     try {
       do {
         this.#older ??= readHistory(this.#connection, this.name, { before: this.#oldest })

@@ -149,7 +149,7 @@ async def test_draining_by_sigterm_takes_the_time_of_the_limits(monkeypatch: pyt
     """`Limits.drain` is for `Server.run`, which tests/unit/_server/test_draining_program.py runs as a program."""
     given = []
     server = Server(limits=AMPLE.replace(drain=7.0))
-    monkeypatch.setattr("wsrpc._server.server.run", lambda server, listening, drain, lifespan: given.append(drain))
+    monkeypatch.setattr("wsrpc._server.server.run", lambda *args, drain, lifespan: given.append(drain))
     server.run()
     assert given == [7.0]
 
