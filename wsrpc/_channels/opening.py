@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._protocol.messages import NoMoreItems
-from .._protocol.rejections import of_what_began
+from .._protocol.rejections import of_started_call
 from .._sending.caller import Source
 from .._sending.requests import Asker, convert_answer
 from .._streams.reader import Misdirected, Reading
@@ -154,7 +154,7 @@ class Opener:
             await opened.wait_closed()
             raise (opened._error or exc) from None
         except RemoteError as exc:
-            raise of_what_began(exc) from None
+            raise of_started_call(exc) from None
         except RequestTimeout as exc:
             opened._abort(None)
             raise RequestTimeout(event, exc.timeout) from None

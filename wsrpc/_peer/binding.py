@@ -17,8 +17,7 @@ from .._base.scheduler import Scheduler
 from .._channels.readers import Readers
 from .._channels.table import Channels
 from .._handlers.context import Invocation, in_context
-from .._handlers.lifecycle import Opening, Stage, State, Unfinished, abandon, fire, move
-from .._handlers.reporter import Reporter
+from .._handlers.lifecycle import OpenPhase, Reporter, Stage, State, Unfinished, abandon, fire, move
 from .._protocol.messages import Inbound
 from .._protocol.settings import Settings
 from .._sending.outbound import Outbound
@@ -116,7 +115,7 @@ class Binding:
         self.info: ConnectionInfo | None = None
         """Of the connection that is there, or about to be, or was the last."""
         self.state = State.DISCONNECTED
-        self.opening: Opening | None = None
+        self.opening: OpenPhase | None = None
         self.behind: Behind | None = None
         self.on_lost: Callable[[CloseInfo, bool], CloseInfo] | None = None
         """The owner's: told first of a connection's end, and whether another replaces it. It may add what it knows."""
@@ -224,7 +223,7 @@ class Binding:
         else:
             stage = self._return()
         if stage is not None:
-            opening = self.opening = Opening(
+            opening = self.opening = OpenPhase(
                 stage,
                 self._return,
                 loop=self._loop,

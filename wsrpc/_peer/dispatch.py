@@ -19,12 +19,11 @@ from .._channels.source import as_source
 from .._channels.table import TOO_MANY, Channels
 from .._handlers.compiled import Handler
 from .._handlers.context import CURRENT, Invocation
-from .._handlers.lifecycle import Closers
+from .._handlers.lifecycle import Closers, Reporter
 from .._handlers.observation import Observation
 from .._handlers.registry import Registry
-from .._handlers.reporter import Reporter
 from .._protocol.messages import Inbound, Resolution
-from .._protocol.rejections import ABORTED, BAD_ITEM, told
+from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.requests import Asker
 from .._streams.reader import Upload
 from ..errors import (
@@ -310,7 +309,7 @@ class Calls:
         call.task = context.run(self._loop.spawn, self._run(call, result, local))
         self._mark = None  # the first step may have run, and is nobody else's time
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
-            call.task.cancel(told(ctx.cancel_reason))
+            call.task.cancel(bounded_reason(ctx.cancel_reason))
 
     # ------------------------------------------------------------ running
 
@@ -325,7 +324,7 @@ class Calls:
             if call.cancelled:
                 if asyncio.iscoroutine(result):
                     result.close()
-                raise asyncio.CancelledError(told(ctx.cancel_reason))
+                raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
             handler = call.handler
             if result is not None:
                 result = await self._invoker.finish(call, result)
@@ -340,7 +339,7 @@ class Calls:
             if call.channel is not None:
                 self._serving.conclude(call, result)
             elif call.cancelled and ctx.anonymous is not None:
-                raise asyncio.CancelledError(told(ctx.cancel_reason))  # nobody would know of the channel
+                raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
             elif ctx.id is not None and not call.orphaned:
                 self._answer(ctx, result)
         except asyncio.CancelledError as exc:
@@ -469,7 +468,7 @@ class Calls:
         call.ctx.cancel_reason = reason
         if call.started and call.task is not None:
             # A task that has not begun would end without a word; it looks for itself when it begins.
-            call.task.cancel(told(reason))
+            call.task.cancel(bounded_reason(reason))
 
     def _expired(self, call: Call, error: RpcError) -> None:
         """Cancel a handler, and answer now: it may take its time to exit, or go on."""

@@ -28,10 +28,9 @@ from .._channels.readers import Readers
 from .._channels.table import Channels
 from .._handlers.context import CURRENT
 from .._handlers.introspection import injectable
-from .._handlers.lifecycle import Closers, State
+from .._handlers.lifecycle import Closers, Reporter, State
 from .._handlers.registration import RawRegistrar, Registrar
 from .._handlers.registry import Registry
-from .._handlers.reporter import Reporter
 from .._protocol.settings import Settings
 from .._sending.caller import Sender
 from .._sending.channel import Channel

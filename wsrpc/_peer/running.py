@@ -20,7 +20,7 @@ from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context, Invocation
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
-from .._protocol.rejections import told
+from .._protocol.rejections import bounded_reason
 from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_here, short
 
 __all__ = ["SLOW_HANDLER", "Call", "Invoker", "Log", "bad_arguments", "leave_lane", "when_over"]
@@ -191,7 +191,7 @@ class Invoker:
                 # A future must not get the exception itself: not StopIteration, which it refuses, and none at all
                 # when the call was cancelled meanwhile and nobody would retrieve it.
                 if call.cancelled:  # while it waited for a thread
-                    return None, asyncio.CancelledError(told(ctx.cancel_reason))
+                    return None, asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
                 try:
                     return context.run(handler.call, ctx, a), None
                 except BaseException as exc:

@@ -101,7 +101,7 @@ def test_they_say_something_in_one_short_line(error: errors.WsrpcError) -> None:
 def test_what_they_say() -> None:
     lost = errors.ConnectionLost(1001, "away", "not_sent")
     assert str(lost) == "there is no connection (1001 away); nothing was sent"
-    assert str(errors.ConnectionLost(1006)) == ("the connection ended (1006); what was in the air may have run")
+    assert str(errors.ConnectionLost(1006)) == ("the connection ended (1006); requests in flight may have run")
     assert str(errors.ConnectFailed(1, None)) == "could not connect in 1 attempt"
     assert str(errors.ConnectFailed(2, OSError("refused"))) == (
         "could not connect in 2 attempts; the last one: OSError: refused"
@@ -162,7 +162,7 @@ def test_fields_that_are_not_for_users(name: str, why: str) -> None:
 
 def test_names_of_fields_are_text() -> None:
     fields: Any = {5: 1}
-    with pytest.raises(TypeError, match="names of error fields are text, got 5"):
+    with pytest.raises(TypeError, match="the name of an error field must be text, got 5"):
         errors.RpcError("no", fields=fields)
 
 

@@ -617,7 +617,10 @@ REFUSED = [
     ("Annotated[int, Above(0)]", "a constraint that neither msgspec nor pydantic knows"),
     ("Iterable[HttpUrl]", r"Iterable cannot be enforced before it is read: write list\[...\]"),
     ("Annotated[int | str, Field(gt=0)]", "str is not comparable with 0"),
-    ("Annotated[list[HttpUrl], Meta(max_length=1)]", "something that only msgspec enforces .* something that only pydantic enforces"),
+    (
+        "Annotated[list[HttpUrl], Meta(max_length=1)]",
+        "something that only msgspec enforces .* something that only pydantic enforces",
+    ),
     ("OwnDefault", "takes_self=True"),
     ("NoSuchName", "NoSuchName has a field whose type cannot be resolved: module 'enum' has no attribute"),
     ("NoType", "NoType has a field whose type cannot be resolved"),
