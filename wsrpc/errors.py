@@ -519,7 +519,7 @@ class ProtocolError(WsrpcError):
     """The other side sent something that the protocol does not allow."""
 
 
-# ---------------------------------------------------------------- what wsrpc notes on its own errors
+# ---------------------------------------------------------------- private notes on errors
 
 # These notes are entries of an error's `__dict__`, so that they travel with a pickled error. No public class declares
 # them: users do not see them, and only the functions below read or write them.

@@ -26,7 +26,7 @@ from ._server.server import Server
 __all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "describe"]
 
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
-"""What answers a request of an event.
+"""The kind of answer to a request of an event.
 
 - ``"value"``: a value (``result``)
 - ``"stream"``: a channel on which items arrive (``items``)

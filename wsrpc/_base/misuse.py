@@ -44,7 +44,7 @@ def check_number(text: str, given: Any, least: int) -> None:
 
 
 def no_parentheses(usage: str) -> Callable[[F], F]:
-    """Decorator for methods that are decorators without options. Called with empty parentheses, they say so."""
+    """Decorator for methods that are decorators without options. Empty parentheses raise a clear error."""
 
     def decorate(method: F) -> F:
         @functools.wraps(method)

@@ -130,7 +130,8 @@ class Rooms:
         self.codec = codec
         self.slow: Slow = slow
         self._registry = registry
-        registry.taken = self._taken = set[ChannelRef]()
+        self._taken = set[ChannelRef]()
+        registry.reserve(self._taken)
         self._room_from = room_from
         # A room that was not declared is kept by its members, and by whoever has it at hand.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
@@ -182,7 +183,7 @@ class Rooms:
         """A new peer; what ``room_from`` raises goes on to the caller."""
         membership = peer._membership
         assert membership is not None
-        peer._registry.taken = self._taken  # its own handlers would go before ours
+        peer._registry.reserve(self._taken)  # its own handlers would go before ours
         if self._room_from is not None:
             home = membership.home = self.get(self._room_from(transport.info))
             membership.rooms[home] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -90,6 +91,23 @@ async def test_that_of_a_stream_can_be_pickled_and_does_not_take_the_connection_
                 await anext(numbers)
     back = pickle.loads(pickle.dumps(caught.value))
     assert str(back) == str(caught.value)
+
+
+def test_private_notes_travel_with_a_pickled_error() -> None:
+    notes: list[tuple[errors.WsrpcError, Callable[[Any], bool]]] = [
+        (errors.made_here(errors.RemoteError("no")), errors.is_made_here),
+        (errors.closed_here(errors.ConnectionLost()), errors.is_closed_here),
+        (errors.event_timeout("e", 1), lambda error: str(error) == "no event 'e' within 1 s"),
+        (
+            errors.redirect_not_followed(errors.HandshakeRejected(302), "too far"),
+            lambda error: str(error).endswith("HTTP 302, a redirect that is not followed: too far"),
+        ),
+    ]
+    for error, is_noted in notes:
+        assert is_noted(error) and is_noted(pickle.loads(pickle.dumps(error)))
+    assert not errors.is_made_here(errors.RemoteError("no"))
+    bad = errors.bad_item("an item", channel := object())
+    assert errors.channel_of(bad) is channel and errors.channel_of(pickle.loads(pickle.dumps(bad))) is None
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
