@@ -141,11 +141,11 @@ def test_files_are_no_modules(folder: Path, target: str) -> None:
 @pytest.mark.parametrize(
     ("target", "text"),
     [
-        ("app:number", "app:number is to be a Server, Client or Router, or a function that makes one; it is 1"),
-        ("app:make_nothing", "app:make_nothing() is to make a Server, Client or Router; it made None"),
+        ("app:number", "app:number must be a Server, Client or Router, or a function that returns one; it is 1"),
+        ("app:make_nothing", "app:make_nothing() must return a Server, Client or Router; it returned None"),
         (
             "app:make_later",
-            "app:make_later is async: name a Server, Client or Router, or a plain function that makes one",
+            "app:make_later is async: name a Server, Client or Router, or a plain function that returns one",
         ),
         (
             "app:add",

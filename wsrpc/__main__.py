@@ -1,4 +1,4 @@
-"""``python -m wsrpc types app:server -o events.d.ts``: what is registered, as TypeScript or as JSON Schema."""
+"""The command ``python -m wsrpc types app:server -o events.d.ts``: events as TypeScript or as JSON Schema."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
         help="declare a server's events for TypeScript",
         description="Write TypeScript declarations of the events that a server, client or router has handlers for.",
     )
-    types.add_argument("target", metavar="module:name", help="where it is, such as app:server, or a function's name")
+    types.add_argument(
+        "target", metavar="module:name", help="the server, such as app:server, or a function that returns it"
+    )
     types.add_argument("-o", "--output", metavar="FILE", type=Path, help="write to this file instead of stdout")
     types.add_argument("--json", action="store_true", help="JSON Schema instead of TypeScript")
     types.add_argument("--check", action="store_true", help="write nothing; exit with 1 if FILE is not up to date")
@@ -45,14 +47,14 @@ def _complain(text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for a file that is not up to date, 2 for what cannot be done."""
+    """Run a command and return the exit status: 0; 1 if a file is not up to date; 2 for an error."""
     parser = _parser()
     options = parser.parse_args(arguments)
     output: Path | None = options.output
     if options.check and output is None:
         parser.error("--check compares with a file: say which, with -o")
     try:
-        with redirect_stdout(sys.stderr):  # what the application prints is no part of the file
+        with redirect_stdout(sys.stderr):  # output of the application must not get into the file
             loaded = load(options.target)
         description = describe(loaded)
     except CannotLoad as exc:
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if output is None:
         stdout: Any = sys.stdout
         if isinstance(stdout, TextIOWrapper):
-            stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the terminal's language is
+            stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
         stdout.write(text)
         return 0
     try:

@@ -8,8 +8,8 @@
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout)             also TimeoutError
-    ├── RpcError(message, code, data, fields)      raise it in a handler: the caller gets it
-    │   └── RemoteError                            what a caller gets
+    ├── RpcError(message, code, data, fields)      raise it in a handler to reject the request
+    │   └── RemoteError                            raised at the caller: the other side rejected
     │       ├── BadArguments
     │       ├── UnknownEvent
     │       ├── Overloaded
@@ -21,12 +21,12 @@
     ├── QueueFull, TooManyRequests, PeerError(peer)
     └── ProtocolError
 
-Something that you did wrong on this side (a reserved name, a full queue) has a class of its own;
-what the other side did or said is a `RemoteError` or a `ProtocolError`.
+A mistake on this side (a reserved name, a full queue) has a class of its own. A rejection by the other side is a
+`RemoteError`, and a violation of the protocol by it is a `ProtocolError`.
 
-``str()`` and ``repr()`` of each are one line of at most about 1,000 characters, without control characters, because
-they end up in logs and on terminals, and the other side may have written the text. Programs read the attributes
-(``message``, ``reason``, ``data``, ``body``), which hold everything as it came.
+``str()`` and ``repr()`` of each exception are one line of at most about 1,000 characters without control characters,
+because they are shown in logs and on terminals and the other side may have written the text. Programs read the
+attributes (``message``, ``reason``, ``data``, ``body``), which hold the complete values as they arrived.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ __all__ = [
 Outcome = Literal["not_sent", "unknown"]
 
 RESERVED_CODES = "wsrpc."
-"""Error codes with this prefix choose the class on the caller's side, so only wsrpc itself sends them."""
+"""Prefix of error codes that choose the class on the caller's side. Only wsrpc itself sends them."""
 
 RESERVED_FIELDS = {
     "message": "give it as message",
@@ -83,21 +83,22 @@ RESERVED_FIELDS = {
     "stack": "it would replace the stack of JavaScript's Error",
     "__proto__": "it would replace the class of JavaScript's Error",
 }
-"""Keys that ``RpcError(fields=)`` does not take, and why. JavaScript makes each field a property of an `Error`."""
+"""Names that ``RpcError(fields=)`` refuses, and why. JavaScript makes each field a property of an `Error`."""
 
 LONGEST_LINE = 1000
-"""Characters of a text in a log line or in ``str(error)``; of the rest only the number is given."""
+"""Characters of a text that are shown in a log line or in ``str(error)``; the rest is only counted."""
 LONGEST_VALUE = 200
+"""Characters of the ``repr`` of a value that are shown."""
 
-# What ends a line, moves a cursor, changes the direction of a text or cannot be encoded. Letters and marks of all
-# languages stay as they are, and so do no-break spaces and the joiners within emoji.
+# Characters that end a line, move a cursor, change the direction of a text or cannot be encoded. Letters and marks of
+# all languages are kept, and so are no-break spaces and the joiners within emoji.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def one_line(value: object, limit: int = LONGEST_LINE) -> str:
-    """``str(value)`` as one line: at most ``limit`` characters, then how many are left out; unsafe ones escaped.
+    """Return ``str(value)`` as one line of at most ``limit`` characters, with unsafe ones escaped.
 
-    A text of one line that is short enough is returned as it is.
+    If characters are left out, their number is appended. A short text of one line is returned unchanged.
     """
     try:
         text = str(value)
@@ -118,7 +119,7 @@ def one_line(value: object, limit: int = LONGEST_LINE) -> str:
 
 
 class BoundedRepr(reprlib.Repr):
-    """Makes one text of at most 200 parts in all, by `repr`; the base class bounds each level by itself."""
+    """Like `reprlib.Repr`, but of at most 200 parts in all; the base class only bounds each level."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class BoundedRepr(reprlib.Repr):
         return super().repr1(x, level) if self._parts >= 0 else "..."
 
     def repr_str(self, x: str | bytes, level: int) -> str:
-        # Its beginning says more than both of its ends, which is what the base class shows.
+        # The base class shows both ends of a string; the beginning says more.
         return repr(x[: self.maxstring]) + ("…" if len(x) > self.maxstring else "")
 
     repr_bytes = repr_str
@@ -148,7 +149,7 @@ class BoundedRepr(reprlib.Repr):
 
 
 def short(value: object) -> str:
-    """``repr(value)``, of at most about 200 characters and 6 levels."""
+    """Return ``repr(value)``, of at most about 200 characters and 6 levels."""
     try:
         text = one_line(BoundedRepr().repr(value))
     except Exception:  # an integer of very many digits, in Python 3.11
@@ -157,7 +158,7 @@ def short(value: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """``value`` as the message of an error: text as it is, anything else as by ``str()``, or its class's name."""
+    """Return ``value`` as the message of an error: text unchanged, else ``str(value)``, or the name of its class."""
     if type(value) is str:
         return value
     try:
@@ -168,7 +169,7 @@ def as_text(value: object) -> str:
 
 
 def repr_of(options: Any) -> str:
-    """``repr`` of a Struct that holds users' objects."""
+    """Return the ``repr`` of a Struct that holds users' objects."""
     shown = (f"{name}={short(getattr(options, name))}" for name in options.__struct_fields__)
     return f"{type(options).__name__}({', '.join(shown)})"
 
@@ -181,7 +182,7 @@ def _restore(cls: type[WsrpcError], args: tuple[Any, ...], state: dict[str, Any]
 
 
 def named(error: BaseException) -> str:
-    """The type of ``error`` and its text, if it has one, as one line: a connection that was reset has none."""
+    """Return the type of ``error`` and its text as one line. A reset connection, for one, has no text."""
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
@@ -189,19 +190,19 @@ def check_code(code: object) -> None:
     """Refuse a code that only wsrpc may send.
 
     Raises:
-        ValueError: it is reserved.
+        ValueError: the code is reserved.
     """
     if isinstance(code, str) and code.startswith(RESERVED_CODES):
         raise ValueError(f"error codes that begin with {RESERVED_CODES!r} are reserved, got {code!r}")
 
 
 class WsrpcError(Exception):
-    """The root of the tree."""
+    """Base class of all exceptions of wsrpc."""
 
     def __str__(self) -> str:
         try:
             return one_line(self._text())
-        except Exception:  # of a subclass that has not called our `__init__`
+        except Exception:  # a subclass did not call our `__init__`
             return ", ".join(map(short, self.args))
 
     def _text(self) -> str:
@@ -211,8 +212,8 @@ class WsrpcError(Exception):
         return f"{type(self).__name__}({', '.join(map(short, self.args))})"
 
     def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
-        # The default would call the class with `args`, which are not its parameters: process pools and
-        # test runners pickle exceptions, and losing the real error there is a bad surprise.
+        # By default unpickling calls the class with `args`, which are not its parameters. Process pools and test
+        # runners pickle exceptions, and would lose the real error.
         return _restore, (type(self), self.args, self.__dict__.copy())
 
 
@@ -222,9 +223,9 @@ class WsrpcError(Exception):
 class ConnectionLost(WsrpcError, ConnectionError):
     """The connection ended before the call did.
 
-    ``outcome`` is ``"not_sent"`` if the message was still in wsrpc's own queue, so that asking again
-    is safe; ``"unknown"`` if it was handed to the transport, so that it may have run. ``code`` and ``reason`` say how
-    the connection ended (1006: without a Close frame).
+    ``outcome`` is ``"not_sent"`` if the message was not handed to a transport, so that the call can safely be repeated;
+    it is ``"unknown"`` if it was, so that the call may have run. ``code`` and ``reason`` say how the connection ended
+    (1006: without a Close frame).
     """
 
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
@@ -237,15 +238,15 @@ class ConnectionLost(WsrpcError, ConnectionError):
         how = f"{self.code} {self.reason}".rstrip()
         if self.outcome == "not_sent":
             return f"there is no connection ({how}); nothing was sent"
-        return f"the connection ended ({how}); what was in the air may have run"
+        return f"the connection ended ({how}); requests in flight may have run"
 
 
 class SessionLost(ConnectionLost):
-    """The session could not be resumed. (Nothing raises it yet.)"""
+    """The session could not be resumed. (Not raised yet.)"""
 
 
 class ConnectFailed(WsrpcError, ConnectionError):
-    """No connection came about: ``attempts`` were made, the last one failed with ``last_error``."""
+    """No connection could be made in ``attempts`` attempts, of which the last one failed with ``last_error``."""
 
     def __init__(self, attempts: int, last_error: BaseException | None) -> None:
         super().__init__(attempts)
@@ -263,7 +264,7 @@ class ConnectFailed(WsrpcError, ConnectionError):
 class HandshakeRejected(WsrpcError, ConnectionError):
     """The server answered the opening handshake with an HTTP ``status`` other than 101.
 
-    ``body`` and ``headers`` (names in lower case) are what it said besides.
+    ``body`` (text) and ``headers`` (names in lower case) are those of the answer.
     """
 
     def __init__(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -281,7 +282,7 @@ class HandshakeRejected(WsrpcError, ConnectionError):
 
 
 class RequestTimeout(WsrpcError, TimeoutError):
-    """No answer within ``timeout`` seconds, and the other side was told to stop; or no ``event`` for `wait_for`."""
+    """No answer arrived within ``timeout`` seconds, and the request was cancelled; or `wait_for` saw no ``event``."""
 
     def __init__(self, event: str, timeout: float) -> None:
         super().__init__(event)
@@ -294,24 +295,25 @@ class RequestTimeout(WsrpcError, TimeoutError):
 
 
 class RpcError(WsrpcError):
-    """Raise it in a handler: the caller gets a `RemoteError` with the same message, code and data.
+    """An error for the caller: raise it in a handler, and the caller gets a `RemoteError` with the same message.
 
-    Any other exception reaches the caller only as "internal error" with an id, because its text was
-    not written for strangers.
+    Any other exception reaches the caller only as "internal error" with an id, because its text was not written for
+    other people.
 
     Args:
-        message: for people. All of it is sent; ``str(error)`` is its beginning, as one line. What is not text becomes
-            text by ``str()``, since refusing it would hide what has gone wrong.
-        code: for programs, a string or an integer; ``"wsrpc."`` prefixes are reserved.
+        message: text for people. All of it is sent; ``str(error)`` is its beginning, as one line. A value that is not
+            text is converted by ``str()``, since refusing it would hide the real error.
+        code: a string or an integer for programs; codes that begin with ``"wsrpc."`` are reserved.
         data: any value that the codec can encode.
         fields: further fields of the error, by name, with values that the codec can encode. The caller finds them in
             `RemoteError.fields`; in JavaScript they are properties of the `Error`.
 
     Raises:
-        TypeError, ValueError: ``fields`` is no mapping, or a name in it no text; that, or the code, is reserved.
+        TypeError: ``fields`` is not a mapping, or a name in it is not text.
+        ValueError: the code or the name of a field is reserved.
     """
 
-    # Defaults for subclasses whose __init__ does not call this one: a rejection must not fail on them.
+    # Defaults for subclasses whose __init__ does not call this one: a rejection must work for them, too.
     message: str = ""
     code: str | int | None = None
     data: Any = None
@@ -343,15 +345,15 @@ class RpcError(WsrpcError):
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """What the error has besides message, code and data; read-only."""
+        """The fields of the error besides message, code and data; read-only."""
         return MappingProxyType(self._fields)
 
     @classmethod
     def of_value(cls, value: Any) -> Self:
-        """An error that is ``value`` itself on the wire, as JavaScript's ``throw value``.
+        """Return an error that is ``value`` itself on the wire, as with JavaScript's ``throw value``.
 
-        ``data`` holds the value. ``None`` cannot be rejected with (Go reads it as success) and becomes
-        the default error, as in JavaScript.
+        ``data`` holds the value. ``None`` becomes the default error, as in JavaScript, because Go reads a rejection
+        with null as success.
         """
         if value is None:
             return cls("Error")
@@ -365,20 +367,20 @@ class RpcError(WsrpcError):
 
 def _check_fields(fields: Mapping[Any, Any]) -> None:
     if not hasattr(fields, "keys"):
-        raise TypeError(f"fields= is a mapping of names to values, got {short(fields)}")
+        raise TypeError(f"fields= takes a mapping of names to values, got {short(fields)}")
     for name in fields:
         if not isinstance(name, str):
-            raise TypeError(f"names of error fields are text, got {short(name)}")
+            raise TypeError(f"the name of an error field must be text, got {short(name)}")
         if name in RESERVED_FIELDS:
             raise ValueError(f"an error cannot have the field {short(name)}: {RESERVED_FIELDS[name]}")
 
 
 class RemoteError(RpcError):
-    """The other side rejected the request. Its text is in ``message``, unchanged; ``str(error)`` is safe to log.
+    """The other side rejected the request. ``message`` is its text, unchanged; ``str(error)`` is safe to log.
 
-    ``message``, ``code`` and ``data`` are what it said; ``fields`` is a read-only mapping with whatever
-    else its error had. A rejection with a bare value (``throw "text"`` in JavaScript) has ``plain`` true
-    and the value in ``data``.
+    ``message``, ``code`` and ``data`` are those of the other side's error; ``fields`` is a read-only mapping of its
+    further fields. For a rejection with a bare value (``throw "text"`` in JavaScript) ``plain`` is true and ``data``
+    holds the value.
     """
 
 
@@ -389,33 +391,33 @@ class BadArguments(RemoteError):
 
 
 class UnknownEvent(RemoteError):
-    """The other side has no handler of that name, so none ran."""
+    """The other side has no handler for the event."""
 
     code = "wsrpc.unknown_event"
 
 
 class Overloaded(RemoteError):
-    """The other side has no place left for a request; it did not run."""
+    """The other side is at one of its limits; the handler did not run."""
 
     code = "wsrpc.overloaded"
 
 
 class Draining(RemoteError):
-    """The other side is closing and takes no new requests; it did not run."""
+    """The other side is closing and takes no new requests; the handler did not run."""
 
     code = "wsrpc.draining"
 
 
 class HandlerTimeout(RemoteError):
-    """The remote handler reached its time limit, after it had begun. It was cancelled."""
+    """The remote handler had begun, reached its timeout, and was cancelled."""
 
     code = "wsrpc.handler_timeout"
 
 
 class HandlerFailed(RemoteError):
-    """The remote handler raised something that was not meant for callers.
+    """The remote handler raised an exception that was not meant for callers.
 
-    ``error_id`` stands in the remote log beside the traceback.
+    The remote log has the traceback under the id ``error_id``.
     """
 
     code = "wsrpc.internal"
@@ -430,9 +432,9 @@ class HandlerFailed(RemoteError):
 
 
 class BadResult(WsrpcError):
-    """The answer, or an item of a stream, came but is not what ``returns=`` asked for, or does not decode.
+    """The answer, or an item of a stream, does not fit ``returns=`` or does not decode.
 
-    A handler gets it for an item that its caller sends and that does not fit the annotation.
+    In a handler: an item that its caller sent does not fit the annotation.
     """
 
     def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
@@ -442,12 +444,14 @@ class BadResult(WsrpcError):
 
 
 class MessageTooBig(WsrpcError):
-    """A message exceeds what the other side accepts, and was not sent; or it arrived on a raw connection, and
-    ``receive(max_size=)`` allows less."""
+    """A message is larger than the other side accepts, and was not sent.
+
+    On a raw connection: a message arrived that is larger than ``receive(max_size=)`` allows.
+    """
 
 
 class ReservedEvent(WsrpcError, ValueError):
-    """A name like ``open`` or ``close`` cannot be emitted or requested on the main channel."""
+    """An event such as ``open`` or ``close`` cannot be emitted or requested on the main channel."""
 
     def __init__(self, event: str) -> None:
         super().__init__(event)
@@ -455,7 +459,7 @@ class ReservedEvent(WsrpcError, ValueError):
 
     def _text(self) -> str:
         return (
-            f"{self.event!r} is reserved on the main channel (it reports what happens to the connection): "
+            f"{self.event!r} is reserved on the main channel, where it reports on the connection: "
             "choose another name, or use it on a named channel"
         )
 
@@ -464,7 +468,7 @@ class ReservedEvent(WsrpcError, ValueError):
 
 
 class ChannelClosed(WsrpcError):
-    """The channel was closed; ``reason`` is what it was closed with."""
+    """The channel is closed; ``reason`` is the reason that it was closed with."""
 
     def __init__(self, channel: str, reason: Any = None) -> None:
         super().__init__(channel)
@@ -477,30 +481,30 @@ class ChannelClosed(WsrpcError):
 
 
 class ChannelNotReady(WsrpcError):
-    """The anonymous channel has not been delivered to the requestor yet."""
+    """The anonymous channel cannot send yet: it has not been delivered to the requestor."""
 
 
 class UnexpectedChannel(WsrpcError):
-    """The answer is a channel that nobody asked for; it was aborted."""
+    """The answer to `request` is a channel, which was aborted: use `open_channel` or `stream`."""
 
 
 class StreamOverflow(WsrpcError):
-    """A producer without flow control sent more than may be kept."""
+    """More unread items or events arrived than the limits allow (``Limits.stream_queue``, ``unread_bytes``)."""
 
 
 # ---------------------------------------------------------------- local limits
 
 
 class QueueFull(WsrpcError):
-    """The queue of messages to send is at its bound; nothing was sent."""
+    """The queue of messages to send is full; this message was not sent."""
 
 
 class TooManyRequests(WsrpcError):
-    """As many requests are pending as `Limits.pending` allows; this one was not sent."""
+    """As many requests are pending as `Limits.pending` allows; this request was not sent."""
 
 
 class PeerError(WsrpcError):
-    """Emitting to many failed for ``peer``; ``__cause__`` says why."""
+    """Emitting to several peers failed for ``peer``; ``__cause__`` is the reason."""
 
     def __init__(self, peer: Any, message: str = "") -> None:
         super().__init__(message)
@@ -512,10 +516,10 @@ class PeerError(WsrpcError):
 
 
 class ProtocolError(WsrpcError):
-    """The other side sent what the protocol does not allow."""
+    """The other side sent something that the protocol does not allow."""
 
 
-# ---------------------------------------------------------------- what wsrpc notes on its own errors
+# ---------------------------------------------------------------- private notes on errors
 
 # These notes are entries of an error's `__dict__`, so that they travel with a pickled error. No public class declares
 # them: users do not see them, and only the functions below read or write them.

@@ -1,4 +1,4 @@
-"""`Handshake`: an opening handshake that a server may still refuse, and what the connection is to be."""
+"""`Handshake`: the request for a connection, which a server may still refuse, and the settings of its answer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .transport import ConnectionInfo
 __all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_header"]
 
 BEARER = "bearer."
-"""Of a subprotocol that carries a token: browsers' WebSocket can send nothing else."""
+"""Prefix of a subprotocol that carries a token: the WebSocket of browsers can send no other header."""
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""What a header may have (RFC 9110, 5.1 and 5.5)."""
+"""The characters that a header may have (RFC 9110, sections 5.1 and 5.5)."""
 
 
 class Handshake:
-    """What `Server.on_handshake` functions get: what a client asks for, before it is answered.
+    """The opening handshake of a client before it is answered, as `Server.on_handshake` functions get it.
 
-    Of the request: ``path`` (without the query), ``query`` and ``headers`` (text to text; header names are lower
-    case), ``origin``, ``host`` (what the client connected to, with the port if it named one), ``remote`` (address and
-    port, or None), ``secure`` (came by TLS), ``subprotocols`` (offered, best first), ``bearer_token``. Behind a proxy
-    that is trusted, ``remote``, ``secure`` and ``host`` are what it says of the client.
+    The request: ``path`` (without the query), ``query`` and ``headers`` (text to text; header names are lower case),
+    ``origin``, ``host`` (the host that the client connected to, with the port if it named one), ``remote`` (address and
+    port, or None), ``secure`` (whether it came by TLS), ``subprotocols`` (as offered, best first), ``bearer_token``.
+    Behind a trusted proxy ``remote``, ``secure`` and ``host`` are those that the proxy reports.
 
-    Of the answer, to be assigned or changed: ``subprotocol``, ``response_headers`` (not those that make it an answer
-    to a handshake), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`), ``principal``
-    (who it is; becomes `Peer.principal`).
+    The answer, which you may assign or change: ``subprotocol``, ``response_headers`` (except those of the handshake
+    itself), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`) and ``principal`` (the
+    identity of the client; becomes `Peer.principal`).
     """
 
     def __init__(
@@ -49,9 +49,13 @@ class Handshake:
         limits: Limits | None = None,
         compression: bool = False,
     ) -> None:
-        """What an adapter makes of a request whose path and query are ``target``.
+        """Make the handshake of a request, as an adapter does.
 
-        ``subprotocols`` are those of the header unless they are given.
+        Args:
+            target: path and query of the request.
+            remote: address and port of the client.
+            local: address and port of the server.
+            subprotocols: those of the header by default.
         """
         self.path, _, query = target.partition("?")
         self.query: Mapping[str, str] = MappingProxyType(dict(parse_qsl(query, keep_blank_values=True)))
@@ -76,7 +80,7 @@ class Handshake:
 
     @property
     def bearer_token(self) -> str | None:
-        """The token, from ``Authorization: Bearer``, else ``?access_token=``, else a subprotocol ``bearer.<token>``."""
+        """The token of ``Authorization: Bearer``, or of ``?access_token=``, or of a subprotocol ``bearer.<token>``."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
@@ -86,10 +90,10 @@ class Handshake:
 
     @property
     def subprotocol(self) -> str | None:
-        """The one that is chosen; None for none.
+        """The chosen subprotocol; None for none.
 
         Raises:
-            ValueError: on assigning one that was not offered.
+            ValueError: the assigned one was not offered.
         """
         return self._subprotocol
 
@@ -101,15 +105,15 @@ class Handshake:
         self._subprotocol = name
 
     def reject(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> NoReturn:
-        """Refuse, with an HTTP status from 400 to 599, a text and headers of the answer.
+        """Refuse the connection, with an HTTP status from 400 to 599, a text and headers of the answer.
 
         Raises:
-            HandshakeRejected: always. Where it is not raised by way of this, that does the same.
+            HandshakeRejected: always. Raising it yourself has the same effect.
         """
         raise HandshakeRejected(status, body, headers)
 
     def connection_info(self, underlying: Any = None, local: tuple[str, int] | None = None) -> ConnectionInfo:
-        """What a transport says of the connection that comes of this."""
+        """Return the `ConnectionInfo` for the transport of this connection."""
         return ConnectionInfo(
             path=self.path,
             query=self.query,
@@ -126,18 +130,18 @@ class Handshake:
 
 
 HandshakeFunction = Callable[[Handshake], Any]
-"""A user's, sync or async."""
+"""A user's function for `Server.on_handshake`, sync or async."""
 
 
 def check_header(name: object, value: object) -> None:
-    """Refuse what cannot be sent as a header; the value, which may be a secret, is not said.
+    """Refuse a header that cannot be sent. Errors do not quote the value, which may be a secret.
 
     Raises:
-        TypeError, ValueError: says what is wrong.
+        TypeError, ValueError: the text says what is wrong.
     """
     if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
-        raise ValueError(f"a header's name is a word such as 'X-Served-By', got {name!r}")
+        raise ValueError(f"the name of a header is a word such as 'X-Served-By', got {name!r}")
     if not isinstance(value, str):
-        raise TypeError(f"the header {name!r} is text, got {type(value).__name__}")
+        raise TypeError(f"the header {name!r} must be text, got {type(value).__name__}")
     if not HEADER_VALUE.fullmatch(value):
-        raise ValueError(f"the header {name!r} has a character that cannot be sent, a line break for instance")
+        raise ValueError(f"the header {name!r} has a character that cannot be sent, such as a line break")

@@ -1,6 +1,7 @@
-"""What can be asked of a server or a client, as data: its events, their parameters and results, as JSON Schema.
+"""Description of the events of a server or client as data, with their parameters and results as JSON Schema.
 
-`describe` reads the signatures of what is registered. `wsrpc.typescript` makes declarations of it; msgspec makes JSON::
+`describe` reads the signatures of the registered handlers. `wsrpc.typescript` turns the description into declarations,
+and msgspec into JSON::
 
     msgspec.json.encode(wsrpc.schema.describe(server))
 """
@@ -25,12 +26,18 @@ from ._server.server import Server
 __all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "describe"]
 
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
-"""What answers a request of an event: a value (``result``); a channel on which items come (``items``); one to which
-items are sent (``sends``), and whose end is answered (``result``); one with both; one to talk over."""
+"""The kind of answer to a request of an event.
+
+- ``"value"``: a value (``result``)
+- ``"stream"``: a channel on which items arrive (``items``)
+- ``"upload"``: a channel to which the caller sends items (``sends``) and whose end is answered (``result``)
+- ``"exchange"``: a channel with items in both directions
+- ``"conversation"``: a channel for events and requests
+"""
 
 
 class ParameterSchema(msgspec.Struct, omit_defaults=True, frozen=True):
-    """A parameter that gets its value from the caller. ``rest``: it takes all further arguments, one by one."""
+    """A parameter that gets its value from the caller. If ``rest`` is true, it takes all further arguments."""
 
     name: str
     schema: dict[str, Any]
@@ -39,9 +46,9 @@ class ParameterSchema(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
-    """An event that has a handler. ``channel`` is None on the main one; ``doc`` is the handler's docstring.
+    """An event with a handler. ``channel`` is None for the main channel; ``doc`` is the docstring of the handler.
 
-    A schema that says nothing stands for any value. ``notes`` say where a type has no schema, and why.
+    An empty schema stands for any value. ``notes`` say which types have no schema, and why.
     """
 
     event: str
@@ -56,10 +63,10 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """All events, the main channel's first, by name; and the definitions that ``{"$ref": "#/$defs/..."}`` refers to.
+    """All events by name, those of the main channel first, and the definitions that ``{"$ref": ...}`` refers to.
 
-    A type with defaults that is both sent and given is two definitions: ``Cup`` as it comes back, with all its
-    fields, and ``CupInput`` as it may be sent.
+    A type with defaults that is both sent and returned has two definitions: ``Cup``, with all its fields, as it comes
+    back, and ``CupInput`` as it may be sent.
     """
 
     events: tuple[EventSchema, ...]
@@ -67,14 +74,14 @@ class Description(msgspec.Struct, frozen=True):
 
 
 def describe(registered: Server | Client | Router, /) -> Description:
-    """Describe what ``registered`` has handlers for: those of its channels, services and included routers too.
+    """Describe the events that ``registered`` has handlers for, including its channels, services and included routers.
 
-    The same registrations give the same description, in whatever order they were made. Parameters that are injected
-    (`Peer`, `Context`) are left out. Nothing that can be registered makes this raise: the schema of what has none
-    admits anything, and the event's ``notes`` say so.
+    The same registrations give the same description, in whatever order they were made. Injected parameters (`Peer`,
+    `Context`) are left out. A type without a schema never makes this raise: its schema is empty, and the event's
+    ``notes`` say why.
 
     Raises:
-        TypeError: this is no server, client or router.
+        TypeError: it is not a server, client or router.
     """
     given: Any = registered
     if not isinstance(given, Server | Client | Router):
@@ -95,7 +102,7 @@ def describe(registered: Server | Client | Router, /) -> Description:
 
 
 def _writable(value: Any) -> Any:
-    """The same, with ``?`` for each half of a surrogate pair, which could not be written anywhere."""
+    """Return ``value`` with ``?`` for each half of a surrogate pair, which cannot be encoded."""
     if value.__class__ is str:
         return value.encode(errors="replace").decode()
     if value.__class__ in (list, tuple):
@@ -116,7 +123,7 @@ def _handlers(registered: Any) -> Iterator[tuple[str | None, str, Handler]]:
 
 
 class _Draft(NamedTuple):
-    """An event, and the types that it has schemas for: of parameters and of what is sent; of what is given."""
+    """An event with the types that need schemas: ``sent`` by the caller, and ``given`` back to it."""
 
     channel: str | None
     event: str
@@ -162,7 +169,7 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
 def _doc(function: Any) -> str:
     function = without_partials(function)
     if isinstance(function, type):
-        # Its own: not its base class's, and not the one that a dataclass gets if it has none.
+        # Only its own docstring: not that of a base class, and not the one that a dataclass generates.
         doc = inspect.cleandoc(vars(function).get("__doc__") or "")
         doc = "" if doc.startswith(f"{function.__name__}(") else doc
     else:

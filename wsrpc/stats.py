@@ -1,4 +1,4 @@
-"""Snapshots for operators: what one connection, and a whole server, have done and are doing."""
+"""Statistics for operators: snapshots of one peer, and of a whole server."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ __all__ = ["PeerStats", "ServerStats", "Tally"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Peer.stats` gives: numbers at one moment. ``msgspec.json.encode`` takes it as it is.
+    """Snapshot of one peer, as `Peer.stats` returns it. ``msgspec.json.encode`` accepts it.
 
-    The totals are over all connections of this peer (a client's has many); None where its transport does not count.
+    Totals are over all connections of the peer (a client's has many). Traffic is None if the transport does not count.
     """
 
     id: str
     """`Peer.id`, as in the log."""
     uptime: float
-    """Seconds since the present connection was made; 0 if there is none."""
+    """Seconds since the present connection was made; 0 without a connection."""
     messages_in: int | None
-    """Messages that arrived, whatever they were."""
+    """Messages that arrived, of any kind."""
     messages_out: int | None
     """Messages that were handed over for sending."""
     bytes_in: int | None
     """Bytes read from the network (with framing, before decompression and inside TLS)."""
     bytes_out: int | None
-    """Bytes written to it, likewise."""
+    """Bytes written to the network, counted in the same way."""
     unsent: int
-    """Bytes that wait for the other side to read on."""
+    """Bytes that wait because the other side does not read fast enough."""
     slow: bool
-    """Whether that is more than `Limits.high_water`, so that senders wait."""
+    """Whether ``unsent`` is above `Limits.high_water`, so that senders wait."""
     dropped: int
-    """`Peer.dropped`: what was emitted to many and left out for this peer, as ``Server(slow=)`` says, in all."""
+    """`Peer.dropped`: broadcasts that were not sent to this peer because it was slow (``Server(slow=)``), in all."""
     pending: int
-    """Requests made here that await their answer."""
+    """Requests of this side that await their answer."""
     active: int
     """Handlers that run in tasks."""
     waiting: int
-    """Requests and events that arrived and wait for a place (`Limits.running`)."""
+    """Requests and events that arrived and wait for a handler to exit (`Limits.running`)."""
     channels: int
-    """Anonymous channels that are open, streams included."""
+    """Open anonymous channels, including streams."""
     errors: int
-    """Failures in all, as logged at ERROR: failed handlers, most of all. (Of very many not each has a line.)"""
+    """Failures logged at ERROR, mostly failed handlers, in all. (If there are very many, not each has a log line.)"""
     ignored: dict[str, int]
-    """What the protocol says to ignore, and events that reach no handler, in all, by kind."""
+    """Messages that the protocol says to ignore, and events without a handler, in all, by kind."""
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Server.stats` gives: numbers at one moment. ``msgspec.json.encode`` takes it as it is.
+    """Snapshot of a server, as `Server.stats` returns it. ``msgspec.json.encode`` accepts it.
 
-    Totals are since the server was made, or opened again, and only grow; they include connections that are over.
+    Totals count from when the server was made or opened again, and only grow. They include ended connections.
     """
 
     uptime: float
@@ -59,43 +59,43 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool
     """`Server.healthy`."""
     peers: int
-    """Connections now, raw ones included."""
+    """Open connections, including raw ones."""
     accepted: int
-    """Connections in all, also those that ``room_from`` or a service's factory refused."""
+    """Connections in all, including those that ``room_from`` or the factory of a service refused."""
     refused: dict[int, int]
-    """Opening handshakes that the rule of origins or `on_handshake` refused, in all, by HTTP status."""
+    """Opening handshakes that were refused because of their origin or by `on_handshake`, in all, by HTTP status."""
     closed: dict[int, int]
-    """Connections that are over, in all, by close code; 1006 is a drop, 1011 a dead line, 4408 a slow consumer."""
+    """Ended connections, in all, by close code. 1006: a drop; 1011: no answer to a ping; 4408: a slow consumer."""
     messages_in: int
     """Messages that arrived, in all, on transports that count."""
     messages_out: int
-    """Messages that were handed over for sending, likewise."""
+    """Messages that were handed over for sending, in all, on transports that count."""
     bytes_in: int
-    """Bytes read from the network, likewise."""
+    """Bytes read from the network, in all, on transports that count."""
     bytes_out: int
-    """Bytes written to it, likewise."""
+    """Bytes written to the network, in all, on transports that count."""
     unsent: int
-    """Bytes that wait, now, for other sides to read on."""
+    """Bytes that wait because other sides do not read fast enough."""
     slow: int
-    """Connections, now, with more of those than `Limits.high_water`."""
+    """Connections with more unsent bytes than `Limits.high_water`."""
     dropped: int
-    """What was emitted to many and left out for one of them, as ``Server(slow=)`` says, in all."""
+    """Broadcasts that were not sent to a peer because it was slow (``Server(slow=)``), in all."""
     pending: int
-    """Requests made here that await their answer now."""
+    """Requests of this side that await their answer."""
     active: int
-    """Handlers that run in tasks now."""
+    """Handlers that run in tasks."""
     waiting: int
-    """Requests and events that wait for a place now."""
+    """Requests and events that wait for a handler to exit."""
     channels: int
-    """Anonymous channels that are open now, streams included."""
+    """Open anonymous channels, including streams."""
     errors: int
-    """Failures because of a connection, in all, as logged at ERROR: failed handlers, most of all."""
+    """Failures of connections logged at ERROR, mostly failed handlers, in all."""
     ignored: dict[str, int]
-    """What the protocol says to ignore, and events that reach no handler, in all, by kind."""
+    """Messages that the protocol says to ignore, and events without a handler, in all, by kind."""
 
 
 class Tally:
-    """What a server remembers of connections that are over, and adds to those that are there."""
+    """The totals of a server's ended connections, to which the open ones are added."""
 
     def __init__(self, now: float) -> None:
         self._began = now
@@ -104,15 +104,15 @@ class Tally:
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
         self._dropped = 0
         self.errors = 0
-        """Those of connections that are over, too: `close` handlers run then, for one."""
+        """Lines at ERROR of all connections, also after their end: `close` handlers run then."""
         self._ignored: Counter[str] = Counter()
 
     def failed(self) -> None:
-        """There is one more line at ERROR."""
+        """Count one more line at ERROR."""
         self.errors += 1
 
     def left(self, last: PeerStats, code: int) -> None:
-        """A connection is over; ``last`` is what can be said of it."""
+        """Add the ``last`` snapshot of a connection that ended with ``code``."""
         self._closed[code] += 1
         self._messages_in += last.messages_in or 0
         self._messages_out += last.messages_out or 0
@@ -122,7 +122,7 @@ class Tally:
         self._ignored.update(last.ignored)
 
     def sum(self, now: float, peers: Iterable[PeerStats], *, healthy: bool, refused: dict[int, int]) -> ServerStats:
-        """The whole, with those of ``peers`` that are connected. Plain sums, since there may be ten thousand."""
+        """Return the totals together with the open ``peers``. Plain sums, since there may be ten thousand of them."""
         messages_in, messages_out = self._messages_in, self._messages_out
         bytes_in, bytes_out, dropped = self._bytes_in, self._bytes_out, self._dropped
         count = unsent = slow = pending = active = waiting = channels = 0

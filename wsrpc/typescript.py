@@ -1,4 +1,4 @@
-"""TypeScript declarations of a server's events, for clients that speak ws-wrapper.
+"""TypeScript declarations of a server's events, for clients that use ws-wrapper.
 
 ``python -m wsrpc types app:server -o events.d.ts`` writes them; docs/typescript.md shows how a client uses them.
 """
@@ -96,16 +96,16 @@ export type Typed<W extends { of(name: string): unknown } = any> = Others<W> &
   }
 """
 
-# Here they are others than a class of that name, so it is called otherwise.
+# These names mean something else in the declarations, so a class of the same name gets another one.
 OURS = (*CHANNELS, BASE64, "Calls", "Channels", "Emitted", "EventMap", "Events", "Others", "Typed")
 GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promise", "Record", "ReturnType", "Symbol")
 
 
 def declarations(description: Description, /) -> str:
-    """The text of a ``.d.ts`` file: ``Events`` of the main channel, ``Channels``, what they speak of, and ``Typed``.
+    """Return the text of a ``.d.ts`` file: ``Events`` of the main channel, ``Channels``, their types, and ``Typed``.
 
-    The same description gives the same text. Classes are interfaces of the same name; where TypeScript has that name
-    for something else, with ``_`` at its end.
+    The same description gives the same text. Classes become interfaces of the same name, with ``_`` appended if the
+    name means something else in TypeScript.
     """
     names = Names(description.definitions, (*OURS, *GLOBAL))
     parts: list[str] = []

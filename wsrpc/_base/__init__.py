@@ -1,1 +1,5 @@
-"""What every other package builds on: names and option types, logging, the scheduler seam, close codes."""
+"""Foundations of every other package: names and option types, errors for misuse, logging, the scheduler, close codes.
+
+Nothing here knows about connections. What goes in are values and options; what comes out are checked values, errors and
+log lines.
+"""

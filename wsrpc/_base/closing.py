@@ -1,6 +1,6 @@
-"""How a connection ends: close codes, which of them may be sent, what a `close` handler is told.
+"""The end of a connection: close codes, which of them may be sent, and the `CloseInfo` that `close` handlers get.
 
-Source: RFC 6455 section 7.4 and the IANA registry of close codes; 44xx are wsrpc's own.
+Source: RFC 6455, section 7.4, and the IANA registry of close codes; 44xx are wsrpc's own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 __all__ = ["CloseCode", "CloseInfo", "check_close"]
 
 MAX_REASON = 123
-"""Bytes: a control frame holds 125, two of which are the code."""
+"""Bytes of UTF-8 in a close reason: a control frame holds 125, of which the code takes two."""
 
 
 class CloseCode(IntEnum):
@@ -49,30 +49,30 @@ _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 101
 
 
 class CloseInfo(msgspec.Struct, frozen=True):
-    """How a connection ended, as `close` handlers get it.
-
-    ``code`` is that of whichever side closed first. 1005: its Close frame had none; 1006: there was no Close frame, the
-    connection dropped.
-    ``was_clean``: both sides said goodbye. ``user_closed``: `close()` was called on this side.
-    ``will_reconnect``: there will be another connection, because a client dials again or another one was bound.
-    """
+    """The end of a connection, as `close` handlers get it."""
 
     code: int
+    """The close code of the side that closed first. 1005: its Close frame had no code. 1006: there was no Close frame,
+    because the connection dropped."""
     reason: str = ""
+    """The close reason of that side."""
     was_clean: bool = False
+    """Whether the closing handshake was completed."""
     user_closed: bool = False
+    """Whether `close()` was called on this side."""
     will_reconnect: bool = False
+    """Whether there will be another connection, because a client dials again or another transport was bound."""
 
 
 def check_close(code: int | None, reason: str) -> int:
-    """Refuse locally what RFC 6455 does not let an endpoint send.
+    """Refuse a code and reason that RFC 6455 does not let an endpoint send.
 
     Returns:
-        The code that both sides' `CloseInfo` will have: 1005 for None, which sends a Close frame without a code.
+        The code that `CloseInfo` will have on both sides: 1005 for None, which sends a Close frame without a code.
 
     Raises:
-        TypeError: for a code that is no number, or a reason that is no text.
-        ValueError: for a code that may not be sent, a reason without a code, or one of more than 123 bytes of UTF-8.
+        TypeError: the code is not a number, or the reason is not text.
+        ValueError: the code may not be sent, the reason has no code, or it has more than 123 bytes of UTF-8.
     """
     given: Any = reason
     if not isinstance(given, str):

@@ -1,4 +1,4 @@
-"""What libraries say of a request, as wsrpc says it: headers as text to text, addresses as host and port."""
+"""Headers and addresses of a request, converted from the types of other libraries."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["JoinedHeaders", "address", "joined_headers"]
 
 
 class JoinedHeaders(Mapping[str, str]):
-    """Each header of the library's once, in lower case, with all its values.
+    """View of the headers of the `websockets` library: each once, in lower case, with all its values.
 
-    A view: a server keeps it for each connection, beside the library's own.
+    It copies nothing, because a server keeps it for each connection beside the library's own object.
     """
 
     __slots__ = ("_headers",)
@@ -38,10 +38,10 @@ class JoinedHeaders(Mapping[str, str]):
 
 
 def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Each header once, in lower case, with all its values, of a mapping whose ``items()`` may name one twice.
+    """Return each header once, in lower case, with all its values. ``items()`` may name a header twice.
 
-    Values are text in Latin-1, each character of it one byte of the header, whichever library read them: some decode
-    UTF-8, and what is not UTF-8 to halves of surrogate pairs, which nothing can write.
+    Values become text in Latin-1, in which each character is one byte of the header, whichever library read them. Some
+    libraries decode UTF-8, and bytes that are not UTF-8 to halves of surrogate pairs, which cannot be encoded again.
     """
     joined: dict[str, str] = {}
     for name, value in headers.items():
@@ -53,5 +53,5 @@ def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def address(name: Any) -> tuple[str, int] | None:
-    """Host and port of what a library or the event loop calls an address, if it has them."""
+    """Return host and port of an address as the event loop has it, or None if it has none."""
     return (name[0], name[1]) if name.__class__ is tuple and len(name) >= 2 else None

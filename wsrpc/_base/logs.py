@@ -1,4 +1,4 @@
-"""The log: one bounded line for each thing that happened, whatever the other side has sent."""
+"""Logging: bounded single lines, whatever the other side has sent, and limits for the number of lines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PASSWORD = re.compile(r"(://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
 LOOKED_AT = 4 * LONGEST_LINE
-"""Characters in which URLs are looked for: no more than this can be shown."""
+"""Characters that are searched for URLs: no more of a text can be shown."""
 
 
 def for_log(value: object) -> object:
-    """``value`` for a line of the log: numbers as they are, anything else as text that is short and one line.
+    """Return ``value`` for a log line: a number unchanged, anything else as short text of one line.
 
-    Queries and passwords of URLs, which exceptions like to quote, are left out.
+    Queries and passwords of URLs, which exceptions often quote, are left out.
     """
     if isinstance(value, int | float):
         return value
@@ -31,7 +31,7 @@ def for_log(value: object) -> object:
         text = str(value)
     except Exception:  # a user's `__str__`
         return one_line(value)
-    # Before the text is cut, or a password would be shown whose end is cut off.
+    # Before the text is cut: a password whose end is cut off would be shown.
     seen = _PASSWORD.sub(r"\1…@", text[:LOOKED_AT])
     if "?" in seen:
         seen = _WORD.sub(_without_query, seen)
@@ -39,15 +39,15 @@ def for_log(value: object) -> object:
 
 
 def _without_query(word: re.Match[str]) -> str:
-    # Word by word, since an expression for the whole took quadratic time.
+    # Word by word, since one expression for the whole text took quadratic time.
     before, mark, query = word[0].partition("?")
     return f"{before}?…" if mark and ("=" in query or ("://" in before and query)) else word[0]
 
 
 def sanitize(record: logging.LogRecord) -> bool:
-    """Make a record and its traceback safe, as a filter: either may quote what the other side sent.
+    """Make a record and its traceback safe, as a filter: both may quote text from the other side.
 
-    Formatters use ``exc_text`` where it is set. ``exc_info`` stays as it is, for handlers that look at the exception.
+    Formatters use ``exc_text`` if it is set. ``exc_info`` is kept for handlers that look at the exception.
     """
     if not isinstance(record.args, tuple):
         record.msg, record.args = record.getMessage(), ()
@@ -61,11 +61,11 @@ def sanitize(record: logging.LogRecord) -> bool:
 CAUSE = "The above exception was the direct cause of the following exception:"
 CONTEXT = "During handling of the above exception, another exception occurred:"
 LONGEST_CHAIN, MOST_MEMBERS, DEEPEST_GROUP = 20, 15, 10
-"""Exceptions that are shown: of those that led to one, and of a group (in Python's own tracebacks as well)."""
+"""How many exceptions are shown: of a chain of causes, and of a group (as in Python's own tracebacks)."""
 
 
 def _traceback(exc: BaseException, seen: set[int], depth: int = 0) -> Iterator[str]:
-    """The lines of a traceback. Texts of exceptions and notes are one line each, which Python's own need not be."""
+    """Yield the lines of a traceback. Unlike Python's own, the text of an exception and a note have one line each."""
     chain: list[tuple[BaseException, str]] = []
     found: BaseException | None = exc
     how = ""
@@ -103,9 +103,9 @@ def _exception(exc: BaseException) -> Iterator[str]:
 
 
 def safe_logger(name: str) -> logging.Logger:
-    """The logger of that name, of which each record is made safe, see `sanitize`."""
+    """Return the logger of that name, with `sanitize` as a filter."""
     found = logging.getLogger(name)
-    found.addFilter(sanitize)  # once, however often
+    found.addFilter(sanitize)  # adding it again has no effect
     return found
 
 
@@ -113,7 +113,7 @@ logger = safe_logger("wsrpc")
 
 
 def address_text(address: tuple[str, int] | None) -> str | None:
-    """``host:port`` as a log has it."""
+    """Return ``host:port`` for a log line."""
     return None if address is None else f"{one_line(address[0], LONGEST_HOST)}:{address[1]}"
 
 
@@ -121,7 +121,7 @@ LONGEST_HOST = 100
 
 
 class LogBudget:
-    """How many lines the other side may cause: ``most`` at once, then ``per_second``; further ones are counted."""
+    """Limit of log lines that the other side causes: ``most`` at once, then ``per_second``. The rest is counted."""
 
     __slots__ = ("_at", "_left", "_most", "_per_second", "left_out")
 
@@ -133,7 +133,7 @@ class LogBudget:
         self.left_out = 0
 
     def take(self) -> bool:
-        """Whether there is room for one more line now."""
+        """Take room for one line; return whether there was any."""
         now = monotonic()
         self._left = min(self._most, self._left + (now - self._at) * self._per_second)
         self._at = now
@@ -144,7 +144,7 @@ class LogBudget:
         return True
 
     def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
-        """Write a line about what has no peer, if there is room."""
+        """Write a line that belongs to no peer, if there is room."""
         if self.take():
             left_out, self.left_out = self.left_out, 0
             if left_out:
@@ -152,16 +152,16 @@ class LogBudget:
             logger.log(level, text, *args, **options, stacklevel=2)
 
 
-LEFT_OUT = "%d lines were left out, because they came too fast"
+LEFT_OUT = "%d log lines were left out: too many in a short time"
 OF_ONE_PEER = (100, 1.0)
 OF_ONE_SERVER = (1000, 100.0)
-"""At WARNING and ERROR. (One connection can cause 40,000 in a second, of which each may be a traceback.)"""
+"""Budgets for lines at WARNING and ERROR. (One connection can cause 40,000 of them, with tracebacks, in a second.)"""
 
 _handshakes = LogBudget(*OF_ONE_SERVER)
 
 
 def quieten(record: logging.LogRecord) -> bool:
-    """A filter for the library's log: its tracebacks quote the request, and every port scan makes one."""
+    """Filter the log of the `websockets` library: its tracebacks quote the request, and every port scan causes one."""
     if record.getMessage() != "opening handshake failed":
         return True
     record.exc_info = record.exc_text = None
@@ -174,9 +174,9 @@ def quieten(record: logging.LogRecord) -> bool:
 
 
 class PeerLog:
-    """The log of one peer: each line has its id in ``extra``, and where the other side is (or was).
+    """The log of one peer: each line carries the peer's id and its remote address in ``extra``.
 
-    ``errors`` counts what is logged at ERROR, and ``on_error`` is told of each. ``budget`` is that of the whole server.
+    ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is that of the whole server.
     """
 
     __slots__ = ("_budget", "_left_out", "budget", "errors", "id", "on_error", "remote")
@@ -192,7 +192,7 @@ class PeerLog:
 
     @property
     def place(self) -> str:
-        """Where the other side is, or was, in the words of a log line."""
+        """The remote address, or the last one, in the words of a log line."""
         return address_text(self.remote) or "an unknown address"
 
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:

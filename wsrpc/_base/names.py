@@ -1,4 +1,4 @@
-"""Names for types that several modules speak of."""
+"""Names for types that several modules share, and checks of names and options."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ ChannelRef = str | int | None
 """A named channel, an anonymous one by its id, or the main one."""
 
 RAW = 0
-"""In the place of a channel, for what is no protocol message. Nothing from the wire can name it: channels' names are
-text, and ids begin at 1."""
+"""Stands in place of a channel for messages that are not protocol. No message can name it: names of channels are text,
+and ids begin at 1."""
 
 Offline = Literal["queue", "fail"]
-"""What becomes of a message while there is no connection: it waits for the next one, or is refused."""
+"""Whether a message waits for the next connection or is refused while there is none."""
 
 StrPath: TypeAlias = str | PathLike[str]
 """The path of a file."""
 
 Profile = Literal["go"]
-"""What the other side is, if it is less than ws-wrapper's description asks for."""
+"""The implementation on the other side, if it does not do all that ws-wrapper's description requires."""
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
-"""``redact(direction, event, args)`` gives what the log shows in place of ``args``."""
+"""``redact(direction, event, args)`` returns what the log shows in place of ``args``."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
     "open": ("peer",),
@@ -54,27 +54,27 @@ RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
     "error": ("peer", "error"),
     "message": ("peer", "message"),
 }
-"""Names that report on the connection, with what their handlers are called with. On the main channel they never
-travel (API.md of ws-wrapper)."""
+"""Lifecycle events, with the names of their arguments. On the main channel these names never travel (API.md of
+ws-wrapper)."""
 
 
 class OnChannel:
-    """Something that stands for one channel; None is the main one."""
+    """Base class of objects that stand for one channel; None is the main channel."""
 
     __slots__ = ()
 
     _channel_name: ChannelRef
 
     def _check_open(self) -> None:
-        """Overridden by what can be closed."""
+        """Refuse use after the end; overridden by classes that can be closed."""
 
 
 def check_event(name: Any) -> None:
-    """Refuse what cannot name an event.
+    """Refuse values that cannot name an event.
 
     Raises:
-        TypeError: for anything but a string; ``""`` is one, as in ws-wrapper.
-        ValueError: for one that cannot be sent.
+        TypeError: it is not a string; ``""`` is allowed, as in ws-wrapper.
+        ValueError: it cannot be sent.
     """
     if not isinstance(name, str):
         raise TypeError(f"an event's name is a string, got {name!r}")
@@ -83,11 +83,11 @@ def check_event(name: Any) -> None:
 
 
 def check_name(what: str, name: Any) -> None:
-    """Refuse what cannot name a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
+    """Refuse values that cannot name a channel: ws-wrapper refuses ``""``, Go reads it as the main channel.
 
     Raises:
-        TypeError: for anything but a non-empty string.
-        ValueError: for one that cannot be sent.
+        TypeError: it is not a non-empty string.
+        ValueError: it cannot be sent.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f"{what} is a non-empty string, got {name!r}")
@@ -96,7 +96,7 @@ def check_name(what: str, name: Any) -> None:
 
 
 def can_be_sent(text: str) -> bool:
-    """Whether UTF-8 has an encoding of ``text``: it has none of half a surrogate pair."""
+    """Whether ``text`` can be encoded as UTF-8; half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -105,20 +105,21 @@ def can_be_sent(text: str) -> bool:
 
 
 def check_offline(offline: Any) -> None:
-    """Refuse what ``offline=`` does not take.
+    """Refuse values that ``offline=`` does not take.
 
     Raises:
-        ValueError: for anything but ``"queue"`` and ``"fail"``.
+        ValueError: it is neither ``"queue"`` nor ``"fail"``.
     """
     if offline not in ("queue", "fail"):
         raise ValueError(f'offline= is "queue" (wait for the next connection) or "fail" (refuse), got {offline!r}')
 
 
 def check_timeout(timeout: Any, name: str = "timeout", *, more_than_0: bool = False) -> None:
-    """Refuse what the option ``timeout=``, or one of another ``name``, does not take.
+    """Refuse values that ``timeout=``, or the option called ``name``, does not take.
 
     Raises:
-        TypeError, ValueError: for anything but None, UNSET and a number that is large enough.
+        TypeError: it is not None, UNSET or a number.
+        ValueError: the number is too small.
     """
     if timeout is None or timeout is UNSET:
         return

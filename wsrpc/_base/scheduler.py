@@ -1,4 +1,4 @@
-"""What of an event loop the core uses, so that it can be driven by something else."""
+"""The services of an event loop that the core uses, as a seam: tests drive the core with a clock of their own."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ EAGER = sys.version_info >= (3, 12)
 
 
 def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
-    """Make a task whose first step comes in the next turn.
+    """Make a task whose first step comes in the next turn of the event loop.
 
-    For tasks that their maker has to know before they run: with `asyncio.eager_task_factory` the loop's own
+    For tasks that the caller has to hold before they run: with `asyncio.eager_task_factory` the loop's own
     `create_task` takes the first step at once.
     """
     return asyncio.Task(coroutine, loop=asyncio.get_running_loop(), context=context)
 
 
 class Timer(Protocol):
-    """What `Scheduler.call_at` returns."""
+    """A call that `Scheduler.call_at` has scheduled."""
 
     def cancel(self) -> None: ...
 
 
 class Scheduler(Protocol):
-    """An event loop's services; `wsrpc.testing.Clock` is another one."""
+    """The services of an event loop. `LoopScheduler` and `wsrpc.testing.Clock` provide them."""
 
     def time(self) -> float: ...
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
 
     def call_soon(self, callback: Callable[[], object], /) -> None:
-        """Call it in the next turn; may itself be called in any thread."""
+        """Schedule ``callback`` for the next turn. May be called in any thread."""
 
     def create_future(self) -> asyncio.Future[Any]: ...
 
@@ -46,10 +46,10 @@ class Scheduler(Protocol):
 
 
 class LoopScheduler:
-    """The services of the running loop.
+    """The services of the running event loop.
 
-    Made without a loop, because clients and their handlers are made before one runs. `renew` takes
-    them from the loop that runs now; the first use does so by itself.
+    It is made without a loop, because clients and their handlers are made before one runs. `renew` binds it to the loop
+    that runs now; the first use does the same.
     """
 
     def __init__(self) -> None:
@@ -62,28 +62,28 @@ class LoopScheduler:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether its loop is another one than that which runs now."""
+        """Whether it is bound to another loop than the one that runs now."""
         return self._loop is not None and self._loop is not asyncio.get_running_loop()
 
     @property
     def is_running(self) -> bool:
-        """Whether its loop runs, in whatever thread."""
+        """Whether its loop runs, in any thread."""
         return self._loop is not None and self._loop.is_running()
 
     @property
     def has_ended(self) -> bool:
-        """Whether its loop was closed."""
+        """Whether its loop is closed."""
         return self._loop is not None and self._loop.is_closed()
 
     def renew(self) -> bool:
-        """Use the loop that runs now; says whether it is another one."""
+        """Bind to the loop that runs now; return whether it is another one than before."""
         loop = asyncio.get_running_loop()
         if loop is self._loop:
             return False
         self._loop = loop
         self._take_time(self._clock or loop)
         self.create_future = loop.create_future
-        # An eager task takes its first step at once: what does not wait costs no turn of the loop.
+        # An eager task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
         if sys.version_info >= (3, 12):
             self.spawn = partial(asyncio.Task, loop=loop, eager_start=True)
         else:
@@ -91,7 +91,7 @@ class LoopScheduler:
         return True
 
     def use(self, clock: Scheduler | None) -> None:
-        """Take the time and timers of ``clock``; None: those of the event loop again."""
+        """Take the time and timers of ``clock``, or of the event loop for None."""
         self._clock = clock
         self.renew()
         self._take_time(clock or self._loop)
@@ -111,7 +111,7 @@ class LoopScheduler:
     def call_soon(self, callback: Callable[[], object]) -> None:
         loop = self._loop or asyncio.get_running_loop()
         if loop.is_closed():
-            return  # and everything that was in it is over
+            return  # with everything that ran in it
         try:
             here = asyncio.get_running_loop() is loop
         except RuntimeError:

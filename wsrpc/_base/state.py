@@ -1,4 +1,4 @@
-"""`Key`: names an entry of `Peer.state`, and its type."""
+"""`PeerState`, the application's own data of a peer, and `Key`, the typed name of an entry."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 class Key(Generic[T]):
-    """``USER = Key[User]("user")``: type checkers then know that ``peer.state[USER]`` is a ``User``.
+    """Typed name of an entry of `Peer.state`.
 
-    It stands for its name: ``peer.state["user"]`` is the same entry. Nothing is checked when the program runs.
+    With ``USER = Key[User]("user")`` type checkers know that ``peer.state[USER]`` is a ``User``. A key equals its name:
+    ``peer.state["user"]`` is the same entry. Nothing is checked at run time.
     """
 
     __slots__ = ("name",)
@@ -20,11 +21,11 @@ class Key(Generic[T]):
     def __init__(self, name: str) -> None:
         given: Any = name
         if not isinstance(given, str):
-            raise TypeError(f"a key is made of a name, as text, got {given!r}")
+            raise TypeError(f"Key() takes a name, as text, got {given!r}")
         self.name = name
-        """What it is without its type."""
+        """The name without the type."""
 
-    # As a key of a dict it is found under its name.
+    # A dict finds the entry of a key under the key's name.
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -39,11 +40,11 @@ class Key(Generic[T]):
 
 
 class PeerState(dict[str, Any]):
-    """What an application keeps with a peer: a dict by name, or by `Key` for what has a type."""
+    """The data that an application keeps with a peer: a dict by name, or by `Key` for entries that have a type."""
 
     __slots__ = ()
 
-    # Looking up by a Key needs nothing, since it equals its name; but what is kept is the name.
+    # Lookups by a Key need no code, since it equals its name. Entries are stored under the name.
 
     def _keep(self, key: Key[Any] | str, value: Any) -> None:
         super().__setitem__(key.name if isinstance(key, Key) else key, value)
@@ -56,7 +57,7 @@ class PeerState(dict[str, Any]):
             self._keep(key, value)
 
     if TYPE_CHECKING:
-        # What dict says of a default of another type than the values' comes to Any here.
+        # The overloads of dict for a default of another type become Any here.
 
         @overload
         def __getitem__(self, key: Key[T], /) -> T: ...

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._protocol.messages import NoMoreItems
-from .._protocol.rejections import of_what_began
+from .._protocol.rejections import of_started_call
 from .._sending.caller import Source
 from .._sending.requests import Asker, convert_answer
 from .._streams.reader import MismatchDetector, Reading
@@ -172,7 +172,7 @@ class ChannelRequests:
             await opened.wait_closed()
             raise (opened.error or exc) from None
         except RemoteError as exc:
-            raise of_what_began(exc) from None
+            raise of_started_call(exc) from None
         except RequestTimeout as exc:
             opened.abort(None)
             raise RequestTimeout(event, exc.timeout) from None

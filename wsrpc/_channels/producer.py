@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from .._base.scheduler import Timer
 from .._protocol.messages import Event, Inbound, Item, NoMoreItems
-from .._protocol.rejections import of_what_began
+from .._protocol.rejections import of_started_call
 from .._sending.caller import Source
 from .._sending.requests import Asker
 from .._streams.inbox import Decode
@@ -312,7 +312,7 @@ class Producer:
                     # The consumer may take as long as it likes. Closing the channel settles the request.
                     await self._ask(self._channel.id, "next", (Item(value),), None)
                 except RemoteError as exc:
-                    raise ItemRefused(of_what_began(exc)) from None
+                    raise ItemRefused(of_started_call(exc)) from None
                 except (ChannelClosed, ConnectionLost):
                     await self._wait_for_end()
                 if self.stopped.done():

@@ -15,7 +15,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._base.closing import CloseCode
-from .._base.delays import Condition, check_strategies
+from .._base.strategies import Condition, check_strategies
 from .._transports.urls import BadURL
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
 

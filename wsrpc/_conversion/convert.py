@@ -1,7 +1,7 @@
-"""Conversion between decoded values and types, where msgspec needs help.
+"""Conversion of decoded values to types and back, with msgspec.
 
 msgspec converts decoded JSON or MessagePack to the types that users write. This module finds the options that a type
-needs for that, adds pydantic models without importing pydantic, and refuses types that could never be converted to.
+needs for that, adds pydantic models without importing pydantic, and refuses types to which nothing can be converted.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ EncHook = Callable[[Any], Any]
 """``enc_hook(value)`` returns something that can be encoded."""
 
 EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
-"""A value whose type is exactly one of these needs no conversion to it, which saves calling msgspec."""
+"""A value whose type is exactly one of these needs no conversion to that type, so that msgspec is not called."""
 
 _DICTS: tuple[dict[Any, Any], ...] = ({}, OrderedDict())
 _VIEWS = [type(view()) for each in _DICTS for view in (each.keys, each.values, each.items)]
 _LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
 _LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
-"""Types of the standard library that msgspec does not know. What derives from them is for the user's hook."""
+"""Types of the standard library that msgspec does not know. Their subclasses are left to the user's hook."""
 
 _R = TypeVar("_R")
 
 
 def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
-    """`lru_cache`, except that calls with unhashable arguments are simply not cached.
+    """Cache results as `lru_cache` does, but leave calls with unhashable arguments uncached.
 
-    Annotations may be unhashable (``Annotated[int, []]``), and handlers registered again and again (on
-    each new channel, say) should not pay for the same introspection each time.
+    Annotations may be unhashable (``Annotated[int, []]``), and a handler that is registered again and again (on each
+    new channel, for instance) should not be introspected each time.
     """
     cached = lru_cache(maxsize=256)(function)
 
@@ -74,7 +74,7 @@ def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
 
 
 def make_dec_hook(user: DecHook | None) -> DecHook:
-    """The hook that msgspec calls for types it does not know: pydantic models, then the user's hook."""
+    """Make the hook that msgspec calls for types that it does not know: pydantic models, then the user's hook."""
 
     def dec_hook(tp: Any, value: Any) -> Any:
         if tp is object:
@@ -88,15 +88,15 @@ def make_dec_hook(user: DecHook | None) -> DecHook:
                 raise ValueError(summary(exc)) from exc
         if user is not None:
             return user(tp, value)
-        raise TypeError(f"{type_name(tp)} cannot be converted to without a dec_hook")
+        raise TypeError(f"nothing can be converted to {type_name(tp)} without a dec_hook")
 
     return dec_hook
 
 
 def make_enc_hook(user: EncHook | None) -> EncHook:
-    """The hook that msgspec calls for values it does not know.
+    """Make the hook that msgspec calls for values that it does not know.
 
-    Pydantic models come first, then what the standard library has besides `list` and `dict`, then the user's hook.
+    Pydantic models come first, then other list and dict types of the standard library, then the user's hook.
     """
 
     def enc_hook(value: Any) -> Any:
@@ -118,7 +118,7 @@ def make_enc_hook(user: EncHook | None) -> EncHook:
 
 
 def type_name(tp: Any) -> str:
-    """How a type is spelled in messages: with its module, unless that is ``builtins``."""
+    """Return the name of a type for error messages, with its module unless that is ``builtins``."""
     if not isinstance(tp, type):
         return str(tp)
     return tp.__qualname__ if tp.__module__ == "builtins" else f"{tp.__module__}.{tp.__qualname__}"
@@ -128,11 +128,11 @@ def type_name(tp: Any) -> str:
 
 
 class Needs(NamedTuple):
-    """Options that msgspec needs to convert to a type. Each costs time, so only those are given that are needed."""
+    """The options that msgspec needs to convert to a type. Each costs time, so only the necessary ones are passed."""
 
     dec_hook: bool
-    str_keys: bool  # mappings with other than text keys: JSON has only text keys
-    scalar: bool  # never holds another object, so it cannot be part of a reference cycle
+    str_keys: bool  # the type has mappings with keys that are not text: JSON has only text keys
+    scalar: bool  # an instance never holds another object, so it cannot be part of a reference cycle
 
 
 _CHECKED = Needs(dec_hook=True, str_keys=False, scalar=False)
@@ -154,7 +154,7 @@ _SCALARS = (
     mi.LiteralType,
 )
 _WRAPPERS = (mi.Metadata, mi.UnionType)
-# msgspec makes these from text anyway (Any stays text; a custom class is the hook's business).
+# msgspec converts text to these without an option (Any stays text; the hook converts to custom classes).
 _TEXT_KEYS = (
     mi.AnyType,
     mi.StrType,
@@ -170,7 +170,7 @@ _TEXT_KEYS = (
 
 
 def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
-    """Every type inside a type, itself included, each once (types may be recursive)."""
+    """Yield every type inside a type, including itself, each once (types may be recursive)."""
     seen: set[int] = set()
     todo: list[object] = [root]
     while todo:
@@ -193,10 +193,10 @@ def _is_text_key(node: mi.Type) -> bool:
 
 
 def _validator_now(cls: Any) -> None:
-    """Make the validator of a model when it is registered, rather than when the first message comes."""
+    """Make the validator of a model at registration, not when the first message arrives."""
     try:
         pydantic_validator(cls)
-    except RuntimeError as exc:  # pydantic's, of a name that it does not find
+    except RuntimeError as exc:  # pydantic does not find a name
         why = str(exc).partition("\n")[0]
         raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
 
@@ -207,7 +207,7 @@ def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
         nodes = list(nodes_of(mi.type_info(tp)))
     except NameError as exc:
         raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
-    # Without a hook msgspec takes any value for an `object`, which is what the annotation says.
+    # Without a hook msgspec accepts any value for `object`, as the annotation says.
     custom: list[Any] = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
     for cls in custom:
         if is_pydantic(cls):
@@ -223,20 +223,20 @@ def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
 
 
 class Prepared(NamedTuple):
-    """A type as msgspec converts to it, and what that needs."""
+    """A type as msgspec converts to it, and the options that it needs."""
 
     type: Any
     needs: Needs
 
 
 def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
-    """Find out who validates ``tp``, and what converting to it needs.
+    """Find out which library validates ``tp``, and which options converting to it needs.
 
     Raises:
-        TypeError: it cannot work: no library takes the type or enforces all that it says, or it holds a class that
-            neither msgspec nor pydantic knows while there is no ``dec_hook`` that may.
+        TypeError: no library accepts the type or enforces all that it says, or it contains a class that neither msgspec
+            nor pydantic knows and there is no ``dec_hook``.
     """
-    # A hook may be the method of an object that is not to be kept alive by a cache.
+    # A hook may be the method of an object that no cache should keep alive.
     return _prepare_plain(tp, _order(tp), lax) if dec_hook is None else _prepare(tp, dec_hook, lax)
 
 
@@ -246,12 +246,12 @@ def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     if tp is not Any and tp is not object:
         has_hook = dec_hook is not None
         wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=has_hook, lax=lax)
-        # No cache may keep a `Checked`: it may hold the hook.
+        # A `Checked` may hold the hook, so no cache may keep it.
         needs, unknown = (_CHECKED, None) if isinstance(wire, Checked) else _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
-            f"{type_name(unknown)} cannot be made from what arrives: make it a dataclass, a msgspec.Struct "
-            "or a pydantic model, or give a dec_hook= that converts to it"
+            f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "
+            "or a pydantic model, or pass a dec_hook= that converts to it"
         )
     return Prepared(wire, needs)
 
@@ -262,12 +262,12 @@ def _prepare_plain(tp: Any, _: str, lax: bool) -> Prepared:
 
 
 def _order(tp: Any) -> str:
-    """What a cache's key needs beside a type: ``A | B`` equals ``B | A``, but pydantic prefers the first."""
+    """Return a further key for caches of types: ``A | B`` equals ``B | A``, but pydantic prefers the first member."""
     return "" if isinstance(tp, type) else str(tp)
 
 
 def convert_options(needs: Needs, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
-    """The keyword arguments for `msgspec.convert`, only those that make a difference."""
+    """Return the keyword arguments for `msgspec.convert`, only those that make a difference."""
     options: dict[str, Any] = {}
     if needs.dec_hook:
         options["dec_hook"] = make_dec_hook(dec_hook)
@@ -282,7 +282,7 @@ def convert_options(needs: Needs, dec_hook: DecHook | None, lax: bool) -> dict[s
 
 
 def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
-    """The same error with its path counted from the value, not from the box that it was put into."""
+    """Return the error with a path that begins at the value, not at the box around it."""
     text, found, path = str(exc).rpartition("`$[0]")
     if not found:
         return exc
@@ -294,8 +294,8 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
 def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], Any]:
     if tp is Any or tp is object:
         return lambda value: value
-    # msgspec remembers what it found out about a Struct, but works out `list[int]` anew in each call.
-    # In a Struct of one field it is remembered too.
+    # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. As the field of a Struct
+    # `list[int]` is cached, too.
     tp, needs = prepare(tp, dec_hook, lax)
     options = convert_options(needs, dec_hook, lax)
     box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
@@ -316,16 +316,15 @@ def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], 
 
 
 def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) -> Callable[[Any], Any]:
-    """A function that converts decoded JSON or MessagePack to ``tp``.
+    """Make a function that converts decoded JSON or MessagePack to ``tp``. Without a hook the function is cached.
 
-    It raises `msgspec.ValidationError` for what does not fit, with msgspec's path (``$`` is the value).
-    Whatever else a ``dec_hook`` or the type itself raises comes through as it is. Without a hook the
-    function is kept and given out again for the same arguments.
+    The function raises `msgspec.ValidationError` if a value does not fit, with msgspec's path (``$`` is the value).
+    Other exceptions of a ``dec_hook`` or of the type itself are passed on unchanged.
 
     Raises:
-        TypeError: ``tp`` is a type that cannot be converted to.
+        TypeError: nothing can be converted to ``tp``; the text says why.
     """
-    # A hook may be the method of an object that is not to be kept alive by a cache.
+    # A hook may be the method of an object that no cache should keep alive.
     return _plain_converter(tp, _order(tp), lax) if dec_hook is None else _converter(tp, dec_hook, lax)
 
 

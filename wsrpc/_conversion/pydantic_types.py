@@ -1,7 +1,7 @@
-"""Validation and encoding of pydantic's types, without importing pydantic before there is one.
+"""Validation and encoding of pydantic's types. pydantic is imported only when one of them is used.
 
-A value travels as pydantic's own JSON, in JSON and in MessagePack alike, and pydantic's rules for JSON validate it. So
-a model with ``strict=True`` takes a datetime or a tuple, which JSON has only as text and as an array.
+A value travels as pydantic's own JSON, in JSON and in MessagePack alike, and is validated by pydantic's rules for JSON.
+So a model with ``strict=True`` accepts a datetime or a tuple, which JSON only has as text and as an array.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ __all__ = [
     "type_validator",
 ]
 
-# Bytes are the exception. Pydantic's default for them is text in UTF-8, which most bytes are not. Here they are base64,
+# Bytes are the exception. pydantic's default for them is text in UTF-8, which most bytes are not. Here they are base64,
 # as everywhere else in wsrpc, unless the model's config says otherwise (ser_json_bytes, val_json_bytes) or the field
 # has a plain serializer of its own.
 #
-# Validation stops at the first item of a collection that does not fit, as msgspec's does. Pydantic by itself describes
-# each of them: one message of 3 MB, with 900,000 wrong items, then takes 4 seconds and 800 MB.
+# Validation stops at the first item of a collection that does not fit, as msgspec's does. pydantic by itself describes
+# each wrong item: one message of 3 MB, with 900,000 wrong items, then takes 4 seconds and 800 MB.
 
 _MOST_TYPES = 4096
-"""Models for which a validator and a serializer are remembered: more than a program has."""
+"""Models whose validator and serializer are cached: more than a program has."""
 
 
 def has_core_schema(tp: Any) -> bool:
-    """Whether this is a class that says itself how pydantic validates it, such as ``pydantic.HttpUrl``."""
+    """Whether this is a class that defines how pydantic validates it, such as ``pydantic.HttpUrl``."""
     return isinstance(tp, type) and hasattr(tp, "__get_pydantic_core_schema__")
 
 
 def is_pydantic(tp: Any) -> bool:
-    """Whether this is a pydantic model, asked without importing pydantic."""
+    """Whether this is a pydantic model, found out without importing pydantic."""
     return isinstance(tp, type) and hasattr(tp, "__pydantic_validator__") and hasattr(tp, "model_validate")
 
 
@@ -51,9 +51,9 @@ _MOST_DESCRIBED = 100
 
 
 def summary(exc: ValueError, skip: int = 0) -> str:
-    """What pydantic found, in one line and without the values: they may be large, or somebody's secret.
+    """Return the errors that pydantic found as one line, without the values, which may be large or secret.
 
-    ``skip``: how many steps of each path are not the user's.
+    ``skip``: the first steps of each path that the user does not know.
     """
     if not hasattr(exc, "errors"):
         return str(exc)
@@ -71,9 +71,9 @@ def summary(exc: ValueError, skip: int = 0) -> str:
 
 @lru_cache(maxsize=_MOST_TYPES)
 def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
-    """A function that makes a ``tp`` of decoded JSON or MessagePack.
+    """Make a function that converts decoded JSON or MessagePack to the model ``tp``.
 
-    It raises what pydantic raises, which is a `ValueError`.
+    The function raises pydantic's own exception, which is a `ValueError`.
 
     Raises:
         TypeError: the installed pydantic is too old for this type.
@@ -92,27 +92,27 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
     validate_json: Callable[[bytes], Any] = tp.model_validate_json if validator is None else validator.validate_json
 
     def validate_as_json(value: Any) -> Any:
-        # Pydantic takes JSON only as text, so the value is encoded again. That costs 1 to 2 microseconds, and what
-        # MessagePack brought (bytes, datetimes, keys that are no text, NaN) is judged as its JSON is.
+        # pydantic accepts JSON only as text, so the value is encoded again, which takes 1 to 2 microseconds. Values
+        # that only MessagePack has (bytes, datetimes, keys that are not text, NaN) are validated as their JSON.
         return validate_json(to_json(value, bytes_mode="base64", inf_nan_mode="constants"))
 
     return validate_as_json
 
 
 class TakesTooLong(TypeError):
-    """Validating a type would give an attacker too much of the event loop's time."""
+    """Validating a value of the type could take exponential time."""
 
 
 def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
-    """A function that makes a ``tp`` of decoded JSON or MessagePack, where ``tp`` is any type.
+    """Make a function that converts decoded JSON or MessagePack to ``tp``, which may be any type.
 
-    ``strict`` is for all that has no config of its own: models and pydantic's dataclasses have one.
+    ``strict`` applies to everything without a config of its own; models and pydantic's dataclasses have one.
 
-    It raises what pydantic raises, a `ValueError`, with one more step at the beginning of each path.
+    The function raises pydantic's own exception, a `ValueError`, with one more step at the beginning of each path.
 
     Raises:
-        TakesTooLong: the time that it takes grows exponentially.
-        Exception: whatever pydantic raises for a type that it does not take.
+        TakesTooLong: validation could take exponential time.
+        Exception: anything that pydantic raises for a type that it refuses.
     """
     from pydantic import ConfigDict, TypeAdapter
     from pydantic_core import SchemaValidator, to_json
@@ -120,7 +120,9 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
     # In a tuple, because an adapter takes no config for a class that may have one, such as a dataclass.
     boxed: Any = tuple[(tp,)]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*`ReadOnly`")  # items may be changed, as nobody else could here
+        warnings.filterwarnings(
+            "ignore", message=".*`ReadOnly`"
+        )  # the items belong to the handler, which may change them
         warnings.filterwarnings("error", message="The '.*' attribute .* has no effect", category=UserWarning)
         adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=strict))
     if _takes_exponential_time(adapter.core_schema):
@@ -138,7 +140,7 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
             return validator.validate_json(to_json((value,), bytes_mode="base64", inf_nan_mode="constants"))[0]
         except TypeError as exc:
             text, found, _ = str(exc).partition(" to supplied value")
-            if not found:  # a constraint, for a value that cannot be compared with it
+            if not found:  # a constraint cannot be compared with the value
                 raise
             raise ValueError(text) from None
 
@@ -147,10 +149,10 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
 
 @lru_cache(maxsize=_MOST_TYPES)
 def pydantic_dumper(tp: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
-    """A function that makes decoded JSON of an instance of ``tp``.
+    """Make a function that converts an instance of ``tp`` to decoded JSON.
 
-    Its second argument is a function that does it for values of other libraries, msgspec's Structs for instance. Names
-    are those that the other side's validation reads: aliases, where there are any.
+    Its second argument is a function that converts values of other libraries, such as msgspec's Structs. Fields have
+    the names that validation on the other side reads: their aliases, if they have any.
 
     Raises:
         TypeError: the installed pydantic is too old for this type.
@@ -174,15 +176,16 @@ def _overrides(tp: Any, method: str) -> bool:
 
 
 def core_schema_of(tp: Any) -> dict[str, Any]:
+    """Return pydantic's core schema of a type."""
     from pydantic import TypeAdapter
 
     return cast("dict[str, Any]", TypeAdapter(tp).core_schema)
 
 
 def _build(make: Callable[..., Any], *args: Any) -> Any:
-    """A validator or serializer of a changed schema; None if pydantic is older than 2.13, which cannot make one."""
+    """Make a validator or serializer of a changed schema; return None if pydantic is older than 2.13 and cannot."""
     try:
-        # Else pydantic takes what it has built for the models inside, and for this one, in place of the schema.
+        # Otherwise pydantic uses the validators that it has already built for the models, in place of the schema.
         return make(*args, _use_prebuilt=False)
     except TypeError as exc:
         if "_use_prebuilt" not in str(exc):
@@ -199,10 +202,10 @@ def _too_old(tp: Any) -> TypeError:
 
 def _from_base64(value: Any) -> Any:
     if value.__class__ is not str:
-        return value  # the user's own validator has made bytes of it, or it is wrong anyway
+        return value  # bytes from the user's own validator, or a wrong type anyway
     try:
-        # A bytearray, because pydantic counts that as a lesser fit than bytes. In a union of bytes with text, UUIDs or
-        # enums, these then win, as it should be: most text with a length of 4, 8, 12 is base64, too.
+        # A bytearray, which pydantic counts as a worse fit than bytes. So in a union of bytes with text, UUIDs or enums
+        # the others win, as they should: most text with a length of 4, 8, 12 is valid base64, too.
         return bytearray(a2b_base64(value.replace("-", "+").replace("_", "/"), strict_mode=True))
     except ValueError:
         raise ValueError("invalid base64 text") from None
@@ -216,7 +219,7 @@ _AS_BASE64: dict[str, Any] = {"type": "function-plain", "function": _to_base64, 
 
 
 def _plain(value: Any) -> Any:
-    """A value of no declared type, with base64 in place of the bytes that it is or holds."""
+    """Return a value without a declared type, with base64 in place of bytes."""
     cls = value.__class__
     if issubclass(cls, (bytes, bytearray, memoryview)):
         return _to_base64(value)
@@ -253,10 +256,11 @@ _INNER = (
     "steps",
     "definitions",
 )
-"""Keys of a core schema under which there are others. (Values under ``default`` or ``expected`` are the user's.)"""
+"""Keys of a core schema that hold other schemas. (Values under ``default`` or ``expected`` are the user's.)"""
 
 BYTES_OPTIONS = frozenset({"ser_json_bytes", "val_json_bytes"})
-"""Options of a model's config for bytes in JSON. One of them counts for both ways: a model can read what it writes."""
+"""Options of a model's config for bytes in JSON. One of them applies to both directions, so that a model can read what
+it writes."""
 _OF_ANY_TYPE = frozenset({"any", "is-instance", "function-plain"})
 _NUMBERS = frozenset({"int", "float", "bool"})
 _MODELS = frozenset({"model", "dataclass", "typed-dict"})
@@ -265,7 +269,7 @@ _ANYTHING: dict[str, Any] = {"type": "any", "serialization": _AS_PLAIN}
 
 
 class _Scope(NamedTuple):
-    """Settings that a part of a schema has from the class around it, or from its own serializer."""
+    """Settings that a part of a schema inherits from the class around it, or has by its own serializer."""
 
     own: bool = False
     """The user has chosen how bytes travel."""
@@ -274,12 +278,12 @@ class _Scope(NamedTuple):
 
 
 def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
-    """A core schema with bytes as base64; the same object if nothing changes."""
+    """Return a core schema with bytes as base64; the same object if nothing changes."""
     kind: str = schema["type"]
     serialization: Any = schema.get("serialization") or {}
     config: dict[str, Any] = schema.get("config") or {}
     given = BYTES_OPTIONS.intersection(config)
-    if config:  # a class of its own, whatever holds it
+    if config:  # a class with its own config, wherever it is used
         scope = _Scope(bool(given), config.get("extra_fields_behavior") == "allow")
     elif serialization.get("type") == "function-plain":
         scope = _Scope(own=True)
@@ -297,10 +301,10 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
         return {
             "type": "function-before",
             "function": {"type": "no-info", "function": _from_base64},
-            "schema": {**schema, "strict": False},  # JSON has no bytes, and strict ones are no bytearray
+            "schema": {**schema, "strict": False},  # JSON has no bytes, and strict bytes accept no bytearray
             "serialization": changes.get("serialization", _AS_BASE64),
         }
-    of_any_type = kind in _OF_ANY_TYPE or (kind == "call" and bool(changes))  # pydantic 2.13 calls a NamedTuple
+    of_any_type = kind in _OF_ANY_TYPE or (kind == "call" and bool(changes))  # "call" is a NamedTuple in pydantic 2.13
     if kind == "union" and "choices" in changes and schema.get("mode", "smart") == "smart":
         changes["choices"] = sorted(changes["choices"], key=_rank)
     elif (not serialization and of_any_type) or serialization == {"type": "any"}:
@@ -313,7 +317,7 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
 
 
 def _adapt_wrapping(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
-    """The wrap serializer of a schema, changed so that its handler, and what it returns, have bytes as base64."""
+    """Return the wrap serializer of a schema, with bytes as base64 in its handler and in its result."""
     serialization: dict[str, Any] = schema["serialization"]
     wrapped: dict[str, Any] | None = serialization.get("schema")
     if wrapped is None:
@@ -323,17 +327,17 @@ def _adapt_wrapping(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
 
 
 def _returning_anything(serialization: dict[str, Any]) -> dict[str, Any]:
-    """A serializer by a function that may return bytes, or base64 text where it is declared to return bytes."""
+    """Return a function serializer whose result may be bytes, or base64 text if it is declared to return bytes."""
     declared: dict[str, Any] = serialization.get("return_schema", {"type": "any"})
     holds_bytes = _adapt(declared, _Scope()) is not declared
     return {**serialization, "return_schema": _ANYTHING} if holds_bytes else serialization
 
 
 def _rank(choice: Any) -> int:
-    """Position of a type in a union with bytes. Of two that fit equally well pydantic takes the first."""
-    schema = choice[0] if choice.__class__ is tuple else choice  # which has a label
+    """Return the position of a type in a union with bytes: of two that fit equally well pydantic takes the first."""
+    schema = choice[0] if choice.__class__ is tuple else choice  # a tuple has a label
     if schema["type"] in _NUMBERS:
-        return 2  # "1234" is base64 rather than a number, which would be no text
+        return 2  # "1234" is base64 rather than a number, which would not be text
     function = schema.get("function")
     return 1 if function.__class__ is dict and function.get("function") is _from_base64 else 0
 
@@ -342,7 +346,7 @@ _ITEMS = ("items_schema", "keys_schema", "values_schema")
 
 
 def _fail_fast(schema: dict[str, Any]) -> dict[str, Any]:
-    """A core schema whose collections are validated up to the first wrong item; the same object if it has none."""
+    """Return a core schema that validates collections up to the first wrong item; the same object without any."""
     changes = _changes(schema, _fail_fast)
     if "fail_fast" not in schema and any(key in schema for key in _ITEMS):
         changes["fail_fast"] = True
@@ -350,13 +354,13 @@ def _fail_fast(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changes(schema: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """The parts of a core schema that differ when ``change`` is applied to each schema directly inside."""
+    """Return the parts of a core schema that differ after ``change`` was applied to each schema directly inside."""
     inside = {key: _changed(schema[key], change) for key in _INNER if key in schema}
     return {key: value for key, value in inside.items() if value is not schema[key]}
 
 
 def _changed(part: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """A part after ``change``: a schema, a list of schemas, or a mapping by a field's name or a union's tag."""
+    """Return a part after ``change``: a schema, a list of them, or a mapping by name of a field or tag of a union."""
     cls = part.__class__
     if cls is list or cls is tuple:
         items: list[Any] = [_changed(item, change) for item in part]
@@ -364,7 +368,7 @@ def _changed(part: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> A
             return part
         return items if cls is list else tuple(items)
     if cls is not dict:
-        return part  # a union's label
+        return part  # the label of a union's member
     if isinstance(part.get("type"), str):
         return change(part)
     by_name = {name: _changed(item, change) for name, item in part.items()}
@@ -377,8 +381,8 @@ def _changed(part: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> A
 def _takes_exponential_time(schema: dict[str, Any]) -> bool:
     """Whether a union without a discriminator has several dataclasses or TypedDicts that contain the union itself.
 
-    Pydantic tries each of them on each level, and each try goes down to the last level. A few hundred bytes would then
-    stop the event loop for seconds. (Models can have such unions, too. That is between their author and pydantic.)
+    pydantic tries each of them on each level, and each try goes down to the last level. A few hundred bytes could then
+    stop the event loop for seconds. (Models may have such unions, too; that is their author's decision.)
     """
     every = list(_within(schema))
     by_ref = {each["ref"]: each for each in every if "ref" in each}
@@ -412,7 +416,7 @@ _FIELDWISE = frozenset({"dataclass", "typed-dict"})
 
 
 def _within(part: Any) -> Iterator[dict[str, Any]]:
-    """The schemas inside a part of a core schema, itself included if it is one."""
+    """Yield the schemas inside a part of a core schema, including the part itself if it is one."""
     if part.__class__ is dict:
         if isinstance(part.get("type"), str):
             yield part

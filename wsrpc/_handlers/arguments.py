@@ -44,7 +44,7 @@ def _bounded(text: str) -> str:
 
 
 _WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array", "object"})
-"""What msgspec reports as the type of a value. Anything else that it reports quotes the value."""
+"""Types that msgspec may report as that of a value. Any other report quotes the value."""
 
 
 class Explainer:

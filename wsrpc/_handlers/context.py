@@ -31,7 +31,7 @@ __all__ = ["CURRENT", "Context", "Invocation", "current_context", "in_context"]
 
 
 class Dispatcher(Protocol):
-    """What an invocation needs of the object that dispatches the messages of its peer, which lies in a higher layer."""
+    """The object of a higher layer that dispatches the messages of a peer, as far as an invocation needs it."""
 
     def make_channel(self, i: int, /) -> ChannelCore:
         """Make the anonymous channel that may answer request ``i``; raises `RemoteError` if there are too many."""

@@ -78,7 +78,7 @@ class Parameter(NamedTuple):
 
 
 class Role(Enum):
-    """What a handler does with its request. For all but `RESULT`, a channel is the answer before the body runs."""
+    """The way in which a handler answers. For all but `RESULT`, a channel is the answer before the body runs."""
 
     RESULT = "returns a value, or a stream if it returns or is an iterator"
     CONVERSATION = "talks with its caller over an anonymous channel"

@@ -1,23 +1,27 @@
-"""The states of a peer, and the handlers that are told about them."""
+"""Lifecycle of a peer: its states, and the handlers of `open`, `close`, `error` and `message`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from functools import partial
 from typing import Any
 
+from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
-from .context import CURRENT, Invocation
+from .._protocol.messages import Inbound
+from .context import CURRENT, Invocation, in_context
 from .registry import Registry
 
 __all__ = [
     "TRANSITIONS",
     "Closers",
-    "Opening",
+    "OpenPhase",
+    "Reporter",
     "Stage",
     "State",
     "Unfinished",
@@ -31,14 +35,14 @@ __all__ = [
 
 
 class State(Enum):
-    """What a peer can be."""
+    """The state of a peer."""
 
     DISCONNECTED = "disconnected"
     OPENING = "opening"
-    """Connected; `open` and `on_reconnect` handlers run, and what arrives meanwhile is held back."""
+    """Connected; `open` and `on_reconnect` handlers run, and messages that arrive meanwhile are held back."""
     OPEN = "open"
     CLOSING = "closing"
-    """A Close frame is on its way, ours or one that answers a violation."""
+    """The closing handshake has begun: a Close frame was sent, by `close` or because of a violation."""
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
@@ -50,14 +54,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 def move(current: State, new: State) -> State:
-    """``new``, if one may go there from ``current``."""
+    """Return ``new``, the state that follows ``current``."""
     if new not in TRANSITIONS[current]:
         raise AssertionError(f"a peer cannot go from {current.value} to {new.value}")
     return new
 
 
 Unfinished = tuple[str, str, Awaitable[Any]]
-"""Event, handler's name and what its call returned."""
+"""Event, name of the handler, and the awaitable that its call returned."""
 
 Raised = Callable[[str, str, BaseException], None]
 
@@ -69,10 +73,10 @@ def fire(
     raised: Raised,
     context: contextvars.Context,
 ) -> list[Unfinished]:
-    """Call the handlers of a lifecycle event and of its alias, in ``context``; return those that have more to do.
+    """Call the handlers of a lifecycle event and of its alias, in ``context``; return those that are not finished.
 
-    Each registry may have one of each, and all are called, the server's first: a server's bookkeeping must not be
-    bypassed because a peer has a handler of its own.
+    Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
+    handler must not bypass the bookkeeping of its server.
     """
     unfinished: list[Unfinished] = []
     for name in names:
@@ -84,7 +88,7 @@ def fire(
 
 
 def name_of(handler: Callable[..., Any]) -> str:
-    """What the log calls a handler."""
+    """Return the name of a handler for the log."""
     name: str = getattr(handler, "__qualname__", repr(handler))
     return name
 
@@ -96,7 +100,7 @@ def call_handler(
     raised: Raised,
     context: contextvars.Context,
 ) -> list[Unfinished]:
-    """Call one handler; the list is empty if that was all, else what is to be awaited."""
+    """Call one handler. The list is empty if it has finished; else it holds the awaitable."""
     label = name_of(handler)
     try:
         result = context.run(handler, *args)
@@ -109,7 +113,7 @@ def call_handler(
 
 
 async def finish_all(unfinished: list[Unfinished], raised: Raised) -> None:
-    """Await what `fire` returned, one after another."""
+    """Await the handlers that `fire` returned, one after another."""
     try:
         while unfinished:
             name, label, awaitable = unfinished[0]
@@ -125,9 +129,9 @@ async def finish_all(unfinished: list[Unfinished], raised: Raised) -> None:
 
 
 def ends_the_task(exc: BaseException) -> bool:
-    """Whether what a user's code has let through is no failure of its own: this task is cancelled, or all ends.
+    """Whether an exception from user code ends the task, because the task is cancelled or the program ends.
 
-    A CancelledError may also be that of something else that it has waited for.
+    A CancelledError may also come from something else that the code has awaited; then it is an ordinary failure.
     """
     if isinstance(exc, asyncio.CancelledError):
         task = asyncio.current_task()
@@ -136,7 +140,7 @@ def ends_the_task(exc: BaseException) -> bool:
 
 
 def abandon(unfinished: list[Unfinished]) -> None:
-    """Close coroutines that nobody will await any more, before Python complains about them."""
+    """Close coroutines that nobody will await any more, before Python warns about them."""
     for _, _, awaitable in unfinished:
         if inspect.iscoroutine(awaitable):
             awaitable.close()
@@ -144,29 +148,29 @@ def abandon(unfinished: list[Unfinished]) -> None:
 
 
 class Closers:
-    """The tasks that wait for a close. Nothing waits for them: a handler may be one, and ends by the close."""
+    """The tasks that wait for a close. A close does not wait for them: one may be a handler, which the close ends."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any] | None] = set()
-        self._contexts: set[Invocation | None] = set()
+        self._invocations: set[Invocation | None] = set()
         self._added: asyncio.Future[None] | None = None
 
     def add_current(self) -> None:
-        """The current task is one from now on, with the handler that started it; `wait_besides` looks again."""
+        """Add the current task and the handler that started it; `wait_besides` then looks again."""
         self._tasks.add(asyncio.current_task())
-        # asyncio.wait_for, for one, may put a task between the handler and its close.
-        self._contexts.add(CURRENT.get(None))
+        # There may be a task between the handler and its close: asyncio.wait_for makes one.
+        self._invocations.add(CURRENT.get(None))
         if self._added is not None and not self._added.done():
             self._added.set_result(None)
 
-    def cover(self, task: asyncio.Task[Any], ctx: Invocation | None) -> bool:
-        """Whether ``task``, which handles ``ctx``, waits for a close."""
-        return task in self._tasks or (ctx is not None and ctx in self._contexts)
+    def cover(self, task: asyncio.Task[Any], invocation: Invocation | None) -> bool:
+        """Whether ``task``, which runs the handler of ``invocation``, waits for a close."""
+        return task in self._tasks or (invocation is not None and invocation in self._invocations)
 
     async def wait_besides(self, tasks: set[asyncio.Task[Any]], timeout: float | None) -> set[asyncio.Task[Any]]:
-        """Wait for ``tasks``, until one more closer comes, or ``timeout`` seconds; returns those that are late."""
+        """Wait for ``tasks``, until one more closer comes, or ``timeout`` seconds; return the tasks that are late."""
         if self._added is None or self._added.done():
-            self._added = asyncio.get_running_loop().create_future()  # one for all that wait
+            self._added = asyncio.get_running_loop().create_future()  # shared by all who wait
         everything = asyncio.ensure_future(asyncio.wait(tasks, timeout=timeout))
         try:
             either: set[asyncio.Future[Any]] = {everything, self._added}
@@ -176,20 +180,76 @@ class Closers:
             everything.cancel()
 
 
+class Reporter:
+    """Calls the lifecycle handlers of one peer, and keeps the tasks of handlers that are coroutines.
+
+    Exceptions of handlers go to the log. Handlers are called in the order of ``registries``.
+    """
+
+    __slots__ = ("_log", "_loop", "_peer", "registries", "running")
+
+    def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
+        self._peer = peer
+        self.registries = registries
+        self._loop = loop
+        self._log = log
+        self.running: dict[asyncio.Task[None], Invocation | None] = {}
+        """Tasks besides those of requests and events, each with the handler that started it."""
+
+    def tell(self, event: str, argument: object, alias: str | None = None) -> None:
+        """Call the handlers of a lifecycle event with the peer and ``argument``."""
+        names = (event,) if alias is None else (event, alias)
+        context = self.context(event)
+        self._finish(fire(self.registries, names, (self._peer, argument), self.failed, context), context)
+
+    def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
+        """Call a user's function, sync or async, as a handler of a lifecycle event."""
+        context = self.context(event)
+        self._finish(call_handler(event, function, args, self.failed, context), context)
+
+    def context(self, event: str) -> contextvars.Context:
+        """Return a new context for the handlers of a lifecycle event."""
+        return in_context(Invocation(self._peer, Inbound(a=[event])))
+
+    def failed(self, event: str, name: str, exc: BaseException) -> None:
+        """Log that a handler raised ``exc``."""
+        self._log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
+
+    def _finish(self, unfinished: list[Unfinished], context: contextvars.Context) -> None:
+        if unfinished:
+            context.run(self.spawn, finish_all(unfinished, self.failed))
+
+    # ------------------------------------------------------------ tasks
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run ``coroutine`` in a task that the owner of the peer waits for before it ends."""
+        self.keep(self._loop.spawn(coroutine))
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Keep ``task`` as `spawn` does."""
+        if not task.done():
+            self.running[task] = CURRENT.get(None)
+            task.add_done_callback(lambda task: self.running.pop(task, None))
+
+    def tasks(self, closers: Closers) -> set[asyncio.Task[None]]:
+        """Return the running tasks that do not wait for a close."""
+        return {task for task, started_by in self.running.items() if not closers.cover(task, started_by)}
+
+
 Stage = tuple[contextvars.Context, list[Unfinished]]
-"""Handlers that have more to do, and the context in which they do it."""
+"""Handlers that are not finished, and the context in which they run on."""
 
 
-class Opening:
-    """The time during which `open` handlers run, and after them `on_reconnect` handlers.
+class OpenPhase:
+    """The time after a connection is made, while `open` handlers run and then `on_reconnect` handlers.
 
-    Each of these two stages lasts at most ``patience`` seconds; a handler that takes longer runs on, and ``overdue`` is
-    called with the event and the handlers' names. ``done`` is called once, at the end of the last stage.
+    Each of these two stages lasts at most ``patience`` seconds. A handler that takes longer runs on, and ``overdue`` is
+    called with the event and the names of the handlers. ``done`` is called once, at the end of the last stage.
 
     Args:
         first: the first stage.
-        then: gives the second stage when the first one is over; None if there is none.
-        keep: called with each stage's task, in the stage's context.
+        then: returns the second stage when the first one is over; None if there is none.
+        keep: called with the task of each stage, in the context of the stage.
     """
 
     task: asyncio.Task[None]
@@ -221,10 +281,10 @@ class Opening:
         self._over: asyncio.Future[None] = loop.create_future()
 
     def start(self) -> None:
-        """Run the present stage's handlers.
+        """Run the handlers of the present stage.
 
-        Call it when the peer knows of this object: where a task's first step runs at once, a handler may end the
-        connection in it.
+        Call it when the peer already holds this object: the first step of a task may run at once, and a handler may
+        end the connection in it.
         """
         context, unfinished = self._stage
         self._timer = self._loop.call_at(self._loop.time() + self._patience, self._late)
@@ -236,9 +296,9 @@ class Opening:
             self._stop()
 
     def connection_lost(self, *, user_closed: bool) -> None:
-        """The connection is gone: stop the handlers and let whoever waits go on.
+        """End the phase with its connection: stop the handlers, and wake everybody who waits.
 
-        Where this side closed it, a handler may be the one that did, so they are left to finish.
+        If this side closed the connection, one of the handlers may have done so, and all of them may finish.
         """
         if not user_closed:
             self._stop()
@@ -250,11 +310,12 @@ class Opening:
             task.cancel("the connection ended")
 
     async def wait(self) -> None:
+        """Wait until the phase is over. Cancelling is safe."""
         await asyncio.shield(self._over)
 
     def _finished(self, unfinished: list[Unfinished], task: asyncio.Task[None]) -> None:
         abandon(unfinished)  # if it was cancelled before its first step
-        if unfinished is self._stage[1]:  # else that stage was overdue
+        if unfinished is self._stage[1]:  # otherwise this stage was overdue
             self._go_on()
 
     def _late(self) -> None:
@@ -264,7 +325,7 @@ class Opening:
             self._go_on()
 
     def _go_on(self) -> None:
-        """The present stage is over."""
+        """Go on to the next stage, or end."""
         if self._over.done():
             return
         then, self._then = self._then, None

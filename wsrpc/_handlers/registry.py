@@ -73,6 +73,7 @@ class Registry:
     __slots__ = (
         "_lifecycle",
         "_lifecycle_once",
+        "_reserved",
         "dec_hook",
         "handler_context",
         "lax",
@@ -81,7 +82,6 @@ class Registry:
         "named",
         "observed",
         "raw_only",
-        "taken",
         "takes_raw",
         "used",
     )
@@ -93,8 +93,7 @@ class Registry:
         self.lax = lax
         self.main = Scope()
         self.named: dict[str | int, Scope] = {}
-        self.taken: Set[ChannelRef] = frozenset()
-        """Names of channels whose handlers are wsrpc's own."""
+        self._reserved: Set[ChannelRef] = frozenset()
         self.used = False
         self.layered = False
         self.observed = False
@@ -120,9 +119,17 @@ class Registry:
         """Let all handlers that are registered on ``channel`` from now on run one after another."""
         self.scope(channel).ordered = True
 
+    def reserve(self, channels: Set[ChannelRef]) -> None:
+        """Refuse handlers on these ``channels``, a set that may change, because wsrpc has its own there."""
+        self._reserved = channels
+
+    def reserve_as(self, other: Registry) -> None:
+        """Refuse handlers on the channels that are reserved in ``other``, now or later."""
+        self._reserved = other._reserved
+
     def remove_scope(self, channel: str | int) -> None:
         """Remove the handlers and the middleware of ``channel``."""
-        if channel in self.taken:
+        if channel in self._reserved:
             self.scope(channel).middleware.clear()
         else:
             self.named.pop(channel, None)
@@ -134,7 +141,7 @@ class Registry:
 
     def has(self, channel: ChannelRef, event: str) -> bool:
         """Whether ``event`` has a handler on ``channel``."""
-        scope = self._find(channel)
+        scope = self.main if channel is None else self.named.get(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
     def take(self, channel: ChannelRef, event: str) -> Handler | None:
@@ -172,7 +179,7 @@ class Registry:
         """
         check_event(event)
         check_options(lax, thread, ordered)
-        if channel in self.taken:
+        if channel in self._reserved:
             raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
         if channel is None and event in RESERVED_EVENTS:
             if lax is not None or thread or ordered or timeout is not UNSET:

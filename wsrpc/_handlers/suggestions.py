@@ -1,6 +1,6 @@
-"""What the log adds to an event that nobody handles: the registered name that was meant, as far as that can be guessed.
+"""Suggestions in the log for an event without a handler: the registered name that was probably meant.
 
-Only the log has it. The remote peer learns no names but those that it has sent.
+Only the log has them. The remote peer learns no names except those that it has sent.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .registry import Registry, Scope
 __all__ = ["Unhandled"]
 
 LONGEST = 32
-"""Characters of a name that is compared with others."""
+"""Characters of the longest name that is compared with others."""
 MOST = 128
-"""Names that it is compared with. So one guess takes 2 ms or less for names such as people choose."""
+"""Names that a name is compared with. One guess then takes 2 ms or less for usual names."""
 
 
 class Unhandled:
-    """The text for the log, made only when a line is written: a flood of unknown events costs no comparisons."""
+    """The text for the log. It is made only when a line is written, so that a flood of events causes no comparisons."""
 
     __slots__ = ("_channel", "_event", "_registries", "_text")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from .._base.closing import CloseCode
 from .._handlers.compiled import ArgumentsRefused
 from .._protocol.messages import Rejection, Resolution
-from .._protocol.rejections import error_to_wire, shortened, text_of
+from .._protocol.rejections import error_to_wire, text_for_peer, without_data
 from .._sending.outbound import Outbound
 from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here
 from .running import Log, bad_arguments
@@ -42,7 +42,7 @@ class Answers:
             self._out.reply(self._out.terms.encode(Rejection(i, *error_to_wire(error))))
             return
         except MessageTooBig as exc:
-            error = shortened(error, exc)
+            error = without_data(error, exc)
         except Exception as exc:
             # The error's own data cannot be encoded, or its text not be made: the request still gets an answer.
             error = self._internal(exc, f"request #{i}")
@@ -95,7 +95,7 @@ class Answers:
         expose = self._expose_errors
         try:
             if expose is True or (callable(expose) and expose(exc)):
-                return RpcError(text_of(exc))
+                return RpcError(text_for_peer(exc))
         except Exception as problem:
             # The predicate or the exception's own text failed: the caller still gets an answer.
             self._log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)

@@ -16,7 +16,7 @@ from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
 from .._protocol.messages import Inbound, Item, ItemsFailed, NoMoreItems
-from .._protocol.rejections import error_to_wire, told
+from .._protocol.rejections import bounded_reason, error_to_wire
 from .._sending.caller import Source
 from .._sending.requests import Asker
 from .._streams.inbox import Decode
@@ -108,7 +108,7 @@ class ChannelHandlers:
 
     def _begin(self, call: Call) -> ChannelCore:
         if call.cancelled:
-            raise asyncio.CancelledError(told(call.ctx.cancel_reason))
+            raise asyncio.CancelledError(bounded_reason(call.ctx.cancel_reason))
         return self.deliver(call)
 
     async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:

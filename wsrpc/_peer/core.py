@@ -21,9 +21,8 @@ from .._channels.core import ChannelCore
 from .._channels.readers import Readers
 from .._channels.table import ChannelTable
 from .._handlers.context import Invocation, in_context
-from .._handlers.lifecycle import Closers, Opening, Stage, Unfinished, abandon, fire
+from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished, abandon, fire
 from .._handlers.registry import Registry
-from .._handlers.reporter import Reporter
 from .._protocol.messages import Inbound
 from .._protocol.settings import Settings
 from .._sending.link import HoldingTransport, Link, LinkState
@@ -388,7 +387,7 @@ class PeerCore:
         stage: Stage | None = (context, unfinished) if unfinished else self._reconnected(link)
         if stage is None:
             return
-        link.opening = Opening(
+        link.opening = OpenPhase(
             stage,
             partial(self._reconnected, link),
             loop=self.loop,

@@ -20,12 +20,11 @@ from .._channels.source import as_source
 from .._channels.table import TOO_MANY
 from .._handlers.compiled import Handler
 from .._handlers.context import CURRENT, Invocation
-from .._handlers.lifecycle import Closers
+from .._handlers.lifecycle import Closers, Reporter
 from .._handlers.observation import Observation
 from .._handlers.registry import Registry
-from .._handlers.reporter import Reporter
 from .._protocol.messages import Inbound, Resolution
-from .._protocol.rejections import ABORTED, BAD_ITEM, told
+from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.requests import Asker
 from ..errors import (
     BadArguments,
@@ -337,7 +336,7 @@ class Calls:
         call.task = context.run(self._loop.spawn, self._run(call, result, local))
         self._mark = None  # the first step may have run, and is nobody else's time
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
-            call.task.cancel(told(ctx.cancel_reason))
+            call.task.cancel(bounded_reason(ctx.cancel_reason))
 
     # ------------------------------------------------------------ running
 
@@ -352,7 +351,7 @@ class Calls:
             if call.cancelled:
                 if asyncio.iscoroutine(result):
                     result.close()
-                raise asyncio.CancelledError(told(ctx.cancel_reason))
+                raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
             handler = call.handler
             if result is not None:
                 result = await self.invoker.finish(call, result)
@@ -367,7 +366,7 @@ class Calls:
             if call.channel is not None:
                 self._serving.conclude(call, result)
             elif call.cancelled and ctx.anonymous is not None:
-                raise asyncio.CancelledError(told(ctx.cancel_reason))  # nobody would know of the channel
+                raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
             elif ctx.inbound.i is not UNSET and not call.orphaned:
                 self._answer(ctx, result)
         except asyncio.CancelledError as exc:
@@ -496,7 +495,7 @@ class Calls:
         call.ctx.cancel_reason = reason
         if call.started and call.task is not None:
             # A task that has not begun would end without a word; it looks for itself when it begins.
-            call.task.cancel(told(reason))
+            call.task.cancel(bounded_reason(reason))
 
     def _expired(self, call: Call, error: RpcError) -> None:
         """Cancel a handler, and answer now: it may take its time to exit, or go on."""

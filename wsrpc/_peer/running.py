@@ -18,7 +18,7 @@ from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context, Invocation
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
-from .._protocol.rejections import told
+from .._protocol.rejections import bounded_reason
 from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_here, short
 from .session import Call
 
@@ -174,7 +174,7 @@ class Invoker:
                 # A future must not get the exception itself: not StopIteration, which it refuses, and none at all
                 # when the call was cancelled meanwhile and nobody would retrieve it.
                 if call.cancelled:  # while it waited for a thread
-                    return None, asyncio.CancelledError(told(ctx.cancel_reason))
+                    return None, asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
                 try:
                     return context.run(handler.call, ctx, a), None
                 except BaseException as exc:

@@ -1,6 +1,6 @@
-"""Codecs: messages to bytes and back.
+"""Codecs, which encode messages to bytes and decode them: JSON and MessagePack.
 
-A codec is shared by all connections of a server, so it keeps no state of a connection.
+All connections of a server share one codec, so a codec has no state of a connection.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
 
 BRACE = ord("{")
-"""First byte of a message in JSON, and of none in MessagePack."""
+"""The first byte of a message in JSON. No message in MessagePack begins with it."""
 
 
 class Codec(Protocol):
-    """What a peer needs of an encoding. `JsonCodec` is a good base for one of your own.
+    """An encoding of messages. `JsonCodec` is a good base class for one of your own.
 
-    ``text`` says whether messages travel in text or in binary WebSocket messages; messages of the
-    other kind are foreign to the peer.
+    ``text`` says whether messages travel in text or in binary WebSocket messages. WebSocket messages of the other kind
+    are not messages of the protocol.
     """
 
     @property
@@ -38,50 +38,50 @@ class Codec(Protocol):
     def text(self) -> bool: ...
 
     def encode(self, message: Any, /) -> bytes:
-        """Encode a message: a struct of wsrpc, whose field names are the wire's keys.
+        """Encode a message: a struct of wsrpc whose field names are the keys on the wire.
 
         Raises:
-            TypeError, ValueError, OverflowError, RecursionError: the value cannot be encoded. The call that
-                was given the value raises it.
+            TypeError, ValueError, OverflowError, RecursionError: a value cannot be encoded. The call that got the value
+                raises it.
         """
         ...
 
     def decode(self, payload: bytes | bytearray, /) -> Inbound:
-        """Decode a payload. Any exception means that it is not a message of this codec."""
+        """Decode a payload. Any exception means that the payload is not a message of this codec."""
         ...
 
     def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
-        """Why a payload is not to be decoded at all: it holds more than ``values``, for instance. None: it may be.
+        """Say why a payload must not be decoded, for instance because it holds more than ``values``; None if it may.
 
-        Asked before `decode`, for payloads of more than 4 KiB that the codec claims. `JsonCodec` and `MsgpackCodec`
-        count; a codec that cannot count without decoding returns None, and is not protected.
+        Called before `decode`, for payloads of more than 4 KiB that the codec claims. `JsonCodec` and `MsgpackCodec`
+        count the values. A codec that cannot count without decoding returns None, and is not protected.
         """
         ...
 
     def outline(self, payload: bytes | bytearray, /) -> Inbound | None:
-        """Tell what kind of message a payload is, without its values; None if it is not well formed.
+        """Return the kind of a message without its values; None if the payload is not well formed.
 
-        Asked for payloads that `objection` or `decode` refuses: JavaScript sends strings with half a surrogate pair,
-        for instance. Such a message is counted, a request is rejected, the request that it answers fails, and the
+        Called for payloads that `objection` or `decode` refuses. JavaScript sends strings with half of a surrogate
+        pair, for instance. Such a message is counted, a request is rejected, the request that it answers fails, and the
         connection stays open. A payload for which this returns None counts towards ``Limits.undecodable``. Only ``i``,
-        ``h``, ``ours``, and the presence of ``x`` and of a non-empty list ``a`` are looked at.
+        ``h``, ``ours``, and the presence of ``x`` and of a non-empty list ``a`` are used.
         """
         ...
 
     def claims(self, payload: bytes | bytearray, /) -> bool:
-        """Whether a payload that did not decode was meant to be a message (else it is foreign and ignored)."""
+        """Whether a payload that did not decode was meant as a message of the protocol; if not, it is ignored."""
         ...
 
     def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
-        """Whether a payload that decoded to ``message`` has arrays and objects nested more than ``depth`` deep."""
+        """Whether a payload, which decoded to ``message``, has arrays and objects nested more than ``depth`` deep."""
         ...
 
 
-_CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})  # arrays that are keys of a map become tuples
+_CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})  # arrays become tuples where they are keys of a map
 
 
 class _Outline(Struct):
-    """A message whose values are skipped instead of decoded, so that they may be of any size."""
+    """A message whose values are skipped instead of decoded, whatever their size."""
 
     a: Raw = Raw()
     i: Raw = Raw()
@@ -91,11 +91,11 @@ class _Outline(Struct):
 
 
 LONGEST_ID = 64
-"""Bytes of an encoded id or flag; a longer value is neither."""
+"""Bytes of the longest encoded id or flag."""
 
 
 class _Outliner:
-    """Reads outlines: which keys a message has, its ids, and whether it is an event or request."""
+    """Reads the outline of a message: its keys, its ids, and whether it is an event or request."""
 
     def __init__(
         self,
@@ -148,10 +148,10 @@ _REPLACED = [
 
 
 def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
-    """A payload of the same shape without what msgspec refuses and other encoders write.
+    """Return a payload of the same shape without texts that other encoders write and msgspec refuses.
 
     JavaScript escapes half of a surrogate pair, and Python's json writes NaN. Telling halves from pairs takes a second
-    where a message is full of them, so all are replaced, by private characters, which are in no key that is looked at.
+    if a message is full of them, so all are replaced by private characters, which none of the used keys contains.
     """
     payload = payload.replace(b"\\uD", b"\\ud")
     for found, harmless in _REPLACED:
@@ -160,10 +160,10 @@ def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
 
 
 class JsonCodec:
-    """JSON in text messages, by msgspec.
+    """JSON in text messages, encoded by msgspec.
 
-    NaN and infinities become ``null`` (JSON has none), bytes become base64 text, datetimes, UUIDs,
-    Decimals and enums become what msgspec makes of them; ``enc_hook`` turns other types into those.
+    NaN and infinities become ``null`` (JSON has none), bytes become base64 text; datetimes, UUIDs, Decimals and enums
+    are encoded as msgspec does. ``enc_hook`` converts other types to these.
     """
 
     name = "json"
@@ -172,7 +172,7 @@ class JsonCodec:
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
         check_function("enc_hook", enc_hook)
         self.enc_hook = enc_hook
-        # Bound methods of C objects: nothing of Python's own stands between a peer and msgspec.
+        # Bound methods of C objects, so that no Python call stands between a peer and msgspec.
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
         self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.json.Decoder(Inbound).decode
 
@@ -194,7 +194,7 @@ class JsonCodec:
 
 
 class MsgpackCodec:
-    """MessagePack in binary messages, by msgspec; bytes stay bytes. Set it on both ends."""
+    """MessagePack in binary messages, encoded by msgspec. Bytes stay bytes. Set it on both sides."""
 
     name = "msgpack"
     text = False
@@ -219,11 +219,11 @@ class MsgpackCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
-        # Lengths are part of the format, so only what was read tells; walk it level by level.
+        # MessagePack has lengths instead of brackets, so the decoded values are walked, level by level.
         level: list[Any] = [
             part for part in (message.a, message.d, message.e, message.x) if part.__class__ in _CONTAINERS
         ]
-        for _ in range(depth - 1):  # the message itself is the first
+        for _ in range(depth - 1):  # the message itself is the first level
             inside: list[Any] = []
             for container in level:
                 inside.extend(container)
@@ -236,20 +236,21 @@ class MsgpackCodec:
 
 
 _SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
-"""Types that both formats carry alike. They carry floats alike, too, except NaN and the infinities."""
+"""Types whose values arrive equal by both formats. Floats do, too, except NaN and the infinities."""
 AT_A_GLANCE = 8
-"""Items of a container up to which looking at each takes less time than converting it."""
+"""Items of the largest container that is checked item by item, which up to this size is faster than converting it."""
 _BYTES = (bytes, bytearray, memoryview)
 
 
 class NegotiatedCodec(MsgpackCodec):
-    """MessagePack between two wsrpc peers that speak JSON otherwise.
+    """MessagePack between two wsrpc peers that otherwise speak JSON.
 
-    Bytes travel as they are, and everything else so that it arrives as it does by JSON. MessagePack by itself would
-    keep datetimes, NaN and keys that are no text, so that a handler without annotations would get other values once the
-    two have agreed.
+    Bytes travel as they are; all other values arrive as they would by JSON. MessagePack by itself would keep datetimes,
+    NaN and keys that are not text, so that a handler without annotations would get other values once the two peers have
+    agreed on it.
 
-    What MessagePack cannot express travels as JSON: text messages are JSON and binary ones MessagePack, at any time.
+    Values that MessagePack cannot express travel as JSON: at any time text messages are JSON and binary ones
+    MessagePack.
     """
 
     def __init__(self, json: JsonCodec) -> None:
@@ -263,21 +264,21 @@ class NegotiatedCodec(MsgpackCodec):
                     return encode(message)
                 message = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
                 payload = encode(message)
-                # Looking for two bytes takes far less than looking at each value.
+                # Searching for two bytes takes far less time than checking each value.
                 return encode(_finite(message)) if _EXTREME.search(payload) else payload
             except (OverflowError, TypeError):
-                # An integer of more than 64 bits; keys that are bytes. What nothing can encode fails again here.
+                # An integer of more than 64 bits, or keys that are bytes. If nothing can encode it, this fails again.
                 return encode_json(message)
 
         self.encode = encode_either
 
 
 _EXTREME = re.compile(rb"\xcb[\x7f\xff]")
-"""First bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303 and parts of other values match, too."""
+"""The first bytes of NaN and the infinities in MessagePack. Numbers beyond 1e303 and parts of others match, too."""
 
 
 def _finite(value: Any) -> Any:
-    """A value with None in place of what JSON has no number for."""
+    """Return a value with None in place of NaN and infinities, for which JSON has no number."""
     if value.__class__ is float:
         return value if isfinite(value) else None
     if value.__class__ is dict:
@@ -291,7 +292,7 @@ _ARRAYS = frozenset({list, tuple})
 
 
 def _travels_alike(message: Any) -> bool:
-    """Whether MessagePack makes the same of a message as JSON does, as far as can be seen at a glance."""
+    """Whether a quick look shows that the values of a message arrive equal by MessagePack and by JSON."""
     cls = message.__class__
     if cls is Resolution:
         return message.d.__class__ in _SAME or _is_alike(message.d)
@@ -308,7 +309,7 @@ def _travels_alike(message: Any) -> bool:
 
 
 def _is_alike(value: Any) -> bool:
-    """Whether both formats carry a value alike, if it is a float or a small flat container; else False."""
+    """Whether a value arrives equal by both formats, if it is a float or a small flat container; else False."""
     # Loops and comparisons by hand: `all` over a generator, and a function for floats, take half as long again.
     if value.__class__ is dict and len(value) <= AT_A_GLANCE:
         for key in value:  # of a dict as small as most, `items()` takes longer than looking each value up

@@ -1,12 +1,13 @@
-"""What two wsrpc peers say to each other besides ws-wrapper's messages, and plain peers ignore.
+"""Control messages: what two wsrpc peers send each other besides ws-wrapper's messages. Plain peers ignore them.
 
 Each is one JSON text message ``{"ws-wrapper": false, "wsrpc": {...}}`` with exactly these two keys and of less than
-4 KiB, whatever the codec. JavaScript takes the boolean ``false`` for "not mine" (4.3.1, observed), Go likewise.
+4 KiB, whatever the codec. JavaScript takes the boolean ``false`` for "not mine" (4.3.1, observed), and so does Go.
 
-The dialer says `Hello` first of all and goes on without waiting; the acceptor answers `Welcome` before anything else
-that it sends after reading it. A plain peer never answers. After that both know what the other can do and what it
-accepts; `Changed` says that this has changed. A consumer says `Credit` to tell a producer how far it may go. A server
-that is about to close says `Drain`, and its client answers with the same once it begins nothing new.
+The client sends `Hello` before anything else and goes on without waiting. The server answers with `Welcome` before
+anything else that it sends after reading the hello; a plain peer never answers. Then both know the features and the
+limits of the other side; `Changed` announces new limits. A consumer sends `Credit` to tell a producer how many items it
+may send. A server that is about to close sends `Drain`, and its client answers with the same message once it starts
+nothing new.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 LARGEST = 4096
+"""Bytes of the largest control message."""
 
 CREDIT = "credit"
 DRAIN = "drain"
@@ -41,7 +43,7 @@ MSGPACK = "msgpack"
 
 
 class Announced(Struct, frozen=True):
-    """The bounds of whoever says hello or welcome: the other side keeps to them by itself."""
+    """The limits of the sender of a hello or welcome. The other side keeps within them by itself."""
 
     message: int = 2**53
     running: int = 2**53
@@ -52,24 +54,28 @@ class Announced(Struct, frozen=True):
 
 
 class Hello(Struct, tag_field="t", tag="hello"):
+    """The first message of a client: its version of this protocol, its features and its limits."""
+
     v: int
     features: list[str]
     limits: Announced
 
 
 class Welcome(Struct, tag_field="t", tag="welcome"):
+    """The answer to a hello."""
+
     features: list[str]
     limits: Announced
 
 
 class Changed(Struct, tag_field="t", tag="limits"):
-    """The bounds of whoever says it have changed since its hello or welcome."""
+    """The limits of the sender have changed since its hello or welcome."""
 
     limits: Announced
 
 
 class Credit(Struct, tag_field="t", tag="credit"):
-    """``n`` items of ``bytes`` bytes are granted on channel ``h``, counted from its beginning."""
+    """Grants ``n`` items of ``bytes`` bytes in all on channel ``h``, counted from its beginning."""
 
     h: int
     n: int
@@ -77,7 +83,7 @@ class Credit(Struct, tag_field="t", tag="credit"):
 
 
 class Drain(Struct, tag_field="t", tag="drain"):
-    """From a server: it closes in ``after_ms`` at the latest. From its client, with 0: nothing new comes any more."""
+    """From a server: it closes after ``after_ms`` at the latest. From its client, with 0: it starts nothing new."""
 
     after_ms: int
 
@@ -92,23 +98,23 @@ _decode = msgspec.json.Decoder(_Control).decode
 
 
 def announce(limits: Limits) -> Announced:
-    """What of our own bounds the other side should know."""
+    """Return those of our limits that the other side has to know."""
     return Announced(
         limits.message, limits.running, limits.waiting, limits.waiting_bytes, limits.values, limits.running_bytes
     )
 
 
 def write_control(message: Hello | Welcome | Changed | Credit | Drain) -> bytes:
-    """The JSON text of a control message."""
+    """Return the JSON text of a control message."""
     return _encode(_Control(False, message))
 
 
 def read_control(payload: bytes | bytearray) -> Any:
-    """The control message that a text holds; None if it holds none that is known here."""
+    """Return the control message in a text; None if it holds none that is known here."""
     if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
         return None
     try:
         control = _decode(payload)
-    except (msgspec.DecodeError, RecursionError):  # or a `ValidationError`, which is one: newer fields, other kinds
+    except (msgspec.DecodeError, RecursionError):  # a `ValidationError` is one: newer fields, other kinds
         return None
     return None if control.ours else control.wsrpc

@@ -1,9 +1,9 @@
-"""How many values an encoded message holds, counted without decoding it.
+"""Counting of the values in an encoded message, without decoding it.
 
 A message of 4 MiB can hold four million empty arrays: decoding them takes more than a second and 290 MB. So the values
-of a large message are counted first, and so are the few kinds of value that take far longer than others: floats at the
-ends of their range in JSON, and keys whose hashes the sender can choose in MessagePack. Counting takes time in
-proportion to the message and ends early where there are too many.
+of a large message are counted first. The few kinds of value that take far longer than others are counted, too: in JSON
+floats at the ends of their range, in MessagePack keys whose hashes the sender can choose. Counting takes time in
+proportion to the size of the message, and ends early if there are too many values.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ __all__ = [
 T = TypeVar("T")
 
 SMALL = 4096
-"""Bytes of the largest message that is decoded without a look."""
+"""Bytes of the largest message that is decoded without counting."""
 
 SHARE = 4
-"""One value in four may be an array or an object. Decoding one takes 3 to 15 times the time of a number, and ten times
-the memory."""
+"""One value in four may be an array or an object. Decoding one takes 3 to 15 times as long as decoding a number, and
+ten times the memory."""
 
 SLOW_FLOATS = 4096
-"""Slow floats that JSON text may hold. msgspec takes 7 to 20 microseconds for one, 100 to 300 times as long as for
+"""Slow floats that JSON text may hold. msgspec takes 7 to 20 microseconds to read one, 100 to 300 times as long as for
 other floats: 580,000 of them, 4 MiB, take 5 s, and 4,096 take 50 ms."""
 
 NUMBER_KEYS = 8192
-"""Keys of one map, in MessagePack, that may be numbers, booleans or nil. Python's hash of a number is the same in every
-process, so a sender can choose keys that all have to pass the same full slots of the dict: 171,000 of them, 504 KB,
-take 8 s, and 8,192 take 30 ms. The time grows with the square, so several maps may hold more keys in all: the sum of
-the squares is what is bounded."""
+"""Keys of one map, in MessagePack, that may be numbers, booleans or nil. Python's hash of a number is the same in all
+processes, so a sender can choose keys that collide in the dict: 171,000 of them, 504 KB, take 8 s, and 8,192 take
+30 ms. The time grows with the square of the number, so the sum of the squares is bounded, and several maps may hold
+more keys in all."""
 
 ARRAY_KEYS = 256
-"""Arrays and extensions, in MessagePack, that may be keys of maps with more than 15 entries, or parts of such keys; an
-array counts once more for each 16 values in it. (The one extension that can be a key is a timestamp.) Many of them can
-have the very same hash, and then they are compared one by one: 10,000 arrays, 140 KB, take 1.5 s."""
+"""Arrays and extensions, in MessagePack, that may be keys of maps with more than 15 entries, or parts of such keys. An
+array counts once more for each 16 values in it. (The only extension that can be a key is a timestamp.) Many of them can
+have the very same hash, and are then compared one by one: 10,000 arrays, 140 KB, take 1.5 s."""
 
 
 def decode_any(decode: Callable[[bytes | bytearray], T], payload: bytes | bytearray) -> T:
-    """Decode; a large message without collections of garbage meanwhile: nothing that is new can be garbage yet.
+    """Decode a payload, a large one without garbage collections meanwhile: none of the new objects can be garbage yet.
 
-    262,144 arrays take 20 ms so, and 90 ms with the collections that they would cause.
+    262,144 arrays take 20 ms in this way, and 90 ms with the collections that they would cause.
     """
     if len(payload) <= SMALL or not gc.isenabled():
         return decode(payload)
@@ -85,32 +85,32 @@ _NOT_BRACKETS = _all_but(b'"' + bytes(_STEP))
 
 
 def _outside_texts(payload: bytes | bytearray, dropped: bytes) -> Iterator[bytes]:
-    """What JSON text has outside of its texts, without the characters of ``dropped``, piece by piece.
+    """Yield the JSON text outside of its strings, without the characters of ``dropped``, piece by piece.
 
-    A regular expression takes 0.5 s for a million texts. This takes 60 ms at most for 4 MiB, whatever they hold.
+    A regular expression takes 0.5 s for a million strings. This takes at most 60 ms for 4 MiB, whatever they hold.
     """
     if b"\\" in payload:
         payload = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Two quotes with nothing between them change nothing for what is behind them.
+    # Two quotes with nothing between them can go: whether a later character is inside of a string does not change.
     rest = payload.translate(None, dropped).replace(b'""', b"")
     within = 0
-    for start in range(0, len(rest), _CHUNK):  # a list of all parts at once would cost more than the splitting
+    for start in range(0, len(rest), _CHUNK):  # one list of all parts would cost more than the splitting
         parts = rest[start : start + _CHUNK].split(b'"')
         yield b"".join(parts[within::2])
         within ^= (len(parts) - 1) & 1
 
 
 def json_objection(payload: bytes | bytearray, values: int) -> str | None:
-    """Why JSON text is not to be decoded: it holds more than ``values``, or too many slow floats. None: it may be."""
+    """Say why JSON text must not be decoded: more than ``values``, or too many slow floats. None if it may be."""
     if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT and _has_slow_floats(payload):
         return f"more than {SLOW_FLOATS} floats that take long to read, such as 5e-324"
     if len(payload) <= values // SHARE:
         return None
-    # Each value but the first of an array comes after a comma or a colon.
+    # Each value, except the first of an array, follows a comma or a colon.
     openings = payload.count(b"[") + payload.count(b"{")
     if openings * SHARE <= values and openings + payload.count(b",") + payload.count(b":") <= values:
         return None
-    # Those may be characters of texts.
+    # Some of these characters may be inside of strings.
     return _too_many(values) if _exceeds_outside_texts(payload, values) else None
 
 
@@ -136,13 +136,13 @@ _SLOW_FLOAT = re.compile(
 
 def _has_slow_floats(payload: bytes | bytearray) -> bool:
     """Whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
-    # Few messages have so many digits with an "e" behind them. Counting these takes 6 ms for 4 MiB, and counting
-    # letters half of that, which is enough for messages that are nearly all numbers.
+    # Few messages have so many digits followed by an "e". Counting these takes 6 ms for 4 MiB. Counting the letters
+    # takes half of that, and is enough for messages that are nearly all numbers.
     if payload.count(b"e") <= SLOW_FLOATS // 2 and payload.count(b"E") <= SLOW_FLOATS // 2:
         return False
     if payload.translate(_EXPONENTS).count(b"0e") <= SLOW_FLOATS:
         return False
-    found = 0  # those in texts, hexadecimal digits for instance, do not count
+    found = 0  # without those inside of strings, such as hexadecimal digits
     for outside in _outside_texts(payload, _NOT_FLOATS):
         found += len(_SLOW_FLOAT.findall(outside))
         if found > SLOW_FLOATS:
@@ -151,18 +151,18 @@ def _has_slow_floats(payload: bytes | bytearray) -> bool:
 
 
 def json_is_flat(payload: bytes | bytearray) -> bool:
-    """Whether JSON text has two opening brackets at most, as messages have whose arguments are all plain values.
+    """Whether JSON text has at most two opening brackets, as a message has whose arguments are all plain values.
 
-    The fast path before `json_nests_deeper`, which no such text does, because ``Limits.depth`` is at least 2. It leaves
-    out the counting: up to Python 3.12 that takes 0.9 µs for 1 KiB, a fifth of what an echo of so much takes, and this
-    0.3 µs. The search ends at the first bracket that is found from behind.
+    The fast path before `json_nests_deeper`: no such text is nested too deep, because ``Limits.depth`` is at least 2.
+    It leaves out the counting, which up to Python 3.12 takes 0.9 µs for 1 KiB, a fifth of the time of an echo of that
+    size; this takes 0.3 µs. The search ends at the first bracket from the end.
     """
     return payload.rfind(b"{") <= 0 and payload.rfind(b"[") == payload.find(b"[")
 
 
 def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
     """Whether JSON text has arrays and objects nested more than ``depth`` deep."""
-    # Nearly every message has fewer brackets than that, and counting them is all it costs.
+    # Nearly every message has fewer brackets than that, and costs no more than counting them.
     if payload.count(b"[") + payload.count(b"{") <= depth:
         return False
     brackets = b"".join(_outside_texts(payload, _NOT_BRACKETS))
@@ -173,7 +173,7 @@ def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
 
 
 def _steps() -> tuple[int, ...]:
-    """By a value's first byte: how many bytes it has, 0 where that is not all to know."""
+    """Return the length of a value by its first byte; 0 if the first byte does not determine it."""
     steps = [1] * 256
     for count in range(16):
         steps[0x80 + count] = steps[0x90 + count] = 0
@@ -190,25 +190,25 @@ def _steps() -> tuple[int, ...]:
 
 _STEPS = _steps()
 _LENGTHS = {
-    # First byte: bytes of the length, what comes before the contents besides (the type of an extension).
+    # First byte: bytes of the length, and further bytes before the contents (the type of an extension).
     0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0),
     0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1),
     0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
 }  # fmt: skip
 _STEPPING = {1: 1, 2: 16, 4: 256}
-"""By the bytes of its length: for how many arrays a text counts, since it takes as long as one to step over. (Encoders
-use two bytes from 256 bytes of contents on, and four from 64 KiB on, so that no honest message is refused for it.)"""
+"""For how many arrays a text counts, by the bytes of its length, since stepping over it takes as long as one. (Encoders
+use two bytes from 256 bytes of contents on, and four from 64 KiB on, so that no honest message is refused.)"""
 _COUNTS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 _ARRAYS = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
 _TEXTS = frozenset({*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB, 0xC4, 0xC5, 0xC6})
-"""First bytes of text and bytes, whose hashes Python makes unpredictable."""
+"""First bytes of text and bytes, whose hashes are unpredictable in Python."""
 _ARRAYS_AND_EXTENSIONS = _ARRAYS | {0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8}
 _OTHERS = _all_but(bytes(_ARRAYS_AND_EXTENSIONS))
 
 
 def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
-    """Why MessagePack is not to be decoded: it holds more than ``values``, or too many keys that may collide."""
+    """Say why MessagePack must not be decoded: it holds more than ``values``, or too many keys that may collide."""
     suspect = (b"\xde" in payload or b"\xdf" in payload) and _may_collide(payload)
     if not suspect and len(payload) <= values // SHARE:
         return None
@@ -221,15 +221,15 @@ def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
 
 
 _LONG_ARRAYS = 16
-"""So many arrays with more than 15 values take no more than 100 ms as keys, even if a message is full of them."""
+"""This many arrays with more than 15 values take at most 100 ms as keys, even if they fill the message."""
 
 
 def _may_collide(payload: bytes | bytearray) -> bool:
-    """Whether there may be more keys than `ARRAY_KEYS` or `NUMBER_KEYS` allow, as far as a cheap look can tell."""
+    """Whether a quick look cannot rule out more keys than `ARRAY_KEYS` or `NUMBER_KEYS` allow."""
     heads = payload.translate(None, _OTHERS)
     if len(heads) > ARRAY_KEYS or heads.count(b"\xdc") + heads.count(b"\xdd") > _LONG_ARRAYS:
         return True
-    if len(payload) <= 4 * NUMBER_KEYS:  # half of such keys take three bytes, the others five, and each value one
+    if len(payload) <= 4 * NUMBER_KEYS:  # half of such keys take three bytes, the other half five, and each value one
         return False
     squares = 0
     for head, width in ((b"\xde", 2), (b"\xdf", 4)):
@@ -244,13 +244,14 @@ def _may_collide(payload: bytes | bytearray) -> bool:
 
 
 def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
-    """Whether there are more than ``values``, and the sum of the squares of the sizes of large maps (map 16, map 32).
+    """Return whether there are more than ``values``, and the sum of the squares of the sizes of large maps.
 
-    What claims to be longer than the payload ends the walk, as it will end the decoding.
+    Large maps are those with their size in two or four bytes. A value that claims to be longer than the payload ends
+    the walk, as it will end the decoding.
     """
     steps, most = _STEPS, values // SHARE
     pos = looked = claimed = squares = 0
-    slices = len(payload)  # bytes that may be compared in all, so that a walk stays linear
+    slices = len(payload)  # bytes that may be compared in all, so that the walk stays linear
     try:
         for _ in range(values + 1):
             first = payload[pos]
@@ -262,7 +263,7 @@ def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
                 pos += 1
                 looked += 1
                 claimed += first & 15 if first >= 0x90 else 2 * (first & 15)
-            elif first == 0xD9 or first == 0xC4:  # most of those with a length
+            elif first == 0xD9 or first == 0xC4:  # most values with a length
                 pos += 2 + payload[pos + 1]
                 looked += 1
             elif (width := _COUNTS.get(first)) is None:
@@ -279,7 +280,7 @@ def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
                     squares += count * count
                     count *= 2
                 elif (step := steps[payload[pos]]) and count <= slices:
-                    # Most large arrays are of one kind of number: step over all of them at once.
+                    # Most large arrays hold one kind of number: step over all of the numbers at once.
                     slices -= count
                     if payload[pos : pos + count * step : step] == payload[pos : pos + 1] * count:
                         pos += count * step
@@ -297,10 +298,10 @@ _PART_OF_KEY = -2
 
 
 def _colliding_keys(payload: bytes | bytearray) -> str | None:
-    """Say which keys of maps with more than 15 entries are too many, if there are too many."""
+    """Say which keys of maps with more than 15 entries are too many; None if there are not too many."""
     steps = _STEPS
     outer: list[tuple[int, int]] = []
-    # Values that are left in the present container, and how many of its keys were numbers (if those are counted).
+    # The values left in the present container, and how many of its keys were numbers (if they are counted).
     left, numbers = 1, _UNCOUNTED
     pos = squares = arrays = 0
     try:
@@ -312,7 +313,7 @@ def _colliding_keys(payload: bytes | bytearray) -> str | None:
             first = payload[pos]
             step = steps[first]
             if step and (numbers == _UNCOUNTED or (numbers >= 0 and (left & 1 or 0xA0 <= first < 0xC0))):
-                pos += step  # nearly all: short text as a key, and what is no key
+                pos += step  # nearly all values: short text as a key, and values that are not keys
                 left -= 1
                 continue
             in_key = numbers == _PART_OF_KEY
@@ -323,8 +324,7 @@ def _colliding_keys(payload: bytes | bytearray) -> str | None:
                     numbers += 1
                     if squares > NUMBER_KEYS**2:
                         return f"more than {NUMBER_KEYS} numbers as keys of a map"
-            if in_key and first in _ARRAYS_AND_EXTENSIONS:
-                arrays += 1
+            arrays += in_key and first in _ARRAYS_AND_EXTENSIONS
             left -= 1
             if step:
                 pos += step

@@ -1,9 +1,9 @@
-"""``profile="go"``: what ws-server-wrapper-go would close the connection for is refused here, before it is sent.
+"""``profile="go"``: refuses messages for which ws-server-wrapper-go would close the connection, before they are sent.
 
-What wsrpc sends has the types that Go asks for, whatever the profile: ids and channels are integers, a channel's name
-is absent rather than empty, the flag of an error is 1 or absent. What is left is in this module: sizes, numbers that no
-double holds, messages that are not the protocol's; and what Go says of a wrong number of arguments. The codec stands
-for the profile, so that messages of peers without it take the same way as ever.
+Whatever the profile, wsrpc sends the types that Go expects: ids are integers, a missing channel name is absent rather
+than empty, the flag of an error is 1 or absent. This module handles the rest: sizes, numbers that no double holds,
+messages that are not protocol, and Go's error for a wrong number of arguments. The profile is a codec of its own, so
+that peers without it pay nothing for it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .rejections import error_from_wire
 __all__ = ["GoCodec", "largest_sent", "refuse_raw", "rejection_from"]
 
 LARGEST = 32 * 1024
-"""Bytes that coder/websocket reads in one message, unless the program calls SetReadLimit."""
+"""Bytes of the largest message that coder/websocket reads, unless the program calls SetReadLimit."""
 
 MISCOUNTED = "incorrect number of arguments"
-"""What Go rejects with, whatever the number and the handler."""
+"""Go's rejection of a wrong number of arguments, whatever the number and the handler."""
 
 _MAY_BE_HUGE = re.compile(rb"\d{309}|[eE]\+?\d{3}")
 
 
 class GoCodec(JsonCodec):
-    """JSON as ``json`` makes it, without numbers that Go cannot read.
+    """JSON without numbers that Go cannot read.
 
-    Arguments are exempt: Go decodes each into what its handler takes, which may be text or a big.Int, and rejects the
-    request if it does not fit. Everything else is decoded at once, into doubles.
+    Arguments are exempt: Go decodes each into the type that its handler takes, which may be text or a big.Int, and
+    rejects the request if it does not fit. It decodes everything else at once, into doubles.
     """
 
     def __init__(self, json: JsonCodec) -> None:
@@ -47,7 +47,7 @@ class GoCodec(JsonCodec):
             cls = message.__class__
             if cls is Request or cls is Event:
                 if not message.a[0]:
-                    raise ValueError('profile="go": Go takes a message whose event is "" for none: give it a name')
+                    raise ValueError('profile="go": Go ignores an event whose name is "": give it a name')
             elif _MAY_BE_HUGE.search(payload):
                 _check_numbers(payload)
             return payload
@@ -68,31 +68,31 @@ def _check_number(digits: str) -> None:
 
 
 def largest_sent(limits: Limits, codec: Codec) -> int:
-    """Bytes that a message may have here, before the other side has said what it takes."""
+    """Return the bytes that a message may have before the other side has announced its limits."""
     if limits.sent_message is not None:
         return limits.sent_message
     return LARGEST if codec.__class__ is GoCodec else sys.maxsize
 
 
 def refuse_raw(codec: Codec) -> None:
-    """Refuse what is no message of the protocol, if ``codec`` is for Go.
+    """Refuse messages that are not protocol, if ``codec`` is for Go.
 
     Raises:
-        ValueError: says why.
+        ValueError: the other side is Go, which closes the connection for such messages.
     """
     if codec.__class__ is GoCodec:
         raise ValueError(
             'profile="go": ws-server-wrapper-go reads every WebSocket message as one of the protocol and closes the '
-            "connection for any other, so there are no raw messages: emit an event instead"
+            "connection for any other, so raw messages cannot be sent: emit an event instead"
         )
 
 
 def rejection_from(e: Any, flag: Any, codec: Codec, event: str, count: int) -> RemoteError:
-    """What a rejection raises at the caller, who has sent ``count`` arguments."""
+    """Return the error that a rejection raises at the caller, who has sent ``count`` arguments."""
     error = error_from_wire(e, flag)
     if codec.__class__ is GoCodec and error.message == MISCOUNTED:
         return BadArguments(
-            f"{event}() was sent {count} arguments, and its handler in Go takes another number: it takes all of its "
-            "parameters, no more and no fewer; None stands for one that is left out"
+            f"{event}() was sent {count} arguments, but its handler in Go has another number of parameters: pass one "
+            "argument for each parameter, and None for one that is to be left out"
         )
     return error

@@ -1,9 +1,9 @@
-"""The shapes that travel: one struct for each that we send, one tolerant struct for what arrives.
+"""Messages as structs: one for each kind that is sent, and one tolerant struct for all that arrive.
 
-Those that can hold users' values are tracked by the garbage collector: an argument may refer to the exception or the
+The garbage collector tracks the structs that can hold users' values: an argument may refer to the exception or the
 context of its own call, and these refer to the message.
 
-Source: PROTOCOL.md of ws-wrapper 4.3.1, and what its JavaScript and Go implementations were seen to do.
+Source: PROTOCOL.md of ws-wrapper 4.3.1, and the observed behaviour of its JavaScript and Go implementations.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ MAX_ID = 2**53 - 1
 
 
 class Inbound(Struct):
-    """Whatever arrived. Each field has the type that JSON gave it: who reads one checks it.
+    """Any message that arrived. Each field has the type that JSON gave it; the code that reads a field checks it.
 
-    A wrong type in a field that does not matter for the message must not make it unreadable, and a
-    second, lenient decoding would be a second truth. ``UNSET`` means absent where that is not the same as
-    ``null``: ``{i}`` is an answer, ``{i, e: null}`` a rejection. For ``c`` and ``h`` it is the same.
+    A wrong type in a field that does not matter for the message must not make it unreadable, and a second, lenient
+    decoding would be a second source of truth. ``UNSET`` means absent if that differs from ``null``: ``{i}`` is an
+    answer, ``{i, e: null}`` a rejection. For ``c`` and ``h`` absent and ``null`` mean the same.
     """
 
     a: Any = UNSET
@@ -57,7 +57,7 @@ class Inbound(Struct):
 
 
 class Event(Struct):
-    """``a[0]`` is the event's name, the rest its arguments; ``c`` names a channel, ``h`` is an anonymous one's id."""
+    """An event: ``a`` is its name and its arguments, ``c`` the name of a channel, ``h`` the id of an anonymous one."""
 
     a: tuple[Any, ...]
     c: str | UnsetType = UNSET
@@ -65,7 +65,7 @@ class Event(Struct):
 
 
 class Request(Struct):
-    """An event that wants an answer, under the id ``i``."""
+    """An event that wants an answer, with the id ``i``."""
 
     i: int
     a: tuple[Any, ...]
@@ -89,7 +89,7 @@ class Rejection(Struct):
 
 
 class Cancellation(Struct):
-    """Whoever sent request ``i`` no longer waits, because of ``x``."""
+    """The sender of request ``i`` no longer waits for its answer, because of ``x``."""
 
     i: int
     x: Any
@@ -97,7 +97,7 @@ class Cancellation(Struct):
 
 
 class Raw(Struct, gc=False):
-    """What is no protocol message, as it is sent."""
+    """A message that is not protocol, to be sent."""
 
     payload: bytes
     text: bool
@@ -112,7 +112,7 @@ class ChannelCreated(Struct, gc=False):
 
 
 class ChannelAbort(Struct):
-    """Anonymous channel ``h`` is over, because of ``x``."""
+    """Anonymous channel ``h`` has ended, because of ``x``."""
 
     h: int
     x: Any
@@ -127,15 +127,15 @@ class Item(Struct):
 
 
 class NoMoreItems(Struct, gc=False):
-    """The argument of the last ``next``; JavaScript sends no value with it either."""
+    """The argument of the last ``next``. JavaScript sends no value with it either."""
 
     done: bool = True
 
 
 class ItemsFailed(Struct):
-    """The argument of the last ``next`` on a named channel, which has no abort: ``e`` and the flag as in a `Rejection`.
+    """The argument of the last ``next`` on a named channel if the producer failed: named channels have no abort.
 
-    JavaScript's iterator takes it for a plain end.
+    ``e`` and the flag are those of a `Rejection`. JavaScript's iterator takes it for a plain end.
     """
 
     e: Any
@@ -149,30 +149,30 @@ def is_id(value: Any) -> bool:
 
 
 def channel_id(value: Any) -> int | None:
-    """An anonymous channel's id: a number, or the digit string that old JavaScript clients send."""
+    """Return the id of an anonymous channel: a number, or the string of digits that old JavaScript clients send."""
     if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
         value = int(value)
     return value if is_id(value) else None
 
 
 def place_on(message: Inbound, h: int | None) -> None:
-    """Make a message one of anonymous channel ``h``.
+    """Make ``message`` a message of anonymous channel ``h``.
 
-    The name that it may have besides counts for nothing, as in JavaScript: middleware goes by names.
+    A channel name that it may also have is ignored, as in JavaScript, because middleware goes by names.
     """
     message.h = h
     message.c = None
 
 
 def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:
-    """An event on a named channel, on an anonymous one by its id, or on the main one."""
+    """Return an event on a named channel, on an anonymous one by its id, or on the main one."""
     if channel is None:
         return Event(a)
     return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
 
 
 def request_on(i: int, channel: str | int | None, a: tuple[Any, ...]) -> Request:
-    """The same, as a request."""
+    """Return a request on a named channel, on an anonymous one by its id, or on the main one."""
     if channel is None:
         return Request(i, a)
     return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)

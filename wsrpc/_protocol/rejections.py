@@ -1,7 +1,7 @@
-"""Errors and reasons, to the wire and back.
+"""Encoding of errors and reasons for the wire, and decoding of those that arrive.
 
-On the wire either is an error object (flagged, with at least ``message``) or a bare value. Fields of a
-remote error never become attributes and never choose a class by name: only wsrpc's own codes do.
+On the wire each is either an error object (flagged, with at least ``message``) or a bare value. Fields of a remote
+error never become attributes and never choose a class by name: only wsrpc's own codes choose a class.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = [
     "ABORTED",
     "BAD_ITEM",
     "CLOSED",
+    "bounded_reason",
     "error_from_wire",
     "error_to_wire",
     "is_closed",
-    "of_what_began",
+    "of_started_call",
     "reason_from_wire",
     "reason_to_wire",
-    "shortened",
-    "text_of",
-    "told",
+    "text_for_peer",
+    "without_data",
 ]
 
 _CLASSES: dict[Any, type[RemoteError]] = {
@@ -44,28 +44,28 @@ _CLASSES: dict[Any, type[RemoteError]] = {
 }
 
 _CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {cls.code: cls for cls in (HandlerFailed, HandlerTimeout)}
-"""The others say that a handler did not run, which is never so where something that was begun comes to its end."""
+"""The other classes say that a handler did not run, which is not true of the end of something that has begun."""
 
 ABORTED = "Request aborted"
-"""What ws-wrapper says when no reason was given."""
+"""The message that ws-wrapper sends when no reason was given."""
 
 _CLOSED_CODE = "wsrpc.closed"
 
 BAD_ITEM = "wsrpc.bad_item"
-"""The code of a request whose handler ran until it read an item that does not fit."""
+"""The code of the rejection if the handler ran until it read an item that does not fit."""
 
 CLOSED = RemoteError("closed", _CLOSED_CODE)
-"""The reason of an abort by which one side says that the channel has come to its end in good order."""
+"""The reason of an abort that ends a channel in good order."""
 
 Flag = int | UnsetType
 
 
 def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
-    """The ``e`` and ``_`` of a rejection."""
+    """Return the ``e`` and ``_`` of a rejection."""
     if error.plain:
         return error.data, UNSET
     fields: dict[str, Any] = dict(error.fields)
-    fields["message"] = as_text(error.message or str(error))  # a subclass may have assigned anything
+    fields["message"] = as_text(error.message or str(error))  # a subclass may assign anything to `message`
     if error.code is not None:
         fields["code"] = error.code
     if error.data is not None:
@@ -74,10 +74,10 @@ def error_to_wire(error: RpcError) -> tuple[Any, Flag]:
 
 
 def error_from_wire(e: Any, flag: Any, classes: dict[Any, type[RemoteError]] = _CLASSES) -> RemoteError:
-    """The exception that a rejection raises at the caller.
+    """Return the exception that a rejection raises at the caller.
 
-    ``e: null`` rejects in JavaScript; here it becomes the default error. A flag on something that is no
-    object is ignored, so that no text is lost (JavaScript loses it).
+    ``e: null`` is a rejection in JavaScript; here it becomes the default error. The flag is ignored if ``e`` is not an
+    object, so that no text is lost (JavaScript loses it).
     """
     if flag is not UNSET and flag and e.__class__ is dict:
         fields = dict(e)
@@ -94,7 +94,7 @@ def error_from_wire(e: Any, flag: Any, classes: dict[Any, type[RemoteError]] = _
 
 
 def reason_to_wire(reason: object) -> tuple[Any, Flag]:
-    """The ``x`` and ``_`` of a cancellation or an abort; no reason becomes ws-wrapper's own default."""
+    """Return the ``x`` and ``_`` of a cancellation or an abort; no reason becomes ws-wrapper's own default."""
     if reason is None:
         return {"message": ABORTED}, 1
     if isinstance(reason, RpcError):
@@ -105,29 +105,29 @@ def reason_to_wire(reason: object) -> tuple[Any, Flag]:
 
 
 def reason_from_wire(x: Any, flag: Any) -> object:
-    """A `RemoteError` for an error object, else the bare value."""
+    """Return the reason of a cancellation or an abort: a `RemoteError` for an error object, else the bare value."""
     if flag is not UNSET and flag and x.__class__ is dict:
         return error_from_wire(x, flag, _CLASSES_OF_REASONS)
     return x
 
 
-def told(reason: Any) -> Any:
-    """What a `CancelledError` says for the reason of a cancellation: the same, unless that is no short line.
+def bounded_reason(reason: Any) -> Any:
+    """Return the reason of a cancellation for a `CancelledError`: unchanged, or as one short line if it is long.
 
-    Python writes it as it is where such an exception ends a program, or is logged.
+    Python shows the argument as it is if the exception ends a program or is logged.
     """
     if isinstance(reason, str):
         return one_line(reason)
     if reason.__class__ in (list, dict, bytes):
         shown = short(reason)
-        return shown if "..." in shown or "…" in shown else reason  # something of it is left out
+        return shown if "..." in shown or "…" in shown else reason  # part of it was left out
     return reason
 
 
-def of_what_began(error: RemoteError) -> RemoteError:
-    """The error for the caller, when a message that belongs to its call was refused.
+def of_started_call(error: RemoteError) -> RemoteError:
+    """Return the error for the caller if a message that belongs to its running call was refused.
 
-    A subclass may say that no handler ran, which is true of the message, and not of the call.
+    The class of ``error`` may say that no handler ran. That is true of the message, but not of the call.
     """
     if error.__class__ in (RemoteError, HandlerFailed, HandlerTimeout):
         return error
@@ -139,13 +139,13 @@ def is_closed(x: Any, flag: Any) -> bool:
     return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _CLOSED_CODE
 
 
-def text_of(error: BaseException) -> str:
-    """What ``error`` says, for the other side: all of it, as it is."""
+def text_for_peer(error: BaseException) -> str:
+    """Return the text of ``error`` for the other side: complete and unchanged."""
     return error.message if isinstance(error, RpcError) and error.message else str(error)
 
 
-def shortened(error: RpcError, why: object) -> RpcError:
-    """``error`` without its data and fields, which cannot be sent."""
+def without_data(error: RpcError, why: object) -> RpcError:
+    """Return ``error`` without its data and fields, which cannot be sent."""
     small = RpcError(f"{as_text(error.message)[:200]} (data and fields left out: {why})")
     small.code = error.code if not isinstance(error.code, str) else error.code[:100]
     return small

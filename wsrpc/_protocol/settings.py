@@ -1,4 +1,4 @@
-"""What every connection of one client or one server has in common."""
+"""`Settings` that all connections of one client or one server share."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def _never(info: CloseInfo) -> bool:
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What all peers of a server, or all connections of a client, have in common."""
+    """The settings that all peers of a server, or all connections of a client, share."""
 
     codec: Codec
     limits: Limits
     expose_errors: bool | Callable[[BaseException], bool] = False
     extensions: bool = False
-    """Whether to say more than ws-wrapper's messages to peers that understand it."""
+    """Whether to send control messages to peers that understand them."""
     binary: NegotiatedCodec | None = None
-    """What to speak with peers that speak it, too."""
+    """The codec to use with peers that also have it."""
     log_payloads: bool | Redact = False
-    """Whether each message is a line in the log."""
+    """Whether each message is logged, or a function that says which arguments are shown."""
     keeps_session: Callable[[CloseInfo], bool] = _never
     """Whether a session waits for another link after its connection has ended so."""
 
@@ -49,10 +49,11 @@ def make_settings(
     log_payloads: bool | Redact = False,
     profile: Profile | None = None,
 ) -> Settings:
-    """The settings of a client or a server.
+    """Make the settings of a client or a server.
 
     Raises:
-        TypeError, ValueError: an option is of another kind, or two do not go together.
+        TypeError: an option is of a wrong type.
+        ValueError: two options exclude each other, or the profile is unknown.
     """
     given: Any = limits
     if given is not None and not isinstance(given, Limits):
@@ -76,6 +77,6 @@ def make_settings(
         if type(codec) is not JsonCodec:
             raise ValueError(f"profile={profile!r} speaks JSON in text messages, and codec= is {codec!r}: leave it out")
         codec, extensions = GoCodec(codec), False
-    # A codec of the user's own is what both ends were told to speak.
+    # A codec of the user's own has been set on both sides; it is never replaced by another one.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
     return Settings(codec, limits or Limits(), expose_errors, extensions, binary, log_payloads)

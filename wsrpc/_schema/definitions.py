@@ -1,6 +1,6 @@
-"""Definitions that JSON Schemas refer to: which are in use, what they are called, and what refers to them.
+"""Definitions to which JSON Schemas refer: which of them are in use, their names, and the references to them.
 
-Until they are named, their keys are ``form:library:name``: the form in which msgspec or pydantic made them.
+Before they are named, their keys are ``form:library:name``: the form of the schema and the library that made it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def _refs(schema: Any) -> Iterator[str]:
 
 
 def reachable(roots: list[Schema], definitions: dict[str, Schema]) -> list[str]:
+    """Return the keys of the definitions to which ``roots`` refer, directly or not."""
     found: dict[str, None] = {}
     todo = [ref for root in roots for ref in _refs(root)]
     while todo:
@@ -39,13 +40,13 @@ def reachable(roots: list[Schema], definitions: dict[str, Schema]) -> list[str]:
 
 
 def named(definitions: dict[str, Schema]) -> dict[str, str]:
-    """What each definition is called in the end: one name for both forms where they are the same."""
+    """Return the final name of each definition: one name for both forms if they are equal."""
 
     def of(form: str) -> set[str]:
         return {name for known, _, name in (key.partition(":") for key in definitions) if known == form}
 
     both = same = of("sent") & of("given")
-    while True:  # what refers to something that differs, differs
+    while True:  # a definition that refers to a differing one differs, too
         names = {f"{form}:{name}": name for name in same for form in ("sent", "given")}
         alike = {
             name
@@ -56,7 +57,7 @@ def named(definitions: dict[str, Schema]) -> dict[str, str]:
             break
         same = alike
     chosen: dict[str, str] = {}
-    for key in sorted(definitions):  # "given" comes before "sent": what comes back keeps its name
+    for key in sorted(definitions):  # "given" sorts before "sent", so it keeps the plain name
         form, _, name = key.partition(":")
         if form == "sent" and name in same:
             chosen[key] = chosen[f"given:{name}"]
@@ -70,6 +71,8 @@ def named(definitions: dict[str, Schema]) -> dict[str, str]:
 
 
 def renamed(schema: Any, names: dict[str, str]) -> Any:
+    """Return ``schema`` with its references renamed."""
+
     def new(ref: str) -> str:
         key = ref.removeprefix(PREFIX)
         return PREFIX + names.get(key, key)

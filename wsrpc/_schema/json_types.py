@@ -1,7 +1,7 @@
-"""JSON Schemas of Python types, in two forms: as a value may be sent, and as it comes back.
+"""JSON Schemas of Python types, in two forms: for a value that is sent, and for one that comes back ("given").
 
-They differ where fields have defaults: whoever sends may leave those out, and what comes back has them. msgspec knows
-the first form, so the second is made of it here; pydantic knows both for its models.
+They differ in fields with defaults: a sender may leave them out, and values that come back have them. msgspec makes the
+first form, from which the second is made here; pydantic makes both for its models.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from .models import Models, describe_models, models_in
 __all__ = ["Schemas", "schemas_of"]
 
 UNKNOWN = "x-unknown"
-"""Marks a class without a schema, until it is known whether an annotation gives one."""
+"""Marks a class without a schema, until it is known whether an annotation has one."""
 
 
 class Schemas(NamedTuple):
-    """One for each type that was asked about, in order, and the definitions that they refer to."""
+    """The schemas of the given types, in order, and the definitions to which they refer."""
 
     sent: list[Schema]
     given: list[Schema]
     definitions: dict[str, Schema]
     notes: list[list[str]]
-    """For each of ``sent`` and then of ``given``: what there is no schema for, and why."""
+    """For each of ``sent`` and then of ``given``: the parts without a schema, and why."""
 
 
 def schemas_of(sent: Sequence[Any], given: Sequence[Any], *, hooked: bool) -> Schemas:
-    """The schemas of types. One that cannot be described is ``{}``, anything, and has a note; nothing is raised.
+    """Return the schemas of types. A type that cannot be described gets ``{}`` (any value) and a note.
 
-    ``hooked``: whether there is a ``dec_hook`` that may take the classes that neither msgspec nor pydantic knows.
+    ``hooked``: there is a ``dec_hook``, which may convert to classes that neither msgspec nor pydantic knows.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pydantic, about defaults that no schema can show
+        warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
         return _schemas_of(sent, given, hooked)
 
 
@@ -52,7 +52,7 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any], hooked: bool) -> Sche
     keys = [_key(tp) for tp in types]
     good: dict[Any, Any] = {}
     failures: dict[Any, str] = {}
-    for key, tp in dict(zip(keys, types, strict=True)).items():  # handlers have many in common
+    for key, tp in dict(zip(keys, types, strict=True)).items():  # many handlers use the same types
         try:
             good[key] = _describable(tp, hooked)
         except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
@@ -60,7 +60,7 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any], hooked: bool) -> Sche
     for cls in [cls for tp in good.values() for cls in models_in(tp) if isinstance(cls, Checked)]:
         good.update((_PartKey(key), part) for key, part in cls.parts.items())
     models = describe_models(good.values())
-    # All types in both forms, so that a class is called the same in both; what is not referred to is dropped.
+    # All types in both forms, so that a class has the same name in both. Unused definitions are dropped.
     as_sent, definitions_sent = _components(good.values(), "sent", models)
     as_given, definitions_given = _components(good.values(), "given", models)
     definitions = {**models.definitions, **definitions_sent, **definitions_given}
@@ -86,19 +86,19 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any], hooked: bool) -> Sche
 def _key(tp: Any) -> Any:
     try:
         hash(tp)
-    except TypeError:  # Annotated[int, []], say
+    except TypeError:  # Annotated[int, []], for instance
         return id(tp)
     return tp
 
 
 class _PartKey(NamedTuple):
-    """A part of a type that pydantic validates, which msgspec describes."""
+    """Key of a part of a type: pydantic validates the type, and msgspec describes the part."""
 
     key: str
 
 
 def _with_parts(schema: Any, described: Mapping[Any, Schema]) -> Any:
-    """A schema with those of its parts that msgspec describes."""
+    """Return a schema with the schemas of the parts that msgspec describes."""
     if schema.__class__ is list:
         return [_with_parts(item, described) for item in schema]
     if schema.__class__ is not dict:
@@ -113,7 +113,7 @@ def _with_parts(schema: Any, described: Mapping[Any, Schema]) -> Any:
 
 
 def _describable(tp: Any, hooked: bool) -> Any:
-    """The type that msgspec converts to in place of ``tp``. Raises an exception if it has no schema."""
+    """Return the type that msgspec converts to in place of ``tp``; raise an exception if it has no schema."""
     wire = tp
     if tp is not Any and tp is not object:
         wire = wire_type(tp, lambda part: lambda value: value, hooked=hooked, lax=False)
@@ -132,8 +132,8 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
     called = _class_names(cls for classes in infos for cls in classes)
     schemas: list[Schema] = []
     found: dict[str, Schema] = {}
-    # One type at a time, and the classes in it beside it, which tells what msgspec calls them: of many types at once
-    # it takes two classes of one name in one module for the same.
+    # One type at a time, together with the classes in it, whose references say how msgspec names them. Of many types at
+    # once msgspec takes two classes of the same name in the same module for one.
     for tp, classes in zip(types, infos, strict=True):
         (schema, *refs), components = msgspec.json.schema_components([tp, *classes], schema_hook=hook)
         keys = {
@@ -145,7 +145,7 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
             name = ref["$ref"].removeprefix(PREFIX)
             found[keys[name]] = component = _marked(renamed(components[name], keys))
             if isinstance(info, mi.EnumType) and issubclass(info.cls, enum.Flag):
-                # msgspec names the single flags only, but takes and gives their sums, too.
+                # msgspec only names the single flags, but accepts and returns their sums, too.
                 component.pop("enum", None)
                 component["type"] = "integer"
             if form == "given" and not isinstance(info, mi.EnumType):
@@ -157,7 +157,7 @@ _CLASSES = (mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType
 
 
 def _class_names(classes: Iterable[Any]) -> dict[Any, str]:
-    """What each class is called: by its name; those that share it, with their module; else they are numbered."""
+    """Return the name of each class; classes of the same name are named with their module, or numbered."""
 
     def short(cls: Any) -> str:
         if not isinstance(cls, type) and get_args(cls):
@@ -180,7 +180,7 @@ def _class_names(classes: Iterable[Any]) -> dict[Any, str]:
 
 
 def _complete(schema: Schema, info: Any) -> None:
-    """Make of what may be sent what comes back: fields with defaults are there."""
+    """Turn the schema of a sent value into that of a value that comes back, which has the fields with defaults."""
     always = [field.encode_name for field in info.fields if _always_there(field, info)]
     if schema["type"] == "array":
         schema["minItems"] = len(schema["prefixItems"])
@@ -199,13 +199,13 @@ def _always_there(field: mi.Field, info: Any) -> bool:
         return True
     if isinstance(info, mi.StructType):
         return not cls.__struct_config__.omit_defaults
-    # Into a converted dataclass msgspec does not write simple defaults, and so does not find them when it encodes.
+    # msgspec does not store simple defaults in a dataclass that it converts to, so it does not encode them either.
     plain = hasattr(cls, "__dataclass_fields__") and cls.__dictoffset__ != 0
     return not plain or field.default is msgspec.NODEFAULT
 
 
 def _may_be_unset(cls: type[Any], name: str) -> bool:
-    """msgspec itself does not tell, of fields without default."""
+    """Whether a field may be UNSET. msgspec does not say that of fields without a default."""
     try:
         hint = get_type_hints(cls).get(name)
     except NameError:  # msgspec looks up names in more places
@@ -214,7 +214,7 @@ def _may_be_unset(cls: type[Any], name: str) -> bool:
 
 
 def _marked(schema: Any) -> Any:
-    """The same, with each class that has no schema marked by a comment; where an annotation gives one, without."""
+    """Return ``schema`` with a comment on each class without a schema, unless an annotation has one."""
     if schema.__class__ is list:
         return [_marked(item) for item in schema]
     if schema.__class__ is not dict:
@@ -227,7 +227,7 @@ def _marked(schema: Any) -> Any:
 
 
 def _unknown(root: Schema, definitions: dict[str, Schema]) -> list[str]:
-    """The classes without a schema that a type holds."""
+    """Return the classes without a schema in a type."""
     found: dict[str, None] = {}
 
     def look(schema: Any) -> None:

@@ -1,4 +1,4 @@
-"""Finding the server that a command names, as ``module:attribute``."""
+"""Loading of the server that a command names as ``module:attribute``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WANTED = (Server, Client, Router)
 
 
 class CannotLoad(Exception):
-    """Its text says what was looked for, what was found and what to do."""
+    """Nothing can be loaded. The text says what was expected, what was found and what to do."""
 
 
 def load(target: str) -> Server | Client | Router:
-    """The server, client or router that ``module:attribute`` names, or that a function of that name makes.
+    """Load the server, client or router that ``module:attribute`` names, or that a function of that name returns.
 
-    Modules are looked for as by ``python -m``, in the working directory first.
+    Modules are searched for as by ``python -m``, in the working directory first.
 
     Raises:
-        CannotLoad: there is none.
+        CannotLoad: there is none; the text says why.
     """
     module_name, _, path = target.partition(":")
     if not module_name or not path:
@@ -40,15 +40,15 @@ def load(target: str) -> Server | Client | Router:
         raise CannotLoad(f"give a module, such as app.main:{path}, not a file; got {target!r}")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
-    with _run_left_out():
+    with _without_run():
         module = _imported(module_name)
         found = _looked_up(module, module_name, path)
         return found if isinstance(found, WANTED) else _made_by(found, target)
 
 
 @contextmanager
-def _run_left_out() -> Generator[None]:
-    """Many programs end in ``server.run()``. Imported here they are to be described, not to serve."""
+def _without_run() -> Generator[None]:
+    """Make `Server.run` do nothing: many programs end with it, and are imported here to be described, not to serve."""
     run = Server.run
     Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]
     try:
@@ -63,13 +63,13 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is not None and (exc.name == name or name.startswith(f"{exc.name}.")):
             raise CannotLoad(f"there is no module {exc.name!r}, in {os.getcwd()} or installed") from exc
-        raise CannotLoad(f"module {name!r} cannot be imported:\n{_told(exc)}") from exc
+        raise CannotLoad(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
     except (Exception, SystemExit) as exc:
-        raise CannotLoad(f"module {name!r} cannot be imported:\n{_told(exc)}") from exc
+        raise CannotLoad(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
 
 
-def _told(exc: BaseException) -> str:
-    """The traceback from the application's first line on: how it came to be imported is of no interest."""
+def _traceback(exc: BaseException) -> str:
+    """Return the traceback from the application's first line on, without the import."""
     tb = exc.__traceback__
     while tb is not None and (tb.tb_frame.f_code.co_filename == __file__ or _of_importlib(tb.tb_frame)):
         tb = tb.tb_next
@@ -94,17 +94,17 @@ def _looked_up(module: Any, name: str, path: str) -> Any:
 def _made_by(found: Any, target: str) -> Server | Client | Router:
     wanted = "a Server, Client or Router"
     if not inspect.isroutine(found):
-        raise CannotLoad(f"{target} is to be {wanted}, or a function that makes one; it is {found!r}")
+        raise CannotLoad(f"{target} must be {wanted}, or a function that returns one; it is {found!r}")
     try:
         inspect.signature(found).bind()
     except (TypeError, ValueError) as exc:
         raise CannotLoad(f"{target} is a function that cannot be called without arguments: {exc}") from exc
     if inspect.iscoroutinefunction(found):
-        raise CannotLoad(f"{target} is async: name {wanted}, or a plain function that makes one")
+        raise CannotLoad(f"{target} is async: name {wanted}, or a plain function that returns one")
     try:
         made = found()
     except (Exception, SystemExit) as exc:
-        raise CannotLoad(f"{target}() failed:\n{_told(exc)}") from exc
+        raise CannotLoad(f"{target}() failed:\n{_traceback(exc)}") from exc
     if not isinstance(made, WANTED):
-        raise CannotLoad(f"{target}() is to make {wanted}; it made {made!r}")
+        raise CannotLoad(f"{target}() must return {wanted}; it returned {made!r}")
     return made

@@ -1,4 +1,4 @@
-"""pydantic models and other types that pydantic validates, as JSON Schema. pydantic itself makes it."""
+"""JSON Schemas of pydantic models, and of other types that pydantic validates, made by pydantic itself."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation
 
 
 class Models(NamedTuple):
-    """The schema of each class that pydantic describes, by form, and the definitions that these refer to."""
+    """The schema of each class that pydantic describes, by form, and the definitions to which these refer."""
 
     schemas: dict[tuple[type[Any], Form], Schema]
     definitions: dict[str, Schema]
 
 
 def models_in(tp: Any) -> list[type[Any]]:
-    """The models and the `Checked` types that a type holds, as far as msgspec looks into it."""
+    """Return the models and the `Checked` types in a type, as far as msgspec looks into it."""
     classes = [node.cls for node in nodes_of(mi.type_info(tp)) if isinstance(node, mi.CustomType)]
     return [cls for cls in classes if is_pydantic(cls) or isinstance(cls, Checked)]
 
 
 def core_schema(cls: Any) -> Any:
+    """Return the core schema of a model or of a `Checked` type."""
     return core_schema_of(cls.translated if isinstance(cls, Checked) else cls)
 
 
 def describe_models(types: Iterable[Any]) -> Models:
-    """The models and the `Checked` types that types hold, in both forms."""
+    """Describe the models and the `Checked` types in ``types``, in both forms."""
     found = {cls for tp in types for cls in models_in(tp)}
     if not found:
         return Models({}, {})
@@ -43,7 +44,7 @@ def describe_models(types: Iterable[Any]) -> Models:
 
     class Generator(GenerateJsonSchema):
         def field_is_required(self, field: Any, total: bool) -> bool:
-            # A model is sent with all its fields, so what has a default is there, too.
+            # A model is sent with all its fields, including those with defaults.
             if self.mode == "serialization" and field["type"] != "typed-dict-field":
                 return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
             return super().field_is_required(field, total)
@@ -60,7 +61,7 @@ def describe_models(types: Iterable[Any]) -> Models:
             return self._named(super().typed_dict_schema, schema, by_alias=False)
 
         def _named(self, describe: Any, schema: Any, *, by_alias: bool) -> dict[str, Any]:
-            # pydantic encodes a model with all that it holds; what is not in one, msgspec encodes, without aliases.
+            # pydantic encodes a model and everything in it. msgspec encodes the rest, without aliases.
             before = self.by_alias, self._in_model
             if self.mode == "serialization" and not self._in_model:
                 self.by_alias = self._in_model = by_alias
@@ -73,7 +74,7 @@ def describe_models(types: Iterable[Any]) -> Models:
         def bytes_schema(self, schema: Any) -> dict[str, Any]:
             described = super().bytes_schema(schema)
             if BYTES_OPTIONS.isdisjoint(self._config.config_dict):
-                del described["format"]  # pydantic's own way, text in UTF-8
+                del described["format"]  # pydantic's own encoding, text in UTF-8
                 described["contentEncoding"] = "base64"
             return described
 
@@ -82,7 +83,7 @@ def describe_models(types: Iterable[Any]) -> Models:
     made, definitions = generator.generate_definitions(
         [(cls, mode, core_schema(cls)) for cls in ordered for mode in MODES.values()]
     )
-    # pydantic itself tells the forms apart, by endings, where a model has both.
+    # pydantic itself distinguishes the forms by endings if a model has both.
     keys = {name: _key(name) for name in definitions}
     schemas: dict[tuple[type[Any], Form], Schema]
     schemas = {(cls, form): renamed(made[cls, mode], keys) for cls in ordered for form, mode in MODES.items()}

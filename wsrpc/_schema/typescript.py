@@ -1,4 +1,4 @@
-"""JSON Schemas as TypeScript types, and what names and comments have to be there."""
+"""TypeScript types from JSON Schemas, with the names and comments that TypeScript allows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .definitions import PREFIX, Schema
 __all__ = ["BASE64", "Names", "comment", "in_parentheses", "parameter_names", "property_name", "type_of"]
 
 BASE64 = "Base64"
-"""What the type of bytes is called."""
+"""The name of the type of bytes."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
 
@@ -25,7 +25,7 @@ _RESERVED = frozenset(
         protected public return static super switch this throw true try typeof var void while with yield""",
     )
 )
-"""What cannot be the name of a parameter."""
+"""Words that cannot be the name of a parameter."""
 _OWN_TYPES = frozenset(
     re.findall(
         r"\w+",
@@ -33,11 +33,11 @@ _OWN_TYPES = frozenset(
         unknown""",
     )
 )
-"""Types of TypeScript's own, and what it takes for the beginning of one: ``x: readonly[]``."""
+"""TypeScript's own types, and words that it reads as the beginning of one: ``x: readonly[]``."""
 
 
 class Names:
-    """What the definitions of a document are called in TypeScript, where ``taken`` names mean something else."""
+    """The names of a document's definitions in TypeScript. ``taken`` names mean something else there."""
 
     def __init__(self, definitions: Iterable[str], taken: Iterable[str]) -> None:
         used = _RESERVED | _OWN_TYPES | set(taken)
@@ -61,7 +61,7 @@ def _free(wanted: str, used: Iterable[str]) -> str:
 
 
 def parameter_names(wanted: Iterable[str]) -> list[str]:
-    """Names for the parameters of one function, as close to Python's as can be."""
+    """Return names for the parameters of one function, as close to the ``wanted`` ones as TypeScript allows."""
     names: list[str] = []
     for name in wanted:
         names.append(_free(name, _RESERVED | set(names)))
@@ -69,6 +69,7 @@ def parameter_names(wanted: Iterable[str]) -> list[str]:
 
 
 def property_name(name: str) -> str:
+    """Return ``name`` as the name of a property, quoted if necessary."""
     return name if _is_identifier(name) else json.dumps(name)
 
 
@@ -77,7 +78,7 @@ def _is_identifier(name: str) -> bool:
 
 
 def comment(text: str, indent: str = "") -> str:
-    """A doc comment with a line break at its end; "" for no text."""
+    """Return a doc comment that ends with a line break; "" for no text."""
     lines = [line.rstrip() for line in inspect.cleandoc(text).strip().replace("*/", "*\\/").splitlines()]
     if len(lines) > 1:
         return "".join(f"{indent}{line}\n" for line in ["/**", *(f" * {line}".rstrip() for line in lines), " */"])
@@ -88,7 +89,7 @@ def comment(text: str, indent: str = "") -> str:
 
 
 def type_of(schema: Any, names: Names, indent: str = "") -> str:
-    """The type of the values that a schema describes. What it says beyond types (bounds, patterns) is left out."""
+    """Return the type of the values that a schema describes, without its constraints (bounds, patterns)."""
     if schema is False:
         return "never"
     if schema.__class__ is not dict:
@@ -136,6 +137,7 @@ def _union(members: Iterable[str]) -> str:
 
 
 def in_parentheses(member: str) -> str:
+    """Return a type for use in another one, in parentheses if it is a union or an intersection."""
     return f"({member})" if " | " in member or " & " in member else member
 
 
@@ -158,7 +160,7 @@ def _object(schema: Schema, names: Names, indent: str) -> str:
     properties: Schema = schema.get("properties", {})
     further = schema.get("additionalProperties", not properties)
     if not properties:
-        # Not Record: that may not refer to itself.
+        # Not Record, which may not refer to itself.
         return f"{{ [key: string]: {type_of(further, names, indent)} }}"
     inner = indent + "  "
     text = "{\n"

@@ -8,7 +8,7 @@ from typing import cast
 
 from .._base.closing import CloseInfo
 from .._handlers.context import Invocation
-from .._handlers.lifecycle import Opening
+from .._handlers.lifecycle import OpenPhase
 from ..transport import ConnectionInfo, Receiver, Traffic, Transport
 from .negotiation import Negotiation
 from .slow_readers import SlowReaderQueue
@@ -86,7 +86,7 @@ class Link:
         """The remote peer is about to close: what is begun anew waits for another connection."""
         self.slow_reader: SlowReaderQueue | None = None
         """Broadcasts that wait while it is full. Most connections never need one."""
-        self.opening: Opening | None = None
+        self.opening: OpenPhase | None = None
         """The handlers that run while it opens."""
         self.contexts: tuple[Invocation, ...] = ()
         """The contexts of those handlers: what is sent within them leaves at once."""

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UnsetType
 
 from .._protocol.messages import ChannelAbort
-from .._protocol.rejections import reason_to_wire, shortened
+from .._protocol.rejections import reason_to_wire, without_data
 from ..errors import MessageTooBig, RpcError
 from .outbound import Outbound
 from .pending import MAX_REMEMBERED
@@ -34,11 +34,11 @@ class Notices:
         try:
             self._out.reply(self._out.terms.encode(notice(*reason_to_wire(reason))))
         except MessageTooBig as exc:
-            self._send_shortly(notice, shortened(reason, exc) if isinstance(reason, RpcError) else None)
+            self._send_shortly(notice, without_data(reason, exc) if isinstance(reason, RpcError) else None)
         except Exception as exc:
             # It cannot be encoded, for which a user's enc_hook may raise anything. That somebody stops matters more.
             self._warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
-            self._send_shortly(notice, shortened(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
+            self._send_shortly(notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
 
     def _send_shortly(self, notice: Callable[[Any, int | UnsetType], object], reason: RpcError | None) -> None:
         try:

@@ -12,9 +12,9 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from .._base.delays import Condition, check_number, check_strategies
-from .._base.misuse import shown_as
+from .._base.misuse import check_number, shown_as
 from .._base.scheduler import Scheduler
+from .._base.strategies import Condition, check_strategies
 from ..errors import (
     BadArguments,
     BadResult,

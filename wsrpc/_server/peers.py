@@ -63,7 +63,7 @@ class ServedPeer(PeerOwner):
         self._core = core = core_of(peer)
         self.out = core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
-        core.own.taken = registry.taken
+        core.own.reserve_as(registry)
         core.log.on_error = peers.tally.failed
         core.log.budget = peers.budget
         if handshake is not None:
@@ -164,7 +164,8 @@ class ServedPeer(PeerOwner):
     @property
     def full(self) -> bool:
         """Whether the connection is above its high-water mark."""
-        return self.out.line.full
+        link = self.out.link
+        return link is not None and link.full
 
     @property
     def stalled(self) -> bool:

@@ -155,7 +155,8 @@ class Rooms:
         """Receivers of `Server.emit`."""
         self._server = server
         self._registry = registry
-        registry.taken = self._taken = set[ChannelRef]()
+        self._taken = set[ChannelRef]()
+        registry.reserve(self._taken)
         self._room_from = room_from
         # A room that was made without options is kept by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from .._base.delays import check_number
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
-from .._base.misuse import check_flag, no_parentheses, refusing
+from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import Profile, Redact, check_name
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState

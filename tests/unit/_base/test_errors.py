@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -92,6 +93,23 @@ async def test_that_of_a_stream_can_be_pickled_and_does_not_take_the_connection_
     assert str(back) == str(caught.value)
 
 
+def test_private_notes_travel_with_a_pickled_error() -> None:
+    notes: list[tuple[errors.WsrpcError, Callable[[Any], bool]]] = [
+        (errors.made_here(errors.RemoteError("no")), errors.is_made_here),
+        (errors.closed_here(errors.ConnectionLost()), errors.is_closed_here),
+        (errors.event_timeout("e", 1), lambda error: str(error) == "no event 'e' within 1 s"),
+        (
+            errors.redirect_not_followed(errors.HandshakeRejected(302), "too far"),
+            lambda error: str(error).endswith("HTTP 302, a redirect that is not followed: too far"),
+        ),
+    ]
+    for error, is_noted in notes:
+        assert is_noted(error) and is_noted(pickle.loads(pickle.dumps(error)))
+    assert not errors.is_made_here(errors.RemoteError("no"))
+    bad = errors.bad_item("an item", channel := object())
+    assert errors.channel_of(bad) is channel and errors.channel_of(pickle.loads(pickle.dumps(bad))) is None
+
+
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_they_say_something_in_one_short_line(error: errors.WsrpcError) -> None:
     assert str(error) and "\n" not in str(error) and len(str(error)) < 300
@@ -101,7 +119,7 @@ def test_they_say_something_in_one_short_line(error: errors.WsrpcError) -> None:
 def test_what_they_say() -> None:
     lost = errors.ConnectionLost(1001, "away", "not_sent")
     assert str(lost) == "there is no connection (1001 away); nothing was sent"
-    assert str(errors.ConnectionLost(1006)) == ("the connection ended (1006); what was in the air may have run")
+    assert str(errors.ConnectionLost(1006)) == ("the connection ended (1006); requests in flight may have run")
     assert str(errors.ConnectFailed(1, None)) == "could not connect in 1 attempt"
     assert str(errors.ConnectFailed(2, OSError("refused"))) == (
         "could not connect in 2 attempts; the last one: OSError: refused"
@@ -162,7 +180,7 @@ def test_fields_that_are_not_for_users(name: str, why: str) -> None:
 
 def test_names_of_fields_are_text() -> None:
     fields: Any = {5: 1}
-    with pytest.raises(TypeError, match="names of error fields are text, got 5"):
+    with pytest.raises(TypeError, match="the name of an error field must be text, got 5"):
         errors.RpcError("no", fields=fields)
 
 

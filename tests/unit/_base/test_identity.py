@@ -175,7 +175,7 @@ def test_keys_of_a_name_are_equal() -> None:
     assert Key[int]("visits") == VISITS == Key[str]("visits") == "visits"
     assert VISITS != NAME and VISITS != 5
     assert repr(VISITS) == "Key('visits')"
-    with pytest.raises(TypeError, match="made of a name"):
+    with pytest.raises(TypeError, match="takes a name, as text"):
         Key[int](5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 

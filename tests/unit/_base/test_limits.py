@@ -74,7 +74,9 @@ def test_a_copy_is_checked_like_the_original() -> None:
 
 
 def test_bounds_with_which_nobody_could_talk_are_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match=r"^Limits\.message must be at least 512, got 150: two wsrpc peers introduce"):
+    with pytest.raises(
+        ValueError, match=r"^Limits\.message must be at least 512, got 150: the hello of another wsrpc peer"
+    ):
         Limits(message=150)
     with pytest.raises(ValueError, match=r"^Limits\.depth must be at least 2, got 1: every message is an object"):
         Limits(depth=1)

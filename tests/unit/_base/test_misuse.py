@@ -184,7 +184,7 @@ MAKING: dict[str, tuple[Callable[[], object], str]] = {
     "Reconnect": (lambda: Reconnect(max=True), "Reconnect(max=) is a number of seconds, 0 or more; got True"),
     "RpcError": (
         lambda: RpcError("no", fields=5),  # type: ignore[arg-type]
-        "fields= is a mapping of names to values, got 5",
+        "fields= takes a mapping of names to values, got 5",
     ),
 }
 

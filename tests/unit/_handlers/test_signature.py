@@ -639,7 +639,7 @@ def test_types_that_cannot_work_are_refused() -> None:
 
     assert "parameter 'when': Type unions may not contain more than one str-like type" in refusal(union)
     text = refusal(custom)
-    assert f"parameter 'things': {__name__}.Opaque cannot be made from what arrives" in text
+    assert f"parameter 'things': values from the wire cannot be converted to {__name__}.Opaque" in text
     assert "dec_hook=" in text
     assert "parameter 'things'" in refusal(nested)
     assert "parameter 'thing': Type unions containing a custom type" in refusal(mixed)

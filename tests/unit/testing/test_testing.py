@@ -153,7 +153,7 @@ async def test_a_page_of_the_same_host_may_connect_and_another_may_not() -> None
     ("options", "error", "text"),
     [
         ({"path": "ws"}, ValueError, "a path begins with a slash, got 'ws'"),
-        ({"headers": {"X A": "1"}}, ValueError, "a header's name is a word"),
+        ({"headers": {"X A": "1"}}, ValueError, "the name of a header is a word"),
         ({"client": Client(headers=lambda: 5)}, TypeError, "headers= is a mapping"),  # type: ignore[arg-type]
         ({"client": Client(auth=lambda: 5)}, TypeError, "auth= is a token"),  # type: ignore[arg-type]
         ({"client": Client(auth="a\nb")}, ValueError, "a character that cannot be sent"),

@@ -1,4 +1,4 @@
-"""Tenacity's strategies, as `Reconnect` and `Retry` take them."""
+"""Tenacity's strategies as options of `Reconnect` and `Retry`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-__all__ = ["Condition", "check_number", "check_strategies"]
+from .misuse import check_number
+
+__all__ = ["Condition", "check_strategies"]
 
 Condition = retry_base | Callable[[BaseException], bool]
-"""Whether to go on: one of tenacity's, or a plain function of the exception."""
+"""Decides whether to go on: one of tenacity's retry objects, or a plain function of the exception."""
 
 
 class _Options(Protocol):
@@ -28,23 +30,11 @@ class _Options(Protocol):
     def retry(self) -> Condition | None: ...
 
 
-def check_number(text: str, given: Any, least: int) -> None:
-    """Refuse what is no number, and one of less than ``least``; ``text`` says what is expected.
-
-    Raises:
-        TypeError, ValueError: that, and what came.
-    """
-    if not isinstance(given, (int, float)) or isinstance(given, bool):
-        raise TypeError(f"{text}; got {given!r}")
-    if not given >= least:
-        raise ValueError(f"{text}; got {given!r}")
-
-
 def check_strategies(options: _Options, *seconds: str) -> None:
-    """Refuse what is no strategy; ``seconds`` names the fields that are durations.
+    """Refuse fields that are not strategies. ``seconds`` names the fields that are durations.
 
     Raises:
-        TypeError, ValueError: says what is expected and what came.
+        TypeError, ValueError: the text says what was expected and what came.
     """
     owner = type(options).__name__
     for name in seconds:
@@ -52,11 +42,11 @@ def check_strategies(options: _Options, *seconds: str) -> None:
     for name, kind, such in (("wait", wait_base, "wait_fixed(5)"), ("stop", stop_base, "stop_after_attempt(10)")):
         given = getattr(options, name)
         if given is not None and not isinstance(given, kind):
-            raise TypeError(f"{owner}({name}=) takes an object of tenacity's, such as {such}; got {given!r}")
+            raise TypeError(f"{owner}({name}=) takes an object of tenacity, such as {such}; got {given!r}")
     condition: Any = options.retry
     if condition is None or (isinstance(condition, retry_base) and not isinstance(condition, async_retry_base)):
         return
-    # A class is callable, too, and what it makes counts as true, as does the coroutine of an `async def`.
+    # A class is callable, too; its instances count as true, and so does the coroutine of an `async def`.
     waits = isinstance(condition, (type, async_retry_base)) or inspect.iscoroutinefunction(condition)
     if waits or not callable(condition):
         raise TypeError(
