@@ -41,8 +41,6 @@ OPEN_TO_ALL = {
     "wsrpc/_client/backoff.py: state": LIBRARY,
     "wsrpc/_schema/loading.py: Server": "replaced while a user's module is imported, which may end in run()",
     "wsrpc/_server/entrance.py: handshake": HANDSHAKE,
-    "wsrpc/_transports/connection.py: protocol": LIBRARY,
-    "wsrpc/_transports/connection.py: transport": "asyncio's transport: the size of its reads has no other way in",
     "wsrpc/_transports/dial.py: exc": "an OSError, as open() fills it in",
     "wsrpc/_transports/listener.py: connection.protocol": LIBRARY,
     "wsrpc/_transports/upgrade.py: asked": HANDSHAKE,

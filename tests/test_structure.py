@@ -44,12 +44,12 @@ FOR_TYPES_ONLY = {
     ("_handlers.context", "wsrpc._channels.anonymous.AnonymousChannel"),
     ("_handlers.context", "wsrpc._channels.core.ChannelCore"),
     ("_sending.caller", "wsrpc._channels.anonymous.AnonymousChannel"),
-    ("_peer.peer", "wsrpc._server.peers.ServedPeer"),
     ("_peer.peer", "wsrpc._server.rooms.Room"),
     ("_peer.peer", "wsrpc._server.server.Server"),
     ("_raw.connection", "wsrpc._server.server.Server"),
     # Within a package.
     ("_server.peers", "wsrpc._server.server.Server"),
+    ("_server.peers", "wsrpc._server.hosting.PeerServices"),
     ("_server.services", "wsrpc._server.server.Server"),
     ("_server.services", "wsrpc._server.server.ServerChannel"),
 }

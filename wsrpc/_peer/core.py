@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -42,10 +42,6 @@ from .payload_log import PayloadLog
 from .session import Session, SessionState
 from .waiting import Hold
 
-if TYPE_CHECKING:
-    from .._server.rooms import Room
-    from .._server.server import Server
-
 __all__ = ["PeerCore", "PeerOwner"]
 
 
@@ -57,11 +53,12 @@ class PeerOwner:
 
     __slots__ = ("home", "rooms", "server")
 
-    def __init__(self, server: Server | None = None) -> None:
+    def __init__(self, server: Any = None) -> None:
         self.server = server
-        self.rooms: dict[Room, bool] = {}
+        """The `Server` that the peer belongs to. Its class, and that of rooms, lie in a higher layer."""
+        self.rooms: dict[Any, bool] = {}
         """The rooms that the peer is in, and whether it joined each by its own request."""
-        self.home: Room | None = None
+        self.home: Any = None
         """The room that ``room_from`` gave to it."""
 
     def queued(self) -> None:

@@ -66,7 +66,7 @@ class Intake:
         fire: Callable[[str, object], None],
         log: Log,
     ) -> None:
-        self._codec = codec
+        self._codec: Codec = codec
         self._decode: Decode = codec.decode
         self._text = codec.text
         self._other: Codec | None = None

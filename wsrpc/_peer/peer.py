@@ -183,7 +183,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: it is no server's peer, but a client's.
         """
-        server = self._core.owner.server
+        server: Server | None = self._core.owner.server
         if server is None:
             raise RuntimeError("this peer has no server: it is a client's, and only a server's peers have one")
         return server
@@ -200,7 +200,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: it gave none.
         """
-        home = self._core.owner.home
+        home: Room | None = self._core.owner.home
         if home is None:
             raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
         return home

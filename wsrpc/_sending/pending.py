@@ -29,7 +29,7 @@ class InFlight(Struct, eq=False):
     """Without those of the cancelled ones."""
     waiting: int = 0
     """Bytes of requests for which the remote peer had no free place: the sum of their ``waits_there``."""
-    given_up: dict[int, int] = field(default_factory=dict)
+    given_up: dict[int, int] = field(default_factory=dict[int, int])
     """Ids that were cancelled and are not answered yet: how many places each takes over there."""
     freed: Callable[[], None] | None = None
     """Called at each answer, while a caller waits for a place."""
