@@ -67,24 +67,6 @@ def library_options(limits: Limits) -> dict[str, Any]:
 class WebSocketTransport:
     """One WebSocket connection of the `websockets` library as a `Transport`."""
 
-    __slots__ = (
-        "__weakref__",
-        "_close_timer",
-        "_closing",
-        "_connection",
-        "_delivery",
-        "_ended",
-        "_heartbeat",
-        "_info",
-        "_largest",
-        "_output",
-        "_reader",
-        "_receiving",
-        "_room",
-        "_stall_watch",
-        "_turns",
-    )
-
     def __init__(self, connection: WebSocketConnection, limits: Limits) -> None:
         tcp, loop, protocol = connection.transport, connection.loop, connection.protocol
         client = isinstance(protocol, ClientProtocol)
