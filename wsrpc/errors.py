@@ -276,14 +276,15 @@ class HandshakeRejected(WsrpcError, ConnectionError):
         self.headers: Mapping[str, str] = headers or {}
         self._reason = ""
 
-    def _not_followed(self, reason: str) -> Self:
-        """This one again, as a redirect that is not followed for ``reason``."""
-        self._reason = f", a redirect that is not followed: {reason}"
-        return self
-
     def _text(self) -> str:
         text = f"the server refused the connection with HTTP {self.status}{self._reason}"
         return f"{text}: {one_line(self.body.strip(), LONGEST_VALUE)}" if self.body.strip() else text
+
+
+def redirect_not_followed(answer: HandshakeRejected, reason: str) -> HandshakeRejected:
+    """Give ``answer`` the reason why its redirect is not followed."""
+    answer._reason = f", a redirect that is not followed: {reason}"
+    return answer
 
 
 # ---------------------------------------------------------------- a request
