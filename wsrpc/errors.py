@@ -283,7 +283,8 @@ class HandshakeRejected(WsrpcError, ConnectionError):
 
 def redirect_not_followed(answer: HandshakeRejected, reason: str) -> HandshakeRejected:
     """Give ``answer`` the reason why its redirect is not followed."""
-    answer._reason = f", a redirect that is not followed: {reason}"
+    # Of the same module: the public class gains no name for it.
+    answer._reason = f", a redirect that is not followed: {reason}"  # pyright: ignore[reportPrivateUsage]
     return answer
 
 

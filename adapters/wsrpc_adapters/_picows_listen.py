@@ -94,7 +94,7 @@ class _ListeningSocket(socket.socket):
         except OSError as exc:
             if exc.errno not in OUT_OF_RESOURCES:
                 raise
-            # aiofastnet does not handle these. Tell the event loop that no connection is there; it looks again next turn.
+            # aiofastnet does not handle these. Tell the event loop that there is no connection; it looks again later.
             now = time.monotonic()
             if now >= self._log_again_at:
                 self._log_again_at = now + 1.0
