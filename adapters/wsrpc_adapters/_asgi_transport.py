@@ -325,13 +325,13 @@ class _End:
         return self.closing or (CloseCode.ABNORMAL, str(self.broken or ""))
 
     def reported(self, event: Event) -> CloseInfo:
-        """Return what the ASGI server says of the end, as far as that can be believed."""
+        """Return how the connection ended, as far as what the ASGI server reports can be trusted."""
         code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
         if self.closing is not None and self.close_sent:
             return CloseInfo(*self.closing, was_clean=code != CloseCode.ABNORMAL)
         if reason is None and "reason" not in event:
-            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it says
-            # 1005 of a drop, and 1012 when it shuts down itself and does not wait for an answer.
+            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it
+            # reports 1005 for a drop, and 1012 when it shuts down itself and does not wait for an answer.
             if code == CloseCode.NO_STATUS:
                 code = CloseCode.ABNORMAL
             return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))

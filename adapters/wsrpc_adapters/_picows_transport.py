@@ -387,7 +387,7 @@ class _End:
         self.said: tuple[int, str] | None = None
         """Code and reason of the first Close frame, whoever sent it."""
         self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
-        """Code and reason for when no Close frame says them."""
+        """Code and reason if there is no Close frame."""
         self.info: CloseInfo | None = None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.retrieving: asyncio.Task[None] | None = None
@@ -517,7 +517,7 @@ class _Tap(asyncio.BufferedProtocol):
         transport = self._transport
         self.read += nbytes
         if self._end.deaf:
-            return  # picows is not told, so it offers the same part of its buffer for each read
+            return  # picows does not see it, and offers the same part of its buffer for each read
         self._output.hold()
         if nbytes < MUCH:
             self._feed(nbytes)

@@ -270,7 +270,7 @@ class _Early:
         return False, b""
 
     def feed_eof(self) -> None:
-        """Do nothing: the protocol that takes over is told."""
+        """Do nothing: the protocol that takes over notices it, too."""
 
 
 def _hold_early(request: web.Request) -> _Early:

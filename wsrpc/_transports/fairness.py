@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, proxy
 
-__all__ = ["MUCH", "READ", "Turns", "turns_of"]
+__all__ = ["MUCH", "READ", "Loop", "Turns", "turns_of"]
 
 READ = 16 * 1024
 """Bytes that one read takes at most. (asyncio's own reads take 256 KiB. Of small messages that is ten thousand, handled

@@ -140,7 +140,9 @@ class WebSocketTransport:
 
     async def drain(self) -> None:
         self._output.flush()
-        with suppress(OSError):  # the receiver is told that the connection broke, not the caller who waits for room
+        with suppress(
+            OSError
+        ):  # the receiver gets to know that the connection broke, not the caller that waits for room
             await self._connection.drain()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
@@ -253,7 +255,7 @@ class _Output(FrameWriter):
         self.broken = False
         """Whether asyncio has found the socket broken, which it reports in a later turn of the loop."""
         self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
-        """Close code and reason for when no Close frame says them."""
+        """Close code and reason if there is no Close frame."""
         self.written = 0
 
     def write(self) -> None:
@@ -431,8 +433,8 @@ class WebSocketCallbacks(WebSocketTransport):
     def expect_end(self) -> None:
         """Abort the connection if it does not end within ``close_timeout``.
 
-        For when the remote peer has closed, has been told of its violation, or will not send any more: it now owes the
-        end of the TCP connection, for which the library waits only in its own calls.
+        For when the remote peer has closed, has broken the rules, or will not send any more: it now has to end the TCP
+        connection. The library waits for that only in its own calls.
         """
         self._heartbeat.stop()
         if self._close_timer is None:
