@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -128,7 +129,8 @@ class Attacked:
             return n
 
         for where in (peer, peer.of("room")):
-            for event, handler in zip(EVENTS, (now, later, held, fails, fails_later, typed, held), strict=True):
+            handlers: list[Callable[..., Any]] = [now, later, held, fails, fails_later, typed, held]
+            for event, handler in zip(EVENTS, handlers, strict=True):
                 where.on(event, handler, ordered=event == "ordered")
         peer.bind(self.transport)
 
