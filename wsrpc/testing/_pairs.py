@@ -99,7 +99,7 @@ async def connect(
         finally:
             await client.close()
             if isinstance(peer, Peer):
-                await peer._join(server._limits.close_timeout, Closers())
+                await peer._join(server.limits.close_timeout, Closers())
     finally:
         client._scheduler.use(None)
         if not accepting.done():
@@ -125,6 +125,6 @@ async def _request(server: Server, client: Client, path: str | None, headers: Ma
         parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
         {"host": parts.netloc, **names},
         secure=parts.scheme == "wss",
-        limits=server._limits,
+        limits=server.limits,
         compression=server.compression,
     )
