@@ -21,7 +21,7 @@ from .._handlers.registration import RawRegistrar, Registrar, Router, include
 from .._handlers.registry import HandlerContext, Registry, accepted
 from .._peer.peer import Peer
 from .._protocol.codecs import Codec
-from .._protocol.settings import make_settings
+from .._protocol.settings import Settings, make_settings
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction, RawServing
 from .._sending.slow_readers import Slow, check_slow
@@ -43,7 +43,7 @@ from .peers import ServedPeer
 from .program import run
 from .rooms import Allow, Room, RoomFrom, Rooms
 
-__all__ = ["Server", "ServerChannel"]
+__all__ = ["Server", "ServerChannel", "accept_with", "settings_of"]
 
 H = TypeVar("H", bound=HandshakeFunction)
 J = TypeVar("J", bound=Callable[[Peer, str], Any])
@@ -591,3 +591,15 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
     def __repr__(self) -> str:
         state = self._lifetime.state
         return f"<Server {state}{'' if state == 'closed' else f', {len(self._lifetime.peers)} peers'}>"
+
+
+def settings_of(server: Server) -> Settings:
+    """Return the settings of ``server``, for the modules of this package."""
+    return server._settings
+
+
+async def accept_with(
+    server: Server, transport: Transport, handshake: Handshake, clock: Scheduler | None
+) -> Peer | RawConnection:
+    """Accept a connection as `Server.accept` does, with ``clock`` in place of the event loop's time."""
+    return await server._accept(transport, handshake, clock)
