@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Self
 
 from .._base.misuse import no_parentheses, refusing
@@ -246,6 +247,5 @@ class Client(Registrar, RawRegistrar, RawCaller):
         return f"<Client {self.state} {self.peer!r}>"
 
 
-def core_of(client: Client) -> ClientCore:
-    """Return the inside of ``client``, for the modules of this package."""
-    return client._core
+core_of: Callable[[Client], ClientCore] = attrgetter("_core")
+"""The inside of a client, for the modules of this package. Public classes have no public name for it."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -43,7 +44,7 @@ from .peers import ServedPeer
 from .program import run
 from .rooms import Allow, Room, RoomFrom, Rooms
 
-__all__ = ["Server", "ServerChannel", "accept_with", "settings_of"]
+__all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
 
 H = TypeVar("H", bound=HandshakeFunction)
 J = TypeVar("J", bound=Callable[[Peer, str], Any])
@@ -593,13 +594,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         return f"<Server {state}{'' if state == 'closed' else f', {len(self._lifetime.peers)} peers'}>"
 
 
-def settings_of(server: Server) -> Settings:
-    """Return the settings of ``server``, for the modules of this package."""
-    return server._settings
+settings_of: Callable[[Server], Settings] = attrgetter("_settings")
+"""The settings of a server, for the modules of this package. Public classes have no public name for them."""
 
-
-async def accept_with(
-    server: Server, transport: Transport, handshake: Handshake, clock: Scheduler | None
-) -> Peer | RawConnection:
-    """Accept a connection as `Server.accept` does, with ``clock`` in place of the event loop's time."""
-    return await server._accept(transport, handshake, clock)
+accept_of: Callable[
+    [Server], Callable[[Transport, Handshake, Scheduler | None], Coroutine[Any, Any, Peer | RawConnection]]
+]
+accept_of = attrgetter("_accept")
+"""`Server.accept` of a server, with a clock in place of the event loop's time."""

@@ -16,7 +16,7 @@ from .._handlers.lifecycle import Closers
 from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
-from .._server.server import Server, accept_with, settings_of
+from .._server.server import Server, accept_of, settings_of
 from .._transports.dial_request import DialRequest
 from .._transports.upgrade import ClientUpgrade
 from ..handshake import Handshake
@@ -94,7 +94,7 @@ async def connect(
     ours, theirs = memory_transports(limits=core.limits, other=asked.limits)
     ours.info = theirs.info = asked.connection_info()
     core.scheduler.use(clock)
-    accepting = asyncio.get_running_loop().create_task(accept_with(server, theirs, asked, clock))
+    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, asked, clock))
     try:
         await client.bind(ours)
         peer = await accepting
