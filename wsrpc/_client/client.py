@@ -30,46 +30,48 @@ __all__ = ["Client", "ReconnectInfo", "core_of"]
 
 
 class Client(Registrar, RawRegistrar, RawCaller):
-    """One end of a connection that this side dials, and dials again when it drops.
+    """End of a connection that this side dials, and dials again when it drops.
 
-    Handlers are registered first, then ``async with client:`` (or `connect` and `close`) dials. Handlers stay
-    for all connections. What is sent while there is none waits, within `Limits.offline`.
+    Register handlers first. Then ``async with client:`` dials, or call `connect` and `close`. Handlers stay registered
+    for all connections. What is sent without a connection waits for the next one, within `Limits.offline`.
 
     Args:
-        url: ``ws://`` or ``wss://``; it, ``headers`` and ``auth`` may be functions, sync or async, that are asked
-            at each attempt. Without a URL, `bind` connections of your own.
-        headers: for the opening handshake.
+        url: ``ws://`` or ``wss://``. The URL, ``headers`` and ``auth`` may be functions, sync or async, that are called
+            for each attempt. Without a URL, `bind` connections of your own.
+        headers: of the opening handshake.
         auth: a token, sent as ``Authorization: Bearer <token>``.
         subprotocols: offered to the server, best first.
-        ssl: a TLS context for ``wss://``; the default one verifies as browsers do.
-        proxy: a proxy's URL, True for the one that the environment names, None for none.
-        compression: offer permessage-deflate; the server may take it or leave it.
-        unix: a Unix socket's path, to connect to it instead of the URL's host and port; see `wsrpc.dial`.
-        dial: what opens the connection, such as an adapter's function; the default is `wsrpc.dial`.
-        limits: bounds of the connection and of the queue while there is none.
-        reconnect: how long to wait between attempts, and when to stop. None: `connect` makes one attempt, and a drop
+        ssl: the TLS context for ``wss://``. The default one verifies as browsers do.
+        proxy: a proxy's URL, True for the proxy that the environment names, None for no proxy.
+        compression: offer permessage-deflate to the server, which may accept it.
+        unix: the path of a Unix socket to connect to, in place of the URL's host and port; see `wsrpc.dial`.
+        dial: the function that opens a connection, such as that of an adapter. The default is `wsrpc.dial`.
+        limits: bounds of the connection, and of the queue while there is none.
+        reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and a drop
             ends the client.
-        offline: what becomes of calls while there is no connection: ``"queue"`` lets them wait, within
-            `Limits.offline`, ``"fail"`` raises `ConnectionLost` at once. Each call may say otherwise.
-        connect_timeout: seconds that `connect` takes at most, for all attempts and for the `open` handlers; None for no
-            limit.
-        transport: a connection to begin with, instead of a URL.
+        offline: whether calls without a connection wait for one (``"queue"``), within `Limits.offline`, or raise
+            `ConnectionLost` at once (``"fail"``). Each call has an ``offline=`` of its own, too.
+        connect_timeout: the most seconds that `connect` takes, for all attempts and for the `open` handlers. None for
+            no limit.
+        transport: the first connection, in place of a URL.
         codec: the encoding; the default is JSON with ``enc_hook``.
         dec_hook, enc_hook: msgspec's hooks for types that it does not know.
-        lax: convert leniently, both arguments of handlers and ``returns=``.
-        expose_errors: send the text of unexpected exceptions to the other side (or ask a predicate for each).
-        extensions: find out whether the server is wsrpc, too, for flow control and binary messages; plain ws-wrapper
-            peers ignore the one message that this takes. False says nothing but ws-wrapper's own messages.
+        lax: convert leniently, both the arguments of handlers and ``returns=``.
+        expose_errors: send the text of unexpected exceptions to the remote peer; or a function that decides for each
+            exception.
+        extensions: find out whether the server is wsrpc, too, for flow control and binary messages. This takes one
+            message, which plain ws-wrapper peers ignore. With False, only ws-wrapper's own messages are sent.
         log_payloads: write each message into the log, as one bounded line at DEBUG. A function ``redact(direction,
-            event, args)`` gives what is shown in place of ``args``, a list: direction is ``"in"`` or ``"out"``; event
-            is the name (``"channel:name"`` on a named channel) of the event or request, also for its answer, which is a
-            list of one, and for what is said on the anonymous channel that it opened.
-        profile: ``"go"`` where the other side is ws-server-wrapper-go, which closes the connection for what others
-            ignore: it is refused here, before it is sent. Messages have at most 32 KiB, unless `Limits.sent_message`
-            says otherwise; there are no raw messages, no extensions and no other codec. See docs/go.md.
+            event, args)`` returns what the log shows in place of ``args``, a list. ``direction`` is ``"in"`` or
+            ``"out"``. ``event`` is the name of the event or request (``"channel:name"`` on a named channel), also for
+            its answer, which is a list of one, and for messages of the anonymous channel that it opened.
+        profile: ``"go"`` if the server is ws-server-wrapper-go, which closes the connection where others ignore a
+            message. Such messages are refused here, before they are sent. Messages have at most 32 KiB, unless
+            `Limits.sent_message` says otherwise, and there are no raw messages, no extensions and no other codec. See
+            docs/go.md.
 
     Raises:
-        TypeError, ValueError: an option is of another kind, or out of its range; the URL is none.
+        TypeError, ValueError: an option, or the URL, is not valid.
     """
 
     def __init__(
@@ -128,13 +130,13 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     @property
     def peer(self) -> Peer:
-        """The peer; it stays the same over all connections."""
+        """The peer. It stays the same for all connections."""
         return self._core.peer
 
     @property
     def state(self) -> ClientState:
-        """One of ``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
-        `on_reconnect` handlers run), ``"connected"``, ``"closing"`` and ``"closed"`` (by `close`, or it gave up)."""
+        """``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
+        `on_reconnect` handlers run), ``"connected"``, ``"closing"``, or ``"closed"`` (by `close`, or it gave up)."""
         return self._core.state
 
     @property
@@ -143,14 +145,15 @@ class Client(Registrar, RawRegistrar, RawCaller):
         return self._core.peer.connected
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
-        """A named channel; see `Peer.of`."""
+        """Return a named channel; see `Peer.of`."""
         return self._core.peer.of(name, ordered=ordered)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Take over the registrations of ``router``, those of its main channel under ``channel``; see `Router`.
+        """Repeat the registrations of ``router``, those of its main channel on ``channel``; see `Router`.
 
         Raises:
-            ValueError: a router that has channels of its own cannot be put under one.
+            TypeError: it is not a router.
+            ValueError: a router that has channels of its own cannot be included on a channel.
         """
         include(router, self._registry, channel)
 
@@ -158,14 +161,15 @@ class Client(Registrar, RawRegistrar, RawCaller):
     def on_reconnect(self, function: F, /) -> F:
         """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
 
-        Subscribe again here: the functions run after the `open` handlers, one after another, and what they send goes
-        out before what waited for a connection. That waits until they return, at most `Limits.open_handlers` seconds,
-        so start long work in a task. If the connection ends meanwhile they are cancelled. What they raise is logged.
+        Subscribe again here. The functions run one after another, after the `open` handlers, and what they send leaves
+        before messages that waited for the connection. Those messages wait until the functions return, at most
+        `Limits.open_handlers` seconds, so start long work in a task. The functions are cancelled if the connection
+        ends. Exceptions go to the log.
 
-        ``info`` is a `ReconnectInfo`; a function may also take no argument.
+        ``info`` is a `ReconnectInfo`. A function may also take no argument.
 
         Raises:
-            TypeError: it is no function, or needs more arguments.
+            TypeError: it is not a function, or needs more arguments.
         """
         self._core.hooks.add(function)
         return function
@@ -188,55 +192,56 @@ class Client(Registrar, RawRegistrar, RawCaller):
     async def connect(self) -> None:
         """Dial, and return when the connection is open and the `open` and `on_reconnect` handlers are done.
 
-        Attempts that fail are repeated until ``connect_timeout``, and so are those whose connection ends before the
-        `open` handlers are done. Cancelling stops dialing, unless somebody else waits. A client that is on its way back
-        after a drop, or that `bind` was called on, goes on, whether this is cancelled or takes too long.
+        Attempts that fail are repeated until ``connect_timeout``. An attempt has failed, too, if its connection ends
+        before the `open` handlers are done. Cancelling stops dialing, unless another caller waits for the connection. A
+        client that dials again after a drop, or that `bind` was called on, goes on when this is cancelled or takes too
+        long.
 
         Raises:
-            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` says that it is enough, or
-                the one attempt of ``reconnect=None`` failed.
+            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` ended it, or the one attempt
+                of ``reconnect=None`` failed.
             HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is not valid, in a way
                 that another attempt would not change.
-            ConnectionLost: `close` was called meanwhile; or the connection ended while its `open` handlers ran, and is
-                not dialed again.
+            ConnectionLost: `close` was called, or the connection ended while its `open` handlers ran, and the client
+                does not dial again.
         """
         await self._core.connect()
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection, and its `open` and `on_reconnect` handlers are done. Cancelling is safe.
 
-        A client that is ``"idle"`` waits for somebody to connect or bind.
+        While the client is ``"idle"``, this waits for a call of `connect` or `bind`.
 
         Raises:
-            RuntimeError: its event loop runs in another thread.
-            ConnectionLost: there will be none, because the client was closed, or the last one is not dialed again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`, also on the way back.
+            RuntimeError: the client's event loop runs in another thread.
+            ConnectionLost: there will be no connection, because the client was closed, or does not dial again.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`, also after a drop.
         """
         await self._core.wait_connected()
 
     async def bind(self, transport: Transport) -> None:
-        """Use a connection of your own, from now on; returns when the `open` and `on_reconnect` handlers are done.
+        """Use a connection of your own, and return when its `open` and `on_reconnect` handlers are done.
 
-        Handlers survive. A connection that is bound already is closed with 1001, what was pending on it fails; one that
-        is being dialed is given up. When this one drops, a client with a URL dials, and one without waits for the next
-        `bind`. Cancelling is safe; the connection stays bound.
+        Handlers stay registered. A connection that is bound already is closed with 1001, and requests in flight on it
+        fail. Dialing stops. When the new connection drops, a client with a URL dials, and one without waits for the
+        next `bind`. Cancelling is safe: the connection stays bound.
 
         Raises:
-            ConnectionLost: it ended before the `open` handlers were done; with 1001 if another one was bound instead.
-            TypeError, ValueError: this is no transport, or the one that is bound already; nothing has changed.
+            ConnectionLost: it ended before the `open` handlers were done; with 1001 if another one was bound.
+            TypeError, ValueError: it is not a transport, or it is bound already. Nothing has changed.
         """
         await self._core.bind(transport)
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """End the connection and do not dial again. What was accepted is written before the Close frame.
+        """Close the connection and do not dial again. What was accepted is written before the Close frame.
 
-        With None as code the Close frame has none, and the other side is told 1005.
+        With None as code the Close frame has no code, and the remote peer gets 1005.
 
-        Request handlers that still run are cancelled, as at any end of a connection; handlers of events get
-        `Limits.close_timeout` seconds to finish. Cancelling is safe, the closing goes on.
+        Request handlers that still run are cancelled, as at any end of a connection. Handlers of events have
+        `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing goes on.
 
         Raises:
-            ValueError: if the code may not be sent, or the reason has more than 123 bytes or comes without a code.
+            ValueError: the code may not be sent, or the reason has more than 123 bytes or comes without a code.
         """
         await self._core.close(code, reason)
 
