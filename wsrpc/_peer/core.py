@@ -449,8 +449,9 @@ class PeerCore:
 
     def _handler_failed(self, link: Link, event: str, name: str, exc: BaseException) -> None:
         """An `open` or `on_reconnect` handler has raised ``exc``."""
-        if not link.works and isinstance(exc, (ConnectionLost, ChannelClosed)):
-            # It has not failed: the connection is ending, which it noticed before it was cancelled.
+        if not link.works and _tells_of_the_end(exc):
+            # It has not failed. A request told it of the connection's end before the handler was cancelled; or the user
+            # closes, and then handlers are not cancelled.
             self.log(logging.INFO, "the handler of %r, %s, was left: %s", event, name, exc)
         else:
             self.reporter.failed(event, name, exc)
@@ -676,3 +677,10 @@ class PeerCore:
         if still():
             self.out.requests.stop()
             self._unread.leave_late()
+
+
+def _tells_of_the_end(exc: BaseException) -> bool:
+    """Whether an exception says only that a connection has ended. That of a `asyncio.TaskGroup` holds several."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.split((ConnectionLost, ChannelClosed))[1] is None
+    return isinstance(exc, (ConnectionLost, ChannelClosed))
