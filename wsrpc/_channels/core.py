@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from .._base.scheduler import Timer
 from .._handlers.registry import Registry
-from .._protocol.messages import Event, Inbound, Resolution
+from .._protocol.messages import Event, Resolution, WireMessage
 from .._protocol.rejections import CLOSED
 from .._sending.caller import Sender
 from .._sending.checks import check_thread, check_thread_of_plain
@@ -84,7 +84,7 @@ class ChannelListener(Protocol):
 
     def arrived(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Any,
         decode: Decode,
@@ -449,7 +449,7 @@ class ChannelCore:
     def has_handler(self, event: str) -> bool:
         return self.registry.has(self.id, event)
 
-    def handle(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self.session.listener.arrived(message, payload, None, decode, self)
 
     # ------------------------------------------------------------ the end

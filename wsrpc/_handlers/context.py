@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from .._base.names import RAW
 from .._base.state import PeerState
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from .._streams.reader import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, bad_item, made_here
@@ -50,7 +50,7 @@ class Invocation(msgspec.Struct, eq=False):
     """One inbound event or request while its handler runs. The handler sees it as its `Context`."""
 
     peer: Peer
-    inbound: Inbound
+    inbound: WireMessage
     dispatcher: Dispatcher | None = None
     """None for lifecycle handlers: no message calls them, and they open no channel."""
     observation: Observation | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from .context import CURRENT, Invocation, in_context
 from .registry import Registry
 
@@ -209,7 +209,7 @@ class Reporter:
 
     def context(self, event: str) -> contextvars.Context:
         """Return a new context for the handlers of a lifecycle event."""
-        return in_context(Invocation(self._peer, Inbound(a=[event])))
+        return in_context(Invocation(self._peer, WireMessage(a=[event])))
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler raised ``exc``."""

@@ -15,7 +15,7 @@ from .._base.names import ChannelRef
 from .._channels.readers import Readers
 from .._handlers.observation import Observation
 from .._protocol.counting import decode_any
-from .._protocol.messages import Inbound, place_on
+from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
 from .._streams.inbox import Decode
@@ -48,7 +48,7 @@ class Calls(Protocol):
 
     def dispatch(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Observation | None = None,
         channel: ChannelCore | None = None,
@@ -97,7 +97,7 @@ class Admission:
 
     def arrived(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Observation | None,
         decode: Decode,

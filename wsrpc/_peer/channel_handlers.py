@@ -15,7 +15,7 @@ from .._channels.producer import ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
-from .._protocol.messages import Inbound, Item, ItemsFailed, NoMoreItems
+from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import bounded_reason, error_to_wire
 from .._sending.caller import Source
 from .._sending.requests import Asker
@@ -56,7 +56,7 @@ class NamedProducer:
     def __init__(self, stop: Callable[[object], None]) -> None:
         self.stop = stop
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self.stop(RemoteError("the consumer wants no more items"))
 
     def channel_ended(self, error: Exception | None) -> None:

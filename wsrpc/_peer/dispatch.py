@@ -23,7 +23,7 @@ from .._handlers.context import CURRENT, Invocation
 from .._handlers.lifecycle import Closers, Reporter
 from .._handlers.observation import Observation
 from .._handlers.registry import Registry
-from .._protocol.messages import Inbound, Resolution
+from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.requests import Asker
 from ..errors import (
@@ -48,7 +48,7 @@ from .channel_handlers import ChannelHandlers, notices_end
 from .running import SLOW_HANDLER, Invoker, Log, when_over
 from .session import Call, Session, SessionState
 
-__all__ = ["Calls"]
+__all__ = ["Dispatcher"]
 
 OVER = SessionState.OVER
 
@@ -58,7 +58,7 @@ _PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)}
 MOST_CLASSES = 1024
 
 
-class Calls:
+class Dispatcher:
     """All inbound calls of one peer.
 
     ``running`` counts handlers that run in tasks until they exit, cancelled or not, and ``held`` the bytes of the
@@ -179,7 +179,7 @@ class Calls:
 
     def dispatch(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Observation | None = None,
         channel: ChannelCore | None = None,

@@ -19,7 +19,7 @@ from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from .._protocol.control import Credit, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
-from .._protocol.messages import MAX_ID, Inbound, channel_id, is_id, place_on
+from .._protocol.messages import MAX_ID, WireMessage, channel_id, is_id, place_on
 from .._protocol.rejections import ABORTED, reason_from_wire
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
@@ -27,10 +27,10 @@ from .._sending.pending import Pending
 from .._streams.inbox import Decode
 from ..errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, UnexpectedChannel, short
 from ..limits import Limits
-from .dispatch import Calls
+from .dispatch import Dispatcher
 from .running import Log
 
-__all__ = ["Intake"]
+__all__ = ["Inbound"]
 
 MINUTE = 60.0
 NOT_TEXT = "name is not text"
@@ -42,7 +42,7 @@ CONTROL = b'{"ws-wrapper":false,"wsrpc":'
 """What control messages begin with, those of other versions, too."""
 
 
-class Intake:
+class Inbound:
     """The receiving half of a peer. `receive` never raises, whatever comes.
 
     What the protocol says to ignore is counted in ``ignored``. ``fail`` ends the connection with a code and a reason;
@@ -57,7 +57,7 @@ class Intake:
         shared: Registry,
         loop: Scheduler,
         *,
-        calls: Calls,
+        dispatcher: Dispatcher,
         out: Outbound,
         channels: ChannelTable,
         negotiation: Negotiation | None,
@@ -84,8 +84,8 @@ class Intake:
         self._own = own
         self._shared = shared
         self._loop = loop
-        self._calls = calls
-        self._admission = calls.admission
+        self._dispatcher = dispatcher
+        self._admission = dispatcher.admission
         self._out = out
         self._ignored = ignored
         self._fail = fail
@@ -168,7 +168,7 @@ class Intake:
                     if self._admission.busy:
                         self._admission.arrived(message, payload, view, decode)
                     else:
-                        self._calls.dispatch(message, payload, view)
+                        self._dispatcher.dispatch(message, payload, view)
                 elif (
                     i is UNSET
                     and type(h) is int
@@ -194,7 +194,9 @@ class Intake:
             self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
             self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
 
-    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Observation | None, decode: Decode) -> None:
+    def _examine(
+        self, message: WireMessage, payload: bytes | bytearray, view: Observation | None, decode: Decode
+    ) -> None:
         """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
         i = message.i
         a = message.a
@@ -222,7 +224,7 @@ class Intake:
             self._admission.arrived(message, payload, view, decode)
             return
         else:
-            self._calls.dispatch(message, payload, view)
+            self._dispatcher.dispatch(message, payload, view)
             return
         if view is not None:
             view.finish()
@@ -230,14 +232,14 @@ class Intake:
     def _too_long(self, name: str) -> bool:
         return len(name) > self._short_name and len(name.encode()) > self._limits.name
 
-    def _refuse(self, message: Inbound, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
+    def _refuse(self, message: WireMessage, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
         """Reject a request; count an event, unless a raw handler takes its ``payload``."""
         if message.i is not UNSET:
-            self._calls.reject(message.i, BadArguments(why))
+            self._dispatcher.reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_it_came(payload):
-            self._calls.count(kind, f"an event was dropped: {why}")
+            self._dispatcher.count(kind, f"an event was dropped: {why}")
 
-    def _on_channel(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def _on_channel(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Something on an anonymous channel; if that is not there, say so, that the other side stops."""
         h = channel_id(message.h)
         channel = None if h is None else self._channels.find(h)
@@ -252,9 +254,9 @@ class Intake:
         if h is not None:
             self._channels.aborts.send(h, error)
         if message.i is not UNSET:
-            self._calls.reject(message.i, error)
+            self._dispatcher.reject(message.i, error)
 
-    def _answered(self, message: Inbound) -> None:
+    def _answered(self, message: WireMessage) -> None:
         pending = self._out.requests.settle(message)
         if pending is None and not self._out.requests.was_given_up(message.i):
             self._ignored["answer to no request"] += 1
@@ -263,14 +265,14 @@ class Intake:
         elif pending is None:
             self._ignored["answer to no request"] += 1
 
-    def _answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
+    def _answered_by_channel(self, message: WireMessage, pending: Pending | None) -> None:
         """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
         if pending is not None and pending.opens is not None:
             pending.channel = pending.opens(message.i)
             return
         self._channels.aborts.send(message.i, UnexpectedChannel("nobody asked for a channel"))
 
-    def _notice(self, message: Inbound, payload: bytes | bytearray) -> None:
+    def _notice(self, message: WireMessage, payload: bytes | bytearray) -> None:
         """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
         x = message.x
         if message.i.__class__ is int and message.a is UNSET and x is UNSET:
@@ -284,7 +286,7 @@ class Intake:
             h = channel_id(message.h)
             if h is None or not self._channels.aborted(h, x, message.flag):
                 self._ignored["abort of no channel"] += 1
-        elif not is_id(message.i) or not self._calls.cancel(message.i, reason_from_wire(x, message.flag)):
+        elif not is_id(message.i) or not self._dispatcher.cancel(message.i, reason_from_wire(x, message.flag)):
             self._ignored["cancellation of no request"] += 1
 
     def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Observation | None:
@@ -363,12 +365,12 @@ class Intake:
         return True
 
     def _dispatch_raw(
-        self, message: Inbound, payload: bytes | bytearray, view: Observation | None, decode: Decode
+        self, message: WireMessage, payload: bytes | bytearray, view: Observation | None, decode: Decode
     ) -> None:
         if self._admission.busy:
             self._admission.arrived(message, payload, view, decode)
         else:
-            self._calls.dispatch(message, payload, view)
+            self._dispatcher.dispatch(message, payload, view)
 
     def _suspect_codec(self, payload: bytes | bytearray) -> None:
         """Text where this side speaks binary or the reverse: perhaps the two ends have different codecs."""
@@ -402,7 +404,7 @@ class Intake:
         self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
 
     def _drop_undecoded(
-        self, payload: bytes | bytearray, text: bool, outline: Inbound | None, kind: str, why: str
+        self, payload: bytes | bytearray, text: bool, outline: WireMessage | None, kind: str, why: str
     ) -> None:
         """Deal with a message that is not decoded: count it, and end what waits for it, on either side."""
         if outline is not None and (outline.ours is False or not _is_message(outline)):
@@ -419,12 +421,12 @@ class Intake:
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._calls.count(kind, f"a message was dropped: it {why}")
+        self._dispatcher.count(kind, f"a message was dropped: it {why}")
         h = channel_id(outline.h)
         channel = None if h is None else self._channels.find(h)
         if outline.a is not UNSET:
             if i is not UNSET and not self._admission.knows(i):
-                self._calls.reject(i, BadArguments(f"the message {why}"))
+                self._dispatcher.reject(i, BadArguments(f"the message {why}"))
             if channel is not None and channel.mailbox.recipients:
                 # Its reader would go on without what was lost, and not know.
                 error = f"a message on channel {h} {why}"
@@ -433,7 +435,7 @@ class Intake:
             if h is not None:
                 self._channels.aborted(h, None, UNSET)
         elif outline.x is not UNSET:
-            self._calls.cancel(outline.i, RemoteError(ABORTED))
+            self._dispatcher.cancel(outline.i, RemoteError(ABORTED))
         else:
             pending = self._out.requests.find(outline.i)
             if pending is not None and pending.flight is not None:
@@ -466,20 +468,20 @@ class Intake:
             self._decode, self._text = codec.decode, codec.text
 
 
-def raw_text(payload: bytes | bytearray) -> Inbound:
+def raw_text(payload: bytes | bytearray) -> WireMessage:
     """A raw message, as handlers are called."""
-    return Inbound(["", payload.decode()], c=RAW)
+    return WireMessage(["", payload.decode()], c=RAW)
 
 
-def raw_binary(payload: bytes | bytearray) -> Inbound:
-    return Inbound(["", bytes(payload)], c=RAW)
+def raw_binary(payload: bytes | bytearray) -> WireMessage:
+    return WireMessage(["", bytes(payload)], c=RAW)
 
 
-def raw_json(payload: bytes | bytearray) -> Inbound:
-    return Inbound(["", msgspec.json.decode(payload)], c=RAW)
+def raw_json(payload: bytes | bytearray) -> WireMessage:
+    return WireMessage(["", msgspec.json.decode(payload)], c=RAW)
 
 
-def _is_message(message: Inbound) -> bool:
+def _is_message(message: WireMessage) -> bool:
     """Whether an outline is that of any kind of message that the protocol has."""
     if message.a is not UNSET:
         return bool(message.a)

@@ -20,7 +20,7 @@ from .._protocol.codecs import BRACE, Codec, MsgpackCodec
 from .._protocol.control import Credit, write_control
 from .._protocol.counting import SHARE
 from .._protocol.go import GoCodec, largest_sent, refuse_raw, rejection_from
-from .._protocol.messages import Event, Inbound, Raw, Request, event_on
+from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
 from ..errors import (
     ChannelClosed,
     ConnectionLost,
@@ -323,7 +323,7 @@ class Outbound:
         """
         refuse_raw(self._codec)
 
-    def rejection_from(self, answer: Inbound, event: str, count: int) -> RemoteError:
+    def rejection_from(self, answer: WireMessage, event: str, count: int) -> RemoteError:
         """What the rejection of a request with ``count`` arguments raises."""
         return rejection_from(answer.e, answer.flag, self._codec, event, count)
 
