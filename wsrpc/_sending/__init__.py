@@ -1,1 +1,5 @@
-"""From a public call to the transport: requests, events, their order, and what waits while nothing can be sent."""
+"""Sending: from a public call to the transport.
+
+Events, requests and raw messages come in from users, answers from the peer. They go out on the `Link` of the present
+connection: at once, in turn if it is full, or on the next connection if there is none.
+"""
