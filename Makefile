@@ -2,6 +2,7 @@
 # each target first builds what it needs, in .venv, once.
 #
 #   make demo    run the example that shows most at once
+#   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
 #   make test    every test, the ones against Node and Go included
 #   make test-pythons   the unit and property tests on every other supported Python that is on the machine
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
@@ -31,11 +32,19 @@ JS := interop/js
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-pythons test-browser check dist fmt bench soak autobahn clean node go
+.PHONY: demo quick test test-pythons test-browser check dist fmt bench soak autobahn clean node go
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
 	$(BIN)/python examples/demo.py
+
+# With fewer of Hypothesis's examples, and without asyncio's debug mode; `make test` runs the same tests in full.
+quick: $(STAMPS)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
+	  tests/unit tests/test_structure.py $(ARGS)
 
 test: $(STAMPS)/dev $(STAMPS)/npm go
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)

@@ -54,6 +54,7 @@ WORKS = {"ws-wrapper 3 dials": {"events": "works", "requests": "works"}}
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project with a matrix of one column and two rows, each in a file of its own."""
     monkeypatch.syspath_prepend(str(Path(matrix.__file__).parent.parent))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # loading them all takes longer than the run
     pytester.makeini("[pytest]")  # it is the root, whatever is above it
     pytester.makeconftest(PLUGIN)
     pytester.mkdir("part")

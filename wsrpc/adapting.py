@@ -1,24 +1,28 @@
-"""For authors of adapters: parts that a transport of another library can be made of, as the default one is.
+"""Parts for authors of adapters, from which a transport of another library can be made, as the default one is.
 
-An adapter for a library turns its connections into `Transport` objects. On the accepting side it makes a `Handshake` of
-each request (with `Server.limits`), asks `Server.handshake` about it, and hands the transport to `Server.accept`; if it
-also opens a `Port`, `Server.listening` ends that with the server. On the dialing side it is a function such as `dial`.
+An adapter turns a library's connections into `Transport` objects. On the accepting side it makes a `Handshake` of each
+request (with `Server.limits`), passes it to `Server.handshake`, and hands the transport to `Server.accept`. If it also
+opens a `Port`, `Server.listening` closes that with the server. On the dialing side it is a function such as `dial`.
 
-- `Heartbeat` finds dead lines as `Limits.ping_interval` and ``ping_timeout`` want it, `StallWatch` those on which
-  nothing leaves (``stall``); for libraries whose own keepalive waits behind a full line, or ends with another code.
-- `Framer` builds data frames, for libraries that write each message by itself and give access to the connection.
-- `ServerUpgrade` and `ClientUpgrade` make the default transport of a connection that an HTTP library has opened. That
-  is the least work and the most that an adapter can offer, where the library gives its asyncio transport away.
-- `DialRequest` checks what a dialing function is given, and has the rule for redirects: what is sent to which origin.
-  `follow_redirects` applies it. The library's own redirects have to be off.
-- `turns_of` has places in the turns of an event loop, so that connections that send on and on leave time for others:
-  read at most `READ` bytes at once, and after a read of `MUCH` or more `Turns.take` a place, or `Turns.wait` for one.
-- `joined_headers` and `address` say what a `Handshake` and a `ConnectionInfo` want in their form.
-- `check_close` refuses a code or a reason that may not be sent, `check_proxy` what is not a proxy's URL;
-  `environment_proxy` finds the one that the environment names.
-- `BadURL` is the `ValueError` of a dialing function to which no attempt can succeed: a client does not try again.
-- `one_line` makes one bounded line of what the other side has said, for the text of an exception.
-- `safe_logger` is for a library's own log: each record is one bounded line, whatever the other side has sent.
+- `Heartbeat` finds dead connections by `Limits.ping_interval` and ``ping_timeout``, and `StallWatch` those on which
+  nothing leaves, by ``stall``. They are for libraries whose own keepalive waits until there is room, or ends the
+  connection with another code.
+- `FrameWriter` builds data frames and writes them together, for libraries that write each message by itself and give
+  access to the connection. `Delivery` passes messages to the receiver: it joins fragments, and keeps what arrives
+  before ``start``.
+- `ServerUpgrade` and `ClientUpgrade` make the default transport of a connection that an HTTP library has opened. Where
+  the library gives access to its asyncio transport, that is the least work and the best result.
+- `DialRequest` checks the arguments of a dialing function, and has the rule for redirects: what is sent to which
+  origin. `follow_redirects` applies it. Turn off the library's own redirects.
+- `turns_of` returns the places in the turns of an event loop, which keep connections that send without a pause from
+  taking all of its time: read at most `READ` bytes at once, and after a read of `MUCH` or more `Turns.take` a place, or
+  `Turns.wait` for one.
+- `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
+- `check_close` refuses a close code or reason that may not be sent, `check_proxy` a URL that is not a proxy's;
+  `environment_proxy` finds the proxy that the environment names.
+- `BadURL` is the `ValueError` of a dialing function for a URL that no attempt can dial: a client does not try again.
+- `one_line` makes one bounded line of text from the remote peer, for the text of an exception.
+- `safe_logger` is for a library's own log: each record is one bounded line, whatever the remote peer has sent.
 """
 
 from __future__ import annotations

@@ -1,39 +1,40 @@
-"""The contract between a peer and whatever carries its messages.
+"""The contract between a peer and the transport that carries its messages.
 
-A *transport* is one open WebSocket (or something as good), messages in and messages out. It lives from
-its opening handshake to its end and is never reused. Everything happens in one event loop's thread.
+A *transport* is one open WebSocket, or an equivalent, that carries whole messages in both directions. It lives from the
+opening handshake to the end of the connection and is never reused. Everything happens in the thread of one event loop.
 
-**In.** After ``start(receiver)`` the transport calls ``receiver.receive(payload, text)`` for each message,
-in order, complete, without a task or a queue in between; then ``receiver.read_ended()`` once for each read
-from the network, however many messages it brought. What arrived before ``start`` is kept and delivered in
-it. ``receive`` does not raise, and does not keep the buffer that it is given unless it is ``bytes``.
+**In.** ``start(receiver)`` begins to deliver. From then on the transport calls ``receiver.receive(payload, text)`` for
+each message, complete and in order, without a task or a queue in between. After each read from the network, however
+many messages it brought, it calls ``receiver.read_ended()`` once. What arrived before ``start`` is kept and delivered
+in that call. ``receive`` does not raise, and does not keep the buffer that it is given unless that is ``bytes``.
 
-**Out.** ``send(payload, text)`` is synchronous, never blocks and never drops, and may be called before ``start``. What
-one read caused, or one turn of the loop brought, is written together, in pieces that grow to about 32 KiB; ``flush()``
-writes at once what was gathered. When more than the high-water mark is unsent, the transport calls
-``receiver.pause_sending()``, and ``resume_sending()`` once it has drained; ``drain()`` waits for that, or for the end.
-``unsent`` is the number of bytes not yet given to the operating system.
-When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``.
-That a ``send`` returned means only that the message left wsrpc; it may never arrive.
+**Out.** ``send(payload, text)`` is synchronous, never blocks and never drops, and may be called before ``start``.
+Messages that one read caused, or that were sent in one turn of the event loop, are written together, in pieces that
+grow to about 32 KiB; ``flush()`` writes at once what was gathered. When more bytes are unsent than the high-water mark,
+the transport calls ``receiver.pause_sending()``, and ``resume_sending()`` once it has drained. ``drain()`` waits for
+that, or for the end of the connection. ``unsent`` is the number of bytes that the operating system has not taken yet.
+When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. When ``send``
+returns, the message has only left wsrpc; it may never arrive.
 
-**Raw.** What `Server.serve_raw` needs besides. A receiver that has a method ``receive_piece(payload, text, last)``
-gets a message of several frames by that, a frame at a time as they come, where the library tells; a message that is
-one frame, or that the library has put together, comes by ``receive`` as ever. ``send_piece(payload, text, last)``
-sends a part of a message, a frame of its own where the library can, else kept until the last one, which may be empty;
-it raises what ``send`` does. Until the last one whoever sends them sends nothing else. ``pause_receiving()`` stops
-reading, so that the other side is slowed down; what was read already may still be delivered. ``resume_receiving()``
-goes on. Both may be called at any time, in ``receive``, repeatedly, and after the end. Meanwhile pings that are not
-answered end nothing, and ``close`` reads on by itself. ``largest``, which may be assigned, is the size in bytes of
-the largest inbound message, or frame of a message that is handed on by frames; a larger one closes with 1009.
+**Raw.** `Server.serve_raw` needs more. If a receiver has a method ``receive_piece(payload, text, last)``, it gets a
+message of several frames by that method, frame by frame as they arrive, where the library shows frames. A message that
+is one frame, or that the library has joined, still comes by ``receive``. ``send_piece(payload, text, last)`` sends a
+part of a message: as a frame of its own where the library can, otherwise kept until the last part, which may be empty.
+It raises what ``send`` raises. Between the first and the last part nothing else may be sent. ``pause_receiving()``
+stops reading, so that the remote peer is slowed down; what was already read may still be delivered.
+``resume_receiving()`` resumes it. Both may be called at any time: in ``receive``, repeatedly, and after the end. While
+receiving is paused, unanswered pings do not end the connection, and ``close`` resumes reading by itself. ``largest`` is
+the size in bytes of the largest inbound message, or of the largest frame of a message that is delivered frame by frame.
+A larger one closes the connection with 1009. It may be assigned.
 
-**Traffic.** May be left out. ``traffic`` is a `Traffic`: what has passed so far, for `Peer.stats`.
+**Traffic.** Optional. ``traffic`` is a `Traffic`: what was carried so far, for `Peer.stats`.
 
-**End.** ``receiver.connection_lost(info)`` is called exactly once, last, whoever ended the connection and
-however; after it no other method of the receiver is called. ``close(code, reason)`` writes what was sent before,
-performs the closing handshake and returns when the connection is over, dropping it if that takes too long. With None as
-code the Close frame is empty, and both sides are told 1005; a library that cannot do that sends 1000.
-``abort()`` drops it now and may lose what was sent; ``connection_lost`` follows soon, not inside the call.
-Both may be called at any time, more than once. Cancelling ``close`` or ``drain`` is safe; the closing goes on.
+**End.** ``receiver.connection_lost(info)`` is called exactly once, whoever ended the connection and however. No other
+method of the receiver is called after it. ``close(code, reason)`` writes what was sent before, performs the closing
+handshake and returns when the connection is over; it drops the connection if that takes too long. With None as code the
+Close frame is empty, and both sides report 1005; a library that cannot do that sends 1000. ``abort()`` drops the
+connection now and may lose what was sent; ``connection_lost`` follows soon, not inside the call. Both may be called at
+any time, more than once. Cancelling ``close`` or ``drain`` is safe; the closing goes on.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ __all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a connection from its opening handshake.
+    """Description of a connection, from its opening handshake.
 
-    ``path`` is without the query; header names are lower case; ``remote`` and ``local`` are host and port, or None
-    where there are none; ``underlying`` is the library's own connection object, for what the contract does not cover.
+    ``path`` does not include the query. Header names are lower case. ``remote`` and ``local`` are host and port, or
+    None where there are none. ``underlying`` is the library's own connection object, for what the contract does not
+    cover.
     """
 
     path: str = "/"
@@ -66,13 +68,15 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     underlying: Any = None
 
     def __repr__(self) -> str:
-        # Not all of it: headers and the query may have tokens, and this may get into a log.
+        # Without headers and the query, which may contain tokens: this may get into a log.
         return f"<ConnectionInfo {short(self.path)[1:-1]} remote={self.remote} origin={short(self.origin)}>"
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """Messages and bytes that a transport has carried; bytes as they are on the line, with what frames them, or None
-    where the library does not show that."""
+    """Messages and bytes that a transport has carried.
+
+    Bytes are those on the wire, with frame headers; None where the library does not show them.
+    """
 
     messages_in: int = 0
     messages_out: int = 0
@@ -89,7 +93,7 @@ class Traffic(msgspec.Struct, frozen=True):
 
 
 class Receiver(Protocol):
-    """What a transport tells; a peer (its session) is one."""
+    """Object to which a transport delivers; a peer's session is one."""
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
 
@@ -103,7 +107,7 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
-    """See the module's text for the contract."""
+    """A connection that a peer can be bound to. The docstring of the module is the contract."""
 
     @property
     def info(self) -> ConnectionInfo: ...

@@ -1,5 +1,5 @@
-"""Adapters that turn other WebSocket libraries' connections into wsrpc transports.
+"""Adapters that turn other libraries' WebSocket connections into wsrpc transports.
 
-One module for each third-party library. An adapter uses only the public names of ``wsrpc``, so what is
-possible here is possible in anyone's own adapter. Importing this package imports none of those libraries.
+There is one module for each third-party library. Adapters use only the public names of ``wsrpc``, so an adapter of your
+own can do whatever these do. Importing this package imports none of the libraries.
 """

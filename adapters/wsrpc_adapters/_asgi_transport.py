@@ -47,7 +47,7 @@ class AsgiTransport:
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
         self._end = _End(self._loop)
-        self._output = _Output(self, send, limits)
+        self._output = _Output(self, self._end, send, limits)
         self._stall_watch = StallWatch(self, self._loop, limits)
         self._early: list[tuple[bytes, bool]] = []
         """Messages that arrived before `start`."""
@@ -241,17 +241,17 @@ class AsgiTransport:
 
     # ------------------------------------------------------------ what _Output reports
 
-    def _pause_sending(self) -> None:
+    def pause_sending(self) -> None:
         self._stall_watch.start()
         if self._receiver is not None:
             self._receiver.pause_sending()
 
-    def _resume_sending(self) -> None:
+    def resume_sending(self) -> None:
         self._stall_watch.stop()
         if self._receiver is not None and self._end.info is None:
             self._receiver.resume_sending()
 
-    def _send_failed(self, exc: Exception) -> None:
+    def send_failed(self, exc: Exception) -> None:
         """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
         self._end.broken = exc
         self._expect_end()
@@ -325,13 +325,13 @@ class _End:
         return self.closing or (CloseCode.ABNORMAL, str(self.broken or ""))
 
     def reported(self, event: Event) -> CloseInfo:
-        """Return what the ASGI server says of the end, as far as that can be believed."""
+        """Return how the connection ended, as far as what the ASGI server reports can be trusted."""
         code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
         if self.closing is not None and self.close_sent:
             return CloseInfo(*self.closing, was_clean=code != CloseCode.ABNORMAL)
         if reason is None and "reason" not in event:
-            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it says
-            # 1005 of a drop, and 1012 when it shuts down itself and does not wait for an answer.
+            # uvicorn gives a reason, if only None or an empty one, where there was a Close frame. Without one it
+            # reports 1005 for a drop, and 1012 when it shuts down itself and does not wait for an answer.
             if code == CloseCode.NO_STATUS:
                 code = CloseCode.ABNORMAL
             return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))
@@ -349,9 +349,9 @@ class _End:
 class _Output:
     """Messages that wait for ``send()``, and the task that calls it."""
 
-    def __init__(self, transport: AsgiTransport, send: Send, limits: Limits) -> None:
+    def __init__(self, transport: AsgiTransport, end: _End, send: Send, limits: Limits) -> None:
         self._transport = transport
-        self._end = transport._end
+        self._end = end
         self._send_event = send
         self._high_water = limits.high_water
         self._messages: deque[tuple[bytes, bool]] = deque()
@@ -384,10 +384,10 @@ class _Output:
             self.flush()
         elif not reading and not self._scheduled and not self._writing:
             self._scheduled = True
-            self._transport._loop.call_soon(self._turn_ended)
+            asyncio.get_running_loop().call_soon(self._turn_ended)
         if self.unsent > self._high_water and not self.full:
             self.full = True
-            self._transport._pause_sending()
+            self._transport.pause_sending()
 
     def flush(self) -> None:
         """Write what was added, and then the Close frame if it is due: now, or with what is added in this turn."""
@@ -396,13 +396,13 @@ class _Output:
         broken = self._end.broken is not None or self._end.info is not None
         if not self._writing and (self._messages or close_due) and not broken:
             self._writing = True
-            task = spawn(self._write(), self._transport._loop)
+            task = spawn(self._write(), asyncio.get_running_loop())
             if not task.done():
                 self.task = task
 
     async def drained(self) -> None:
         """Wait until there is room, or the connection is over."""
-        waiter = self._transport._loop.create_future()
+        waiter = asyncio.get_running_loop().create_future()
         self._drained.append(waiter)
         await waiter
 
@@ -432,7 +432,7 @@ class _Output:
                 if self.full and self.unsent <= self._high_water // 4:
                     self.full = False
                     self._wake_drained()
-                    self._transport._resume_sending()
+                    self._transport.resume_sending()
                 written += 1
                 if written % BURST == 0:
                     await asyncio.sleep(0)
@@ -441,7 +441,7 @@ class _Output:
                 code, reason = end.closing
                 await send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as exc:
-            self._transport._send_failed(exc)
+            self._transport.send_failed(exc)
         finally:
             self._writing = False
             self.task = None

@@ -1,4 +1,4 @@
-"""Opening connections with picows."""
+"""Dialing with picows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ from ._picows_transport import PicowsTransport
 __all__ = ["dial"]
 
 READ_BUFFER = 4096
-"""Bytes, at first; picows doubles it when it is full. With its own 16 KiB an idle connection is twice as large."""
+"""Initial bytes of the read buffer, which picows doubles when it is full. Its own 16 KiB would double the memory of an
+idle connection."""
 
 
 async def dial(
@@ -54,12 +55,12 @@ async def dial(
 ) -> PicowsTransport:
     """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
 
-    ``compression`` changes nothing: picows has none to offer. ``unix`` is refused. Redirects are followed as by
+    ``compression`` has no effect, because picows has none. ``unix`` is refused. Redirects are followed as by
     `wsrpc.dial`.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
-        OSError, TimeoutError: nobody answered, or not as a WebSocket server.
+        HandshakeRejected: the server answered with another status than 101, or with a redirect that is not followed.
+        OSError, TimeoutError: no server answered, or not a WebSocket server.
         ValueError: the URL, the proxy, a header or a subprotocol is not valid, or ``unix`` is given.
     """
     limits = limits or Limits()
@@ -81,11 +82,11 @@ async def _dial(
     given = dict(request.headers)
     if offered:
         given["Sec-WebSocket-Protocol"] = ", ".join(offered)
-    library: Any = picows  # its annotations leave some things open
+    library: Any = picows  # its annotations are incomplete
     socks: list[socket.socket] = []
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
-        # By ourselves, because a connection that picows has opened cannot be reached until it is through.
+        # Opened here, because a connection that picows opens is not accessible until its handshake is over.
         sock = await _connect(parsed.host, parsed.port)
         socks.append(sock)
         return sock
@@ -118,14 +119,14 @@ async def _dial(
     except (WSHandshakeError, ProxyError) as exc:
         raise ConnectionError(one_line(exc)) from None
     except BaseException:
-        for sock in socks:  # to its transport that is the end
+        for sock in socks:  # this ends its transport
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         raise
 
 
 async def _connect(host: str, port: int) -> socket.socket:
-    """Open a TCP connection to the first address that answers."""
+    """Open a TCP connection to the first address of ``host`` that accepts one."""
     loop = asyncio.get_running_loop()
     failures: list[OSError] = []
     for family, kind, protocol, _, where in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -155,7 +156,9 @@ def _describe(ws: WSTransport, offered: list[str]) -> Any:
     chosen = ws.response.headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen not in offered:
         tcp.abort()
-        raise ConnectionError("the server chose a subprotocol that was not offered")  # it may be a token, sent back
+        raise ConnectionError(
+            "the server chose a subprotocol that was not offered"
+        )  # not quoted, because it may be a token that was sent back
     handshake.subprotocol = chosen
     return handshake.connection_info(ws)
 

@@ -31,12 +31,12 @@ __all__ = ["listen"]
 logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
-"""Connections that the system accepts ahead of us."""
+"""Connections that the operating system accepts ahead of us."""
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-COMER: ContextVar[tuple[socket.socket, Any] | None] = ContextVar("wsrpc_picows_comer", default=None)
-"""The accepted socket that the present context belongs to, and its address."""
+ACCEPTED: ContextVar[tuple[socket.socket, Any] | None] = ContextVar("wsrpc_picows_accepted", default=None)
+"""The accepted socket to which the present context belongs, and its remote address."""
 
 
 def listen(
@@ -49,12 +49,12 @@ def listen(
 ) -> Listening:
     """Listen, as `Server.listen` does: ``async with listen(server, ...) as listener``, which has ``url`` and ``port``.
 
-    Port 0 picks a free one; ``path=None`` accepts any path; ``host=None`` listens on all addresses. Leaving the block
-    closes the server, which may have other listeners, too.
+    Port 0 picks a free one. ``path=None`` accepts any path. ``host=None`` listens on all addresses. Leaving the block
+    closes the server, with its other listeners.
 
     Raises:
-        TypeError: the server's `on_handshake` is async, for which picows cannot wait.
-        ValueError: if the path does not begin with a slash.
+        TypeError: the server's `on_handshake` is async, and picows cannot wait for it.
+        ValueError: the path does not begin with a slash.
     """
     if path is not None and not path.startswith("/"):
         raise ValueError(f"a path begins with a slash, got {path!r}")
@@ -75,18 +75,18 @@ def _check(server: Server) -> None:
         )
 
 
-class _Doorway(socket.socket):
-    """A listening socket that tells who came, because picows shows a request without its connection.
+class _ListeningSocket(socket.socket):
+    """A listening socket that puts the accepted one into `ACCEPTED`: picows shows a request without its connection.
 
-    The event loop accepts in one context, and goes on in a copy of it; those that accept without asking this object
-    (uvloop, Windows) leave `Handshake.remote` None.
+    The event loop accepts in one context, and handles the connection in a copy of it. With loops that accept without
+    this object (uvloop, Windows), `Handshake.remote` is None.
     """
 
     def __init__(self, family: int) -> None:
         super().__init__(family, socket.SOCK_STREAM)
-        self.coming: WeakSet[socket.socket] = WeakSet()
-        """Accepted, and not through the opening handshake."""
-        self._complain_at = 0.0
+        self.opening: WeakSet[socket.socket] = WeakSet()
+        """Accepted sockets whose opening handshake is not over."""
+        self._log_again_at = 0.0
 
     def accept(self) -> tuple[socket.socket, Any]:
         try:
@@ -94,25 +94,25 @@ class _Doorway(socket.socket):
         except OSError as exc:
             if exc.errno not in OUT_OF_RESOURCES:
                 raise
-            # aiofastnet stumbles over these. To the event loop nobody is there now; it looks again in the next turn.
+            # aiofastnet does not handle these. Tell the event loop that there is no connection; it looks again later.
             now = time.monotonic()
-            if now >= self._complain_at:
-                self._complain_at = now + 1.0
+            if now >= self._log_again_at:
+                self._log_again_at = now + 1.0
                 logger.error("cannot accept connections: %s", exc)
             raise BlockingIOError(*exc.args) from exc
-        COMER.set((accepted, name))
-        self.coming.add(accepted)
+        ACCEPTED.set((accepted, name))
+        self.opening.add(accepted)
         return accepted, name
 
 
 class _PicowsPort:
-    """A port, or several of one host name, that picows listens on."""
+    """A port on which picows listens, at each address of one host name."""
 
     def __init__(self, server: Server, path: str | None, *, secure: bool) -> None:
         self._server = server
         self._path = path
         self._secure = secure
-        self._doorways: list[_Doorway] = []
+        self._sockets: list[_ListeningSocket] = []
         self._servers: list[asyncio.Server] = []
         self._transports: set[PicowsTransport] = set()
         self._accepting: set[asyncio.Task[None]] = set()
@@ -122,17 +122,17 @@ class _PicowsPort:
     async def open(self, host: str | None, port: int, ssl: ssl_module.SSLContext | None) -> None:
         _check(self._server)
         limits = self._server.limits
-        library: Any = picows  # its annotations leave some things open
+        library: Any = picows  # its annotations are incomplete
         options: dict[str, Any] = {"ssl": ssl, "backlog": BACKLOG}
         if ssl is not None:
             options["ssl_handshake_timeout"] = limits.open_timeout
         try:
             await self._bind(host, port)
-            for doorway in self._doorways:
+            for listening in self._sockets:
                 self._servers.append(
                     await library.ws_create_server(
                         self._meet,
-                        sock=doorway,
+                        sock=listening,
                         websocket_handshake_timeout=limits.open_timeout,
                         logger_name=LOG,
                         enable_auto_pong=False,
@@ -144,8 +144,10 @@ class _PicowsPort:
         except BaseException:
             self.stop()
             raise
-        host, self.port = self._doorways[0].getsockname()[:2]
-        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))  # what is everywhere is reached here
+        host, self.port = self._sockets[0].getsockname()[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(
+            str(host), str(host)
+        )  # a port at all addresses is reached at this one
         shown = f"[{shown}]" if ":" in shown else shown
         self.url = f"{'wss' if self._secure else 'ws'}://{shown}:{self.port}{self._path or '/'}"
 
@@ -153,13 +155,13 @@ class _PicowsPort:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, name in dict.fromkeys((family, name) for family, _, _, _, name in found):
-            doorway = _Doorway(family)
-            self._doorways.append(doorway)
+            listening = _ListeningSocket(family)
+            self._sockets.append(listening)
             if os.name == "posix":
-                doorway.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                doorway.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            doorway.bind(name)
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(name)
 
     # ------------------------------------------------------------ the opening handshake
 
@@ -168,13 +170,13 @@ class _PicowsPort:
         if self._path is not None and path.partition("?")[0] != self._path:
             return _refusal(HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n"))
         headers = joined_headers(request.headers)
-        comer = COMER.get()
+        accepted = ACCEPTED.get()
         limits = self._server.limits
         handshake = Handshake(
             path,
             headers,
-            remote=None if comer is None else address(comer[1]),
-            local=None if comer is None else address(comer[0].getsockname()),
+            remote=None if accepted is None else address(accepted[1]),
+            local=None if accepted is None else address(accepted[0].getsockname()),
             secure=self._secure,
             limits=limits,
         )
@@ -189,12 +191,14 @@ class _PicowsPort:
             logger.error("the handshake failed, for %s", handshake.path, exc_info=exc)
             return _refusal(HandshakeRejected(500, "internal error\n"))
         if any(token.strip().lower() == "upgrade" for token in headers.get("connection", "").split(",")):
-            request.headers["Connection"] = "Upgrade"  # picows wants it alone; Firefox says "keep-alive, Upgrade"
+            request.headers["Connection"] = (
+                "Upgrade"  # picows accepts no other value; Firefox sends "keep-alive, Upgrade"
+            )
 
         def opened(transport: PicowsTransport) -> None:
-            if comer is not None:
-                for doorway in self._doorways:
-                    doorway.coming.discard(comer[0])
+            if accepted is not None:
+                for listening in self._sockets:
+                    listening.opening.discard(accepted[0])
             self._begin(transport, handshake)
 
         return WSUpgradeResponseWithListener(response, PicowsTransport(handshake.limits, client=False, opened=opened))
@@ -212,7 +216,7 @@ class _PicowsPort:
 
     async def _accept(self, transport: PicowsTransport, handshake: Handshake) -> None:
         try:
-            with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
+            with suppress(ConnectionLost):  # the server is closing, and has closed the connection
                 await self._server.accept(transport, handshake)
         except Exception as exc:
             logger.error("accepting a connection failed", exc_info=exc)
@@ -221,15 +225,15 @@ class _PicowsPort:
     # ------------------------------------------------------------ the end
 
     def stop(self) -> None:
-        """Accept no further connections; those that are open stay. Idempotent."""
+        """Accept no further connections; open ones stay. Idempotent."""
         for server in self._servers:
             server.close()
-        for doorway in self._doorways:
-            doorway.close()
-            # Whoever connects and says nothing would hold up the end until the handshake's timeout.
-            for comer in list(doorway.coming):
+        for listening in self._sockets:
+            listening.close()
+            # A client that sends nothing would delay the end until the timeout of the handshake.
+            for accepted in list(listening.opening):
                 with suppress(OSError):
-                    comer.shutdown(socket.SHUT_RDWR)
+                    accepted.shutdown(socket.SHUT_RDWR)
 
     async def wait_closed(self) -> None:
         """Drop what is left and wait until every connection is over. Cancelling is safe."""
@@ -249,8 +253,8 @@ def _acceptance(handshake: Handshake) -> WSUpgradeResponse:
     return response
 
 
-class _Nameless(int):
-    """A status that `HTTPStatus` does not know."""
+class _UnknownStatus(int):
+    """An HTTP status that `HTTPStatus` does not have."""
 
     phrase = "Refused"
 
@@ -266,5 +270,5 @@ def _refusal(rejected: HandshakeRejected) -> WSUpgradeResponseWithListener:
     try:
         response.status = HTTPStatus(rejected.status)
     except ValueError:
-        response.status = _Nameless(rejected.status)
+        response.status = _UnknownStatus(rejected.status)
     return WSUpgradeResponseWithListener(response, None)

@@ -1,4 +1,4 @@
-"""What picows logs, on both sides."""
+"""The log of picows, for servers and clients."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["LOG"]
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """picows' own log. (It makes a logger for each connection, unless it is given one that is none.)"""
+    """picows' own log. (picows makes a logger for each connection, unless it gets an object that is not a logger.)"""
 
     def error(self, msg: object, *args: object, **kwargs: Any) -> None:
-        # What picows says so is that the other side broke the rules, which whoever connects may do all day.
+        # picows logs at ERROR that the remote peer broke the rules, which anybody who connects can do all day.
         self.info(msg, *args, **kwargs)
 
 
 LOG = _Log(safe_logger("wsrpc.picows"), {})
-"""What picows says at INFO, wsrpc says too, with the peer's id."""
+"""wsrpc logs what picows would say at INFO itself, with the peer's id."""
 LOG.setLevel(logging.WARNING)

@@ -187,10 +187,10 @@ class PicowsTransport(WSListener):
         self._stall_watch = StallWatch(self, loop, self._limits)
         # A client has turns of its own: it shares the loop with the rest of its program, not with other connections.
         turns = Turns(loop) if self._client else turns_of(loop)
-        self._tap = _Tap(tcp.get_protocol(), self, turns, loop)
+        self._tap = _Tap(tcp.get_protocol(), self, self._output, self._end, turns)
         tcp.set_protocol(self._tap)
         tcp.set_write_buffer_limits(self._limits.high_water)
-        loop.call_soon(self._read_ended)  # the tap does not notice the end of this read
+        loop.call_soon(self.read_ended)  # the tap does not notice the end of this read
         if self._opened is not None:
             self._opened(self)
 
@@ -328,7 +328,7 @@ class PicowsTransport(WSListener):
         if self._end.open:
             self._heartbeat.start()
 
-    def _read_ended(self, filled: bool = False) -> None:
+    def read_ended(self, filled: bool = False) -> None:
         receiver, ws = self._delivery.receiver, self._output.ws
         if receiver is not None and self._end.info is None:
             receiver.read_ended()
@@ -344,7 +344,7 @@ class PicowsTransport(WSListener):
             if self._client:
                 self._end.retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
 
-    def _much_came(self, seconds: float) -> None:
+    def much_came(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
         turns, tcp = self._tap.turns, self._output.tcp
         if turns.take(seconds) or self._delivery.receiver is None or not self._receiving or tcp.is_closing():
@@ -358,17 +358,17 @@ class PicowsTransport(WSListener):
 
     # ------------------------------------------------------------ what the tap reports
 
-    def _eof_received(self) -> None:
+    def eof_received(self) -> None:
         self._end.open = False
         self._expect_end()
 
-    def _pause_sending(self) -> None:
+    def pause_sending(self) -> None:
         self._output.full()
         self._stall_watch.start()
         if self._delivery.receiver is not None:
             self._delivery.receiver.pause_sending()
 
-    def _resume_sending(self) -> None:
+    def resume_sending(self) -> None:
         self._stall_watch.stop()
         if self._output.has_room() and self._delivery.receiver is not None and self._end.info is None:
             self._delivery.receiver.resume_sending()
@@ -387,7 +387,7 @@ class _End:
         self.said: tuple[int, str] | None = None
         """Code and reason of the first Close frame, whoever sent it."""
         self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
-        """Code and reason for when no Close frame says them."""
+        """Code and reason if there is no Close frame."""
         self.info: CloseInfo | None = None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.retrieving: asyncio.Task[None] | None = None
@@ -446,7 +446,7 @@ class _Output(FrameWriter):
 
     def write(self) -> None:
         data = self.take()
-        # Where picows has sent a Close frame because of a violation, `_read_ended` is about to find it.
+        # Where picows has sent a Close frame because of a violation, `read_ended` is about to find it.
         if data and not self.ws.is_close_frame_sent:
             self.written += len(data)
             tcp = self.tcp
@@ -499,12 +499,13 @@ class _Output(FrameWriter):
 class _Tap(asyncio.BufferedProtocol):
     """Protocol between the event loop and picows, which does not report where a read ends, nor the end of the input."""
 
-    def __init__(self, picows: Any, transport: PicowsTransport, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, picows: Any, transport: PicowsTransport, output: _Output, end: _End, turns: Turns) -> None:
         self._picows = picows
         self._transport = transport
-        self._output, self._end = transport._output, transport._end
+        self._output = output
+        self._end = end
         self.turns = turns
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._feed: Callable[[int], None] = picows.buffer_updated
         self._whole_buffer: Callable[[int], memoryview] = picows.get_buffer
         # A connection is spared the bound of a read until its first large one. The buffer is small until then.
@@ -516,17 +517,17 @@ class _Tap(asyncio.BufferedProtocol):
         transport = self._transport
         self.read += nbytes
         if self._end.deaf:
-            return  # picows is not told, so it offers the same part of its buffer for each read
+            return  # picows does not see it, and offers the same part of its buffer for each read
         self._output.hold()
         if nbytes < MUCH:
             self._feed(nbytes)
-            transport._read_ended()
+            transport.read_ended()
             return
         self.get_buffer = self._bounded_buffer  # type: ignore[method-assign]
         began = self._loop.time()
         self._feed(nbytes)
-        transport._read_ended(filled=nbytes >= READ)
-        transport._much_came(self._loop.time() - began)
+        transport.read_ended(filled=nbytes >= READ)
+        transport.much_came(self._loop.time() - began)
 
     def _bounded_buffer(self, sizehint: int) -> memoryview:
         # picows doubles its buffer whenever a read has filled it. For a client that sends without a pause it grew to
@@ -534,15 +535,15 @@ class _Tap(asyncio.BufferedProtocol):
         return self._whole_buffer(sizehint)[:READ]
 
     def eof_received(self) -> bool | None:
-        self._transport._eof_received()
+        self._transport.eof_received()
         keep: bool | None = self._picows.eof_received()
         return keep
 
     def pause_writing(self) -> None:
-        self._transport._pause_sending()
+        self._transport.pause_sending()
 
     def resume_writing(self) -> None:
-        self._transport._resume_sending()
+        self._transport.resume_sending()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self._end.cause[1]:

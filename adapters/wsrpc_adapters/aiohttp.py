@@ -1,8 +1,8 @@
-"""wsrpc in an aiohttp application, and dialing with aiohttp's client.
+"""Serving wsrpc in an aiohttp application, and dialing with aiohttp's client.
 
 aiohttp does the HTTP: routes, middlewares, TLS, cookies, proxies, the answer to the opening handshake. The connection
-is then taken over (see ``wsrpc.adapting``), so that speed, bounds and endings are those of the default transport, and
-what aiohttp's own WebSocket hides (pings, half-read messages, how full the line is) is seen here.
+is then taken over (see ``wsrpc.adapting``). So its speed, bounds and closing are those of the default transport, which
+also sees what aiohttp's own WebSocket hides: pings, half-received messages, and the number of unsent bytes.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ except ImportError as exc:
 __all__ = ["aiohttp_handler", "dial", "handshake_of", "serve", "take_over"]
 
 LARGEST_BODY = 64 * 1024
-"""Bytes of a refusal that are read."""
+"""Bytes of a refusal's body that are read at most."""
 
 
 def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler that serves ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
+    """Return a handler that serves ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
 
-    Let the server end with the application, and what was begun end well:
+    To close the server with the application, after its active requests have finished:
     ``app.on_shutdown.append(lambda app: server.close(drain=20))``.
     """
 
@@ -56,10 +56,10 @@ def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.Str
 
 
 async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any] | None = None) -> web.StreamResponse:
-    """Serve one connection within a handler of one's own, and return what the handler has to return.
+    """Serve one connection within a handler of your own. Returns the response that the handler has to return.
 
-    ``state`` is put into `Handshake.state`, which becomes `Peer.state`: ``state={"user": user}``. Returns when the
-    connection is over, at once if it was refused. Cancelling drops the connection.
+    ``state`` is added to `Handshake.state`, which becomes `Peer.state`: ``state={"user": user}``. The call returns when
+    the connection is over, or at once if it was refused. Cancelling drops the connection.
     """
     handshake = handshake_of(request, limits=server.limits, compression=server.compression)
     handshake.state.update(state or {})
@@ -69,13 +69,13 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     except HandshakeRejected as exc:
         headers = {"Content-Type": "text/plain; charset=utf-8", **exc.headers}
         refusal = web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
-        refusal.force_close()  # aiohttp would take what was sent behind the request for another one
+        refusal.force_close()  # aiohttp would parse what was sent behind the request as another one
         return refusal
     transport, response = await _take_over(request, handshake, early)
     if transport is None:
         return response
     try:
-        with suppress(ConnectionLost):  # the server closes, and the connection is closed by now, too
+        with suppress(ConnectionLost):  # the server is closing, and has closed the connection
             peer = await server.accept(transport, handshake)
             await peer.wait_closed()
     finally:
@@ -84,7 +84,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
 
 
 def handshake_of(request: web.Request, *, limits: Limits | None = None, compression: bool = False) -> Handshake:
-    """What ``request`` asks for, before anybody has judged it."""
+    """Return the handshake that ``request`` asks for, which nothing has accepted yet."""
     return Handshake(
         request.raw_path,
         joined_headers(request.headers),
@@ -99,10 +99,13 @@ def handshake_of(request: web.Request, *, limits: Limits | None = None, compress
 async def take_over(
     request: web.Request, handshake: Handshake, lost: Callable[[], None] | None = None
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
-    """Open the WebSocket that ``request`` asks for, without a server: its transport, and what the handler returns.
+    """Open the WebSocket that ``request`` asks for, without a `Server`.
 
-    The handler has to last as long as the connection; ``lost`` is called at the end of that. There is no transport if
-    the request was none for a WebSocket, which the response says, or its client is gone.
+    The handler must not return before the connection is over; ``lost`` is called then.
+
+    Returns:
+        The transport, and the response that the handler has to return. The transport is None if the request did not ask
+        for a WebSocket, which the response says, or if the client has left.
     """
     return await _take_over(request, handshake, _hold_early(request), lost)
 
@@ -118,12 +121,12 @@ async def _take_over(
         refusal.force_close()  # as these headers say
         return None, refusal
     response = web.StreamResponse(status=101, headers=upgrade.headers)
-    response.force_close()  # no other request comes on this connection
+    response.force_close()  # there is no other request on this connection
     writer = await response.prepare(request)
     if writer is not None:
-        await writer.drain()  # behind earlier answers that nobody reads it would never be open
+        await writer.drain()  # behind earlier answers that the client does not read, it would never be open
     connection = request.transport
-    if connection is None:  # gone meanwhile
+    if connection is None:  # the client has left
         return None, response
     protocol = request.protocol
 
@@ -149,18 +152,18 @@ async def dial(
 ) -> WebSocketTransport:
     """Open a connection: ``Client(url, dial=wsrpc_adapters.aiohttp.dial)``. Cancelling is safe.
 
-    ``session`` has cookies, a connector or traces of one's own: ``dial=partial(dial, session=session)``. It may be
-    closed as soon as the connection is open. Without it ``proxy=True`` looks at the environment.
+    ``session`` has cookies, a connector or traces of your own: ``dial=partial(dial, session=session)``. You may close
+    it as soon as the connection is open. Without it ``proxy=True`` uses the proxy of the environment.
 
     Redirects are followed as by `wsrpc.dial`. With ``session`` they are followed only within the URL's own origin,
     because aiohttp would send the session's own headers and cookies to the other one.
 
-    ``unix`` is for ``ws://`` URLs, because aiohttp does no TLS on a Unix socket. A session is given its connector
-    instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
+    ``unix`` is for ``ws://`` URLs, because aiohttp has no TLS on Unix sockets. Give a session a connector instead:
+    ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
-        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
+        HandshakeRejected: the server answered with another status than 101, or with a redirect that is not followed.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, or not a WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
@@ -169,8 +172,8 @@ async def dial(
         upgrade = ClientUpgrade(request, limits=limits, compression=compression)
         if session is not None:
             return await _dial(session, request.url, upgrade, ssl, proxy)
-        # Not `trust_env=True`: besides the proxy aiohttp would look up ~/.netrc, and send what it finds by the host's
-        # name alone, whatever the port, or refuse to dial because `auth=` was given, too.
+        # Not `trust_env=True`: aiohttp would also look into ~/.netrc, and send the host's entry, whatever the port, or
+        # refuse to dial because there is `auth=` as well.
         through = _environment_proxy(request.url) if proxy is True else proxy
         connector = None if unix is None else aiohttp.UnixConnector(os.fspath(unix))
         async with aiohttp.ClientSession(connector=connector) as own:
@@ -186,16 +189,16 @@ async def dial(
         may_leave_origin=session is None,
     )
     if unix is not None:
-        proxy = None  # what the environment names is for hosts
+        proxy = None  # a proxy of the environment is for hosts
         if session is not None:
             raise BadURL("give unix= or session=, not both: its connector may be an aiohttp.UnixConnector(path)")
         if url.startswith("wss:"):
-            raise BadURL("aiohttp does no TLS on a Unix socket: give unix= a ws:// URL, or dial with wsrpc.dial")
+            raise BadURL("aiohttp has no TLS on Unix sockets: use a ws:// URL with unix=, or dial with wsrpc.dial")
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 
 def _environment_proxy(url: str) -> str | None:
-    """The proxy that the environment names for ``url``, by the rules of aiohttp."""
+    """Return the proxy that the environment names for ``url``, by the rules of aiohttp."""
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc):
         return None
@@ -217,11 +220,11 @@ async def _dial(
             headers=upgrade.headers,
             ssl=ssl if ssl is not None else True,
             proxy=proxy if isinstance(proxy, str) else None,
-            timeout=aiohttp.ClientTimeout(),  # what bounds all of this is `open_timeout`
+            timeout=aiohttp.ClientTimeout(),  # `open_timeout` bounds everything
             raise_for_status=False,
             allow_redirects=False,
         )
-    # Without aiohttp's exceptions as causes: they quote the URL with its query, and the proxy with its password.
+    # Without aiohttp's exceptions as causes, which quote the URL with its query and the proxy with its password.
     except aiohttp.InvalidURL:
         raise ValueError("aiohttp cannot parse the URL, or that of the proxy") from None
     except aiohttp.ClientConnectorCertificateError as exc:
@@ -239,39 +242,39 @@ async def _dial(
         if response.status != 101 or connection is None:
             body = await response.content.read(LARGEST_BODY)
             raise HandshakeRejected(response.status, body.decode(errors="replace"), headers)
-        protocol, line = connection.protocol, connection.transport
-        if protocol is None or line is None:
+        protocol, tcp = connection.protocol, connection.transport
+        if protocol is None or tcp is None:
             raise ConnectionError("the connection ended with the opening handshake")
-        early = _Early(line)
+        early = _Early(tcp)
         protocol.set_parser(early, early)
-        transport = upgrade.take_over(line, headers, bytes(early.data))
-        protocol.connection_lost(None)  # for aiohttp it is over; else it would close what is not its own any more
+        transport = upgrade.take_over(tcp, headers, bytes(early.data))
+        protocol.connection_lost(None)  # for aiohttp it is over; otherwise it would close the connection later
         return transport
 
 
 class _Early:
-    """Takes what aiohttp reads of the connection beyond the opening handshake, as its own parser would.
+    """Parser in place of aiohttp's own, which keeps what comes behind the opening handshake.
 
-    Nothing more is read after the first piece, until the transport that takes the connection over is started. (aiohttp
-    3.11 would keep whatever comes.)
+    After the first piece nothing more is read until the transport that takes over is started. (aiohttp 3.11 would keep
+    everything that arrives.)
     """
 
-    def __init__(self, line: asyncio.BaseTransport | None) -> None:
+    def __init__(self, tcp: asyncio.BaseTransport | None) -> None:
         self.data = bytearray()
-        self._line: Any = line
+        self._tcp: Any = tcp
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         self.data += data
-        if self._line is not None:
-            self._line.pause_reading()
+        if self._tcp is not None:
+            self._tcp.pause_reading()
         return False, b""
 
     def feed_eof(self) -> None:
-        """Told to whoever has taken over."""
+        """Do nothing: the protocol that takes over notices it, too."""
 
 
 def _hold_early(request: web.Request) -> _Early:
-    """Keep aiohttp from looking at what comes behind ``request``."""
+    """Keep aiohttp from parsing what comes behind ``request``."""
     early = _Early(request.transport)
     request.protocol.set_parser(early)  # type: ignore[arg-type]
     return early

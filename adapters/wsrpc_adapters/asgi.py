@@ -1,7 +1,7 @@
-"""A `wsrpc.Server` inside an ASGI application: Starlette, FastAPI, Litestar, Quart, Django Channels, or none of these.
+"""Serving a `wsrpc.Server` in an ASGI application: Starlette, FastAPI, Litestar, Quart, Django Channels, or plain ASGI.
 
-Mount ``asgi(server)`` where the framework takes an ASGI application, or call `serve_websocket` in a WebSocket route.
-Nothing but wsrpc is needed, and an ASGI server, for instance uvicorn.
+Mount ``asgi(server)`` where the framework accepts an ASGI application, or call `serve_websocket` in a WebSocket route.
+You need nothing but wsrpc and an ASGI server, for instance uvicorn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UPGRADE: list[tuple[bytes, bytes]] = [
 
 
 class WebSocket(Protocol):
-    """What Starlette, FastAPI and Litestar hand to a WebSocket route."""
+    """The WebSocket that Starlette, FastAPI and Litestar pass to a route."""
 
     @property
     def scope(self) -> Any: ...
@@ -38,10 +38,10 @@ class WebSocket(Protocol):
 
 
 def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Application:
-    """An ASGI application whose WebSockets ``server`` serves.
+    """Return an ASGI application whose WebSockets ``server`` serves.
 
-    ``state`` is what a surrounding application knows of the connection; `on_handshake` finds it in
-    ``handshake.state``, and it becomes `Peer.state`.
+    ``state`` is what the surrounding application knows of the connection. `on_handshake` finds it in
+    ``handshake.state``, which becomes `Peer.state`.
     """
     return Application(server, state or {})
 
@@ -51,10 +51,10 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
 
     For Starlette, FastAPI and Litestar (``Litestar(lifespan=[lifespan(server)])``). Within a lifespan of your own:
     ``async with lifespan(server)(app): yield``. An application that starts again, as for each `TestClient` of a test,
-    opens the server anew; see `Server.open`.
+    opens the server again; see `Server.open`.
 
     Raises:
-        TypeError: this is no `Server`, but an application for instance.
+        TypeError: ``server`` is not a `Server`, but an application for instance.
     """
     given: Any = server
     if not isinstance(given, Server):
@@ -75,12 +75,12 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
 async def serve_websocket(server: Server, websocket: WebSocket, *, state: Mapping[str, Any] | None = None) -> None:
     """Serve one connection inside a route of a framework; returns when it is over. ``state`` as for `asgi`.
 
-    ``websocket`` is the framework's own, not accepted yet: that is done here, once ``server`` has let it in.
+    ``websocket`` is the framework's own. Do not accept it: wsrpc does so, once ``server`` has accepted the handshake.
     Cancelling drops the connection.
 
     Raises:
-        RuntimeError: the route has accepted it.
-        TypeError: this is no WebSocket.
+        RuntimeError: the route has accepted it already.
+        TypeError: ``websocket`` is not a WebSocket.
     """
     try:
         scope, receive, send = websocket.scope, websocket.receive, websocket.send
@@ -89,7 +89,7 @@ async def serve_websocket(server: Server, websocket: WebSocket, *, state: Mappin
             "serve_websocket takes a WebSocket with scope, receive and send, as Starlette, FastAPI and Litestar have "
             f"it, got {websocket!r}; elsewhere: await asgi(server, state=...)(scope, receive, send)"
         ) from None
-    # Whatever was received before is known to the framework's object alone.
+    # Only the framework's object knows what was received before.
     seen = getattr(websocket, "client_state", None) or getattr(websocket, "connection_state", None)
     if str(getattr(seen, "name", seen or "init")).lower() not in ("connecting", "init"):
         raise RuntimeError(ACCEPTED)
@@ -97,13 +97,13 @@ async def serve_websocket(server: Server, websocket: WebSocket, *, state: Mappin
 
 
 ACCEPTED = (
-    "this WebSocket is accepted already: take out `websocket.accept()`, since that is done here, once the server's "
+    "this WebSocket is already accepted: remove `websocket.accept()`; wsrpc accepts it itself, once the server's "
     "on_handshake has let it in"
 )
 
 
 class Application:
-    """What `asgi` gives. It serves WebSockets; run by itself, without a framework, also the lifespan."""
+    """The application that `asgi` returns. It serves WebSockets and, without a framework around it, the lifespan."""
 
     def __init__(self, server: Server, state: Mapping[str, Any]) -> None:
         self._server = server
@@ -148,17 +148,17 @@ async def serve(
     try:
         await server.handshake(handshake)
     except HandshakeRejected as exc:
-        with suppress(OSError):  # whoever is refused has left
+        with suppress(OSError):  # the client has left
             await refuse(exc, scope, send)
         return
     headers = encoded(handshake.response_headers)
     try:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})
     except OSError:
-        return  # the client has left meanwhile
+        return  # the client has left
 
     async def accepted(transport: AsgiTransport) -> None:
-        with suppress(ConnectionLost):  # the server is closed, and the connection by now, too
+        with suppress(ConnectionLost):  # the server is closing, and has closed the connection
             await server.accept(transport, handshake)
 
     info = handshake.connection_info(underlying)
@@ -166,11 +166,11 @@ async def serve(
 
 
 def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
-    """What the client asks for, from the scope of its connection."""
+    """Return the handshake that the client asks for, from the scope of its connection."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name in headers:  # HTTP/2 splits cookies
+        if name in headers:  # HTTP/2 splits Cookie
             value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
         headers[name] = value
     path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
@@ -187,7 +187,7 @@ def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
 
 
 def address(name: Any) -> tuple[str, int] | None:
-    """Host and port; a Unix socket has none."""
+    """Return host and port, or None for a Unix socket."""
     return (name[0], name[1]) if name and name[1] is not None else None
 
 
@@ -196,7 +196,7 @@ def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Send) -> None:
-    """Answer with the refusal where the server can, else with its own 403."""
+    """Answer with the refusal where the ASGI server supports that, otherwise with its own 403."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return

@@ -3,8 +3,8 @@
     async with wsrpc_adapters.picows.listen(server, "127.0.0.1", 8080, path="/ws") as listener: ...
     client = Client("ws://127.0.0.1:8080/ws", dial=wsrpc_adapters.picows.dial)
 
-What differs from the default transport: `on_handshake` cannot be async, nothing is compressed, and `on_handshake` can
-make the limit of messages only smaller. See docs/picows.md.
+It differs from the default transport in three ways: `on_handshake` cannot be async, nothing is compressed, and
+`on_handshake` can only lower the limit of messages. See docs/picows.md.
 """
 
 from __future__ import annotations

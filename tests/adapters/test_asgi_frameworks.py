@@ -107,7 +107,7 @@ async def test_a_route_that_has_accepted_is_told_not_to() -> None:
 
     async with uvicorn_serving(app) as port:
         (await dial(f"ws://127.0.0.1:{port}/ws", limits=LIMITS)).abort()
-    assert len(told) == 1 and "take out `websocket.accept()`" in told[0]
+    assert len(told) == 1 and "remove `websocket.accept()`" in told[0]
 
 
 async def test_what_is_no_websocket_is_refused_with_what_to_do() -> None:

@@ -50,6 +50,19 @@ async def test_both_sides_learn_code_and_reason(flavour: Flavour, code: int, rea
 
 
 @flavours
+async def test_repr_shows_the_state(flavour: Flavour) -> None:
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        mine, other = Recorder.of(ours), Recorder.of(theirs)
+        for transport in (ours, theirs):
+            assert "Transport open" in repr(transport)
+        ours.abort()
+        await mine.end()
+        await other.end()
+        for transport in (ours, theirs):
+            assert " closed" in repr(transport)
+
+
+@flavours
 @pytest.mark.parametrize("who", ["ours", "theirs"])
 async def test_without_a_code_both_sides_learn_1005(flavour: Flavour, who: str) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):

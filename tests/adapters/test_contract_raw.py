@@ -10,7 +10,7 @@ from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from recorder import Recorder
 
-from wsrpc import ConnectionLost, Limits
+from wsrpc import ConnectionLost, Limits, Traffic
 
 LIMITS = Limits(close_timeout=2.0)
 
@@ -65,6 +65,8 @@ async def test_pieces_leave_as_frames_of_one_message(flavour: OverSockets, text:
         else:
             frame = await raw.next_frame()
             assert (frame.opcode, frame.payload, frame.fin) == (opcode, b"one two", True)
+        traffic: Traffic = getattr(transport, "traffic")  # noqa: B009  (it is not part of the Protocol)
+        assert traffic.messages_out == 2
 
 
 @flavours

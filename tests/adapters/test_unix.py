@@ -166,7 +166,7 @@ async def test_picows_refuses_and_says_what_to_do(tmp_path: Path) -> None:
 
 async def test_aiohttp_does_no_tls_there_and_says_so(tmp_path: Path) -> None:
     dial = wsrpc_adapters.aiohttp.dial
-    with pytest.raises(ValueError, match=r"no TLS on a Unix socket: give unix= a ws:// URL") as caught:
+    with pytest.raises(ValueError, match=r"no TLS on Unix sockets: use a ws:// URL") as caught:
         await Client("wss://localhost/", unix=tmp_path / "socket", dial=dial, limits=LIMITS).connect()
     assert not is_transient(caught.value)
 

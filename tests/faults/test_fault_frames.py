@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_websocket import BINARY, CLOSE, PING, TEXT, accept_response, build_frame, handshake
 
-from wsrpc.testing._boundaries import Boundaries
+from wsrpc.testing._frame_boundaries import FrameBoundaries
 
 REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 70000\r\n\r\n"
 
@@ -40,7 +40,7 @@ def test_the_middles_of_frames_are_found_in_whatever_pieces_they_come(
         if size:
             ends[header] = header + size // 2
         data += frame
-    boundaries = Boundaries()
+    boundaries = FrameBoundaries()
     at = 0
     for piece in in_pieces(data, cuts):
         expected = [middle - at for end, middle in ends.items() if at < end <= at + len(piece)]
@@ -50,7 +50,7 @@ def test_the_middles_of_frames_are_found_in_whatever_pieces_they_come(
 
 @pytest.mark.parametrize("head", [REFUSAL, REFUSAL + b"body", b"x" * 70_000])
 def test_what_is_no_websocket_has_no_frames(head: bytes) -> None:
-    boundaries = Boundaries()
+    boundaries = FrameBoundaries()
     frames = build_frame(BINARY, b"x" * 100, masked=False) * 3
     assert [boundaries.feed(piece) for piece in (head, frames, frames)] == [None] * 3
 

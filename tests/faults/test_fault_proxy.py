@@ -95,10 +95,10 @@ async def test_a_slow_reader_gets_the_rest_after_both_have_ended() -> None:
         client, server = await b.line()
         server.fin()
         assert await client.to_end() == (b"", "fin")
-        [line] = b.proxy._gate.lines
-        assert line.server.transport is not None
+        [connection] = b.proxy._port.connections
+        assert connection.server.transport is not None
         data = b""
-        while not line.server.transport.get_write_buffer_size():  # until the kernel takes no more
+        while not connection.server.transport.get_write_buffer_size():  # until the kernel takes no more
             piece = os.urandom(16384)
             data += piece
             await client.send(piece)

@@ -353,9 +353,9 @@ async def test_after_the_inner_of_two_delays_the_outer_holds() -> None:
 def test_the_same_seed_draws_the_same_jitter() -> None:
     drawn: list[list[float]] = []
     for seed in (1, 1, 2):
-        way = FaultProxy("ws://127.0.0.1/", seed=seed)._ways["up"]
-        way.delays.append((1.0, 0.5))
-        drawn.append([way.draw_delay() for _ in range(5)])
+        troubles = FaultProxy("ws://127.0.0.1/", seed=seed)._troubles["up"]
+        troubles.delays.append((1.0, 0.5))
+        drawn.append([troubles.draw_delay() for _ in range(5)])
     assert drawn[0] == drawn[1] != drawn[2]
     assert all(1.0 <= delay <= 1.5 for delay in drawn[0]) and len(set(drawn[0])) == 5
 

@@ -18,7 +18,7 @@ from .._handlers.introspection import Role
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import bounded_reason, error_to_wire
 from .._sending.caller import Source
-from .._sending.requests import Asker
+from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from .._streams.reader import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
@@ -74,10 +74,10 @@ class ChannelHandlers:
     """
 
     def __init__(
-        self, limits: Limits, asker: Asker, listener: CallListener, answers: Answers, readers: Readers
+        self, limits: Limits, requester: Requester, listener: CallListener, answers: Answers, readers: Readers
     ) -> None:
         self._limits = limits
-        self._asker = asker
+        self._requester = requester
         self._listener = listener
         self._answers = answers
         self._readers = readers
@@ -113,7 +113,7 @@ class ChannelHandlers:
 
     async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread
-        producer = Producer(channel, self._asker, patience=patience, late=lambda: _not_read(call, patience))
+        producer = Producer(channel, self._requester, patience=patience, late=lambda: _not_read(call, patience))
         try:
             await producer.run(source)
             await producer.finish()
@@ -148,7 +148,7 @@ class ChannelHandlers:
                 error = self._answers.sendable(self._answers.for_caller(exc, label), label)
                 end = ItemsFailed(*error_to_wire(error))
             with suppress(ConnectionLost):
-                await self._asker.out.send_event(name, "next", (end,), "fail")
+                await self._requester.out.send_event(name, "next", (end,), "fail")
         finally:
             self._readers.remove_recipient((name, "stop"), producer)
             if self._named.get(name) is producer:
@@ -163,7 +163,7 @@ class ChannelHandlers:
         try:
             async for value in items:
                 try:
-                    await self._asker.send_request(name, "next", (Item(value),), UNSET, None, "fail", None, False)
+                    await self._requester.send_request(name, "next", (Item(value),), UNSET, None, "fail", None, False)
                 except (RemoteError, ConnectionLost) as exc:
                     self._listener.note("the consumer of %s takes no more items: %s", label, exc)
                     return False

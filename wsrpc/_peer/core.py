@@ -30,7 +30,7 @@ from .._sending.negotiation import Agreed, Negotiation
 from .._sending.notices import Notices
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
-from .._sending.requests import Asker
+from .._sending.requests import Requester
 from .._sending.slow_readers import SlowReaderQueue
 from .._streams.mailbox import UnreadMessages
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, RpcError, closed_here
@@ -138,7 +138,7 @@ class PeerCore:
             is_awaited=self._is_awaited,
         )
         self._notices = Notices(self.out, warn)
-        self._requester = Asker(self.out, self._notices, limits, own, warn)
+        self._requester = Requester(self.out, self._notices, limits, own, warn)
         self._unread = UnreadMessages(loop, limits)
         self.readers = Readers(
             self.out,
@@ -156,7 +156,7 @@ class PeerCore:
             shared,
             limits=limits,
             expose_errors=settings.expose_errors,
-            asker=self._requester,
+            requester=self._requester,
             readers=self.readers,
             reporter=self.reporter,
             ignored=self.ignored,

@@ -25,7 +25,7 @@ from .._handlers.observation import Observation
 from .._handlers.registry import Registry
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
-from .._sending.requests import Asker
+from .._sending.requests import Requester
 from ..errors import (
     BadArguments,
     BadResult,
@@ -75,7 +75,7 @@ class Dispatcher:
         *,
         limits: Limits,
         expose_errors: bool | Callable[[BaseException], bool],
-        asker: Asker,
+        requester: Requester,
         readers: Readers,
         reporter: Reporter,
         ignored: Counter[str],
@@ -94,7 +94,7 @@ class Dispatcher:
         self._log = log
         self._own = own
         self._shared = shared
-        out = asker.out
+        out = requester.out
         self._reply = out.reply
         self._out = out
         self._loop = loop = out.loop
@@ -120,7 +120,7 @@ class Dispatcher:
         self._most_held = limits.running_bytes
         self.readers = readers
         self.admission = Admission(self, limits, out, readers=readers, fail=fail, log=log)
-        self._serving = ChannelHandlers(limits, asker, self, self._answers, readers)
+        self._serving = ChannelHandlers(limits, requester, self, self._answers, readers)
         self.arrived = self.admission.arrived
         self.session: Session
         """The present session, or the last one."""

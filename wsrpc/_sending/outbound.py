@@ -34,8 +34,8 @@ from .checks import Objections, check_sending
 from .link import Link, LinkState
 from .negotiation import Agreed
 from .offline import Kept
-from .pending import Pending, Requests
-from .turns import Line, Turn
+from .pending import Pending, PendingRequests
+from .turns import SendTurns, Turn
 
 __all__ = ["Outbound", "Terms"]
 
@@ -130,9 +130,9 @@ class Outbound:
         self.fails_offline = fails_offline
         self.link: Link | None = None
         self.thread = get_ident()
-        self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=expired)
+        self.requests = PendingRequests(loop, odd=odd, limit=limits.pending, expired=expired)
         self.kept = Kept(codec, limits, loop, self.requests, warn, queued)
-        self.turns = Line(loop, self._is_full)
+        self.turns = SendTurns(loop, self._is_full)
         self.capacity = RemoteCapacity(loop, self.requests)
         self.clear = False
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")

@@ -1,4 +1,4 @@
-"""Requests that we sent and that await their answer: ids, futures, deadlines."""
+"""PendingRequests that we sent and that await their answer: ids, futures, deadlines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
 from ..errors import ConnectionLost, TooManyRequests
 
-__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "Requests"]
+__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
@@ -67,7 +67,7 @@ class Pending(Struct, eq=False):
     """What ``opens`` made."""
 
 
-class Requests:
+class PendingRequests:
     """The table of pending requests.
 
     Ids start at a random point and never meet those of JavaScript and Go peers, which count up from 1:

@@ -1,4 +1,4 @@
-"""One attempt to connect, with the `websockets` library."""
+"""Dialing: one attempt to connect, with the `websockets` library or a `Dial` function of an adapter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["Dial", "Dialer", "PerAttempt", "dial", "presentable"]
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
-"""A value, or a function (sync or async) that is asked for it at each attempt to connect."""
+"""A value, or a function (sync or async) that returns it and is called for each attempt to connect."""
 
 
 async def dial(
@@ -54,21 +54,21 @@ async def dial(
     At most 10 redirects are followed, never from ``wss://`` to ``ws://``. ``headers``, the URL's user information (sent
     as HTTP Basic authentication) and subprotocols that carry a token are sent only to the URL's own origin.
 
-    ``compression`` offers permessage-deflate, which the server may take or leave.
+    ``compression`` offers permessage-deflate, which the server may accept or decline.
 
-    ``unix`` is the path of a Unix socket to connect to. The URL's host, path and query are then what the server is
-    asked for; with ``wss://`` the certificate has to be for that host. Redirects to another origin are not followed, no
-    proxy of the environment is used, and ``proxy=`` with a URL is refused.
+    ``unix`` is the path of a Unix socket to connect to. The request then names the URL's host, path and query; with
+    ``wss://`` the certificate has to be valid for that host. Redirects to another origin are not followed, no proxy of
+    the environment is used, and ``proxy=`` with a URL is refused.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101, or redirects where it is not followed.
-        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: nobody answered, or not as a WebSocket server.
+        HandshakeRejected: the server answered with another status than 101, or with a redirect that is not followed.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, or not a WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
     options = library_options(limits)
     options["create_connection"] = partial(DialedConnection, limits=limits)
-    options["open_timeout"] = None  # `follow_redirects` has one for all attempts
+    options["open_timeout"] = None  # `follow_redirects` applies it to all requests together
     if compression:
         options["compression"] = "deflate"
     if ssl is not None:
@@ -85,12 +85,12 @@ async def dial(
                 proxy=environment_proxy(request.url) if proxy is True else proxy or None,
                 **options,
             )
-        except InvalidProxy:  # whose text quotes the URL, which may have a password
+        except InvalidProxy:  # its text quotes the URL, which may contain a password
             raise BadURL("the proxy's URL has a path, or a user without a password") from None
-        except InvalidProxyMessage as exc:  # whose cause quotes what the proxy said, as it came
+        except InvalidProxyMessage as exc:  # its cause quotes the answer of the proxy unchanged
             raise exc from None
         except (FileNotFoundError, PermissionError, ConnectionRefusedError) as exc:
-            if unix is not None and exc.filename is None:  # asyncio does not say which
+            if unix is not None and exc.filename is None:  # asyncio does not name the file
                 exc.filename = os.fspath(unix)
             raise
         assert isinstance(connection, DialedConnection)
@@ -105,7 +105,7 @@ async def dial(
         unix=unix,
     )
     if unix is not None:
-        proxy = None  # what the environment names is for hosts
+        proxy = None  # a proxy of the environment is for hosts
     return await follow_redirects(request, attempt, limits.open_timeout)
 
 
@@ -141,7 +141,7 @@ def presentable(exc: InvalidHandshake) -> InvalidHandshake:
 
 
 class Dial(Protocol):
-    """How to open a connection: `dial` is one such function, adapters have others. Raises as `dial` does."""
+    """Function that opens a connection, such as `dial`; adapters have others. It raises what `dial` raises."""
 
     async def __call__(
         self,
@@ -158,9 +158,9 @@ class Dial(Protocol):
 
 
 class Dialer:
-    """What a client dials with; calling it makes one attempt, in which it asks each option that is a function.
+    """The options with which a client dials. Calling it makes one attempt.
 
-    Raises what they raise, and what `dial` does.
+    An attempt first calls each option that is a function. It raises what these functions raise, and what `dial` raises.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Dialer:
         self._dial = dial
 
     async def ask(self) -> tuple[Any, dict[str, str]]:
-        """The URL (None if there is none), and the headers with the token of ``auth``, of one attempt."""
+        """Return the URL for one attempt, or None if there is none, and the headers with the token of ``auth``."""
         url, given, token = [await _evaluate(option) for option in self._options]
         _check_headers(given)
         headers = dict(given or {})
@@ -207,7 +207,7 @@ class Dialer:
             if not isinstance(token, str):
                 raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
             headers["Authorization"] = f"Bearer {token}"
-        for name, value in headers.items():  # also for a `Dial` function that does not check
+        for name, value in headers.items():  # because a `Dial` function need not check them
             check_header(name, str(value))
         return url, headers
 
@@ -242,6 +242,6 @@ async def _evaluate(given: Any) -> Any:
         task = asyncio.current_task()
         if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        # Something inside was cancelled, for instance, not the dialing: an attempt that failed.
+        # Something inside the function was cancelled, not the dialing itself: the attempt has failed.
         label = getattr(given, "__qualname__", type(given).__name__)
         raise RuntimeError(f"{label} raised {exc!r}") from exc

@@ -1,4 +1,4 @@
-"""The request that opens a connection, and the rule for redirects, which every dialer follows."""
+"""DialRequest: the request that opens a connection, and the rule for redirects, which all dialing functions share."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ T = TypeVar("T")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 MAX_REDIRECTS = 10
-"""As many as the `websockets` library, aiohttp and Go's ``net/http`` follow."""
+"""The `websockets` library, aiohttp and Go's ``net/http`` follow as many."""
 
 HOST_AND_PORT = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-"""Of a Location. Libraries parse odd ones differently, so another host might be dialed than was checked."""
+"""Host and port of a Location. Libraries differ on unusual ones, and might dial another host than was checked."""
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
 class DialRequest:
-    """What one opening handshake asks for, and of whom: made from the arguments of a `Dial` function.
+    """The request of one opening handshake, made from the arguments of a `Dial` function.
 
-    ``url`` has no user information: that is in ``headers``, as HTTP Basic authentication, unless ``headers=`` had an
-    Authorization of its own. Everything is valid, so that no library's error needs to quote it.
+    ``url`` has no user information; ``headers`` has it as HTTP Basic authentication, unless ``headers=`` had an
+    Authorization of its own. All values are valid, so that no library has a reason to quote them in an error.
 
     Args:
         url, headers, subprotocols, proxy: as for `dial`.
-        tls: whether there is a TLS context, which a ``ws://`` URL has no use for.
-        unix: the path of a Unix socket to connect to. Redirects to another origin are not followed then, since that is
+        tls: whether there is a TLS context, which is refused for a ``ws://`` URL.
+        unix: the path of a Unix socket to connect to. Redirects to another origin are then not followed, because it is
             not at this socket, and no proxy is used.
-        may_leave_origin: whether redirects to another origin are followed. No, where the library would send there what
-            is not in ``headers``.
+        may_leave_origin: whether redirects to another origin are followed. Give False if the library would send the
+            other origin more than ``headers``.
 
     Raises:
         BadURL: the URL or the proxy cannot be dialed.
-        TypeError, ValueError: a header or a subprotocol cannot be sent; the text does not quote its value.
+        TypeError, ValueError: a header or a subprotocol cannot be sent. The text does not quote its value.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class DialRequest:
                 self.headers = {"Authorization": _basic(user), **self.headers}
 
     def redirected(self, answer: HandshakeRejected) -> DialRequest | None:
-        """The request that follows ``answer``; None if it is no redirect.
+        """Return the request that follows ``answer``, or None if that is not a redirect.
 
-        Headers, those that ``auth=`` and the URL's user information became among them, and subprotocols that carry a
-        token go only to the origin (scheme, host and port) of the first URL. A redirect that has left that origin does
-        not get them back. Nothing goes from TLS to clear text.
+        Headers, including those made of ``auth=`` and of the URL's user information, and subprotocols that carry a
+        token are sent only to the origin (scheme, host and port) of the first URL. They stay out once a redirect has
+        left that origin. No redirect leads from TLS to clear text.
 
         Raises:
-            HandshakeRejected: the same as ``answer``, with the reason why the redirect is not followed.
+            HandshakeRejected: ``answer``, with the reason why the redirect is not followed.
         """
         location = answer.headers.get("location")
         if answer.status not in REDIRECTS or location is None:
@@ -100,7 +100,7 @@ class DialRequest:
         if self.headers or len(subprotocols) < len(self.subprotocols):
             logger.warning(
                 "%s redirects to %s, another origin: headers, auth= and bearer subprotocols are not sent there; if it "
-                "should have them, give its URL to the client",
+                "is to get them, give its URL to the client",
                 shown_url(self.url),
                 shown_url(url),
             )
@@ -117,16 +117,15 @@ class DialRequest:
 
     def _resolve(self, answer: HandshakeRejected, location: str) -> str:
         try:
-            if "\\" in location or not location.isascii():  # which libraries, and browsers, take for different URLs
+            if "\\" in location or not location.isascii():  # libraries and browsers differ on which URL that is
                 raise ValueError
             parts = urlsplit(urljoin(self.url, location))
         except ValueError:
             raise redirect_not_followed(answer, "its Location is not a URL") from None
         if parts.scheme not in DEFAULT_PORTS:
-            raise redirect_not_followed(
-                answer, f"it leads to {shown_url(location)}, which is not a ws:// or wss:// URL"
-            )
-        # A server has no credentials to choose for us.
+            reason = f"it leads to {shown_url(location)}, which is not a ws:// or wss:// URL"
+            raise redirect_not_followed(answer, reason)
+        # The server does not choose the credentials that are sent.
         netloc = parts.netloc.rpartition("@")[2]
         url = parts._replace(netloc=netloc, fragment="").geturl()
         try:
@@ -144,16 +143,16 @@ class DialRequest:
 
 
 async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest], Awaitable[T]], seconds: float) -> T:
-    """Call ``attempt`` with ``request``, and again for each redirect, within ``seconds`` for all of them.
+    """Call ``attempt`` with ``request``, and again for each redirect; all calls together take at most ``seconds``.
 
-    ``attempt`` follows no redirect by itself: it raises `HandshakeRejected` for each answer other than 101, with
-    ``headers``.
+    ``attempt`` must not follow redirects itself. It raises `HandshakeRejected`, with ``headers``, for each answer other
+    than 101.
 
     Raises:
         HandshakeRejected: the last answer was not 101; or it was a redirect that is not followed, for the reasons of
-            `DialRequest.redirected`, or because there were 10 before it.
+            `DialRequest.redirected`, or because 10 came before it.
         TimeoutError: the time is over.
-        Exception: what else ``attempt`` raised.
+        Exception: anything else that ``attempt`` raised.
     """
     limit = asyncio.timeout(seconds)
     try:
@@ -177,10 +176,10 @@ async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest]
 
 
 def check_subprotocols(names: object) -> None:
-    """Refuse what cannot be offered. The names, one of which may be a token, are not quoted.
+    """Refuse subprotocols that cannot be offered.
 
     Raises:
-        TypeError, ValueError: says what is wrong.
+        TypeError, ValueError: says what is wrong, without the names, one of which may be a token.
     """
     if names is None:
         return

@@ -1,9 +1,10 @@
-"""Sharing the event loop between those who do much in one turn of it and all others.
+"""Fair sharing of the event loop between connections that receive much and all others.
 
-What is ready in a turn all runs before anybody else's has its next one, however many are ready: four connections that
-send on and on, or a thousand handshakes that were kept back for one moment. So what is known to cost much takes a place
-here first. There are places for a few milliseconds of that, and for one of it in any case; what finds none waits for a
-later turn, first come first served. Who sends little takes none, and notices only how long a turn lasts.
+Whatever is ready in a turn of the event loop runs in that turn, however much it is: the reads of four connections that
+send without a pause, or a thousand handshakes that were delayed for a moment. Nothing else runs meanwhile. So work that
+is known to be expensive takes a place in the turn first. A turn has places for a few milliseconds of such work, and for
+at least one piece of it; work that finds no place waits for a later turn, first come, first served. Connections that
+receive little take no places, and depend only on the length of a turn.
 """
 
 from __future__ import annotations
@@ -13,28 +14,28 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, proxy
 
-__all__ = ["MUCH", "READ", "Turns", "turns_of"]
+__all__ = ["MUCH", "READ", "Loop", "Turns", "turns_of"]
 
 READ = 16 * 1024
-"""Bytes that one read takes at most. (asyncio's own takes 256 KiB. Full of small messages it is ten thousand of them,
-dealt with in one go; with four connections that send on and on, the others waited for a third of a second.)"""
+"""Bytes that one read takes at most. (asyncio's own reads take 256 KiB. Of small messages that is ten thousand, handled
+in one go; with four connections that sent without a pause, the others waited for a third of a second.)"""
 
 MUCH = 4 * 1024
-"""Bytes of a read that takes a place in the turn. (64 requests that are small are half as much.)"""
+"""Bytes of the smallest read that takes a place in the turn. (64 small requests are half as much.)"""
 
 AT_ONCE = 0.002
-"""Seconds of a turn that go to those who do much. (Less makes it no shorter: one read that is full of requests takes as
-long by itself.)"""
+"""Seconds of a turn that are available for expensive work. (Less would not make a turn shorter: a single read
+that is full of requests takes as long.)"""
 
 
 class Loop(Protocol):
-    """What is used of an event loop."""
+    """Part of an event loop that is used here."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object: ...
 
 
 class Turns:
-    """Places in the turns of an event loop."""
+    """Places for expensive work in the turns of an event loop."""
 
     __slots__ = ("_left", "_loop", "_renewing", "_waiting")
 
@@ -45,19 +46,19 @@ class Turns:
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
     def take(self, seconds: float) -> bool:
-        """Whether there is a place, in this turn, for what costs ``seconds``. If not, `wait`."""
+        """Take a place in this turn for work of ``seconds``. Returns False if there is none; then `wait`."""
         if self._waiting or self._left <= 0:
             return False
         self._spend(seconds)
         return True
 
     def wait(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call ``callback``, which does not raise, in a later turn that has a place."""
+        """Call ``callback`` in a later turn that has a place. It must not raise."""
         self._waiting.append((seconds, callback))
 
     def _spend(self, seconds: float) -> None:
         self._left -= seconds
-        if self._left <= 0 and not self._renewing:  # not before: each time it is a turn more
+        if self._left <= 0 and not self._renewing:  # not before, because each renewal costs a turn
             self._renewing = True
             self._loop.call_soon(self._renew)
 
@@ -74,9 +75,9 @@ _of_loops: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
 
 
 def turns_of(loop: Any) -> Turns:
-    """The places for reading in the turns of ``loop``, shared by all connections of servers that run in it."""
+    """Return the places for reads in the turns of ``loop``, which all connections of its servers share."""
     turns = _of_loops.get(loop)
     if turns is None:
-        weak: Any = proxy(loop)  # or the loop would never be thrown away
+        weak: Any = proxy(loop)  # a reference would keep the loop alive
         turns = _of_loops[loop] = Turns(weak)
     return turns

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from typing import Any
 
 from ..transport import Receiver
+from .fairness import Loop
 
 try:
     from websockets.speedups import apply_mask
@@ -62,7 +62,7 @@ class FrameWriter(ABC):
         "unwritten",
     )
 
-    def __init__(self, loop: Any, *, masked: bool) -> None:
+    def __init__(self, loop: Loop, *, masked: bool) -> None:
         self._loop = loop
         self._masked = masked
         self._masks = b""

@@ -1,4 +1,4 @@
-"""Answering a balancer that asks by plain HTTP whether to send clients here."""
+"""Health checks of load balancers, by plain HTTP."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Health"]
 
 
 class Health:
-    """``GET`` and ``HEAD`` of one path: 200 "ok", or 503 "draining" once ``healthy()`` is false.
+    """Answers ``GET`` and ``HEAD`` of one path: 200 "ok", or 503 "draining" once ``healthy()`` is false.
 
     Raises:
-        TypeError: the path is no text.
+        TypeError: the path is not text.
         ValueError: the path does not begin with a slash, or has a query.
     """
 
@@ -31,15 +31,16 @@ class Health:
         self._head = f"HEAD {path}".encode()
 
     def asks(self, request: Request) -> bool:
-        """Whether that is the question, not a client that asks for a WebSocket."""
+        """Whether ``request`` is a health check, not a client that asks for a WebSocket."""
         return request.path.partition("?")[0] == self._path and "Upgrade" not in request.headers
 
     def as_get(self, data: bytes) -> bytes | None:
-        """``HEAD`` written as ``GET``, which is all that the library parses; None if ``data`` begins otherwise."""
+        """Return ``data`` with GET for HEAD, which the library does not parse; None if it is no HEAD of the path."""
         rest = data[len(self._head) :]
         return b"GET " + data[5:] if data.startswith(self._head) and rest[:1] in (b" ", b"?") else None
 
     def answer(self, *, head: bool) -> Response:
+        """Return the answer to a health check; that to a HEAD has no body."""
         healthy = self._healthy()
         body = b"ok\n" if healthy else b"draining\n"
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE

@@ -1,17 +1,17 @@
-"""Finding out that the line is dead: nobody answers, or nothing can be written.
+"""Detection of dead connections: pings that are not answered, and backlogs of which nothing leaves.
 
-A line can die without a word: the other machine loses power, a NAT forgets, a cable is pulled. Then writing goes on for
-as long as the operating system has room for it, and nothing comes in. So each side asks, with a ping, and the question
-leaves whether the line is full or idle. There is no task: a connection that is idle costs one timer, and one more
-while a ping is on its way.
+A connection can die silently: the remote machine loses power, a NAT forgets its entry, a cable is pulled. Writing then
+succeeds for as long as the operating system has room, and nothing arrives. So each side sends pings, whether the
+connection is idle or above its high-water mark. There is no task: an idle connection costs one timer, and a second one
+while a ping is in flight.
 
-What proves that the other side is there: the answer to the latest ping, and that something leaves a backlog. The
-operating system has room for more only because the other side's has confirmed what it got, which a dead line does
-not do. Data that comes in proves nothing, as the line may be dead in the one direction only.
+Two things prove that the remote peer is there: the answer to the latest ping, and bytes that leave a backlog. The
+operating system has room for more only because the remote one has confirmed what it received, which does not happen on
+a dead connection. Inbound data proves nothing, because the connection may be dead in one direction only.
 
-But something in between, a proxy for instance, may confirm what never arrives, or lose only the answers. So what leaves
-counts no further than the ping may be behind it: once as much has left after the ping as buffers on the way can hold,
-the ping was read, if anybody reads.
+But a proxy in between may confirm what never arrives, or lose only the answers. So bytes that leave count only as far
+as the ping may be behind them: once as much has left after the ping as the buffers on the way can hold, the remote peer
+has read the ping, if it reads at all.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from ..limits import Limits
 __all__ = ["Heartbeat", "StallWatch"]
 
 CLOSELY = 0.5
-"""Seconds, at most, between two looks at a backlog."""
+"""Seconds between two looks at a backlog, at most."""
 
 BUFFERS = 16 * 1024 * 1024
-"""Bytes that may be between us and a reader that is slow: Linux's own buffers, which grow, take 10 MiB on a line."""
+"""Bytes that may be in buffers between this side and a slow reader. Those of Linux alone grow to 10 MiB."""
 
 
-class Backlog(Protocol):
-    """What a connection shows, and does, here."""
+class Output(Protocol):
+    """Outgoing half of a connection, as `StallWatch` sees it."""
 
     @property
     def written(self) -> int:
-        """Bytes handed over for writing since the connection began."""
+        """Bytes that were written since the connection began."""
         ...
 
     def backlog(self) -> int:
-        """How many of them the operating system has not taken yet."""
+        """Number of them that the operating system has not taken yet."""
         ...
 
     def drop(self, code: int, reason: str) -> None:
-        """The line is dead: end the connection without waiting for anything."""
+        """End the connection, which is dead, without waiting for anything."""
         ...
 
 
-class Line(Backlog, Protocol):
-    """One that can also be asked whether somebody is there."""
+class PingOutput(Output, Protocol):
+    """Outgoing half of a connection, as `Heartbeat` sees it."""
 
     def send_ping(self, payload: bytes) -> None:
-        """Write a ping now, behind what was sent before, whether there is room or not."""
+        """Write a ping now, behind what was sent before, whether or not there is room."""
         ...
 
 
 class Timers(Protocol):
-    """What is used of an event loop."""
+    """Part of an event loop that is used here; `wsrpc.testing.Clock` is another one."""
 
     def time(self) -> float: ...
 
@@ -69,25 +69,25 @@ class Timers(Protocol):
 
 
 class Progress:
-    """Whether a backlog moves. ``since`` is when it was last seen to, or when the watch began.
+    """Progress of a backlog. ``since`` is when bytes were last seen to leave it, or when the watch began.
 
-    What leaves after the first ``enough`` bytes, counted from what was written by then, is not looked at.
+    Bytes that were written more than ``enough`` bytes after the beginning of the watch do not count.
     """
 
-    __slots__ = ("_end", "_left", "_line", "behind", "since")
+    __slots__ = ("_end", "_left", "_output", "behind", "since")
 
-    def __init__(self, line: Backlog, now: float, enough: int = sys.maxsize) -> None:
-        self._line = line
-        self._end = line.written + enough
+    def __init__(self, output: Output, now: float, enough: int = sys.maxsize) -> None:
+        self._output = output
+        self._end = output.written + enough
         self.since = now
-        backlog = line.backlog()
+        backlog = output.backlog()
         self.behind = backlog > 0
         """Whether there is a backlog."""
-        self._left = line.written - backlog
+        self._left = output.written - backlog
 
     def look(self, now: float) -> None:
-        backlog = self._line.backlog()
-        left = self._line.written - backlog
+        backlog = self._output.backlog()
+        left = self._output.written - backlog
         if self.behind and self._left < min(left, self._end):
             self.since = now
         self._left = left
@@ -95,16 +95,17 @@ class Progress:
 
 
 class Heartbeat:
-    """Pings every ``Limits.ping_interval`` seconds, and drops the line when none is answered.
+    """Sends a ping every ``Limits.ping_interval`` seconds, and drops the connection if it is not answered.
 
-    That is ``Limits.ping_timeout`` seconds after the ping was written, or after its backlog, which the ping may be
-    part of, last moved. The next ping leaves an interval after the last one, and not before that was answered.
+    The answer has to come within ``Limits.ping_timeout`` seconds after the ping was written, or after bytes last left
+    the backlog, which the ping may be part of. The next ping leaves an interval after the last one, but not before
+    that was answered.
     """
 
     __slots__ = (
         "_interval",
-        "_line",
         "_loop",
+        "_output",
         "_payload",
         "_progress",
         "_sent_at",
@@ -113,12 +114,12 @@ class Heartbeat:
         "_until_next",
     )
 
-    def __init__(self, line: Line, loop: Timers, limits: Limits) -> None:
-        self._line = line
+    def __init__(self, output: PingOutput, loop: Timers, limits: Limits) -> None:
+        self._output = output
         self._loop = loop
         self._interval = limits.ping_interval
         if self._interval is not None:
-            # Many connections that came back together must not beat together ever after.
+            # Connections that were opened together should not always send their pings at the same time.
             self._interval *= random.uniform(0.9, 1.0)
         self._timeout = limits.ping_timeout
         self._timer: Timer | None = None
@@ -126,15 +127,15 @@ class Heartbeat:
         self._sent_at = 0.0
         self._progress: Progress | None = None
         self._until_next = False
-        """Whether the timer is that of the next ping, although the last one is not answered yet."""
+        """Whether the timer is that of the next ping, although the last one was not answered yet."""
 
     def start(self) -> None:
-        """The connection is open: ping from now on, unless ``ping_interval`` is None."""
+        """Send pings from now on, unless ``ping_interval`` is None."""
         if self._interval is not None:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
 
     def stop(self) -> None:
-        """No more pings, and no judgement of the last one. Idempotent."""
+        """Send no more pings, and ignore whether the last one is answered. Idempotent."""
         self._payload = b""
         self._until_next = False
         if self._timer is not None:
@@ -142,7 +143,7 @@ class Heartbeat:
             self._timer = None
 
     def pong(self, payload: bytes) -> bool:
-        """An answer arrived; says whether it counts. What answers an earlier ping, or none, does not."""
+        """Take a pong. Returns False if it does not answer the latest ping, and so has no effect."""
         if not self._payload or payload != self._payload:
             return False
         if self._until_next:
@@ -156,18 +157,18 @@ class Heartbeat:
     def _beat(self) -> None:
         assert self._interval is not None
         now = self._loop.time()
-        if self._timeout is None:  # to keep the line open where it would be forgotten, nothing more
+        if self._timeout is None:  # only to keep the connection open where a NAT would forget it
             self._timer = self._loop.call_at(now + self._interval, self._beat)
-            self._line.send_ping(b"")
+            self._output.send_ping(b"")
             return
-        # Random, so that nobody can answer without having read it.
+        # Random, so that only a peer that has read it can answer.
         self._payload = os.urandom(8)
         self._sent_at = now
-        self._line.send_ping(self._payload)
-        self._progress = Progress(self._line, now, BUFFERS)
+        self._output.send_ping(self._payload)
+        self._progress = Progress(self._output, now, BUFFERS)
         if self._progress.behind or self._interval >= self._timeout:
             self._look_again(now, now + self._timeout)
-        else:  # nearly always the answer is there by then, and one timer for a ping is enough
+        else:  # nearly always the answer is there by then, so that one timer per ping is enough
             self._until_next = True
             self._timer = self._loop.call_at(now + self._interval, self._interval_over)
 
@@ -195,20 +196,23 @@ class Heartbeat:
         if now < due:
             self._look_again(now, due)
         elif progress.behind and not was_behind:
-            # What was written since may be all that keeps the answer back: see whether it moves.
+            # The answer may be late only because of what was written since: see whether that leaves.
             self._look_again(now, now + self._timeout)
         else:
             self.stop()
-            self._line.drop(CloseCode.INTERNAL_ERROR, f"no answer to a ping within {self._timeout:g} s")
+            self._output.drop(CloseCode.INTERNAL_ERROR, f"no answer to a ping within {self._timeout:g} s")
 
 
 class StallWatch:
-    """Drops a full line on which nothing leaves for ``Limits.stall`` seconds, or as long as a heartbeat may take."""
+    """Drops a connection that is above its high-water mark if nothing leaves its backlog for too long.
 
-    __slots__ = ("_limit", "_line", "_loop", "_progress", "_timer")
+    That is ``Limits.stall`` seconds, or the time in which a heartbeat finds a dead connection, if that is shorter.
+    """
 
-    def __init__(self, line: Backlog, loop: Timers, limits: Limits) -> None:
-        self._line = line
+    __slots__ = ("_limit", "_loop", "_output", "_progress", "_timer")
+
+    def __init__(self, output: Output, loop: Timers, limits: Limits) -> None:
+        self._output = output
         self._loop = loop
         self._limit = limits.stall
         if limits.ping_interval is not None and limits.ping_timeout is not None:
@@ -217,13 +221,13 @@ class StallWatch:
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """The line is full."""
+        """Begin to watch: more than the high-water mark is unsent."""
         now = self._loop.time()
-        self._progress = Progress(self._line, now)
+        self._progress = Progress(self._output, now)
         self._timer = self._loop.call_at(now + closely(self._limit), self._look)
 
     def stop(self) -> None:
-        """The line has room again, or is over. Idempotent."""
+        """Stop watching: there is room again, or the connection is over. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -237,9 +241,9 @@ class StallWatch:
         if now < due:
             self._timer = self._loop.call_at(min(due, now + closely(self._limit)), self._look)
         else:
-            self._line.drop(CloseCode.ABNORMAL, f"nothing could be written for {self._limit:g} s")
+            self._output.drop(CloseCode.ABNORMAL, f"nothing could be written for {self._limit:g} s")
 
 
 def closely(limit: float) -> float:
-    """Seconds between two looks, so that ``limit`` is kept well enough."""
+    """Return the seconds between two looks at a backlog that may not move for ``limit`` seconds."""
     return min(CLOSELY, limit / 8)

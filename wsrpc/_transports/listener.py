@@ -1,4 +1,4 @@
-"""Listening for connections, with the `websockets` library."""
+"""Listening on a port, with the `websockets` library."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ __all__ = ["Listener", "check_place", "listen"]
 logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
-"""Connections that the system accepts ahead of us. (Of asyncio's 100 the rest of many clients that come back together
-would wait a second and more, for TCP to try again.)"""
+"""Connections that the operating system accepts ahead of us. (With asyncio's 100, most of many clients that reconnect
+at once would wait a second or more, until TCP tries again.)"""
 
 ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
-"""Connections that asyncio takes over in one turn: as many as its ``backlog``. (Windows' own loop takes one at a time,
-and Windows does not change the backlog of a port that listens.)"""
+"""Connections that asyncio accepts in one turn: as many as its ``backlog``. (The loop of Windows accepts one at a time,
+and Windows cannot change the backlog of a listening port.)"""
 
 HANDSHAKE = 0.0005
-"""Seconds that one costs, from the request to the answer and the peer, about."""
+"""Approximate seconds that a handshake costs, from the request to the answer and the peer."""
 
 END_OF_REQUEST = b"\r\n\r\n"
 
@@ -135,11 +135,11 @@ class AcceptedConnection(WebSocketConnection, ServerConnection):
 
 
 Opening = WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any] | None]
-"""Connections that are not open yet, with the event loop's task that accepts them, which does the TLS handshake."""
+"""Connections that are not open yet, each with the event loop's task that accepts it and does its TLS handshake."""
 
 
 class Listener:
-    """A port that accepts connections. ``url`` and ``port`` say where, also after the end."""
+    """A port that accepts connections. ``url`` and ``port`` say where; they stay after the end."""
 
     def __init__(self, server: Server, opening: Opening, path: str | None, *, secure: bool) -> None:
         self._server = server
@@ -148,7 +148,7 @@ class Listener:
         listening = next(iter(server.sockets))
         if listening.family in (socket_module.AF_INET, socket_module.AF_INET6):
             host, port = str(listening.getsockname()[0]), int(listening.getsockname()[1])
-            # What listens everywhere is reached here.
+            # A port at all addresses is reached at this one.
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
             host = f"[{host}]" if ":" in host else host
         else:
@@ -156,10 +156,10 @@ class Listener:
         self.port: int = port
         """The TCP port; 0 for a Unix socket."""
         self.url = f"{scheme}://{host}{f':{port}' if port else ''}{path or '/'}"
-        """Where a client on this machine finds it, for instance ``ws://127.0.0.1:41327/ws``."""
+        """URL for a client on this machine, for instance ``ws://127.0.0.1:41327/ws``."""
 
     def stop(self) -> None:
-        """Accept no further connections; those that are open stay, handshakes that go on end. Idempotent."""
+        """Accept no further connections, and end the handshakes that go on; open connections stay. Idempotent."""
         self._stop_accepting()
         self._server.close(close_connections=False)
         self._end_handshakes()
@@ -167,19 +167,19 @@ class Listener:
         self._server.get_loop().call_soon(self._end_handshakes)
 
     def _stop_accepting(self) -> None:
-        """Accept nothing in this turn, which comes before the library's task closes the port in the next one.
+        """Accept nothing in this turn; the library's task closes the port in the next one.
 
-        Of a socket that is accepted and finds its port closed asyncio makes no transport, and nobody closes it.
+        asyncio makes no transport of a socket that is accepted while its port is being closed, and nothing closes it.
         """
-        with suppress(NotImplementedError):  # on Windows, whose loop accepts in another way
+        with suppress(NotImplementedError):  # on Windows, where the loop accepts differently
             for listening in self._server.sockets:
                 self._server.get_loop().remove_reader(listening)
 
     def _end_handshakes(self) -> None:
         for connection, accepting in list(self._opening.items()):
-            # Whoever connects and says nothing would hold up the end until the handshake's timeout.
+            # A client that sends nothing would delay the end until the timeout of the handshake.
             if not hasattr(connection, "transport"):
-                # Still in its TLS handshake, which Python 3.12 and later wait for.
+                # Still in its TLS handshake, for which Python 3.12 and later wait.
                 if accepting is not None:
                     accepting.cancel()
             elif connection.state is State.CONNECTING:
@@ -191,14 +191,14 @@ class Listener:
 
 
 def _admit(handshake: Handshake) -> None:
-    """Whoever comes."""
+    """Accept every connection."""
 
 
 def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any, reuse_port: Any) -> None:
-    """Refuse what a server cannot listen on, before anything is opened.
+    """Refuse arguments of `Server.listen` with which a server cannot listen, before anything is opened.
 
     Raises:
-        TypeError, ValueError: say what is expected and what came.
+        TypeError, ValueError: say what is expected and what was given.
     """
     check_flag("reuse_port", reuse_port)
     if host is not None and not isinstance(host, str):
@@ -242,10 +242,10 @@ async def listen(
     sock: socket_module.socket | None = None,
     unix: str | None = None,
 ) -> Listener:
-    """Listen, and call ``accept`` with each connection once it is open; the call lasts as long as the connection.
+    """Listen, and call ``accept`` with each connection once it is open.
 
-    Without ``path`` any path is accepted; other paths get 404. ``admit`` is asked for each handshake; it may change
-    what the connection is to be, and raises `HandshakeRejected` to refuse. ``health`` answers on a path of its own.
+    With ``path``, requests for other paths are answered with 404. ``admit`` is called with each handshake, which it may
+    change; it raises `HandshakeRejected` to refuse the connection. ``health`` answers requests for a path of its own.
     """
 
     loop = asyncio.get_running_loop()
@@ -300,15 +300,15 @@ async def listen(
         asked = connection.asked
         connection.opened(asked.limits, asked.connection_info(connection))
         await accept(connection.wsrpc, asked)
-        del connection.asked  # the peer has what it needs of it
-        connection.response = None  # nobody asks what was answered, and a kilobyte for each connection is much
+        del connection.asked  # the peer has got what it needs of it
+        connection.response = None  # it is not used again, and takes a kilobyte
         await connection.wait_closed()
 
     opening = Opening()
 
     def create(*args: Any, **kwargs: Any) -> AcceptedConnection:
         connection = AcceptedConnection(*args, limits=limits, health=health, **kwargs)
-        # A loop that accepts without a task of its own (uvloop, Windows) has none to cancel.
+        # A loop that accepts without a task (uvloop, Windows) has none to cancel.
         opening[connection] = asyncio.current_task()
         return connection
 
@@ -318,7 +318,7 @@ async def listen(
         "process_request": process_request,
         "process_response": process_response,
         "server_header": None,
-        "open_timeout": None,  # `on_handshake` has a time of its own
+        "open_timeout": None,  # `on_handshake` has a timeout of its own
         "ssl": ssl,
         "backlog": ACCEPTED,
     }
@@ -343,13 +343,13 @@ def _let_go_on(waiting: asyncio.Future[None]) -> None:
 
 
 def _lengthen_backlog(listening: socket_module.socket) -> None:
-    """Let the system accept more connections ahead of us than asyncio is to take over at once."""
+    """Let the operating system accept more connections ahead of us than asyncio is to accept in one turn."""
     with socket_module.fromfd(listening.fileno(), listening.family, listening.type) as same:
         same.listen(BACKLOG)
 
 
 async def _drop(connection: ServerConnection) -> None:
-    """The client is gone. The library has ended its side, and would fail to answer, with a traceback in the log."""
+    """Drop a connection whose client has left. The library would fail to answer, with a traceback in the log."""
     connection.transport.abort()
     await connection.wait_closed()
 

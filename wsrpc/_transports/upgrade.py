@@ -1,8 +1,8 @@
-"""A WebSocket on a connection that somebody else's HTTP server or client has opened.
+"""WebSockets on connections that another library's HTTP server or client has opened.
 
-Their part is HTTP: routes, middlewares, cookies, proxies, TLS. Once the other side has agreed to switch protocols, the
-connection is handed over, and from there on it is the same as one of the default transport's: as fast, with the same
-bounds, and nothing of it is hidden by another library.
+The other library does the HTTP: routes, middlewares, cookies, proxies, TLS. Once both sides have agreed to switch
+protocols, it hands the connection over. From there on the connection is one of the default transport: as fast, with the
+same bounds, and no other library hides anything of it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = ["ClientUpgrade", "ServerUpgrade"]
 
 
 class _Framing(Protocol):
-    """The library's, but a Close frame in the midst of a fragmented message is a Close frame.
+    """The library's protocol, which also accepts a Close frame in the middle of a fragmented message.
 
-    It may come there (RFC 6455, section 5.4), and whoever sends it has given the message up; the library takes it for a
-    violation. aiohttp answers it, and a connection must not become worse by being taken over.
+    RFC 6455, section 5.4, allows that; the sender has given up the message. The library treats it as a violation.
+    aiohttp answers it, and a connection must not become worse by being taken over.
     """
 
     def recv_frame(self, frame: Frame) -> None:
@@ -59,10 +59,10 @@ class _Client(_Framing, ClientProtocol):
 
 
 class ServerUpgrade:
-    """The answer to a request, and the transport that comes of it.
+    """The server's side of an upgrade: the answer to a request, and then the transport.
 
-    Make one when `Server.handshake` let ``handshake`` pass. Answer with ``status`` and ``headers``: if the status is
-    101, `take_over` the connection then; else the request was none for a WebSocket, and ``body`` says what is wrong.
+    Make one when `Server.handshake` has accepted ``handshake``. Answer with ``status`` and ``headers``. If the status
+    is 101, call `take_over` next; otherwise the request did not ask for a WebSocket, and ``body`` says what is wrong.
     """
 
     def __init__(self, handshake: Handshake) -> None:
@@ -72,7 +72,7 @@ class ServerUpgrade:
 
         self._handshake = handshake
         self._protocol = _Server(
-            state=OPEN,  # there is no request that it should read
+            state=OPEN,  # it is not to read a request
             extensions=enable_server_permessage_deflate(None) if handshake.compression else None,
             select_subprotocol=choose,
             max_size=handshake.limits.message,
@@ -82,7 +82,7 @@ class ServerUpgrade:
             self._request = Request(handshake.path, Headers(handshake.headers))
             self._response = response = self._protocol.accept(self._request)
         except InvalidHeader as exc:
-            # Without the value, which may be a token: an HTTP server that took it is more lenient than the library.
+            # An HTTP server that accepted it is more lenient than the library. Without the value, which may be a token.
             self._request = Request(handshake.path, Headers())
             reason = f"The header {short(exc.name)} has a character that no header may have.\n"
             self._response = response = self._protocol.reject(HTTPStatus.BAD_REQUEST, reason)
@@ -97,10 +97,12 @@ class ServerUpgrade:
     def take_over(
         self, transport: asyncio.Transport, early: bytes = b"", lost: Callable[[Exception | None], None] | None = None
     ) -> WebSocketTransport:
-        """The connection's transport, ready for `Server.accept`. ``transport`` calls nobody else from here on.
+        """Take over the connection, once the answer is written. Returns a transport that is ready for `Server.accept`.
 
-        ``early`` is what was read of the connection after the request. ``lost(exc)`` is called when it has ended, as
-        asyncio's ``connection_lost``. The answer has been written before, and nothing else waits to be.
+        Args:
+            transport: asyncio's, on which nothing waits to be written. It gets another protocol.
+            early: what was read of the connection after the request.
+            lost: called as asyncio's ``connection_lost`` when the connection is over.
         """
         connection = TakenOver(self._protocol, self._handshake.limits, lost)
         connection.request, connection.response = self._request, self._response
@@ -109,10 +111,10 @@ class ServerUpgrade:
 
 
 class ClientUpgrade:
-    """The request that asks for a WebSocket, and the transport that comes of the answer.
+    """The client's side of an upgrade: the request for a WebSocket, and then the transport.
 
-    Send a GET to the URL of ``request`` with ``headers``, and follow no redirect. If the answer's status is 101,
-    `take_over` the connection.
+    Send a GET to the URL of ``request`` with ``headers``, and follow no redirect. If the status of the answer is 101,
+    call `take_over`.
     """
 
     def __init__(self, request: DialRequest, *, limits: Limits | None = None, compression: bool = False) -> None:
@@ -126,7 +128,7 @@ class ClientUpgrade:
             logger=LIBRARY_LOGGER,
         )
         opening = self._protocol.connect()
-        theirs = {"host", *map(str.lower, request.headers)}  # an HTTP client makes Host of the URL by itself
+        theirs = {"host", *map(str.lower, request.headers)}  # an HTTP client adds Host itself
         kept = {name: value for name, value in opening.headers.raw_items() if name.lower() not in theirs}
         self.headers: Mapping[str, str] = {**kept, **request.headers}
         self._request = Request(opening.path, Headers(self.headers))
@@ -134,10 +136,16 @@ class ClientUpgrade:
     def take_over(
         self, transport: asyncio.Transport, headers: Mapping[str, str], early: bytes = b""
     ) -> WebSocketTransport:
-        """The connection's transport; ``headers`` are those of the answer, ``early`` what was read after it.
+        """Take over the connection. Returns its transport.
+
+        Args:
+            transport: asyncio's. It gets another protocol.
+            headers: of the answer.
+            early: what was read of the connection after the answer.
 
         Raises:
-            websockets.exceptions.InvalidHandshake: the answer is no WebSocket server's; ``transport`` was left alone.
+            websockets.exceptions.InvalidHandshake: the answer is not that of a WebSocket server. ``transport`` is
+                unchanged.
         """
         try:
             response = Response(101, "Switching Protocols", Headers(headers))

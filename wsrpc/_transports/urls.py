@@ -1,4 +1,4 @@
-"""URLs that a client can dial, and proxies that it can dial through."""
+"""Checks of the URLs, proxies and Unix sockets that a client dials."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["BadURL", "check_proxy", "check_unix", "check_url", "environment_prox
 PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 
 UNSENDABLE = re.compile(r"[\x00-\x20\x7f]")
-"""Characters that would end the request line, or add another header."""
+"""Characters that would end the request line, or add a header."""
 
 LONGEST_SHOWN = 200
 
 
 class BadURL(ValueError):
-    """A URL to which no attempt can succeed."""
+    """A URL that no attempt can dial successfully."""
 
 
 def shown_url(url: object) -> str:
-    """``url`` for an error or a log: without what may be a secret, the user information and the query."""
+    """Return ``url`` for an error or a log, without its user information and query, which may be secrets."""
     if not isinstance(url, str):
         return type(url).__name__
     scheme, separator, _ = url.partition("://")
-    if "@" in url:  # A password may have any character, so what is left of the rest is not certain to be harmless.
+    if "@" in url:  # A password may contain any character, so no part of the rest is certain to be harmless.
         return repr(f"{scheme[:10]}://…") if separator else repr("…")
     text = re.split(r"[?#]", url, maxsplit=1)
     kept = text[0][:LONGEST_SHOWN]
@@ -35,10 +35,10 @@ def shown_url(url: object) -> str:
 
 
 def check_url(url: object, *, tls: bool) -> None:
-    """Refuse at once what cannot be dialed; ``tls`` says that there is a TLS context.
+    """Refuse a URL that cannot be dialed; ``tls`` says that there is a TLS context.
 
     Raises:
-        BadURL: says what a URL looks like.
+        BadURL: says what is wrong with it.
     """
     if not isinstance(url, str) or not url.startswith(("ws://", "wss://")):
         raise BadURL(f"a URL begins with ws:// or wss:// and names a host, got {shown_url(url)}")
@@ -52,10 +52,10 @@ def check_url(url: object, *, tls: bool) -> None:
 
 
 def check_proxy(proxy: object) -> None:
-    """Refuse what is not a proxy's URL, True or None.
+    """Refuse a proxy that is not a URL, True or None.
 
     Raises:
-        BadURL: says what a proxy looks like.
+        BadURL: says what is expected.
     """
     if proxy is None or isinstance(proxy, bool):
         return
@@ -66,7 +66,7 @@ def check_proxy(proxy: object) -> None:
 
 
 def check_unix(path: Any, proxy: object) -> None:
-    """Refuse what is not the path of a Unix socket, and a proxy besides.
+    """Refuse a path that cannot be one of a Unix socket, and a proxy in addition to it.
 
     Raises:
         TypeError, ValueError: says what is wrong.
@@ -82,10 +82,10 @@ def check_unix(path: Any, proxy: object) -> None:
 
 
 def environment_proxy(url: str) -> str | None:
-    """The proxy for ``url`` that the environment or the system names; by the rules of the `websockets` library.
+    """Return the proxy for ``url`` that the environment or the system names, by the rules of the `websockets` library.
 
     Raises:
-        BadURL: it is not a proxy's URL.
+        BadURL: what they name is not a proxy's URL.
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "wss" else 80)
@@ -97,7 +97,7 @@ def environment_proxy(url: str) -> str | None:
     if found is None:
         return None
     proxy = proxies[found]
-    if found == "socks" and proxy.startswith("http://"):  # as some operating systems have it
+    if found == "socks" and proxy.startswith("http://"):  # some operating systems write it so
         proxy = proxy.replace("http://", "socks5h://", 1)
     check_proxy(proxy)
     return proxy
@@ -110,7 +110,7 @@ def _check_parts(url: str, what: str) -> None:
         host = parts.hostname
         if host is not None:
             host.encode("ascii" if host.isascii() else "idna")
-    except ValueError:  # without its text and the URL: what is taken for a port may be a password
-        raise BadURL(f"{what} has a host and a port such as example.com:8080 after ://, and this one has not") from None
+    except ValueError:  # without its text and the URL: the part that looks like a port may be a password
+        raise BadURL(f"{what} has a host and a port after ://, such as example.com:8080; this one does not") from None
     if not host:
         raise BadURL(f"{what} names a host, got {shown_url(url)}")

@@ -2,9 +2,9 @@
 
 The library stays in charge of the opening handshake, TLS, proxies and closing. `WebSocketConnection`, a subclass of its
 connection that ``create_connection=`` puts in place, keeps no state: it passes what asyncio and the library call to the
-`WebSocketTransport`, which has the state of the connection. So messages are delivered as they are parsed, without the
-library's queue and the tasks around it, and what one read caused is written at once. The transport parses plain data
-frames itself (`FrameReader`); the library gets everything else: control frames, fragments, violations.
+transport, which has the state of the connection. So messages are delivered as they are parsed, without the library's
+queue and the tasks around it, and what one read caused is written at once. The transport parses plain data frames
+itself (`FrameReader`); the library gets everything else: control frames, fragments, violations.
 
 The library's keepalive is off, because it does not find every dead connection: its ping waits until there is room to
 write, which a dead connection never has, and it ends the connection by a closing handshake, which takes time on top.
@@ -67,24 +67,6 @@ def library_options(limits: Limits) -> dict[str, Any]:
 class WebSocketTransport:
     """One WebSocket connection of the `websockets` library as a `Transport`."""
 
-    __slots__ = (
-        "__weakref__",
-        "_close_timer",
-        "_closing",
-        "_connection",
-        "_delivery",
-        "_ended",
-        "_heartbeat",
-        "_info",
-        "_largest",
-        "_output",
-        "_reader",
-        "_receiving",
-        "_room",
-        "_stall_watch",
-        "_turns",
-    )
-
     def __init__(self, connection: WebSocketConnection, limits: Limits) -> None:
         tcp, loop, protocol = connection.transport, connection.loop, connection.protocol
         client = isinstance(protocol, ClientProtocol)
@@ -107,7 +89,6 @@ class WebSocketTransport:
         self._ended: CloseInfo | None = None
         self._info: ConnectionInfo | None = None
         self.largest = limits.message
-        self._make_room(0)
 
     # ------------------------------------------------------------ the contract
 
@@ -159,7 +140,9 @@ class WebSocketTransport:
 
     async def drain(self) -> None:
         self._output.flush()
-        with suppress(OSError):  # the receiver is told that the connection broke, not the caller who waits for room
+        with suppress(
+            OSError
+        ):  # the receiver gets to know that the connection broke, not the caller that waits for room
             await self._connection.drain()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
@@ -206,13 +189,6 @@ class WebSocketTransport:
         paused = "" if self._receiving else " receiving paused"
         return f"<WebSocketTransport {state} {remote} unsent={self.unsent}{paused}>"
 
-    def _replaced(self, limits: Limits) -> WebSocketTransport:
-        """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
-        other = WebSocketTransport(self._connection, limits)
-        other._reader.bytes, other._output.written = self._reader.bytes, self._output.written
-        other._close_timer = self._close_timer
-        return other
-
     # ------------------------------------------------------------ closing
 
     async def _close(self, code: int | None, reason: str) -> None:
@@ -226,17 +202,6 @@ class WebSocketTransport:
         except TimeoutError:
             self.abort()
         await connection.wait_closed()
-
-    def _expect_end(self) -> None:
-        """Abort the connection if it does not end within ``close_timeout``.
-
-        For when the remote peer has closed, has been told of its violation, or will not send any more: it now owes the
-        end of the TCP connection, for which the library waits only in its own calls.
-        """
-        self._heartbeat.stop()
-        if self._close_timer is None:
-            connection = self._connection
-            self._close_timer = connection.loop.call_later(connection.close_timeout or 0.0, self.abort)
 
     def _close_code(self) -> tuple[int, str]:
         protocol = self._connection.protocol
@@ -272,107 +237,6 @@ class WebSocketTransport:
             protocol.max_message_size = self._largest
             self._reader.largest = _largest(protocol)
 
-    def _make_room(self, missing: int) -> None:
-        self._room = missing
-        tcp: Any = self._connection.transport
-        with suppress(AttributeError):  # not asyncio's own transport, but uvloop's for instance
-            tcp.max_size = min(missing + READ, READ_OF_LARGE)
-
-    def _data_received(self, data: bytes) -> None:
-        connection, output, reader = self._connection, self._output, self._reader
-        output.hold()
-        size = len(data)
-        reader.bytes += size
-        began = connection.loop.time() if size >= MUCH else 0.0
-        receiver = self._delivery.receiver
-        try:
-            if reader.between_frames:
-                if connection.protocol.state is OPEN and receiver is not None:
-                    data = bytes(reader.feed(data, receiver))
-                    if reader.missing != self._room:
-                        self._make_room(reader.missing)
-                    if not data:
-                        return
-                    pong = reader.only_pong(data)
-                    if pong is not None and self._heartbeat.pong(pong):
-                        return
-                else:
-                    data = bytes(reader.take_rest()) + data
-            connection.parse(data)
-            reader.between_frames = receiver is not None and _is_between_messages(connection.protocol)
-        finally:
-            self._read_ended(filled=size >= READ)
-            if size >= MUCH:
-                self._much_came(connection.loop.time() - began)
-
-    def _read_ended(self, *, filled: bool) -> None:
-        receiver, protocol = self._delivery.receiver, self._connection.protocol
-        if receiver is not None:
-            receiver.read_ended()
-        # A read that took as much as it may is most likely followed by more of the same burst.
-        self._output.release(in_burst=filled)
-        if protocol.state is not OPEN and protocol.close_expected():
-            self._expect_end()
-
-    def _much_came(self, seconds: float) -> None:
-        """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
-        turns, tcp = self._turns, self._connection.transport
-        if turns is None or turns.take(seconds):
-            return
-        if self._delivery.receiver is not None and self._receiving and not tcp.is_closing():
-            tcp.pause_reading()
-            turns.wait(seconds, self._turn_came)
-
-    def _turn_came(self) -> None:
-        if self._receiving:  # else the user has paused receiving, and will resume it
-            self._resume_reading()
-
-    def _frame_received(self, frame: Frame) -> bool:
-        """Take a frame that the library has parsed. Returns False for a control frame, which the library handles."""
-        opcode = frame.opcode
-        if opcode is TEXT or opcode is BINARY or opcode is CONT:
-            self._reader.messages += frame.fin
-            self._delivery.frame(bytes(frame.data), opcode is TEXT, frame.fin)
-            return True
-        if opcode is PONG:
-            self._heartbeat.pong(bytes(frame.data))
-        elif opcode is PING and self._connection.paused:
-            self._output.answering(len(frame.data))
-        return False
-
-    # ------------------------------------------------------------ what else the connection reports
-
-    def _pause_sending(self) -> None:
-        self._output.answers = 0
-        self._stall_watch.start()
-        if self._delivery.receiver is not None:
-            self._delivery.receiver.pause_sending()
-
-    def _resume_sending(self) -> None:
-        self._stall_watch.stop()
-        if self._delivery.receiver is not None:
-            self._delivery.receiver.resume_sending()
-
-    def _connection_lost(self, exc: Exception | None) -> None:
-        self._heartbeat.stop()
-        self._stall_watch.stop()
-        protocol = self._connection.protocol
-        cause = exc or protocol.close_exc.__cause__
-        if cause is not None and not self._output.cause[1]:
-            self._output.cause = (CloseCode.ABNORMAL, str(cause))
-        code, reason = self._close_code()
-        clean = protocol.close_rcvd is not None and protocol.close_sent is not None
-        info = self._ended = CloseInfo(code, reason, was_clean=clean)
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-        self._output.take()
-        receiver = self._delivery.receiver
-        if receiver is not None:
-            receiver.connection_lost(info)
-        # Nothing comes from here on. What refers to each other would wait for the garbage collector, which stops
-        # everything for as long as it takes: after some hundred connections a tenth of a second.
-        self._delivery.stop()
-
 
 class _Output(FrameWriter):
     """Outgoing half of a connection: everything passes through `write`, in order, and is counted there."""
@@ -391,7 +255,7 @@ class _Output(FrameWriter):
         self.broken = False
         """Whether asyncio has found the socket broken, which it reports in a later turn of the loop."""
         self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
-        """Close code and reason for when no Close frame says them."""
+        """Close code and reason if there is no Close frame."""
         self.written = 0
 
     def write(self) -> None:
@@ -456,6 +320,148 @@ class _Output(FrameWriter):
         self._tcp.abort()
 
 
+class WebSocketCallbacks(WebSocketTransport):
+    """The transport as its connection sees it, with what asyncio and the library call.
+
+    A subclass, so that users of `WebSocketTransport` see only the contract.
+    """
+
+    def __init__(self, connection: WebSocketConnection, limits: Limits) -> None:
+        super().__init__(connection, limits)
+        self._make_room(0)
+
+    def replaced(self, limits: Limits) -> WebSocketCallbacks:
+        """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
+        other = WebSocketCallbacks(self._connection, limits)
+        other._reader.bytes, other._output.written = self._reader.bytes, self._output.written
+        other._close_timer = self._close_timer
+        return other
+
+    def describe(self, info: ConnectionInfo) -> None:
+        """Take a better description of the connection than that of the library."""
+        self._info = info
+
+    # ------------------------------------------------------------ reading
+
+    def data_received(self, data: bytes) -> None:
+        connection, output, reader = self._connection, self._output, self._reader
+        output.hold()
+        size = len(data)
+        reader.bytes += size
+        began = connection.loop.time() if size >= MUCH else 0.0
+        receiver = self._delivery.receiver
+        try:
+            if reader.between_frames:
+                if connection.protocol.state is OPEN and receiver is not None:
+                    data = bytes(reader.feed(data, receiver))
+                    if reader.missing != self._room:
+                        self._make_room(reader.missing)
+                    if not data:
+                        return
+                    pong = reader.only_pong(data)
+                    if pong is not None and self._heartbeat.pong(pong):
+                        return
+                else:
+                    data = bytes(reader.take_rest()) + data
+            connection.parse(data)
+            reader.between_frames = receiver is not None and _is_between_messages(connection.protocol)
+        finally:
+            self._read_ended(filled=size >= READ)
+            if size >= MUCH:
+                self._much_came(connection.loop.time() - began)
+
+    def _read_ended(self, *, filled: bool) -> None:
+        receiver, protocol = self._delivery.receiver, self._connection.protocol
+        if receiver is not None:
+            receiver.read_ended()
+        # A read that took as much as it may is most likely followed by more of the same burst.
+        self._output.release(in_burst=filled)
+        if protocol.state is not OPEN and protocol.close_expected():
+            self.expect_end()
+
+    def _much_came(self, seconds: float) -> None:
+        """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
+        turns, tcp = self._turns, self._connection.transport
+        if turns is None or turns.take(seconds):
+            return
+        if self._delivery.receiver is not None and self._receiving and not tcp.is_closing():
+            tcp.pause_reading()
+            turns.wait(seconds, self._turn_came)
+
+    def _turn_came(self) -> None:
+        if self._receiving:  # else the user has paused receiving, and will resume it
+            self._resume_reading()
+
+    def frame_received(self, frame: Frame) -> bool:
+        """Take a frame that the library has parsed. Returns False for a control frame, which the library handles."""
+        opcode = frame.opcode
+        if opcode is TEXT or opcode is BINARY or opcode is CONT:
+            self._reader.messages += frame.fin
+            self._delivery.frame(bytes(frame.data), opcode is TEXT, frame.fin)
+            return True
+        if opcode is PONG:
+            self._heartbeat.pong(bytes(frame.data))
+        elif opcode is PING and self._connection.paused:
+            self._output.answering(len(frame.data))
+        return False
+
+    def _make_room(self, missing: int) -> None:
+        self._room = missing
+        tcp: Any = self._connection.transport
+        with suppress(AttributeError):  # not asyncio's own transport, but uvloop's for instance
+            tcp.max_size = min(missing + READ, READ_OF_LARGE)
+
+    # ------------------------------------------------------------ writing
+
+    def write(self) -> None:
+        """Write what was gathered, and what the library has to say."""
+        self._output.write()
+
+    def pause_sending(self) -> None:
+        self._output.answers = 0
+        self._stall_watch.start()
+        if self._delivery.receiver is not None:
+            self._delivery.receiver.pause_sending()
+
+    def resume_sending(self) -> None:
+        self._stall_watch.stop()
+        if self._delivery.receiver is not None:
+            self._delivery.receiver.resume_sending()
+
+    # ------------------------------------------------------------ the end
+
+    def expect_end(self) -> None:
+        """Abort the connection if it does not end within ``close_timeout``.
+
+        For when the remote peer has closed, has broken the rules, or will not send any more: it now has to end the TCP
+        connection. The library waits for that only in its own calls.
+        """
+        self._heartbeat.stop()
+        if self._close_timer is None:
+            connection = self._connection
+            self._close_timer = connection.loop.call_later(connection.close_timeout or 0.0, self.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._heartbeat.stop()
+        self._stall_watch.stop()
+        protocol = self._connection.protocol
+        cause = exc or protocol.close_exc.__cause__
+        if cause is not None and not self._output.cause[1]:
+            self._output.cause = (CloseCode.ABNORMAL, str(cause))
+        code, reason = self._close_code()
+        clean = protocol.close_rcvd is not None and protocol.close_sent is not None
+        info = self._ended = CloseInfo(code, reason, was_clean=clean)
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._output.take()
+        receiver = self._delivery.receiver
+        if receiver is not None:
+            receiver.connection_lost(info)
+        # Nothing comes from here on. What refers to each other would wait for the garbage collector, which stops
+        # everything for as long as it takes: after some hundred connections a tenth of a second.
+        self._delivery.stop()
+
+
 class WebSocketConnection(Connection):
     """Connection of the library that passes everything to a `WebSocketTransport`.
 
@@ -465,7 +471,7 @@ class WebSocketConnection(Connection):
     # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
     __slots__ = ("_limits", "wsrpc")
 
-    wsrpc: WebSocketTransport
+    wsrpc: WebSocketCallbacks
 
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -474,8 +480,8 @@ class WebSocketConnection(Connection):
     def opened(self, limits: Limits, info: ConnectionInfo) -> None:
         """Keep ``limits``, and describe the connection by ``info``, now that the opening handshake is over."""
         if limits is not self._limits:
-            self.wsrpc = self.wsrpc._replaced(limits)
-        self.wsrpc._info = info
+            self.wsrpc = self.wsrpc.replaced(limits)
+        self.wsrpc.describe(info)
 
     def parse(self, data: bytes) -> None:
         """Let the library parse ``data``."""
@@ -483,33 +489,33 @@ class WebSocketConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.wsrpc = WebSocketTransport(self, self._limits)
+        self.wsrpc = WebSocketCallbacks(self, self._limits)
 
     def data_received(self, data: bytes) -> None:
-        self.wsrpc._data_received(data)
+        self.wsrpc.data_received(data)
 
     def process_event(self, event: Event) -> None:
-        if not (isinstance(event, Frame) and self.wsrpc._frame_received(event)):
+        if not (isinstance(event, Frame) and self.wsrpc.frame_received(event)):
             super().process_event(event)
 
     def send_data(self) -> None:
-        self.wsrpc._output.write()
+        self.wsrpc.write()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.wsrpc._pause_sending()
+        self.wsrpc.pause_sending()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.wsrpc._resume_sending()
+        self.wsrpc.resume_sending()
 
     def eof_received(self) -> None:
         super().eof_received()
-        self.wsrpc._expect_end()
+        self.wsrpc.expect_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.wsrpc._connection_lost(exc)
+        self.wsrpc.connection_lost(exc)
 
 
 def _describe(connection: Connection) -> ConnectionInfo:

@@ -1,9 +1,9 @@
-"""Testing applications, and peers: without a network, and with a bad one.
+"""Tools for testing applications and peers, without a network or with a bad one.
 
-`connect` gives a client that is connected in memory to a server; `pair` two peers that are connected to each
-other. Both are real: every message that one sends is encoded, carried and decoded as over a WebSocket.
-`ScriptedTransport` plays the other side from a script. `Clock` is time under the test's control.
-`FaultProxy` stands between a client and a server, on real sockets, and makes trouble.
+`connect` gives you a client that is connected to a server in memory, and `pair` two peers that are connected to each
+other. Both are real: every message is encoded, carried and decoded as over a WebSocket. `ScriptedTransport` plays the
+remote peer from a script. `Clock` is time under the test's control. `FaultProxy` stands between a client and a server,
+on real sockets, and causes network trouble.
 """
 
 from ._clock import Clock

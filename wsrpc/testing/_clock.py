@@ -1,4 +1,4 @@
-"""Time under the test's control."""
+"""A clock under the test's control."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Time that stands still until `advance`; pass it to `pair`, or to a peer in place of the event loop.
+    """Time that stands still until `advance`. Pass it to `pair`, or to a peer in place of the event loop.
 
-    Futures and tasks are those of the running loop, so only deadlines are under its control.
+    Futures and tasks are those of the running event loop, so the clock controls only deadlines.
     """
 
     def __init__(self, now: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class Clock:
         return self._real.spawn(coroutine)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: timers that fall due run here, in order, each at its own time."""
+        """Let time pass. Timers that fall due run inside this call, in order, each at its own time."""
         until = self._now + seconds
         while self._timers and self._timers[0][0] <= until:
             when, _, timer = heapq.heappop(self._timers)
@@ -55,7 +55,7 @@ class Clock:
 
     @property
     def next_deadline(self) -> float | None:
-        """When the next timer falls due; None if there is none."""
+        """Time at which the next timer falls due; None if there is none."""
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None

@@ -1,4 +1,4 @@
-"""Clients, servers and peers that are connected in memory."""
+"""Pairs that are connected in memory: a client and a server, or two peers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ async def pair(
     clock: Clock | None = None,
     extensions: bool = True,
 ) -> AsyncGenerator[tuple[Peer, Peer]]:
-    """Two peers that are connected in memory, the dialing one first; leaving the block closes them.
+    """Connect two peers in memory, the dialing one first. Leaving the block closes them.
 
-    Register handlers inside the block, before anything is sent. ``extensions=False`` makes plain ws-wrapper peers
-    of them.
+    Register handlers inside the block, before anything is sent. ``extensions=False`` makes plain ws-wrapper peers.
     """
     settings = make_settings(limits, codec, None, extensions=extensions)
     scheduler: Scheduler = clock or LoopScheduler()
@@ -64,22 +63,22 @@ async def connect(
     principal: object = None,
     clock: Clock | None = None,
 ) -> AsyncGenerator[Client]:
-    """A client that is connected to ``server`` in memory; leaving the block closes it.
+    """Connect a client to ``server`` in memory. Leaving the block closes it.
 
     The server's `on_handshake` and its check of the origin see the request that the client would send over a socket:
-    with its ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=``. Functions among them are called.
+    with its ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=``. Options that are functions are called.
 
     Args:
-        path: of the request, with its query; without it, that of the client's URL, or ``"/"``.
-        headers: further ones, which replace those of the same name.
-        client: one that has options or handlers; or register handlers on what you get. One with a URL would dial that
-            after a drop.
-        state: what `on_handshake` finds in `Handshake.state`, and what becomes `Peer.state`.
-        principal: likewise, who it is.
-        clock: rules the deadlines of both ends, such as those of requests.
+        path: of the request, with its query. The default is that of the client's URL, or ``"/"``.
+        headers: further headers, which replace those of the same name.
+        client: a client with options or handlers of its own. Without it, register handlers on the client that you get.
+            A client with a URL dials that after a drop.
+        state: initial `Handshake.state` for `on_handshake`, which becomes `Peer.state`.
+        principal: initial `Handshake.principal`, likewise.
+        clock: controls the deadlines of both ends, such as those of requests.
 
     Raises:
-        HandshakeRejected: `on_handshake` or the check of the origin refuses; or 503, the server is closed.
+        HandshakeRejected: `on_handshake` or the check of the origin has refused; or 503, the server is closed.
         TypeError, ValueError: an option of the client is not valid, as when it dials.
     """
     if client is None:
@@ -108,7 +107,7 @@ async def connect(
 
 
 async def _request(server: Server, client: Client, path: str | None, headers: Mapping[str, str] | None) -> Handshake:
-    """What ``client`` asks of ``server``, as if it had dialed."""
+    """Return the handshake with which ``client`` would reach ``server`` if it dialed."""
     if path is not None and not path.startswith("/"):
         raise ValueError(f"a path begins with a slash, got {path!r}")
     url, own = await client._dialer.ask()

@@ -1,4 +1,4 @@
-"""A TCP proxy that makes trouble when told to."""
+"""A TCP proxy that causes network trouble on demand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from .._transports.urls import check_url
-from ._gate import Gate
-from ._line import Line
-from ._way import Cut, Direction, Way
+from ._proxied import ProxiedConnection
+from ._proxy_port import ProxyPort
+from ._troubles import Cut, Direction, Troubles
 
 __all__ = ["FaultProxy"]
 
@@ -27,44 +27,46 @@ DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 
 
 class FaultProxy:
-    """A TCP proxy on a free loopback port, in front of a server, that makes trouble when told to.
+    """A TCP proxy on a free loopback port, in front of a server, that causes network trouble on demand.
 
-    ``async with FaultProxy(listener.url) as proxy:`` listens; `url` is where clients dial instead. Each method that
-    gives a trouble is for ``async with``: the trouble lasts for the block, for connections that come meanwhile, too,
-    and troubles can be nested. ``"up"`` is towards the server, ``"down"`` towards the client. Leaving the proxy's own
-    block resets what is left.
+    ``async with FaultProxy(listener.url) as proxy:`` listens; clients dial `url` instead of the server's. Each method
+    that returns a trouble is for ``async with``: the trouble lasts for the block, also for connections that come
+    meanwhile. Troubles can be nested. ``"up"`` is towards the server, ``"down"`` towards the client. Leaving the
+    proxy's own block resets all connections.
 
-    Bytes are passed on as they are, so ``wss://`` works as well: certificates hold, and nothing is decrypted. A proxy
-    can be entered once. On Windows it needs asyncio's ``SelectorEventLoop``.
+    Bytes are passed on unchanged, so ``wss://`` works as well: certificates are valid, and nothing is decrypted. You
+    can enter a proxy once. On Windows it needs asyncio's ``SelectorEventLoop``.
 
     Args:
         target: the server's URL, ``ws://`` or ``wss://``.
-        seed: for the jitter of `delay`; the same seed draws the same numbers.
+        seed: of the jitter of `delay`; the same seed draws the same numbers.
 
     Raises:
-        ValueError: the target is no such URL.
+        ValueError: the target is not such a URL.
     """
 
     def __init__(self, target: str, *, seed: int | None = None) -> None:
         check_url(target, tls=False)
         parts = urlsplit(target)
         if not parts.hostname:
-            raise ValueError(f"the URL names no host: {target!r}")
+            raise ValueError(f"the URL has no host: {target!r}")
         self._target = parts
         self._framed = parts.scheme == "ws"
         self._address = parts.hostname, parts.port or (80 if self._framed else 443)
         jitter = random.Random(seed)
-        self._ways: dict[Direction, Way] = {direction: Way(jitter) for direction in DIRECTIONS}
-        self._gate = Gate(lambda sock, ended: Line(sock, self._address, self._ways, ended, framed=self._framed))
+        self._troubles: dict[Direction, Troubles] = {direction: Troubles(jitter) for direction in DIRECTIONS}
+        self._port = ProxyPort(
+            lambda sock, ended: ProxiedConnection(sock, self._address, self._troubles, ended, framed=self._framed)
+        )
 
-    # ------------------------------------------------------------ what it is
+    # ------------------------------------------------------------ properties
 
     @property
     def port(self) -> int:
         """The TCP port that clients dial."""
-        if not self._gate.port:
+        if not self._port.number:
             raise RuntimeError("this proxy does not listen yet: use `async with FaultProxy(...) as proxy`")
-        return self._gate.port
+        return self._port.number
 
     @property
     def url(self) -> str:
@@ -75,105 +77,105 @@ class FaultProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections go through it at present; one that silence has left half open counts."""
-        return sum(not line.broken for line in self._gate.lines)
+        """Number of present connections, including those that `silence` has left half open."""
+        return sum(not connection.broken for connection in self._port.connections)
 
     @property
     def bytes_up(self) -> int:
-        """How many bytes were handed on to the server since the beginning."""
-        return self._ways["up"].passed
+        """Bytes that were passed to the server since the beginning."""
+        return self._troubles["up"].passed
 
     @property
     def bytes_down(self) -> int:
-        """How many bytes were handed on to clients since the beginning."""
-        return self._ways["down"].passed
+        """Bytes that were passed to clients since the beginning."""
+        return self._troubles["down"].passed
 
     def __repr__(self) -> str:
         host, port = self._address
-        return f"<FaultProxy {self._gate.state} to {host}:{port}, {self.connections} connections>"
+        return f"<FaultProxy {self._port.state} to {host}:{port}, {self.connections} connections>"
 
     async def __aenter__(self) -> Self:
-        self._gate.open()
+        self._port.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._gate.close()
+        await self._port.close()
 
-    # ------------------------------------------------------------ once
+    # ------------------------------------------------------------ a trouble of one moment
 
     def drop(self) -> None:
-        """Reset the connections that there are: both sides get a RST, what was on its way is gone.
+        """Reset the present connections: both sides get a RST, and what was on its way is lost.
 
         Raises:
-            RuntimeError: outside of the proxy's block, as all that follow.
+            RuntimeError: outside of the proxy's block; so do all methods below.
         """
         self._check_listening()
-        self._gate.reset_all()
+        self._port.reset_all()
 
-    # ------------------------------------------------------------ for a block
+    # ------------------------------------------------------------ troubles that last for a block
 
     def cut(self) -> Trouble:
-        """The line is down: the present connections are reset, and new ones refused."""
+        """Reset the present connections and refuse new ones."""
         self._check_listening()
         return self._cut()
 
     def refuse(self) -> Trouble:
-        """New connections are refused, as if nothing listened at the port; the present ones go on."""
+        """Refuse new connections, as if nothing listened at the port; the present ones go on."""
         self._check_listening()
         return self._refuse()
 
     def cut_after(self, count: int, direction: Direction) -> Trouble:
-        """Each connection is reset when exactly ``count`` more bytes have passed in that direction.
+        """Reset each connection when exactly ``count`` more bytes have passed in that direction.
 
-        The reset waits until they have left, so a reader that stands still puts it off. (Outside Linux it waits for
-        the proxy's own buffer only, and a slow reader may get fewer.) With 0 it comes at once.
+        The reset waits until they were sent, so a reader that has stopped delays it. (Outside Linux it waits for the
+        proxy's own buffer only, and a slow reader may get fewer bytes.) With 0 it comes at once.
 
         Raises:
-            ValueError, TypeError: the direction is none, or ``count`` no number of bytes.
+            ValueError, TypeError: not a direction, or ``count`` is not a number of bytes.
         """
         if index(count) < 0:
             raise ValueError(f"a number of bytes is not negative, got {count!r}")
-        return self._lasting(self._one(direction), lambda way: way.cuts, Cut(count))
+        return self._lasting(self._one(direction), lambda on: on.cuts, Cut(count))
 
     def mid_frame(self, direction: Direction) -> Trouble:
-        """Each connection is reset in the middle of the next WebSocket frame that has a payload, of whatever kind.
+        """Reset each connection in the middle of the next WebSocket frame that has a payload, of whatever kind.
 
-        What comes before it passes, the opening handshake of a new connection, too.
+        What comes before that frame passes, including the opening handshake of a new connection.
 
         Raises:
-            ValueError: the direction is none, or the target is ``wss://``, where nobody can tell frames.
+            ValueError: not a direction, or the target is ``wss://``, where frames are not visible.
         """
         if not self._framed:
-            raise ValueError("mid_frame() needs a ws:// target: inside TLS nobody can tell where frames begin")
-        return self._lasting(self._one(direction), lambda way: way.mid_frames, None)
+            raise ValueError("mid_frame() needs a ws:// target: inside TLS it is not visible where frames begin")
+        return self._lasting(self._one(direction), lambda on: on.mid_frames, None)
 
     def silence(self, direction: Direction | None = None) -> Trouble:
-        """What is sent is read, and lost; also that a side has ended its connection. New connections are silent, too.
+        """Read what is sent, and lose it, including the end of a connection. New connections are silent, too.
 
-        When the block ends, connections that have lost something are reset: they could not go on. Without a
-        direction it is silent in both.
+        When the block ends, connections that have lost something are reset, because they could not go on. Without a
+        direction both are silent.
 
         Raises:
-            ValueError: the direction is none.
+            ValueError: not a direction.
         """
-        return self._lasting(self._one_or_both(direction), lambda way: way.silences, None)
+        return self._lasting(self._one_or_both(direction), lambda on: on.silences, None)
 
     def stall(self, direction: Direction | None = None) -> Trouble:
-        """Nothing is read, so the sender's buffers fill. Nothing is lost either: it goes on when the block ends.
+        """Read nothing, so that the sender's buffers fill. Nothing is lost; the flow resumes when the block ends.
 
         Without a direction both are stalled.
 
         Raises:
-            ValueError: the direction is none.
+            ValueError: not a direction.
         """
-        return self._lasting(self._one_or_both(direction), lambda way: way.stalls, None)
+        return self._lasting(self._one_or_both(direction), lambda on: on.stalls, None)
 
     def delay(self, seconds: float, jitter: float = 0.0) -> Trouble:
-        """Each piece arrives later, by ``seconds`` and up to ``jitter`` more, in order, both ways.
+        """Delay each piece by ``seconds`` and up to ``jitter`` seconds more, in order, in both directions.
 
-        At most 256 KiB are on their way in one direction of a connection. When the block ends, they arrive.
+        At most 256 KiB are on their way in one direction of a connection. They arrive when the block ends.
 
         Raises:
             ValueError: a negative number of seconds.
@@ -181,34 +183,34 @@ class FaultProxy:
         for number in (seconds, jitter):
             if not 0 <= number < inf:
                 raise ValueError(f"a number of seconds is not negative, got {number!r}")
-        return self._lasting(self._one_or_both(None), lambda way: way.delays, (seconds, jitter))
+        return self._lasting(self._one_or_both(None), lambda on: on.delays, (seconds, jitter))
 
     def slow(self, bytes_per_second: float) -> Trouble:
-        """Each connection carries that much in each direction; of nested blocks the slowest counts.
+        """Bound the rate of each connection in each direction. Of nested blocks the slowest applies.
 
         Raises:
-            ValueError: not more than 0; see `stall`.
+            ValueError: not more than 0; for that see `stall`.
         """
         if not 0 < bytes_per_second < inf:
             raise ValueError(f"a rate is more than 0 bytes per second, got {bytes_per_second!r}")
-        return self._lasting(self._one_or_both(None), lambda way: way.rates, bytes_per_second)
+        return self._lasting(self._one_or_both(None), lambda on: on.rates, bytes_per_second)
 
     def half_close(self, direction: Direction) -> Trouble:
-        """The present connections end in one direction, with a FIN after what was sent; the other goes on.
+        """End one direction of the present connections, with a FIN after what was sent; the other one goes on.
 
-        What is sent in that direction afterwards is lost. When the block ends, these connections are reset.
-        New ones are whole.
+        What is sent in that direction afterwards is lost. When the block ends, these connections are reset. New
+        connections are not affected.
 
         Raises:
-            ValueError: the direction is none.
+            ValueError: not a direction.
         """
         self._one(direction)
         return self._half_close(direction)
 
-    # ------------------------------------------------------------ how
+    # ------------------------------------------------------------ parts of these
 
     def _check_listening(self) -> None:
-        if self._gate.state != "open":
+        if self._port.state != "open":
             raise RuntimeError("this proxy does not listen: use `async with FaultProxy(...) as proxy`")
 
     def _one(self, direction: Direction) -> tuple[Direction]:
@@ -225,41 +227,41 @@ class FaultProxy:
 
     @asynccontextmanager
     async def _lasting(
-        self, directions: tuple[Direction, ...], troubles: Callable[[Way], list[T]], trouble: T
+        self, directions: tuple[Direction, ...], troubles: Callable[[Troubles], list[T]], trouble: T
     ) -> AsyncGenerator[None]:
         for direction in directions:
-            troubles(self._ways[direction]).append(trouble)
+            troubles(self._troubles[direction]).append(trouble)
         self._troubles_changed(directions)
         try:
             yield
         finally:
             for direction in directions:
-                troubles(self._ways[direction]).remove(trouble)
+                troubles(self._troubles[direction]).remove(trouble)
             self._troubles_changed(directions)
 
     def _troubles_changed(self, directions: tuple[Direction, ...]) -> None:
-        for line in list(self._gate.lines):
+        for connection in list(self._port.connections):
             for direction in directions:
-                line.ends[direction].troubles_changed()
+                connection.ends[direction].troubles_changed()
 
     @asynccontextmanager
     async def _cut(self) -> AsyncGenerator[None]:
-        with self._gate.refuse():
-            self._gate.reset_all()
+        with self._port.refuse():
+            self._port.reset_all()
             yield
 
     @asynccontextmanager
     async def _refuse(self) -> AsyncGenerator[None]:
-        with self._gate.refuse():
+        with self._port.refuse():
             yield
 
     @asynccontextmanager
     async def _half_close(self, direction: Direction) -> AsyncGenerator[None]:
-        lines = list(self._gate.lines)
-        for line in lines:
-            line.ends[direction].finish()
+        connections = list(self._port.connections)
+        for connection in connections:
+            connection.ends[direction].finish()
         try:
             yield
         finally:
-            for line in lines:
-                line.reset()
+            for connection in connections:
+                connection.reset()

@@ -1,4 +1,4 @@
-"""A transport whose other side is a script."""
+"""A transport whose remote peer is a script."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["ScriptedTransport"]
 
 
 class ScriptedTransport:
-    """A transport whose other side is the test: `feed` what it says, `expect` what it must hear.
+    """A transport whose remote peer is the test: `feed` sends messages to the peer, `expect` asserts what it sent.
 
-    Everything happens inside the calls: a peer on it can be driven without the event loop turning.
+    Everything happens inside these calls, so a test can drive a peer without a turn of the event loop.
     """
 
     def __init__(self, info: ConnectionInfo | None = None) -> None:
@@ -24,13 +24,13 @@ class ScriptedTransport:
         self.unsent = 0
         self.largest = 2**53
         self.receiving = True
-        """Whether the reader has not paused."""
+        """Whether the peer wants to receive, that is has not called `pause_receiving`."""
         self.closed: CloseInfo | None = None
         self._receiver: Receiver | None = None
         self._sent: deque[tuple[bytes, bool]] = deque()
         self._pieces: list[bytes] = []
 
-    # The contract.
+    # ------------------------------------------------------------ the contract
 
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
@@ -43,7 +43,7 @@ class ScriptedTransport:
         self._sent.append((payload, text))
 
     def flush(self) -> None:
-        """Nothing: what was sent is there to be taken."""
+        """Do nothing: `take` returns messages as soon as they are sent."""
 
     async def drain(self) -> None:
         return None
@@ -67,10 +67,14 @@ class ScriptedTransport:
     def resume_receiving(self) -> None:
         self.receiving = True
 
-    # The script.
+    def __repr__(self) -> str:
+        state = "open" if self.closed is None else f"closed {self.closed.code}"
+        return f"<ScriptedTransport {state} {len(self._sent)} sent>"
+
+    # ------------------------------------------------------------ the script
 
     def feed(self, *messages: Any) -> None:
-        """Let messages arrive in one read: text or bytes as they are, anything else as JSON text."""
+        """Let messages arrive in one read: text and bytes unchanged, anything else as JSON text."""
         assert self._receiver is not None, "no peer is bound to this transport"
         for message in messages:
             if isinstance(message, bytes):
@@ -81,24 +85,24 @@ class ScriptedTransport:
         self._receiver.read_ended()
 
     def take(self) -> list[Any]:
-        """What was sent since the last time: text messages as decoded JSON, binary ones as bytes."""
+        """Return the messages sent since the last call: text messages as decoded JSON, binary ones as bytes."""
         taken = [json.loads(payload) if text else payload for payload, text in self._sent]
         self._sent.clear()
         return taken
 
     def expect(self, *messages: Any) -> None:
-        """Assert that exactly ``messages`` were sent since the last time, in order."""
+        """Assert that exactly ``messages`` were sent since the last call, in order."""
         sent = self.take()
         if sent != list(messages):
             raise AssertionError(f"expected {list(messages)!r} to be sent, got {sent!r}")
 
     def pause(self) -> None:
-        """Tell the peer that the line is full."""
+        """Tell the peer that more than the high-water mark is unsent."""
         assert self._receiver is not None
         self._receiver.pause_sending()
 
     def resume(self) -> None:
-        """Tell the peer that the line has drained."""
+        """Tell the peer that the connection has drained."""
         assert self._receiver is not None
         self._receiver.resume_sending()
 

@@ -1,4 +1,4 @@
-"""What the proxy asks of the operating system."""
+"""Socket operations of the proxy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if sys.platform == "linux":
 __all__ = ["bound", "reset_when_closed", "unsent"]
 
 SIOCOUTQNSD = 0x894B
-"""Linux: how many bytes a TCP socket holds that have not left. (It has no name in Python.)"""
+"""Linux: number of bytes in a TCP socket that were not sent. (Python has no name for it.)"""
 
 LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 def bound(port: int) -> socket.socket:
-    """A TCP socket at this loopback port, at any free one for 0; several may be at the same port."""
+    """Return a TCP socket bound to this loopback port, or for 0 to a free one. Several sockets can share a port."""
     sock = socket.socket()
     try:
-        for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # which of the two it takes, depends on the system
+        for option in ("SO_REUSEADDR", "SO_REUSEPORT"):  # systems differ in which of the two is needed
             if hasattr(socket, option):
                 sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
         sock.bind(("127.0.0.1", port))
@@ -34,14 +34,14 @@ def bound(port: int) -> socket.socket:
 
 
 def reset_when_closed(transport: asyncio.Transport) -> None:
-    """Let the closing of a socket be a RST, which drops what has not left."""
+    """Make the closing of a socket send a RST, which drops what was not sent."""
     sock = transport.get_extra_info("socket")
-    with suppress(OSError):  # it is closed already, or some systems refuse because the other side broke it
+    with suppress(OSError):  # closed already; or broken by the remote end, where some systems refuse this
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
 
 
 def unsent(transport: asyncio.Transport) -> int:
-    """Bytes that were written and have not left; those that the kernel holds count only on Linux."""
+    """Return the number of bytes that were written and not sent. Only on Linux it includes those in the kernel."""
     waiting = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
     if sys.platform != "linux" or sock.fileno() < 0:

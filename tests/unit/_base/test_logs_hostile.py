@@ -305,6 +305,8 @@ async def test_raw_functions_may_let_an_error_through(written: io.StringIO) -> N
     async with asyncio.timeout(8), server.listen() as listener, raw_client(listener.port) as raw:
         await raw.send(raw.frame(TEXT, "go"))
         assert (await raw.next_of(CLOSE)).code == 1008
+        await raw.send(raw.close_frame())
+        raw.drop()
         await turns_until(lambda: not server.raw_connections)
     check(written)
 

@@ -210,7 +210,7 @@ async def test_an_on_open_that_takes_too_long_is_named(caplog: pytest.LogCapture
         async def on_open(self) -> None:
             await asyncio.get_running_loop().create_future()
 
-    server = Server(limits=Limits(open_handlers=0.01))
+    server = Server(limits=Limits(open_handlers=0.01, close_timeout=0.1))
     server.add_service(Slow)
     server.add_service(Other)
     async with connect(server) as client:

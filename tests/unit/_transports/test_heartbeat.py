@@ -1,4 +1,4 @@
-"""`wsrpc._transports.heartbeat`: when it pings, what it takes for an answer, when it drops a line."""
+"""`wsrpc._transports.heartbeat`: when it pings, what it takes as an answer, when it drops a connection."""
 
 from __future__ import annotations
 

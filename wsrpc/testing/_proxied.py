@@ -6,12 +6,12 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 
-from ._boundaries import Boundaries
+from ._frame_boundaries import FrameBoundaries
 from ._sockets import reset_when_closed, unsent
 from ._transit import FIN, RESET, Transit
-from ._way import Cut, Direction, Way
+from ._troubles import Cut, Direction, Troubles
 
-__all__ = ["Line"]
+__all__ = ["ProxiedConnection"]
 
 LARGEST_TRANSIT = 256 * 1024
 """Bytes that may be on their way in one direction; above it nothing more is read."""
@@ -20,25 +20,30 @@ MID_FRAME = Cut(0)
 """Stands for `FaultProxy.mid_frame` among the cuts of a connection."""
 
 
-class Line:
-    """A connection from the client to the proxy, and one from there to the server, which it dials.
+class ProxiedConnection:
+    """A TCP connection from a client to the proxy, and one from the proxy to the server.
 
-    ``sock`` is the client's; ``ended`` is called when nothing is left.
+    Args:
+        sock: the socket of the client, accepted.
+        address: host and port of the server.
+        troubles: of each direction.
+        ended: called when both connections are over.
+        framed: whether the bytes are readable WebSocket frames, not TLS.
     """
 
     def __init__(
         self,
         sock: socket.socket,
         address: tuple[str, int],
-        ways: Mapping[Direction, Way],
-        ended: Callable[[Line], None],
+        troubles: Mapping[Direction, Troubles],
+        ended: Callable[[ProxiedConnection], None],
         *,
         framed: bool,
     ) -> None:
-        self.ends: dict[Direction, End] = {direction: End(self, way, framed) for direction, way in ways.items()}
-        """The sockets, by the direction in which what they read flows."""
-        self.client, self.server = self.ends["up"], self.ends["down"]
-        self.client.other, self.server.other = self.server, self.client
+        self.ends: dict[Direction, End] = {
+            direction: End(self, direction, each, framed) for direction, each in troubles.items()
+        }
+        """The sockets, by the direction in which the bytes flow that they read."""
         self._ended = ended
         self.connected = False
         """Whether the server was reached."""
@@ -48,6 +53,16 @@ class Line:
         """Whether `close` was called."""
         self._connecting = asyncio.get_running_loop().create_task(self._connect(sock, address))
         self._connecting.add_done_callback(lambda task: self.lost())
+
+    @property
+    def client(self) -> End:
+        """The socket of the client."""
+        return self.ends["up"]
+
+    @property
+    def server(self) -> End:
+        """The socket of the server."""
+        return self.ends["down"]
 
     async def _connect(self, sock: socket.socket, address: tuple[str, int]) -> None:
         loop = asyncio.get_running_loop()
@@ -59,7 +74,7 @@ class Line:
                 self.reset()
 
     def made(self, end: End) -> None:
-        """A socket is connected."""
+        """Note that a socket is connected."""
         if self.broken:
             end.reset()
             return
@@ -68,24 +83,24 @@ class Line:
         self.server.update()
 
     def lost(self) -> None:
-        """Something is over; if it was the last thing, the line is."""
+        """Report the end of the connection if neither socket is connected, and none will be."""
         if self._connecting.done() and self.client.transport is None and self.server.transport is None:
             self._ended(self)
 
     def reset(self) -> None:
-        """Break both connections: each side gets a RST, the server when it was reached."""
+        """Reset both connections: each side gets a RST, the server if it was reached."""
         self.broken = True
         for end in (self.client, self.server):
             end.reset()
 
     def abandon(self) -> None:
-        """Reset, and do not wait until the server is reached."""
+        """Reset, without waiting until the server is reached."""
         self.reset()
         if self.client.transport is not None:  # else it is not dialing, and will not
             self._connecting.cancel()
 
     def close(self) -> None:
-        """Close both connections in good order, once what was handed on has left."""
+        """Close both connections normally, once what was passed on has left."""
         self.closing = True
         for end in (self.client, self.server):
             if end.transport is not None:
@@ -93,37 +108,44 @@ class Line:
 
 
 class End(asyncio.Protocol):
-    """A socket of a line. What it reads it hands to ``other``, as far as the way there lets it."""
+    """One of the two sockets. It passes what it reads to the other one, as far as the troubles allow."""
 
-    other: End
-
-    def __init__(self, line: Line, way: Way, framed: bool) -> None:
-        self._line = line
-        self._way = way
-        self._boundaries = Boundaries() if framed else None
-        self._loop = asyncio.get_running_loop()
-        self._transit = Transit(way, self._loop.time)
+    def __init__(self, connection: ProxiedConnection, direction: Direction, troubles: Troubles, framed: bool) -> None:
+        self._connection = connection
+        self._other: Direction = "down" if direction == "up" else "up"
+        self._troubles = troubles
+        self._boundaries = FrameBoundaries() if framed else None
+        self._transit = Transit(troubles, asyncio.get_running_loop().time)
         self._timer: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
-        self._lossy = False  # silence swallowed something that was read here
+        self._lossy = False
+        """Whether silence swallowed something that was read here."""
         self._passed = 0
-        self._cuts = {cut: cut.count for cut in way.cuts}
+        """Bytes that were passed on."""
+        self._cuts = {cut: cut.count for cut in troubles.cuts}
         """Where this direction is cut, in bytes from its beginning."""
         self._cut_at = min(self._cuts.values(), default=None)
-        self._over = False  # the line will be reset
-        self._finished = False  # the other socket got a FIN
-        self._full = False  # the other socket takes no more
+        self._over = False
+        """Whether the connection will be reset."""
+        self._finished = False
+        """Whether the other socket got a FIN."""
+        self._full = False
+        """Whether the other socket takes no more."""
         self._reading = True
+
+    @property
+    def other(self) -> End:
+        return self._connection.ends[self._other]
 
     # ------------------------------------------------------------ the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self._line.made(self)
+        self._connection.made(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._way.free and not self._transit:
+        if self._troubles.none_delay and not self._transit:
             self._pass(data)
         else:
             self._put(data)
@@ -135,7 +157,7 @@ class End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._put(RESET)
-        self._line.lost()
+        self._connection.lost()
 
     def pause_writing(self) -> None:
         self.other._full = True
@@ -146,7 +168,7 @@ class End(asyncio.Protocol):
         self.other.update()
 
     def reset(self) -> None:
-        """Break the connection: whoever is at the other end of the socket gets a RST."""
+        """Reset the connection: the remote end of the socket gets a RST."""
         self._over = True
         self._transit.clear()
         self._stop_timer()
@@ -161,27 +183,28 @@ class End(asyncio.Protocol):
     # ------------------------------------------------------------ to the other socket
 
     def troubles_changed(self) -> None:
-        """Go by the troubles that there are now."""
-        if self._lossy and not self._way.silences:
-            self._line.reset()
+        """Apply the present troubles."""
+        if self._lossy and not self._troubles.silences:
+            self._connection.reset()
             return
-        gone = [cut for cut in self._cuts if cut not in self._way.cuts]
+        gone = [cut for cut in self._cuts if cut not in self._troubles.cuts]
         for cut in gone:
-            if cut is not MID_FRAME or not self._way.mid_frames:
+            if cut is not MID_FRAME or not self._troubles.mid_frames:
                 del self._cuts[cut]
-        self._cuts |= {cut: self._passed + cut.count for cut in self._way.cuts if cut not in self._cuts}
+        self._cuts |= {cut: self._passed + cut.count for cut in self._troubles.cuts if cut not in self._cuts}
         self._cut_at = min(self._cuts.values(), default=None)
         self.update()
 
     def update(self) -> None:
-        """Do what the way allows now: hand on what is due, read or do not read."""
+        """Do what the troubles allow now: pass on what is due, pause or resume reading."""
         if self._over:
             return
         self._stop_timer()
+        loop = asyncio.get_running_loop()
         while self._transit and self._may_pass():
             due = self._transit.due()
-            if due > self._loop.time():
-                self._timer = self._loop.call_at(due, self.update)
+            if due > loop.time():
+                self._timer = loop.call_at(due, self.update)
                 break
             piece = self._transit.take()
             if piece:
@@ -199,9 +222,9 @@ class End(asyncio.Protocol):
             self.update()
 
     def _may_pass(self) -> bool:
-        if self._way.stalls or not self._line.connected:
+        if self._troubles.stalls or not self._connection.connected:
             return False
-        return not self._full or self._finished or bool(self._way.silences)
+        return not self._full or self._finished or bool(self._troubles.silences)
 
     def _read_or_not(self) -> None:
         reading = not self._over and self._may_pass() and self._transit.size < LARGEST_TRANSIT
@@ -215,48 +238,48 @@ class End(asyncio.Protocol):
     def _pass(self, data: bytes) -> None:
         if self._finished or self._over:
             return
-        if self._way.silences:
+        if self._troubles.silences:
             self._lossy = True
             return
         if self._boundaries is not None:
             middle = self._boundaries.feed(data)
-            if middle is not None and self._way.mid_frames:
+            if middle is not None and self._troubles.mid_frames:
                 self._cuts[MID_FRAME] = self._passed + middle
                 self._cut_at = min(self._cuts.values())
         if self._cut_at is not None:
             data = data[: self._cut_at - self._passed]
         self._passed += len(data)
-        self._way.passed += len(data)
+        self._troubles.passed += len(data)
         if self.other.transport is not None:
             self.other.transport.write(data)
         self._cut_if_due()
 
     def _pass_end(self, piece: bytes | None) -> None:
-        if self._way.silences:
+        if self._troubles.silences:
             self._lossy = True
         elif piece is RESET:
-            if not self._line.closing:
-                self._line.reset()
+            if not self._connection.closing:
+                self._connection.reset()
         elif not self._finished:
             self._finished = True
             if self.other.transport is not None:
                 self.other.transport.write_eof()
             if self.other._finished:
-                self._line.close()
+                self._connection.close()
 
     def _cut_if_due(self) -> None:
-        if self._cut_at is not None and self._passed >= self._cut_at and self._line.connected and not self._over:
+        if self._cut_at is not None and self._passed >= self._cut_at and self._connection.connected and not self._over:
             self._over = True
             self._stop_timer()
             self._read_or_not()
             self._reset_when_sent()
 
     def _reset_when_sent(self) -> None:
-        """Reset once what was handed on has left: a RST would take its place."""
+        """Reset once what was passed on has left; a RST would discard it."""
         if self.other.transport is not None and unsent(self.other.transport):
-            self._timer = self._loop.call_later(0.001, self._reset_when_sent)
+            self._timer = asyncio.get_running_loop().call_later(0.001, self._reset_when_sent)
         else:
-            self._line.reset()
+            self._connection.reset()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,17 +1,17 @@
-"""Where WebSocket frames begin and end in a flow of bytes."""
+"""Boundaries of the WebSocket frames in a stream of bytes."""
 
 from __future__ import annotations
 
-__all__ = ["Boundaries"]
+__all__ = ["FrameBoundaries"]
 
 LONGEST_HEAD = 64 * 1024
-"""Bytes of an HTTP request or answer, after which it is taken for something else."""
+"""Bytes of an HTTP head, above which the stream is taken for something else."""
 
 
-class Boundaries:
-    """Follows one direction of a connection from its first byte: an HTTP head, then frames. It keeps no payload.
+class FrameBoundaries:
+    """Follows one direction of a connection from its first byte: an HTTP head, then frames. Keeps no payload.
 
-    What is no WebSocket (an answer that refuses the handshake, anything but HTTP) has no frames.
+    A stream that is not a WebSocket's (a refused handshake, or anything but HTTP) has no frames.
     """
 
     def __init__(self) -> None:
@@ -23,8 +23,9 @@ class Boundaries:
     def feed(self, data: bytes) -> int | None:
         """Follow the next bytes.
 
-        Returns where, counted from the first of them, the middle of the first payload is that begins here; it may lie
-        behind the last of them.
+        Returns:
+            Position of the middle of the first payload that begins in ``data``, counted from the start of ``data``. It
+            may lie behind the end of ``data``. None if no payload begins there.
         """
         at = self._end_of_head(data) if self._in_head else 0
         if not self._is_websocket:
@@ -47,7 +48,7 @@ class Boundaries:
         return middle
 
     def _end_of_head(self, data: bytes) -> int:
-        """Where in ``data`` the HTTP head ends, or the end of ``data``."""
+        """Position in ``data`` at which the HTTP head ends, or the end of ``data``."""
         before = len(self._begun)
         self._begun += data
         end = self._begun.find(b"\r\n\r\n", max(0, before - 3))
@@ -65,7 +66,7 @@ class Boundaries:
         self._begun.clear()
 
     def _header_size(self) -> int:
-        """Bytes of the present frame's header; it grows while they come."""
+        """Bytes of the present frame's header, as far as is known from its first two bytes."""
         if len(self._begun) < 2:
             return 2
         second = self._begun[1]

@@ -1,4 +1,4 @@
-"""The port at which a proxy's connections come in."""
+"""The port of a proxy."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Literal
 
-from ._line import Line
+from ._proxied import ProxiedConnection
 from ._sockets import bound
 
-__all__ = ["Gate"]
+__all__ = ["ProxyPort"]
 
 BACKLOG = 1024
 """Connections that may come at once."""
 
 
-class Gate:
-    """A free loopback port, and the lines that came in by it.
+class ProxyPort:
+    """A free loopback port, and the connections that it has accepted.
 
-    It accepts by itself: `asyncio.Server` would leave a socket open when it is closed a turn after it has accepted.
+    It does without `asyncio.Server`, which leaves a socket open if it is closed a turn after it has accepted one.
 
-    ``make_line`` makes a line of an accepted socket, given what to call at its end.
+    Args:
+        make: makes a connection of an accepted socket, given the function to call at its end.
     """
 
-    def __init__(self, make_line: Callable[[socket.socket, Callable[[Line], None]], Line]) -> None:
-        self._make_line = make_line
+    def __init__(self, make: Callable[[socket.socket, Callable[[ProxiedConnection], None]], ProxiedConnection]) -> None:
+        self._make = make
         self.state: Literal["new", "open", "closed"] = "new"
-        self.port = 0
-        self.lines: set[Line] = set()
-        self._listening: socket.socket | None = None  # none while it refuses
+        self.number = 0
+        """Of the TCP port, once it is open."""
+        self.connections: set[ProxiedConnection] = set()
+        self._keeper: socket.socket | None = None
+        """Keeps the port while nothing listens at it."""
+        self._listening: socket.socket | None = None
+        """None while connections are refused."""
         self._refusing = 0
-        self._line_ended: asyncio.Future[None] | None = None
+        """Number of `refuse` blocks."""
+        self._one_ended: asyncio.Future[None] | None = None
 
     def open(self) -> None:
         """Listen.
@@ -42,31 +48,31 @@ class Gate:
         """
         if self.state != "new":
             raise RuntimeError("a FaultProxy can be entered once; make a new one")
-        # A second socket keeps the port while nothing listens there.
-        self._keeper = bound(0)
-        self.port = self._keeper.getsockname()[1]
+        keeper = self._keeper = bound(0)
+        self.number = keeper.getsockname()[1]
         try:
             self._listen()
         except OSError:
-            self._keeper.close()
+            keeper.close()
             raise
         self.state = "open"
 
     async def close(self) -> None:
-        """Reset all lines and wait until nothing is left of them. Cancelling is safe, that goes on."""
+        """Reset all connections and wait until they are over. Cancelling is safe; the closing goes on."""
         self.state = "closed"
-        self._keeper.close()
+        if self._keeper is not None:
+            self._keeper.close()
         self._stop_listening()
-        for line in list(self.lines):
-            line.abandon()
-        while self.lines:
-            self._line_ended = asyncio.get_running_loop().create_future()
-            await self._line_ended
+        for connection in list(self.connections):
+            connection.abandon()
+        while self.connections:
+            self._one_ended = asyncio.get_running_loop().create_future()
+            await self._one_ended
 
     def reset_all(self) -> None:
-        """Reset the lines that there are."""
-        for line in list(self.lines):
-            line.reset()
+        """Reset the present connections."""
+        for connection in list(self.connections):
+            connection.reset()
 
     @contextmanager
     def refuse(self) -> Generator[None]:
@@ -81,7 +87,7 @@ class Gate:
                 self._listen()
 
     def _listen(self) -> None:
-        self._listening = bound(self.port)
+        self._listening = bound(self.number)
         self._listening.setblocking(False)
         self._listening.listen(BACKLOG)
         asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
@@ -99,10 +105,10 @@ class Gate:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             sock.setblocking(False)
-            self.lines.add(self._make_line(sock, self._ended))
+            self.connections.add(self._make(sock, self._ended))
 
-    def _ended(self, line: Line) -> None:
-        self.lines.discard(line)
-        waiter = self._line_ended
+    def _ended(self, connection: ProxiedConnection) -> None:
+        self.connections.discard(connection)
+        waiter = self._one_ended
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
