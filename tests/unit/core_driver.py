@@ -100,7 +100,7 @@ class Driven:
         assert peer.active == 0
         assert peer._core.dispatcher.active == {}
         assert len(peer._core.dispatcher.admission.room) == 0
-        assert peer._core.dispatcher.tasks() == set()
+        assert peer._core.dispatcher.running.tasks() == set()
         assert not peer._out.turns.busy
 
     @property

@@ -151,6 +151,14 @@ class ChannelSession:
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._registry.dec_hook, lax=self._registry.lax)
 
+    def make(self, h: int) -> ChannelCore:
+        """Make the channel that may answer request ``h``. Raise `RemoteError` if there are too many."""
+        raise NotImplementedError
+
+    def for_user(self, channel: ChannelCore) -> Any:
+        """Return a channel as its user holds it, an `AnonymousChannel`."""
+        raise NotImplementedError
+
     def deliver(self, channel: ChannelCore) -> None:
         """Answer the request that ``channel`` belongs to with the channel."""
         raise NotImplementedError

@@ -27,7 +27,7 @@ from .answers import Answers
 from .running import leave_lane
 from .session import Call
 
-__all__ = ["ChannelHandlers", "notices_end"]
+__all__ = ["ChannelHandlers"]
 
 
 class CallListener(Protocol):
@@ -271,11 +271,3 @@ def _gives_no_items(call: Call) -> RpcError:
         f"{call.ctx.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
         "of stream()"
     )
-
-
-def notices_end(call: Call | None, exc: BaseException) -> bool:
-    """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
-    channel = None if call is None else call.channel
-    if channel is None or not channel.closed or channel.left:
-        return False
-    return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))

@@ -161,7 +161,6 @@ class PeerCore:
             reporter=self.reporter,
             ignored=self.ignored,
             fail=fail,
-            log=log,
         )
         self.sender = ChannelRequests(
             self._requester, self.readers, limits, open=self._open_channel, keep=self.reporter.keep
@@ -186,7 +185,7 @@ class PeerCore:
         return self.session.channels.has(h)
 
     def _is_awaited(self, ctx: Invocation | None) -> bool:
-        return self.dispatcher.is_awaited(ctx)
+        return self.dispatcher.running.is_awaited(ctx)
 
     def _count(self, kind: str, text: str) -> None:
         self.dispatcher.count(kind, text)
@@ -347,15 +346,12 @@ class PeerCore:
             settings.limits,
             self.own,
             self._shared,
-            self.loop,
             dispatcher=self.dispatcher,
             out=self.out,
             channels=self.session.channels,
             negotiation=link.negotiation if settings.extensions else None,
-            ignored=self.ignored,
+            reporter=self.reporter,
             fail=self.fail,
-            fire=self.reporter.tell,
-            log=self.log,
         )
 
     def _log_payloads(
@@ -624,7 +620,7 @@ class PeerCore:
         self.dispatcher.end_conversations()
         deadline = self.loop.time() + patience
         while still():
-            tasks = self.reporter.tasks(closers) | self.dispatcher.tasks(closers)
+            tasks = self.reporter.tasks(closers) | self.dispatcher.running.tasks(closers)
             if not tasks:
                 break
             # What ends makes room for others, so look again.

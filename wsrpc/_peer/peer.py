@@ -113,7 +113,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def active(self) -> int:
         """Handlers that are running for the other side, those that stream or converse included."""
-        return self._core.dispatcher.unfinished
+        return len(self._core.dispatcher.running.calls)
 
     @property
     def channels(self) -> int:

@@ -1,4 +1,4 @@
-"""Running one handler: within its middleware and context, in its lane, in a thread."""
+"""Runs handlers within their middleware and context, in their lane or a thread, and keeps those that run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,134 @@ from weakref import WeakKeyDictionary
 from msgspec import UNSET
 
 from .._base.scheduler import Scheduler
+from .._channels.core import ChannelCore
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context, Invocation
+from .._handlers.lifecycle import Closers
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.rejections import bounded_reason
 from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_here, short
+from ..limits import Limits
 from .session import Call
 
-__all__ = ["SLOW_HANDLER", "Invoker", "Log", "bad_arguments", "leave_lane", "when_over"]
+__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "Log", "RunningHandlers", "bad_arguments", "leave_lane", "when_over"]
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
+
+
+PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
+"""Classes of results that are neither awaitable nor a source of items, known without asking."""
+
+MOST_CLASSES = 1024
+"""Classes of results that one peer remembers."""
 
 
 class Log(Protocol):
     """Writes a line that names the peer."""
 
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None: ...
+
+
+class RunningHandlers:
+    """Handlers that run in tasks, with the counts that `Limits.running` and `Limits.running_bytes` bound.
+
+    A handler counts until it exits, cancelled or not. Open streams and conversations may last, so that nothing waits
+    for them: their bytes count separately, and a call that would bring too many is refused.
+    """
+
+    __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "room_for_any")
+
+    def __init__(self, limits: Limits) -> None:
+        # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
+        self.calls: dict[Call, None] = {}
+        self.count = 0
+        """Handlers that run, besides those whose request was answered with a channel that is open."""
+        self.held = 0
+        """Bytes of the messages that they were called by."""
+        self.held_by_channels = 0
+        """Bytes of the messages that opened the channels which are open."""
+        self.limit = limits.running
+        self.most_held = limits.running_bytes
+        self.room_for_any = max(0, limits.running_bytes - limits.message)
+        """While no more bytes are held, there is room for any message."""
+
+    def add(self, call: Call) -> None:
+        """Count a handler that starts."""
+        session, message = call.session, call.ctx.inbound
+        if message.i is not UNSET:
+            session.active[message.i] = call
+            if message.h is not None:
+                session.on_channels += 1
+        self.calls[call] = None
+        self.count += 1
+        if call.by_channel:
+            self.held_by_channels += call.size
+        else:
+            self.held += call.size
+
+    def remove(self, call: Call) -> None:
+        """Count a handler no more, because it has exited."""
+        self.calls.pop(call, None)
+        if call.by_channel:
+            self.held_by_channels -= call.size
+        else:
+            self.held -= call.size
+        if call.channel is None or call.lingers:
+            self.count -= 1
+        call.settle()
+
+    def becomes_channel(self, call: Call) -> None:
+        """Count a call as a channel: its request has been answered with one."""
+        self.count -= 1
+        if not call.by_channel:
+            self._move_bytes(call, by_channel=True)
+
+    def becomes_handler(self, call: Call) -> None:
+        """Count a call as a handler again: its channel is over, and it still runs."""
+        call.lingers = True
+        self.count += 1
+        self._move_bytes(call, by_channel=False)
+
+    def _move_bytes(self, call: Call, *, by_channel: bool) -> None:
+        call.by_channel = by_channel
+        size = call.size if by_channel else -call.size
+        self.held_by_channels += size
+        self.held -= size
+
+    def too_large_for_channel(self, size: int) -> bool:
+        """Whether the bytes of a message that opens a channel would be too many."""
+        return self.held_by_channels > 0 and self.held_by_channels + size > self.most_held
+
+    @property
+    def too_many_bytes(self) -> str:
+        return (
+            f"the messages that opened channels which are still open take {self.held_by_channels} bytes, "
+            f"{self.most_held} may be taken (Limits.running_bytes), close some"
+        )
+
+    def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
+        """Return the tasks in which handlers run, besides those of ``closers``."""
+        tasks = ((call.task, call.ctx) for call in self.calls if call.task is not None)
+        return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
+
+    def channels(self, closers: Closers) -> set[ChannelCore]:
+        """Return the anonymous channels on which handlers of ``closers`` run."""
+        calls = (call for call in self.calls if call.task is not None and closers.cover(call.task, call.ctx))
+        return {call.channel for call in calls if call.channel is not None}
+
+    def is_awaited(self, ctx: Invocation | None) -> bool:
+        """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
+        if ctx is None or ctx.id is None:
+            return False
+        return any(
+            call.ctx is ctx
+            and not (call.cancelled or call.orphaned)
+            and (call.channel is None or not call.channel.closed)
+            for call in self.calls
+        )
 
 
 class Invoker:
@@ -62,6 +171,8 @@ class Invoker:
         self._loop = loop
         self._log = log
         self._noted_unknown = False
+        self._values: dict[type, None] = {}
+        """Classes of results that are simply values."""
         # A lane goes when its handler or channel does.
         self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None  # it has a kilobyte, and few need it
 
@@ -69,6 +180,17 @@ class Invoker:
     def layered(self) -> bool:
         """Whether anything runs around handlers."""
         return self._own.layered or self._shared.layered
+
+    def goes_on(self, result: object) -> bool:
+        """Whether there is more to do with what a handler returned: await it, or stream it."""
+        cls = result.__class__
+        if cls in self._values:
+            return False
+        if hasattr(result, "__await__") or as_source(result) is not None:
+            return True
+        if len(self._values) < MOST_CLASSES:
+            self._values[cls] = None
+        return False
 
     async def run(self, call: Call, local: Registry | None = None) -> Any:
         """The handler's result, or what it or its middleware raises. ``local``: what an anonymous channel has."""

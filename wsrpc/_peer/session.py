@@ -13,6 +13,7 @@ from .._channels.table import ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
 from .._sending.link import Link
+from ..errors import ChannelClosed
 
 __all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
 
@@ -61,6 +62,29 @@ class Call(Struct, eq=False):
     exited: bool = False
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the call's task is the one that runs now. In an eager first step it is not known yet."""
+        try:
+            return self.task is None or asyncio.current_task() is self.task
+        except RuntimeError:
+            return False
+
+    def settle(self) -> None:
+        """Remove the call's request from those that await an answer, if it is one of them."""
+        message, session = self.ctx.inbound, self.session
+        if session.active.get(message.i) is self:
+            del session.active[message.i]
+            if message.h is not None:
+                session.on_channels -= 1
+
+    def notices_end(self, exc: BaseException) -> bool:
+        """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
+        channel = self.channel
+        if channel is None or not channel.closed or channel.left:
+            return False
+        return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 
 
 class Session:

@@ -70,7 +70,7 @@ class Turn:
 
     def __init__(self, turns: SendTurns, *, bound: bool = False) -> None:
         """``bound``: what is to be sent belongs to the present connection."""
-        self._turns = line
+        self._turns = turns
         self.bound = bound
 
     @property
