@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
@@ -99,22 +99,27 @@ class Dispatcher:
         self.admission = Admission(
             self.running, self.answers, limits, out, dispatch=self.dispatch, readers=readers, fail=fail
         )
-        self._serving = ChannelHandlers(limits, requester, self, self.answers, readers)
+        self._make_serving = partial(ChannelHandlers, limits, requester, self, self.answers, readers)
+        self._made_serving: ChannelHandlers | None = None
         self.arrived = self.admission.arrived
         self.session: Session
         """The present session, or the last one."""
-        self._context: contextvars.Context
-        """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self._queued = 0
         """Tasks that have not begun. While there are any, plain functions run in tasks, too, to stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended."""
 
     def begin(self, session: Session) -> None:
-        """Take the messages of ``session`` from now on, and run their handlers in copies of the present context."""
+        """Take the messages of ``session`` from now on."""
         self.session = session
         self.admission.begin(session)
-        self._context = contextvars.copy_context()
+
+    @property
+    def _serving(self) -> ChannelHandlers:
+        """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
+        if self._made_serving is None:
+            self._made_serving = self._make_serving()
+        return self._made_serving
 
     # ------------------------------------------------------------ starting
 
@@ -167,7 +172,7 @@ class Dispatcher:
         since = self._mark
         if since is None:
             since = self._mark = self._loop.time()
-        context = self._context.copy()
+        context = session.context.copy()
         context.run(CURRENT.set, ctx)
         try:
             result = context.run(handler.call, ctx, a)
@@ -247,12 +252,13 @@ class Dispatcher:
         local: Registry | None = None,
         by_channel: bool = False,
     ) -> None:
-        call = Call(ctx, handler, size, self.session, by_channel)
+        session = self.session
+        call = Call(ctx, handler, size, session, by_channel)
         self.running.add(call)
         self.admission.busy = True
         if not EAGER:
             self._queued += 1
-        context = self._context.copy()
+        context = session.context.copy()
         context.run(CURRENT.set, ctx)
         call.task = context.run(self._loop.spawn, self._run(call, result, local))
         self._mark = None  # the first step may have run, and is nobody else's time
@@ -384,7 +390,7 @@ class Dispatcher:
 
     def channel_over(self, h: int, reason: object) -> None:
         """Nobody waits for what was requested on anonymous channel ``h``."""
-        if self.session.on_channels:
+        if self.running.on_channels:
             for call in [call for call in self.session.active.values() if call.ctx.inbound.h == h]:
                 if not call.cancelled and not call.is_current:
                     self._cancel(call, reason)

@@ -385,20 +385,15 @@ class Inbound:
         control = read_control(payload)
         if control is None:
             return False
-        if isinstance(control, Credit):
-            self._credited(control)
-        else:
+        if not isinstance(control, Credit):
             self._negotiation.received(control)
-        return True
-
-    def _credited(self, credit: Credit) -> None:
-        channel = self._channels.find(credit.h)
-        if channel is None:
+        elif (channel := self._channels.find(control.h)) is None:
             self._ignored["credit for no channel"] += 1
-        elif not (0 <= credit.n <= MAX_ID and 0 <= credit.bytes <= MAX_ID):
-            self._ignored["credit that makes no sense"] += 1
+        elif 0 <= control.n <= MAX_ID and 0 <= control.bytes <= MAX_ID:
+            channel.credited(control.n, control.bytes)
         else:
-            channel.credited(credit.n, credit.bytes)
+            self._ignored["credit that makes no sense"] += 1
+        return True
 
     # ------------------------------------------------------------ messages that are not ws-wrapper's
 

@@ -7,11 +7,12 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
+from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
 from .._channels.core import ChannelCore
 from .._channels.source import as_source
@@ -25,7 +26,7 @@ from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_
 from ..limits import Limits
 from .session import Call
 
-__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "Log", "RunningHandlers", "bad_arguments", "leave_lane", "when_over"]
+__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "RunningHandlers", "bad_arguments", "leave_lane", "when_over"]
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -38,12 +39,6 @@ MOST_CLASSES = 1024
 """Classes of results that one peer remembers."""
 
 
-class Log(Protocol):
-    """Writes a line that names the peer."""
-
-    def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None: ...
-
-
 class RunningHandlers:
     """Handlers that run in tasks, with the counts that `Limits.running` and `Limits.running_bytes` bound.
 
@@ -51,7 +46,7 @@ class RunningHandlers:
     for them: their bytes count separately, and a call that would bring too many is refused.
     """
 
-    __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "room_for_any")
+    __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "on_channels", "room_for_any")
 
     def __init__(self, limits: Limits) -> None:
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
@@ -62,6 +57,8 @@ class RunningHandlers:
         """Bytes of the messages that they were called by."""
         self.held_by_channels = 0
         """Bytes of the messages that opened the channels which are open."""
+        self.on_channels = 0
+        """Handlers of requests that came on anonymous channels."""
         self.limit = limits.running
         self.most_held = limits.running_bytes
         self.room_for_any = max(0, limits.running_bytes - limits.message)
@@ -69,11 +66,11 @@ class RunningHandlers:
 
     def add(self, call: Call) -> None:
         """Count a handler that starts."""
-        session, message = call.session, call.ctx.inbound
+        message = call.ctx.inbound
         if message.i is not UNSET:
-            session.active[message.i] = call
+            call.session.active[message.i] = call
             if message.h is not None:
-                session.on_channels += 1
+                self.on_channels += 1
         self.calls[call] = None
         self.count += 1
         if call.by_channel:
@@ -90,7 +87,12 @@ class RunningHandlers:
             self.held -= call.size
         if call.channel is None or call.lingers:
             self.count -= 1
-        call.settle()
+        message, active = call.ctx.inbound, call.session.active
+        if message.i is not UNSET:
+            if message.h is not None:
+                self.on_channels -= 1
+            if active.get(message.i) is call:  # as `Call.settle`, one call less
+                del active[message.i]
 
     def becomes_channel(self, call: Call) -> None:
         """Count a call as a channel: its request has been answered with one."""
@@ -144,14 +146,14 @@ class RunningHandlers:
 
 
 class Invoker:
-    """Runs handlers that are not simply called inline: ``own`` are the peer's, ``shared`` the server's."""
+    """Runs handlers that are not called inline: ``own`` are the peer's, ``shared`` the server's."""
 
     def __init__(
         self,
         own: Registry,
         shared: Registry,
         loop: Scheduler,
-        log: Log,
+        log: PeerLog,
         limit: float | None,
         *,
         serve: Callable[[Call, Any], Awaitable[Any]],
@@ -173,8 +175,8 @@ class Invoker:
         self._noted_unknown = False
         self._values: dict[type, None] = {}
         """Classes of results that are simply values."""
-        # A lane goes when its handler or channel does.
-        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None  # it has a kilobyte, and few need it
+        # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
+        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
 
     @property
     def layered(self) -> bool:
@@ -193,13 +195,16 @@ class Invoker:
         return False
 
     async def run(self, call: Call, local: Registry | None = None) -> Any:
-        """The handler's result, or what it or its middleware raises. ``local``: what an anonymous channel has."""
+        """Return the handler's result, or raise what it or its middleware raises.
+
+        ``local`` is the registry of the anonymous channel on which the message came.
+        """
         if call.handler is None or self.layered or (local is not None and local.layered):
             return await self._within_layers(call, local)
         return await self._in_lane(call, call.handler)
 
     async def finish(self, call: Call, result: Any) -> Any:
-        """The result of a handler that has been called: await it, stream it, as it needs."""
+        """Await or stream what a handler has returned, as it needs, and return the result."""
         if hasattr(result, "__await__"):
             handler = call.handler
             limit = self.limit if handler is None or handler.timeout is UNSET else handler.timeout
@@ -225,7 +230,7 @@ class Invoker:
         self.expired(call, made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")))
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
-        """Middleware, the server's before the peer's before the channel's, then the handler within its context."""
+        """Run middleware (the server's, then the peer's, then the channel's), then the handler within its context."""
         ctx = call.ctx
         channel = ctx.channel_name if local is None else ctx.inbound.h
         chain: list[Middleware] = []
@@ -246,7 +251,7 @@ class Invoker:
                 async with handler_context(ctx):
                     return await self._in_lane(call, handler)
             except ArgumentsRefused as refused:
-                # Middleware sees the error that the caller is going to get.
+                # Middleware sees the error that the caller will get.
                 raise bad_arguments(refused) from None
 
         def after(position: int) -> Callable[[Context], Any]:
@@ -293,8 +298,8 @@ class Invoker:
             context = contextvars.copy_context()
 
             def work() -> tuple[Any, BaseException | None]:
-                # A future must not get the exception itself: not StopIteration, which it refuses, and none at all
-                # when the call was cancelled meanwhile and nobody would retrieve it.
+                # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the
+                # exception if the call was cancelled meanwhile.
                 if call.cancelled:  # while it waited for a thread
                     return None, asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
                 try:
@@ -316,7 +321,7 @@ class Invoker:
         return await self.finish(call, result)
 
     def check_duration(self, handler: Handler, seconds: float) -> None:
-        """Warn of a plain function that held the event loop for long."""
+        """Warn of a plain function that held the event loop for too long."""
         if seconds > SLOW_HANDLER:
             self._log(
                 logging.WARNING,
@@ -326,7 +331,7 @@ class Invoker:
             )
 
     def unknown(self, ctx: Invocation) -> UnknownEvent:
-        """The error for an event that nobody handles, in the words of ws-wrapper 4.3.1, which its users match on."""
+        """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
         channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         if isinstance(channel, str) and channel not in self._own.named and channel not in self._shared.named:
             text = f"Channel '{channel}' does not exist"
@@ -337,32 +342,32 @@ class Invoker:
         return made_here(UnknownEvent(text))
 
     def note_unknown(self, ctx: Invocation, error: UnknownEvent) -> None:
-        """Log the peer's first request that nobody handles: its caller is told, but not which names there are."""
+        """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
         if not self._noted_unknown:
             self._noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
             self._log(logging.INFO, text, self.for_log(ctx, error))
 
     def for_log(self, ctx: Invocation, error: RpcError) -> Unhandled:
-        """What the log says of an event that nobody handles."""
+        """Return what the log says of an event without a handler."""
         channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         return Unhandled(error, channel, ctx.event, (self._own, self._shared))
 
 
 def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
-    """The error for the caller."""
+    """Return the error for the caller."""
     return made_here(refused.error)
 
 
 def leave_lane(call: Call) -> None:
-    """Let the next handler of its lane run. Idempotent."""
+    """Let the next handler of the call's lane run. Idempotent."""
     lane, call.lane = call.lane, None
     if lane is not None:
         lane.release()
 
 
 def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
-    """Call ``then`` once the thread has ended: a cancelled call's thread goes on."""
+    """Call ``then`` once the thread has ended. The thread of a cancelled call goes on."""
     if thread is None or thread.done():
         then()
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from enum import Enum
 from typing import Any
 
@@ -19,13 +20,13 @@ __all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
 
 
 class SessionState(Enum):
-    """What a session can be."""
+    """State of a session."""
 
     NEW = "new"
-    """It has had no link yet."""
+    """It has not had a link yet."""
     LINKED = "linked"
     DETACHED = "detached"
-    """Its link is lost, and another one may come."""
+    """Its link is lost, and it may get another one."""
     OVER = "over"
 
 
@@ -43,11 +44,11 @@ class Call(Struct, eq=False):
     ctx: Invocation
     handler: Handler | None
     size: int
-    """Bytes of the message that it was called by."""
+    """Bytes of the message that called it."""
     session: Session
-    """That in which it came."""
+    """Session in which the message came."""
     by_channel: bool = False
-    """Those bytes count as held by a channel, not by a handler."""
+    """The bytes count as held by a channel, not by a handler."""
     task: asyncio.Task[None] | None = None
     started: bool = False
     cancelled: bool = False
@@ -56,9 +57,9 @@ class Call(Struct, eq=False):
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     channel: ChannelCore | None = None
-    """What the request was answered with, if it was a channel."""
+    """Channel with which the request was answered."""
     lingers: bool = False
-    """That channel was over before the handler exited, which takes a handler's place again until then."""
+    """The channel was over before the handler exited, so that the handler counts as one again until it exits."""
     exited: bool = False
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting."""
@@ -73,11 +74,9 @@ class Call(Struct, eq=False):
 
     def settle(self) -> None:
         """Remove the call's request from those that await an answer, if it is one of them."""
-        message, session = self.ctx.inbound, self.session
-        if session.active.get(message.i) is self:
-            del session.active[message.i]
-            if message.h is not None:
-                session.on_channels -= 1
+        i, active = self.ctx.inbound.i, self.session.active
+        if active.get(i) is self:
+            del active[i]
 
     def notices_end(self, exc: BaseException) -> bool:
         """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
@@ -88,29 +87,29 @@ class Call(Struct, eq=False):
 
 
 class Session:
-    """What the two peers have in common: requests that are being handled, and anonymous channels.
+    """One conversation of two peers: the requests that are being handled, and the anonymous channels.
 
-    It is thrown away when it is over. A callback that comes late holds a session that is over, and sees that.
+    It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("active", "channels", "link", "on_channels", "state")
+    __slots__ = ("active", "channels", "context", "link", "state")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
         self.active: dict[int, Call] = {}
         """Requests of the remote peer that are being handled, by id."""
-        self.on_channels = 0
-        """How many of them came on anonymous channels."""
+        self.context = contextvars.copy_context()
+        """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.link: Link | None = None
         self.state = SessionState.NEW
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits any more for anything of it."""
+        """Whether nobody waits for anything in it any more."""
         return self.state is SessionState.OVER
 
     def attach(self, link: Link) -> None:
-        """Go on, or begin, on ``link``."""
+        """Begin, or go on, on ``link``."""
         self._move(SessionState.LINKED)
         self.link = link
 
@@ -120,7 +119,7 @@ class Session:
         self.link = None
 
     def end(self) -> None:
-        """Nothing of it goes on."""
+        """End the session with everything in it."""
         self._move(SessionState.OVER)
         self.link = None
 
