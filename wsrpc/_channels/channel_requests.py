@@ -14,7 +14,7 @@ from .._base.names import ChannelRef, Offline
 from .._protocol.messages import NoMoreItems
 from .._protocol.rejections import of_started_call
 from .._sending.caller import Source
-from .._sending.requests import Asker, convert_answer
+from .._sending.requests import Requester, convert_answer
 from .._streams.reader import MismatchDetector, Reading
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
 from ..limits import Limits
@@ -40,21 +40,21 @@ class ChannelRequests:
 
     def __init__(
         self,
-        asker: Asker,
+        requester: Requester,
         readers: Readers,
         limits: Limits,
         *,
         open: Callable[[int], ChannelCore],
         keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        self.send_event = asker.out.send_event
-        self.send_event_nowait = asker.out.send_event_nowait
-        self.send_request = asker.send_request
-        self.request_again = asker.request_again
-        self.converter = asker.converter
+        self.send_event = requester.out.send_event
+        self.send_event_nowait = requester.out.send_event_nowait
+        self.send_request = requester.send_request
+        self.request_again = requester.request_again
+        self.converter = requester.converter
         self.read_events = readers.read_events
         self.read_items = readers.read_items
-        self._asker = asker
+        self._requester = requester
         self._limits = limits
         self._open = open
         self._keep = keep
@@ -69,13 +69,15 @@ class ChannelRequests:
         /,
     ) -> AnonymousChannel:
         """Open a conversation. See `Caller.open_channel`."""
-        core = await self._asker.send_request(channel, event, args, UNSET, timeout, offline, self._open)
+        core = await self._requester.send_request(channel, event, args, UNSET, timeout, offline, self._open)
         return AnonymousChannel(core)
 
     async def _request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, offline: Offline | None
     ) -> ChannelCore:
-        opened: ChannelCore = await self._asker.send_request(channel, event, args, UNSET, timeout, offline, self._open)
+        opened: ChannelCore = await self._requester.send_request(
+            channel, event, args, UNSET, timeout, offline, self._open
+        )
         return opened
 
     async def open_stream(
@@ -166,7 +168,7 @@ class ChannelRequests:
             raise
         try:
             # The result is the answer to the end of the items.
-            result = await self._asker.send_on_channel(opened.id, "next", (NoMoreItems(),), timeout)
+            result = await self._requester.send_on_channel(opened.id, "next", (NoMoreItems(),), timeout)
         except (ChannelClosed, ConnectionLost) as exc:
             # The handler may have run, although this message was not sent because the connection has just broken.
             await opened.wait_closed()
@@ -185,7 +187,7 @@ class ChannelRequests:
 
     def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, self._asker, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
+        return Producer(channel, self._requester, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or the consumer wants no more.

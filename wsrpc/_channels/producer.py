@@ -11,10 +11,10 @@ from typing import Any, Never
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
-from .._protocol.messages import Event, Inbound, Item, NoMoreItems
+from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._protocol.rejections import of_started_call
 from .._sending.caller import Source
-from .._sending.requests import Asker
+from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
 from .core import ChannelCore
@@ -72,11 +72,11 @@ class Producer:
     )
 
     def __init__(
-        self, channel: ChannelCore, asker: Asker, *, patience: float | None, late: Callable[[], Exception]
+        self, channel: ChannelCore, requester: Requester, *, patience: float | None, late: Callable[[], Exception]
     ) -> None:
         self._channel = channel
-        self._ask = asker.send_on_channel
-        self._out = asker.out
+        self._ask = requester.send_on_channel
+        self._out = requester.out
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
@@ -88,7 +88,7 @@ class Producer:
         self._waiter: asyncio.Future[None] | None = None
         self._pulls: deque[tuple[int, int]] = deque()
         """Requests of a consumer that pulls: the id of each, and how many items it wants."""
-        loop = asker.out.loop
+        loop = requester.out.loop
         self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when the consumer has said that it wants no more, or the channel is over."""
         self._timer: Timer | None = None
@@ -103,7 +103,7 @@ class Producer:
 
     # ------------------------------------------------------------ what the consumer says
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         name = message.a[0]
         i = message.i
         if name == "start":

@@ -15,10 +15,10 @@ from .._channels.producer import ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
-from .._protocol.messages import Inbound, Item, ItemsFailed, NoMoreItems
+from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import bounded_reason, error_to_wire
 from .._sending.caller import Source
-from .._sending.requests import Asker
+from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from .._streams.reader import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
@@ -27,7 +27,7 @@ from .answers import Answers
 from .running import leave_lane
 from .session import Call
 
-__all__ = ["ChannelHandlers", "notices_end"]
+__all__ = ["ChannelHandlers"]
 
 
 class CallListener(Protocol):
@@ -56,7 +56,7 @@ class NamedProducer:
     def __init__(self, stop: Callable[[object], None]) -> None:
         self.stop = stop
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self.stop(RemoteError("the consumer wants no more items"))
 
     def channel_ended(self, error: Exception | None) -> None:
@@ -74,10 +74,10 @@ class ChannelHandlers:
     """
 
     def __init__(
-        self, limits: Limits, asker: Asker, listener: CallListener, answers: Answers, readers: Readers
+        self, limits: Limits, requester: Requester, listener: CallListener, answers: Answers, readers: Readers
     ) -> None:
         self._limits = limits
-        self._asker = asker
+        self._requester = requester
         self._listener = listener
         self._answers = answers
         self._readers = readers
@@ -113,7 +113,7 @@ class ChannelHandlers:
 
     async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread
-        producer = Producer(channel, self._asker, patience=patience, late=lambda: _not_read(call, patience))
+        producer = Producer(channel, self._requester, patience=patience, late=lambda: _not_read(call, patience))
         try:
             await producer.run(source)
             await producer.finish()
@@ -148,7 +148,7 @@ class ChannelHandlers:
                 error = self._answers.sendable(self._answers.for_caller(exc, label), label)
                 end = ItemsFailed(*error_to_wire(error))
             with suppress(ConnectionLost):
-                await self._asker.out.send_event(name, "next", (end,), "fail")
+                await self._requester.out.send_event(name, "next", (end,), "fail")
         finally:
             self._readers.remove_recipient((name, "stop"), producer)
             if self._named.get(name) is producer:
@@ -163,7 +163,7 @@ class ChannelHandlers:
         try:
             async for value in items:
                 try:
-                    await self._asker.send_request(name, "next", (Item(value),), UNSET, None, "fail", None, False)
+                    await self._requester.send_request(name, "next", (Item(value),), UNSET, None, "fail", None, False)
                 except (RemoteError, ConnectionLost) as exc:
                     self._listener.note("the consumer of %s takes no more items: %s", label, exc)
                     return False
@@ -271,11 +271,3 @@ def _gives_no_items(call: Call) -> RpcError:
         f"{call.ctx.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
         "of stream()"
     )
-
-
-def notices_end(call: Call | None, exc: BaseException) -> bool:
-    """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
-    channel = None if call is None else call.channel
-    if channel is None or not channel.closed or channel.left:
-        return False
-    return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))

@@ -23,21 +23,21 @@ from .._channels.table import ChannelTable
 from .._handlers.context import Invocation, in_context
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished, abandon, fire
 from .._handlers.registry import Registry
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from .._protocol.settings import Settings
 from .._sending.link import HoldingTransport, Link, LinkState
 from .._sending.negotiation import Agreed, Negotiation
 from .._sending.notices import Notices
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
-from .._sending.requests import Asker
+from .._sending.requests import Requester
 from .._sending.slow_readers import SlowReaderQueue
 from .._streams.mailbox import UnreadMessages
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, RpcError, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic, Transport
-from .dispatch import Calls
-from .inbound import Intake
+from .dispatch import Dispatcher
+from .inbound import Inbound
 from .payload_log import PayloadLog
 from .session import Session, SessionState
 from .waiting import Hold
@@ -185,7 +185,7 @@ class PeerCore:
             is_awaited=self._is_awaited,
         )
         self._notices = Notices(self.out, warn)
-        self._requester = Asker(self.out, self._notices, limits, own, warn)
+        self._requester = Requester(self.out, self._notices, limits, own, warn)
         self._unread = UnreadMessages(loop, limits)
         self.readers = Readers(
             self.out,
@@ -197,25 +197,24 @@ class PeerCore:
             warn=warn,
             survives=options.keeps_offline,
         )
-        self.calls = Calls(
+        self.dispatcher = Dispatcher(
             peer,
             own,
             shared,
             limits=limits,
             expose_errors=settings.expose_errors,
-            asker=self._requester,
+            requester=self._requester,
             readers=self.readers,
             reporter=self.reporter,
             ignored=self.ignored,
             fail=fail,
-            log=log,
         )
         self.sender = ChannelRequests(
             self._requester, self.readers, limits, open=self._open_channel, keep=self.reporter.keep
         )
         self.session = self._begin_session()
         """The present one, or the last one."""
-        self._inbound: Intake | None = None
+        self._inbound: Inbound | None = None
         """Receives the present connection's messages."""
         self._ended: asyncio.Future[None] | None = None
 
@@ -228,13 +227,13 @@ class PeerCore:
         return self.session.channels.has(h)
 
     def _is_awaited(self, ctx: Invocation | None) -> bool:
-        return self.calls.is_awaited(ctx)
+        return self.dispatcher.running.is_awaited(ctx)
 
     def _count(self, kind: str, text: str) -> None:
-        self.calls.count(kind, text)
+        self.dispatcher.count(kind, text)
 
     def _reject(self, i: int, error: RpcError) -> None:
-        self.calls.reject(i, error)
+        self.dispatcher.reject(i, error)
 
     def _open_channel(self, h: int) -> ChannelCore:
         return self.session.channels.open(h)
@@ -321,13 +320,13 @@ class PeerCore:
             self.options.own,
             self._unread,
             sender=self.sender,
-            listener=self.calls,
+            listener=self.dispatcher,
             converter=self._requester.converter,
             warn=partial(self.log, logging.WARNING),
         )
         self.out.requests.taken = channels.opened
         session = Session(channels)
-        self.calls.begin(session)
+        self.dispatcher.begin(session)
         return session
 
     def make_way(self, link: Link) -> None:
@@ -373,29 +372,26 @@ class PeerCore:
             self._resume(link, held)
         else:
             # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
-            self.calls.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
+            self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
             self._open(link)
         if session.link is link:  # a handler may have closed, or bound another one
-            link.start(receive, self.calls.read_ended)
+            link.start(receive, self.dispatcher.read_ended)
             if link.opening is None:
                 self._opened(link)
 
-    def _receiver(self, link: Link) -> Intake:
+    def _receiver(self, link: Link) -> Inbound:
         options, settings = self.options, self.options.settings
-        return Intake(
+        return Inbound(
             settings.codec,
             settings.limits,
             options.own,
             options.shared,
-            self.out.loop,
-            calls=self.calls,
+            dispatcher=self.dispatcher,
             out=self.out,
             channels=self.session.channels,
             negotiation=link.negotiation if settings.extensions else None,
-            ignored=self.ignored,
+            reporter=self.reporter,
             fail=self.fail,
-            fire=self.reporter.tell,
-            log=self.log,
         )
 
     def _log_payloads(
@@ -412,7 +408,7 @@ class PeerCore:
 
     def _open(self, link: Link) -> None:
         """Call the `open` handlers. Those that take time run on in ``link.opening``."""
-        opening = Invocation(self.peer, Inbound(a=["open"]))
+        opening = Invocation(self.peer, WireMessage(a=["open"]))
         link.contexts = (opening,)
         context = in_context(opening)
         failed = partial(self._handler_failed, link)
@@ -443,7 +439,7 @@ class PeerCore:
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
             return None
-        context = Invocation(self.peer, Inbound(a=["on_reconnect"]))
+        context = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
         link.contexts = (*link.contexts, context)
         return in_context(context), unfinished
 
@@ -480,7 +476,7 @@ class PeerCore:
         link.contexts = ()
         link.move(LinkState.OPEN)
         self.out.update_clear()
-        self.calls.admission.hold(Hold.NONE)
+        self.dispatcher.admission.hold(Hold.NONE)
         link.negotiation.opened()
         self.owner.opened()
 
@@ -514,7 +510,7 @@ class PeerCore:
         link = self.session.link
         if link is not None:
             link.negotiation.drain(until)
-            self.calls.admission.drain(partial(self._refuses_new, link))
+            self.dispatcher.admission.drain(partial(self._refuses_new, link))
 
     def _refuses_new(self, link: Link) -> bool:
         # While this side waits for the remote peer, a request may be part of what it waits for.
@@ -523,14 +519,14 @@ class PeerCore:
     def _silence(self) -> bool:
         """The remote peer is about to close the connection. Returns whether `open` handlers still run."""
         self.out.fall_silent()
-        self.calls.run_in_tasks(True)
+        self.dispatcher.run_in_tasks(True)
         self.log(logging.INFO, "the other side is about to close: what is new waits for another connection")
         assert self.session.link is not None
         return bool(self.session.link.contexts)
 
     def _room_changed(self) -> None:
         """The connection has become full, or has room again."""
-        self.calls.admission.room_changed()
+        self.dispatcher.admission.room_changed()
         self.out.turns.wake()
         self.out.update_clear()
 
@@ -579,7 +575,7 @@ class PeerCore:
         link = self.begin_close(code, reason)
         if link is not None:
             link.stop_receiving()
-            self.calls.admission.discard()
+            self.dispatcher.admission.discard()
             self.reporter.spawn(link.transport.close(code, reason))
 
     def _lost(self, link: Link, info: CloseInfo) -> None:
@@ -607,7 +603,7 @@ class PeerCore:
             link.opening.connection_lost(user_closed=info.user_closed)
         link.negotiation.connection_lost()
         if link.silent:
-            self.calls.run_in_tasks(False)
+            self.dispatcher.run_in_tasks(False)
         self._end(session, info, by_user)
 
     def _end(self, session: Session, info: CloseInfo, by_user: bool) -> None:
@@ -618,7 +614,7 @@ class PeerCore:
         lost = ConnectionLost(info.code, info.reason)
         if by_user:
             closed_here(lost)
-        self.calls.end_session(session, lost)
+        self.dispatcher.end_session(session, lost)
         self.readers.connection_lost(lost)
         session.channels.end(lost)
         self.reporter.tell("close", info, "disconnect")
@@ -659,16 +655,16 @@ class PeerCore:
         After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running, and
         so does ``still()`` when it is no longer true.
         """
-        self.calls.end_conversations()
+        self.dispatcher.end_conversations()
         deadline = self.out.loop.time() + patience
         while still():
-            tasks = self.reporter.tasks(closers) | self.calls.tasks(closers)
+            tasks = self.reporter.tasks(closers) | self.dispatcher.running.tasks(closers)
             if not tasks:
                 break
             # What ends makes room for others, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.out.loop.time()))
             if late and still():
-                self.calls.admission.discard()
+                self.dispatcher.admission.discard()
                 for task in late:
                     task.cancel()
                 if stubborn := await closers.wait_besides(late, patience):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from .._handlers.observation import Observation
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 
 if TYPE_CHECKING:
     from .._base.names import ChannelRef
@@ -46,7 +46,7 @@ class Waiting(Struct, eq=False):
     payload: bytes
     id: int | None
     view: Observation | None
-    decode: Callable[[bytes | bytearray], Inbound]
+    decode: Callable[[bytes | bytearray], WireMessage]
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     key: tuple[ChannelRef, str] | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .._base.closing import CloseInfo
-from .._sending.turns import Line
+from .._sending.turns import SendTurns
 from ..errors import ConnectionLost
 from ..transport import Transport
 
@@ -33,7 +33,7 @@ class Feed:
     What arrived before the connection ended can still be read. ``lost`` is called when it has ended.
     """
 
-    def __init__(self, transport: Transport, line: Line, bound: int, lost: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, line: SendTurns, bound: int, lost: Callable[[], None]) -> None:
         self._transport = transport
         self._line = line
         self._bound = bound

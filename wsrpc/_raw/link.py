@@ -15,7 +15,7 @@ from .._base.logs import LogBudget, PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
-from .._sending.turns import Line, Turn
+from .._sending.turns import SendTurns, Turn
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
@@ -58,7 +58,7 @@ class RawLink:
         self.log.remote = transport.info.remote
         self.log.on_error = on_error
         self.log.budget = budget
-        self.line = Line(loop, lambda: self.feed.full)
+        self.line = SendTurns(loop, lambda: self.feed.full)
         self.feed = Feed(transport, self.line, limits.high_water, self._lost)
         self._over: asyncio.Future[None] = loop.create_future()
         self._thread = get_ident()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
 from .._protocol.control import Announced
-from .pending import Pending, Requests
-from .turns import Line, Turn
+from .pending import Pending, PendingRequests
+from .turns import SendTurns, Turn
 
 __all__ = ["RemoteCapacity"]
 
@@ -25,14 +25,14 @@ class RemoteCapacity:
 
     __slots__ = ("_announced", "_full", "_requests", "_room_for_any", "_turns")
 
-    def __init__(self, loop: Scheduler, requests: Requests) -> None:
+    def __init__(self, loop: Scheduler, requests: PendingRequests) -> None:
         self._requests = requests
         self._announced = UNLIMITED
         self._room_for_any = sys.maxsize
         """While no more bytes are in flight, there is room for any message."""
         self._full = False
         """The caller whose turn it is has to wait."""
-        self._turns = Line(loop, lambda: self._full)
+        self._turns = SendTurns(loop, lambda: self._full)
 
     def announced(self, limits: Announced) -> None:
         """The remote peer takes as much as ``limits`` say."""

@@ -16,7 +16,7 @@ from .._protocol.messages import Event, Raw, Request
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
 from ..limits import Limits
 from .link import Link
-from .pending import Pending, Requests
+from .pending import Pending, PendingRequests
 
 __all__ = ["Kept", "Outbox", "Told"]
 
@@ -123,7 +123,7 @@ class Kept:
         codec: Codec,
         limits: Limits,
         loop: Scheduler,
-        requests: Requests,
+        requests: PendingRequests,
         warn: Callable[..., None],
         queued: Callable[[], None],
     ) -> None:
@@ -214,7 +214,7 @@ class Kept:
             self._warn("%d %s that waited for a connection %s not sent", lost, events, were)
 
     def discard_requests(self, info: CloseInfo) -> None:
-        """Requests that wait for a connection fail."""
+        """PendingRequests that wait for a connection fail."""
         for pending in self._requests.all():
             if pending.flight is None:
                 if pending.ticket is not None:

@@ -20,7 +20,7 @@ from .._protocol.codecs import BRACE, Codec, MsgpackCodec
 from .._protocol.control import Credit, write_control
 from .._protocol.counting import SHARE
 from .._protocol.go import GoCodec, largest_sent, refuse_raw, rejection_from
-from .._protocol.messages import Event, Inbound, Raw, Request, event_on
+from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
 from ..errors import (
     ChannelClosed,
     ConnectionLost,
@@ -34,8 +34,8 @@ from .checks import Objections, check_sending
 from .link import Link, LinkState
 from .negotiation import Agreed
 from .offline import Kept
-from .pending import Pending, Requests
-from .turns import Line, Turn
+from .pending import Pending, PendingRequests
+from .turns import SendTurns, Turn
 
 __all__ = ["Outbound", "Terms"]
 
@@ -130,9 +130,9 @@ class Outbound:
         self.fails_offline = fails_offline
         self.link: Link | None = None
         self.thread = get_ident()
-        self.requests = Requests(loop, odd=odd, limit=limits.pending, expired=expired)
+        self.requests = PendingRequests(loop, odd=odd, limit=limits.pending, expired=expired)
         self.kept = Kept(codec, limits, loop, self.requests, warn, queued)
-        self.turns = Line(loop, self._is_full)
+        self.turns = SendTurns(loop, self._is_full)
         self.capacity = RemoteCapacity(loop, self.requests)
         self.clear = False
         self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
@@ -345,7 +345,7 @@ class Outbound:
         """
         refuse_raw(self._codec)
 
-    def rejection_from(self, answer: Inbound, event: str, count: int) -> RemoteError:
+    def rejection_from(self, answer: WireMessage, event: str, count: int) -> RemoteError:
         """What the rejection of a request with ``count`` arguments raises."""
         return rejection_from(answer.e, answer.flag, self._codec, event, count)
 

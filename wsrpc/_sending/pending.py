@@ -1,4 +1,4 @@
-"""Requests that we sent and that await their answer: ids, futures, deadlines."""
+"""PendingRequests that we sent and that await their answer: ids, futures, deadlines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from msgspec import Struct, field
 
 from .._base.scheduler import Scheduler, Timer
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from ..errors import ConnectionLost, TooManyRequests
 
-__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "Requests"]
+__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
@@ -44,7 +44,7 @@ class Pending(Struct, eq=False):
 
     id: int
     event: str
-    future: asyncio.Future[Inbound | Exception]
+    future: asyncio.Future[WireMessage | Exception]
     timeout: float | None
     deadline: float | None
     ticket: int | None = None
@@ -67,7 +67,7 @@ class Pending(Struct, eq=False):
     """What ``opens`` made."""
 
 
-class Requests:
+class PendingRequests:
     """The table of pending requests.
 
     Ids start at a random point and never meet those of JavaScript and Go peers, which count up from 1:
@@ -152,7 +152,7 @@ class Requests:
         self.flight.waiting -= pending.waits_there
         pending.waits_there = 0
 
-    def settle(self, message: Inbound) -> Pending | None:
+    def settle(self, message: WireMessage) -> Pending | None:
         """Give an answer to whoever waits for it; None if nobody does."""
         pending = self._pending.pop(message.i, None)
         if pending is not None:
@@ -185,7 +185,7 @@ class Requests:
             self.stop()  # on a closed client nothing else would, and it would live on until then
         return True
 
-    def unsettled(self) -> list[asyncio.Future[Inbound | Exception]]:
+    def unsettled(self) -> list[asyncio.Future[WireMessage | Exception]]:
         """What is done when those that are pending have ended."""
         return [pending.future for pending in self._pending.values() if not pending.future.done()]
 

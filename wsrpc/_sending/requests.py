@@ -24,13 +24,13 @@ from .outbound import Outbound
 from .pending import MAX_REMEMBERED, Pending
 from .retry import Retry, ask_again
 
-__all__ = ["Asker", "convert_answer"]
+__all__ = ["Requester", "convert_answer"]
 
 # `int | str` and `Union[int, str]` are of two classes before Python 3.14, and of one from then on.
 _UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
 
 
-class Asker:
+class Requester:
     """Makes requests through ``out``; ``registry`` has the user's hook for types, ``warn`` writes into the log."""
 
     def __init__(

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from .._base.scheduler import Scheduler
 from .pending import Pending
 
-__all__ = ["Line", "Turn"]
+__all__ = ["SendTurns", "Turn"]
 
 
-class Line:
+class SendTurns:
     """Queue of the senders that wait until there is room: they go one by one, first come, first served.
 
     Each sender has a `Turn` of its own, with which it waits and which it ends.
@@ -66,21 +66,21 @@ class Turn:
     any point passes on the turn that it has, and never one that is already another's.
     """
 
-    __slots__ = ("_line", "bound")
+    __slots__ = ("_turns", "bound")
 
-    def __init__(self, line: Line, *, bound: bool = False) -> None:
+    def __init__(self, turns: SendTurns, *, bound: bool = False) -> None:
         """``bound``: what is to be sent belongs to the present connection."""
-        self._line = line
+        self._turns = turns
         self.bound = bound
 
     @property
     def held(self) -> bool:
         """Whether it is this sender's turn."""
-        return self._line._holder is self
+        return self._turns._holder is self
 
     def begin(self) -> None:
         """Take the turn without waiting, on a line that is not ``busy``."""
-        self._line._holder = self
+        self._turns._holder = self
 
     async def wait(self, pending: Pending | None = None) -> None:
         """Wait at the end of the queue, or, with the turn in hand, at its head.
@@ -88,7 +88,7 @@ class Turn:
         Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, or the turn
         is ``bound`` and its connection ended. Cancelling is safe.
         """
-        line = self._line
+        line = self._turns
         woken: asyncio.Future[bool] = line._loop.create_future()
         waiting = line._waiting
         if waiting is None:
@@ -112,5 +112,5 @@ class Turn:
     def end(self) -> None:
         """Let the next one send: this sender has sent, or will not. Nothing happens if it was not its turn."""
         if self.held:
-            self._line._holder = None
-            self._line.wake()
+            self._turns._holder = None
+            self._turns.wake()

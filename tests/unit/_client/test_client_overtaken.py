@@ -367,5 +367,6 @@ async def test_the_time_of_a_connect_ends_no_connection_that_was_bound_meanwhile
     assert client.state == "opening"
     may_open.set()
     await binding
-    assert client.state == "connected" and bound.closed is None
+    state: str = client.state
+    assert state == "connected" and bound.closed is None
     await client.close()

@@ -7,7 +7,7 @@ import asyncio
 from core_driver import start, turns
 
 from wsrpc._base.scheduler import LoopScheduler
-from wsrpc._sending.turns import Line, Turn
+from wsrpc._sending.turns import SendTurns, Turn
 
 
 class Queue:
@@ -15,7 +15,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.full = True
-        self.line = Line(LoopScheduler(), lambda: self.full)
+        self.line = SendTurns(LoopScheduler(), lambda: self.full)
         self.sent: list[int] = []
         self.fill_again = False
 
