@@ -75,7 +75,9 @@ class ChannelRequests:
     async def _request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, offline: Offline | None
     ) -> ChannelCore:
-        opened: ChannelCore = await self._requester.send_request(channel, event, args, UNSET, timeout, offline, self._open)
+        opened: ChannelCore = await self._requester.send_request(
+            channel, event, args, UNSET, timeout, offline, self._open
+        )
         return opened
 
     async def open_stream(

@@ -547,7 +547,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             self._core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
         if self._peer.transport is None:  # or one is closing, which ends as it was told to
             self._out.ending = CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}")
-        self._out.kept.discard(self._out.ending)
+        self._out.discard_offline(self._out.ending)
         if self._dialing is not None and not self._dialing.first:  # else `connect` raises it
             self._core.reporter.tell("error", failure)
 

@@ -94,6 +94,8 @@ class Calls:
         self._log = log
         self._own = own
         self._shared = shared
+        self._limits = limits
+        self._requester = requester
         out = requester.out
         self._reply = out.reply
         self._out = out
@@ -105,7 +107,7 @@ class Calls:
             loop,
             log,
             limits.handler,
-            serve=lambda call, work: self._serving.run(call, work),
+            serve=lambda call, work: self._channel_handlers.run(call, work),
             expired=self._expired,
         )
         self._answers = Answers(out, log=log, expose_errors=expose_errors, fail=fail)
@@ -120,7 +122,8 @@ class Calls:
         self._most_held = limits.running_bytes
         self.readers = readers
         self.admission = Admission(self, limits, out, readers=readers, fail=fail, log=log)
-        self._serving = ChannelHandlers(limits, requester, self, self._answers, readers)
+        self._made_channel_handlers: ChannelHandlers | None = None
+        """None until the first handler answers with a channel."""
         self.arrived = self.admission.arrived
         self.session: Session
         """The present session, or the last one."""
@@ -137,6 +140,14 @@ class Calls:
         self.active = session.active
         self.readers.session_started(self.admission)
         self._context = contextvars.copy_context()
+
+    @property
+    def _channel_handlers(self) -> ChannelHandlers:
+        if self._made_channel_handlers is None:
+            self._made_channel_handlers = ChannelHandlers(
+                self._limits, self._requester, self, self._answers, self.readers
+            )
+        return self._made_channel_handlers
 
     # ------------------------------------------------------------ starting
 
@@ -364,7 +375,7 @@ class Calls:
             if result.__class__ not in _PLAIN and call.channel is None and as_source(result) is not None:
                 result = await self.invoker.finish(call, result)
             if call.channel is not None:
-                self._serving.conclude(call, result)
+                self._channel_handlers.conclude(call, result)
             elif call.cancelled and ctx.anonymous is not None:
                 raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
             elif ctx.inbound.i is not UNSET and not call.orphaned:
@@ -405,7 +416,7 @@ class Calls:
             self.running -= 1
         call.exited = True
         if call.channel is not None:
-            self._serving.exited(call)
+            self._channel_handlers.exited(call)
         ctx = call.ctx
         if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
             ctx.anonymous.close()
@@ -414,7 +425,7 @@ class Calls:
             ctx.observation.finish()
         if not self.active:
             self.admission.update()
-        if self.admission.room.messages:
+        if self.admission.room.items:
             self._pump()
 
     def _settled(self, call: Call) -> None:
@@ -442,7 +453,7 @@ class Calls:
         self.running -= 1
         call.ctx.finish()
         self.admission.update()
-        if self.admission.room:
+        if self.admission.room.items:
             self._loop.call_soon(self._pump)  # after the first step of what runs on the channel, which came before
 
     def lingers(self, call: Call) -> None:
@@ -458,7 +469,7 @@ class Calls:
         self.held -= call.size if by_channel else -call.size
 
     def _pump(self) -> None:
-        if self.admission.room.messages:
+        if self.admission.room.items:
             self.admission.pump()
             self._mark = None  # what was started is nobody else's time
 
@@ -543,7 +554,7 @@ class Calls:
             elif error is exc:
                 self._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
         elif call is not None and call.channel is not None:
-            self._serving.failed(call, error)
+            self._channel_handlers.failed(call, error)
         elif not quiet:
             if isinstance(exc, UnknownEvent) and is_made_here(exc):
                 self.invoker.note_unknown(ctx, exc)

@@ -250,7 +250,7 @@ class Intake:
             return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
-            self._channels.aborts.send(h, error)
+            self._channels.send_abort(h, error)
         if message.i is not UNSET:
             self._calls.reject(message.i, error)
 
@@ -268,7 +268,7 @@ class Intake:
         if pending is not None and pending.opens is not None:
             pending.channel = pending.opens(message.i)
             return
-        self._channels.aborts.send(message.i, UnexpectedChannel("nobody asked for a channel"))
+        self._channels.send_abort(message.i, UnexpectedChannel("nobody asked for a channel"))
 
     def _notice(self, message: Inbound, payload: bytes | bytearray) -> None:
         """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
