@@ -359,7 +359,7 @@ class ClientCore(PeerOwner):
         if opening is not None:
             self.peer_core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
             self.peer_core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
-        self.peer_core.out.discard_offline(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.peer_core.reporter.tell("error", failure)
 
