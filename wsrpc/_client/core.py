@@ -302,7 +302,7 @@ class ClientCore(PeerOwner):
             return False
         if delay is None:
             if self.plan.reconnect is not None:
-                text = "the client gives up: the connection ended (%d %s), which Reconnect(%s=) does not come back from"
+                text = "the client gives up: the connection ended (%d %s), and Reconnect(%s=) allows no other attempt"
                 option = "stop" if order.dialing.schedule.stopped else "retry"
                 self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
