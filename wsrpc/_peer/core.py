@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -448,7 +448,9 @@ class PeerCore:
         if not link.works and _tells_of_the_end(exc):
             # It has not failed. A request told it of the connection's end before the handler was cancelled; or the user
             # closes, and then handlers are not cancelled.
-            self.log(logging.INFO, "the handler of %r, %s, was left: %s", event, name, exc)
+            self.log(
+                logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc
+            )
         else:
             self.reporter.failed(event, name, exc)
 
@@ -682,7 +684,8 @@ class PeerCore:
 
 
 def _tells_of_the_end(exc: BaseException) -> bool:
-    """Whether an exception says only that a connection has ended. That of a `asyncio.TaskGroup` holds several."""
+    """Whether an exception says only that a connection has ended. That of an `asyncio.TaskGroup` holds several."""
     if isinstance(exc, BaseExceptionGroup):
-        return exc.split((ConnectionLost, ChannelClosed))[1] is None
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return all(map(_tells_of_the_end, group.exceptions))
     return isinstance(exc, (ConnectionLost, ChannelClosed))
