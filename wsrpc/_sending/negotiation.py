@@ -64,7 +64,6 @@ class Negotiation:
         "_dialer",
         "_drains",
         "_ignored",
-        "_limits",
         "_loop",
         "_offered",
         "_on_quiet",
@@ -74,6 +73,7 @@ class Negotiation:
         "_settings",
         "_silence",
         "_takes_raw",
+        "limits",
     )
 
     def __init__(
@@ -95,7 +95,7 @@ class Negotiation:
         self._say = say
         self._apply = apply
         self._silence = silence
-        self._limits = settings.limits
+        self.limits = settings.limits
         self._takes_raw = takes_raw
         self._offered = False
         """Whether this side's hello has said that it understands MessagePack."""
@@ -119,11 +119,11 @@ class Negotiation:
         """Speak first, before anything else is sent, and do not wait for an answer: a plain peer gives none."""
         if self._settings.extensions and self._dialer:
             self._offered = MSGPACK in self._features
-            self._say(write_control(Hello(VERSION, self._features, announce(self._limits))))
+            self._say(write_control(Hello(VERSION, self._features, announce(self.limits))))
 
     def change(self, limits: Limits) -> None:
         """This side has other bounds from now on."""
-        self._limits = limits
+        self.limits = limits
         if self._agreed is not None:
             self._say(write_control(Changed(announce(limits))))
 
@@ -209,9 +209,9 @@ class Negotiation:
             codec = self._settings.binary if MSGPACK in features else None
             if isinstance(control, Hello):
                 # Before anything else: what comes after it may use what was agreed.
-                self._say(write_control(Welcome(self._features, announce(self._limits))))
-            elif self._limits is not self._settings.limits:  # since our hello
-                self._say(write_control(Changed(announce(self._limits))))
+                self._say(write_control(Welcome(self._features, announce(self.limits))))
+            elif self.limits is not self._settings.limits:  # since our hello
+                self._say(write_control(Changed(announce(self.limits))))
             self._agree(Agreed(control.limits, codec, CREDIT in features))
             self._drains = DRAIN in features
             if self._drains and self._closing_at is not None:  # its hello was on its way
