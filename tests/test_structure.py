@@ -42,7 +42,7 @@ FOR_TYPES_ONLY = {
     ("_handlers.context", "wsrpc._peer.peer.Peer"),
     ("_handlers.context", "wsrpc._server.server.Server"),
     ("_handlers.context", "wsrpc._channels.anonymous.AnonymousChannel"),
-    ("_handlers.context", "wsrpc._channels.core.ChannelCore"),
+    ("_handlers.context", "wsrpc._channels.core"),
     ("_sending.caller", "wsrpc._channels.anonymous.AnonymousChannel"),
     ("_peer.peer", "wsrpc._server.rooms.Room"),
     ("_peer.peer", "wsrpc._server.server.Server"),

@@ -17,7 +17,7 @@ from ._handlers.registration import Router, RouterChannel
 from ._handlers.registry import CallNext, HandlerContext, Middleware
 from ._peer.peer import Peer, current_peer
 from ._protocol.codecs import Codec, JsonCodec, MsgpackCodec
-from ._protocol.messages import Inbound
+from ._protocol.messages import WireMessage as Inbound
 from ._raw.connection import RawConnection
 from ._sending.channel import Channel
 from ._sending.retry import Retry

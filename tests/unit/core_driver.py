@@ -98,9 +98,9 @@ class Driven:
         peer = self.peer
         assert peer.pending == 0
         assert peer.active == 0
-        assert peer._core.calls.active == {}
-        assert len(peer._core.calls.admission.room) == 0
-        assert peer._core.calls.tasks() == set()
+        assert peer._core.dispatcher.active == {}
+        assert len(peer._core.dispatcher.admission.room) == 0
+        assert peer._core.dispatcher.running.tasks() == set()
         assert not peer._out.turns.busy
 
     @property

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from .._base.scheduler import Timer
 from .._handlers.registry import Registry
-from .._protocol.messages import ChannelAbort, Event, Inbound, Resolution
+from .._protocol.messages import ChannelAbort, Event, Resolution, WireMessage
 from .._protocol.rejections import CLOSED
 from .._sending.caller import Sender
 from .._sending.checks import check_thread, check_thread_of_plain
@@ -86,7 +86,7 @@ class ChannelListener(Protocol):
 
     def arrived(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Any,
         decode: Decode,
@@ -160,6 +160,14 @@ class ChannelSession:
 
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+
+    def make(self, h: int) -> ChannelCore:
+        """Make the channel that may answer request ``h``. Raise `RemoteError` if there are too many."""
+        raise NotImplementedError
+
+    def for_user(self, channel: ChannelCore) -> Any:
+        """Return a channel as its user holds it, an `AnonymousChannel`."""
+        raise NotImplementedError
 
     def deliver(self, channel: ChannelCore) -> None:
         """Answer the request that ``channel`` belongs to with the channel."""
@@ -468,7 +476,7 @@ class ChannelCore:
     def has_handler(self, event: str) -> bool:
         return self.registry.has(self.id, event)
 
-    def handle(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self.session.listener.arrived(message, payload, None, decode, self)
 
     # ------------------------------------------------------------ the end

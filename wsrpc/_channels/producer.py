@@ -11,7 +11,7 @@ from typing import Any, Never
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
-from .._protocol.messages import Event, Inbound, Item, NoMoreItems
+from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._protocol.rejections import of_started_call
 from .._sending.caller import Source
 from .._sending.requests import Requester
@@ -103,7 +103,7 @@ class Producer:
 
     # ------------------------------------------------------------ what the consumer says
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         name = message.a[0]
         i = message.i
         if name == "start":

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from .._base.names import ChannelRef
 from .._handlers.compiled import compile_handler
 from .._handlers.registry import Registry
-from .._protocol.messages import Event, Inbound, Resolution
+from .._protocol.messages import Event, Resolution, WireMessage
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
 from .._streams.event_values import ToValue, Waits, value_of
@@ -247,7 +247,7 @@ class Readers:
         own, shared = self._registries
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
-    def take(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> bool:
+    def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Pass a message to its readers. Return True if nothing else is to be done with it."""
         event = message.a[0]
         recipient = self.recipients.get((message.c, event))

@@ -6,7 +6,7 @@ import contextvars
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import msgspec
@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from .._base.names import RAW
 from .._base.state import PeerState
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from .._streams.reader import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, bad_item, made_here
@@ -22,27 +22,12 @@ from .introspection import injectable
 from .observation import Message, Observation
 
 if TYPE_CHECKING:
+    from .._channels import core
     from .._channels.anonymous import AnonymousChannel
-    from .._channels.core import ChannelCore
     from .._peer.peer import Peer
     from .._server.server import Server
 
 __all__ = ["CURRENT", "Context", "Invocation", "current_context", "in_context"]
-
-
-class Dispatcher(Protocol):
-    """The object of a higher layer that dispatches the messages of a peer, as far as an invocation needs it."""
-
-    def make_channel(self, i: int, /) -> ChannelCore:
-        """Make the anonymous channel that may answer request ``i``; raises `RemoteError` if there are too many."""
-        ...
-
-    def show_channel(self, channel: ChannelCore, /) -> AnonymousChannel:
-        """Return a channel as its user holds it."""
-        ...
-
-    def count(self, kind: str, text: str, times: int = 1, /) -> None:
-        """Count an event that does not reach its handler as it came."""
 
 
 @injectable()
@@ -50,13 +35,13 @@ class Invocation(msgspec.Struct, eq=False):
     """One inbound event or request while its handler runs. The handler sees it as its `Context`."""
 
     peer: Peer
-    inbound: Inbound
-    dispatcher: Dispatcher | None = None
-    """None for lifecycle handlers: no message calls them, and they open no channel."""
+    inbound: WireMessage
+    channels: core.ChannelSession | None = None
+    """Part of the session in which the message came. None for lifecycle handlers: no message calls them."""
     observation: Observation | None = None
     """Only while a `message` handler observes."""
     cancel_reason: Any = None
-    anonymous: ChannelCore | None = None
+    anonymous: core.ChannelCore | None = None
     """The channel that the handler has made, or that answers its request."""
     user_channel: AnonymousChannel | None = None
     """The same, as the handler holds it."""
@@ -110,17 +95,16 @@ class Invocation(msgspec.Struct, eq=False):
         """Return the channel that `Context.channel` returns, and raise what it raises."""
         if self.user_channel is None:
             channel = self.answer_channel()
-            assert self.dispatcher is not None  # or there was no channel
-            self.user_channel = self.dispatcher.show_channel(channel)
+            self.user_channel = channel.session.for_user(channel)
         return self.user_channel
 
-    def answer_channel(self) -> ChannelCore:
+    def answer_channel(self) -> core.ChannelCore:
         """Return the channel that may answer the request; it counts as open from now on."""
         if self.anonymous is None:
-            if self.id is None or self.dispatcher is None:
+            if self.id is None or self.channels is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
                 raise made_here(BadArguments(text))
-            self.anonymous = self.dispatcher.make_channel(self.id)
+            self.anonymous = self.channels.make(self.id)
         return self.anonymous
 
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:
@@ -131,12 +115,12 @@ class Invocation(msgspec.Struct, eq=False):
         """
         if self.inbound.i is not UNSET:
             return a
-        if self.dispatcher is not None:
+        if self.channels is not None:
             text = (
                 f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
                 "without the others"
             )
-            self.dispatcher.count("surplus arguments", text)
+            self.channels.listener.count("surplus arguments", text)
         return a[:most]
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from .context import CURRENT, Invocation, in_context
 from .registry import Registry
 
@@ -186,13 +186,13 @@ class Reporter:
     Exceptions of handlers go to the log. Handlers are called in the order of ``registries``.
     """
 
-    __slots__ = ("_log", "_loop", "_peer", "registries", "running")
+    __slots__ = ("_loop", "_peer", "log", "registries", "running")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
         self._peer = peer
         self.registries = registries
         self._loop = loop
-        self._log = log
+        self.log = log
         self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks besides those of requests and events, each with the handler that started it."""
 
@@ -209,11 +209,11 @@ class Reporter:
 
     def context(self, event: str) -> contextvars.Context:
         """Return a new context for the handlers of a lifecycle event."""
-        return in_context(Invocation(self._peer, Inbound(a=[event])))
+        return in_context(Invocation(self._peer, WireMessage(a=[event])))
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler raised ``exc``."""
-        self._log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
+        self.log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
 
     def _finish(self, unfinished: list[Unfinished], context: contextvars.Context) -> None:
         if unfinished:

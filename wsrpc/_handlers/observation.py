@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._protocol.counting import decode_any
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from ..errors import BoundedRepr
 
 __all__ = ["Message", "Observation"]
@@ -51,7 +51,7 @@ class Message:
         self,
         payload: bytes,
         text: bool,
-        decode: Callable[[bytes | bytearray], Inbound] | None,
+        decode: Callable[[bytes | bytearray], WireMessage] | None,
         completion: Completion,
     ) -> None:
         """``decode`` reads ``payload``; None if that is not a message of the protocol."""
@@ -90,7 +90,7 @@ class Message:
         They are not kept: decoded, a message may take 70 times as much memory as ``payload``, and many messages may
         wait for their handlers.
         """
-        fields = Inbound() if self._decode is None else decode_any(self._decode, self.payload)
+        fields = WireMessage() if self._decode is None else decode_any(self._decode, self.payload)
         a: list[Any] = fields.a if fields.a.__class__ is list else []
         event = a[0] if a and isinstance(a[0], str) else None
         name = fields.c if fields.h is None and isinstance(fields.c, str) else None
@@ -140,7 +140,7 @@ class Observation:
 
     __slots__ = ("_completion", "message")
 
-    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], Inbound] | None) -> None:
+    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], WireMessage] | None) -> None:
         self._completion = Completion()
         self.message = Message(payload, text, decode, self._completion)
         """The object for `message` handlers and for `Context.message`."""

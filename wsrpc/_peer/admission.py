@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,14 +14,16 @@ from .._base.names import ChannelRef
 from .._channels.readers import Readers
 from .._handlers.observation import Observation
 from .._protocol.counting import decode_any
-from .._protocol.messages import Inbound, place_on
+from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
 from .._streams.inbox import Decode
 from .._streams.reader import Reading, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from ..limits import Limits
-from .running import Log
+from .answers import Answers
+from .running import RunningHandlers
+from .session import Call, Session
 from .waiting import NOTHING_WAITS, Hold, Kind, Waiting, WaitingRoom
 
 if TYPE_CHECKING:
@@ -35,26 +36,16 @@ _ON_CHANNEL, _REQUEST, _EVENT = Kind
 _NONE_HELD = Hold.NONE
 
 
-class Calls(Protocol):
-    """The calls that run, as admission sees them."""
+class Dispatch(Protocol):
+    """Runs the handler of a message."""
 
-    ignored: Counter[str]
-    running: int
-    held: int
-
-    active: Any
-
-    def reject(self, i: int, error: RpcError, /) -> None: ...
-
-    def dispatch(
+    def __call__(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Observation | None = None,
         channel: ChannelCore | None = None,
     ) -> None: ...
-
-    def count(self, kind: str, text: str, times: int = 1, /) -> None: ...
 
 
 class Admission:
@@ -68,25 +59,24 @@ class Admission:
 
     def __init__(
         self,
-        calls: Calls,
+        running: RunningHandlers,
+        answers: Answers,
         limits: Limits,
         out: Outbound,
         *,
+        dispatch: Dispatch,
         readers: Readers,
         fail: Callable[[int, str], None],
-        log: Log,
     ) -> None:
-        self._calls = calls
+        self._running = running
+        self._answers = answers
         self._out = out
+        self._dispatch = dispatch
         self.readers = readers
         self._recipients = readers.recipients
-        self._limit = limits.running
-        self._most_held = limits.running_bytes
-        self._room_for_any = limits.running_bytes - limits.message
-        """While no more bytes than this are held, there is room for any message."""
-        self._reject = calls.reject
+        self._active: dict[int, Call] = {}
+        """Requests of the present session whose handlers run in tasks, by id."""
         self._fail = fail
-        self._log = log
         self._limits = limits
         self.room = NOTHING_WAITS
         """The messages that wait. This peer has a queue of its own from the first one on."""
@@ -96,11 +86,16 @@ class Admission:
         """Returns whether a new request is refused, once this side drains."""
         self._pumping = False
 
+    def begin(self, session: Session) -> None:
+        """Admit the messages of ``session`` from now on."""
+        self._active = session.active
+        self.readers.session_started(self)
+
     # ------------------------------------------------------------ one message
 
     def arrived(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Observation | None,
         decode: Decode,
@@ -116,28 +111,28 @@ class Admission:
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
-            self._calls.ignored["duplicate id"] += 1
+            self._answers.ignored["duplicate id"] += 1
         elif self._recipients and channel is None and self.readers.take(message, payload, decode):
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
-            self._reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
+            self._answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
         elif not self._must_wait(kind, len(payload)):
-            self._calls.dispatch(message, payload, view, channel)
+            self._dispatch(message, payload, view, channel)
             return
         elif self._let_wait(Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)):
             self.update()
             return
         elif i is UNSET:
             text = f"an event was dropped: {len(self.room)} messages wait already"
-            self._calls.count("event dropped, too many wait", text)
+            self._answers.count("event dropped, too many wait", text)
         else:
-            self._reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
+            self._answers.reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
         if view is not None:
             view.finish()
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
-        return i in self._calls.active or (bool(self.room.items) and self.room.has(i))
+        return i in self._active or (bool(self.room.items) and self.room.has(i))
 
     def _let_wait(self, entry: Waiting) -> bool:
         if self.room is NOTHING_WAITS:
@@ -145,11 +140,11 @@ class Admission:
         return self.room.admit(entry)
 
     def _is_full(self, size: int) -> bool:
-        calls, link = self._calls, self._out.link
+        running, link = self._running, self._out.link
         return (
             (link is not None and link.full)  # our answers could not leave
-            or calls.running >= self._limit
-            or (calls.held > 0 and calls.held + size > self._most_held)
+            or running.count >= running.limit
+            or (running.held > 0 and running.held + size > running.most_held)
         )
 
     def _must_wait(self, kind: Kind, size: int) -> bool:
@@ -164,21 +159,22 @@ class Admission:
         if waiting is None:
             return False
         waiting.finish()
-        self._reject(i, RpcError(ABORTED))
+        self._answers.reject(i, RpcError(ABORTED))
         return True
 
     # ------------------------------------------------------------ what admission depends on
 
     def update(self) -> None:
         """Find ``busy`` out again: what it depends on has changed."""
+        running = self._running
         self.busy = bool(
-            self._calls.active
+            self._active
             or self._recipients
             or self.room.items
             or ((link := self._out.link) is not None and link.full)
             or self._holding is not _NONE_HELD
-            or self._calls.running >= self._limit
-            or self._calls.held > max(0, self._room_for_any)
+            or running.count >= running.limit
+            or running.held > running.room_for_any
             or self._refuses is not None
         )
 
@@ -255,10 +251,10 @@ class Admission:
                     elif waiting.readers and not self.readers.has_handler(message.c, message.a[0]):
                         waiting.finish()
                         continue
-                    self._calls.dispatch(message, waiting.payload, waiting.view, channel)
+                    self._dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It was decoded when it came, so a codec is at fault. That ends this connection only.
-                    self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+                    self._answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
                     self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
@@ -267,7 +263,7 @@ class Admission:
     def _drop(self, waiting: Waiting) -> None:
         """Drop a message whose channel has ended before its turn came."""
         if waiting.id is not None and waiting.channel is not None:
-            self._reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))
+            self._answers.reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))
         waiting.finish()
 
     def end_session(self) -> None:
@@ -282,7 +278,7 @@ class Admission:
             ticket, waiting = found
             self.room.take(ticket)
             waiting.finish()
-            self._calls.ignored["dropped at the end"] += 1
+            self._answers.ignored["dropped at the end"] += 1
         self.update()
 
 

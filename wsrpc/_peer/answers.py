@@ -1,43 +1,61 @@
-"""Answering requests: what a caller gets of what a handler gave or raised."""
+"""Answers requests: decides what a caller gets for the value or the exception of a handler."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
 
 from .._base.closing import CloseCode
 from .._handlers.compiled import ArgumentsRefused
+from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
 from .._protocol.rejections import error_to_wire, text_for_peer, without_data
 from .._sending.outbound import Outbound
 from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here
-from .running import Log, bad_arguments
+from .running import bad_arguments
 
 __all__ = ["Answers"]
 
 
 class Answers:
-    """Every request gets one, whatever goes wrong: a value that cannot be sent becomes a rejection, and so on.
+    """Answers requests, and counts events that do not reach a handler.
 
-    ``expose_errors``: whether the text of unexpected exceptions is for the caller; else it gets an id, under which the
-    log has the traceback.
+    Every request gets an answer, whatever goes wrong: a value that cannot be sent becomes a rejection, and so on.
+
+    Args:
+        reporter: calls `error` handlers, and has the log.
+        ignored: counts what reaches no handler.
+        expose_errors: whether the caller gets the text of an unexpected exception. Otherwise it gets an id, under which
+            the log has the traceback.
+        fail: ends the connection with a code and a reason.
     """
 
     def __init__(
         self,
         out: Outbound,
+        reporter: Reporter,
+        ignored: Counter[str],
         *,
-        log: Log,
         expose_errors: bool | Callable[[BaseException], bool],
         fail: Callable[[int, str], None],
     ) -> None:
         self._out = out
-        self._log = log
+        self.reporter = reporter
+        self.log = reporter.log
+        self.ignored = ignored
         self._expose_errors = expose_errors
         self._fail = fail
 
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+        """Count events that do not reach a handler as they came. The first of a kind is worth a line."""
+        if times and not self.ignored[kind]:
+            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
+        self.ignored[kind] += times
+
     def reject(self, i: int, error: RpcError) -> None:
+        """Reject request ``i`` with ``error``, or with what can be sent of it."""
         try:
             self._out.reply(self._out.terms.encode(Rejection(i, *error_to_wire(error))))
             return
@@ -49,11 +67,11 @@ class Answers:
         try:
             self._out.reply(self._out.terms.encode(Rejection(i, *error_to_wire(error))))
         except Exception:
-            # A codec that cannot encode even that can answer nobody: the caller must not wait for ever.
+            # A codec that cannot encode even that can answer nobody: the caller must not wait without a limit.
             self._fail(CloseCode.INTERNAL_ERROR, "the codec cannot encode a rejection")
 
     def resolve(self, i: int, value: object, label: str) -> None:
-        """Answer request ``i``; if ``value`` cannot be sent, with an error."""
+        """Resolve request ``i``, or reject it if ``value`` cannot be sent."""
         try:
             self._out.reply(self._out.terms.encode(Resolution(i, value)))
         except Exception as exc:
@@ -61,7 +79,7 @@ class Answers:
             self.reject(i, self.for_caller(exc, label))
 
     def sendable(self, error: RpcError, label: str) -> RpcError:
-        """``error``, or what the caller gets in its place if it cannot be encoded."""
+        """Return ``error``, or what the caller gets in its place if it cannot be encoded."""
         try:
             self._out.terms.encode(Rejection(1, *error_to_wire(error)))
         except MessageTooBig:
@@ -71,7 +89,7 @@ class Answers:
         return error
 
     def for_caller(self, exc: BaseException, label: str) -> RpcError:
-        """What the caller gets for an exception; what it does not get goes to the log."""
+        """Return what the caller gets for an exception. The log gets the rest."""
         if isinstance(exc, ArgumentsRefused):
             return bad_arguments(exc)
         if isinstance(exc, RpcError):
@@ -85,18 +103,18 @@ class Answers:
                     return self._internal(mistake, label)
                 return exc
         if isinstance(exc, MessageTooBig):
-            self._log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
+            self.log(logging.ERROR, "what %s gave was not sent: %s", label, exc)
             return RpcError(f"what the handler gave is too big: {exc}")
         return self._internal(exc, label)
 
     def _internal(self, exc: BaseException, label: str) -> RpcError:
         error_id = secrets.token_hex(4)
-        self._log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc)
+        self.log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc)
         expose = self._expose_errors
         try:
             if expose is True or (callable(expose) and expose(exc)):
                 return RpcError(text_for_peer(exc))
         except Exception as problem:
             # The predicate or the exception's own text failed: the caller still gets an answer.
-            self._log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
+            self.log(logging.ERROR, "expose_errors failed [%s]", error_id, exc_info=problem)
         return HandlerFailed("internal error", fields={"error_id": error_id})

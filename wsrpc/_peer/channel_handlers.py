@@ -15,7 +15,7 @@ from .._channels.producer import ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
-from .._protocol.messages import Inbound, Item, ItemsFailed, NoMoreItems
+from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import bounded_reason, error_to_wire
 from .._sending.caller import Source
 from .._sending.requests import Requester
@@ -27,7 +27,7 @@ from .answers import Answers
 from .running import leave_lane
 from .session import Call
 
-__all__ = ["ChannelHandlers", "notices_end"]
+__all__ = ["ChannelHandlers"]
 
 
 class CallListener(Protocol):
@@ -56,7 +56,7 @@ class NamedProducer:
     def __init__(self, stop: Callable[[object], None]) -> None:
         self.stop = stop
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self.stop(RemoteError("the consumer wants no more items"))
 
     def channel_ended(self, error: Exception | None) -> None:
@@ -271,11 +271,3 @@ def _gives_no_items(call: Call) -> RpcError:
         f"{call.ctx.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
         "of stream()"
     )
-
-
-def notices_end(call: Call | None, exc: BaseException) -> bool:
-    """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
-    channel = None if call is None else call.channel
-    if channel is None or not channel.closed or channel.left:
-        return False
-    return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))

@@ -25,7 +25,7 @@ from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinishe
 from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from .._protocol.settings import Settings
 from .._sending.link import HoldingTransport, Link, LinkState
 from .._sending.negotiation import Negotiation
@@ -37,8 +37,8 @@ from .._streams.mailbox import UnreadMessages
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, RpcError, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic, Transport
-from .dispatch import Calls
-from .inbound import Intake
+from .dispatch import Dispatcher
+from .inbound import Inbound
 from .payload_log import PayloadLog
 from .session import Session, SessionState
 from .waiting import Hold
@@ -137,7 +137,7 @@ class PeerCore:
             warn=warn,
             survives=keeps_offline,
         )
-        self.calls = Calls(
+        self.dispatcher = Dispatcher(
             peer,
             own,
             shared,
@@ -148,7 +148,6 @@ class PeerCore:
             reporter=self.reporter,
             ignored=self.ignored,
             fail=fail,
-            log=log,
         )
         self.sender = ChannelRequests(
             self._requester, self.readers, limits, open=self._open_channel, keep=self.reporter.keep
@@ -157,7 +156,7 @@ class PeerCore:
         """The present one, or the last one."""
         self.info: ConnectionInfo | None = None
         """Of the connection that is there, or about to be, or was the last."""
-        self._inbound: Intake | None = None
+        self._inbound: Inbound | None = None
         """Receives the present connection's messages."""
         self._since = 0.0
         self._passed: Traffic | None = None
@@ -185,13 +184,13 @@ class PeerCore:
 
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Return whether the remote peer waits for the handler that this context belongs to."""
-        return self.calls.is_awaited(ctx)
+        return self.dispatcher.running.is_awaited(ctx)
 
     def _count(self, kind: str, text: str) -> None:
-        self.calls.count(kind, text)
+        self.dispatcher.count(kind, text)
 
     def _reject(self, i: int, error: RpcError) -> None:
-        self.calls.reject(i, error)
+        self.dispatcher.reject(i, error)
 
     def _open_channel(self, h: int) -> ChannelCore:
         return self.session.channels.open(h)
@@ -271,13 +270,13 @@ class PeerCore:
             self._settings.limits,
             self._unread_messages,
             sender=self.sender,
-            listener=self.calls,
+            listener=self.dispatcher,
             converter=self._requester.converter,
             warn=self.warn,
         )
         self.out.requests.taken = channels.opened
         session = Session(channels)
-        self.calls.begin(session)
+        self.dispatcher.begin(session)
         return session
 
     def make_way(self, link: Link) -> None:
@@ -324,29 +323,26 @@ class PeerCore:
             self._resume(link, held)
         else:
             # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
-            self.calls.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
+            self.dispatcher.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
             self._open(link)
         if session.link is link:  # a handler may have closed, or bound another one
-            link.start(receive, self.calls.read_ended)
+            link.start(receive, self.dispatcher.read_ended)
             if link.opening is None:
                 self._opened(link)
 
-    def _receiver(self, link: Link) -> Intake:
+    def _receiver(self, link: Link) -> Inbound:
         settings = self._settings
-        return Intake(
+        return Inbound(
             settings.codec,
             settings.limits,
             self.own,
             self._shared,
-            self.loop,
-            calls=self.calls,
+            dispatcher=self.dispatcher,
             out=self.out,
             channels=self.session.channels,
             negotiation=link.negotiation if settings.extensions else None,
-            ignored=self.ignored,
+            reporter=self.reporter,
             fail=self.fail,
-            fire=self.reporter.tell,
-            log=self.log,
         )
 
     def _log_payloads(
@@ -363,7 +359,7 @@ class PeerCore:
 
     def _open(self, link: Link) -> None:
         """Call the `open` handlers. Those that take time run on in ``link.opening``."""
-        opening = Invocation(self.peer, Inbound(a=["open"]))
+        opening = Invocation(self.peer, WireMessage(a=["open"]))
         link.contexts = (opening,)
         context = in_context(opening)
         failed = partial(self._handler_failed, link)
@@ -394,7 +390,7 @@ class PeerCore:
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
             return None
-        context = Invocation(self.peer, Inbound(a=["on_reconnect"]))
+        context = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
         link.contexts = (*link.contexts, context)
         return in_context(context), unfinished
 
@@ -430,7 +426,7 @@ class PeerCore:
         link.contexts = ()
         link.move(LinkState.OPEN)
         self.out.update_clear()
-        self.calls.admission.hold(Hold.NONE)
+        self.dispatcher.admission.hold(Hold.NONE)
         link.negotiation.opened()
         self.owner.opened()
 
@@ -471,7 +467,7 @@ class PeerCore:
         link = self.session.link
         if link is not None:
             link.negotiation.drain(until)
-            self.calls.admission.drain(partial(self._refuses_new, link))
+            self.dispatcher.admission.drain(partial(self._refuses_new, link))
 
     def _refuses_new(self, link: Link) -> bool:
         # While this side waits for the remote peer, a request may be part of what it waits for.
@@ -480,14 +476,14 @@ class PeerCore:
     def fall_silent(self) -> bool:
         """Begin nothing new: the remote peer is about to close. Return whether `open` handlers still run."""
         self.out.fall_silent()
-        self.calls.run_in_tasks(True)
+        self.dispatcher.run_in_tasks(True)
         self.log(logging.INFO, "the other side is about to close: what is new waits for another connection")
         assert self.session.link is not None
         return bool(self.session.link.contexts)
 
     def _room_changed(self) -> None:
         """The connection has become full, or has room again."""
-        self.calls.admission.room_changed()
+        self.dispatcher.admission.room_changed()
         self.out.turns.wake()
         self.out.update_clear()
 
@@ -536,7 +532,7 @@ class PeerCore:
         link = self.begin_close(code, reason)
         if link is not None:
             link.stop_receiving()
-            self.calls.admission.discard()
+            self.dispatcher.admission.discard()
             self.reporter.spawn(link.transport.close(code, reason))
 
     def _lost(self, link: Link, info: CloseInfo) -> None:
@@ -565,7 +561,7 @@ class PeerCore:
             link.opening.connection_lost(user_closed=info.user_closed)
         link.negotiation.connection_lost()
         if link.silent:
-            self.calls.run_in_tasks(False)
+            self.dispatcher.run_in_tasks(False)
         self._end(session, info, by_user)
 
     def _end(self, session: Session, info: CloseInfo, by_user: bool) -> None:
@@ -576,7 +572,7 @@ class PeerCore:
         lost = ConnectionLost(info.code, info.reason)
         if by_user:
             closed_here(lost)
-        self.calls.end_session(session, lost)
+        self.dispatcher.end_session(session, lost)
         self.readers.connection_lost(lost)
         if self._unread is not None:
             self._unread.forget_late_requests()
@@ -619,16 +615,16 @@ class PeerCore:
         After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running, and
         so does ``still()`` when it is no longer true.
         """
-        self.calls.end_conversations()
+        self.dispatcher.end_conversations()
         deadline = self.loop.time() + patience
         while still():
-            tasks = self.reporter.tasks(closers) | self.calls.tasks(closers)
+            tasks = self.reporter.tasks(closers) | self.dispatcher.running.tasks(closers)
             if not tasks:
                 break
             # What ends makes room for others, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
-                self.calls.admission.discard()
+                self.dispatcher.admission.discard()
                 for task in late:
                     task.cancel()
                 if stubborn := await closers.wait_besides(late, patience):

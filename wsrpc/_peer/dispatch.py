@@ -1,29 +1,28 @@
-"""Inbound requests and events: starting their handlers, answering, cancelling, keeping within bounds."""
+"""Runs the handlers of inbound requests and events: starts them, answers, and cancels."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import EAGER
-from .._channels.anonymous import AnonymousChannel
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
 from .._channels.table import TOO_MANY
 from .._handlers.compiled import Handler
 from .._handlers.context import CURRENT, Invocation
-from .._handlers.lifecycle import Closers, Reporter
+from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Observation
 from .._handlers.registry import Registry
-from .._protocol.messages import Inbound, Resolution
+from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.requests import Requester
 from ..errors import (
@@ -44,27 +43,19 @@ from ..errors import (
 from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
-from .channel_handlers import ChannelHandlers, notices_end
-from .running import SLOW_HANDLER, Invoker, Log, when_over
+from .channel_handlers import ChannelHandlers
+from .running import PLAIN, SLOW_HANDLER, Invoker, RunningHandlers, when_over
 from .session import Call, Session, SessionState
 
-__all__ = ["Calls"]
+__all__ = ["Dispatcher"]
 
 OVER = SessionState.OVER
 
-_PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
-"""Result types that are not awaitable, known without asking."""
 
-MOST_CLASSES = 1024
+class Dispatcher:
+    """Runs the handlers of one peer's inbound requests and events.
 
-
-class Calls:
-    """All inbound calls of one peer.
-
-    ``running`` counts handlers that run in tasks until they exit, cancelled or not, and ``held`` the bytes of the
-    messages that they were called by; ``admission`` is asked before, and told of what ends. Open streams and
-    conversations may last, so nothing waits for them: their bytes are in ``held_by_channels``, and a call that would
-    bring too many is refused.
+    `Admission` decides when a message may have its handler. `RunningHandlers` keeps those that run in tasks.
     """
 
     def __init__(
@@ -80,7 +71,6 @@ class Calls:
         reporter: Reporter,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
-        log: Log,
     ) -> None:
         """
         Args:
@@ -89,119 +79,77 @@ class Calls:
             ignored: counts what reaches no handler.
             fail: ends the connection with a code and a reason.
         """
+        out = requester.out
         self._peer = peer
-        self._reporter = reporter
-        self._log = log
         self._own = own
         self._shared = shared
-        self._limits = limits
-        self._requester = requester
-        out = requester.out
-        self._reply = out.reply
         self._out = out
         self._loop = loop = out.loop
-        self.ignored = ignored
+        self.answers = Answers(out, reporter, ignored, expose_errors=expose_errors, fail=fail)
+        self.running = RunningHandlers(limits)
         self.invoker = Invoker(
             own,
             shared,
             loop,
-            log,
+            reporter.log,
             limits.handler,
-            serve=lambda call, work: self._channel_handlers.run(call, work),
+            serve=lambda call, work: self._serving.run(call, work),
             expired=self._expired,
         )
-        self._answers = Answers(out, log=log, expose_errors=expose_errors, fail=fail)
-        self.reject = self._answers.reject
-        # Dicts and not sets, here and elsewhere, because an empty one is a third of the size, and peers are many.
-        self._values: dict[type, None] = {}
-        """Classes of results that are simply values."""
-        self._started: dict[Call, None] = {}
-        self.running = 0
-        self.held = 0
-        self.held_by_channels = 0
-        self._most_held = limits.running_bytes
-        self.readers = readers
-        self.admission = Admission(self, limits, out, readers=readers, fail=fail, log=log)
-        self._made_channel_handlers: ChannelHandlers | None = None
-        """None until the first handler answers with a channel."""
+        self.admission = Admission(
+            self.running, self.answers, limits, out, dispatch=self.dispatch, readers=readers, fail=fail
+        )
+        self._make_serving = partial(ChannelHandlers, limits, requester, self, self.answers, readers)
+        self._made_serving: ChannelHandlers | None = None
         self.arrived = self.admission.arrived
         self.session: Session
         """The present session, or the last one."""
-        self.active: dict[int, Call] = {}
-        """That session's."""
-        self._context: contextvars.Context
-        """Each handler runs in a copy of it: what it sets is seen by nobody else."""
-        self._unstarted = 0
+        self._queued = 0
+        """Tasks that have not begun. While there are any, plain functions run in tasks, too, to stay in order."""
         self._mark: float | None = None
+        """When the last inline handler of this read ended."""
 
     def begin(self, session: Session) -> None:
-        """Take the calls of ``session`` from now on, and run their handlers in copies of the present context."""
+        """Take the messages of ``session`` from now on."""
         self.session = session
-        self.active = session.active
-        self.readers.session_started(self.admission)
-        self._context = contextvars.copy_context()
+        self.admission.begin(session)
 
     @property
-    def _channel_handlers(self) -> ChannelHandlers:
-        if self._made_channel_handlers is None:
-            self._made_channel_handlers = ChannelHandlers(
-                self._limits, self._requester, self, self._answers, self.readers
-            )
-        return self._made_channel_handlers
+    def _serving(self) -> ChannelHandlers:
+        """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
+        if self._made_serving is None:
+            self._made_serving = self._make_serving()
+        return self._made_serving
 
     # ------------------------------------------------------------ starting
 
     @property
-    def unfinished(self) -> int:
-        """Handlers that run in tasks, whatever their request was answered with."""
-        return len(self._started)
-
-    def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
-        """The tasks in which handlers run, besides those of ``closers``."""
-        tasks = ((call.task, call.ctx) for call in self._started if call.task is not None)
-        return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
-
-    def channels(self, closers: Closers) -> set[ChannelCore]:
-        """The anonymous channels on which handlers of ``closers`` run."""
-        calls = (call for call in self._started if call.task is not None and closers.cover(call.task, call.ctx))
-        return {call.channel for call in calls if call.channel is not None}
-
-    def is_awaited(self, ctx: Invocation | None) -> bool:
-        """Whether ``ctx`` is that of a handler which runs here and for which the other side waits."""
-        if ctx is None or ctx.id is None:
-            return False
-        calls = (call for call in self._started if call.ctx is ctx)
-        return any(
-            not (call.cancelled or call.orphaned) and (call.channel is None or not call.channel.closed)
-            for call in calls
-        )
+    def active(self) -> dict[int, Call]:
+        """Requests of the present session whose handlers run in tasks, by id."""
+        return self.session.active
 
     def run_in_tasks(self, always: bool) -> None:
         """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
-        self._unstarted += 1 if always else -1  # they queue up behind one that never starts
-
-    def make_channel(self, i: int) -> ChannelCore:
-        """Make the channel that may answer request ``i``."""
-        return self.session.channels.make(i)
-
-    def show_channel(self, channel: ChannelCore) -> AnonymousChannel:
-        """Return a channel as its user holds it."""
-        return AnonymousChannel(channel)
+        self._queued += 1 if always else -1  # they queue up behind one that never starts
 
     def dispatch(
         self,
-        message: Inbound,
+        message: WireMessage,
         payload: bytes | bytearray,
         view: Observation | None = None,
         channel: ChannelCore | None = None,
     ) -> None:
-        """Run the handler now: inline if it can be, else in a task. ``payload`` is the message, encoded.
+        """Run the handler of a message now. ``payload`` is the message, encoded.
+
+        A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. Every other
+        handler goes through `_dispatch_slowly`, which can run plain functions, too.
 
         An anonymous ``channel`` may be over by now, if the message came before that.
         """
         a = message.a
         own = self._own
         shared = self._shared
+        session = self.session
         local = None
         if channel is None:
             handler = own.take(message.c, a[0]) if own.used else None
@@ -210,11 +158,11 @@ class Calls:
         else:
             local = channel.registry
             handler = local.take(message.h, a[0])
-        ctx = Invocation(self._peer, message, self, view)
+        ctx = Invocation(self._peer, message, session.channels, view)
         if (
             handler is None
             or not handler.inline
-            or self._unstarted
+            or self._queued
             or own.layered
             or shared.layered
             or (local is not None and local.layered)
@@ -224,25 +172,19 @@ class Calls:
         since = self._mark
         if since is None:
             since = self._mark = self._loop.time()
-        session = self.session
-        context = self._context.copy()
+        context = session.context.copy()
         context.run(CURRENT.set, ctx)
         try:
             result = context.run(handler.call, ctx, a)
-            if result.__class__ in _PLAIN or not self._goes_on(result):
-                if message.i is not UNSET:
-                    made = ctx.anonymous
-                    if session.state is OVER:
-                        if made is not None:
-                            made.close()
-                    elif made is None:
-                        out = self._out  # as `_answer`, one call less
-                        out.reply(out.terms.encode(Resolution(message.i, result)))
-                    else:
-                        self._answer(ctx, result)
-            else:
+            if result.__class__ not in PLAIN and self.invoker.goes_on(result):
                 self._start(ctx, len(payload), handler, result)
                 return
+            if message.i is not UNSET:
+                if ctx.anonymous is None and session.state is not OVER:
+                    out = self._out  # as `_answer`, one call less
+                    out.reply(out.terms.encode(Resolution(message.i, result)))
+                else:
+                    self._answer(ctx, result, session)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
@@ -257,61 +199,45 @@ class Calls:
         self._mark = now
 
     def _dispatch_slowly(self, ctx: Invocation, size: int, handler: Handler | None, local: Registry | None) -> None:
+        """Run a handler in a task, or refuse the message if there is no handler or no room for its channel."""
+        message = ctx.inbound
+        channels = self.session.channels
         if (
             handler is None
             and local is None
-            and ctx.id is None
-            and self.readers.has_readers(ctx.channel_name, ctx.event)
+            and message.i is UNSET
+            and self.admission.readers.has_readers(message.c, message.a[0])
         ):
             handler = FOR_READERS
-        if local is None and ctx.channel_name is None and ctx.event in RESERVED_EVENTS:
-            self.ignored["reserved event"] += 1
+        if local is None and message.c is None and message.a[0] in RESERVED_EVENTS:
+            self.answers.ignored["reserved event"] += 1
             ctx.finish()
         elif handler is None and not self.invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self.invoker.unknown(ctx))
             ctx.finish()
-        elif handler is None or not handler.gives_channel or ctx.id is None:
+        elif handler is None or not handler.gives_channel or message.i is UNSET:
             self._start(ctx, size, handler, None, local)
-        elif self.session.channels.full or self._too_large_for_channel(size):
+        elif channels.full or self.running.too_large_for_channel(size):
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
             handler.taken = False
-            channels = self.session.channels
-            self.reject(ctx.id, Overloaded(channels.too_many if channels.full else self._too_many_bytes))
+            self.reject(message.i, Overloaded(channels.too_many if channels.full else self.running.too_many_bytes))
             ctx.finish()
         else:
             ctx.answer_channel()  # has its place from now on
             self._start(ctx, size, handler, None, local, by_channel=True)
 
-    def _too_large_for_channel(self, size: int) -> bool:
-        return self.held_by_channels > 0 and self.held_by_channels + size > self._most_held
-
-    @property
-    def _too_many_bytes(self) -> str:
-        return (
-            f"the messages that opened channels which are still open take {self.held_by_channels} bytes, "
-            f"{self._most_held} may be taken (Limits.running_bytes), close some"
-        )
-
-    def _goes_on(self, result: object) -> bool:
-        """Whether there is more to do with what a handler returned: await it, or stream it."""
-        cls = result.__class__
-        if cls in self._values:
-            return False
-        if hasattr(result, "__await__") or as_source(result) is not None:
-            return True
-        if len(self._values) < MOST_CLASSES:
-            self._values[cls] = None
-        return False
-
-    def _answer(self, ctx: Invocation, result: Any) -> None:
+    def _answer(self, ctx: Invocation, result: Any, session: Session) -> None:
+        """Answer a request with ``result``, or with its channel if that is the result."""
         channel = ctx.anonymous
-        if channel is None:
-            self._reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
-        elif result is ctx.user_channel:
+        if session.state is OVER:
+            if channel is not None:
+                channel.close()
+        elif channel is not None and result is ctx.user_channel:
             channel.deliver()
         else:
-            channel.close()  # the requestor never hears of it
-            self._reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
+            if channel is not None:
+                channel.close()  # the requestor never hears of it
+            self._out.reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
 
     def read_ended(self) -> None:
         """The next handler's time starts with the next read."""
@@ -328,21 +254,11 @@ class Calls:
     ) -> None:
         session = self.session
         call = Call(ctx, handler, size, session, by_channel)
-        message = ctx.inbound
-        if message.i is not UNSET:
-            session.active[message.i] = call
-            if message.h is not None:
-                session.on_channels += 1
-        self._started[call] = None
-        self.running += 1
-        if by_channel:
-            self.held_by_channels += size
-        else:
-            self.held += size
+        self.running.add(call)
         self.admission.busy = True
         if not EAGER:
-            self._unstarted += 1
-        context = self._context.copy()
+            self._queued += 1
+        context = session.context.copy()
         context.run(CURRENT.set, ctx)
         call.task = context.run(self._loop.spawn, self._run(call, result, local))
         self._mark = None  # the first step may have run, and is nobody else's time
@@ -352,48 +268,34 @@ class Calls:
     # ------------------------------------------------------------ running
 
     async def _run(self, call: Call, result: Any, local: Registry | None) -> None:
-        """``result``: what the handler gave when it was called, if it was and there is more to do."""
+        """Run a handler in its task. ``result``: what it gave when it was called inline, if there is more to do."""
         call.started = True
         if not EAGER:
-            # Until here, plain functions that came later had to queue up behind this first step.
-            self._unstarted -= 1
+            self._queued -= 1
         ctx = call.ctx
         try:
             if call.cancelled:
-                if asyncio.iscoroutine(result):
-                    result.close()
-                raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
+                raise _cancelled_early(call, result)
             handler = call.handler
             if result is not None:
                 result = await self.invoker.finish(call, result)
             elif handler is not None and handler.bare and local is None and not self.invoker.layered:
+                # As `Invoker.run`, without the layers, lane, thread and channel that it looks for.
                 coroutine = handler.call(ctx, ctx.inbound.a)
                 limited = handler.timeout is not UNSET or self.invoker.limit is not None
                 result = await (self.invoker.finish(call, coroutine) if limited else coroutine)
             else:
                 result = await self.invoker.run(call, local)
-            if result.__class__ not in _PLAIN and call.channel is None and as_source(result) is not None:
+            if result.__class__ not in PLAIN and call.channel is None and as_source(result) is not None:
                 result = await self.invoker.finish(call, result)
-            if call.channel is not None:
-                self._channel_handlers.conclude(call, result)
-            elif call.cancelled and ctx.anonymous is not None:
-                raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
-            elif ctx.inbound.i is not UNSET and not call.orphaned:
-                self._answer(ctx, result)
+            self._returned(call, result)
         except asyncio.CancelledError as exc:
-            if call.cancelled:
-                if ctx.id is not None and not call.orphaned and call.channel is None:
-                    # Whoever cancelled has stopped waiting; the rejection tells others on the line.
-                    self.reject(ctx.id, RpcError(ABORTED))
-            elif call.task is not None and call.task.cancelling():
-                # Not our doing: the loop is being shut down.
+            if not self._was_cancelled(call, exc):
                 raise
-            else:
-                self._failed(ctx, exc, quiet=call.orphaned, call=call)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and not _runs(call):
+            if isinstance(exc, GeneratorExit) and not call.is_current:
                 raise  # the coroutine is thrown away, with its event loop
             self._failed(ctx, exc, quiet=call.orphaned, call=call)
         finally:
@@ -404,69 +306,70 @@ class Calls:
 
     # ------------------------------------------------------------ ending
 
+    def _returned(self, call: Call, result: object) -> None:
+        """Answer the request of a handler that has returned, or end the channel that answered it."""
+        ctx = call.ctx
+        if call.channel is not None:
+            self._serving.conclude(call, result)
+        elif call.cancelled and ctx.anonymous is not None:
+            raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
+        elif ctx.inbound.i is not UNSET and not call.orphaned:
+            if ctx.anonymous is None and call.session.state is not OVER:
+                out = self._out  # as `_answer`, one call less
+                out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
+            else:
+                self._answer(ctx, result, call.session)
+
+    def _was_cancelled(self, call: Call, exc: asyncio.CancelledError) -> bool:
+        """Deal with a handler that has raised CancelledError; return False if the event loop is being shut down."""
+        if not call.cancelled:
+            if call.task is not None and call.task.cancelling():
+                return False
+            self._failed(call.ctx, exc, quiet=call.orphaned, call=call)
+        elif call.ctx.id is not None and not call.orphaned and call.channel is None:
+            # Whoever cancelled has stopped waiting. The rejection tells others on the connection.
+            self.reject(call.ctx.id, RpcError(ABORTED))
+        return True
+
     def _exited(self, call: Call) -> None:
-        self._started.pop(call, None)
+        self.running.remove(call)
         if call.handler is not None:
             call.handler.taken = False  # if it was not called, the next message may have it
-        if call.by_channel:
-            self.held_by_channels -= call.size
-        else:
-            self.held -= call.size
-        if call.channel is None or call.lingers:
-            self.running -= 1
         call.exited = True
         if call.channel is not None:
-            self._channel_handlers.exited(call)
+            self._serving.exited(call)
         ctx = call.ctx
         if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
             ctx.anonymous.close()
-        self._settled(call)
         if ctx.observation is not None:
             ctx.observation.finish()
-        if not self.active:
+        if not self.session.active:
             self.admission.update()
         if self.admission.room.items:
             self._pump()
 
-    def _settled(self, call: Call) -> None:
-        """Its request is not one that awaits its answer, or not any more."""
-        message, session = call.ctx.inbound, call.session
-        if session.active.get(message.i) is call:
-            del session.active[message.i]
-            if message.h is not None:
-                session.on_channels -= 1
-
     def check_room(self, call: Call) -> None:
-        """See that the bytes of a call may count as a channel's.
+        """Check that the bytes of a call may count as a channel's.
 
         Raises:
             RemoteError: they would be too many. It does not say that the handler did not run.
         """
-        if not call.by_channel and self._too_large_for_channel(call.size):
-            raise made_here(RemoteError(self._too_many_bytes, TOO_MANY))
+        if not call.by_channel and self.running.too_large_for_channel(call.size):
+            raise made_here(RemoteError(self.running.too_many_bytes, TOO_MANY))
 
     def answered(self, call: Call) -> None:
-        """A channel is the answer: what goes on counts as that from here on (``Limits.channels``)."""
-        if not call.by_channel:
-            self._move_bytes(call, by_channel=True)
-        self._settled(call)
-        self.running -= 1
+        """Count the call as a channel (``Limits.channels``) from here on: its request was answered with one."""
+        self.running.becomes_channel(call)
+        call.settle()
         call.ctx.finish()
         self.admission.update()
         if self.admission.room.items:
             self._loop.call_soon(self._pump)  # after the first step of what runs on the channel, which came before
 
     def lingers(self, call: Call) -> None:
-        """Its channel is over and makes room for the next one, while what ran on it may take time to exit."""
-        call.lingers = True
-        self.running += 1
-        self._move_bytes(call, by_channel=False)
+        """Count the call as a handler again: its channel is over, and makes room for the next one."""
+        self.running.becomes_handler(call)
         self.admission.update()
-
-    def _move_bytes(self, call: Call, *, by_channel: bool) -> None:
-        call.by_channel = by_channel
-        self.held_by_channels += call.size if by_channel else -call.size
-        self.held -= call.size if by_channel else -call.size
 
     def _pump(self) -> None:
         if self.admission.room.items:
@@ -475,26 +378,26 @@ class Calls:
 
     def cancel_call(self, call: Call, reason: object) -> None:
         """End a call whose channel is over, unless it has itself ended that, or whose items nobody wants."""
-        if not call.cancelled and not (call.channel is not None and call.channel.left and _runs(call)):
+        if not call.cancelled and not (call.channel is not None and call.channel.left and call.is_current):
             call.orphaned = True
             self._cancel(call, reason)
 
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over and were given time to read what came before the end."""
-        for call in list(self._started):
+        for call in list(self.running.calls):
             if call.channel is not None and call.channel.closed:
                 call.channel.mailbox.notice_end()
 
     def channel_over(self, h: int, reason: object) -> None:
         """Nobody waits for what was requested on anonymous channel ``h``."""
-        if self.session.on_channels:
-            for call in [call for call in self.active.values() if call.ctx.inbound.h == h]:
-                if not call.cancelled and not _runs(call):
+        if self.running.on_channels:
+            for call in [call for call in self.session.active.values() if call.ctx.inbound.h == h]:
+                if not call.cancelled and not call.is_current:
                     self._cancel(call, reason)
 
     def cancel(self, i: int, reason: object) -> bool:
         """The other side no longer waits for request ``i``; False if nothing of that id is there."""
-        call = self.active.get(i)
+        call = self.session.active.get(i)
         if call is None:
             return self.admission.cancel(i)
         if not call.cancelled:
@@ -513,7 +416,7 @@ class Calls:
         self._cancel(call, error)
         i = call.ctx.id
         if i is not None:
-            self._settled(call)
+            call.settle()
             call.orphaned = True
             self.reject(i, error)
 
@@ -526,62 +429,72 @@ class Calls:
         session.active.clear()
         self.admission.end_session()
 
+    # ------------------------------------------------------------ failing
+
+    def reject(self, i: int, error: RpcError, /) -> None:
+        """Reject request ``i``."""
+        self.answers.reject(i, error)
+
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+        """Count events that do not reach a handler as they came."""
+        self.answers.count(kind, text, times)
+
     def note(self, text: str, /, *args: object) -> None:
-        self._log(logging.INFO, text, *args)
+        """Write a line into the log about an event that is not an error."""
+        self.answers.log(logging.INFO, text, *args)
 
     def _failed(self, ctx: Invocation, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
-        """Log what is not meant for the caller, answer what is."""
-        if ctx.anonymous is not None and (call is None or call.channel is None):
+        """Log what is not meant for the caller, and answer what is. ``quiet``: nobody waits for an answer."""
+        channel = None if call is None else call.channel
+        if ctx.anonymous is not None and channel is None:
             ctx.anonymous.close()  # the requestor never hears of it
-        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or notices_end(call, exc):
+        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or (
+            call is not None and call.notices_end(exc)
+        ):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.note("%s was left: %s", ctx.label, exc)
             return
-        if isinstance(exc, BadResult) and call is not None and channel_of(exc) is call.channel is not None:
+        if isinstance(exc, BadResult) and channel_of(exc) is channel is not None:
             # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
             exc = made_here(RemoteError(str(exc), BAD_ITEM))
-        error = self._answers.for_caller(exc, ctx.label)
+        error = self.answers.for_caller(exc, ctx.label)
         if ctx.id is None:
-            if ctx.inbound.c == RAW:
-                self._reporter.tell("error", error if isinstance(error, BadArguments) else exc)
-            if isinstance(error, BadArguments):
-                why = text_for_log(error)
-                text = f"event {short(ctx.event or ctx.label)} was dropped: {why}"
-                self.count("wrong arguments", text)
-            elif isinstance(exc, UnknownEvent) and is_made_here(exc):
-                if not self._crosses_an_end(ctx):
-                    self.count("unknown event", self.invoker.for_log(ctx, error))
-            elif error is exc:
-                self._log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
-        elif call is not None and call.channel is not None:
-            self._channel_handlers.failed(call, error)
+            self._event_failed(ctx, exc, error)
+        elif call is not None and channel is not None:
+            self._serving.failed(call, error)
         elif not quiet:
             if isinstance(exc, UnknownEvent) and is_made_here(exc):
                 self.invoker.note_unknown(ctx, exc)
             self.reject(ctx.id, error)
 
-    def _crosses_an_end(self, ctx: Invocation) -> bool:
-        """Whether an event that nobody handles is about items of a named channel that have come to their end.
+    def _event_failed(self, ctx: Invocation, exc: BaseException, error: RpcError) -> None:
+        """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
+        if ctx.inbound.c == RAW:
+            self.answers.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
+        if isinstance(error, BadArguments):
+            text = f"event {short(ctx.event or ctx.label)} was dropped: {text_for_log(error)}"
+            self.count("wrong arguments", text)
+        elif isinstance(exc, UnknownEvent) and is_made_here(exc):
+            if not self._crosses_an_end(ctx):
+                self.count("unknown event", self.invoker.for_log(ctx, error))
+        elif error is exc:
+            self.answers.log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
 
-        A consumer's ``stop`` may cross the producer's end, and that a consumer which has left.
+    def _crosses_an_end(self, ctx: Invocation) -> bool:
+        """Return whether an event without a handler is about items of a named channel that have come to their end.
+
+        A consumer's ``stop`` may cross the producer's end, and a producer's ``next`` a consumer that has left.
         """
         channel = ctx.channel_name
         if channel is None or ctx.inbound.h is not None:
             return False
         if ctx.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return ctx.event == "next" and channel in self.readers.read_before
-
-    def count(self, kind: str, text: object, times: int = 1, /) -> None:
-        """Count events that do not reach a handler as they came; the first of a kind is worth a line."""
-        if times and not self.ignored[kind]:
-            self._log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
-        self.ignored[kind] += times
+        return ctx.event == "next" and channel in self.admission.readers.read_before
 
 
-def _runs(call: Call) -> bool:
-    """Whether the call's task is the one that runs now; in an eager first step it is not known yet."""
-    try:
-        return call.task is None or asyncio.current_task() is call.task
-    except RuntimeError:
-        return False
+def _cancelled_early(call: Call, result: object) -> asyncio.CancelledError:
+    """Return the exception for a call that was cancelled before its task began."""
+    if asyncio.iscoroutine(result):
+        result.close()
+    return asyncio.CancelledError(bounded_reason(call.ctx.cancel_reason))

@@ -1,25 +1,26 @@
-"""What arrives at a peer: told apart, checked and handed to who deals with it."""
+"""Receives a peer's messages: decodes, validates and dispatches each one."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS
-from .._base.scheduler import Scheduler
 from .._channels.table import ChannelTable
+from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Observation
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from .._protocol.control import Credit, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
-from .._protocol.messages import MAX_ID, Inbound, channel_id, is_id, place_on
+from .._protocol.messages import MAX_ID, WireMessage, channel_id, is_id, place_on
 from .._protocol.rejections import ABORTED, reason_from_wire
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
@@ -27,26 +28,67 @@ from .._sending.pending import Pending
 from .._streams.inbox import Decode
 from ..errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, UnexpectedChannel, short
 from ..limits import Limits
-from .dispatch import Calls
-from .running import Log
+from .dispatch import Dispatcher
 
-__all__ = ["Intake"]
+__all__ = ["Inbound"]
 
 MINUTE = 60.0
 NOT_TEXT = "name is not text"
 TOO_DEEP = "nested too deep"
 HONEST_DEPTH = 512
-"""Nesting that an honest peer's values may have. How much more a decoder reads depends on the version of Python: nearly
-1,000 levels with 3.11, nearly 10,000 with 3.13."""
+"""Nesting that values of an honest peer may have. How much more a decoder reads depends on the version of Python:
+nearly 1,000 levels with 3.11, nearly 10,000 with 3.13."""
 CONTROL = b'{"ws-wrapper":false,"wsrpc":'
-"""What control messages begin with, those of other versions, too."""
+"""Prefix of control messages, those of other versions included."""
 
 
-class Intake:
-    """The receiving half of a peer. `receive` never raises, whatever comes.
+TOO_MANY_VALUES = "too many values"
 
-    What the protocol says to ignore is counted in ``ignored``. ``fail`` ends the connection with a code and a reason;
-    ``fire`` calls the lifecycle handlers of an event, which may be coroutines, with one argument.
+
+class InboundBounds(Struct, frozen=True, gc=False):
+    """Bounds for the messages of one connection, computed once for all connections with the same `Limits`."""
+
+    limits: Limits
+    depth: int
+    values: int
+    small: int
+    """Size in bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
+    short_name: int
+    """Characters of a name that needs no encoding to be measured: a character takes four bytes at most."""
+    arguments: int
+    """Length of the longest ``a``: a name and its arguments."""
+
+
+@lru_cache(maxsize=64)
+def bounds_of(limits: Limits) -> InboundBounds:
+    """Return the bounds that follow from ``limits``, the same object for all peers that have these limits."""
+    small = min(SMALL, limits.values // SHARE)
+    return InboundBounds(limits, limits.depth, limits.values, small, limits.name // 4, limits.arguments + 1)
+
+
+class TooManyValues(Exception):
+    """A message was not decoded, because decoding it would take too much memory. The text says what it holds."""
+
+
+class Violations(Struct, gc=False):
+    """Record of what the remote peer has sent on a connection that no peer should send. Most peers have none."""
+
+    malformed_at: list[float]
+    """Times of malformed messages within the last minute."""
+    other_codec: bool = False
+    """It seems to speak another codec, and the log says so."""
+
+
+class Inbound:
+    """Receives the messages of one connection: decodes, validates and dispatches each one. It never raises.
+
+    Messages that the protocol tells a peer to ignore are counted in ``Dispatcher.answers.ignored``.
+
+    Args:
+        own, shared: the peer's handlers, and the server's.
+        negotiation: takes control messages. None: they are not looked for.
+        reporter: calls `message` and `error` handlers.
+        fail: ends the connection with a code and a reason.
     """
 
     def __init__(
@@ -55,147 +97,183 @@ class Intake:
         limits: Limits,
         own: Registry,
         shared: Registry,
-        loop: Scheduler,
         *,
-        calls: Calls,
+        dispatcher: Dispatcher,
         out: Outbound,
         channels: ChannelTable,
         negotiation: Negotiation | None,
-        ignored: Counter[str],
+        reporter: Reporter,
         fail: Callable[[int, str], None],
-        fire: Callable[[str, object], None],
-        log: Log,
     ) -> None:
         self._codec: Codec = codec
         self._decode: Decode = codec.decode
         self._text = codec.text
         self._other: Codec | None = None
-        """What the messages of the other kind (binary or text) are in, where there may be such."""
-        self._channels = channels
-        self._negotiation = negotiation
-        self._limits = limits
-        self._depth = limits.depth
-        self._values = limits.values
-        self._small = min(SMALL, limits.values // SHARE)
-        """Bytes of the largest message that is decoded without a look."""
-        # Four bytes are the most that a character takes, so that nearly no name needs encoding to be measured.
-        self._short_name = limits.name // 4
-        self._most_arguments = limits.arguments + 1
+        """Codec of messages of the other kind (binary or text), once one is agreed on."""
+        self._bounds = bounds_of(limits)
         self._own = own
         self._shared = shared
-        self._loop = loop
-        self._calls = calls
-        self._admission = calls.admission
+        self._dispatcher = dispatcher
+        self._admission = dispatcher.admission
         self._out = out
-        self._ignored = ignored
+        self._channels = channels
+        self._negotiation = negotiation
+        self._reporter = reporter
         self._fail = fail
-        self._fire = fire
-        self._log = log
-        self._suspected = False
-        self._malformed_at: list[float] = []
+        self._violations: Violations | None = None
 
     @property
     def entry(self) -> Callable[[bytes | bytearray, bool], None]:
-        """What is called with each message of a connection."""
+        """The method that receives each message of the connection."""
         return self.receive_raw if self._shared.raw_only else self.receive
 
-    @property
-    def _too_deep(self) -> str:
-        return f"nested more than {self._depth} deep"
+    def agree(self, codec: NegotiatedCodec | None) -> None:
+        """Receive binary messages, too, in ``codec``."""
+        if codec is not None and codec is not self._codec:
+            # Most will be of that kind from now on.
+            self._other, self._codec = self._codec, codec
+            self._decode, self._text = codec.decode, codec.text
+
+    # ------------------------------------------------------------ one message
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        """One message, from the transport. Nothing is raised, whatever it is."""
+        """Receive one message from the transport.
+
+        Plain events and requests, items of streams, and messages without ``a`` (most are answers) are recognised here,
+        because a call in Python costs more than all these comparisons. `_examine` takes every other event or request.
+        It knows all the rules, so it would do the same with the messages that are recognised here.
+        """
         try:
-            if text is self._text:
-                codec, decode = self._codec, self._decode
-            elif self._other is not None:
+            codec, decode = self._codec, self._decode
+            if text is not self._text:
+                if self._other is None:
+                    self._receive_other_kind(payload, text)
+                    return
                 codec, decode = self._other, self._other.decode
-            else:
-                if not self._control(payload, text):
-                    self._suspect_codec(payload)
-                    self._foreign(payload, text)
-                return
+            bounds = self._bounds
             size = len(payload)
             try:
-                if size <= self._small:
-                    message = decode(payload)
-                elif not codec.claims(payload):
-                    message = decode(payload)  # fails at its first byte
-                elif (why := codec.objection(payload, self._values)) is None:
-                    message = decode_any(decode, payload)
-                else:
-                    if not self._control(payload, text):
-                        self._drop_undecoded(payload, text, codec.outline(payload), "too many values", f"holds {why}")
-                    return
-            except Exception as exc:
-                # A codec may be a user's; whatever it raises means that this is no message.
-                if not self._control(payload, text):
-                    self._not_decoded(bytes(payload), text, codec, exc)
+                message = decode(payload) if size <= bounds.small else self._decode_large(codec, decode, payload)
+            except Exception as exc:  # a codec may be a user's, and raise anything
+                self._not_decoded(bytes(payload), text, codec, exc)
                 return
             if text and not payload.isascii() and not _is_utf8(payload):
-                self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
+                self._not_utf8()
                 return
-            if size > self._depth and codec.nests_deeper(payload, message, self._depth):
-                if message.ours is False and self._control(payload, text):
-                    return  # what two wsrpc peers say has a depth of its own
-                if codec.nests_deeper(payload, message, max(self._depth, HONEST_DEPTH)):
-                    self._fail(CloseCode.INVALID_DATA, self._too_deep)
-                    return
-                if message.a is not UNSET and message.a.__class__ is not list:
-                    message.a = None  # as in an outline
-                self._drop_undecoded(payload, text, message, TOO_DEEP, f"is {self._too_deep}")
-                return
-            if message.ours is False:
-                if not self._control(payload, text):
-                    self._foreign(payload, text)
+            deep = size > bounds.depth and codec.nests_deeper(payload, message, bounds.depth)
+            if deep or message.ours is False:
+                self._set_aside(payload, text, codec, message, deep)
                 return
             view = None
             if self._own.observed or self._shared.observed:
                 view = self._observe(payload, text, decode)
             a = message.a
-            i = message.i
-            h: Any = message.h
-            if a.__class__ is list and a:
-                name = a[0]
-                if (
-                    (i is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
-                    and message.c is None
-                    and h is None
-                    and name.__class__ is str
-                    and len(name) <= self._short_name
-                    and len(a) <= self._most_arguments
-                ):
-                    if self._admission.busy:
-                        self._admission.arrived(message, payload, view, decode)
-                    else:
-                        self._calls.dispatch(message, payload, view)
-                elif (
-                    i is UNSET
-                    and type(h) is int
-                    and name.__class__ is str
-                    and len(a) <= self._most_arguments
-                    and (channel := self._channels.find(h)) is not None
-                    and (recipient := channel.mailbox.live.get(name)) is not None
-                ):
-                    recipient.receive(message, payload, decode)  # an item of a stream, most of the time
-                    if view is not None:
-                        view.finish()
+            if a is UNSET:
+                self._receive_answer(message, payload, view)
+            elif a.__class__ is not list or not a:
+                self._not_ours(payload)
+                _finish(view)
+            elif (
+                (h := message.h) is None
+                and message.c is None
+                and ((i := message.i) is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
+                and (name := a[0]).__class__ is str
+                and len(name) <= bounds.short_name
+                and len(a) <= bounds.arguments
+            ):
+                if self._admission.busy:
+                    self._admission.arrived(message, payload, view, decode)
                 else:
-                    self._examine(message, payload, view, decode)
-                return
-            if i.__class__ is int and i > 0 and a is UNSET and message.x is UNSET:
-                self._answered(message)
+                    self._dispatcher.dispatch(message, payload, view)
+            elif (
+                h.__class__ is int
+                and message.i is UNSET
+                and (name := a[0]).__class__ is str
+                and len(a) <= bounds.arguments
+                and (channel := self._channels.find(h)) is not None
+                and (recipient := channel.mailbox.live.get(name)) is not None
+            ):
+                recipient.receive(message, payload, decode)  # an item of a stream, most of the time
+                if view is not None:
+                    view.finish()
             else:
-                self._notice(message, payload)
-            if view is not None:
-                view.finish()
+                self._examine(message, payload, view, decode)
         except Exception as exc:
-            # Ours would be a bug; a user's codec may do anything. Either way it is this connection's matter only.
-            self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-            self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+            self._not_dealt_with(exc)
 
-    def _examine(self, message: Inbound, payload: bytes | bytearray, view: Observation | None, decode: Decode) -> None:
-        """An event or a request that is not the plainest kind: refuse what cannot reach a handler."""
+    # ------------------------------------------------------------ decoding
+
+    def _decode_large(self, codec: Codec, decode: Decode, payload: bytes | bytearray) -> WireMessage:
+        """Decode a message that is large enough to hold too many values.
+
+        Raises:
+            TooManyValues: it does.
+        """
+        if not codec.claims(payload):
+            return decode(payload)  # fails at its first byte
+        why = codec.objection(payload, self._bounds.values)
+        if why is not None:
+            raise TooManyValues(why)
+        return decode_any(decode, payload)
+
+    def _not_decoded(self, payload: bytes, text: bool, codec: Codec, exc: Exception) -> None:
+        """Find out what a message is that raised ``exc`` instead of being decoded, and deal with it."""
+        if self._control(payload, text):
+            return
+        if isinstance(exc, TooManyValues):
+            self._drop_undecoded(payload, text, codec.outline(payload), TOO_MANY_VALUES, f"holds {exc}")
+            return
+        if text and not _is_utf8(payload):
+            self._not_utf8()
+            return
+        if not codec.claims(payload):
+            self._foreign(payload, text)
+            return
+        depth = self._bounds.depth
+        outline = codec.outline(payload)
+        too_deep = isinstance(exc, RecursionError)
+        if outline is not None and not too_deep and len(payload) > depth:
+            too_deep = codec.nests_deeper(payload, outline, depth)
+        if not too_deep:
+            self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
+        elif outline is None or codec.nests_deeper(payload, outline, max(depth, HONEST_DEPTH)):
+            self._fail(CloseCode.INVALID_DATA, self._too_deep)
+        else:
+            self._drop_undecoded(payload, text, outline, TOO_DEEP, f"is {self._too_deep}")
+
+    def _set_aside(
+        self, payload: bytes | bytearray, text: bool, codec: Codec, message: WireMessage, deep: bool
+    ) -> None:
+        """Deal with a decoded message that is a control message, not ws-wrapper's, or nested too deep."""
+        if message.ours is False and self._control(payload, text):
+            return  # what two wsrpc peers say has a depth of its own
+        if not deep:
+            self._foreign(payload, text)
+        elif codec.nests_deeper(payload, message, max(self._bounds.depth, HONEST_DEPTH)):
+            self._fail(CloseCode.INVALID_DATA, self._too_deep)
+        else:
+            if message.a is not UNSET and message.a.__class__ is not list:
+                message.a = None  # as in an outline
+            self._drop_undecoded(payload, text, message, TOO_DEEP, f"is {self._too_deep}")
+
+    @property
+    def _too_deep(self) -> str:
+        return f"nested more than {self._bounds.depth} deep"
+
+    def _not_utf8(self) -> None:
+        self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
+
+    def _not_dealt_with(self, exc: Exception) -> None:
+        """End the connection: a codec of the user's has raised, or wsrpc has a bug. Other connections go on."""
+        self._reporter.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
+        self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+
+    # ------------------------------------------------------------ events and requests
+
+    def _examine(
+        self, message: WireMessage, payload: bytes | bytearray, view: Observation | None, decode: Decode
+    ) -> None:
+        """Receive any event or request: refuse it if it cannot reach a handler."""
         i = message.i
         a = message.a
         name = a[0]
@@ -206,39 +284,44 @@ class Intake:
             # A rejection would settle the first one, which is still being worked on.
             self._ignored["duplicate id"] += 1
         elif name.__class__ is not str and message.h is None:
-            self._refuse(message, NOT_TEXT, f"an event's name is text, got {type(name).__name__}", payload)
+            self._refuse(message, NOT_TEXT, _not_text(name), payload)
         elif channel is not None and channel.__class__ is not str:
             self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
-        elif len(a) > self._most_arguments:
-            most = self._limits.arguments
+        elif len(a) > self._bounds.arguments:
+            most = self._bounds.limits.arguments
             self._refuse(message, "too many arguments", f"got {len(a) - 1} arguments, at most {most} are accepted")
         elif isinstance(name, str) and (self._too_long(name) or (isinstance(channel, str) and self._too_long(channel))):
-            self._refuse(message, "name too long", f"a name of more than {self._limits.name} bytes")
+            self._refuse(message, "name too long", f"a name of more than {self._bounds.limits.name} bytes")
         elif message.h is not None:
             self._on_channel(message, payload, decode)
         elif channel == "" and name in RESERVED_EVENTS:
             self._ignored["reserved event"] += 1
-        elif self._admission.busy:
-            self._admission.arrived(message, payload, view, decode)
-            return
         else:
-            self._calls.dispatch(message, payload, view)
+            self._deliver(message, payload, view, decode)
             return
-        if view is not None:
-            view.finish()
+        _finish(view)
+
+    def _deliver(
+        self, message: WireMessage, payload: bytes | bytearray, view: Observation | None, decode: Decode
+    ) -> None:
+        """Run the handler, now or when there is room for it."""
+        if self._admission.busy:
+            self._admission.arrived(message, payload, view, decode)
+        else:
+            self._dispatcher.dispatch(message, payload, view)
 
     def _too_long(self, name: str) -> bool:
-        return len(name) > self._short_name and len(name.encode()) > self._limits.name
+        return len(name) > self._bounds.short_name and len(name.encode()) > self._bounds.limits.name
 
-    def _refuse(self, message: Inbound, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
+    def _refuse(self, message: WireMessage, kind: str, why: str, payload: bytes | bytearray | None = None) -> None:
         """Reject a request; count an event, unless a raw handler takes its ``payload``."""
         if message.i is not UNSET:
-            self._calls.reject(message.i, BadArguments(why))
+            self._dispatcher.reject(message.i, BadArguments(why))
         elif payload is None or not self._raw_as_it_came(payload):
-            self._calls.count(kind, f"an event was dropped: {why}")
+            self._dispatcher.count(kind, f"an event was dropped: {why}")
 
-    def _on_channel(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
-        """Something on an anonymous channel; if that is not there, say so, that the other side stops."""
+    def _on_channel(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        """Deliver a message to an anonymous channel. If there is no such channel, abort it on the remote peer."""
         h = channel_id(message.h)
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
@@ -246,165 +329,172 @@ class Intake:
             channel.mailbox.receive(message, payload, decode)
             return
         if channel is not None:
-            self._refuse(message, NOT_TEXT, f"an event's name is text, got {type(message.a[0]).__name__}")
+            self._refuse(message, NOT_TEXT, _not_text(message.a[0]))
             return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
             self._channels.send_abort(h, error)
         if message.i is not UNSET:
-            self._calls.reject(message.i, error)
+            self._dispatcher.reject(message.i, error)
 
-    def _answered(self, message: Inbound) -> None:
-        pending = self._out.requests.settle(message)
-        if pending is None and not self._out.requests.was_given_up(message.i):
-            self._ignored["answer to no request"] += 1
-        elif message.h and message.e is UNSET:
-            self._answered_by_channel(message, pending)
-        elif pending is None:
-            self._ignored["answer to no request"] += 1
+    # ------------------------------------------------------------ answers, cancellations, aborts
 
-    def _answered_by_channel(self, message: Inbound, pending: Pending | None) -> None:
-        """An answer that is a channel: if nobody will read it, whoever would write into it is stopped."""
+    def _receive_answer(self, message: WireMessage, payload: bytes | bytearray, view: Observation | None) -> None:
+        """Receive a message without ``a``: an answer, a cancellation, an abort, or no message at all."""
+        i = message.i
+        if message.x is not UNSET:
+            self._stop(message)
+        elif i.__class__ is not int:
+            self._not_ours(payload)
+        elif i <= 0:
+            # No request has such an id. JavaScript answers an event with -1 when its handler returns null.
+            self._ignored["answer to no request"] += 1
+        else:
+            pending = self._out.requests.settle(message)
+            if pending is None and not self._out.requests.was_given_up(i):
+                self._ignored["answer to no request"] += 1
+            elif message.h and message.e is UNSET:
+                self._answered_by_channel(i, pending)
+            elif pending is None:
+                self._ignored["answer to no request"] += 1
+        if view is not None:
+            view.finish()
+
+    def _answered_by_channel(self, i: int, pending: Pending | None) -> None:
+        """Open the channel that answers request ``i``, or abort it if the request did not ask for a channel."""
         if pending is not None and pending.opens is not None:
-            pending.channel = pending.opens(message.i)
+            pending.channel = pending.opens(i)
             return
-        self._channels.send_abort(message.i, UnexpectedChannel("nobody asked for a channel"))
+        self._channels.send_abort(i, UnexpectedChannel("nobody asked for a channel"))
 
-    def _notice(self, message: Inbound, payload: bytes | bytearray) -> None:
-        """Neither event nor request nor answer: a cancellation, an abort, or no message at all."""
-        x = message.x
-        if message.i.__class__ is int and message.a is UNSET and x is UNSET:
-            # Ids of 0 and below are nobody's: JavaScript answers an event with -1 when its handler returns null.
-            self._ignored["answer to no request"] += 1
-        elif x is UNSET or message.a is not UNSET:
-            # JSON of the application's own, which ws-wrapper ignores, too: `{"type":"ping"}`.
-            if not self._raw_as_it_came(payload):
-                self._ignored["foreign"] += 1
-        elif message.h is not None:
+    def _stop(self, message: WireMessage) -> None:
+        """Cancel a request of the remote peer, or end an anonymous channel."""
+        if message.h is not None:
             h = channel_id(message.h)
-            if h is None or not self._channels.aborted(h, x, message.flag):
+            if h is None or not self._channels.aborted(h, message.x, message.flag):
                 self._ignored["abort of no channel"] += 1
-        elif not is_id(message.i) or not self._calls.cancel(message.i, reason_from_wire(x, message.flag)):
+        elif not is_id(message.i) or not self._dispatcher.cancel(message.i, reason_from_wire(message.x, message.flag)):
             self._ignored["cancellation of no request"] += 1
 
-    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Observation | None:
-        """Show a message to the `message` handlers, where there are any."""
-        if not (self._own.observed or self._shared.observed):
-            return None
-        view = Observation(bytes(payload), text, decode)
-        self._fire("message", view.message)
-        return view
+    # ------------------------------------------------------------ control messages
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
-        """Whether it is what only wsrpc peers say; it is dealt with here, and `message` handlers do not see it."""
+        """Receive a control message, which `message` handlers do not see. Return False if it is not one."""
         if self._negotiation is None or not text:
             return False
         control = read_control(payload)
         if control is None:
             return False
-        if isinstance(control, Credit):
-            self._credited(control)
-        else:
+        if not isinstance(control, Credit):
             self._negotiation.received(control)
+        elif (channel := self._channels.find(control.h)) is None:
+            self._ignored["credit for no channel"] += 1
+        elif 0 <= control.n <= MAX_ID and 0 <= control.bytes <= MAX_ID:
+            channel.credited(control.n, control.bytes)
+        else:
+            self._ignored["credit that makes no sense"] += 1
         return True
 
-    def _credited(self, credit: Credit) -> None:
-        channel = self._channels.find(credit.h)
-        if channel is None:
-            self._ignored["credit for no channel"] += 1
-        elif not (0 <= credit.n <= MAX_ID and 0 <= credit.bytes <= MAX_ID):
-            self._ignored["credit that makes no sense"] += 1
-        else:
-            channel.credited(credit.n, credit.bytes)
-
-    def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
-        view = self._observe(payload, text, None)
-        if self._raw(payload, text, view):
-            return
-        self._ignored["foreign"] += 1
-        if view is not None:
-            view.finish()
+    # ------------------------------------------------------------ messages that are not ws-wrapper's
 
     def receive_raw(self, payload: bytes | bytearray, text: bool, /) -> None:
-        """One message, in place of `receive` where there is no protocol."""
+        """Receive one message of a service that has its own protocol, in place of `receive`."""
         try:
             view = self._observe(payload, text, None)
             if self._shared.raw_only == "json":
-                if len(payload) > self._small and (why := json_objection(payload, self._values)) is not None:
-                    _finish(view)
-                    self._malformed(f"a message of {why}")
-                    return
-                if json_nests_deeper(payload, self._depth):
-                    _finish(view)
-                    self._fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
-                    return
-                try:
-                    message = decode_any(raw_json, payload)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-                    self._malformed(f"a message that is not JSON: {exc}")
-                    _finish(view)
-                else:
-                    self._dispatch_raw(message, payload, view, raw_json)
+                self._receive_json(payload, view)
             elif not self._raw(payload, text, view):
                 _finish(view)
         except Exception as exc:
-            self._log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
-            self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
+            self._not_dealt_with(exc)
 
-    def _raw(self, payload: bytes | bytearray, text: bool, view: Observation | None = None) -> bool:
-        """Hand what is not protocol to the `on_raw` function; False if there is none."""
-        if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
-            return False
-        if text and not _is_utf8(payload):
-            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
-            return True
-        decode = raw_text if text else raw_binary
-        self._dispatch_raw(decode(payload), payload, view, decode)
-        return True
-
-    def _dispatch_raw(
-        self, message: Inbound, payload: bytes | bytearray, view: Observation | None, decode: Decode
-    ) -> None:
-        if self._admission.busy:
-            self._admission.arrived(message, payload, view, decode)
+    def _receive_json(self, payload: bytes | bytearray, view: Observation | None) -> None:
+        bounds = self._bounds
+        if len(payload) > bounds.small and (why := json_objection(payload, bounds.values)) is not None:
+            _finish(view)
+            self._malformed(f"a message of {why}")
+            return
+        if json_nests_deeper(payload, bounds.depth):
+            _finish(view)
+            self._fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
+            return
+        try:
+            message = decode_any(raw_json, payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            self._malformed(f"a message that is not JSON: {exc}")
+            _finish(view)
         else:
-            self._calls.dispatch(message, payload, view)
+            self._deliver(message, payload, view, raw_json)
+
+    def _receive_other_kind(self, payload: bytes | bytearray, text: bool) -> None:
+        """Receive text where this side speaks a binary codec, or the reverse."""
+        if not self._control(payload, text):
+            self._suspect_codec(payload)
+            self._foreign(payload, text)
 
     def _suspect_codec(self, payload: bytes | bytearray) -> None:
-        """Text where this side speaks binary or the reverse: perhaps the two ends have different codecs."""
+        """Warn once if the two ends seem to have different codecs."""
         other = MsgpackCodec if self._text else JsonCodec
-        if not self._suspected and other.claims(bytes(payload[:32])):
-            self._suspected = True
-            self._log(
+        violations = self._violated()
+        if not violations.other_codec and other.claims(bytes(payload[:32])):
+            violations.other_codec = True
+            self._reporter.log(
                 logging.WARNING,
                 "ignored what looks like a message in %s, this side speaks %s: both ends need the same codec=",
                 other.name,
                 self._codec.name,
             )
 
-    def _not_decoded(self, payload: bytes, text: bool, codec: Codec, exc: Exception) -> None:
+    def _foreign(self, payload: bytes | bytearray, text: bool) -> None:
+        """Give a message that is not ws-wrapper's to the raw handler, or count it."""
+        view = self._observe(payload, text, None)
+        if not self._raw(payload, text, view):
+            self._ignored["foreign"] += 1
+            _finish(view)
+
+    def _not_ours(self, payload: bytes | bytearray) -> None:
+        """The same for JSON that decoded: the application's own, which ws-wrapper ignores, too: ``{"type":"ping"}``."""
+        if not self._raw_as_it_came(payload):
+            self._ignored["foreign"] += 1
+
+    def _raw_as_it_came(self, payload: bytes | bytearray) -> bool:
+        """Give a message that decoded to the raw handler; return False if there is none."""
+        return self._raw(payload, payload.lstrip()[:1] == b"{")
+
+    def _raw(self, payload: bytes | bytearray, text: bool, view: Observation | None = None) -> bool:
+        """Give a message to the raw handler; return False if there is none."""
+        if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
+            return False
         if text and not _is_utf8(payload):
-            self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
-            return
-        if not codec.claims(payload):
-            self._foreign(payload, text)
-            return
-        outline = codec.outline(payload)
-        too_deep = isinstance(exc, RecursionError)
-        if outline is not None and not too_deep and len(payload) > self._depth:
-            too_deep = codec.nests_deeper(payload, outline, self._depth)
-        if too_deep:
-            if outline is None or codec.nests_deeper(payload, outline, max(self._depth, HONEST_DEPTH)):
-                self._fail(CloseCode.INVALID_DATA, self._too_deep)
-            else:
-                self._drop_undecoded(payload, text, outline, TOO_DEEP, f"is {self._too_deep}")
-            return
-        self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
+            self._not_utf8()
+            return True
+        decode = raw_text if text else raw_binary
+        self._deliver(decode(payload), payload, view, decode)
+        return True
+
+    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Observation | None:
+        """Show a message to the `message` handlers; return None if there are none."""
+        if not (self._own.observed or self._shared.observed):
+            return None
+        view = Observation(bytes(payload), text, decode)
+        self._reporter.tell("message", view.message)
+        return view
+
+    # ------------------------------------------------------------ messages that are dropped
+
+    @property
+    def _ignored(self) -> Counter[str]:
+        return self._dispatcher.answers.ignored
+
+    def _violated(self) -> Violations:
+        if self._violations is None:
+            self._violations = Violations([])
+        return self._violations
 
     def _drop_undecoded(
-        self, payload: bytes | bytearray, text: bool, outline: Inbound | None, kind: str, why: str
+        self, payload: bytes | bytearray, text: bool, outline: WireMessage | None, kind: str, why: str
     ) -> None:
-        """Deal with a message that is not decoded: count it, and end what waits for it, on either side."""
+        """Count a message that is not decoded, and end whatever waits for it on either side."""
         if outline is not None and (outline.ours is False or not _is_message(outline)):
             self._foreign(payload, text)
             return
@@ -419,68 +509,61 @@ class Intake:
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
             return
-        self._calls.count(kind, f"a message was dropped: it {why}")
-        h = channel_id(outline.h)
-        channel = None if h is None else self._channels.find(h)
+        self._dispatcher.count(kind, f"a message was dropped: it {why}")
         if outline.a is not UNSET:
-            if i is not UNSET and not self._admission.knows(i):
-                self._calls.reject(i, BadArguments(f"the message {why}"))
-            if channel is not None and channel.mailbox.recipients:
-                # Its reader would go on without what was lost, and not know.
-                error = f"a message on channel {h} {why}"
-                channel.abort(RpcError(error), BadResult(error))
-        elif outline.x is not UNSET and outline.h is not None:
-            if h is not None:
-                self._channels.aborted(h, None, UNSET)
-        elif outline.x is not UNSET:
-            self._calls.cancel(outline.i, RemoteError(ABORTED))
-        else:
-            pending = self._out.requests.find(outline.i)
+            self._drop_event(outline, why)
+        elif outline.x is UNSET:
+            pending = self._out.requests.find(i)
             if pending is not None and pending.flight is not None:
                 self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} {why}"))
+        elif outline.h is None:
+            self._dispatcher.cancel(i, RemoteError(ABORTED))
+        elif (h := channel_id(outline.h)) is not None:
+            self._channels.aborted(h, None, UNSET)
+
+    def _drop_event(self, outline: WireMessage, why: str) -> None:
+        """Reject a request that is not decoded, and end the channel whose reader misses the message."""
+        i = outline.i
+        if i is not UNSET and not self._admission.knows(i):
+            self._dispatcher.reject(i, BadArguments(f"the message {why}"))
+        h = channel_id(outline.h)
+        channel = None if h is None else self._channels.find(h)
+        if channel is not None and channel.mailbox.recipients:
+            error = f"a message on channel {h} {why}"
+            channel.abort(RpcError(error), BadResult(error))
 
     def _malformed(self, why: str, payload: bytes | bytearray | None = None) -> None:
-        """Count what no peer that keeps to the protocol sends; too much of it in a minute ends the connection.
+        """Count a message that breaks the protocol. Too many within a minute end the connection.
 
-        A raw handler takes ``payload``, where there is one and the payload is given.
+        A raw handler takes ``payload`` instead, if there is one and the payload is given.
         """
         if payload is not None and self._raw_as_it_came(payload):
             return
         self._ignored["malformed"] += 1
-        self._fire("error", ProtocolError(f"ignored {why}"))
-        times = self._malformed_at
-        now = self._loop.time()
+        self._reporter.tell("error", ProtocolError(f"ignored {why}"))
+        most = self._bounds.limits.undecodable
+        times = self._violated().malformed_at
+        now = self._out.loop.time()
         times.append(now)
-        if len(times) > self._limits.undecodable and now - times.pop(0) < MINUTE:
-            self._fail(CloseCode.INVALID_DATA, f"more than {self._limits.undecodable} malformed messages a minute")
-
-    def _raw_as_it_came(self, payload: bytes | bytearray) -> bool:
-        """Hand a message that decoded to the raw handler; False if there is none."""
-        return self._raw(payload, payload.lstrip()[:1] == b"{")
-
-    def agree(self, codec: NegotiatedCodec | None) -> None:
-        """Take binary messages, too, in ``codec``."""
-        if codec is not None and codec is not self._codec:
-            # Most will be of that kind from now on.
-            self._other, self._codec = self._codec, codec
-            self._decode, self._text = codec.decode, codec.text
+        if len(times) > most and now - times.pop(0) < MINUTE:
+            self._fail(CloseCode.INVALID_DATA, f"more than {most} malformed messages a minute")
 
 
-def raw_text(payload: bytes | bytearray) -> Inbound:
-    """A raw message, as handlers are called."""
-    return Inbound(["", payload.decode()], c=RAW)
+def raw_text(payload: bytes | bytearray) -> WireMessage:
+    """Return a raw message in the form in which handlers are called."""
+    return WireMessage(["", payload.decode()], c=RAW)
 
 
-def raw_binary(payload: bytes | bytearray) -> Inbound:
-    return Inbound(["", bytes(payload)], c=RAW)
+def raw_binary(payload: bytes | bytearray) -> WireMessage:
+    return WireMessage(["", bytes(payload)], c=RAW)
 
 
-def raw_json(payload: bytes | bytearray) -> Inbound:
-    return Inbound(["", msgspec.json.decode(payload)], c=RAW)
+def raw_json(payload: bytes | bytearray) -> WireMessage:
+    return WireMessage(["", msgspec.json.decode(payload)], c=RAW)
 
 
-def _is_message(message: Inbound) -> bool:
-    """Whether an outline is that of any kind of message that the protocol has."""
+def _is_message(message: WireMessage) -> bool:
+    """Return whether an outline is one of a message of the protocol."""
     if message.a is not UNSET:
         return bool(message.a)
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)
@@ -497,6 +580,10 @@ def _is_utf8(payload: bytes | bytearray) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _not_text(name: object) -> str:
+    return f"an event's name is text, got {type(name).__name__}"
 
 
 def _short(value: object) -> str:

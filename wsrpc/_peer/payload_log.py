@@ -12,7 +12,7 @@ from .._base.logs import logger
 from .._base.names import Redact
 from .._protocol.codecs import Codec
 from .._protocol.counting import SMALL, decode_any
-from .._protocol.messages import Inbound, channel_id
+from .._protocol.messages import WireMessage, channel_id
 from ..errors import BoundedRepr
 
 __all__ = ["PayloadLog"]
@@ -81,7 +81,7 @@ class PayloadLog:
         else:
             self._log(logging.DEBUG, "%s %s", verb, line)
 
-    def _line(self, direction: Literal["in", "out"], message: Inbound) -> str | None:
+    def _line(self, direction: Literal["in", "out"], message: WireMessage) -> str | None:
         out = direction == "out"
         a: Any = message.a
         i: Any = message.i

@@ -113,7 +113,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def active(self) -> int:
         """Handlers that are running for the other side, those that stream or converse included."""
-        return self._core.calls.unfinished
+        return len(self._core.dispatcher.running.calls)
 
     @property
     def channels(self) -> int:
@@ -136,7 +136,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
-            waiting=len(core.calls.admission.room),
+            waiting=len(core.dispatcher.admission.room),
             channels=self.channels,
             errors=core.log.errors,
             ignored=dict(self.ignored),

@@ -1,4 +1,4 @@
-"""Running one handler: within its middleware and context, in its lane, in a thread."""
+"""Runs handlers within their middleware and context, in their lane or a thread, and keeps those that run."""
 
 from __future__ import annotations
 
@@ -7,42 +7,153 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
+from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
+from .._channels.core import ChannelCore
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context, Invocation
+from .._handlers.lifecycle import Closers
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.rejections import bounded_reason
 from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_here, short
+from ..limits import Limits
 from .session import Call
 
-__all__ = ["SLOW_HANDLER", "Invoker", "Log", "bad_arguments", "leave_lane", "when_over"]
+__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "RunningHandlers", "bad_arguments", "leave_lane", "when_over"]
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
 
 
-class Log(Protocol):
-    """Writes a line that names the peer."""
+PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
+"""Classes of results that are neither awaitable nor a source of items, known without asking."""
 
-    def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None: ...
+MOST_CLASSES = 1024
+"""Classes of results that one peer remembers."""
+
+
+class RunningHandlers:
+    """Handlers that run in tasks, with the counts that `Limits.running` and `Limits.running_bytes` bound.
+
+    A handler counts until it exits, cancelled or not. Open streams and conversations may last, so that nothing waits
+    for them: their bytes count separately, and a call that would bring too many is refused.
+    """
+
+    __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "on_channels", "room_for_any")
+
+    def __init__(self, limits: Limits) -> None:
+        # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
+        self.calls: dict[Call, None] = {}
+        self.count = 0
+        """Handlers that run, besides those whose request was answered with a channel that is open."""
+        self.held = 0
+        """Bytes of the messages that they were called by."""
+        self.held_by_channels = 0
+        """Bytes of the messages that opened the channels which are open."""
+        self.on_channels = 0
+        """Handlers of requests that came on anonymous channels."""
+        self.limit = limits.running
+        self.most_held = limits.running_bytes
+        self.room_for_any = max(0, limits.running_bytes - limits.message)
+        """While no more bytes are held, there is room for any message."""
+
+    def add(self, call: Call) -> None:
+        """Count a handler that starts."""
+        message = call.ctx.inbound
+        if message.i is not UNSET:
+            call.session.active[message.i] = call
+            if message.h is not None:
+                self.on_channels += 1
+        self.calls[call] = None
+        self.count += 1
+        if call.by_channel:
+            self.held_by_channels += call.size
+        else:
+            self.held += call.size
+
+    def remove(self, call: Call) -> None:
+        """Count a handler no more, because it has exited."""
+        self.calls.pop(call, None)
+        if call.by_channel:
+            self.held_by_channels -= call.size
+        else:
+            self.held -= call.size
+        if call.channel is None or call.lingers:
+            self.count -= 1
+        message, active = call.ctx.inbound, call.session.active
+        if message.i is not UNSET:
+            if message.h is not None:
+                self.on_channels -= 1
+            if active.get(message.i) is call:  # as `Call.settle`, one call less
+                del active[message.i]
+
+    def becomes_channel(self, call: Call) -> None:
+        """Count a call as a channel: its request has been answered with one."""
+        self.count -= 1
+        if not call.by_channel:
+            self._move_bytes(call, by_channel=True)
+
+    def becomes_handler(self, call: Call) -> None:
+        """Count a call as a handler again: its channel is over, and it still runs."""
+        call.lingers = True
+        self.count += 1
+        self._move_bytes(call, by_channel=False)
+
+    def _move_bytes(self, call: Call, *, by_channel: bool) -> None:
+        call.by_channel = by_channel
+        size = call.size if by_channel else -call.size
+        self.held_by_channels += size
+        self.held -= size
+
+    def too_large_for_channel(self, size: int) -> bool:
+        """Whether the bytes of a message that opens a channel would be too many."""
+        return self.held_by_channels > 0 and self.held_by_channels + size > self.most_held
+
+    @property
+    def too_many_bytes(self) -> str:
+        return (
+            f"the messages that opened channels which are still open take {self.held_by_channels} bytes, "
+            f"{self.most_held} may be taken (Limits.running_bytes), close some"
+        )
+
+    def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
+        """Return the tasks in which handlers run, besides those of ``closers``."""
+        tasks = ((call.task, call.ctx) for call in self.calls if call.task is not None)
+        return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
+
+    def channels(self, closers: Closers) -> set[ChannelCore]:
+        """Return the anonymous channels on which handlers of ``closers`` run."""
+        calls = (call for call in self.calls if call.task is not None and closers.cover(call.task, call.ctx))
+        return {call.channel for call in calls if call.channel is not None}
+
+    def is_awaited(self, ctx: Invocation | None) -> bool:
+        """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
+        if ctx is None or ctx.id is None:
+            return False
+        return any(
+            call.ctx is ctx
+            and not (call.cancelled or call.orphaned)
+            and (call.channel is None or not call.channel.closed)
+            for call in self.calls
+        )
 
 
 class Invoker:
-    """Runs handlers that are not simply called inline: ``own`` are the peer's, ``shared`` the server's."""
+    """Runs handlers that are not called inline: ``own`` are the peer's, ``shared`` the server's."""
 
     def __init__(
         self,
         own: Registry,
         shared: Registry,
         loop: Scheduler,
-        log: Log,
+        log: PeerLog,
         limit: float | None,
         *,
         serve: Callable[[Call, Any], Awaitable[Any]],
@@ -62,22 +173,38 @@ class Invoker:
         self._loop = loop
         self._log = log
         self._noted_unknown = False
-        # A lane goes when its handler or channel does.
-        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None  # it has a kilobyte, and few need it
+        self._values: dict[type, None] = {}
+        """Classes of results that are simply values."""
+        # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
+        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
 
     @property
     def layered(self) -> bool:
         """Whether anything runs around handlers."""
         return self._own.layered or self._shared.layered
 
+    def goes_on(self, result: object) -> bool:
+        """Whether there is more to do with what a handler returned: await it, or stream it."""
+        cls = result.__class__
+        if cls in self._values:
+            return False
+        if hasattr(result, "__await__") or as_source(result) is not None:
+            return True
+        if len(self._values) < MOST_CLASSES:
+            self._values[cls] = None
+        return False
+
     async def run(self, call: Call, local: Registry | None = None) -> Any:
-        """The handler's result, or what it or its middleware raises. ``local``: what an anonymous channel has."""
+        """Return the handler's result, or raise what it or its middleware raises.
+
+        ``local`` is the registry of the anonymous channel on which the message came.
+        """
         if call.handler is None or self.layered or (local is not None and local.layered):
             return await self._within_layers(call, local)
         return await self._in_lane(call, call.handler)
 
     async def finish(self, call: Call, result: Any) -> Any:
-        """The result of a handler that has been called: await it, stream it, as it needs."""
+        """Await or stream what a handler has returned, as it needs, and return the result."""
         if hasattr(result, "__await__"):
             handler = call.handler
             limit = self.limit if handler is None or handler.timeout is UNSET else handler.timeout
@@ -103,7 +230,7 @@ class Invoker:
         self.expired(call, made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")))
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
-        """Middleware, the server's before the peer's before the channel's, then the handler within its context."""
+        """Run middleware (the server's, then the peer's, then the channel's), then the handler within its context."""
         ctx = call.ctx
         channel = ctx.channel_name if local is None else ctx.inbound.h
         chain: list[Middleware] = []
@@ -124,7 +251,7 @@ class Invoker:
                 async with handler_context(ctx):
                     return await self._in_lane(call, handler)
             except ArgumentsRefused as refused:
-                # Middleware sees the error that the caller is going to get.
+                # Middleware sees the error that the caller will get.
                 raise bad_arguments(refused) from None
 
         def after(position: int) -> Callable[[Context], Any]:
@@ -171,8 +298,8 @@ class Invoker:
             context = contextvars.copy_context()
 
             def work() -> tuple[Any, BaseException | None]:
-                # A future must not get the exception itself: not StopIteration, which it refuses, and none at all
-                # when the call was cancelled meanwhile and nobody would retrieve it.
+                # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the
+                # exception if the call was cancelled meanwhile.
                 if call.cancelled:  # while it waited for a thread
                     return None, asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
                 try:
@@ -194,7 +321,7 @@ class Invoker:
         return await self.finish(call, result)
 
     def check_duration(self, handler: Handler, seconds: float) -> None:
-        """Warn of a plain function that held the event loop for long."""
+        """Warn of a plain function that held the event loop for too long."""
         if seconds > SLOW_HANDLER:
             self._log(
                 logging.WARNING,
@@ -204,7 +331,7 @@ class Invoker:
             )
 
     def unknown(self, ctx: Invocation) -> UnknownEvent:
-        """The error for an event that nobody handles, in the words of ws-wrapper 4.3.1, which its users match on."""
+        """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
         channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         if isinstance(channel, str) and channel not in self._own.named and channel not in self._shared.named:
             text = f"Channel '{channel}' does not exist"
@@ -215,32 +342,32 @@ class Invoker:
         return made_here(UnknownEvent(text))
 
     def note_unknown(self, ctx: Invocation, error: UnknownEvent) -> None:
-        """Log the peer's first request that nobody handles: its caller is told, but not which names there are."""
+        """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
         if not self._noted_unknown:
             self._noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
             self._log(logging.INFO, text, self.for_log(ctx, error))
 
     def for_log(self, ctx: Invocation, error: RpcError) -> Unhandled:
-        """What the log says of an event that nobody handles."""
+        """Return what the log says of an event without a handler."""
         channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         return Unhandled(error, channel, ctx.event, (self._own, self._shared))
 
 
 def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
-    """The error for the caller."""
+    """Return the error for the caller."""
     return made_here(refused.error)
 
 
 def leave_lane(call: Call) -> None:
-    """Let the next handler of its lane run. Idempotent."""
+    """Let the next handler of the call's lane run. Idempotent."""
     lane, call.lane = call.lane, None
     if lane is not None:
         lane.release()
 
 
 def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:
-    """Call ``then`` once the thread has ended: a cancelled call's thread goes on."""
+    """Call ``then`` once the thread has ended. The thread of a cancelled call goes on."""
     if thread is None or thread.done():
         then()
     else:

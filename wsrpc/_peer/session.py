@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from enum import Enum
 from typing import Any
 
@@ -13,18 +14,19 @@ from .._channels.table import ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
 from .._sending.link import Link
+from ..errors import ChannelClosed
 
 __all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
 
 
 class SessionState(Enum):
-    """What a session can be."""
+    """State of a session."""
 
     NEW = "new"
-    """It has had no link yet."""
+    """It has not had a link yet."""
     LINKED = "linked"
     DETACHED = "detached"
-    """Its link is lost, and another one may come."""
+    """Its link is lost, and it may get another one."""
     OVER = "over"
 
 
@@ -42,11 +44,11 @@ class Call(Struct, eq=False):
     ctx: Invocation
     handler: Handler | None
     size: int
-    """Bytes of the message that it was called by."""
+    """Bytes of the message that called it."""
     session: Session
-    """That in which it came."""
+    """Session in which the message came."""
     by_channel: bool = False
-    """Those bytes count as held by a channel, not by a handler."""
+    """The bytes count as held by a channel, not by a handler."""
     task: asyncio.Task[None] | None = None
     started: bool = False
     cancelled: bool = False
@@ -55,38 +57,59 @@ class Call(Struct, eq=False):
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     channel: ChannelCore | None = None
-    """What the request was answered with, if it was a channel."""
+    """Channel with which the request was answered."""
     lingers: bool = False
-    """That channel was over before the handler exited, which takes a handler's place again until then."""
+    """The channel was over before the handler exited, so that the handler counts as one again until it exits."""
     exited: bool = False
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting."""
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the call's task is the one that runs now. In an eager first step it is not known yet."""
+        try:
+            return self.task is None or asyncio.current_task() is self.task
+        except RuntimeError:
+            return False
+
+    def settle(self) -> None:
+        """Remove the call's request from those that await an answer, if it is one of them."""
+        i, active = self.ctx.inbound.i, self.session.active
+        if active.get(i) is self:
+            del active[i]
+
+    def notices_end(self, exc: BaseException) -> bool:
+        """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
+        channel = self.channel
+        if channel is None or not channel.closed or channel.left:
+            return False
+        return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
+
 
 class Session:
-    """What the two peers have in common: requests that are being handled, and anonymous channels.
+    """One conversation of two peers: the requests that are being handled, and the anonymous channels.
 
-    It is thrown away when it is over. A callback that comes late holds a session that is over, and sees that.
+    It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("active", "channels", "link", "on_channels", "state")
+    __slots__ = ("active", "channels", "context", "link", "state")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
         self.active: dict[int, Call] = {}
         """Requests of the remote peer that are being handled, by id."""
-        self.on_channels = 0
-        """How many of them came on anonymous channels."""
+        self.context = contextvars.copy_context()
+        """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.link: Link | None = None
         self.state = SessionState.NEW
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits any more for anything of it."""
+        """Whether nobody waits for anything in it any more."""
         return self.state is SessionState.OVER
 
     def attach(self, link: Link) -> None:
-        """Go on, or begin, on ``link``."""
+        """Begin, or go on, on ``link``."""
         self._move(SessionState.LINKED)
         self.link = link
 
@@ -96,7 +119,7 @@ class Session:
         self.link = None
 
     def end(self) -> None:
-        """Nothing of it goes on."""
+        """End the session with everything in it."""
         self._move(SessionState.OVER)
         self.link = None
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from .._base.queues import BoundedQueue
 from .._handlers.observation import Observation
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 
 if TYPE_CHECKING:
     from .._base.names import ChannelRef
@@ -47,7 +47,7 @@ class Waiting(Struct, eq=False):
     id: int | None
     """None for an event."""
     view: Observation | None
-    decode: Callable[[bytes | bytearray], Inbound]
+    decode: Callable[[bytes | bytearray], WireMessage]
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     key: tuple[ChannelRef, str] | None = None

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, Struct
 from .._base.misuse import check_function
 from .._conversion.convert import EncHook, make_enc_hook
 from .counting import json_is_flat, json_nests_deeper, json_objection, msgpack_objection
-from .messages import Event, Inbound, Item, NoMoreItems, Request, Resolution
+from .messages import Event, Item, NoMoreItems, Request, Resolution, WireMessage
 
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
 
@@ -46,7 +46,7 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, payload: bytes | bytearray, /) -> Inbound:
+    def decode(self, payload: bytes | bytearray, /) -> WireMessage:
         """Decode a payload. Any exception means that the payload is not a message of this codec."""
         ...
 
@@ -58,7 +58,7 @@ class Codec(Protocol):
         """
         ...
 
-    def outline(self, payload: bytes | bytearray, /) -> Inbound | None:
+    def outline(self, payload: bytes | bytearray, /) -> WireMessage | None:
         """Return the kind of a message without its values; None if the payload is not well formed.
 
         Called for payloads that `objection` or `decode` refuses. JavaScript sends strings with half of a surrogate
@@ -72,7 +72,7 @@ class Codec(Protocol):
         """Whether a payload that did not decode was meant as a message of the protocol; if not, it is ignored."""
         ...
 
-    def nests_deeper(self, payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+    def nests_deeper(self, payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         """Whether a payload, which decoded to ``message``, has arrays and objects nested more than ``depth`` deep."""
         ...
 
@@ -107,13 +107,13 @@ class _Outliner:
         self._decode_value = decode_value
         self._has_items = has_items
 
-    def __call__(self, payload: bytes | bytearray) -> Inbound | None:
+    def __call__(self, payload: bytes | bytearray) -> WireMessage | None:
         try:
             found = self._decode(payload)
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return None
         h = self._short(found.h)
-        message = Inbound(i=self._short(found.i), h=None if h is UNSET else h, ours=self._short(found.ours))
+        message = WireMessage(i=self._short(found.i), h=None if h is UNSET else h, ours=self._short(found.ours))
         if len(found.a):
             message.a = [None] if self._has_items(bytes(found.a)) else None
         if len(found.x):
@@ -174,7 +174,7 @@ class JsonCodec:
         self.enc_hook = enc_hook
         # Bound methods of C objects, so that no Python call stands between a peer and msgspec.
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
-        self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.json.Decoder(Inbound).decode
+        self.decode: Callable[[bytes | bytearray], WireMessage] = msgspec.json.Decoder(WireMessage).decode
 
     @staticmethod
     def claims(payload: bytes | bytearray, /) -> bool:
@@ -185,11 +185,11 @@ class JsonCodec:
         return json_objection(payload, values)
 
     @staticmethod
-    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+    def outline(payload: bytes | bytearray, /) -> WireMessage | None:
         return _outline_of_json(payload) or _outline_of_json(_harmless(payload))
 
     @staticmethod
-    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+    def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         return not json_is_flat(payload) and json_nests_deeper(payload, depth)
 
 
@@ -202,7 +202,7 @@ class MsgpackCodec:
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
         check_function("enc_hook", enc_hook)
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
-        self.decode: Callable[[bytes | bytearray], Inbound] = msgspec.msgpack.Decoder(Inbound).decode
+        self.decode: Callable[[bytes | bytearray], WireMessage] = msgspec.msgpack.Decoder(WireMessage).decode
 
     @staticmethod
     def claims(payload: bytes | bytearray, /) -> bool:
@@ -214,11 +214,11 @@ class MsgpackCodec:
         return msgpack_objection(payload, values)
 
     @staticmethod
-    def outline(payload: bytes | bytearray, /) -> Inbound | None:
+    def outline(payload: bytes | bytearray, /) -> WireMessage | None:
         return _outline_of_msgpack(payload)
 
     @staticmethod
-    def nests_deeper(payload: bytes | bytearray, message: Inbound, depth: int, /) -> bool:
+    def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         # MessagePack has lengths instead of brackets, so the decoded values are walked, level by level.
         level: list[Any] = [
             part for part in (message.a, message.d, message.e, message.x) if part.__class__ in _CONTAINERS

@@ -18,7 +18,6 @@ __all__ = [
     "ChannelAbort",
     "ChannelCreated",
     "Event",
-    "Inbound",
     "Item",
     "ItemsFailed",
     "NoMoreItems",
@@ -26,6 +25,7 @@ __all__ = [
     "Rejection",
     "Request",
     "Resolution",
+    "WireMessage",
     "channel_id",
     "event_on",
     "is_id",
@@ -37,7 +37,7 @@ MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
 
 
-class Inbound(Struct):
+class WireMessage(Struct):
     """Any message that arrived. Each field has the type that JSON gave it; the code that reads a field checks it.
 
     A wrong type in a field that does not matter for the message must not make it unreadable, and a second, lenient
@@ -155,7 +155,7 @@ def channel_id(value: Any) -> int | None:
     return value if is_id(value) else None
 
 
-def place_on(message: Inbound, h: int | None) -> None:
+def place_on(message: WireMessage, h: int | None) -> None:
     """Make ``message`` a message of anonymous channel ``h``.
 
     A channel name that it may also have is ignored, as in JavaScript, because middleware goes by names.

@@ -17,7 +17,7 @@ from .._handlers.context import CURRENT, Invocation
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec
 from .._protocol.control import Announced, Credit, write_control
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
-from .._protocol.messages import Event, Inbound, Raw, Request, event_on
+from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
 from .._protocol.settings import Settings
 from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull, RemoteError
 from .capacity import RemoteCapacity
@@ -354,7 +354,7 @@ class Outbound:
         """
         refuse_raw(self._settings.codec)
 
-    def rejection_from(self, answer: Inbound, event: str, count: int) -> RemoteError:
+    def rejection_from(self, answer: WireMessage, event: str, count: int) -> RemoteError:
         """Return the error for the rejection of a request with ``count`` arguments."""
         return rejection_from(answer.e, answer.flag, self._settings.codec, event, count)
 

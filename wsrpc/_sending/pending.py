@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from .._base.scheduler import Scheduler, Timer
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from ..errors import ConnectionLost, TooManyRequests
 
 __all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests"]
@@ -44,7 +44,7 @@ class Pending(Struct, eq=False):
 
     id: int
     event: str
-    future: asyncio.Future[Inbound | Exception]
+    future: asyncio.Future[WireMessage | Exception]
     timeout: float | None
     deadline: float | None
     ticket: int | None = None
@@ -162,7 +162,7 @@ class PendingRequests:
         """Call ``freed`` at each answer in the present session. None: call nothing any more."""
         self.flight.freed = freed
 
-    def settle(self, message: Inbound) -> Pending | None:
+    def settle(self, message: WireMessage) -> Pending | None:
         """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
         pending = self._pending.pop(message.i, None)
         if pending is not None:
@@ -195,7 +195,7 @@ class PendingRequests:
             self.stop()  # nothing else would stop the timer of a closed client, and it would keep the client alive
         return True
 
-    def unsettled(self) -> list[asyncio.Future[Inbound | Exception]]:
+    def unsettled(self) -> list[asyncio.Future[WireMessage | Exception]]:
         """Return the futures of the requests that are not settled yet."""
         return [pending.future for pending in self._pending.values() if not pending.future.done()]
 

@@ -144,11 +144,11 @@ class ServedPeer(PeerOwner):
                 await link.opening.wait()
             elif out.turns.busy:
                 await out.wait_written()
-            elif tasks := {task for task in core.calls.tasks(closers) if not task.done()}:
+            elif tasks := {task for task in core.dispatcher.running.tasks(closers) if not task.done()}:
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
                 await asyncio.wait(unsettled)
-            elif channels := set(core.session.channels.all()) - core.calls.channels(closers):
+            elif channels := set(core.session.channels.all()) - core.dispatcher.running.channels(closers):
                 await channels.pop().wait_closed()
             elif not link.negotiation.quiet:
                 await link.negotiation.wait_quiet()

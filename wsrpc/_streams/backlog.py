@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from .._base.queues import BoundedQueue
 from .._base.scheduler import Timer
-from .._protocol.messages import Inbound, place_on
+from .._protocol.messages import WireMessage, place_on
 from .inbox import Decode
 from .memory import ENTRY, UnreadMemory
 
@@ -37,7 +37,7 @@ class Backlog(BoundedQueue[Entry]):
         self._overdue = overdue
         self._timer: Timer | None = None
 
-    def keep(self, message: Inbound, payload: bytes, decode: Decode) -> str | None:
+    def keep(self, message: WireMessage, payload: bytes, decode: Decode) -> str | None:
         """Keep a message. If it does not fit, return which bound it would exceed."""
         size = len(payload)
         if self.items and not self.fits(size):
@@ -50,7 +50,7 @@ class Backlog(BoundedQueue[Entry]):
             self._timer = loop.call_at(loop.time() + self._unread.limits.unread, self._overdue)
         return None
 
-    def add(self, message: Inbound, payload: bytes, decode: Decode) -> None:
+    def add(self, message: WireMessage, payload: bytes, decode: Decode) -> None:
         """Append a message to those that are delivered in the next turn of the event loop.
 
         It is not refused, because only so much arrives in one turn.
@@ -58,10 +58,10 @@ class Backlog(BoundedQueue[Entry]):
         self._unread.take(len(payload), 0, granted=True)
         self._append(message, payload, decode)
 
-    def _append(self, message: Inbound, payload: bytes, decode: Decode) -> None:
+    def _append(self, message: WireMessage, payload: bytes, decode: Decode) -> None:
         self.put((payload, decode, None if message.i is UNSET else message.i))
 
-    def pop_message(self, h: int) -> tuple[Inbound, bytes, Decode]:
+    def pop_message(self, h: int) -> tuple[WireMessage, bytes, Decode]:
         """Take out the oldest message, which arrived on channel ``h``."""
         payload, decode, i = self.pop()
         self._unread.give_back(len(payload))

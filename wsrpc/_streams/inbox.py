@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from ..errors import StreamOverflow
 from ..limits import Limits
 from .memory import DECODED, ENTRY, UnreadMemory
@@ -21,7 +21,7 @@ __all__ = ["Decode", "Inbox"]
 LEAST_RESERVED = 4096
 """Bytes of messages for which memory is reserved at once."""
 
-Decode = Callable[[bytes | bytearray], Inbound]
+Decode = Callable[[bytes | bytearray], WireMessage]
 
 
 class Credit:
@@ -126,7 +126,7 @@ class Inbox:
 
     # ------------------------------------------------------------ arriving
 
-    def push(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> bool:
+    def push(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
         """Keep a message. If it does not fit, end the inbox with `StreamOverflow` and return False."""
         size = len(payload)
         i = message.i
@@ -225,7 +225,7 @@ class Inbox:
         """Whether something is unread, or the reader has taken a message and does not wait for the next one yet."""
         return bool(self.queue) or (self.taken > 0 and self._waiter is None)
 
-    def _value(self, message: Inbound) -> Any:
+    def _value(self, message: WireMessage) -> Any:
         a = message.a
         if self.items:
             item: Any = a[1] if len(a) > 1 else None

@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec import UNSET
 
 from .._base.scheduler import Scheduler, Timer
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from ..errors import StreamOverflow
 from ..limits import Limits
 from .backlog import Backlog
@@ -72,7 +72,7 @@ class Listener(Protocol):
         """Return whether a handler is registered for messages of that name."""
         ...
 
-    def handle(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None:
+    def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None:
         """Run the handler of a message."""
 
     def abort(self, reason: StreamOverflow, /) -> None:
@@ -128,7 +128,7 @@ class ChannelEventReaders(EventReaders):
         super().__init__()
         self._mailbox = mailbox
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         channel = self._mailbox.channel
         handler = channel if channel is not None and channel.has_handler(message.a[0]) else None
         if handler is None or message.i is UNSET:  # a request is for the handler alone, which answers it
@@ -250,7 +250,7 @@ class Mailbox:
 
     # ------------------------------------------------------------ messages
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
         if self.state is Delivery.LIVE:
             self._deliver(message, payload, decode)
@@ -259,14 +259,14 @@ class Mailbox:
         elif self._backlog is not None:  # behind those that are delivered in the next turn
             self._backlog.add(message, bytes(payload), decode)
 
-    def _deliver(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def _deliver(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         recipient = self.recipients.get(message.a[0])
         if recipient is not None:
             recipient.receive(message, payload, decode)
         elif self.channel is not None:
             self.channel.handle(message, payload, decode)
 
-    def _keep(self, message: Inbound, payload: bytes, decode: Decode) -> None:
+    def _keep(self, message: WireMessage, payload: bytes, decode: Decode) -> None:
         if self._backlog is None:
             self._backlog = Backlog(self._unread, self._overdue)
         exceeded = self._backlog.keep(message, payload, decode)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from .._protocol.counting import decode_any
-from .._protocol.messages import Inbound
+from .._protocol.messages import WireMessage
 from .._protocol.rejections import reason_from_wire
 from ..errors import RemoteError
 from .inbox import Decode, Inbox
@@ -19,7 +19,7 @@ __all__ = ["EventReaders", "MismatchDetector", "ReadableChannel", "Reading", "Re
 class Recipient(Protocol):
     """Receives the messages of one event name on a channel, in place of the handlers."""
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode, /) -> None: ...
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None: ...
 
     def channel_ended(self, error: Exception | None, /) -> None:
         """Nothing more will arrive. ``error`` says why; None at a good end."""
@@ -118,7 +118,7 @@ class Reading:
         state = "left" if self._left else "abandoned" if self.abandoned else "begun" if self._begun else "not begun"
         return f"<{type(self).__name__} of {self._event!r} {state}, {self.inbox!r}>"
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         inbox = self.inbox
         if inbox.items:
             a = message.a
@@ -244,10 +244,10 @@ class EventReaders:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.members!r}>"
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self.pass_on(message, payload, decode, handled=False)
 
-    def pass_on(self, message: Inbound, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
+    def pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
         """Pass a message to all readers. ``handled`` says whether a handler gets it, too."""
         members = self.members
         if len(members) == 1 and not handled:
@@ -278,7 +278,7 @@ class Upload(Reading):
     def _keeps_end(self) -> bool:
         return True
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
         if self._left and not self.ended and message.i is not UNSET:
             # JavaScript that gets the channel and `stop` in one read does not hear the `stop` (ws in Node, observed).
@@ -306,7 +306,7 @@ class MismatchDetector:
         for event in events:
             channel.add_recipient(event, self)
 
-    def receive(self, message: Inbound, payload: bytes | bytearray, decode: Decode) -> None:
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._detected()
 
     def channel_ended(self, error: Exception | None) -> None:

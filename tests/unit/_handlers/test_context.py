@@ -12,7 +12,7 @@ from core_driver import Blocked, Driven, start, turns
 from wsrpc import AnonymousChannel, Context, Limits, Message, Peer
 from wsrpc._handlers.context import Invocation
 from wsrpc._handlers.observation import Observation
-from wsrpc._protocol.messages import Inbound
+from wsrpc._protocol.messages import WireMessage
 
 
 async def test_a_context_tells_about_its_call() -> None:
@@ -124,7 +124,7 @@ async def test_the_context_has_the_message_where_one_observes() -> None:
 
 def test_a_context_shows_its_invocation_and_is_no_reference_cycle() -> None:
     peer: Any = "the peer"
-    invocation = Invocation(peer, Inbound(i=7, a=["say", 1]))
+    invocation = Invocation(peer, WireMessage(i=7, a=["say", 1]))
     context = invocation.context
     assert context is invocation.context and context.peer is peer and (context.id, context.event) == (7, "say")
     context.args = [1, 2]
@@ -154,15 +154,15 @@ def observed(payload: bytes, decode: Any = None) -> Message:
 
 
 def described(a: list[Any], **fields: Any) -> Message:
-    return observed(b"{}", lambda payload: Inbound(a=a, **fields))
+    return observed(b"{}", lambda payload: WireMessage(a=a, **fields))
 
 
 def test_a_message_in_words() -> None:
     assert str(described(["say", 1, "x"])) == "event say(1, 'x')"
     assert str(described(["say"], i=7, c="room")) == "request #7 room: say()"
     assert str(observed(b"hello")) == "foreign message, 5 bytes"
-    assert str(observed(b"{}", lambda payload: Inbound(i=7))) == "answer or notice #7, 2 bytes"
-    assert str(observed(b"{}", lambda payload: Inbound(a=[5]))) == "answer or notice, 2 bytes"
+    assert str(observed(b"{}", lambda payload: WireMessage(i=7))) == "answer or notice #7, 2 bytes"
+    assert str(observed(b"{}", lambda payload: WireMessage(a=[5]))) == "answer or notice, 2 bytes"
     assert repr(described(["say", "x"])) == "<Message event say('x')>"
 
 
@@ -189,7 +189,7 @@ def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("a", [[], None, 5, [5], [None, 1]])
 def test_a_message_that_is_no_event_has_no_name(a: Any) -> None:
-    message = observed(b"", lambda payload: Inbound(a=a, i=True, c=5))
+    message = observed(b"", lambda payload: WireMessage(a=a, i=True, c=5))
     assert message.event is None and message.id is None and message.channel_name is None
     assert isinstance(message.args, tuple)
     str(message)

@@ -736,7 +736,7 @@ async def test_what_a_thread_raises_is_handled_like_any_other() -> None:
 
     d.peer.on("work", work, thread=True)
     d.feed({"i": 1, "a": ["work", "rpc"]}, {"i": 2, "a": ["work", "value"]}, {"i": 3, "a": ["work"]})
-    await asyncio.wait(d.peer._core.calls.tasks())
+    await asyncio.wait(d.peer._core.dispatcher.running.tasks())
     sent = d.take()
     assert rejection(sent, 1) == {"message": "no", "code": 5}
     assert rejection(sent, 2)["code"] == "wsrpc.internal"

@@ -24,7 +24,7 @@ from msgspec import Meta
 from wsrpc._handlers.compiled import ArgumentsRefused, Handler, compile_handler
 from wsrpc._handlers.context import Context, Invocation
 from wsrpc._handlers.introspection import injectable
-from wsrpc._protocol.messages import Inbound
+from wsrpc._protocol.messages import WireMessage
 from wsrpc.errors import BadArguments
 
 
@@ -38,7 +38,7 @@ class SubPeer(FakePeer):
 
 
 PEER: Any = FakePeer()
-CALL = Invocation(PEER, Inbound(i=1))
+CALL = Invocation(PEER, WireMessage(i=1))
 CTX = CALL.context
 
 

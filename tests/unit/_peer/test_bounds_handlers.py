@@ -61,7 +61,7 @@ async def test_handlers_that_hold_more_bytes_than_may_be_wait(kind: str) -> None
         await raw.next_of(TEXT)
         await turns_until(lambda: len(work.finished) == 5)
         assert [number for number, *_ in work.started] == [1, 2, 3, 4, 9], "nobody overtakes those who wait"
-        assert peer._core.calls.held == 0
+        assert peer._core.dispatcher.running.held == 0
 
 
 async def test_a_handler_that_takes_longer_than_it_may_is_cancelled() -> None:
@@ -127,7 +127,9 @@ async def test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_b
         opened.append(await open_one())
         for leave in opened:
             await leave()
-        await turns_until(lambda: (peer._core.calls.held, peer._core.calls.held_by_channels) == (0, 0))
+        await turns_until(
+            lambda: (peer._core.dispatcher.running.held, peer._core.dispatcher.running.held_by_channels) == (0, 0)
+        )
 
 
 async def test_a_handler_that_turns_out_to_stream_and_holds_too_many_bytes_has_run() -> None:
@@ -147,7 +149,9 @@ async def test_a_handler_that_turns_out_to_stream_and_holds_too_many_bytes_has_r
         go.set()
         assert [item async for item in first] == []
         peer = await world.newest()
-        await turns_until(lambda: (peer._core.calls.held, peer._core.calls.held_by_channels) == (0, 0))
+        await turns_until(
+            lambda: (peer._core.dispatcher.running.held, peer._core.dispatcher.running.held_by_channels) == (0, 0)
+        )
 
 
 async def test_a_handler_that_outlives_its_channel_holds_its_bytes_until_it_exits() -> None:
@@ -166,14 +170,16 @@ async def test_a_handler_that_outlives_its_channel_holds_its_bytes_until_it_exit
         first, second = (client.stream("count", "x" * 4000) for _ in range(2))
         assert await anext(first) == 0
         await first.aclose()
-        await turns_until(lambda: peer._core.calls.held > 4000)
-        assert peer._core.calls.held_by_channels == 0
+        await turns_until(lambda: peer._core.dispatcher.running.held > 4000)
+        assert peer._core.dispatcher.running.held_by_channels == 0
         waits = start(anext(second))
         await turns_until(lambda: peer.stats().waiting == 1)
         go.set()
         assert await waits == 0
         await second.aclose()
-        await turns_until(lambda: (peer._core.calls.held, peer._core.calls.held_by_channels) == (0, 0))
+        await turns_until(
+            lambda: (peer._core.dispatcher.running.held, peer._core.dispatcher.running.held_by_channels) == (0, 0)
+        )
 
 
 async def test_a_wsrpc_caller_waits_on_its_own_side_for_bytes_too() -> None:

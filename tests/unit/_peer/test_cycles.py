@@ -59,7 +59,7 @@ def test_messages_that_can_hold_users_values_are_tracked_by_the_collector() -> N
             if holds:
                 checked.append(cls.__name__)
                 assert cls.__struct_config__.gc, cls
-    assert {"Inbound", "Event", "Request", "Resolution", "Item"} <= set(checked)
+    assert {"WireMessage", "Event", "Request", "Resolution", "Item"} <= set(checked)
 
 
 @pytest.mark.parametrize("observed", [False, True])

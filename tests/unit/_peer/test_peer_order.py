@@ -251,7 +251,7 @@ async def test_ordered_holds_for_handlers_in_threads(by_channel: bool) -> None:
     where.on("work", work, thread=True, ordered=not by_channel)
     extra = {"c": "room"} if by_channel else {}
     d.feed({"i": 1, "a": ["work", 1], **extra}, {"i": 2, "a": ["work", 2], **extra})
-    tasks = d.peer._core.calls.tasks()
+    tasks = d.peer._core.dispatcher.running.tasks()
     gate.set()
     await asyncio.wait(tasks)
     assert log == ["begin 1", "end 1", "begin 2", "end 2"]

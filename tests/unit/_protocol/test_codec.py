@@ -18,7 +18,7 @@ from msgspec import UNSET
 from wsrpc import Codec, JsonCodec, MsgpackCodec
 from wsrpc._protocol.codecs import NegotiatedCodec
 from wsrpc._protocol.counting import json_is_flat, json_nests_deeper
-from wsrpc._protocol.messages import Event, Inbound, Item, Request
+from wsrpc._protocol.messages import Event, Item, Request, WireMessage
 from wsrpc.testing import pair
 
 CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]
@@ -28,7 +28,7 @@ CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]
 def test_there_and_back(codec: Codec) -> None:
     message = Request(7, ("e", 1, "ü", None, [True, {"k": 1.5}]), "room")
     back = codec.decode(codec.encode(message))
-    assert back == Inbound(a=["e", 1, "ü", None, [True, {"k": 1.5}]], i=7, c="room")
+    assert back == WireMessage(a=["e", 1, "ü", None, [True, {"k": 1.5}]], i=7, c="room")
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
@@ -181,7 +181,7 @@ def test_messagepack_depth_counts_keys() -> None:
 
 @pytest.mark.parametrize("payload", [b'["\\"]"]', rb'["\\[[["]', b'["[[[[[[[["]', '["ü[[[[[[\\u005b"]'.encode()])
 def test_brackets_in_text_are_no_depth(payload: bytes) -> None:
-    assert not JsonCodec().nests_deeper(payload, Inbound(), 1)
+    assert not JsonCodec().nests_deeper(payload, WireMessage(), 1)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 64])
@@ -190,7 +190,7 @@ def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(depth: 
     for chosen in itertools.product(parts, repeat=5):
         payload = "".join(chosen).encode()
         deeper = json_nests_deeper(payload, depth)
-        assert JsonCodec().nests_deeper(payload, Inbound(), depth) is deeper
+        assert JsonCodec().nests_deeper(payload, WireMessage(), depth) is deeper
         assert not (json_is_flat(payload) and deeper)
     assert json_is_flat(b'{"i":1,"a":["echo","x"]}')
     assert json_is_flat(bytearray(b'{"i":1,"d":"x"}'))
@@ -235,7 +235,7 @@ def test_an_item_travels_as_the_same_value_does_as_an_argument(value: Any) -> No
 def test_looking_at_depth_takes_time_in_proportion() -> None:
     """Texts that would make a careless regular expression try everything twice, and twice again."""
     for piece in (rb"\\", rb"\"", b"[", b'"",', rb'"\\",'):
-        JsonCodec().nests_deeper(b'["' + piece * 200_000 + b'"]' + b"[" * 70, Inbound(), 64)
+        JsonCodec().nests_deeper(b'["' + piece * 200_000 + b'"]' + b"[" * 70, WireMessage(), 64)
 
 
 def test_a_codec_of_ones_own_can_stand_on_json() -> None:

@@ -13,10 +13,10 @@ from wsrpc._protocol.messages import (
     Cancellation,
     ChannelAbort,
     Event,
-    Inbound,
     Rejection,
     Request,
     Resolution,
+    WireMessage,
     channel_id,
     is_id,
 )
@@ -45,10 +45,10 @@ def test_what_is_written(message: Any, text: str) -> None:
 
 
 def test_absent_is_not_null() -> None:
-    nothing = msgspec.json.decode(b"{}", type=Inbound)
+    nothing = msgspec.json.decode(b"{}", type=WireMessage)
     assert all(getattr(nothing, name) is UNSET for name in FIELDS)
     nulls = msgspec.json.decode(
-        b'{"a":null,"i":null,"d":null,"e":null,"x":null,"_":null,"ws-wrapper":null,"c":null,"h":null}', type=Inbound
+        b'{"a":null,"i":null,"d":null,"e":null,"x":null,"_":null,"ws-wrapper":null,"c":null,"h":null}', type=WireMessage
     )
     assert all(getattr(nulls, name) is None for name in FIELDS)
     # For these two absent and null mean the same: the main channel.
@@ -59,7 +59,7 @@ def test_a_wrong_type_in_any_key_does_not_make_a_message_unreadable() -> None:
     values: list[Any] = [1, "x", [], {}, True, 1.5, None]
     for value in values:
         for key in ("a", "i", "c", "h", "d", "e", "x", "_", "ws-wrapper", "unknown"):
-            msgspec.json.decode(msgspec.json.encode({key: value}), type=Inbound)
+            msgspec.json.decode(msgspec.json.encode({key: value}), type=WireMessage)
 
 
 @pytest.mark.parametrize("value", [1, 2, 2**31, MAX_ID])

@@ -32,7 +32,7 @@ from wsrpc import (
 )
 from wsrpc._protocol import counting
 from wsrpc._protocol.counting import ARRAY_KEYS, NUMBER_KEYS, SHARE, SLOW_FLOATS
-from wsrpc._protocol.messages import Inbound
+from wsrpc._protocol.messages import WireMessage
 from wsrpc._sending.checks import Objections
 from wsrpc.testing import ScriptedTransport, connect, pair
 
@@ -147,7 +147,7 @@ def test_counting_survives_anything(payload: bytes, values: int) -> None:
     counting._walk(payload, values)
     counting._colliding_keys(payload)
     counting._has_slow_floats(payload)
-    assert JsonCodec().nests_deeper(payload, Inbound(), 3) in (True, False)
+    assert JsonCodec().nests_deeper(payload, WireMessage(), 3) in (True, False)
 
 
 def arrays(count: int, each: bytes = b"\x90", claimed: int | None = None) -> bytes:

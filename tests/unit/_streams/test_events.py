@@ -48,7 +48,7 @@ def nobody_reads(d: Driven) -> bool:
     """Whether nothing of a reading is left, and messages go the short way again."""
     return (
         not d.peer._core.readers.recipients
-        and not d.peer._core.calls.admission.busy
+        and not d.peer._core.dispatcher.admission.busy
         and d.peer._core.session.channels.unread.used == 0
     )
 
@@ -288,7 +288,7 @@ async def test_a_reader_that_was_left_counts_no_more(how: str, caplog: pytest.Lo
 
 async def test_nothing_is_looked_up_while_nobody_reads() -> None:
     d = Driven()
-    admission = d.peer._core.calls.admission
+    admission = d.peer._core.dispatcher.admission
     assert not admission.busy
     first, second = d.peer.events("a"), d.peer.of("chat").events("b")
     assert admission.busy
@@ -578,7 +578,7 @@ async def test_a_reader_that_begins_in_an_open_handler_gets_what_was_held_back()
     @server.on("open")
     async def opened(peer: Peer) -> None:
         await turns()
-        assert len(peer._core.calls.admission.room) == 3
+        assert len(peer._core.dispatcher.admission.room) == 3
         reader = peer.events("hello")
         got.extend([await peer.wait_for("hello"), await anext(reader), await anext(reader)])
         peer.on("both", handled.append)
@@ -632,7 +632,7 @@ async def test_each_wait_for_in_an_open_handler_gets_the_next_event() -> None:
     async def opened(peer: Peer) -> None:
         await turns()
         got.extend([await peer.wait_for("count", returns=int) for _ in range(3)])
-        held.append(len(peer._core.calls.admission.room))  # what nobody else wants is not looked at again
+        held.append(len(peer._core.dispatcher.admission.room))  # what nobody else wants is not looked at again
 
     client = Client()
 
