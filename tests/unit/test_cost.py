@@ -41,11 +41,11 @@ AT_MOST: dict[str, tuple[float, float]] = {
     #
     # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 19 if
     # the handler (1), the transport in memory (6) and its `call_soon` (1) are included.
-    "inline request, requesting end": (20, 20),
-    "inline request, serving end": (11, 11),
-    "inline request, both ends": (31, 31),
+    "inline request, requesting end": (19, 19),
+    "inline request, serving end": (10, 10),
+    "inline request, both ends": (29, 29),
     # The same, answered by an `async def` handler that does not wait.
-    "async request, requesting end": (20, 20),
+    "async request, requesting end": (19, 19),
     "async request, serving end": (23, 24),
     "async request, both ends": (43, 44),
     # One item of a stream, on average: the producer never waits, so items arrive together.
