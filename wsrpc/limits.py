@@ -165,13 +165,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     default.)"""
 
     def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):
-            name = field.name
+        for name in self.__struct_fields__:
             value: Any = getattr(self, name)
             none = name in MAY_BE_NONE
             if value is None and none:
                 continue
-            is_duration = float in (field.type, *get_args(field.type))
+            is_duration = name in DURATIONS
             if isinstance(value, bool) or not isinstance(value, (int, float) if is_duration else int):
                 kind = "a number of seconds" if is_duration else "a whole number"
                 raise TypeError(f"Limits.{name} is {kind}{', or None' if none else ''}, got {value!r}")
@@ -190,3 +189,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             TypeError, ValueError: as the class itself does.
         """
         return type(self)(**{**msgspec.structs.asdict(self), **changes})
+
+
+DURATIONS = frozenset(
+    field.name for field in msgspec.structs.fields(Limits) if float in (field.type, *get_args(field.type))
+)

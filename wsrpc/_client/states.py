@@ -20,6 +20,8 @@ STATES: tuple[ClientState, ...] = get_args(ClientState)
 class Input(Enum):
     """What can happen: calls of the user first, then what the line and the clock do."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
     CONNECT = "connect()"
     BIND = "bind()"
     CLOSE = "close()"
