@@ -39,25 +39,25 @@ from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports,
 AT_MOST: dict[str, tuple[float, float]] = {
     # Each figure on Python 3.11, and from 3.12 on.
     #
-    # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 19 if
+    # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 18 if
     # the handler (1), the transport in memory (6) and its `call_soon` (1) are included.
     "inline request, requesting end": (19, 19),
     "inline request, serving end": (10, 10),
     "inline request, both ends": (29, 29),
     # The same, answered by an `async def` handler that does not wait.
     "async request, requesting end": (19, 19),
-    "async request, serving end": (23, 24),
-    "async request, both ends": (43, 44),
+    "async request, serving end": (18, 19),
+    "async request, both ends": (37, 38),
     # One item of a stream, on average: the producer never waits, so items arrive together.
-    "stream item, both ends": (11.125, 11.125),
+    "stream item, both ends": (10.984375, 10.984375),
     # The producer waits before each item, so each arrives alone.
-    "lone stream item, both ends": (27.890625, 27.890625),
+    "lone stream item, both ends": (27.765625, 27.765625),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again. The
     # target is 350.
-    "drop and reconnect, both ends": (465, 465),
+    "drop and reconnect, both ends": (383, 383),
     # Instances of wsrpc's classes, of those that the garbage collector knows, that one more connection adds to a server
     # that listens: its transport, the default one, is included. The target is 25.
-    "objects of an idle server peer": (39, 39),
+    "objects of an idle server peer": (36, 36),
 }
 
 NEW = sys.version_info >= (3, 12)

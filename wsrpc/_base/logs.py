@@ -195,6 +195,10 @@ class PeerLog:
         """The remote address, or the last one, in the words of a log line."""
         return address_text(self.remote) or "an unknown address"
 
+    def shows(self, level: int) -> bool:
+        """Return whether a line of that level would write anything, itself or about the lines that were left out."""
+        return self._left_out > 0 or logger.isEnabledFor(level)
+
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         if level >= logging.ERROR:
             self.errors += 1

@@ -20,6 +20,8 @@ STATES: tuple[ClientState, ...] = get_args(ClientState)
 class Input(Enum):
     """Input of the table: first the calls of the user, then what the connection and the clock do."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
     CONNECT = "connect()"
     BIND = "bind()"
     CLOSE = "close()"

@@ -81,7 +81,7 @@ def fire(
     unfinished: list[Unfinished] = []
     for name in names:
         for registry in registries:
-            taken = registry.take_lifecycle(name)
+            taken = registry.take_lifecycle(name) if registry.has_lifecycle else None
             if taken is not None:
                 unfinished += call_handler(name, taken.function, args[: taken.accepted], raised, context)
     return unfinished

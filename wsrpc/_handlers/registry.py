@@ -76,6 +76,7 @@ class Registry:
         "_reserved",
         "dec_hook",
         "handler_context",
+        "has_lifecycle",
         "lax",
         "layered",
         "main",
@@ -97,6 +98,8 @@ class Registry:
         self.used = False
         self.layered = False
         self.observed = False
+        self.has_lifecycle = False
+        """Whether there is a handler for a lifecycle event."""
         self.takes_raw = False
         self.raw_only: Literal["json", "message"] | None = None
         """Set if every message goes to the raw handler: decoded as JSON, or as it arrived."""
@@ -269,18 +272,19 @@ class Registry:
             )
             _warn_of_replacement(event, table.get(event), handler)
             table[event] = handler
-        self._look_for_observers()
+        self._set_lifecycle_flags()
 
     def take_lifecycle(self, event: str) -> LifecycleHandler | None:
         """Return the handler for a lifecycle event, and remove it if it was registered with `once`."""
         taken = self._lifecycle_once.pop(event, None)
         if taken is None:
             return self._lifecycle.get(event)
-        self._look_for_observers()
+        self._set_lifecycle_flags()
         return taken
 
-    def _look_for_observers(self) -> None:
+    def _set_lifecycle_flags(self) -> None:
         self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
+        self.has_lifecycle = bool(self._lifecycle or self._lifecycle_once)
 
 
 def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:

@@ -213,13 +213,13 @@ class Admission:
     def hold(self, holding: Hold) -> None:
         """Hold these messages back from now on, and start those that need not wait any more."""
         self._holding = holding
-        self.update()
-        self.pump()
+        self.room_changed()
 
     def room_changed(self) -> None:
         """Go on after the connection has become full, or has room again, or has ended."""
         self.update()
-        self.pump()
+        if self.room.items:
+            self.pump()
 
     def drain(self, refuses: Callable[[], bool]) -> None:
         """Refuse each new request that is not on an anonymous channel, from now on, if ``refuses()``."""
@@ -268,8 +268,9 @@ class Admission:
 
     def end_session(self) -> None:
         """Drop the requests that wait: nobody waits for their answers. Events start when there is room."""
-        for waiting in self.room.take_requests():
-            waiting.finish()
+        if self.room.items:
+            for waiting in self.room.take_requests():
+                waiting.finish()
         self.hold(Hold.NONE)
 
     def discard(self) -> None:

@@ -298,7 +298,8 @@ class PeerCore:
         Raises:
             TypeError, ValueError: this is not a transport, or the one that is bound.
         """
-        if self.link is not None and self.link.transport is transport:
+        present = self.session.link
+        if present is not None and present.transport is transport:
             raise ValueError("this transport is bound already")
         try:
             link = Link(transport, self._negotiation(), self._room_changed, self._lost)
@@ -356,6 +357,8 @@ class PeerCore:
         held = None if out.link is None else out.link.transport
         if self.session.over:
             self.session = self._begin_session()
+        else:
+            self.readers.reopen()
         session = self.session
         session.attach(link)
         info, dialer = link.transport.info, self.options.dialer
@@ -364,10 +367,10 @@ class PeerCore:
         self._inbound = inbound = self._receiver(link)
         receive = self._log_payloads(link, inbound.entry)
         out.use(link)
-        self.readers.reopen()
         link.negotiation.begin()
-        where = "to" if dialer else "from"
-        self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, info.path)
+        if self.log.shows(logging.INFO):
+            where = "to" if dialer else "from"
+            self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, info.path)
         if isinstance(held, HoldingTransport):
             self._resume(link, held)
         else:
@@ -604,7 +607,8 @@ class PeerCore:
             return
         session.end()
         info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
-        self.log(logging.INFO, "peer %s at %s disconnected: %d %s", self.id, self.log.place, info.code, info.reason)
+        if self.log.shows(logging.INFO):
+            self.log(logging.INFO, "peer %s at %s disconnected: %d %s", self.id, self.log.place, info.code, info.reason)
         if link.opening is not None:
             link.opening.connection_lost(user_closed=info.user_closed)
         link.negotiation.connection_lost()

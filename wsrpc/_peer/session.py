@@ -22,7 +22,7 @@ __all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
 class SessionState(Enum):
     """State of a session."""
 
-    __hash__ = object.__hash__  # that of Enum is a Python function
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
     NEW = "new"
     """It has not had a link yet."""

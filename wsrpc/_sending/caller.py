@@ -1,4 +1,4 @@
-"""Emitting and requesting: the methods that peer, client and channel have in common."""
+"""Methods that peers, clients and channels have in common: they check their options and call a `Sender`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Sender(Protocol):
-    """What a channel needs of its peer."""
+    """Sends for a `Caller`: the peer, or what refuses to send on a channel that was closed."""
 
     def send_event(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -104,11 +104,11 @@ class Sender(Protocol):
 
 
 Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
-"""What ``send=`` takes: its items are sent one by one, as the other side reads them."""
+"""The argument ``send=``. Its items are sent one by one, as the other side reads them."""
 
 
 class EventReader(OnChannel):
-    """`events` and `wait_for`, on one channel of one peer."""
+    """`events` and `wait_for` on one channel of one peer."""
 
     __slots__ = ()
 
@@ -121,28 +121,29 @@ class EventReader(OnChannel):
     def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
         """Read the events of one name: ``async for text in client.events("said", returns=str)``.
 
-        Reading begins at this call, so nothing is missed between it and the loop. It observes: a handler of that name
-        runs as well, and each of several readers gets every event. Requests are not read. An event arrives here before
-        middleware, which sees it as always.
+        Reading begins at this call, so no event between the call and the loop is missed. A reader only observes: a
+        handler of that name still runs, and each of several readers gets every event. Requests are not read. Readers
+        get an event before middleware and handlers do.
 
-        Reading goes on until it is left: by ``aclose()``, at the end of ``async with``, or when nothing refers to it
-        any more. A client's goes on over reconnects, and ends at `Client.close`. A server's peer raises
-        `ConnectionLost` when its connection ends. See `Stream` for the others.
+        Reading goes on until you leave it: with ``aclose()``, at the end of ``async with``, or when nothing refers to
+        the stream any more. On a client it goes on over reconnects, and ends at `Client.close`. On a server's peer it
+        raises `ConnectionLost` when the connection ends. See `Stream` for what else it raises.
 
         Args:
             returns: the type of the value. A tuple type of fixed length, such as ``tuple[str, int]``, takes all
                 arguments; any other type takes exactly one. An event that does not fit is dropped with a warning,
-                and counted in ``peer.ignored["wrong arguments"]``. Without it, one argument gives that, several give a
-                tuple, and none gives None.
-            keep: which unread events wait. ``"all"``, up to `Limits.stream_queue` bytes: past that, reading ends with
-                `StreamOverflow` after them. ``"newest"``: the latest one only. What all readers of the connection have
-                not read is bounded by `Limits.unread_bytes`, and ends in the same way the reader that goes over it.
+                and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is the argument if
+                there is one, a tuple if there are several, and None if there is none.
+            keep: which unread events wait. ``"all"``: all of them, up to `Limits.stream_queue` bytes. Beyond that,
+                reading ends with `StreamOverflow` after the events that wait. ``"newest"``: only the latest event.
+                `Limits.unread_bytes` bounds the unread events of all readers together, and ends the reader that would
+                exceed it in the same way.
 
         Raises:
-            ReservedEvent: for open, close and the like on the main channel: register a handler instead.
-            ChannelClosed: on a channel that was closed.
-            TypeError, ValueError: ``returns`` is not a type that can be converted to; ``keep`` is something else.
-            RuntimeError: in another thread than the event loop's.
+            ReservedEvent: the event is a lifecycle event of the main channel, such as open: register a handler instead.
+            ChannelClosed: the channel was closed.
+            TypeError, ValueError: ``returns`` is not a type that can be converted to, or ``keep`` is another value.
+            RuntimeError: called in another thread than the event loop's.
         """
         check_keep(keep)
         return self._read_events(event, returns, keep)
@@ -158,12 +159,12 @@ class EventReader(OnChannel):
     ) -> Coroutine[Any, Any, Any]:
         """Return the value of the next event of one name: ``await client.wait_for("ready", timeout=5)``.
 
-        It begins to wait at the call, not at the ``await``: so an answer cannot be missed that comes while you ask for
-        it. Cancelling is safe.
+        Waiting begins at the call, not at the ``await``. So you can call it, send something, and await the event that
+        answers it. Cancelling is safe.
 
         Args:
-            returns: as for `events`. Events that do not fit do not count.
-            timeout: seconds, which count from the ``await``; None, the default, waits without a limit.
+            returns: the type of the value, as for `events`. An event that does not fit is dropped.
+            timeout: seconds from the ``await`` on. None, the default, waits without a limit.
 
         Raises:
             RequestTimeout: no such event came in time. It is a `TimeoutError`.
@@ -180,7 +181,7 @@ class EventReader(OnChannel):
         raise NotImplementedError
 
     def _is_over(self) -> Exception:
-        """What `wait_for` raises when reading comes to a plain end."""
+        """Return what `wait_for` raises when reading ends without an error."""
         return ConnectionLost(1000, "closed by this side", "not_sent")
 
 
@@ -200,13 +201,13 @@ async def _first(stream: Stream[T], event: str, timeout: float | None, over: Cal
 
 
 class Caller(EventReader):
-    """`emit`, `emit_nowait`, `request`, `stream`, `open_channel`, `events` and `wait_for`, on one channel of one peer.
+    """`emit`, `emit_nowait`, `request`, `stream`, `open_channel`, `events` and `wait_for` on one channel of one peer.
 
-    Where there may be another connection, ``offline`` says what becomes of a message while there is none: ``"queue"``
-    lets it wait for the next one, ``"fail"`` raises `ConnectionLost` at once, with ``outcome="not_sent"``. (While the
-    other side drains, it is as if there were none.) With ``"fail"``, what waits on a connection that is there, for its
-    `open` handlers or for its turn on a full line, fails so when that connection ends. None, the default, is what the
-    client was made with. On a server's peers nothing ever waits for another connection.
+    On a client, ``offline`` says what happens to a message while there is no connection, or while the other side
+    drains. ``"queue"`` lets it wait for the next connection. ``"fail"`` raises `ConnectionLost` at once, with
+    ``outcome="not_sent"``. With ``"fail"``, a message that waits for the `open` handlers of a connection, or until the
+    connection has room, also fails in this way when that connection ends. None, the default, means the option with
+    which the client was made. A server's peer has one connection only, so nothing waits for another one.
     """
 
     __slots__ = ()
@@ -216,22 +217,22 @@ class Caller(EventReader):
     def emit(
         self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never
     ) -> Coroutine[Any, Any, None]:
-        """Send an event, which nobody answers.
+        """Send an event.
 
-        Returns when the message is accepted for sending, not when it is delivered: while the line is above
-        its high-water mark it waits, in turn, before encoding. With ``offline="fail"`` it also waits while the `open`
-        handlers run. Cancelling is safe: the event is then not sent.
+        Returns when the message is accepted for sending, not when it is delivered. While the connection is above its
+        high-water mark, calls wait in order, before their messages are encoded. With ``offline="fail"`` they also wait
+        while the `open` handlers run. Cancelling is safe: the event is then not sent.
 
         Args:
-            offline: ``"queue"`` or ``"fail"``, while there is no connection.
+            offline: ``"queue"`` or ``"fail"``, for when there is no connection.
 
         Raises:
-            ConnectionLost: ``outcome="not_sent"``, if there is no connection and nothing queues for one.
-            QueueFull: if the offline queue is full.
-            ReservedEvent: for open, close and the like on the main channel.
-            MessageTooBig: the other side has said that it takes less at once; nothing is sent.
-            ChannelClosed: on a channel that was closed.
-            TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
+            ConnectionLost: ``outcome="not_sent"``, there is no connection, and the event may not wait for one.
+            QueueFull: the offline queue is full.
+            ReservedEvent: the event is a lifecycle event of the main channel, such as open.
+            MessageTooBig: the other side has announced that it accepts less at once; nothing is sent.
+            ChannelClosed: the channel was closed.
+            TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
         try:
             if unsupported:
@@ -243,12 +244,12 @@ class Caller(EventReader):
             return refused(exc)
 
     def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
-        """Like `emit`, for plain functions in the event loop's thread; it never waits.
+        """Send an event without waiting, from a plain function in the event loop's thread.
 
-        With ``offline="fail"`` and while the `open` handlers run, it leaves after them, or not at all.
+        With ``offline="fail"`` and while the `open` handlers run, the event is sent after them, or not at all.
 
         Raises:
-            QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the offline queue is full; nothing is sent.
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
         """
         if unsupported:
@@ -304,33 +305,33 @@ class Caller(EventReader):
         """Send a request and return its answer.
 
         Args:
-            returns: the type to check and convert the answer to; without it, what JSON gives.
-            timeout: seconds until the answer, also while offline or while the line is full; None for no limit.
-                The default is `Limits.timeout`. With ``send``, seconds until the handler is ready for the first item,
-                and again, after the last one, until its answer; the items in between have no timeout.
-            send: an iterable or async iterable whose items the handler reads (its parameter is annotated
-                ``AsyncIterator[...]``), no faster than it reads them. A generator is closed at the end, also when the
-                handler wants no more of it. What it raises is raised here, and ends the handler.
-            retry: ask again for what did not run over there, as `Retry` says; ``timeout`` is for all attempts and the
-                waits between them. After the last one its error is raised.
-            idempotent: running twice does no harm, so ``retry`` also asks again for what may have run when its
-                connection ended, and for what reached its handler's time limit.
-            offline: ``"queue"`` or ``"fail"``, while there is no connection.
+            returns: the type to check and convert the answer to. Without it, the answer is returned as it was decoded.
+            timeout: seconds until the answer, with the time that the request waits to be sent; None for no limit. The
+                default is `Limits.timeout`. With ``send``, seconds until the handler is ready for the first item, and
+                again, after the last item, until its answer; the items in between have no timeout.
+            send: an iterable or async iterable of items for the handler, whose parameter is annotated
+                ``AsyncIterator[...]``. They are sent no faster than the handler reads them. A generator is closed at
+                the end, also if the handler stops reading before. An error of the iterable is raised here, and ends
+                the handler.
+            retry: when to send the request again if it did not run; see `Retry`. ``timeout`` is for all attempts and
+                the waits between them. The error of the last attempt is raised.
+            idempotent: running twice does no harm. So ``retry`` also sends the request again if it may have run when
+                its connection ended, or if it reached its handler's time limit.
+            offline: ``"queue"`` or ``"fail"``, for when there is no connection.
 
-        Cancelling is safe and cancels remotely: the other side's handler is told, with the reason given to
+        Cancelling is safe. It also cancels the handler on the other side, which gets the reason given to
         ``task.cancel(reason)``.
 
         Raises:
-            RemoteError: the other side rejected; its subclasses say how.
-            RequestTimeout: no answer in time; the other side was told to stop. With ``retry``, ``__cause__`` is the
-                error of the attempt before.
-            ConnectionLost: the connection ended first; ``outcome`` says whether it may have run.
+            RemoteError: the other side rejected the request; its subclasses say how.
+            RequestTimeout: no answer came in time; the other side was told to stop. With ``retry``, ``__cause__`` is
+                the error of the attempt before.
+            ConnectionLost: the connection ended first; ``outcome`` says whether the request may have run.
             BadResult: the answer does not fit ``returns``.
             UnexpectedChannel: the answer is a channel.
-            ChannelClosed: with ``send``, the other side has ended the upload without an error; or, on a channel that
-                was closed.
-            MessageTooBig: the other side has said that it takes less at once; nothing was sent.
-            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused here, nothing was sent.
+            ChannelClosed: the channel was closed; or, with ``send``, the other side ended the upload without an error.
+            MessageTooBig: the other side has announced that it accepts less at once; nothing was sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused on this side; nothing was sent.
         """
         try:
             if unsupported:
@@ -359,10 +360,11 @@ class Caller(EventReader):
         offline: Offline | None = None,
         **unsupported: Any,
     ) -> AnonymousChannel:
-        """Send a request whose answer is a channel, for a conversation with its handler, and return it.
+        """Send a request whose answer is a channel, for a conversation with its handler, and return the channel.
 
-        The channel stays open until either side ends it, or the connection ends: ``async with`` it, or abort it.
-        ``timeout`` and ``offline`` as in `request`, until the channel is open. Cancelling is safe and cancels remotely.
+        The channel stays open until either side ends it, or the connection ends: use ``async with``, or abort it.
+        ``timeout`` and ``offline`` are those of `request`, until the channel is open. Cancelling is safe, and cancels
+        the handler on the other side.
 
         Raises:
             BadResult: the answer is not a channel.
@@ -417,12 +419,12 @@ class Caller(EventReader):
 
         Args:
             returns: the type to check and convert each item to.
-            timeout: seconds until the stream is open; items have none. The default is `Limits.timeout`.
-            send: what the handler reads meanwhile; see `request`. What it raises is raised by the stream.
-            offline: ``"queue"`` or ``"fail"``, if there is no connection when the stream is opened.
+            timeout: seconds until the stream is open; items have no timeout. The default is `Limits.timeout`.
+            send: items for the handler; see `request`. The stream raises an error of this iterable.
+            offline: ``"queue"`` or ``"fail"``, for when there is no connection as the stream is opened.
 
         Raises:
-            TypeError: ``returns`` is no type that can be converted to.
+            TypeError: ``returns`` is not a type that can be converted to.
         """
         if unsupported:
             raise no_keywords("stream", event, unsupported)
@@ -437,34 +439,34 @@ class Caller(EventReader):
 
 
 class RawCaller(Caller):
-    """What `Caller` has, and `send_raw`, which is on no channel."""
+    """The methods of `Caller`, with `send_raw` and `send_raw_nowait`."""
 
     __slots__ = ()
 
     _out: Outbound
 
     def _binary_is_free(self) -> bool:
-        """Whether a binary message is not one of the protocol's."""
+        """Return whether a binary message is a raw one."""
         raise NotImplementedError
 
     async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a message that is not protocol, str as text, bytes as binary, in order with everything else.
+        """Send a raw message, str as text and bytes as binary, in order with all other messages.
 
-        It waits as `emit` does, for room in the line and for a connection, with the same ``offline=``. The other side's
-        `on_raw` function gets it, or whatever reads there; if it looks like a protocol message, it is one. Cancelling
-        is safe: then it is not sent.
+        It waits as `emit` does, until the connection has room, or for a connection, with the same ``offline=``. The
+        other side's `on_raw` function gets it. A message that looks like one of the protocol is taken for one.
+        Cancelling is safe: the message is then not sent.
 
         Raises:
-            ConnectionLost: ``outcome="not_sent"``, there is no connection, or the other side is draining, and it may
-                not wait for another.
+            ConnectionLost: ``outcome="not_sent"``, there is no connection or the other side drains, and the message may
+                not wait for another connection.
             QueueFull: too much waits for a connection already.
-            MessageTooBig: the other side has said that it takes less.
-            TypeError: it is neither str nor bytes.
-            ValueError: binary, where binary messages are MessagePack, or may be: between two wsrpc peers neither of
-                which had an `on_raw` function when they connected. A client without one has to know, from an agreement,
-                that it is otherwise; with ``extensions=False`` there is none, and binary messages are free. Or any,
-                with ``profile="go"``.
-            RuntimeError: in another thread than the event loop's.
+            MessageTooBig: the other side has announced that it accepts less.
+            TypeError: the message is neither str nor bytes.
+            ValueError: the message is binary, but binary messages are MessagePack, or may be. They are between two
+                wsrpc peers unless one of them had an `on_raw` function when they connected. A client without such a
+                function cannot send binary ones before the two have negotiated. With ``extensions=False`` they never
+                negotiate, and binary messages are always free. With ``profile="go"`` all raw messages are refused.
+            RuntimeError: called in another thread than the event loop's.
         """
         if offline is not None:
             check_offline(offline)
@@ -473,10 +475,10 @@ class RawCaller(Caller):
             await out.send_in_turn(raw, None, out.fails(offline))
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Like `send_raw`, for plain functions in the event loop's thread; it never waits.
+        """Send a raw message without waiting, from a plain function in the event loop's thread.
 
         Raises:
-            QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the offline queue is full; nothing is sent.
             ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
         """
         if offline is not None:
@@ -510,7 +512,7 @@ _OPTIONS = {
 def no_keywords(
     method: str, event: str, unsupported: Mapping[str, object], options: Mapping[str, str] = _OPTIONS
 ) -> TypeError:
-    """The error for keyword arguments that were meant for the handler, or are misspelled options."""
+    """Return the error for keyword arguments that were meant for the handler, or are misspelled options."""
     names = ", ".join(unsupported)
     return TypeError(
         f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
@@ -519,15 +521,15 @@ def no_keywords(
 
 
 async def refused(error: Exception) -> Never:
-    """Stands for what cannot be sent: like all that is wrong with a call, it shows when that is awaited."""
+    """Raise ``error`` when it is awaited: a call that is refused says so where its result is awaited."""
     raise error
 
 
 def check_retry(retry: Any, send: Source | None) -> None:
-    """Refuse what ``retry=`` does not take, and what cannot be asked again.
+    """Check the argument ``retry=``, and refuse a request that cannot be sent again.
 
     Raises:
-        TypeError: says why.
+        TypeError: it is not a `Retry`, or the request has ``send=``.
     """
     if not isinstance(retry, Retry):
         raise TypeError(f"retry= takes a wsrpc.Retry, got {retry!r}")

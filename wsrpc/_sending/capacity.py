@@ -36,7 +36,7 @@ class RemoteCapacity:
         self._full = False
         self._turns.connection_lost()
         if self._turns.busy:  # nobody overtakes those that were woken
-            self._requests.watch(self._freed)
+            self._requests.flight.watch(self._freed)
 
     def turn(self) -> Turn:
         """Return a turn for `take`."""
@@ -61,7 +61,7 @@ class RemoteCapacity:
             if not self._full and (turn.held or not turns.busy):
                 requests.enter_waiting_room(pending, needed)
                 return
-            requests.watch(self._freed)
+            requests.flight.watch(self._freed)
             await turn.wait(pending)
 
     def leave(self, pending: Pending, turn: Turn) -> None:
@@ -79,4 +79,4 @@ class RemoteCapacity:
 
     def _stop_watching_if_idle(self) -> None:
         if not self._turns.busy:
-            self._requests.watch(None)
+            self._requests.flight.watch(None)

@@ -1,4 +1,4 @@
-"""Named channels: a scope of event names within one connection."""
+"""Named channels: scopes of event names on one connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Closed:
-    """The sender of a channel that was closed: it refuses."""
+    """Sender of a channel that was closed: it refuses everything."""
 
     def __init__(self, channel: str, reason: object) -> None:
         self.channel = channel
@@ -39,9 +39,9 @@ class _Closed:
 
 
 class Channel(Registrar, Caller):
-    """One named channel of one peer; `Peer.of` makes it. It has the same methods as the peer.
+    """One named channel of one peer. `Peer.of` returns it. It has the same methods as the peer.
 
-    Nothing travels to open or close it: a channel is a name on the messages.
+    A channel is only a name on messages, so nothing is sent when it is opened or closed.
     """
 
     __slots__ = ("_channel_name", "_name", "_on_close", "_registry", "_sender")
@@ -64,7 +64,7 @@ class Channel(Registrar, Caller):
 
     @property
     def close_reason(self) -> Any:
-        """What `close` was called with."""
+        """The reason that `close` was called with."""
         return self._sender.reason if isinstance(self._sender, _Closed) else None
 
     def close(self, reason: object = None) -> None:
@@ -83,11 +83,11 @@ class Channel(Registrar, Caller):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read what the other side produces on this channel, as ``for await (... of channel)`` does in JavaScript.
+        """Read the items that the other side produces here, as ``for await (... of channel)`` does in JavaScript.
 
-        The first read asks the other side to begin: its handler for the event ``start`` on this channel produces. At
-        the end of the items the channel stays, and may be read again. `Caller.stream` is better where both sides are
-        yours: it has flow control, ends the producer when you leave, and tells you of its errors.
+        The first read asks the other side to begin: its handler for the event ``start`` on this channel produces. The
+        channel stays after the last item, and may be read again. If both sides are yours, use `Caller.stream` instead:
+        it has flow control, ends the producer when you leave, and raises the producer's errors.
 
         ``async for item in channel`` does the same, without ``returns``.
 
@@ -96,7 +96,7 @@ class Channel(Registrar, Caller):
 
         Raises:
             ChannelClosed: the channel was closed.
-            RuntimeError: somebody reads the items already.
+            RuntimeError: the items are being read already.
             TypeError: ``returns`` is not a type that can be converted to.
         """
         return self._sender.read_items(self._name, returns)

@@ -1,4 +1,4 @@
-"""What may be sent, and from where."""
+"""Checks of what is sent, and of the thread that sends it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ __all__ = ["Objections", "check_sending", "check_thread", "check_thread_of_plain
 
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
-    """Refuse a name that cannot travel, and a call from another thread than ``thread``.
+    """Refuse a name that cannot be sent, and a call from another thread than ``thread``.
 
     Raises:
-        TypeError, ReservedEvent, RuntimeError: say why and what to do.
+        TypeError: the name is not a str.
+        ReservedEvent: it is a lifecycle event of the main channel.
+        RuntimeError: the thread is another one; the error names the function to use.
     """
     if event.__class__ is not str:
         check_event(event)
@@ -28,10 +30,10 @@ def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
 
 
 def check_thread(thread: int | None, call: str) -> None:
-    """Refuse a call from another thread than ``thread``.
+    """Refuse a call of a coroutine function from another thread than ``thread``.
 
     Raises:
-        RuntimeError: names what works.
+        RuntimeError: the thread is another one; the error names the function to use.
     """
     if thread is not None and get_ident() != thread:
         raise RuntimeError(
@@ -40,10 +42,10 @@ def check_thread(thread: int | None, call: str) -> None:
 
 
 def check_thread_of_plain(thread: int | None, function: str) -> None:
-    """The same for a plain function, which is called without ``await``.
+    """Refuse a call of a plain function from another thread than ``thread``.
 
     Raises:
-        RuntimeError: names what works.
+        RuntimeError: the thread is another one; the error names the function to use.
     """
     if thread is not None and get_ident() != thread:
         raise RuntimeError(
@@ -53,10 +55,10 @@ def check_thread_of_plain(thread: int | None, function: str) -> None:
 
 
 class Objections:
-    """What a codec objects to in one payload, for receivers with different ``Limits.values``.
+    """Objections of a codec to one payload, for receivers with different ``Limits.values``.
 
-    A payload that fits into one bound fits into each greater one. So however many different bounds the receivers
-    announce, the payload is looked through 64 times at most, and only once where all have the same.
+    A payload that fits into one bound fits into each greater one. So the payload is looked through at most 64 times,
+    however many different bounds the receivers announce, and only once if all bounds are the same.
     """
 
     __slots__ = ("_exceeds", "_fits", "_objection", "_payload", "_why")
@@ -71,10 +73,10 @@ class Objections:
         self._why: str | None = None
 
     def to(self, values: int) -> str | None:
-        """Why the payload is not for a receiver that takes so many ``values``; None if it is."""
+        """Return why a receiver that accepts so many ``values`` would not accept the payload. None if it would."""
         first = values if self._why is None and self._fits == sys.maxsize else None
         while self._exceeds < values < self._fits:
-            # Each look but the first halves what is unknown, whatever bounds are asked for.
+            # Each look but the first halves the unknown range, whatever bounds are asked for.
             bound = first or (self._exceeds + self._fits) // 2
             first = None
             why = self._objection(self._payload, bound)
@@ -86,11 +88,11 @@ class Objections:
 
 
 def raw_payload(message: Any) -> tuple[bytes, bool]:
-    """What travels for a raw message, and whether as text.
+    """Return the payload of a raw message, and whether it is text.
 
     Raises:
-        TypeError: it is neither text nor bytes.
-        UnicodeEncodeError: text with lone surrogates, which cannot travel.
+        TypeError: the message is neither str nor bytes.
+        UnicodeEncodeError: the text has lone surrogates, which cannot be encoded.
     """
     if isinstance(message, str):
         return message.encode(), True

@@ -1,4 +1,4 @@
-"""`Link`: one connection of a peer, made with it and thrown away with it."""
+"""`Link`: one connection of a peer. It is made for a transport, and dropped when the connection ends."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ __all__ = ["TRANSITIONS", "HoldingTransport", "Link", "LinkState"]
 
 
 class LinkState(Enum):
-    """How far a connection is."""
+    """State of a connection."""
+
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
     __hash__ = object.__hash__  # that of Enum is a Python function
 
     OPENING = "opening"
-    """`open` and `on_reconnect` handlers run, and what arrives meanwhile waits."""
+    """`open` and `on_reconnect` handlers run. Messages that arrive meanwhile wait."""
     OPEN = "open"
     BROKEN = "broken"
-    """The transport has refused a message: the connection has ended, and is about to say so."""
+    """The transport has refused a message: the connection has ended, and the transport is about to say so."""
     CLOSING = "closing"
-    """A Close frame is on its way: ours, or one that answers a violation of the protocol."""
+    """A closing handshake was begun on this side, by the user or because of a protocol error."""
     LOST = "lost"
 
 
@@ -41,10 +43,9 @@ TRANSITIONS: dict[LinkState, frozenset[LinkState]] = {
 
 
 class Link:
-    """One connection: its transport, how far it is, what was negotiated on it, and whether it has room.
+    """One connection: its transport, its state, what was negotiated on it, and whether it has room.
 
-    It is the transport's receiver. `start` lets messages in; after `end` nothing that the transport still delivers
-    reaches the peer.
+    It is the transport's receiver. `start` lets messages in. After `end` no message reaches the peer any more.
 
     Args:
         room_changed: called when the transport rises above its high-water mark, and when it has drained.
@@ -83,26 +84,26 @@ class Link:
         self.full = False
         """The transport holds more unsent bytes than its high-water mark."""
         self.overdue = False
-        """It has been full for as long as a broadcast waits, and has not drained since."""
+        """A broadcast has waited for it as long as broadcasts do, and it has not drained since."""
         self.silent = False
-        """The remote peer is about to close: what is begun anew waits for another connection."""
+        """The remote peer is about to close: new requests and events wait for another connection."""
         self.slow_reader: SlowReaderQueue | None = None
         """Broadcasts that wait while it is full. Most connections never need one."""
         self.opening: OpenPhase | None = None
         """The handlers that run while it opens."""
         self.contexts: tuple[Invocation, ...] = ()
-        """The contexts of those handlers: what is sent within them leaves at once."""
+        """The contexts of those handlers: messages that are sent within them leave at once."""
         self._room_changed = room_changed
         self._lost = lost
         self.negotiation = negotiation
 
     def start(self, receive: Callable[[bytes | bytearray, bool], None], read_ended: Callable[[], None]) -> None:
-        """Let messages in; what arrived before is delivered within this call."""
+        """Let messages in. Those that arrived before are delivered within this call."""
         self.receive, self.read_ended = receive, read_ended
         self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
     def stop_receiving(self) -> None:
-        """Ignore all further messages; signals and the end of the connection are still noticed."""
+        """Ignore all further messages. The other callbacks of the transport still work."""
         self.receive = _ignore_message
 
     def move(self, state: LinkState) -> None:
@@ -118,36 +119,36 @@ class Link:
 
     @property
     def traffic(self) -> Traffic | None:
-        """What the transport has carried, if it counts that."""
+        """The traffic that the transport has counted. None if it does not count."""
         return getattr(self.transport, "traffic", None)
 
-    # ------------------------------------------------------------ what the transport says
+    # ------------------------------------------------------------ callbacks of the transport
 
     def pause_sending(self) -> None:
-        """The transport holds more unsent bytes than its high-water mark."""
+        """Note that the transport holds more unsent bytes than its high-water mark."""
         if self.state is not LinkState.LOST:
             self.full = True
             self._room_changed()
 
     def resume_sending(self) -> None:
-        """The transport has drained."""
+        """Go on, because the transport has drained."""
         if self.state is LinkState.LOST:
             return
         self.full = False
         if self.slow_reader is not None:
             self.slow_reader.flush()
-            if self.full:  # again, by what waited
+            if self.full:  # again, because of the broadcasts that waited
                 return
         self.overdue = False
         self._room_changed()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
-        """The connection has ended."""
+        """Report that the connection has ended."""
         if self.state is not LinkState.LOST:
             self._lost(self, info)
 
     def end(self) -> None:
-        """Let nothing more through to the peer: the connection is over, or another one has taken its place."""
+        """Pass nothing more to the peer: the connection has ended, or was replaced by another one."""
         self.move(LinkState.LOST)
         self.receive, self.read_ended = _ignore_message, _ignore
 
@@ -156,7 +157,7 @@ class Link:
 
 
 class HoldingTransport:
-    """Stands in for a connection: what is sent is kept, in order, and sent on the session's next link."""
+    """Transport of a session without a connection: it keeps messages, in order, for the session's next link."""
 
     def __init__(self, info: ConnectionInfo) -> None:
         self.info = info
@@ -199,8 +200,8 @@ class HoldingTransport:
 
 
 def _ignore_message(payload: bytes | bytearray, text: bool, /) -> None:
-    """A message that came before the link was started, or after it has ended."""
+    """Ignore a message that came before the link was started, or after it has ended."""
 
 
 def _ignore() -> None:
-    """The end of a read that nobody waits for."""
+    """Ignore the end of a read: nothing waits for it."""

@@ -134,7 +134,8 @@ class Negotiation:
 
     def connection_lost(self) -> None:
         """End the wait for the remote peer."""
-        self._wake()
+        if self._on_quiet is not None:
+            self._wake()
 
     # ------------------------------------------------------------ draining
 

@@ -1,4 +1,4 @@
-"""Messages that wait for a connection, and the callers that are told what becomes of them."""
+"""Messages that wait for a connection, and the callers that are told when they leave."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -174,7 +173,7 @@ class Outbound:
         if self._offline is not None:
             self._offline.refuse_bound(ConnectionLost(info.code, info.reason, "not_sent"))
         self.requests.end_session(info.code, info.reason)
-        if not self.expects_connection:
+        if self.user_closed or not self.keeps_offline:
             self.discard_offline(info)
         self.turns.connection_lost()
         if self._capacity is not None:
@@ -353,8 +352,10 @@ class Outbound:
     def say(self, control: bytes) -> None:
         """Send a control message, which is JSON text whatever the codec is. It is dropped if there is no connection."""
         if self.link is not None:
-            with suppress(ConnectionLost):
+            try:
                 self.link.send(control, True)
+            except ConnectionLost:
+                return  # the link reports that itself
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""

@@ -34,6 +34,10 @@ class InFlight(Struct, eq=False):
     freed: Callable[[], None] | None = None
     """Called at each answer. None unless a caller waits in `RemoteCapacity`."""
 
+    def watch(self, freed: Callable[[], None] | None) -> None:
+        """Call ``freed`` at each answer from now on. None: call nothing any more."""
+        self.freed = freed
+
 
 class Pending(Struct, eq=False):
     """One pending request. The result of its future is the answer or an exception object.
@@ -158,10 +162,6 @@ class PendingRequests:
         self.flight.waiting -= pending.waits_there
         pending.waits_there = 0
 
-    def watch(self, freed: Callable[[], None] | None) -> None:
-        """Call ``freed`` at each answer in the present session. None: call nothing any more."""
-        self.flight.freed = freed
-
     def settle(self, message: WireMessage) -> Pending | None:
         """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
         pending = self._pending.pop(message.i, None)
@@ -254,7 +254,7 @@ class PendingRequests:
 
     def stop_if_empty(self) -> None:
         """Stop the timer if no request is left."""
-        if not self._pending:
+        if self._timer is not None and not self._pending:
             self.stop()
 
     def stop(self) -> None:

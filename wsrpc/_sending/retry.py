@@ -1,4 +1,4 @@
-"""Asking again: which errors allow it, how long to wait between, and one deadline for all; on tenacity."""
+"""Retries of requests: which errors allow them, the waits between attempts, and one deadline for all. On tenacity."""
 
 from __future__ import annotations
 
@@ -36,28 +36,30 @@ __all__ = ["Retry", "ask_again"]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """How `Client.request`, with ``retry=``, asks again for what failed: full jitter, so that many do not come at once.
+    """How a request with ``retry=`` is sent again when it fails.
 
-    Before the second attempt it waits for a random time between 0 and ``initial`` seconds; the range doubles with each
-    further one, up to ``max``. All attempts and the waits between them share the request's one timeout.
+    The wait before the second attempt is a random time between 0 and ``initial`` seconds. The range doubles with each
+    further attempt, up to ``max``. (The times are random so that many clients do not come at once.) All attempts and
+    the waits between them share the one timeout of the request.
 
-    It asks again where no handler ran: after `ConnectionLost` with outcome ``"not_sent"``, `Draining`, `Overloaded`,
-    `QueueFull` and `TooManyRequests`; with ``idempotent=True`` on the call also after `ConnectionLost` with outcome
-    ``"unknown"`` and `HandlerTimeout`. After a `ConnectionLost` only while another connection may come. The last error
-    is raised, but none that says that nothing ran if an earlier attempt may have run.
+    A request is sent again if no handler ran: after `ConnectionLost` with outcome ``"not_sent"``, `Draining`,
+    `Overloaded`, `QueueFull` and `TooManyRequests`. With ``idempotent=True`` on the call, it is also sent again after
+    `ConnectionLost` with outcome ``"unknown"`` and after `HandlerTimeout`. After a `ConnectionLost` it is sent again
+    only while another connection may come. The last error is raised, except if it says that nothing ran and an earlier
+    attempt may have run: then the error of that attempt is raised.
 
     Args:
-        attempts: how many in all.
+        attempts: how many attempts, with the first one.
         initial, max: bounds of the waits, in seconds.
         wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``.
         stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Those that measure time use the real
-            clock; ``timeout`` on the call is the better bound.)
-        retry: which errors to ask again for, instead of those above: one of tenacity's ``retry_…`` objects, or a plain
-            function from the error to a bool. Whatever it says, a `ConnectionLost` with outcome ``"unknown"`` and a
-            `HandlerTimeout` are not asked again for without ``idempotent=True``.
+            clock. ``timeout`` on the call is the better bound.)
+        retry: after which errors to send again, instead of those above: one of tenacity's ``retry_…`` objects, or a
+            plain function from the error to a bool. Without ``idempotent=True`` on the call, a request is never sent
+            again after a `ConnectionLost` with outcome ``"unknown"`` or a `HandlerTimeout`, whatever this says.
 
     Raises:
-        TypeError, ValueError: an option is of another kind, or out of its range.
+        TypeError, ValueError: an option is of a wrong type, or out of its range.
     """
 
     attempts: int = 3
@@ -78,17 +80,17 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NEVER_RAN = (ConnectionLost, Draining, Overloaded, QueueFull, TooManyRequests)
-"""But for a `ConnectionLost` whose outcome is ``"unknown"``."""
+"""Errors of requests that did not run, except for a `ConnectionLost` with outcome ``"unknown"``."""
 
 
 REFUSALS = (BadArguments, Draining, Overloaded, UnknownEvent)
-"""Answers which say that no handler ran."""
+"""Rejections which say that no handler ran."""
 
 
 def may_have_run(error: Exception) -> bool:
-    """Whether the attempt that ended with ``error`` ran, or may have.
+    """Return whether the handler may have run in the attempt that ended with ``error``.
 
-    An error that is in none of these classes was raised on this side, before anything was sent.
+    An error of any other class was raised on this side, before anything was sent.
     """
     if isinstance(error, ConnectionLost):
         return error.outcome == "unknown"
@@ -98,7 +100,7 @@ def may_have_run(error: Exception) -> bool:
 
 
 def worth_asking(error: BaseException) -> bool:
-    """Whether asking again is of use; what may have run is for `ask_again` to judge."""
+    """Return whether another attempt may succeed. `ask_again` decides about requests that may have run."""
     return isinstance(error, (*NEVER_RAN, HandlerTimeout))
 
 
@@ -113,19 +115,19 @@ async def ask_again(
     loop: Scheduler,
     expects_connection: Callable[[], bool],
 ) -> Any:
-    """What ``ask(seconds)`` gives, asked as often as ``retry`` says within ``timeout``. Cancelling is safe.
+    """Await ``ask(seconds)`` as often as ``retry`` says within ``timeout``, and return its result. Cancelling is safe.
 
     Raises:
         RequestTimeout: the time is over; ``__cause__`` is the last error.
-        whatever the last attempt raised; or, where that says that nothing ran and an earlier attempt may have run, what
-            that one raised, and ``__cause__`` is the last error.
+        Exception: the error of the last attempt. If that says that nothing ran, but an earlier attempt may have run,
+            the error of the earlier attempt, and ``__cause__`` is the last error.
     """
     deadline = None if timeout is None else loop.time() + timeout
     last: Exception | None = None
     ran: Exception | None = None
 
     def may_be(error: BaseException) -> bool:
-        """What holds whatever the user's own condition says."""
+        """Return whether another attempt is allowed, whatever the user's own condition says."""
         if isinstance(error, ConnectionLost):
             return expects_connection() and (idempotent or error.outcome == "not_sent")
         if isinstance(error, HandlerTimeout):
@@ -133,7 +135,7 @@ async def ask_again(
         return isinstance(error, Exception) and not isinstance(error, RequestTimeout)
 
     async def sleep(seconds: float) -> None:
-        # 0 first, so that not-a-number is 0, too: it would confuse the event loop's timers, those of others included.
+        # max(0.0, nan) is 0.0. Not-a-number would confuse all timers of the event loop.
         until = loop.time() + max(0.0, seconds)
         if deadline is None or until < deadline:
             await _sleep_until(until, loop)
@@ -154,7 +156,7 @@ async def ask_again(
         async for attempt in attempts:
             with attempt:
                 try:
-                    # The first one with the timeout as it was given, which is checked there.
+                    # The first attempt gets the timeout as the caller gave it, so that it is checked.
                     left = timeout if last is None or deadline is None else max(0.0, deadline - loop.time())
                     return await ask(left)
                 except RequestTimeout:
@@ -167,7 +169,7 @@ async def ask_again(
     except Exception as exc:
         if ran is None or exc is not last or may_have_run(exc):
             raise
-        # Nothing ran in the last attempt. That is not so of the call.
+        # Nothing ran in the last attempt, but perhaps in an earlier one.
         if not isinstance(ran, ConnectionLost):
             raise ran from exc
         lost = exc if isinstance(exc, ConnectionLost) else ran

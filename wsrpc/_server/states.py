@@ -20,6 +20,8 @@ STATES: tuple[ServerState, ...] = get_args(ServerState)
 class Input(Enum):
     """Calls and events that can change the state of a server."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+
     OPEN = "open()"
     ACCEPT = "accept()"
     DRAIN = "close(drain=...)"
