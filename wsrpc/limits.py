@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Self, get_args
 
 import msgspec
@@ -165,13 +166,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     default.)"""
 
     def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):
-            name = field.name
+        for name, is_duration in _kinds():
             value: Any = getattr(self, name)
             none = name in MAY_BE_NONE
             if value is None and none:
                 continue
-            is_duration = float in (field.type, *get_args(field.type))
             if isinstance(value, bool) or not isinstance(value, (int, float) if is_duration else int):
                 kind = "a number of seconds" if is_duration else "a whole number"
                 raise TypeError(f"Limits.{name} is {kind}{', or None' if none else ''}, got {value!r}")
@@ -190,3 +189,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             TypeError, ValueError: as the class itself does.
         """
         return type(self)(**{**msgspec.structs.asdict(self), **changes})
+
+
+@cache
+def _kinds() -> list[tuple[str, bool]]:
+    """Each field, and whether it is a duration. (Found once: asking msgspec takes 0.5 ms.)"""
+    fields = msgspec.structs.fields(Limits)
+    return [(field.name, float in (field.type, *get_args(field.type))) for field in fields]

@@ -118,8 +118,8 @@ class SlowMachine(RuleBasedStateMachine):
     def what_waits_is_bounded(self) -> None:
         behind = link_of(self.peer).slow_reader
         if behind is not None:
-            size = sum(len(payload) + 256 for payload, _ in behind._messages.values())
-            assert behind._bytes == size
+            size = sum(len(payload) + 256 for payload, _ in behind.items.values())
+            assert behind.size == size
             assert size <= BEHIND or len(behind) == 1
             assert not len(behind) or self.peer.stats().slow
 

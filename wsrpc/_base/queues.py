@@ -100,6 +100,11 @@ class BoundedQueue(Generic[T]):
             del self._tickets[self._keys.pop(ticket)]
         return item
 
+    def take_key(self, key: Hashable) -> T | None:
+        """Take out the item with that key. None if there is none."""
+        ticket = self._ticket_of(key)
+        return None if ticket is None else self.take(ticket)
+
     def pop(self) -> T:
         """Take out the oldest item.
 

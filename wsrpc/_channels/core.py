@@ -12,18 +12,20 @@ from msgspec import UNSET
 
 from .._base.scheduler import Timer
 from .._handlers.registry import Registry
-from .._protocol.messages import Event, Resolution, WireMessage
+from .._protocol.messages import ChannelAbort, Event, Resolution, WireMessage
 from .._protocol.rejections import CLOSED
 from .._sending.caller import Sender
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.notices import Aborts, Notices
+from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
+from .._sending.pending import MAX_REMEMBERED
 from .._streams.event_values import Waits, value_of
 from .._streams.inbox import Decode, Inbox
 from .._streams.mailbox import Mailbox, UnreadMessages
 from .._streams.reader import Reading, Recipient, Upload
 from .._streams.stream import Stream
 from ..errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
+from ..limits import Limits
 
 __all__ = ["FINISHED", "TRANSITIONS", "ChannelAct", "ChannelCore", "ChannelListener", "ChannelSession", "ChannelState"]
 
@@ -110,7 +112,8 @@ class ChannelSession:
 
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.
-        unread: counts the memory of unread messages on all channels of the peer.
+        limits: the limits of the peer.
+        unread: returns the counter of the memory of unread messages on all channels of the peer.
         sender: sends for the users of channels.
         listener: runs the handlers.
         converter: compiles a type.
@@ -120,9 +123,9 @@ class ChannelSession:
     def __init__(
         self,
         out: Outbound,
-        notices: Notices,
         registry: Registry,
-        unread: UnreadMessages,
+        limits: Limits,
+        unread: Callable[[], UnreadMessages],
         *,
         sender: Sender,
         listener: ChannelListener,
@@ -130,18 +133,25 @@ class ChannelSession:
         warn: Callable[..., None],
     ) -> None:
         self.out = out
-        self.unread = unread
-        self.limits = unread.limits
+        self.limits = limits
         self.sender = sender
         self.listener = listener
         self.converter = converter
         self.warn = warn
-        self.aborts = Aborts(notices)
         self.over = False
         """The session has ended: in another one an id would be that of another request."""
         self._registry = registry
+        self._unread = unread
+        self._aborted: dict[int, None] = {}
+        """Ids of the channels that this side has aborted. Events on them may still arrive, and an abort is never
+        answered, so each channel is aborted once."""
         self._credited: dict[int, None] = {}
         """Ids of the channels whose items are read, by credit."""
+
+    @property
+    def unread(self) -> UnreadMessages:
+        """Counts the memory of unread messages on all channels of the peer."""
+        return self._unread()
 
     @property
     def has_credit(self) -> bool:
@@ -209,7 +219,16 @@ class ChannelSession:
             reason = CLOSED
         elif isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        self.aborts.send(h, reason)
+        self.send_abort(h, reason)
+
+    def send_abort(self, h: int, reason: object) -> None:
+        """Abort a channel, unless this side has done so already."""
+        if h in self._aborted:
+            return
+        self._aborted[h] = None
+        if len(self._aborted) > MAX_REMEMBERED:
+            del self._aborted[next(iter(self._aborted))]
+        send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
 
 
 class _Refusing:

@@ -53,7 +53,7 @@ class Readers:
     Readers get a message when it arrives: before middleware and handlers, which may have to wait.
 
     Args:
-        unread: counts the memory of unread messages on all channels of the peer.
+        unread: returns the counter of the memory of unread messages on all channels of the peer.
         registries: the peer's own registry and the shared one, which tell whether an event has a handler.
         converter: compiles a type.
         count: counts, by kind, events that do not fit their reader.
@@ -81,7 +81,7 @@ class Readers:
     def __init__(
         self,
         out: Outbound,
-        unread: UnreadMemory,
+        unread: Callable[[], UnreadMemory],
         registries: tuple[Registry, Registry],
         *,
         converter: Callable[[Any], Callable[[Any], Any]],
@@ -142,7 +142,7 @@ class Readers:
         newest: bool = False,
         wanted: ToValue | None = None,
     ) -> Reading:
-        inbox = Inbox(self._unread, items=items, answer=channel.answer_read, newest=newest, wanted=wanted)
+        inbox = Inbox(self._unread(), items=items, answer=channel.answer_read, newest=newest, wanted=wanted)
         return Reading(channel, inbox, event)
 
     def _count_misfit(self, what: str, why: Exception) -> None:

@@ -9,7 +9,6 @@ from .._handlers.registry import Registry
 from .._protocol.messages import ChannelCreated
 from .._protocol.rejections import is_closed, reason_from_wire
 from .._sending.caller import Sender
-from .._sending.notices import Notices
 from .._sending.outbound import Outbound
 from .._streams.mailbox import UnreadMessages
 from ..errors import (
@@ -22,6 +21,7 @@ from ..errors import (
     is_closed_here,
     made_here,
 )
+from ..limits import Limits
 from .anonymous import AnonymousChannel
 from .core import FINISHED, ChannelCore, ChannelListener, ChannelSession
 
@@ -41,9 +41,9 @@ class ChannelTable(ChannelSession):
     def __init__(
         self,
         out: Outbound,
-        notices: Notices,
         registry: Registry,
-        unread: UnreadMessages,
+        limits: Limits,
+        unread: Callable[[], UnreadMessages],
         *,
         sender: Sender,
         listener: ChannelListener,
@@ -51,7 +51,7 @@ class ChannelTable(ChannelSession):
         warn: Callable[..., None],
     ) -> None:
         super().__init__(
-            out, notices, registry, unread, sender=sender, listener=listener, converter=converter, warn=warn
+            out, registry, limits, unread, sender=sender, listener=listener, converter=converter, warn=warn
         )
         self.opened: dict[int, ChannelCore] = {}
         """Channels that this side opened."""
@@ -83,7 +83,7 @@ class ChannelTable(ChannelSession):
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self.aborts.forget(h)
+        self._aborted.pop(h, None)
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -127,7 +127,7 @@ class ChannelTable(ChannelSession):
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self.aborts.forget(channel.id)
+        self._aborted.pop(channel.id, None)
         self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
         self.undelivered.pop(channel, None)
         self.served[channel.id] = channel
@@ -156,7 +156,6 @@ class ChannelTable(ChannelSession):
     def end(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
         self.over = True
-        self.unread.forget_late_requests()
         for channel in [*self.undelivered, *self.all()]:
             channel.mailbox.take_request_ids()
             own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same

@@ -30,10 +30,10 @@ __all__ = ["ClientCore"]
 
 
 class ClientCore(PeerOwner):
-    """A client without its public face. What each method does in which state is the table of `_client.states`.
+    """Inside of a client. The table of `_client.states` says what each of its inputs does in each state.
 
     Args:
-        transport: a connection to begin with, instead of dialing.
+        transport: what the first `connect` binds, in place of dialing.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class ClientCore(PeerOwner):
 
     async def _overtime(self, dialing: Dialing, ends_at: float | None) -> None:
         """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
-        # In the turn of the loop in which the time ended the connection may have come, or the client may have stopped.
+        # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
         decided = self.state in ("connected", "closing", "closed")
-        # Where it dials for its first connection, the client gives up at this moment, and says why.
+        # A client that dials for its first connection gives up in this turn, too, and tells the reason.
         gives_up = ends_at is not None and self._order.gives_up_by(ends_at)
         if decided or gives_up:
             await self.wait_connected()
@@ -127,7 +127,7 @@ class ClientCore(PeerOwner):
         self._check_thread()
         while True:
             if self.peer.connected:
-                if self.peer_core.out.in_open_handler():  # which would wait for itself
+                if self.peer_core.out.in_open_handler():  # it would wait for itself
                     return
                 await self.peer.wait_opened()
                 if self.peer.connected:
@@ -140,7 +140,7 @@ class ClientCore(PeerOwner):
         self._enter_loop()
         self._begin(Input.BIND)
         self._attach(link, 0)
-        if self.peer.transport is transport:  # else a handler has bound another one in its first step
+        if self.peer.transport is transport:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
         if self.peer.transport is not transport:
             ending = self.peer_core.out.ending
@@ -150,7 +150,7 @@ class ClientCore(PeerOwner):
         """See `Client.close`."""
         told = check_close(code, reason)
         self._enter_loop()
-        # Remembered because a handler may be the one that calls this, and ends by it.
+        # A handler that calls this would otherwise be waited for, while it waits for this.
         self._closers.add_current()
         closing = self._order.closing
         if self.state != "closing" or closing is None:
@@ -175,7 +175,7 @@ class ClientCore(PeerOwner):
             await asyncio.wait(stopping)
         if link is not None:
             await link.transport.close(code, reason)
-        # Somebody may have said connect or bind since, and what runs then is none of this.
+        # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
         await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:
             self.move(Input.CLOSED)
@@ -279,7 +279,7 @@ class ClientCore(PeerOwner):
         lost = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
         if replaced or self.state not in ("opening", "connected"):
-            # Not either, if what had overtaken a close has given up meanwhile.
+            # A `connect` that overtook the `close` of this connection may have given up since.
             comes_back = self.state not in ("idle", "closing", "closed")
         elif info.user_closed:
             comes_back = False
@@ -302,7 +302,7 @@ class ClientCore(PeerOwner):
             return False
         if delay is None:
             if self.plan.reconnect is not None:
-                text = "the client gives up: the connection ended (%d %s), which Reconnect(%s=) does not come back from"
+                text = "the client gives up: the connection ended (%d %s), and Reconnect(%s=) allows no other attempt"
                 option = "stop" if order.dialing.schedule.stopped else "retry"
                 self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
@@ -344,7 +344,7 @@ class ClientCore(PeerOwner):
     def _dialed(self, transport: Transport, attempts: int) -> None:
         self.move(Input.DIALED)
         self._order.limit_opening(self.scheduler, self._overdue)
-        with suppress(ConnectionLost):  # a `close` handler of the one before has bound another meanwhile, or closed
+        with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
             self._attach(self.peer_core.link_for(transport), attempts)
 
     def _overdue(self) -> None:
@@ -359,7 +359,7 @@ class ClientCore(PeerOwner):
         if opening is not None:
             self.peer_core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
             self.peer_core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
-        self.peer_core.out.discard_offline(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.peer_core.reporter.tell("error", failure)
 

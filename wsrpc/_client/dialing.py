@@ -155,7 +155,7 @@ class Dialing:
                     self._failed(text, delay)
         except TimeoutError:
             if not limit.expired():
-                raise  # of an attempt, after which there is to be no other
+                raise  # it is that of an attempt, and the user's strategy makes no other one
             failure = self.failure()
             raise failure from failure.__cause__
 

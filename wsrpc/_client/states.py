@@ -1,7 +1,6 @@
 """The states of a client and its transitions, as data.
 
-`docs/drops.md` shows this table. One test compares the page with it, and another one plays each cell with a real
-client.
+`docs/drops.md` shows this table. One test compares the page with it, another one plays each cell with a real client.
 """
 
 from __future__ import annotations
@@ -33,6 +32,8 @@ class Input(Enum):
     DROPPED = "the connection ends, the client dials again"
     LEFT = "the connection ends, the client has no URL"
     CLOSED = "everything has ended"
+
+    __hash__ = object.__hash__  # that of Enum is a function in Python
 
 
 # The last call decides. Earlier calls that still wait get an error.
@@ -106,6 +107,7 @@ def after(state: ClientState, happened: Input) -> ClientState:
     Raises:
         AssertionError: this cannot happen in ``state``.
     """
-    if happened not in TABLE[state]:
+    cell = TABLE[state].get(happened)
+    if cell is None:
         raise AssertionError(f"{happened.value}: cannot happen while a client is {state}")
-    return TABLE[state][happened][0]
+    return cell[0]

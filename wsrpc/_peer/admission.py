@@ -1,4 +1,4 @@
-"""Which inbound message may have its handler now, which waits, and which is refused."""
+"""Admission of inbound messages: each is handled now, waits, or is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..limits import Limits
 from .answers import Answers
 from .running import RunningHandlers
 from .session import Call, Session
-from .waiting import Hold, Kind, Waiting, WaitingRoom
+from .waiting import NOTHING_WAITS, Hold, Kind, Waiting, WaitingRoom
 
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore
@@ -49,11 +49,12 @@ class Dispatch(Protocol):
 
 
 class Admission:
-    """Keeps within ``Limits.running``, ``running_bytes`` and ``waiting``, and what comes in order.
+    """Keeps handlers within ``Limits.running``, ``running_bytes`` and ``waiting``, and messages in order.
 
-    While `open` handlers run, what they hold back waits apart from the rest, which goes on in an order of its own.
+    While `open` handlers run, they hold some messages back. The other messages stay in order among themselves.
 
-    While ``busy`` is false nothing is to be checked, and nobody reads: a message may go straight to `dispatch`.
+    While ``busy`` is false, nothing needs to be checked and there are no readers: a message may go straight to
+    `dispatch`.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class Admission:
         self._active: dict[int, Call] = {}
         """Requests of the present session whose handlers run in tasks, by id."""
         self._fail = fail
-        self.room = WaitingRoom(limits.waiting, limits.waiting_bytes)
+        self._limits = limits
+        self.room = NOTHING_WAITS
+        """The messages that wait. This peer has a queue of its own from the first one on."""
         self.busy = False
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
-        """Once this side drains: whether a new request is refused."""
+        """Returns whether a new request is refused, once this side drains."""
         self._pumping = False
 
     def begin(self, session: Session) -> None:
@@ -98,7 +101,12 @@ class Admission:
         decode: Decode,
         channel: ChannelCore | None = None,
     ) -> None:
-        """Take an event or request: ``a`` is a non-empty list, ``i`` absent or an id. ``channel``: an anonymous one."""
+        """Handle an event or a request, let it wait, or refuse it.
+
+        Args:
+            message: its ``a`` is a non-empty list, and its ``i`` is an id or absent.
+            channel: the anonymous channel on which it arrived.
+        """
         i = message.i
         kind = _ON_CHANNEL if channel is not None else _EVENT if i is UNSET else _REQUEST
         if i is not UNSET and self.knows(i):
@@ -111,7 +119,7 @@ class Admission:
         elif not self._must_wait(kind, len(payload)):
             self._dispatch(message, payload, view, channel)
             return
-        elif self.room.put(Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)):
+        elif self._let_wait(Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)):
             self.update()
             return
         elif i is UNSET:
@@ -123,8 +131,13 @@ class Admission:
             view.finish()
 
     def knows(self, i: int) -> bool:
-        """Whether request ``i`` is being worked on or waits for that."""
-        return i in self._active or (self.room.messages > 0 and self.room.has(i))
+        """Return whether request ``i`` is being handled or waits for its handler."""
+        return i in self._active or (bool(self.room.items) and self.room.has(i))
+
+    def _let_wait(self, entry: Waiting) -> bool:
+        if self.room is NOTHING_WAITS:
+            self.room = WaitingRoom(self._limits.waiting, self._limits.waiting_bytes)
+        return self.room.admit(entry)
 
     def _is_full(self, size: int) -> bool:
         running, link = self._running, self._out.link
@@ -137,11 +150,11 @@ class Admission:
     def _must_wait(self, kind: Kind, size: int) -> bool:
         if (self._holding is not _NONE_HELD and kind >= self._holding) or self._is_full(size):
             return True
-        # Nobody overtakes those who wait already, but for those who are held back.
-        return self.room.messages > 0 and self.room.first(self._holding) is not None
+        # A message must not overtake those that wait already, except for those that are held back.
+        return bool(self.room.items) and self.room.oldest(self._holding) is not None
 
     def cancel(self, i: int) -> bool:
-        """The other side no longer waits for request ``i``; False if it does not wait here."""
+        """Cancel request ``i`` if it waits for its handler. Return False if it does not."""
         waiting = self.room.take_request(i)
         if waiting is None:
             return False
@@ -149,15 +162,15 @@ class Admission:
         self._answers.reject(i, RpcError(ABORTED))
         return True
 
-    # ------------------------------------------------------------ what decides
+    # ------------------------------------------------------------ what admission depends on
 
     def update(self) -> None:
-        """Something that decides has changed."""
+        """Find ``busy`` out again: what it depends on has changed."""
         running = self._running
         self.busy = bool(
             self._active
             or self._recipients
-            or self.room.messages
+            or self.room.items
             or ((link := self._out.link) is not None and link.full)
             or self._holding is not _NONE_HELD
             or running.count >= running.limit
@@ -166,9 +179,9 @@ class Admission:
         )
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
-        """A reader has come: hand it what `open` handlers hold back, which may be what one of them waits for.
+        """Pass a new reader the events that `open` handlers hold back: one of them may be waiting for these.
 
-        What another reader has taken already is over: a second `wait_for` gets the second event.
+        An event that another reader has taken is not passed on: a second `wait_for` gets the second event.
         """
         if self._holding is _NONE_HELD or not isinstance(recipient, Reading):
             self.update()
@@ -176,7 +189,7 @@ class Admission:
         inbox = recipient.inbox
         wanted, key = inbox.wanted, (channel, event)
         handled = self.readers.has_handler(channel, event)
-        for waiting in self.room.events():
+        for ticket, waiting in self.room.events():
             if waiting.key is None:
                 message = decode_any(waiting.decode, waiting.payload)
                 waiting.key = message.c, message.a[0]
@@ -184,7 +197,7 @@ class Admission:
                 continue
             if waiting.was_taken:
                 if not handled:
-                    self.room.take(waiting)
+                    self.room.take(ticket)
                     waiting.finish()
                 continue
             message = decode_any(waiting.decode, waiting.payload)
@@ -198,13 +211,13 @@ class Admission:
         self.update()
 
     def hold(self, holding: Hold) -> None:
-        """Say what waits; what need not wait any more starts."""
+        """Hold these messages back from now on, and start those that need not wait any more."""
         self._holding = holding
         self.update()
         self.pump()
 
     def room_changed(self) -> None:
-        """The connection has become full, or has room again, or is over."""
+        """Go on after the connection has become full, or has room again, or has ended."""
         self.update()
         self.pump()
 
@@ -216,13 +229,16 @@ class Admission:
     # ------------------------------------------------------------ those that wait
 
     def pump(self) -> None:
-        """Start what waits, as far as there is room."""
-        if self._pumping or not self.room:
+        """Start the messages that wait, as far as there is room."""
+        if self._pumping or not self.room.items:
             return
         self._pumping = True
         try:
-            while (waiting := self.room.first(self._holding)) and not self._is_full(len(waiting.payload)):
-                self.room.take(waiting)
+            while (found := self.room.oldest(self._holding)) is not None:
+                ticket, waiting = found
+                if self._is_full(len(waiting.payload)):
+                    break
+                self.room.take(ticket)
                 channel = waiting.channel
                 try:
                     if waiting.too_late:
@@ -237,7 +253,7 @@ class Admission:
                         continue
                     self._dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
-                    # It decoded when it came, so a codec is at fault: that is this connection's matter only.
+                    # It was decoded when it came, so a codec is at fault. That ends this connection only.
                     self._answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
                     self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
@@ -245,21 +261,22 @@ class Admission:
             self.update()
 
     def _drop(self, waiting: Waiting) -> None:
-        """Its channel was over before its turn came."""
+        """Drop a message whose channel has ended before its turn came."""
         if waiting.id is not None and waiting.channel is not None:
             self._answers.reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))
         waiting.finish()
 
     def end_session(self) -> None:
-        """Requests that wait get no answer any more; events start when there is room."""
+        """Drop the requests that wait: nobody waits for their answers. Events start when there is room."""
         for waiting in self.room.take_requests():
             waiting.finish()
         self.hold(Hold.NONE)
 
     def discard(self) -> None:
-        """Start nothing more of what waits: nobody is left to whom it would matter."""
-        while waiting := self.room.first():
-            self.room.take(waiting)
+        """Drop all messages that wait: the peer ends."""
+        while found := self.room.oldest():
+            ticket, waiting = found
+            self.room.take(ticket)
             waiting.finish()
             self._answers.ignored["dropped at the end"] += 1
         self.update()

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -23,11 +23,12 @@ from .._channels.table import ChannelTable
 from .._handlers.context import Invocation, in_context
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished, abandon, fire
 from .._handlers.registry import Registry
+from .._protocol.codecs import NegotiatedCodec
+from .._protocol.control import Announced
 from .._protocol.messages import WireMessage
 from .._protocol.settings import Settings
 from .._sending.link import HoldingTransport, Link, LinkState
-from .._sending.negotiation import Agreed, Negotiation
-from .._sending.notices import Notices
+from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._sending.requests import Requester
@@ -167,29 +168,22 @@ class PeerCore:
         self.ignored: Counter[str] = Counter()
         self.log = log = PeerLog(self.id)
         self.reporter = Reporter(peer, (shared, own), loop, log)
-        warn = partial(log, logging.WARNING)
+        self.warn = warn = partial(log, logging.WARNING)
         fail = self.fail  # one bound method, however many have it
         self.out = Outbound(
-            settings.codec,
-            limits,
+            settings,
             loop,
+            self,
             odd=options.dialer,
             keeps_offline=options.keeps_offline,
             fails_offline=options.fails_offline,
-            ignored=self.ignored,
-            fail=fail,
-            warn=warn,
-            expired=self._expired,
-            queued=owner.queued,
-            is_open=self._has_channel,
-            is_awaited=self._is_awaited,
         )
-        self._notices = Notices(self.out, warn)
-        self._requester = Requester(self.out, self._notices, limits, own, warn)
-        self._unread = UnreadMessages(loop, limits)
+        self._requester = Requester(self.out, limits, own, warn)
+        self._unread: UnreadMessages | None = None
+        """None until something reads, or an anonymous channel is made."""
         self.readers = Readers(
             self.out,
-            self._unread,
+            self._unread_messages,
             (own, shared),
             converter=self._requester.converter,
             count=self._count,
@@ -220,13 +214,25 @@ class PeerCore:
 
     # ------------------------------------------------------------ what parts ask of each other
 
-    def _expired(self, pending: Pending) -> None:
+    def _unread_messages(self) -> UnreadMessages:
+        if self._unread is None:
+            self._unread = UnreadMessages(self.out.loop, self.options.settings.limits)
+        return self._unread
+
+    def request_expired(self, pending: Pending) -> None:
+        """End a request whose deadline is over."""
         self._requester.expired(pending)
 
-    def _has_channel(self, h: int) -> bool:
+    def message_queued(self) -> None:
+        """Tell the owner that a message begins to wait for a connection."""
+        self.owner.queued()
+
+    def has_channel(self, h: int) -> bool:
+        """Return whether an anonymous channel is open."""
         return self.session.channels.has(h)
 
-    def _is_awaited(self, ctx: Invocation | None) -> bool:
+    def is_awaited(self, ctx: Invocation | None) -> bool:
+        """Return whether the remote peer waits for the handler that this context belongs to."""
         return self.dispatcher.running.is_awaited(ctx)
 
     def _count(self, kind: str, text: str) -> None:
@@ -301,28 +307,22 @@ class PeerCore:
         return link
 
     def _negotiation(self) -> Negotiation:
-        options = self.options
-        return Negotiation(
-            options.settings,
-            self.out.loop,
-            dialer=options.dialer,
-            takes_raw=lambda: options.takes_raw,
-            ignored=self.ignored,
-            say=self.out.say,
-            apply=self._agree,
-            silence=self._silence,
-        )
+        return Negotiation(self.options.settings, self.out.loop, self, dialer=self.options.dialer)
+
+    def takes_raw(self) -> bool:
+        """Return whether this side has a function for raw messages."""
+        return self.options.takes_raw
 
     def _begin_session(self) -> Session:
         channels = ChannelTable(
             self.out,
-            self._notices,
             self.options.own,
-            self._unread,
+            self.options.settings.limits,
+            self._unread_messages,
             sender=self.sender,
             listener=self.dispatcher,
             converter=self._requester.converter,
-            warn=partial(self.log, logging.WARNING),
+            warn=self.warn,
         )
         self.out.requests.taken = channels.opened
         session = Session(channels)
@@ -448,7 +448,9 @@ class PeerCore:
         if not link.works and _tells_of_the_end(exc):
             # It has not failed. A request told it of the connection's end before the handler was cancelled; or the user
             # closes, and then handlers are not cancelled.
-            self.log(logging.INFO, "the handler of %r, %s, was left: %s", event, name, exc)
+            self.log(
+                logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc
+            )
         else:
             self.reporter.failed(event, name, exc)
 
@@ -491,17 +493,21 @@ class PeerCore:
 
     # ------------------------------------------------------------ while it lasts
 
-    def _agree(self, agreed: Agreed) -> None:
-        self.out.agree(agreed)
+    def say(self, control: bytes) -> None:
+        """Send a control message."""
+        self.out.say(control)
+
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> None:
+        """Use what both sides support from now on."""
+        self.out.agree(announced, codec, credit)
         assert self._inbound is not None
-        self._inbound.agree(agreed.codec)
+        self._inbound.agree(codec)
 
     def slow_reader(self, link: Link) -> SlowReaderQueue:
         """The broadcasts that wait until ``link`` has room."""
         if link.slow_reader is None:
-            warn = partial(self.log, logging.WARNING)
             link.slow_reader = SlowReaderQueue(
-                link.send, lambda: link.full, self.limits.behind, warn, self.history.left_out
+                link.send, lambda: link.full, self.limits.behind, self.warn, self.history.left_out
             )
         return link.slow_reader
 
@@ -516,8 +522,8 @@ class PeerCore:
         # While this side waits for the remote peer, a request may be part of what it waits for.
         return link.negotiation.quiet and not (self.out.requests or self.session.channels.opened)
 
-    def _silence(self) -> bool:
-        """The remote peer is about to close the connection. Returns whether `open` handlers still run."""
+    def fall_silent(self) -> bool:
+        """Begin nothing new: the remote peer is about to close. Return whether `open` handlers still run."""
         self.out.fall_silent()
         self.dispatcher.run_in_tasks(True)
         self.log(logging.INFO, "the other side is about to close: what is new waits for another connection")
@@ -537,7 +543,7 @@ class PeerCore:
         out, link = self.out, self.session.link
         out.user_closed = True
         if out.silent:  # what asks would get no answer any more
-            out.kept.discard_requests(CloseInfo(code, reason))
+            out.discard_offline_requests(CloseInfo(code, reason))
         if link is not None and (link.state is LinkState.OPENING or link.silent):
             with suppress(ConnectionLost):
                 out.flush_offline()
@@ -551,7 +557,7 @@ class PeerCore:
             out.unlink()
             self._end(self.session, out.ending, True)
         elif link is None:
-            out.kept.discard(out.ending)
+            out.discard_offline(out.ending)
         elif not closing:
             link.move(LinkState.CLOSING)
             out.update_clear()
@@ -616,6 +622,8 @@ class PeerCore:
             closed_here(lost)
         self.dispatcher.end_session(session, lost)
         self.readers.connection_lost(lost)
+        if self._unread is not None:
+            self._unread.forget_late_requests()
         session.channels.end(lost)
         self.reporter.tell("close", info, "disconnect")
         close_handler = self.owner.close_handler()
@@ -630,8 +638,7 @@ class PeerCore:
         self.session.detach()
         holding = Link(HoldingTransport(link.transport.info), self._negotiation(), self._room_changed, self._lost)
         holding.move(LinkState.OPEN)
-        self.out.use(holding)
-        self.out.capacity.connection_lost()
+        self.out.detach(holding)
         self._room_changed()
 
     def _resume(self, link: Link, holding: HoldingTransport) -> None:
@@ -672,11 +679,13 @@ class PeerCore:
                     break
         if still():
             self.out.requests.stop()
-            self._unread.leave_late()
+            if self._unread is not None:
+                self._unread.leave_late()
 
 
 def _tells_of_the_end(exc: BaseException) -> bool:
-    """Whether an exception says only that a connection has ended. That of a `asyncio.TaskGroup` holds several."""
+    """Whether an exception says only that a connection has ended. That of an `asyncio.TaskGroup` holds several."""
     if isinstance(exc, BaseExceptionGroup):
-        return exc.split((ConnectionLost, ChannelClosed))[1] is None
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return all(map(_tells_of_the_end, group.exceptions))
     return isinstance(exc, (ConnectionLost, ChannelClosed))

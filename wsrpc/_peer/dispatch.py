@@ -345,7 +345,7 @@ class Dispatcher:
             ctx.observation.finish()
         if not self.session.active:
             self.admission.update()
-        if self.admission.room.messages:
+        if self.admission.room.items:
             self._pump()
 
     def check_room(self, call: Call) -> None:
@@ -363,7 +363,7 @@ class Dispatcher:
         call.settle()
         call.ctx.finish()
         self.admission.update()
-        if self.admission.room:
+        if self.admission.room.items:
             self._loop.call_soon(self._pump)  # after the first step of what runs on the channel, which came before
 
     def lingers(self, call: Call) -> None:
@@ -372,7 +372,7 @@ class Dispatcher:
         self.admission.update()
 
     def _pump(self) -> None:
-        if self.admission.room.messages:
+        if self.admission.room.items:
             self.admission.pump()
             self._mark = None  # the time that this took must not count for another handler
 

@@ -333,7 +333,7 @@ class Inbound:
             return
         error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
-            self._channels.aborts.send(h, error)
+            self._channels.send_abort(h, error)
         if message.i is not UNSET:
             self._dispatcher.reject(message.i, error)
 
@@ -365,7 +365,7 @@ class Inbound:
         if pending is not None and pending.opens is not None:
             pending.channel = pending.opens(i)
             return
-        self._channels.aborts.send(i, UnexpectedChannel("nobody asked for a channel"))
+        self._channels.send_abort(i, UnexpectedChannel("nobody asked for a channel"))
 
     def _stop(self, message: WireMessage) -> None:
         """Cancel a request of the remote peer, or end an anonymous channel."""

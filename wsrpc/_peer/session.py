@@ -22,6 +22,8 @@ __all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
 class SessionState(Enum):
     """State of a session."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function
+
     NEW = "new"
     """It has not had a link yet."""
     LINKED = "linked"

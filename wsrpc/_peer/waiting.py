@@ -1,15 +1,15 @@
-"""Messages that wait, undecoded, in arrival order: for a place, or for `open` handlers."""
+"""Messages that wait, undecoded and in order of arrival, until their handlers may run."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import IntEnum
-from itertools import count
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from .._base.queues import BoundedQueue
 from .._handlers.observation import Observation
 from .._protocol.messages import WireMessage
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .._channels.core import ChannelCore
     from .._streams.inbox import Inbox
 
-__all__ = ["Hold", "Kind", "Waiting", "WaitingRoom"]
+__all__ = ["NOTHING_WAITS", "Hold", "Kind", "Waiting", "WaitingRoom"]
 
 
 class Kind(IntEnum):
-    """What a message is to those who hold some back."""
+    """The kind of a message, on which it depends whether `open` handlers hold it back."""
 
     ON_CHANNEL = 0
     """An event or request on an anonymous channel."""
@@ -31,119 +31,105 @@ class Kind(IntEnum):
 
 
 class Hold(IntEnum):
-    """Which messages wait while `open` handlers run: those of this `Kind`, and of the ones that follow it."""
+    """The messages that wait while `open` handlers run: those of this `Kind` and of the kinds that follow it."""
 
     ALL = Kind.REQUEST
-    """All but those on anonymous channels, which an `open` handler may have opened and wait for."""
+    """All but those on anonymous channels: an `open` handler may have opened the channel and wait for them."""
     EVENTS = Kind.EVENT
     NONE = Kind.EVENT + 1
 
 
 class Waiting(Struct, eq=False):
-    """``id`` is None for an event; ``decode`` reads the payload once more."""
+    """One message that waits. ``decode`` decodes the payload once more."""
 
     kind: Kind
     payload: bytes
     id: int | None
+    """None for an event."""
     view: Observation | None
     decode: Callable[[bytes | bytearray], WireMessage]
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     key: tuple[ChannelRef, str] | None = None
-    """Its channel and name, once somebody has looked."""
+    """Its channel and name, once it was decoded for a reader."""
     readers: tuple[tuple[Inbox, int], ...] = ()
-    """Who reads it before its turn, so that it needs no handler: with the count of what each has taken once it has
-    taken this."""
-    ticket: int = 0
-    """Its place in the order in which all came."""
+    """The readers that got it before its turn, so that it needs no handler. For each: how many messages it has taken
+    once it has taken this one."""
 
     @property
     def too_late(self) -> bool:
-        """Whether its channel has ended so that nobody wants it handled: events of the other side outlive its end."""
+        """Whether its channel has ended and it is not to be handled. Events outlive an end by the remote peer."""
         channel = self.channel
         return channel is not None and (channel.left if self.id is None else channel.closed)
 
     @property
     def was_taken(self) -> bool:
-        """Whether one of its readers has gone past it."""
+        """Whether one of its readers has taken it."""
         return any(inbox.taken >= count for inbox, count in self.readers)
 
     def finish(self) -> None:
-        """It is dealt with, as far as whoever observes messages is concerned."""
+        """Tell those that observe messages that nothing more happens to it."""
         if self.view is not None:
             self.view.finish()
 
 
-class WaitingRoom:
-    """Bounded by messages and by bytes; a request can be taken out when it is cancelled."""
+def _size(entry: Waiting) -> int:
+    return len(entry.payload)
 
-    __slots__ = ("_bytes", "_lines", "_max_bytes", "_max_messages", "_requests", "_tickets", "messages")
+
+class WaitingRoom(BoundedQueue[Waiting]):
+    """Queue of the messages that wait for their handlers, bounded by `Limits.waiting` and `Limits.waiting_bytes`.
+
+    A request can be taken out by its id, when it is cancelled.
+    """
+
+    __slots__ = ("_kinds",)
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
-        self.messages = 0
-        """How many wait."""
-        self._bytes = 0
-        self._tickets = count()
-        self._lines: dict[Kind, OrderedDict[int, Waiting]] = {}
-        """By kind and ticket. There is none of a kind of which nothing waits."""
-        self._requests: dict[int, Waiting] = {}
-
-    def __len__(self) -> int:
-        return self.messages
+        super().__init__(_size, max_bytes, max_messages)
+        self._kinds: dict[Kind, OrderedDict[int, None]] = {}
+        """The tickets of each kind, in order. There are no empty ones."""
 
     def has(self, i: int) -> bool:
-        return i in self._requests
+        """Return whether request ``i`` waits."""
+        return self.has_key(i)
 
-    def put(self, entry: Waiting) -> bool:
-        """Let ``entry`` wait; False if that would go over a bound."""
-        if self.messages >= self._max_messages or self._bytes + len(entry.payload) > self._max_bytes:
+    def admit(self, entry: Waiting) -> bool:
+        """Let a message wait. Return False if it does not fit."""
+        if not self.fits(len(entry.payload)):
             return False
-        entry.ticket = next(self._tickets)
-        self._lines.setdefault(entry.kind, OrderedDict())[entry.ticket] = entry
-        self.messages += 1
-        self._bytes += len(entry.payload)
-        if entry.id is not None:
-            self._requests[entry.id] = entry
+        ticket = self.put(entry, entry.id)
+        self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
         return True
 
-    def first(self, holding: Hold = Hold.NONE) -> Waiting | None:
-        """The one that has waited longest of those that are not held back."""
-        found = None
-        for kind, line in self._lines.items():
-            if kind < holding:
-                entry = next(iter(line.values()))
-                if found is None or entry.ticket < found.ticket:
-                    found = entry
-        return found
+    def oldest(self, holding: Hold = Hold.NONE) -> tuple[int, Waiting] | None:
+        """Return the oldest message that is not held back, with its ticket. None if there is no such message."""
+        found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind < holding), default=None)
+        return None if found is None else (found, self.items[found])
 
-    def events(self) -> list[Waiting]:
-        """The events on the main channel and on named ones."""
-        line = self._lines.get(Kind.EVENT)
-        return [] if line is None else list(line.values())
+    def events(self) -> list[tuple[int, Waiting]]:
+        """Return the events on the main channel and on named ones, with their tickets."""
+        return [(ticket, self.items[ticket]) for ticket in self._kinds.get(Kind.EVENT, ())]
 
-    def take(self, entry: Waiting) -> None:
-        """It waits no longer."""
-        line = self._lines[entry.kind]
-        del line[entry.ticket]
-        if not line:
-            del self._lines[entry.kind]
-        self.messages -= 1
-        self._bytes -= len(entry.payload)
-        if entry.id is not None:
-            del self._requests[entry.id]
-
-    def take_request(self, i: int) -> Waiting | None:
-        """Take request ``i`` out, if it waits."""
-        entry = self._requests.get(i)
+    def take(self, ticket: int) -> Waiting | None:
+        """Take a message out. None if it does not wait any more."""
+        entry = super().take(ticket)
         if entry is not None:
-            self.take(entry)
+            tickets = self._kinds[entry.kind]
+            del tickets[ticket]
+            if not tickets:
+                del self._kinds[entry.kind]
         return entry
 
+    def take_request(self, i: int) -> Waiting | None:
+        """Take request ``i`` out. None if it does not wait."""
+        return self.take_key(i)
+
     def take_requests(self) -> list[Waiting]:
-        """Take all requests out; events stay."""
-        entries = list(self._requests.values())
-        for entry in entries:
-            self.take(entry)
-        return entries
+        """Take all requests out. Events stay."""
+        tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
+        return [entry for ticket in tickets if (entry := self.take(ticket)) is not None]
+
+
+NOTHING_WAITS = WaitingRoom(0, 0)
+"""The queue of the peers for which no message has waited yet. Nothing fits into it."""

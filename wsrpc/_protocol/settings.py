@@ -1,9 +1,11 @@
-"""`Settings` that all connections of one client or one server share."""
+"""`Settings` that all connections of one client or one server share, and the `Terms` of one connection."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -14,9 +16,52 @@ from .._base.names import Profile, Redact
 from .._conversion.convert import EncHook
 from ..limits import Limits
 from .codecs import Codec, JsonCodec, NegotiatedCodec
-from .go import GoCodec
+from .control import Announced
+from .counting import SHARE
+from .go import GoCodec, largest_sent
 
-__all__ = ["Settings", "make_settings"]
+__all__ = ["Settings", "Terms", "make_settings"]
+
+UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
+"""What a plain peer accepts, as far as is known."""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How messages are encoded on one connection, and what the remote peer accepts, as far as it has said so."""
+
+    encode: Callable[[Any], bytes]
+    text: bool | None
+    """Whether messages are text. None: a negotiated codec chooses for each message, and its own ones are binary."""
+    largest: int
+    """The bytes that a message may have."""
+    unchecked: int
+    """The bytes of the largest message that is sent without a call of `Outbound.refusal`."""
+    plain: bool = True
+    """Whether the remote peer is not wsrpc, as far as is known."""
+    credit: bool = False
+    """Whether the remote peer keeps to credit when it produces."""
+    announced: Announced = UNLIMITED
+    """The limits that the remote peer has announced."""
+    room_for_any: int = sys.maxsize
+    """While no more bytes of requests than this are in flight, the remote peer has room for any message."""
+
+    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> Terms:
+        """Return the terms once the remote peer has said what it supports.
+
+        Args:
+            codec: the codec that both support for binary messages. None if only the codec of this side is used.
+        """
+        largest = min(announced.message, self.largest)
+        return Terms(
+            self.encode if codec is None else codec.encode,
+            self.text if codec is None else None,
+            largest,
+            min(largest, announced.values // SHARE),
+            False,
+            credit,
+            announced,
+            max(0, announced.running_bytes - announced.message),
+        )
 
 
 def _never(info: CloseInfo) -> bool:
@@ -24,7 +69,7 @@ def _never(info: CloseInfo) -> bool:
     return False
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(msgspec.Struct, frozen=True, dict=True):
     """The settings that all peers of a server, or all connections of a client, share."""
 
     codec: Codec
@@ -38,6 +83,12 @@ class Settings(msgspec.Struct, frozen=True):
     """Whether each message is logged, or a function that says which arguments are shown."""
     keeps_session: Callable[[CloseInfo], bool] = _never
     """Whether a session waits for another link after its connection has ended so."""
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
+        largest = largest_sent(self.limits, self.codec)
+        return Terms(self.codec.encode, self.codec.text, largest, largest)
 
 
 def make_settings(

@@ -33,9 +33,9 @@ class Feed:
     What arrived before the connection ended can still be read. ``lost`` is called when it has ended.
     """
 
-    def __init__(self, transport: Transport, line: SendTurns, bound: int, lost: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, turns: SendTurns, bound: int, lost: Callable[[], None]) -> None:
         self._transport = transport
-        self._line = line
+        self._turns = turns
         self._bound = bound
         self._lost = lost
         self._pieces: deque[Piece] = deque()
@@ -74,7 +74,7 @@ class Feed:
     def resume_sending(self) -> None:
         """Let senders go on: the transport has drained."""
         self.full = False
-        self._line.wake()
+        self._turns.wake()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         """Let the reader and the senders see that the connection has ended."""
@@ -82,7 +82,7 @@ class Feed:
         self._wake()
         self._lost()
         self.full = False
-        self._line.connection_lost()
+        self._turns.connection_lost()
 
     # ------------------------------------------------------------ reading
 

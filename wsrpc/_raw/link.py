@@ -58,8 +58,8 @@ class RawLink:
         self.log.remote = transport.info.remote
         self.log.on_error = on_error
         self.log.budget = budget
-        self.line = SendTurns(loop, lambda: self.feed.full)
-        self.feed = Feed(transport, self.line, limits.high_water, self._lost)
+        self.turns = SendTurns(loop, lambda: self.feed.full)
+        self.feed = Feed(transport, self.turns, limits.high_water, self._lost)
         self._over: asyncio.Future[None] = loop.create_future()
         self._thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
@@ -122,7 +122,7 @@ class RawLink:
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
         self._check_open()
-        if not self.line.busy:
+        if not self.turns.busy:
             self.transport.send(payload, text)
             return
         turn = await self._take_turn()
@@ -162,8 +162,8 @@ class RawLink:
             await close_source(pieces)
 
     async def _take_turn(self) -> Turn:
-        turn = Turn(self.line)
-        if self.line.busy:
+        turn = Turn(self.turns)
+        if self.turns.busy:
             await turn.wait()
         else:
             turn.begin()

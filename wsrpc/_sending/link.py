@@ -19,6 +19,8 @@ __all__ = ["TRANSITIONS", "HoldingTransport", "Link", "LinkState"]
 class LinkState(Enum):
     """How far a connection is."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function
+
     OPENING = "opening"
     """`open` and `on_reconnect` handlers run, and what arrives meanwhile waits."""
     OPEN = "open"

@@ -1,77 +1,47 @@
-"""Cancellations and aborts: what tells the remote peer that something is over on this side."""
+"""Cancellations and aborts, which tell the remote peer that something is over on this side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from msgspec import UnsetType
 
-from .._protocol.messages import ChannelAbort
 from .._protocol.rejections import reason_to_wire, without_data
 from ..errors import MessageTooBig, RpcError
 from .outbound import Outbound
-from .pending import MAX_REMEMBERED
 
-__all__ = ["Aborts", "Notices"]
+__all__ = ["send_notice"]
 
 NOT_ENCODABLE = "they cannot be encoded"
-"""What the other side is told of that; the encoder's own words may be a secret."""
+"""What the remote peer is told of such a reason. The encoder's own words may contain a secret."""
+
+Notice = Callable[[Any, int | UnsetType], object]
+"""Makes the message from the fields of its reason."""
 
 
-class Notices:
-    """Sends cancellations and aborts through ``out``; ``warn`` writes a line into the log."""
+def send_notice(out: Outbound, notice: Notice, reason: object, warn: Callable[..., None]) -> None:
+    """Send a cancellation or an abort. If its reason cannot be sent, send it without.
 
-    __slots__ = ("_out", "_warn")
-
-    def __init__(self, out: Outbound, warn: Callable[..., None]) -> None:
-        self._out = out
-        self._warn = warn
-
-    def send(self, notice: Callable[[Any, int | UnsetType], object], reason: object) -> None:
-        """Send a cancellation or an abort; where its reason cannot travel, without that."""
-        try:
-            self._out.reply(self._out.terms.encode(notice(*reason_to_wire(reason))))
-        except MessageTooBig as exc:
-            self._send_shortly(notice, without_data(reason, exc) if isinstance(reason, RpcError) else None)
-        except Exception as exc:
-            # It cannot be encoded, for which a user's enc_hook may raise anything. That somebody stops matters more.
-            self._warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
-            self._send_shortly(notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
-
-    def _send_shortly(self, notice: Callable[[Any, int | UnsetType], object], reason: RpcError | None) -> None:
-        try:
-            self._out.reply(self._out.terms.encode(notice(*reason_to_wire(reason))))
-        except MessageTooBig:
-            return  # even that, to a peer that takes next to nothing
-        except Exception:
-            if reason is None:
-                raise
-            self._send_shortly(notice, None)  # not even its message or code can be encoded
-
-
-class Aborts:
-    """The aborts of one session: each channel is aborted once, because an abort is never answered.
-
-    Events on a channel that this side has aborted may still follow.
+    Args:
+        warn: writes a line into the log.
     """
+    try:
+        out.reply(out.terms.encode(notice(*reason_to_wire(reason))))
+    except MessageTooBig as exc:
+        _send_briefly(out, notice, without_data(reason, exc) if isinstance(reason, RpcError) else None)
+    except Exception as exc:
+        # A user's enc_hook may raise anything. That the remote peer learns of the end matters more.
+        warn("the reason of a cancellation or an abort cannot be encoded, and was left out", exc_info=exc)
+        _send_briefly(out, notice, without_data(reason, NOT_ENCODABLE) if isinstance(reason, RpcError) else None)
 
-    __slots__ = ("_channels", "_notices")
 
-    def __init__(self, notices: Notices) -> None:
-        self._notices = notices
-        self._channels: dict[int, None] = {}
-
-    def send(self, h: int, reason: object) -> None:
-        """Tell the remote peer that channel ``h`` is over."""
-        if h in self._channels:
-            return
-        self._channels[h] = None
-        if len(self._channels) > MAX_REMEMBERED:
-            del self._channels[next(iter(self._channels))]
-        self._notices.send(partial(ChannelAbort, h), reason)
-
-    def forget(self, h: int) -> None:
-        """Channel ``h`` is a new one."""
-        self._channels.pop(h, None)
+def _send_briefly(out: Outbound, notice: Notice, reason: RpcError | None) -> None:
+    try:
+        out.reply(out.terms.encode(notice(*reason_to_wire(reason))))
+    except MessageTooBig:
+        return  # the remote peer takes next to nothing
+    except Exception:
+        if reason is None:
+            raise
+        _send_briefly(out, notice, None)  # not even its message or code can be encoded

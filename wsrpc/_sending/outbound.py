@@ -1,96 +1,85 @@
-"""What leaves a peer, and when: on this connection, at its turn, or kept for the next one."""
+"""The way out of a peer: messages are sent at once, in turn, or on the next connection."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
-from typing import Any
+from typing import Any, Protocol
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.context import CURRENT, Invocation
-from .._protocol.codecs import BRACE, Codec, MsgpackCodec
-from .._protocol.control import Credit, write_control
-from .._protocol.counting import SHARE
-from .._protocol.go import GoCodec, largest_sent, refuse_raw, rejection_from
+from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec
+from .._protocol.control import Announced, Credit, write_control
+from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
-from ..errors import (
-    ChannelClosed,
-    ConnectionLost,
-    MessageTooBig,
-    QueueFull,
-    RemoteError,
-)
-from ..limits import Limits
+from .._protocol.settings import Settings
+from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull, RemoteError
 from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
 from .link import Link, LinkState
-from .negotiation import Agreed
-from .offline import Kept
+from .offline import OfflineQueue
 from .pending import Pending, PendingRequests
 from .turns import SendTurns, Turn
 
-__all__ = ["Outbound", "Terms"]
+__all__ = ["Outbound", "OutboundListener"]
+
+_NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 
 
-class Terms(Struct, frozen=True):
-    """How messages are encoded on one connection, and what the remote peer takes of them, as far as it has said so."""
+class OutboundListener(Protocol):
+    """The owner of an `Outbound`: it is told what happens, and answers what `Outbound` cannot know."""
 
-    encode: Callable[[Any], bytes]
-    text: bool | None
-    """Whether messages are text; None: a negotiated codec chooses for each, and binary ones are its own."""
-    largest: int
-    """Bytes that a message may have."""
-    unchecked: int
-    """Bytes of the largest message that is sent without asking `Outbound.refusal`."""
-    values: int = sys.maxsize
-    """How many values a message may hold."""
-    plain: bool = True
-    """Whether the remote peer is, as far as is known, not wsrpc."""
-    credit: bool = False
-    """Whether the remote peer keeps to credit when it produces."""
+    ignored: Counter[str]
+    """Counts answers that cannot be sent."""
+
+    def fail(self, code: int, reason: str, /) -> None:
+        """End the connection because of the remote peer."""
+
+    def warn(self, text: str, /, *args: object) -> None:
+        """Write a line into the log."""
+
+    def request_expired(self, pending: Pending, /) -> None:
+        """The deadline of a request is over."""
+
+    def message_queued(self) -> None:
+        """A message begins to wait for a connection."""
+
+    def has_channel(self, h: int, /) -> bool:
+        """Return whether an anonymous channel is still open."""
+        ...
+
+    def is_awaited(self, ctx: Invocation | None, /) -> bool:
+        """Return whether the remote peer waits for the handler that this context belongs to."""
+        ...
 
 
 class Outbound:
-    """The sending half of a peer, which outlives its connections: ``link`` is the present one, ``terms`` hold on it.
+    """The sending half of a peer, which outlives its connections.
 
-    ``clear`` is true while a message may go straight to the transport: the fast path asks nothing else.
+    ``link`` is the present connection, and ``terms`` say what was negotiated on it. While ``clear`` is true a message
+    may go straight to the transport: the fast path checks nothing else.
 
     Args:
-        odd: whether the ids of requests are odd: the side that dialed has those.
-        keeps_offline: what is sent without a connection waits for the next one.
-        fails_offline: what does not say ``offline=`` fails where it would wait for the next connection.
-        ignored: counts answers that cannot be sent.
-        fail: ends the connection with a code and a reason.
-        warn: writes a line into the log.
-        expired: called with each request whose deadline is over.
-        queued: called when a message begins to wait for a connection.
-        is_open: whether an anonymous channel is still there.
-        is_awaited: whether the remote peer waits for the handler that this context belongs to.
+        odd: whether the ids of requests are odd: the side that dialed uses those.
+        keeps_offline: whether messages that are sent without a connection wait for the next one.
+        fails_offline: whether a message without ``offline=`` fails instead of waiting for the next connection.
     """
 
-    # With more than 30 attributes Python no longer shares the keys of the instances' dicts: each is slower to look up.
     __slots__ = (
-        "_base",
-        "_codec",
-        "_fail",
-        "_ignored",
-        "_is_awaited",
-        "_is_open",
-        "_limits",
-        "capacity",
+        "_capacity",
+        "_listener",
+        "_offline",
+        "_settings",
         "clear",
         "ending",
         "fails_offline",
         "keeps_offline",
-        "kept",
         "link",
         "loop",
         "requests",
@@ -102,63 +91,55 @@ class Outbound:
 
     def __init__(
         self,
-        codec: Codec,
-        limits: Limits,
+        settings: Settings,
         loop: Scheduler,
+        listener: OutboundListener,
         *,
         odd: bool,
         keeps_offline: bool,
         fails_offline: bool,
-        ignored: Counter[str],
-        fail: Callable[[int, str], None],
-        warn: Callable[..., None],
-        expired: Callable[[Pending], None],
-        queued: Callable[[], None],
-        is_open: Callable[[int], bool],
-        is_awaited: Callable[[Invocation | None], bool],
     ) -> None:
-        most = largest_sent(limits, codec)
-        self._codec = codec
-        self._limits = limits
-        self._ignored = ignored
-        self._fail = fail
-        self._is_open = is_open
-        self._is_awaited = is_awaited
-        self._base = self.terms = Terms(codec.encode, codec.text, most, most)
+        self._settings = settings
+        self._listener = listener
+        self._offline: OfflineQueue | None = None
+        """None until the first message waits for a connection. A server's peer never has one."""
+        self._capacity: RemoteCapacity | None = None
+        """None until the remote peer could not accept a request at once."""
+        self.terms = settings.terms
         self.loop = loop
         self.keeps_offline = keeps_offline
         self.fails_offline = fails_offline
         self.link: Link | None = None
         self.thread = get_ident()
-        self.requests = PendingRequests(loop, odd=odd, limit=limits.pending, expired=expired)
-        self.kept = Kept(codec, limits, loop, self.requests, warn, queued)
+        self.requests = PendingRequests(loop, odd=odd, limit=settings.limits.pending, expired=listener.request_expired)
         self.turns = SendTurns(loop, self._is_full)
-        self.capacity = RemoteCapacity(loop, self.requests)
         self.clear = False
-        self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
+        self.ending = _NOT_CONNECTED
         """How the last connection has ended, or why there is none."""
         self.user_closed = False
 
     def _is_full(self) -> bool:
         return self.link is not None and self.link.full
 
-    # ------------------------------------------------------------ the connection, as the peer tells it
+    # ------------------------------------------------------------ the connection
 
     def use(self, link: Link) -> None:
         """Send on ``link`` from now on."""
         self.link = link
-        self.terms = self._base
+        self.terms = self._settings.terms
         self.thread = get_ident()
         self.update_clear()
 
     def update_clear(self) -> None:
-        """Find out anew whether a message may go straight to the transport: something that decides has changed."""
+        """Find out again whether a message may go straight to the transport: what this depends on has changed."""
         link = self.link
-        self.clear = link is not None and link.state is LinkState.OPEN and not (link.silent or self.turns.busy)
+        self.clear = (
+            link is not None and link.state is LinkState.OPEN and not (link.silent or link.full or self.turns.awaited)
+        )
 
     @property
     def broken(self) -> bool:
-        """Whether nothing can be sent any more on the present connection, or there is none."""
+        """Whether nothing can be sent any more on the present connection, or there is no connection."""
         return self.link is None or not self.link.works
 
     @property
@@ -171,48 +152,40 @@ class Outbound:
         assert self.link is not None
         self.link.silent = True
         self.update_clear()
-        self.kept.refuse_bound(self._drained())
+        if self._offline is not None:
+            self._offline.refuse_bound(self._drained())
 
-    def agree(self, agreed: Agreed) -> None:
-        """The remote peer is wsrpc, and this is what both can do."""
-        limits, codec = agreed.limits, agreed.codec
-        largest = min(limits.message, self._base.largest)
-        self.terms = Terms(
-            self._base.encode if codec is None else codec.encode,
-            self._base.text if codec is None else None,
-            largest,
-            min(largest, limits.values // SHARE),
-            limits.values,
-            False,
-            agreed.credit,
-        )
-        self.capacity.announced(limits)
-
-    def flush_offline(self) -> None:
-        """Send what was accepted while there was no connection, in order."""
-        assert self.link is not None
-        self.kept.flush(self.link, self.terms.unchecked, self.refusal)
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> None:
+        """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
+        self.terms = self._settings.terms.agreed(announced, codec, credit)
 
     def unlink(self) -> None:
         """Send nothing more on the link, which is lost."""
         self.link = None
-        self.terms = self._base
+        self.terms = self._settings.terms
         self.clear = False
         self.thread = get_ident()
 
     def end_session(self, info: CloseInfo) -> None:
-        """Fail what was sent in the session. What was not stays for the next connection, if there may be one.
+        """Fail the requests that were sent in the session, and the messages that are bound to its connection.
 
-        But not what was to leave on this connection or not at all.
+        All other messages wait for the next connection, if there may be one.
         """
-        self.kept.refuse_bound(ConnectionLost(info.code, info.reason, "not_sent"))
+        if self._offline is not None:
+            self._offline.refuse_bound(ConnectionLost(info.code, info.reason, "not_sent"))
         self.requests.end_session(info.code, info.reason)
         if not self.expects_connection:
-            self.kept.discard(info)
-        self.capacity.connection_lost()
+            self.discard_offline(info)
         self.turns.connection_lost()
-        if not self.requests:
-            self.requests.stop()
+        if self._capacity is not None:
+            self._capacity.connection_lost()
+        self.requests.stop_if_empty()
+
+    def detach(self, holding: Link) -> None:
+        """Send on ``holding`` until the session gets another connection, whose remote peer is not known yet."""
+        self.use(holding)
+        if self._capacity is not None:
+            self._capacity.connection_lost()
 
     @property
     def expects_connection(self) -> bool:
@@ -230,25 +203,80 @@ class Outbound:
         """Refuse what is sent from now on without a connection: there will be none."""
         self.keeps_offline = False
 
-    def discard_offline(self, info: CloseInfo) -> None:
+    def give_up(self, info: CloseInfo) -> None:
         """Fail what waits for a connection, with ``info`` as the reason unless a connection is still ending."""
         if self.link is None:
             self.ending = info
-        self.kept.discard(self.ending)
+        self.discard_offline(self.ending)
 
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""
         self.requests.stop()
         self.thread = get_ident()
 
+    # ------------------------------------------------------------ messages that wait for a connection
+
+    def _offline_queue(self) -> OfflineQueue:
+        if self._offline is None:
+            listener, settings = self._listener, self._settings
+            self._offline = OfflineQueue(settings.codec, settings.limits, listener.message_queued, listener.warn)
+        return self._offline
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait for a connection."""
+        return 0 if self._offline is None else len(self._offline)
+
+    def flush_offline(self) -> None:
+        """Send the messages that waited for a connection, in order."""
+        assert self.link is not None
+        if self._offline is not None:
+            self._offline.flush(self.link.send, self.terms.unchecked, self.refusal)
+
+    def take_back(self, pending: Pending) -> bool:
+        """Take a request out of the offline queue. Return False if it does not wait there."""
+        if pending.ticket is None or self._offline is None:
+            return False
+        self._offline.take(pending.ticket)
+        return True
+
+    def discard_offline(self, info: CloseInfo) -> None:
+        """Drop everything that waits for a connection, because none will come. Requests fail, and events are logged."""
+        self.discard_offline_requests(info)
+        if self._offline is not None:
+            self._offline.discard()
+
+    def discard_offline_requests(self, info: CloseInfo) -> None:
+        """Fail the requests that were not sent yet."""
+        for pending in self.requests.unsent():
+            self.take_back(pending)
+            self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
+
+    # ------------------------------------------------------------ the capacity of the remote peer
+
+    @property
+    def scarce(self) -> bool:
+        """Whether a request has to wait in `capacity`, because the remote peer may not accept it at once."""
+        flight, terms = self.requests.flight, self.terms
+        return (
+            flight.requests >= terms.announced.running or flight.bytes > terms.room_for_any or flight.freed is not None
+        )
+
+    @property
+    def capacity(self) -> RemoteCapacity:
+        """The queue of the requests that the remote peer cannot accept yet."""
+        if self._capacity is None:
+            self._capacity = RemoteCapacity(self.loop, self.requests, lambda: self.terms)
+        return self._capacity
+
     # ------------------------------------------------------------ straight to the transport
 
     def send(self, payload: bytes) -> bool:
-        """Hand a message to the transport; False if its connection has just ended and another one will come.
+        """Hand a message to the transport. Return False if its connection has just ended and another one will come.
 
         Raises:
-            ConnectionLost: ``"not_sent"``, if none will.
-            MessageTooBig: the other side would not take it.
+            ConnectionLost: ``"not_sent"``, no other connection will come.
+            MessageTooBig: the remote peer would not accept the message.
         """
         link, terms = self.link, self.terms
         assert link is not None
@@ -264,7 +292,7 @@ class Outbound:
         return True
 
     def hand_over(self, raw: Raw) -> bool:
-        """As `send`, for what is no protocol message."""
+        """Hand a raw message to the transport, like `send`."""
         link = self.link
         assert link is not None
         if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
@@ -278,11 +306,11 @@ class Outbound:
         return True
 
     def send_nowait(self, payload: bytes, /) -> bool:
-        """Send an encoded message without waiting; False if its connection has just ended and another one will come.
+        """Send an encoded message without waiting. Return False if the connection has just ended and another will come.
 
         Raises:
             QueueFull: at the hard cap.
-            MessageTooBig: the other side would not take it.
+            MessageTooBig: the remote peer would not accept the message.
             ConnectionLost: ``"not_sent"``.
         """
         if self.link is None:
@@ -292,65 +320,68 @@ class Outbound:
         return self.send(payload)
 
     def _another_will_come(self, link: Link) -> bool:
-        """After the transport has refused a message: its connection has just ended, and is about to say so."""
+        """Return whether to wait for another connection, after the transport refused a message.
+
+        The connection has just ended, and its transport is about to say so.
+        """
         if link.works:
             link.move(LinkState.BROKEN)
             self.update_clear()
         return self.keeps_offline and not self.user_closed
 
     def reply(self, payload: bytes, /) -> None:
-        """Send an answer or a notice: it never waits, and there is nobody to tell if it cannot go.
+        """Send an answer or a notice. It never waits, and is counted as ignored if there is no connection.
 
         Raises:
-            MessageTooBig: the other side would not take it.
+            MessageTooBig: the remote peer would not accept the message.
         """
         link, terms = self.link, self.terms
         if link is None:
-            self._ignored["answer without a connection"] += 1
+            self._listener.ignored["answer without a connection"] += 1
             return
         if len(payload) > terms.unchecked and (refusal := self.refusal(payload)) is not None:
             raise refusal
         if link.full and self.over_cap(link, len(payload)):
-            self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
         try:
             link.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
-            self._ignored["answer without a connection"] += 1
+            self._listener.ignored["answer without a connection"] += 1
 
     def say(self, control: bytes) -> None:
-        """Send a control message (JSON text whatever the codec); if it cannot go, the connection is over."""
+        """Send a control message, which is JSON text whatever the codec is. It is dropped if there is no connection."""
         if self.link is not None:
             with suppress(ConnectionLost):
                 self.link.send(control, True)
 
     def grant(self, h: int, n: int, size: int) -> None:
-        """Let the other side send ``n`` items of ``size`` bytes on channel ``h``, in total."""
+        """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.say(write_control(Credit(h, n, size)))
         if self.link is not None:
-            # The producer may be waiting for it, and whoever reads goes on without a turn of the loop for a while.
+            # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
             self.link.transport.flush()
 
     @property
     def hears_null_as_channel(self) -> bool:
-        """Whether a channel that nobody asked for may stand for null, as JavaScript says it by mistake."""
-        return self.terms.plain and self._codec.__class__ is not GoCodec
+        """Whether an unexpected channel may stand for null: JavaScript answers null that way, by mistake."""
+        return self.terms.plain and self._settings.codec.__class__ is not GoCodec
 
     def check_raw(self) -> None:
-        """Refuse raw messages where the other side would close for them.
+        """Refuse raw messages if the remote peer would close the connection because of them.
 
         Raises:
             ValueError: says why.
         """
-        refuse_raw(self._codec)
+        refuse_raw(self._settings.codec)
 
     def rejection_from(self, answer: WireMessage, event: str, count: int) -> RemoteError:
-        """What the rejection of a request with ``count`` arguments raises."""
-        return rejection_from(answer.e, answer.flag, self._codec, event, count)
+        """Return the error for the rejection of a request with ``count`` arguments."""
+        return rejection_from(answer.e, answer.flag, self._settings.codec, event, count)
 
     def check_cap(self, payload: bytes) -> None:
-        """Refuse what may not wait for room in the line.
+        """Refuse a message that would exceed the hard cap of a full connection.
 
         Raises:
             QueueFull: at the hard cap.
@@ -358,23 +389,23 @@ class Outbound:
         link = self.link
         if link is not None and link.full and self.over_cap(link, len(payload)):
             raise QueueFull(
-                f"{link.transport.unsent} bytes are unsent (Limits.hard_cap={self._limits.hard_cap}): the "
+                f"{link.transport.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, link: Link, size: int) -> bool:
-        """Whether ``size`` more bytes would exceed `Limits.hard_cap`. One message always fits."""
+        """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
         unsent = link.transport.unsent
-        return unsent > 0 and unsent + size > self._limits.hard_cap
+        return unsent > 0 and unsent + size > self._settings.limits.hard_cap
 
     def refusal(
         self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None
     ) -> MessageTooBig | None:
-        """Why an encoded message may not go to the remote peer, which would not take it; None if it may.
+        """Return the error for an encoded message that the remote peer would not accept. None if it may be sent.
 
         Args:
-            raw: it is no message of the protocol, so that the remote peer does not decode it.
-            known: for a message that goes to many peers, what was found out about its payloads. It is filled here.
+            raw: it is a raw message, which the remote peer does not decode.
+            known: for a message that goes to many peers: what is known about each payload. It is filled here.
         """
         terms = self.terms
         if len(payload) > terms.largest:
@@ -382,23 +413,23 @@ class Outbound:
         if raw or len(payload) <= terms.unchecked:
             return None
         is_negotiated = terms.text is None and payload[0] != BRACE
-        objection = MsgpackCodec.objection if is_negotiated else self._codec.objection
+        objection = MsgpackCodec.objection if is_negotiated else self._settings.codec.objection
         if known is None:
-            why = objection(payload, terms.values)
+            why = objection(payload, terms.announced.values)
         else:
             if payload not in known:
                 known[payload] = Objections(payload, objection)
-            why = known[payload].to(terms.values)
+            why = known[payload].to(terms.announced.values)
         if why is None:
             return None
         return MessageTooBig(
-            f"the message holds {why}, and the other side takes no more (it has announced {terms.values} values): send "
-            "less at once, as a stream of small items for instance, or numbers as bytes"
+            f"the message holds {why}, and the other side takes no more (it has announced {terms.announced.values} "
+            "values): send less at once, as a stream of small items for instance, or numbers as bytes"
         )
 
     def _too_big(self, payload: bytes) -> MessageTooBig:
         largest = self.terms.largest
-        if largest == self._base.largest:
+        if largest == self._settings.terms.largest:
             return MessageTooBig(
                 f"the message has {len(payload)} bytes encoded, and at most {largest} may be sent "
                 '(Limits.sent_message, 32768 with profile="go"): send less at once, as a stream of small items for '
@@ -430,24 +461,27 @@ class Outbound:
         if self.must_queue(message) or not self.send_nowait(self.terms.encode(message)):
             self.keep(message, offline)
 
-    # ------------------------------------------------------------ what cannot go at once
+    # ------------------------------------------------------------ messages that cannot be sent at once
 
     async def send_in_turn(
         self, message: Event | Request | Raw, pending: Pending | None = None, bound: bool = False
     ) -> int:
-        """Send what cannot go at once: keep it for the next connection, or wait until the line has room.
+        """Send a message that cannot be sent at once: wait until the connection has room, or for the next connection.
 
-        ``bound`` to the present connection, it fails where it would be kept. Returns how many bytes it had, 0 if it was
-        kept or not sent.
+        Args:
+            bound: the message is for the present connection: it fails instead of waiting for another one.
+
+        Returns:
+            The size of the message in bytes. 0 if it was put into the offline queue, or not sent.
 
         Raises:
-            ChannelClosed: it was for an anonymous channel that is over meanwhile.
-            ConnectionLost: ``"not_sent"``, if it may not wait for another connection, or none will come.
+            ChannelClosed: it was for an anonymous channel that has ended meanwhile.
+            ConnectionLost: ``"not_sent"``, it may not wait for another connection, or none will come.
         """
         link, flight = self.link, self.requests.flight
         turn = Turn(self.turns, bound=bound or message.h is not UNSET)
         if message.h is not UNSET:
-            bound = False  # its channel belongs to the session, and tells of its end
+            bound = False  # the channel belongs to the session, and ends with it
         elif pending is not None:
             pending.bound = bound
         try:
@@ -480,39 +514,44 @@ class Outbound:
         return 0
 
     def _check_bound(self, link: Link | None, offline: bool) -> None:
-        """Refuse what is for ``link`` or not to be sent at all, if that is over or begins nothing new."""
+        """Refuse a message that is bound to ``link`` if that has ended or begins nothing new."""
         if self.broken or self.link is not link:
             raise self.not_sent()
         if offline and self.silent:
             raise self._drained()
 
     def _try_to_send(self, message: Event | Request | Raw) -> int | None:
-        """Hand a message to the transport; returns its size, None if its connection has just ended."""
+        """Hand a message to the transport. Return its size, or None if the connection has just ended."""
         if isinstance(message, Raw):
             return len(message.payload) if self.hand_over(message) else None
         payload = self.terms.encode(message)
         return len(payload) if self.send(payload) else None
 
     async def _keep_in_turn(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
-        if pending is not None:
-            self.kept.put_request(message, pending, bound)
+        queue = self._offline_queue()
+        if pending is not None and not isinstance(message, Raw):
+            queue.keep_request(message, pending, self.requests)
         elif bound:
-            await self.kept.put_and_wait(message)
+            await queue.keep_and_wait(message, self.loop)
         else:
-            self.kept.put(message)
+            queue.keep(message)
 
     def must_queue(self, message: Event | Request | Raw) -> bool:
-        """Whether a message has to wait for a connection; raises if there is none to wait for."""
+        """Return whether a message has to wait for a connection.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, no connection will come.
+            ChannelClosed: it is for an anonymous channel that has ended.
+        """
         link = self.link
-        if message.h is not UNSET:
-            # An anonymous channel belongs to its session.
-            if not self._is_open(message.h):
+        if message.h is not UNSET:  # an anonymous channel ends with its session
+            if not self._listener.has_channel(message.h):
                 raise self.channel_lost(message.h)
             return False
         if link is not None and (link.state is LinkState.OPEN or link.state is LinkState.BROKEN):
-            return link.silent and not self._is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
+            return link.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
         if link is not None and link.state is LinkState.OPENING:
-            # What `open` and `on_reconnect` handlers send goes first; a server's peer has no queue to be overtaken.
+            # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
             return self.keeps_offline and not self.in_open_handler()
         if self.keeps_offline and not self.user_closed:
             return True
@@ -524,7 +563,13 @@ class Outbound:
         return True
 
     def keep(self, message: Event | Raw, offline: Offline | None) -> None:
-        """Let it wait for another connection, or for the `open` handlers, if it may."""
+        """Let a message wait for another connection, or for the `open` handlers.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, it may not wait.
+            ChannelClosed: it is for an anonymous channel.
+            QueueFull: too much waits already.
+        """
         if message.h is not UNSET:
             raise self.channel_lost(message.h)
         bound = self.fails(offline)
@@ -532,19 +577,19 @@ class Outbound:
             raise self.not_sent()
         if bound and self.silent:
             raise self._drained()
-        self.kept.put(message, bound=bound)
+        self._offline_queue().keep(message, bound=bound)
 
     def fails(self, offline: Offline | None) -> bool:
-        """Whether a message with that option is bound to the present connection."""
+        """Return whether a message with that option is bound to the present connection."""
         return self.fails_offline if offline is None else offline == "fail"
 
     def in_open_handler(self) -> bool:
-        """Whether a handler that is called while the present connection opens, or a task of its own, is at work."""
+        """Return whether an `open` or `on_reconnect` handler of the present connection runs, or a task that it made."""
         context = CURRENT.get(None)
         return context is not None and self.link is not None and context in self.link.contexts
 
     async def wait_written(self) -> None:
-        """Wait until whatever waits for room in the line has been sent. Cancelling is safe."""
+        """Wait until all callers that wait for room have sent. Cancelling is safe."""
         turn = Turn(self.turns)
         try:
             await turn.wait()
@@ -553,6 +598,7 @@ class Outbound:
             self.update_clear()
 
     def not_sent(self) -> ConnectionLost:
+        """Return the error for a message that no connection will take."""
         reason = self.ending.reason or ("closed on this side" if self.ending.user_closed else "")
         return ConnectionLost(self.ending.code, reason, "not_sent")
 
@@ -560,5 +606,5 @@ class Outbound:
         return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
 
     def channel_lost(self, h: int) -> ChannelClosed:
-        """The error for what can no more be sent on an anonymous channel, which belongs to its connection."""
+        """Return the error for a message on an anonymous channel that has ended."""
         return ChannelClosed(str(h), self.not_sent())

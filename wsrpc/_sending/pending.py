@@ -1,4 +1,4 @@
-"""PendingRequests that we sent and that await their answer: ids, futures, deadlines."""
+"""Requests of this side that await their answer: ids, futures and deadlines."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ __all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
-"""Ids of what has ended that are kept, to tell latecomers from what never was."""
+"""How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""
 
 
 class InFlight(Struct, eq=False):
-    """What one session has sent that the remote peer has not answered yet."""
+    """Requests that were sent in one session and are not answered yet, in numbers."""
 
     requests: int = 0
-    """A cancelled one, too, takes a place over there until it is answered."""
+    """With the cancelled ones: each occupies the remote peer until it is answered."""
     bytes: int = 0
-    """Without those of the cancelled ones."""
+    """Without the cancelled ones."""
     waiting: int = 0
-    """Bytes of requests for which the remote peer had no free place: the sum of their ``waits_there``."""
+    """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
     given_up: dict[int, int] = field(default_factory=dict[int, int])
-    """Ids that were cancelled and are not answered yet: how many places each takes over there."""
+    """Ids of the cancelled requests that are not answered yet, and by how much each counts in ``requests``."""
     freed: Callable[[], None] | None = None
-    """Called at each answer, while a caller waits for a place."""
+    """Called at each answer. None unless a caller waits in `RemoteCapacity`."""
 
 
 class Pending(Struct, eq=False):
-    """One request in the air. The future's result is the answer or an exception object.
+    """One pending request. The result of its future is the answer or an exception object.
 
-    It is never the future's *exception*: asyncio would complain about one that nobody retrieved, when
-    the caller was cancelled in the same turn.
+    The exception of the future is never set: asyncio would complain that nobody retrieved it if the caller was
+    cancelled in the same turn of the event loop.
     """
 
     id: int
@@ -48,36 +48,38 @@ class Pending(Struct, eq=False):
     timeout: float | None
     deadline: float | None
     ticket: int | None = None
-    """Where it waits in the outbox; None once it was handed to the transport."""
+    """Its ticket in the offline queue. None if it does not wait there."""
     turn: asyncio.Future[bool] | None = None
-    """What it waits for while the line is full."""
+    """The future that it waits for while the connection is full."""
     flight: InFlight | None = None
-    """That of the session in which it was sent; None until then."""
+    """The numbers of the session in which it was sent. None until it is sent."""
     waits_there: int = 0
-    """Bytes that count in `InFlight.waiting`: the remote peer had no free place when its turn came."""
+    """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
     size: int = 0
-    """Bytes, once it was sent, if it takes a handler's place there."""
+    """Bytes that count in `InFlight.bytes`."""
     h: int | None = None
     """The anonymous channel on which it was made."""
     bound: bool = False
-    """Fails with the present connection, also if it was not sent."""
+    """Whether it fails with the present connection even if it was not sent."""
     opens: Callable[[int], Any] | None = None
-    """Makes the channel of an answer that is one; None if none is wanted."""
+    """Makes the channel if the answer is one. None if no channel is expected."""
     channel: Any = None
-    """What ``opens`` made."""
+    """The channel that ``opens`` has made."""
 
 
 class PendingRequests:
-    """The table of pending requests.
+    """Table of the pending requests.
 
-    Ids start at a random point and never meet those of JavaScript and Go peers, which count up from 1:
-    JavaScript keeps one table for channels of both directions and would settle its own requests with our
-    cancellations (observed with ws-wrapper 4.3.1). Whoever dialed takes the odd ids, whoever accepted the
-    even ones.
+    Ids start at a random number and never meet those of JavaScript and Go peers, which count from 1. JavaScript keeps
+    one table for the channels of both directions, and would settle its own requests with our cancellations (observed
+    with ws-wrapper 4.3.1). The side that dialed uses odd ids, the side that accepted even ones.
+
+    Args:
+        limit: `Limits.pending`.
+        expired: called with each request whose deadline is over.
     """
 
     def __init__(self, loop: Scheduler, *, odd: bool, limit: int, expired: Callable[[Pending], None]) -> None:
-        """``expired`` is called with each request whose deadline is over."""
         self._loop = loop
         self._limit = limit
         self._expired = expired
@@ -88,7 +90,7 @@ class PendingRequests:
         self._timer_at = 0.0
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
-        """That of the present session, or of the last one."""
+        """The numbers of the present session, or of the last one."""
         self.taken: Container[int] = ()
         """Ids of the anonymous channels that requests of this session have opened."""
 
@@ -103,9 +105,13 @@ class PendingRequests:
         opens: Callable[[int], Any] | None = None,
         counted: bool = True,
     ) -> Pending:
-        """A new entry with an id of its own. ``h`` is the anonymous channel that it belongs to.
+        """Add a request, with a new id, and return it.
 
-        One that is not ``counted`` belongs to a call that was begun, of which there is at most one at a time.
+        Args:
+            h: the anonymous channel that it belongs to.
+            opens: makes the channel if the answer is one.
+            counted: whether the limit holds for it. It does not hold for the requests of a call that has begun: there
+                is at most one of them at a time.
 
         Raises:
             TooManyRequests: at the limit.
@@ -134,26 +140,30 @@ class PendingRequests:
         return entry
 
     def was_sent(self, pending: Pending, size: int) -> None:
-        """It was handed to the transport, in ``size`` bytes."""
+        """Note that a request was handed to the transport, in ``size`` bytes."""
         pending.ticket = None
         flight = pending.flight = self.flight
-        if pending.h is None:  # what is asked on a channel may go to a reader, which takes no place
+        if pending.h is None:  # on a channel a reader may answer, so it does not count as a handler
             flight.requests += 1
             flight.bytes += size
             pending.size = size
 
     def enter_waiting_room(self, pending: Pending, size: int) -> None:
-        """Count ``size`` bytes that a request takes of the remote peer's waiting room."""
+        """Count ``size`` bytes of a request that will wait for a handler at the remote peer."""
         pending.waits_there = size
         self.flight.waiting += size
 
     def leave_waiting_room(self, pending: Pending) -> None:
-        """Count them no more. Idempotent."""
+        """Stop counting them. Idempotent."""
         self.flight.waiting -= pending.waits_there
         pending.waits_there = 0
 
+    def watch(self, freed: Callable[[], None] | None) -> None:
+        """Call ``freed`` at each answer in the present session. None: call nothing any more."""
+        self.flight.freed = freed
+
     def settle(self, message: WireMessage) -> Pending | None:
-        """Give an answer to whoever waits for it; None if nobody does."""
+        """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
         pending = self._pending.pop(message.i, None)
         if pending is not None:
             self._left(pending)
@@ -176,21 +186,21 @@ class PendingRequests:
         return self._pending.get(number)
 
     def drop(self, pending: Pending) -> bool:
-        """Forget a request whose caller left; False if it had been settled already."""
+        """Forget a request whose caller has left. Return False if it was settled already."""
         if self._pending.pop(pending.id, None) is None:
             return False
         self._left(pending)
-        pending.future.cancel()  # if it is not done: somebody else may wait for the end of all
+        pending.future.cancel()  # if it is not done: `unsettled` may have returned it
         if not self._pending:
-            self.stop()  # on a closed client nothing else would, and it would live on until then
+            self.stop()  # nothing else would stop the timer of a closed client, and it would keep the client alive
         return True
 
     def unsettled(self) -> list[asyncio.Future[WireMessage | Exception]]:
-        """What is done when those that are pending have ended."""
+        """Return the futures of the requests that are not settled yet."""
         return [pending.future for pending in self._pending.values() if not pending.future.done()]
 
     def _left(self, pending: Pending) -> None:
-        """It is not in the table any more."""
+        """Stop counting a request that is not in the table any more."""
         if pending.waits_there:
             self.leave_waiting_room(pending)
         if pending.h is None:
@@ -206,14 +216,15 @@ class PendingRequests:
                 del self._on_channel[pending.h]
 
     def on_channel(self, h: int) -> list[Pending]:
-        """Those that were made on anonymous channel ``h``."""
+        """Return the requests on anonymous channel ``h``."""
         return list(self._on_channel.get(h, ()))
 
-    def all(self) -> list[Pending]:
-        return list(self._pending.values())
+    def unsent(self) -> list[Pending]:
+        """Return the requests that were not sent yet."""
+        return [pending for pending in self._pending.values() if pending.flight is None]
 
     def give_up(self, pending: Pending) -> None:
-        """Remember what was cancelled, so that a channel created too late is aborted instead of leaking there."""
+        """Remember a cancelled request, so that a channel which answers it too late is aborted and does not leak."""
         flight = self.flight
         places = flight.given_up[pending.id] = int(pending.h is None)
         flight.requests += places
@@ -221,7 +232,7 @@ class PendingRequests:
             flight.requests -= flight.given_up.pop(next(iter(flight.given_up)))
 
     def was_given_up(self, number: int) -> bool:
-        """Whether ``number`` was cancelled lately; asking forgets it."""
+        """Return whether request ``number`` was cancelled lately, and forget that."""
         flight = self.flight
         places = flight.given_up.pop(number, None)
         if places is None:
@@ -232,26 +243,28 @@ class PendingRequests:
         return True
 
     def end_session(self, code: int, reason: str) -> None:
-        """Fail what was sent in the session that ends, and what may not wait for another connection."""
+        """Fail the requests that were sent in the session, and those that may not wait for another connection."""
         flight, self.flight = self.flight, InFlight()
-        for pending in self.all():
-            pending.waits_there = 0  # those that are left take places on the next connection
+        for pending in list(self._pending.values()):
+            pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
                 self.fail(pending, ConnectionLost(code, reason, "unknown"))
             elif pending.bound:
                 self.fail(pending, ConnectionLost(code, reason, "not_sent"))
+
+    def stop_if_empty(self) -> None:
+        """Stop the timer if no request is left."""
         if not self._pending:
             self.stop()
 
     def stop(self) -> None:
-        """Let no timer outlive the peer."""
+        """Stop the timer: it must not outlive the peer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # One timer serves all requests. A timer for each would cost more than the rest of sending: nearly
-    # every request is answered long before its deadline, and looking through the table once in a while
-    # is cheap beside that.
+    # One timer serves all requests. A timer for each request would cost more than the rest of sending it. Nearly every
+    # request is answered long before its deadline, so looking through the table once in a while is cheap.
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:

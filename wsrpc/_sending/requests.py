@@ -1,4 +1,4 @@
-"""Requests that are made here: from the call to its answer, its timeout or its cancellation."""
+"""Requests to the remote peer, from the call to the answer, the timeout or the cancellation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._protocol.messages import Cancellation, Request, request_on
 from ..errors import BadResult, RequestTimeout, UnexpectedChannel, short
 from ..limits import Limits
 from .checks import check_sending
-from .notices import Notices
+from .notices import send_notice
 from .outbound import Outbound
 from .pending import MAX_REMEMBERED, Pending
 from .retry import Retry, ask_again
@@ -31,18 +31,20 @@ _UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
 
 
 class Requester:
-    """Makes requests through ``out``; ``registry`` has the user's hook for types, ``warn`` writes into the log."""
+    """Sends requests through ``out``, and turns answers into results or errors.
 
-    def __init__(
-        self, out: Outbound, notices: Notices, limits: Limits, registry: Registry, warn: Callable[..., None]
-    ) -> None:
+    Args:
+        registry: the peer's registry, which has the user's hook for types.
+        warn: writes a line into the log.
+    """
+
+    def __init__(self, out: Outbound, limits: Limits, registry: Registry, warn: Callable[..., None]) -> None:
         self.out = out
-        self._notices = notices
         self._requests = out.requests
         self._limits = limits
         self._registry = registry
         self._warn = warn
-        self._told: dict[str, None] = {}
+        self._warned: dict[str, None] = {}
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     @shown_as("request")
@@ -58,9 +60,11 @@ class Requester:
         counted: bool = True,
         /,
     ) -> Any:
-        """See `Caller.request`. ``opens`` makes a channel of an answer that is one, which is then returned.
+        """Send a request and return its answer. See `Caller.request`.
 
-        ``counted``: it counts towards `Limits.pending`.
+        Args:
+            opens: makes the channel if the answer is one. The channel is then returned.
+            counted: whether the request counts towards `Limits.pending`.
         """
         out = self.out
         check_sending(channel, event, out.thread)
@@ -72,8 +76,8 @@ class Requester:
         pending = self._requests.open(event, seconds, h, opens, counted)
         message = request_on(pending.id, channel, (event, *args))
         try:
-            if out.capacity.scarce and h is None:
-                await self._send_to_a_place(message, pending, out.fails(offline))
+            if h is None and out.scarce:
+                await self._send_when_accepted(message, pending, out.fails(offline))
             elif out.clear and out.send(payload := out.terms.encode(message)):
                 self._requests.was_sent(pending, len(payload))
             else:
@@ -94,15 +98,15 @@ class Requester:
         value: Any = None if answer.d is UNSET else answer.d
         if opens is not None:
             raise BadResult(
-                f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler over there neither "
-                "streams nor reads what is sent nor returns a channel; ask for its value with request()"
+                f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler neither streams nor "
+                "reads what is sent nor returns a channel; ask for its value with request()"
             )
         return value if convert is None else convert_answer(convert, value, event)
 
     def send_on_channel(
         self, h: int, event: str, args: tuple[Any, ...], timeout: float | UnsetType | None
     ) -> Coroutine[Any, Any, Any]:
-        """A request that carries what was begun on channel ``h``. `TooManyRequests` would come too late for that."""
+        """Send a request of a call that has begun on channel ``h``. `TooManyRequests` would come too late for it."""
         return self.send_request(h, event, args, UNSET, timeout, None, None, False)
 
     def request_again(
@@ -117,7 +121,7 @@ class Requester:
         idempotent: bool,
         /,
     ) -> Coroutine[Any, Any, Any]:
-        """See `Caller.request` with ``retry``."""
+        """Send a request, and send it again if it fails. See `Caller.request` with ``retry``."""
         return ask_again(
             lambda left: self.send_request(channel, event, args, returns, left, offline),
             retry,
@@ -128,7 +132,8 @@ class Requester:
             expects_connection=lambda: self.out.expects_connection,
         )
 
-    async def _send_to_a_place(self, message: Request, pending: Pending, bound: bool) -> None:
+    async def _send_when_accepted(self, message: Request, pending: Pending, bound: bool) -> None:
+        """Send a request once the remote peer can accept it."""
         capacity = self.out.capacity
         turn = capacity.turn()
         pending.bound = bound
@@ -140,6 +145,11 @@ class Requester:
             capacity.leave(pending, turn)
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
+        """Return the function that converts an answer to the type ``returns``.
+
+        Raises:
+            TypeError: it is not a type that can be converted to.
+        """
         # `A | B` equals `B | A`, but pydantic takes the first member of two that fit.
         key = returns.__args__ if returns.__class__ in _UNIONS else returns
         try:
@@ -159,7 +169,10 @@ class Requester:
             raise TypeError(f"returns= is a type that an answer can have, got {short(returns)}: {exc}") from exc
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
-        """The answer is a channel, aborted by now. JavaScript says null that way by mistake (4.3.1, observed)."""
+        """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.
+
+        JavaScript answers null with a channel, by mistake (4.3.1, observed).
+        """
         admits_none = self.out.hears_null_as_channel
         if admits_none and convert is not None:
             try:
@@ -171,8 +184,8 @@ class Requester:
                 f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for it "
                 "with stream(), open_channel() or request(send=)"
             )
-        if event not in self._told:
-            self._told[event] = None
+        if event not in self._warned:
+            self._warned[event] = None
             self._warn(
                 "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
                 "answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
@@ -180,32 +193,30 @@ class Requester:
             )
 
     def _give_up(self, pending: Pending, reason: object) -> None:
-        """The caller was cancelled."""
+        """End a request whose caller was cancelled."""
         if self._requests.drop(pending):
             self._take_back(pending, reason)
-        elif pending.channel is not None:  # it came in the same turn
+        elif pending.channel is not None:  # it came in the same turn of the event loop
             pending.channel.abort(reason)
 
     def expired(self, pending: Pending) -> None:
-        """The deadline of a request is over."""
+        """End a request whose deadline is over."""
         assert pending.timeout is not None
         self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout))
         self._take_back(pending, None)
 
     def _take_back(self, pending: Pending, reason: object) -> None:
-        """Take a request out of the queue if it still waits there, else tell the other side to stop."""
-        if pending.ticket is not None:
-            self.out.kept.take_back(pending.ticket)
-        elif pending.flight is not None:
+        """Take a request out of the offline queue if it waits there, or else tell the remote peer to stop."""
+        if not self.out.take_back(pending) and pending.flight is not None:
             self._requests.give_up(pending)
-            self._notices.send(partial(Cancellation, pending.id), reason)
+            send_notice(self.out, partial(Cancellation, pending.id), reason, self._warn)
 
 
 def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:
-    """``value`` as ``returns=`` asks for it.
+    """Return ``value`` converted to the type that ``returns=`` asks for.
 
     Raises:
-        BadResult: it does not fit.
+        BadResult: it cannot be converted.
     """
     try:
         return convert(value)

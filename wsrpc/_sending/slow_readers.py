@@ -1,27 +1,27 @@
-"""What is emitted to many, and one of them reads too slowly: the policies, and what waits for such a peer."""
+"""Slow readers: the policies for their broadcasts, and the queue in which broadcasts wait for one of them."""
 
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
 import msgspec
 
+from .._base.queues import BoundedQueue
 from ..errors import ConnectionLost, repr_of
 
 __all__ = ["KeepLatest", "Slow", "SlowReaderQueue", "check_slow"]
 
 ENTRY = 256
-"""Bytes that a waiting message takes besides its payload, which it may share with other peers."""
+"""Bytes that a waiting message takes besides its payload. (Peers may share the payload.)"""
 
 
 class KeepLatest(msgspec.Struct, frozen=True):
-    """A slow policy: of the messages with the same key that wait for a slow reader, only the latest is kept.
+    """Slow policy that keeps only the latest of the messages with the same key that wait for a slow reader.
 
-    ``key`` is a function of the event's arguments, for instance ``KeepLatest(lambda symbol, price: symbol)``; without
-    one, all messages of an event have the same. Channels, events and rooms do not get in each other's way.
+    ``key`` is a function of the event's arguments, for instance ``KeepLatest(lambda symbol, price: symbol)``. Without
+    it, all messages of an event have the same key. Messages of different channels, events or rooms never share a key.
     """
 
     key: Callable[..., Hashable] | None = None
@@ -36,14 +36,14 @@ class KeepLatest(msgspec.Struct, frozen=True):
 
 
 Slow = Literal["close", "drop_newest", "drop_oldest"] | KeepLatest
-"""What becomes of what is emitted to many, for one whose line is full."""
+"""What happens to broadcasts for a peer whose connection is full."""
 
 
 def check_slow(slow: Any) -> None:
-    """Refuse what is no policy.
+    """Check a slow policy.
 
     Raises:
-        ValueError: says which there are.
+        ValueError: it is not a policy; the error names those that there are.
     """
     if isinstance(slow, KeepLatest) or (isinstance(slow, str) and slow in ("close", "drop_newest", "drop_oldest")):
         return
@@ -51,17 +51,28 @@ def check_slow(slow: Any) -> None:
     raise ValueError(f'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(){hint}; got {slow!r}')
 
 
-class SlowReaderQueue:
-    """Broadcasts that wait until one peer's transport has drained: what the transport has got could not be taken back.
+Message = tuple[bytes, bool]
+"""A payload, and whether it is text."""
 
-    They leave before any caller that waits for its turn. They take at most ``limit`` bytes, or are one message.
+
+def _size(message: Message) -> int:
+    return len(message[0]) + ENTRY
+
+
+class SlowReaderQueue(BoundedQueue[Message]):
+    """Queue of the broadcasts that wait until the transport of one peer has drained.
+
+    A transport could not give them back. They are sent before any caller that waits for its turn. They take at most
+    ``limit`` bytes together, but a single message always fits.
 
     Args:
-        send, is_full: of the connection.
-        dropped: called with how many messages were left out.
+        send: sends on the connection.
+        is_full: whether the connection is above its high-water mark.
+        warn: writes a line into the log.
+        dropped: called with the number of messages that were dropped.
     """
 
-    __slots__ = ("_bytes", "_dropped", "_is_full", "_limit", "_messages", "_send", "_warn", "_warned")
+    __slots__ = ("_dropped", "_is_full", "_send", "_warn", "_warned")
 
     def __init__(
         self,
@@ -71,60 +82,42 @@ class SlowReaderQueue:
         warn: Callable[..., None],
         dropped: Callable[[int], None],
     ) -> None:
+        super().__init__(_size, limit)
         self._send = send
         self._is_full = is_full
-        self._limit = limit
         self._warn = warn
         self._dropped = dropped
-        self._messages: OrderedDict[Hashable, tuple[bytes, bool]] = OrderedDict()
-        self._bytes = 0
         self._warned = False
 
-    def __len__(self) -> int:
-        return len(self._messages)
+    def add(self, payload: bytes, text: bool, slow: Slow, key: Hashable, /) -> bool:
+        """Let a message wait until the transport has drained. Return False if the policy drops it.
 
-    def put(self, payload: bytes, text: bool, slow: Slow, key: Hashable, /) -> bool:
-        """Keep a message until the transport has drained, as ``slow`` says; False if it is left out.
-
-        One with the ``key`` of another takes its place.
+        With `KeepLatest` it takes the place of the message with the same ``key``.
         """
-        messages = self._messages
-        size = len(payload) + ENTRY
-        if slow == "drop_newest" and messages and self._bytes + size > self._limit:
+        if slow == "drop_newest" and self.items and not self.fits(len(payload) + ENTRY):
             self._drop(1, slow)
             return False
-        dropped = 0
-        if not isinstance(slow, KeepLatest):
-            key = object()
-        elif (old := messages.get(key)) is not None:
-            self._bytes -= len(old[0]) + ENTRY
-            dropped = 1
-        messages[key] = (payload, text)
-        self._bytes += size
-        while self._bytes > self._limit and len(messages) > 1:
-            self._bytes -= len(messages.popitem(last=False)[1][0]) + ENTRY
-            dropped += 1
+        before = len(self)
+        ticket = self.put((payload, text), key if isinstance(slow, KeepLatest) else None)
+        replaced = before + 1 - len(self)
+        dropped = replaced + len(self.drop_oldest())
         if dropped:
             self._drop(dropped, slow)
-        return key in messages  # in the place of an older one it may be the oldest, and too much
+        return ticket in self.items  # in the place of an older one it may be the oldest, and too large
 
     def _drop(self, count: int, slow: Slow) -> None:
         self._dropped(count)
         if not self._warned:
             self._warned = True
             name = slow if isinstance(slow, str) else "keep_latest"
-            self._warn("reads too slowly: until its line has drained, broadcasts are dropped (%s)", name)
+            self._warn("reads too slowly: until its connection has drained, broadcasts are dropped (%s)", name)
 
     def flush(self, *, everything: bool = False) -> None:
-        """Send what the transport has room for, oldest first, or all of it."""
-        messages = self._messages
-        while messages and (everything or not self._is_full()):
-            payload, text = messages.popitem(last=False)[1]
-            self._bytes -= len(payload) + ENTRY
+        """Send the oldest messages, as many as the transport has room for, or all of them."""
+        while self.items and (everything or not self._is_full()):
             try:
-                self._send(payload, text)
+                self._send(*self.pop())
             except ConnectionLost:  # the link reports that itself
-                messages.clear()
-                self._bytes = 0
-        if not messages and not self._is_full():
+                self.clear()
+        if not self.items and not self._is_full():
             self._warned = False

@@ -1,4 +1,4 @@
-"""The line to the other side, as senders see it: has it room, and whose turn is it."""
+"""Order of the senders that wait until the connection has room."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ __all__ = ["SendTurns", "Turn"]
 
 
 class SendTurns:
-    """Queue of the senders that wait until there is room: they go one by one, first come, first served.
+    """Queue of the senders that wait until there is room: one sends at a time, first come, first served.
 
-    Each sender has a `Turn` of its own, with which it waits and which it ends.
+    Each sender has a `Turn`, with which it waits, and which it ends.
+
+    Args:
+        is_full: whether there is no room at present.
     """
 
     __slots__ = ("_holder", "_is_full", "_loop", "_waiting")
 
     def __init__(self, loop: Scheduler, is_full: Callable[[], bool]) -> None:
-        """``is_full`` says whether there is no room at present."""
         self._loop = loop
         self._is_full = is_full
+        # Most connections are never full, so most queues have no table.
         self._waiting: OrderedDict[asyncio.Future[bool], Turn] | None = None
-        """Most connections are never full, so most have none."""
         self._holder: Turn | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a sender has to wait: there is no room, or others are to send first."""
-        return self.awaited or self._is_full()
+        return self._holder is not None or bool(self._waiting) or self._is_full()
 
     @property
     def awaited(self) -> bool:
@@ -39,7 +41,7 @@ class SendTurns:
         return self._holder is not None or bool(self._waiting)
 
     def wake(self) -> None:
-        """Let the next one send, if the line has room and nobody is at it."""
+        """Give the turn to the next sender, if there is room and nobody has it."""
         while self._waiting and self._holder is None and not self._is_full():
             woken, turn = self._waiting.popitem(last=False)
             if not woken.done():
@@ -47,70 +49,95 @@ class SendTurns:
                 woken.set_result(True)
 
     def connection_lost(self) -> None:
-        """End the turns that are bound to the connection; the others go on, to the next one or its queue.
+        """End the turns that are bound to the connection. The other senders go on, to the next one or its queue.
 
-        They go one by one as ever, or what is sent right after the drop would overtake those that waited.
+        They still go one by one: else a message that is sent right after the drop would overtake them.
         """
-        waiting = self._waiting or OrderedDict[asyncio.Future[bool], Turn]()
-        for woken in [woken for woken, turn in waiting.items() if turn.bound]:
-            del waiting[woken]
+        if not self._waiting:
+            return
+        for woken in [woken for woken, turn in self._waiting.items() if turn.bound]:
+            del self._waiting[woken]
             if not woken.done():
                 woken.set_result(False)
         self.wake()
 
+    # ------------------------------------------------------------ what a turn does here
+
+    def holds(self, turn: Turn) -> bool:
+        """Return whether it is the turn of that sender."""
+        return self._holder is turn
+
+    def begin(self, turn: Turn) -> None:
+        """Let a sender send without waiting. Only while the queue is not ``busy``."""
+        self._holder = turn
+
+    def enter(self, turn: Turn) -> asyncio.Future[bool]:
+        """Put a sender at the end of the queue, or at its head if it gives back its turn. Return what it waits for."""
+        woken: asyncio.Future[bool] = self._loop.create_future()
+        if self._waiting is None:
+            self._waiting = OrderedDict()
+        self._waiting[woken] = turn
+        if self._holder is turn:
+            self._holder = None
+            self._waiting.move_to_end(woken, last=False)
+        return woken
+
+    def leave(self, woken: asyncio.Future[bool]) -> None:
+        """Take a sender out of the queue."""
+        if self._waiting is not None:
+            self._waiting.pop(woken, None)
+
+    def end(self, turn: Turn) -> None:
+        """Let the next one send, if it was the turn of that sender."""
+        if self._holder is turn:
+            self._holder = None
+            self.wake()
+
 
 class Turn:
-    """One sender's turn on a line: waited for with `wait` as often as needed, and ended once, with `end`.
+    """One sender's turn: it may be waited for several times with `wait`, and is ended once with `end`.
 
-    Whether it is the sender's turn is a fact of the line and not of the sender, so that a sender which is cancelled at
-    any point passes on the turn that it has, and never one that is already another's.
+    The queue knows whose turn it is, and not the sender. So a sender that is cancelled at any point passes on the turn
+    that it has, and never one that belongs to another sender already.
+
+    Args:
+        bound: the message belongs to the present connection.
     """
 
     __slots__ = ("_turns", "bound")
 
     def __init__(self, turns: SendTurns, *, bound: bool = False) -> None:
-        """``bound``: what is to be sent belongs to the present connection."""
         self._turns = turns
         self.bound = bound
 
     @property
     def held(self) -> bool:
         """Whether it is this sender's turn."""
-        return self._turns._holder is self
+        return self._turns.holds(self)
 
     def begin(self) -> None:
-        """Take the turn without waiting, on a line that is not ``busy``."""
-        self._turns._holder = self
+        """Take the turn without waiting. Only while the queue is not ``busy``."""
+        self._turns.begin(self)
 
     async def wait(self, pending: Pending | None = None) -> None:
-        """Wait at the end of the queue, or, with the turn in hand, at its head.
+        """Wait at the end of the queue, or at its head if it is this sender's turn already.
 
         Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, or the turn
         is ``bound`` and its connection ended. Cancelling is safe.
         """
-        line = self._turns
-        woken: asyncio.Future[bool] = line._loop.create_future()
-        waiting = line._waiting
-        if waiting is None:
-            waiting = line._waiting = OrderedDict()
-        waiting[woken] = self
-        if self.held:
-            line._holder = None
-            waiting.move_to_end(woken, last=False)
+        woken = self._turns.enter(self)
         if pending is not None:
             pending.turn = woken
         try:
             await woken
         except BaseException:
-            self.end()  # it may have been woken in the same turn of the loop
+            self.end()  # it may have been woken in the same turn of the event loop
             raise
         finally:
-            waiting.pop(woken, None)
+            self._turns.leave(woken)
             if pending is not None:
                 pending.turn = None
 
     def end(self) -> None:
         """Let the next one send: this sender has sent, or will not. Nothing happens if it was not its turn."""
-        if self.held:
-            self._turns._holder = None
-            self._turns.wake()
+        self._turns.end(self)

@@ -214,7 +214,7 @@ class ServedPeer(PeerOwner):
             raise refusal
         if link.full:
             if slow != "close":
-                return self._core.slow_reader(link).put(payload, text, slow, key)
+                return self._core.slow_reader(link).add(payload, text, slow, key)
             if link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
             if out.over_cap(link, len(payload)):

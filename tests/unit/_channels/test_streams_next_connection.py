@@ -94,7 +94,7 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
         channel.emit_nowait("line", 1)
     with pytest.raises(ChannelClosed):
         await channel.request("line", 1)
-    assert len(d.peer._out.kept) == 0
+    assert d.peer._out.queued == 0
     d.peer._core.lose(d.transport.closed)
     d.assert_empty()
 

@@ -364,7 +364,7 @@ async def test_the_time_of_a_connect_ends_no_connection_that_was_bound_meanwhile
         await connecting
     for _ in range(5):
         await asyncio.sleep(0)
-    assert client.state == "opening"
+    assert (client.state, client.connected) == ("opening", True)
     may_open.set()
     await binding
     state: str = client.state

@@ -162,7 +162,7 @@ def about_handlers(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("event", ["open", "on_reconnect"])
 @pytest.mark.parametrize(("handler", "moment"), ENDINGS, ids=[f"{each.__name__}-{when}" for each, when in ENDINGS])
-async def test_a_handler_that_the_connection_has_left_did_not_fail(
+async def test_a_handler_did_not_fail_if_only_its_connection_did(
     event: str, handler: Callable[[Scene], Any], moment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -170,7 +170,9 @@ async def test_a_handler_that_the_connection_has_left_did_not_fail(
     await scene.play()
     [(level, text)] = about_handlers(caplog)
     assert level == logging.INFO
-    assert text.startswith(f"the handler of {event!r}, {scene.handle.__qualname__}, was left: ")
+    assert text.startswith(
+        f"the handler of {event!r}, {scene.handle.__qualname__}, did not finish, as the connection ended: "
+    )
 
 
 async def loses_another(scene: Scene) -> None:

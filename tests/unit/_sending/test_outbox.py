@@ -1,23 +1,52 @@
-"""`wsrpc._sending.outbox`: what waits for a connection."""
+"""`wsrpc._sending.offline`: messages that wait for a connection."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
-from wsrpc import QueueFull
-from wsrpc._sending.offline import Outbox
+from wsrpc import JsonCodec, Limits, MessageTooBig, QueueFull
+from wsrpc._protocol.messages import Raw
+from wsrpc._sending.offline import OfflineQueue
+
+Told = Callable[[Exception | None], None]
+
+
+class Outbox(OfflineQueue):
+    """The queue with bounds of its own, for messages that are given as payloads."""
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self.queued = 0
+        self.lines: list[tuple[object, ...]] = []
+        limits = Limits(offline=max_messages, offline_bytes=max_bytes)
+        super().__init__(JsonCodec(), limits, self.count, lambda *line: self.lines.append(line))
+
+    def count(self) -> None:
+        self.queued += 1
+
+    def add(self, payload: bytes, told: Told | None = None) -> int:
+        return self.keep(Raw(payload, True), told)
+
+    def send_all(self, send: Callable[[bytes, bool], None]) -> None:
+        self.flush(send, 2**31, accept_all)
+
+
+def accept_all(payload: bytes, raw: bool) -> MessageTooBig | None:
+    return None
 
 
 def flushed(outbox: Outbox) -> list[bytes]:
     taken: list[bytes] = []
-    outbox.flush(lambda payload, _: taken.append(payload))
+    outbox.send_all(lambda payload, _: taken.append(payload))
     return taken
 
 
 def test_it_leaves_in_order_and_once() -> None:
     outbox = Outbox(10, 1000)
     for number in range(5):
-        outbox.put(b"%d" % number)
+        outbox.add(b"%d" % number)
     assert len(outbox) == 5
     assert flushed(outbox) == [b"0", b"1", b"2", b"3", b"4"]
     assert len(outbox) == 0
@@ -26,65 +55,69 @@ def test_it_leaves_in_order_and_once() -> None:
 
 def test_a_ticket_takes_a_message_back() -> None:
     outbox = Outbox(10, 1000)
-    tickets = [outbox.put(b"%d" % number) for number in range(3)]
+    tickets = [outbox.add(b"%d" % number) for number in range(3)]
     assert len(set(tickets)) == 3
-    assert outbox.remove(tickets[1])
-    assert not outbox.remove(tickets[1])
+    assert outbox.take(tickets[1])
+    assert not outbox.take(tickets[1])
     assert flushed(outbox) == [b"0", b"2"]
-    assert not outbox.remove(tickets[0])
+    assert not outbox.take(tickets[0])
 
 
 def test_the_bound_of_messages() -> None:
     outbox = Outbox(2, 1000)
-    outbox.put(b"1")
-    ticket = outbox.put(b"2")
+    outbox.add(b"1")
+    ticket = outbox.add(b"2")
     with pytest.raises(QueueFull, match=r"2 messages \(2 bytes\).*Limits.offline=2"):
-        outbox.put(b"3")
-    outbox.remove(ticket)
-    outbox.put(b"3")
+        outbox.add(b"3")
+    outbox.take(ticket)
+    outbox.add(b"3")
     assert flushed(outbox) == [b"1", b"3"]
 
 
 def test_the_bound_of_bytes() -> None:
     outbox = Outbox(10, 5)
-    outbox.put(b"123")
-    outbox.put(b"45")
+    outbox.add(b"123")
+    outbox.add(b"45")
     with pytest.raises(QueueFull):
-        outbox.put(b"6")
-    outbox.put(b"")
+        outbox.add(b"6")
+    outbox.add(b"")
     assert flushed(outbox) == [b"123", b"45", b""]
-    outbox.put(b"12345")
+    outbox.add(b"12345")
     with pytest.raises(QueueFull):
-        Outbox(10, 5).put(b"123456")
+        Outbox(10, 5).add(b"123456")
 
 
 def test_the_sender_is_told_when_its_message_leaves() -> None:
     outbox = Outbox(10, 1000)
     told: list[str] = []
-    outbox.put(b"1", lambda error: told.append("1"))
-    outbox.put(b"2")
-    outbox.remove(outbox.put(b"3", lambda error: told.append("3")))
-    outbox.flush(lambda payload, _: told.append(f"send {payload.decode()}"))
+    outbox.add(b"1", lambda error: told.append("1"))
+    outbox.add(b"2")
+    outbox.take(outbox.add(b"3", lambda error: told.append("3")))
+    outbox.send_all(lambda payload, _: told.append(f"send {payload.decode()}"))
     assert told == ["send 1", "1", "send 2"]
+
+
+def _note(told: list[bytes], payload: bytes, error: Exception | None) -> None:
+    told.append(payload)
 
 
 def test_what_could_not_be_sent_stays_in_place() -> None:
     outbox = Outbox(3, 6)
     told: list[bytes] = []
     for payload in (b"11", b"22", b"33"):
-        outbox.put(payload, lambda error, payload=payload: told.append(payload))  # type: ignore[misc]
+        outbox.add(payload, partial(_note, told, payload))
 
-    def send(payload: bytes, text: bool | None) -> None:
+    def send(payload: bytes, text: bool) -> None:
         if payload == b"22":
             raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError):
-        outbox.flush(send)
+        outbox.send_all(send)
     assert told == [b"11"]
     assert len(outbox) == 2
-    outbox.put(b"44")
+    outbox.add(b"44")
     with pytest.raises(QueueFull):
-        outbox.put(b"5")
+        outbox.add(b"5")
     assert flushed(outbox) == [b"22", b"33", b"44"]
 
 
@@ -93,20 +126,21 @@ def test_a_sender_may_take_the_next_one_back_meanwhile() -> None:
     tickets: list[int] = []
 
     def take_back(error: Exception | None) -> None:
-        outbox.remove(tickets[1])
+        outbox.take(tickets[1])
 
-    tickets.append(outbox.put(b"1", take_back))
-    tickets.append(outbox.put(b"2"))
-    tickets.append(outbox.put(b"3"))
+    tickets.append(outbox.add(b"1", take_back))
+    tickets.append(outbox.add(b"2"))
+    tickets.append(outbox.add(b"3"))
     assert flushed(outbox) == [b"1", b"3"]
 
 
 def test_clear() -> None:
     outbox = Outbox(2, 4)
-    outbox.put(b"12")
-    outbox.put(b"34")
-    assert outbox.clear() == 2
-    assert outbox.clear() == 0
+    outbox.add(b"12")
+    outbox.add(b"34")
+    outbox.discard()
+    outbox.discard()
+    assert outbox.lines == [("%d %s that waited for a connection %s not sent", 2, "events", "were")]
     assert len(outbox) == 0
-    outbox.put(b"1234")
+    outbox.add(b"1234")
     assert flushed(outbox) == [b"1234"]

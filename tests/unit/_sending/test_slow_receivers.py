@@ -79,7 +79,7 @@ async def test_drop_newest(where: str, caplog: pytest.LogCaptureFixture) -> None
         await peer.emit("say", "end")
         assert await heard_until(ear, "end") == [*range(10), 0]
         assert messages(caplog) == [
-            "reads too slowly: until its line has drained, broadcasts are dropped (drop_newest)"
+            "reads too slowly: until its connection has drained, broadcasts are dropped (drop_newest)"
         ]
 
 
