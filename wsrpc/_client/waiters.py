@@ -8,19 +8,40 @@ from types import TracebackType
 __all__ = ["ConnectionWaiters"]
 
 
+class Waiting:
+    """Callers that wait in one event loop until they are told once."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.count = 0
+
+    async def wait(self) -> Exception | None:
+        """Return why there will be no connection, or None if there is one. Cancelling is safe."""
+        self.count += 1
+        try:
+            return await asyncio.shield(self.told)
+        finally:
+            self.count -= 1
+
+
 class ConnectionWaiters:
     """The callers that wait for a connection, or for the reason why none will come.
 
-    ``failure`` is that reason, until `expect`. ``count`` is how many callers wait.
+    ``failure`` is that reason, until `expect`.
     """
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
-        self.count = 0
         self._traceback: TracebackType | None = None
         """Where the failure came from. It is raised many times, and each time would add to its traceback."""
-        self._told: asyncio.Future[Exception | None] | None = None
-        """What all of them wait for. It may belong to an event loop that has ended; nobody waits for that one."""
+        self._waiting: Waiting | None = None
+        """Those who wait. Their event loop may have ended; then nobody waits any more."""
+
+    @property
+    def count(self) -> int:
+        """How many callers wait."""
+        waiting = self._present()
+        return 0 if waiting is None else waiting.count
 
     def expect(self) -> None:
         """Forget the failure: a connection may come."""
@@ -30,10 +51,10 @@ class ConnectionWaiters:
         """Wake the callers: there is a connection, or there will be none because of ``failure``."""
         self.failure = failure
         self._traceback = None if failure is None else failure.__traceback__
-        told = self._present()
-        self._told = None
-        if told is not None and not told.done():
-            told.set_result(failure)
+        waiting = self._present()
+        self._waiting = None
+        if waiting is not None:
+            waiting.told.set_result(failure)
 
     async def wait(self) -> None:
         """Return when there is a connection. Cancelling is safe.
@@ -43,18 +64,14 @@ class ConnectionWaiters:
         """
         failure = self.failure
         if failure is None:
-            told = self._present()
-            if told is None:
-                told = self._told = asyncio.get_running_loop().create_future()
-            self.count += 1
-            try:
-                failure = await asyncio.shield(told)
-            finally:
-                self.count -= 1
+            waiting = self._present()
+            if waiting is None:
+                waiting = self._waiting = Waiting()
+            failure = await waiting.wait()
         if failure is not None:
             raise failure.with_traceback(self._traceback)
 
-    def _present(self) -> asyncio.Future[Exception | None] | None:
-        """The future of the running event loop, if somebody waits in it."""
-        told = self._told
-        return None if told is None or told.get_loop() is not asyncio.get_running_loop() else told
+    def _present(self) -> Waiting | None:
+        """Those who wait in the running event loop."""
+        waiting = self._waiting
+        return None if waiting is None or waiting.told.get_loop() is not asyncio.get_running_loop() else waiting

@@ -414,6 +414,39 @@ def test_a_client_that_was_connected_when_its_loop_ended_says_so() -> None:
     gc.collect()
 
 
+def test_who_waited_in_a_loop_that_has_ended_is_not_waited_for() -> None:
+    async def never() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    client = Client(never, limits=LIMITS)
+    first = asyncio.new_event_loop()
+    left: list[asyncio.Task[None]] = []
+
+    async def wait_here() -> None:
+        left.append(asyncio.create_task(client.wait_connected()))
+        await asyncio.sleep(0)
+
+    async def wait_in_another() -> None:
+        waiting = asyncio.create_task(client.wait_connected())
+        await asyncio.sleep(0)
+        ours, _ = memory_transports()
+        await client.bind(ours)
+        await waiting
+        await client.close()
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: client.state == "connecting")
+        connecting.cancel()  # nobody else waits, so it stops dialing
+        await asyncio.wait([connecting])
+        assert client.state == "idle"
+
+    first.run_until_complete(wait_here())
+    asyncio.run(wait_in_another())
+    left.pop().cancel()
+    first.run_until_complete(asyncio.sleep(0))
+    first.close()
+
+
 @clean
 async def test_on_reconnect_may_register_more_without_end() -> None:
     calls: list[str] = []
