@@ -35,8 +35,6 @@ class Input(Enum):
     LEFT = "the connection ends, the client has no URL"
     CLOSED = "everything has ended"
 
-    __hash__ = object.__hash__  # that of Enum is a function in Python
-
 
 # The last call decides. Earlier calls that still wait get an error.
 DIALS, USES, ENDS = "dials", "uses that connection", "closes; `wait_connected()` raises `ConnectionLost`"

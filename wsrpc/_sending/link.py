@@ -21,8 +21,6 @@ class LinkState(Enum):
 
     __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
-    __hash__ = object.__hash__  # that of Enum is a Python function
-
     OPENING = "opening"
     """`open` and `on_reconnect` handlers run. Messages that arrive meanwhile wait."""
     OPEN = "open"
