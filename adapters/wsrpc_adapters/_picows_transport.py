@@ -94,7 +94,7 @@ class PicowsTransport(WSListener):
     def start(self, receiver: Receiver, /) -> None:
         if self._output.room is not None:
             receiver.pause_sending()
-        self._output.hold()
+        self._output.held = True
         self._delivery.start(receiver)
         receiver.read_ended()
         self._output.release(in_burst=True)
@@ -518,7 +518,7 @@ class _Tap(asyncio.BufferedProtocol):
         self.read += nbytes
         if self._end.deaf:
             return  # picows does not see it, and offers the same part of its buffer for each read
-        self._output.hold()
+        self._output.held = True
         if nbytes < MUCH:
             self._feed(nbytes)
             transport.read_ended()

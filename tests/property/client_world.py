@@ -126,7 +126,7 @@ class Place:
         async with proxy.refuse():
             await self._world.turns(5)
             if kill:
-                listening._listener.stop()
+                listening._port().stop()
                 for peer in server.peers:
                     if peer.transport is not None:
                         peer.transport.abort()

@@ -42,6 +42,7 @@ from wsrpc import (
     Server,
     dial,
 )
+from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
 from wsrpc._handlers.registration import Registrar
 from wsrpc.testing import memory_transports
@@ -111,14 +112,15 @@ class ClientLife(RuleBasedStateMachine):
                 offline="fail" if fails else "queue",
                 connect_timeout=CONNECT_TIMEOUT,
             )
-            move = client._move
+            core = core_of(client)
+            move = core.move
 
             def moved(happened: Input) -> None:
                 before = client.state
                 move(happened)
                 self.life.moved(before, happened, client.state)
 
-            client._move = moved  # type: ignore[method-assign]
+            core.move = moved  # type: ignore[method-assign]
             client.on("open", self.opened_here)
             if opens in ("waits", "asks"):
                 client.on("connect", self.opening_here)

@@ -1,4 +1,4 @@
-"""When to dial again, and when not: tenacity's strategies, told of each failure."""
+"""`Reconnect` and `Schedule`: when a client dials again, and when it gives up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_RECONNECT", "Reconnect", "Schedule", "is_transient"]
 FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 
 TRY_AGAIN_LATER = 10.0
-"""Seconds that a server which says 1013 is left alone, at least."""
+"""Seconds to wait, at least, after a server has closed with 1013."""
 LONGEST_RETRY_AFTER = 24 * 3600.0
 """Seconds: a server that asks for more means something else, or has its clock wrong."""
 
@@ -32,7 +32,7 @@ Strategy = Callable[[RetryCallState], Any]
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another attempt may go better: the default of ``Reconnect(retry=)``.
+    """Return whether another attempt may succeed. This is the default of ``Reconnect(retry=)``.
 
     Not after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, close code 1008 (policy violation), a certificate that does
     not verify, or a URL that is not valid.
@@ -49,7 +49,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a client waits before it dials again: full jitter, so that many clients do not return at once.
+    """Delays of a client before it dials again, with full jitter, so that many clients do not return at once.
 
     The first delay is uniform between 0 and ``initial`` seconds; the range doubles with each failed attempt,
     up to ``max``. A drop counts as a failed attempt; a connection that held for ``stable`` seconds ends the count.
@@ -60,7 +60,7 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     no to ends the client; the default is `is_transient`.
 
     Raises:
-        TypeError, ValueError: an option is of another kind, or out of its range.
+        TypeError, ValueError: an option is of another type, or out of its range.
     """
 
     initial: float = 2.0
@@ -83,18 +83,12 @@ ONCE = Reconnect(stop=stop_after_attempt(1))
 
 
 class Schedule:
-    """Counts failures and says how long to wait after each; ``time`` gives seconds, as the event loop's clock does.
+    """Counts failures and gives the delay after each. ``time`` returns seconds, as the event loop's clock does.
 
-    Without a ``reconnect`` the first failure is the last.
-
-    Raises:
-        TypeError: ``reconnect`` is of another kind.
+    Without a ``reconnect`` there is no attempt after the first failure.
     """
 
     def __init__(self, reconnect: Reconnect | None, time: Callable[[], float]) -> None:
-        given: Any = reconnect
-        if given is not None and not isinstance(given, Reconnect):
-            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {given!r}")
         reconnect = reconnect or ONCE
         self._time = time
         self._stable = reconnect.stable
@@ -105,29 +99,37 @@ class Schedule:
         self._retry = reconnect.retry or is_transient
         self._opened_at: float | None = None
         self.stopped = False
-        """Whether it ended because of ``stop``, not because the last failure was one for ever."""
+        """Whether ``stop`` ended it, and not ``retry``."""
+        self._no_delay = False
+        """Whether the client dials at once after the next drop."""
         self._state: RetryCallState
         self.begin()
 
     def begin(self, failures: int = 0) -> None:
-        """Nothing has failed yet, or ``failures`` times in a row; tenacity's time counts from now."""
+        """Count from ``failures`` in a row. Tenacity's time begins now."""
         # What tenacity's strategies look at. Nothing is called through it.
         self._state = RetryCallState(AsyncRetrying(), None, (), {})
         self._state.attempt_number = failures + 1
 
     def opened(self) -> None:
-        """There is a connection."""
+        """Note when there is a connection."""
         self._opened_at = self._time()
 
+    def skip_delay(self) -> None:
+        """Let the client dial at once after the next drop, if it is to dial again."""
+        self._no_delay = True
+
     def dropped(self, error: ConnectionLost) -> float | None:
-        """The connection has ended; see `failed`."""
+        """Return the delay now that the connection has ended; see `failed`."""
         held = self._opened_at is not None and self._time() - self._opened_at >= self._stable
         self._opened_at = None
         self.begin(0 if held else self._state.attempt_number - 1)
-        return self.failed(error)
+        at_once, self._no_delay = self._no_delay, False
+        delay = self.failed(error)
+        return 0.0 if at_once and delay is not None else delay
 
     def failed(self, error: Exception) -> float | None:
-        """An attempt has failed: seconds until the next one, None if there is to be none.
+        """Return the seconds until the next attempt, now that one has failed; None if there is to be none.
 
         Raises:
             Exception: whatever a strategy of the user raises.
@@ -137,7 +139,7 @@ class Schedule:
             return self._judge(error)
         except (Exception, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as exc:  # which would end whoever asks here, in the midst of its work
+        except BaseException as exc:  # which would end the caller in the middle of its work
             raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
 
     def _judge(self, error: Exception) -> float | None:
@@ -157,7 +159,7 @@ class Schedule:
 
 
 def _at_least(error: Exception) -> float:
-    """Seconds that the server wants to be left alone. They are added to the delay, whose jitter is still needed."""
+    """Return the seconds for which the server asks. They are added to the delay, whose jitter is still needed."""
     if isinstance(error, ConnectionLost):
         return TRY_AGAIN_LATER if error.code == CloseCode.TRY_AGAIN_LATER else 0.0
     if not isinstance(error, HandshakeRejected):

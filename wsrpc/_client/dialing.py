@@ -1,4 +1,4 @@
-"""Dialing until there is a connection: the attempts, the waits between them, and the task that makes them."""
+"""`Dialing`: attempts to connect and the delays between them, in a task."""
 
 from __future__ import annotations
 
@@ -6,108 +6,132 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any
+
+from msgspec import Struct
 
 from .._base.scheduler import spawn_later
 from .._transports.dial import Dialer
 from ..errors import ConnectFailed, ConnectionLost, named
 from ..transport import Transport
-from .backoff import Schedule
-from .states import Input
+from .backoff import Reconnect, Schedule
 
-__all__ = ["NOT_CONNECTED", "OPENING", "Dialing"]
+__all__ = ["NOT_CONNECTED", "OPENING", "DialPlan", "Dialing"]
 
 NOT_CONNECTED = "no connection"
 OPENING = "the `open` handlers have not finished"
 
 
-class Owner(Protocol):
-    """What dialing tells its client."""
+class DialPlan(Struct, frozen=True):
+    """The options of a client that say how it dials.
 
-    def _move(self, happened: Input, /) -> None: ...
+    Raises:
+        TypeError: ``reconnect`` is of another type.
+    """
 
-    def _failed(self, what: str, delay: float, /) -> None: ...
+    dialer: Dialer
+    dials: bool
+    """Whether the client has a URL."""
+    reconnect: Reconnect | None
+    timeout: float | None
+    """``connect_timeout``."""
 
-    def _dialed(self, transport: Transport, attempts: int, /) -> None: ...
-
-    def _stopped(self, failure: Exception, /) -> None: ...
+    def __post_init__(self) -> None:
+        given: Any = self.reconnect
+        if given is not None and not isinstance(given, Reconnect):
+            raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {given!r}")
 
 
 class Dialing:
-    """At most one series of attempts at a time.
+    """Dials for one order of the user: until there is a connection, and again after each drop.
 
-    ``timeout`` is for the first connection, in seconds: for all attempts, and for its `open` handlers. A connection
-    that ends before these are done counts as a failed attempt. When it is over the client gives up; each `connect` has
-    a bound of its own besides, for what is not the first connection.
+    At most one series of attempts runs at a time. The plan's timeout is for the first connection of a `connect`: for
+    all of its attempts and for its `open` handlers. A connection that ends before these are done counts as a failed
+    attempt.
+
+    Args:
+        first: it dials for a `connect`, not after a `bind`.
+        time: the clock of the `Schedule`.
+        retries: called when the delay is over and the next attempt begins.
+        failed: called after a failed attempt, with a text for the log and the delay until the next one, in seconds.
+        dialed: called with the transport, and with the number of attempts that it took.
+        gave_up: called when there will be no other attempt, with the reason.
     """
 
-    def __init__(self, dialer: Dialer, schedule: Schedule, timeout: float | None, owner: Owner) -> None:
-        self._dialer = dialer
-        self._schedule = schedule
-        self._timeout = timeout
-        self._owner = owner
-        self._task: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
-        self._wake: Callable[[], object] = _nothing
-        self.first = False
-        """Whether it is for the first connection, which has not been open yet."""
+    def __init__(
+        self,
+        plan: DialPlan,
+        *,
+        first: bool,
+        time: Callable[[], float],
+        retries: Callable[[], None],
+        failed: Callable[[str, float], None],
+        dialed: Callable[[Transport, int], None],
+        gave_up: Callable[[Exception], None],
+    ) -> None:
+        self._plan = plan
+        self.schedule = Schedule(plan.reconnect, time)
+        self._retries = retries
+        self._failed = failed
+        self._dialed = dialed
+        self._gave_up = gave_up
+        self.first = first
+        """Whether the first connection has not been open yet."""
         self.deadline: float | None = None
-        """When the time for that is over, by the event loop's clock."""
+        """When the time for the first connection is over, by the event loop's clock."""
+        if first and plan.timeout is not None:
+            self.deadline = asyncio.get_running_loop().time() + plan.timeout
+        self._task: asyncio.Task[None] | None = None
+        self._end_delay: Callable[[], object] = _nothing
         self._attempts = 0
+        """Attempts since a connection was open."""
         self._last: Exception | None = None
-        """Since the last success: attempts that were made, and how the last one failed."""
+        """The failure of the last one of them."""
 
     def begin(self, delay: float | None, context: contextvars.Context) -> None:
-        """Dial at once for the first connection; or after ``delay`` seconds, because one dropped."""
-        if delay is None:
-            self.first = True
-            self._attempts, self._last = 0, None
-            self.deadline = None if self._timeout is None else asyncio.get_running_loop().time() + self._timeout
+        """Begin a series of attempts, after ``delay`` seconds if that is not None."""
         self._task = spawn_later(self._run(delay), context)
 
     def opened(self) -> None:
-        """There is a connection, and its `open` handlers are done."""
+        """Forget the attempts: there is a connection, and its `open` handlers are done."""
         self.first, self.deadline = False, None
         self._attempts, self._last = 0, None
 
-    def dropped(self, error: ConnectionLost) -> None:
-        """The connection that came of the last attempt has ended."""
+    def dropped(self, error: ConnectionLost) -> float | None:
+        """Return the delay before the next series, in seconds, now that the connection has ended; None for no series.
+
+        Raises:
+            Exception: whatever a strategy of the user raises.
+        """
         self._last = error
+        return self.schedule.dropped(error)
 
     def failure(self, why: str = NOT_CONNECTED) -> ConnectFailed:
-        """What to raise when the time is over."""
-        late = TimeoutError(f"{why} within connect_timeout={self._timeout} s")
+        """Return what to raise when the time is over."""
+        late = TimeoutError(f"{why} within connect_timeout={self._plan.timeout} s")
         failed = ConnectFailed(self._attempts, self._last or late)
         failed.__cause__ = self._last or late
         return failed
 
-    def stop(self) -> set[asyncio.Task[None]]:
-        """Stop it; returns the tasks that take another moment to end."""
-        self.first, self.deadline = False, None
-        task, self._task = self._task, None
-        if task is not None and not task.done():
-            task.cancel()
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
-        return {task for task in self._ending if task is not asyncio.current_task()}
-
-    def forget(self) -> None:
-        """What was going on ended with its event loop."""
-        self.first, self.deadline = False, None
-        self._task = None
-        self._ending.clear()
+    def stop(self) -> asyncio.Task[None] | None:
+        """Stop for good. Returns the task that takes another moment to end, if there is one."""
+        task = self._task
+        if task is None or task.done():
+            return None
+        task.cancel()
+        return task
 
     def hurry(self) -> None:
-        """End the wait between two attempts."""
-        self._wake()
+        """End the delay between two attempts."""
+        self._end_delay()
 
     async def _run(self, delay: float | None) -> None:
         try:
             transport, attempts = await self._dial(delay)
         except Exception as exc:
-            self._owner._stopped(exc)
+            self._gave_up(exc)
             return
-        self._owner._dialed(transport, attempts)
+        self._dialed(transport, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Transport, int]:
         limit = asyncio.timeout_at(self.deadline)
@@ -115,37 +139,36 @@ class Dialing:
             async with limit:
                 while True:
                     if delay is not None:
-                        await self._pause(delay)
-                        self._owner._move(Input.AGAIN)
+                        await self._wait(delay)
+                        self._retries()
                     self._attempts += 1
                     try:
-                        return await self._dialer(), self._attempts
+                        return await self._plan.dialer(), self._attempts
                     except Exception as exc:
                         self._last = exc
-                        delay = self._schedule.failed(exc)
-                        if delay is None and not self._schedule.stopped:
+                        delay = self.schedule.failed(exc)
+                        if delay is None and not self.schedule.stopped:
                             raise
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
-                        what = f"could not connect: {named(exc)}"
-                    self._owner._move(Input.FAILED)
-                    self._owner._failed(what, delay)
+                        text = f"could not connect: {named(exc)}"
+                    self._failed(text, delay)
         except TimeoutError:
             if not limit.expired():
-                raise  # of an attempt, after which there is to be no other
+                raise  # it is that of an attempt, and the user's strategy makes no other one
             failure = self.failure()
             raise failure from failure.__cause__
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         alarm = asyncio.Event()
-        self._wake = alarm.set
+        self._end_delay = alarm.set
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await alarm.wait()
         finally:
-            self._wake = _nothing
+            self._end_delay = _nothing
 
 
 def _nothing() -> None:
-    """Nobody waits."""
+    """Stands in for the end of a delay when there is none."""

@@ -1,4 +1,4 @@
-"""The `on_reconnect` handlers of a client, and what they are called with."""
+"""`ReconnectHooks`: a client's `on_reconnect` handlers, and the `ReconnectInfo` that they get."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import msgspec
 from .._handlers.lifecycle import Unfinished, name_of
 from .._handlers.registry import accepted
 
-__all__ = ["ReconnectInfo", "Returns"]
+__all__ = ["ReconnectHooks", "ReconnectInfo"]
 
 
 class ReconnectInfo(msgspec.Struct, frozen=True):
-    """What `on_reconnect` functions get.
+    """The argument of `on_reconnect` functions.
 
-    ``downtime`` is in seconds; ``attempts`` counts those that it took to dial, 0 after `Client.bind`. ``resumed`` is
+    ``downtime`` is in seconds. ``attempts`` is how many attempts it took to dial, 0 after `Client.bind`. ``resumed`` is
     false: the server has a new peer. (No session survives a drop yet.)
     """
 
@@ -26,41 +26,48 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
     downtime: float
 
 
-class Returns:
-    """Counts how a client comes back, and keeps the `on_reconnect` handlers; ``connected`` is `Peer.connected`."""
+class ReconnectHooks:
+    """The `on_reconnect` handlers of a client, which run on each connection but the first one.
+
+    ``connected`` is `Peer.connected`.
+    """
 
     def __init__(self, connected: Callable[[], bool]) -> None:
         self._connected = connected
         self.again = False
-        """Whether the next connection is not the first since `Client.close`."""
+        """Whether there has been a connection since the client was made, or since `Client.close`."""
         self._functions: list[tuple[Callable[..., Any], int]] = []
-        """With how many arguments each takes."""
+        """Each with the number of arguments that it takes."""
         self._lost_at = 0.0
         self._info: ReconnectInfo | None = None
-        """Of the present connection; None if it is the first, or there is none."""
+        """That of the present connection; None if it is the first one, or there is none."""
 
     def add(self, function: Callable[..., Any]) -> None:
-        """See `Client.on_reconnect`."""
+        """Call ``function`` from the next connection on; see `Client.on_reconnect`."""
         self._functions.append((function, accepted("on_reconnect", ("info",), function)))
 
-    def lost(self, now: float) -> None:
-        """A connection is over."""
-        self._lost_at = now
-        self._info = None
-
     def downtime(self, now: float) -> float:
-        """Seconds since then."""
+        """Seconds since the last connection ended."""
         return now - self._lost_at
 
-    def bound(self, attempts: int, downtime: float) -> None:
-        """There is another connection."""
+    def connection_made(self, attempts: int, downtime: float) -> None:
+        """Prepare the `ReconnectInfo` of a connection that is about to open."""
         self._info = ReconnectInfo(False, attempts, downtime) if self.again else None
         self.again = True
 
-    def handlers(self) -> list[Unfinished]:
-        """What the functions have to do on the present connection; nothing on the first one.
+    def connection_lost(self, now: float) -> None:
+        """Note when the connection ended. Handlers that have not begun on it are not called any more."""
+        self._lost_at = now
+        self._info = None
 
-        They are called one after another, each when the one before has returned and the connection is still there.
+    def closed(self) -> None:
+        """Take the next connection for the first one: the user has closed the client."""
+        self.again = False
+
+    def handlers(self) -> list[Unfinished]:
+        """Return the calls to make on the present connection; none on the first one.
+
+        They are made one after another, each when the one before has returned and the connection is still there.
         """
         if self._info is None:
             return []

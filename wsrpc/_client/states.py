@@ -1,6 +1,6 @@
-"""The states of a client, and what each thing that happens does in each of them, as data.
+"""The states of a client and its transitions, as data.
 
-`docs/drops.md` shows this table; a test makes it from here, and another one plays every cell with a real client.
+`docs/drops.md` shows this table. One test compares the page with it, another one plays each cell with a real client.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STATES: tuple[ClientState, ...] = get_args(ClientState)
 
 
 class Input(Enum):
-    """What can happen: calls of the user first, then what the line and the clock do."""
+    """Input of the table: first the calls of the user, then what the connection and the clock do."""
 
     __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
@@ -28,20 +28,23 @@ class Input(Enum):
     CANCELLED = "`connect()` is cancelled"
     DIALED = "an attempt succeeds"
     FAILED = "an attempt fails"
-    AGAIN = "the wait is over"
-    GAVE_UP = "there will be no attempt any more"
+    AGAIN = "the delay is over"
+    GAVE_UP = "the client gives up"
     OPENED = "the `open` and `on_reconnect` handlers are done"
-    DROPPED = "the connection ends, it is dialed again"
-    LEFT = "the connection ends, nothing dials"
+    DROPPED = "the connection ends, the client dials again"
+    LEFT = "the connection ends, the client has no URL"
     CLOSED = "everything has ended"
 
 
-# The last call decides: whoever still waits in an earlier one is told.
-DIALS, USES, ENDS = "dials", "uses that connection", "ends, and says so to whoever waits for a connection"
-DIALED_ANEW = "dials, while the old connection goes on closing"
-INSTEAD = "uses that connection, the dialing stops"
-REPLACES = "closes the old connection with 1001, ends what was pending on it and uses the new one"
-WAITS = "waits for it, too"
+# The last call decides. Earlier calls that still wait get an error.
+DIALS, USES, ENDS = "dials", "uses that connection", "closes; `wait_connected()` raises `ConnectionLost`"
+DIALS_ANEW = "dials, while the old connection goes on closing"
+INSTEAD = "stops dialing and uses that connection"
+REPLACES = "closes the old connection with 1001, fails the requests in flight on it, and uses the new one"
+WAITS = "waits for the same connection"
+STOPS = "stops dialing, unless another caller waits, or a drop began it"
+GIVES_UP = "`connect()` raises the reason; the requests that waited fail as `not_sent`"
+FAILS = "fails the requests in flight as `unknown`"
 CLOSES = "writes what was accepted, then the Close frame"
 
 TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
@@ -54,52 +57,57 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CONNECT: ("connecting", WAITS),
         Input.BIND: ("opening", INSTEAD),
         Input.CLOSE: ("closing", "stops dialing; `connect()` raises `ConnectionLost`"),
-        Input.CANCELLED: ("idle", "stops dialing, unless somebody else waits, or a drop began it"),
+        Input.CANCELLED: ("idle", STOPS),
         Input.DIALED: ("opening", "calls the `open` handlers, then those of `on_reconnect`"),
-        Input.FAILED: ("waiting", "logs a warning and waits, longer each time"),
-        Input.GAVE_UP: ("closed", "`connect()` raises why; what waited fails as `not_sent`"),
+        Input.FAILED: ("waiting", "logs a warning and waits; the delays grow"),
+        Input.GAVE_UP: ("closed", GIVES_UP),
     },
     "waiting": {
         Input.CONNECT: ("waiting", WAITS),
         Input.BIND: ("opening", INSTEAD),
         Input.CLOSE: ("closing", "stops waiting; `wait_connected()` raises `ConnectionLost`"),
-        Input.CANCELLED: ("idle", "stops dialing, unless somebody else waits, or a drop began it"),
+        Input.CANCELLED: ("idle", STOPS),
         Input.AGAIN: ("connecting", DIALS),
-        Input.GAVE_UP: ("closed", "`connect()` raises why; what waited fails as `not_sent`"),
+        Input.GAVE_UP: ("closed", GIVES_UP),
     },
     "opening": {
-        Input.CONNECT: ("opening", "waits for its handlers, too"),
+        Input.CONNECT: ("opening", "waits for the handlers, too"),
         Input.BIND: ("opening", REPLACES),
-        Input.CLOSE: ("closing", "writes what was accepted, the queue too, then the Close frame"),
+        Input.CLOSE: ("closing", "writes what was accepted, with the queue, then the Close frame"),
         Input.OPENED: ("connected", "sends the queue"),
-        Input.DROPPED: ("waiting", "cancels these handlers, keeps the queue"),
-        Input.LEFT: ("idle", "cancels these handlers, keeps the queue for another `bind()`"),
-        Input.GAVE_UP: ("closed", "cancels these handlers; what waited fails as `not_sent`"),
+        Input.DROPPED: ("waiting", "cancels the handlers, keeps the queue"),
+        Input.LEFT: ("idle", "cancels the handlers, keeps the queue for the next `bind()`"),
+        Input.GAVE_UP: ("closed", "cancels the handlers; the requests that waited fail as `not_sent`"),
     },
     "connected": {
         Input.CONNECT: ("connected", "returns"),
         Input.BIND: ("opening", REPLACES),
         Input.CLOSE: ("closing", CLOSES),
-        Input.DROPPED: ("waiting", "ends what was pending as `unknown`"),
-        Input.LEFT: ("idle", "ends what was pending as `unknown`"),
-        Input.GAVE_UP: ("closed", "ends what was pending as `unknown`"),
+        Input.DROPPED: ("waiting", FAILS),
+        Input.LEFT: ("idle", FAILS),
+        Input.GAVE_UP: ("closed", FAILS),
     },
     "closing": {
-        Input.CONNECT: ("connecting", DIALED_ANEW),
+        Input.CONNECT: ("connecting", DIALS_ANEW),
         Input.BIND: ("opening", "uses that connection, while the old one goes on closing"),
-        Input.CLOSE: ("closing", WAITS),
+        Input.CLOSE: ("closing", "waits for the same end"),
         Input.CLOSED: ("closed", "`close()` returns"),
     },
     "closed": {
         Input.CONNECT: ("connecting", DIALS),
         Input.BIND: ("opening", USES),
-        Input.CLOSE: ("closing", "nothing is left to do"),
+        Input.CLOSE: ("closing", "returns; nothing is left to do"),
     },
 }
 
 
 def after(state: ClientState, happened: Input) -> ClientState:
-    """The state that follows."""
-    if happened not in TABLE[state]:
+    """Return the state that follows.
+
+    Raises:
+        AssertionError: this cannot happen in ``state``.
+    """
+    cell = TABLE[state].get(happened)
+    if cell is None:
         raise AssertionError(f"{happened.value}: cannot happen while a client is {state}")
-    return TABLE[state][happened][0]
+    return cell[0]

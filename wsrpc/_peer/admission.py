@@ -213,7 +213,9 @@ class Admission:
     def hold(self, holding: Hold) -> None:
         """Hold these messages back from now on, and start those that need not wait any more."""
         self._holding = holding
-        self.room_changed()
+        self.update()
+        if self.room.items:
+            self.pump()
 
     def room_changed(self) -> None:
         """Go on after the connection has become full, or has room again, or has ended."""

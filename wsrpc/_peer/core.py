@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -43,7 +43,7 @@ from .payload_log import PayloadLog
 from .session import Session, SessionState
 from .waiting import Hold
 
-__all__ = ["PeerCore", "PeerOwner"]
+__all__ = ["PeerCore", "PeerOptions", "PeerOwner"]
 
 
 class PeerOwner:
@@ -85,6 +85,66 @@ class PeerOwner:
         return None
 
 
+class PeerOptions(msgspec.Struct, frozen=True):
+    """What a peer is made with, and what never changes afterwards."""
+
+    settings: Settings
+    dialer: bool
+    """This side dialed, or will: its requests have odd ids, and it says hello first."""
+    own: Registry
+    """The handlers of this peer alone."""
+    shared: Registry
+    """Those of the server, for all its peers."""
+    keeps_offline: bool = False
+    """What is sent without a connection waits for the next one."""
+    fails_offline: bool = False
+    """A call that does not say ``offline=`` fails where it would wait for the next connection."""
+
+
+class ConnectionHistory:
+    """What operators ask about the connections of one peer, the present one and those before it."""
+
+    __slots__ = ("_passed", "_since", "dropped", "info")
+
+    def __init__(self) -> None:
+        self.info: ConnectionInfo | None = None
+        """Of the connection that is there, or about to be, or was the last."""
+        self.dropped = 0
+        """Broadcasts that were left out because the remote peer reads too slowly."""
+        self._since = 0.0
+        self._passed: Traffic | None = None
+        """What the connections before the present one have carried."""
+
+    def expect(self, info: ConnectionInfo) -> None:
+        """There is about to be a connection."""
+        self.info = info
+
+    def begin(self, info: ConnectionInfo, now: float) -> None:
+        """There is a connection, since the time ``now``."""
+        self.info = info
+        self._since = now
+
+    def end(self, link: Link) -> None:
+        """The present connection is over."""
+        self._passed = self.traffic(link)
+        self.info = msgspec.structs.replace(link.transport.info, underlying=None)  # which may be gone
+
+    def uptime(self, now: float) -> float:
+        """Seconds since the present connection was made."""
+        return now - self._since
+
+    def traffic(self, link: Link | None) -> Traffic | None:
+        """What all connections have carried, that of ``link`` among them, as far as their transports count it."""
+        present = None if link is None else link.traffic
+        if present is None or self._passed is None:
+            return present or self._passed
+        return self._passed + present
+
+    def left_out(self, broadcasts: int) -> None:
+        """So many broadcasts were not sent."""
+        self.dropped += broadcasts
+
+
 class PeerCore:
     """One end of its connections, whichever side dialed. It has one session at a time, and that one link or none.
 
@@ -92,38 +152,27 @@ class PeerCore:
     network and no clock of its own here: ``loop`` gives time, timers and tasks. ``peer`` is what users hold.
     """
 
-    def __init__(
-        self,
-        peer: Any,
-        settings: Settings,
-        *,
-        dialer: bool,
-        own: Registry,
-        shared: Registry,
-        loop: Scheduler,
-        keeps_offline: bool,
-        fails_offline: bool,
-        owner: PeerOwner,
-    ) -> None:
+    def __init__(self, peer: Any, options: PeerOptions, loop: Scheduler, owner: PeerOwner) -> None:
+        settings, own, shared = options.settings, options.own, options.shared
+        limits = settings.limits
         self.id = secrets.token_hex(8)
         self.peer = peer
         self.owner = owner
+        self.options = options
+        self.history = ConnectionHistory()
         self.ignored: Counter[str] = Counter()
-        self.dropped = 0
-        """Broadcasts that were left out because the remote peer reads too slowly."""
-        self.limits = settings.limits
-        """Those of the present connection, or of the last one."""
-        self._settings = settings
-        self._dialer = dialer
-        self.own = own
-        self._shared = shared
-        self.loop = loop
         self.log = log = PeerLog(self.id)
         self.reporter = Reporter(peer, (shared, own), loop, log)
-        limits = settings.limits
         self.warn = warn = partial(log, logging.WARNING)
         fail = self.fail  # one bound method, however many have it
-        self.out = Outbound(settings, loop, self, odd=dialer, keeps_offline=keeps_offline, fails_offline=fails_offline)
+        self.out = Outbound(
+            settings,
+            loop,
+            self,
+            odd=options.dialer,
+            keeps_offline=options.keeps_offline,
+            fails_offline=options.fails_offline,
+        )
         self._requester = Requester(self.out, limits, own, warn)
         self._unread: UnreadMessages | None = None
         """None until something reads, or an anonymous channel is made."""
@@ -135,7 +184,7 @@ class PeerCore:
             count=self._count,
             reject=self._reject,
             warn=warn,
-            survives=keeps_offline,
+            survives=options.keeps_offline,
         )
         self.dispatcher = Dispatcher(
             peer,
@@ -154,20 +203,15 @@ class PeerCore:
         )
         self.session = self._begin_session()
         """The present one, or the last one."""
-        self.info: ConnectionInfo | None = None
-        """Of the connection that is there, or about to be, or was the last."""
         self._inbound: Inbound | None = None
         """Receives the present connection's messages."""
-        self._since = 0.0
-        self._passed: Traffic | None = None
-        """What the connections before the present one have carried."""
         self._ended: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------ what parts ask of each other
 
     def _unread_messages(self) -> UnreadMessages:
         if self._unread is None:
-            self._unread = UnreadMessages(self.loop, self._settings.limits)
+            self._unread = UnreadMessages(self.out.loop, self.options.settings.limits)
         return self._unread
 
     def request_expired(self, pending: Pending) -> None:
@@ -217,20 +261,21 @@ class PeerCore:
     @property
     def uptime(self) -> float:
         """Seconds since the present connection was made; 0 if there is none."""
-        return 0.0 if self.session.link is None else self.loop.time() - self._since
+        return 0.0 if self.session.link is None else self.history.uptime(self.out.loop.time())
 
     def traffic(self) -> Traffic | None:
         """What all connections have carried, as far as their transports count it."""
+        return self.history.traffic(self.session.link)
+
+    @property
+    def limits(self) -> Limits:
+        """Those of the present connection, or, without one, those that the next one begins with."""
         link = self.session.link
-        present = None if link is None else link.traffic
-        if present is None or self._passed is None:
-            return present or self._passed
-        return self._passed + present
+        return self.options.settings.limits if link is None else link.negotiation.limits
 
     def change_limits(self, transport: Transport, limits: Limits) -> None:
         """Take inbound messages of another size from now on; see `Peer.limits`."""
         assert self.session.link is not None
-        self.limits = limits
         transport.largest = limits.message
         self.session.link.negotiation.change(limits)
 
@@ -258,17 +303,17 @@ class PeerCore:
         return link
 
     def _negotiation(self) -> Negotiation:
-        return Negotiation(self._settings, self.loop, self, dialer=self._dialer)
+        return Negotiation(self.options.settings, self.out.loop, self, dialer=self.options.dialer)
 
     def takes_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
-        return self.own.takes_raw or self._shared.takes_raw
+        return self.options.own.takes_raw or self.options.shared.takes_raw
 
     def _begin_session(self) -> Session:
         channels = ChannelTable(
             self.out,
-            self.own,
-            self._settings.limits,
+            self.options.own,
+            self.options.settings.limits,
             self._unread_messages,
             sender=self.sender,
             listener=self.dispatcher,
@@ -311,22 +356,21 @@ class PeerCore:
             self.readers.reopen()
         session = self.session
         session.attach(link)
-        self._since = self.loop.time()
-        self.info = link.transport.info
-        self.log.remote = self.info.remote
-        self.limits = self._settings.limits
+        info, dialer = link.transport.info, self.options.dialer
+        self.history.begin(info, out.loop.time())
+        self.log.remote = info.remote
         self._inbound = inbound = self._receiver(link)
         receive = self._log_payloads(link, inbound.entry)
         out.use(link)
         link.negotiation.begin()
         if self.log.shows(logging.INFO):
-            where = "to" if self._dialer else "from"
-            self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, self.info.path)
+            where = "to" if dialer else "from"
+            self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, info.path)
         if isinstance(held, HoldingTransport):
             self._resume(link, held)
         else:
             # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
-            self.dispatcher.admission.hold(Hold.EVENTS if self._dialer else Hold.ALL)
+            self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
             self._open(link)
         if session.link is link:  # a handler may have closed, or bound another one
             link.start(receive, self.dispatcher.read_ended)
@@ -334,12 +378,12 @@ class PeerCore:
                 self._opened(link)
 
     def _receiver(self, link: Link) -> Inbound:
-        settings = self._settings
+        options, settings = self.options, self.options.settings
         return Inbound(
             settings.codec,
             settings.limits,
-            self.own,
-            self._shared,
+            options.own,
+            options.shared,
             dispatcher=self.dispatcher,
             out=self.out,
             channels=self.session.channels,
@@ -351,7 +395,7 @@ class PeerCore:
     def _log_payloads(
         self, link: Link, receive: Callable[[bytes | bytearray, bool], None]
     ) -> Callable[[bytes | bytearray, bool], None]:
-        settings = self._settings
+        settings = self.options.settings
         if settings.log_payloads is False:
             return receive
         redact = None if settings.log_payloads is True else settings.log_payloads
@@ -377,7 +421,7 @@ class PeerCore:
         link.opening = OpenPhase(
             stage,
             partial(self._reconnected, link),
-            loop=self.loop,
+            loop=self.out.loop,
             patience=self.limits.open_handlers,
             keep=self.reporter.keep,
             done=partial(self._opened, link),
@@ -399,9 +443,12 @@ class PeerCore:
 
     def _handler_failed(self, link: Link, event: str, name: str, exc: BaseException) -> None:
         """An `open` or `on_reconnect` handler has raised ``exc``."""
-        if not link.works and isinstance(exc, (ConnectionLost, ChannelClosed)):
-            # It has not failed: the connection is ending, which it noticed before it was cancelled.
-            self.log(logging.INFO, "the handler of %r, %s, was left: %s", event, name, exc)
+        if not link.works and _tells_of_the_end(exc):
+            # It has not failed. A request told it of the connection's end before the handler was cancelled; or the user
+            # closes, and then handlers are not cancelled.
+            self.log(
+                logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc
+            )
         else:
             self.reporter.failed(event, name, exc)
 
@@ -458,12 +505,9 @@ class PeerCore:
         """The broadcasts that wait until ``link`` has room."""
         if link.slow_reader is None:
             link.slow_reader = SlowReaderQueue(
-                link.send, lambda: link.full, self.limits.behind, self.warn, self._left_out
+                link.send, lambda: link.full, self.limits.behind, self.warn, self.history.left_out
             )
         return link.slow_reader
-
-    def _left_out(self, broadcasts: int) -> None:
-        self.dropped += broadcasts
 
     def drain(self, until: float) -> None:
         """Go on with what was begun, and refuse what is new and not called for by that, until the time ``until``."""
@@ -548,14 +592,13 @@ class PeerCore:
         link = session.link
         if link is None:
             return
-        self._passed = self.traffic()
         # `close` may have been overtaken by what brings a new connection, and this one still ends by it.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
         link.end()
-        self.info = msgspec.structs.replace(link.transport.info, underlying=None)  # which may be gone
+        self.history.end(link)
         out.unlink()
-        if not replaced and not by_user and self._settings.keeps_session(info):
-            self._detach()
+        if not replaced and not by_user and self.options.settings.keeps_session(info):
+            self._detach(link)
             return
         session.end()
         info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
@@ -589,11 +632,10 @@ class PeerCore:
             self._ended.set_result(None)
         self._ended = None
 
-    def _detach(self) -> None:
+    def _detach(self, link: Link) -> None:
         """Keep the session without a link: requests, handlers, channels and streams go on when it gets another one."""
-        assert self.info is not None
         self.session.detach()
-        holding = Link(HoldingTransport(self.info), self._negotiation(), self._room_changed, self._lost)
+        holding = Link(HoldingTransport(link.transport.info), self._negotiation(), self._room_changed, self._lost)
         holding.move(LinkState.OPEN)
         self.out.detach(holding)
         self._room_changed()
@@ -610,7 +652,7 @@ class PeerCore:
         if self.session.link is None:
             return
         if self._ended is None:
-            self._ended = self.loop.create_future()
+            self._ended = self.out.loop.create_future()
         await asyncio.shield(self._ended)
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
@@ -620,13 +662,13 @@ class PeerCore:
         so does ``still()`` when it is no longer true.
         """
         self.dispatcher.end_conversations()
-        deadline = self.loop.time() + patience
+        deadline = self.out.loop.time() + patience
         while still():
             tasks = self.reporter.tasks(closers) | self.dispatcher.running.tasks(closers)
             if not tasks:
                 break
             # What ends makes room for others, so look again.
-            late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
+            late = await closers.wait_besides(tasks, max(0.0, deadline - self.out.loop.time()))
             if late and still():
                 self.dispatcher.admission.discard()
                 for task in late:
@@ -638,3 +680,11 @@ class PeerCore:
             self.out.requests.stop()
             if self._unread is not None:
                 self._unread.leave_late()
+
+
+def _tells_of_the_end(exc: BaseException) -> bool:
+    """Whether an exception says only that a connection has ended. That of an `asyncio.TaskGroup` holds several."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return all(map(_tells_of_the_end, group.exceptions))
+    return isinstance(exc, (ConnectionLost, ChannelClosed))

@@ -24,7 +24,7 @@ from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo, Transport
-from .core import PeerCore, PeerOwner
+from .core import PeerCore, PeerOptions, PeerOwner
 
 if TYPE_CHECKING:
     from .._server.rooms import Room
@@ -57,17 +57,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         owner: PeerOwner | None = None,
     ) -> None:
         self._registry = own = Registry() if registry is None else registry
-        self._core = core = PeerCore(
-            self,
-            settings,
-            dialer=dialer,
-            own=own,
-            shared=Registry() if shared is None else shared,
-            loop=loop,
-            keeps_offline=keeps_offline,
-            fails_offline=fails_offline,
-            owner=PeerOwner() if owner is None else owner,
+        options = PeerOptions(
+            settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline
         )
+        self._core = core = PeerCore(self, options, loop, PeerOwner() if owner is None else owner)
         self.id = core.id
         self.state = PeerState()
         self.principal: object = None
@@ -95,7 +88,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             ConnectionLost: if there has been no connection yet.
         """
-        info = self._core.info
+        info = self._core.history.info
         if info is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         return info
@@ -174,7 +167,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def dropped(self) -> int:
         """Broadcasts that were left out because this peer reads too slowly; see `Server` for the policies."""
-        return self._core.dropped
+        return self._core.history.dropped
 
     @property
     def server(self) -> Server:
@@ -299,7 +292,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
 def core_of(peer: Peer) -> PeerCore:
     """The inside of ``peer``, for the modules of this package; users have no need of it."""
-    return peer._core
+    return peer._core  # pyright: ignore[reportPrivateUsage]  # of the same module
 
 
 def current_peer() -> Peer:

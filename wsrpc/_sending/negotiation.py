@@ -64,7 +64,6 @@ class Negotiation:
         "_credit",
         "_dialer",
         "_drains",
-        "_limits",
         "_listener",
         "_loop",
         "_negotiated",
@@ -73,6 +72,7 @@ class Negotiation:
         "_owes_quiet",
         "_quiet",
         "_settings",
+        "limits",
     )
 
     def __init__(self, settings: Settings, loop: Scheduler, listener: NegotiationListener, *, dialer: bool) -> None:
@@ -80,7 +80,7 @@ class Negotiation:
         self._loop = loop
         self._listener = listener
         self._dialer = dialer
-        self._limits = settings.limits
+        self.limits = settings.limits
         self._offered = False
         """Whether this side's hello has offered MessagePack."""
         self._negotiated = False
@@ -110,11 +110,11 @@ class Negotiation:
         if self._settings.extensions and self._dialer:
             features = self._features()
             self._offered = MSGPACK in features
-            self._listener.say(write_control(Hello(VERSION, features, announce(self._limits))))
+            self._listener.say(write_control(Hello(VERSION, features, announce(self.limits))))
 
     def change(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
-        self._limits = limits
+        self.limits = limits
         if self._negotiated:
             self._listener.say(write_control(Changed(announce(limits))))
 
@@ -204,9 +204,9 @@ class Negotiation:
         common = {*control.features} & {*features}
         if isinstance(control, Hello):
             # Before anything else: what is sent after the welcome may use what was negotiated.
-            self._listener.say(write_control(Welcome(features, announce(self._limits))))
-        elif self._limits is not self._settings.limits:  # they have changed since the hello
-            self._listener.say(write_control(Changed(announce(self._limits))))
+            self._listener.say(write_control(Welcome(features, announce(self.limits))))
+        elif self.limits is not self._settings.limits:  # they have changed since the hello
+            self._listener.say(write_control(Changed(announce(self.limits))))
         self._negotiated = True
         self._codec = self._settings.binary if MSGPACK in common else None
         self._credit = CREDIT in common

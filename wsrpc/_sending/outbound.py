@@ -191,6 +191,28 @@ class Outbound:
         """Whether there is a connection, or another one may come."""
         return not self.broken or (self.keeps_offline and not self.user_closed)
 
+    # ------------------------------------------------------------ what a client tells it
+
+    def expect_connection(self) -> None:
+        """Keep what is sent without a connection: there will be one."""
+        self.user_closed = False
+        self.keeps_offline = True
+
+    def expect_no_connection(self) -> None:
+        """Refuse what is sent from now on without a connection: there will be none."""
+        self.keeps_offline = False
+
+    def give_up(self, info: CloseInfo) -> None:
+        """Fail what waits for a connection, with ``info`` as the reason unless a connection is still ending."""
+        if self.link is None:
+            self.ending = info
+        self.discard_offline(self.ending)
+
+    def enter_loop(self) -> None:
+        """Belong to the event loop, and the thread, that run now. There is no connection."""
+        self.requests.stop()
+        self.thread = get_ident()
+
     # ------------------------------------------------------------ messages that wait for a connection
 
     def _offline_queue(self) -> OfflineQueue:

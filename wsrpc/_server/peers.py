@@ -63,7 +63,7 @@ class ServedPeer(PeerOwner):
         self._core = core = core_of(peer)
         self.out = core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
-        core.own.reserve_as(registry)
+        core.options.own.reserve_as(registry)
         core.log.on_error = peers.tally.failed
         core.log.budget = peers.budget
         if handshake is not None:
@@ -101,7 +101,7 @@ class ServedPeer(PeerOwner):
 
         Factories of services may look at ``peer.info``, and their log lines have the remote address.
         """
-        self._core.info = transport.info
+        self._core.history.expect(transport.info)
         self._core.log.remote = transport.info.remote
         self.services = services
 

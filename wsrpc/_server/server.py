@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from .._handlers.registration import RawRegistrar, Registrar, Router, include
 from .._handlers.registry import HandlerContext, Registry, accepted
 from .._peer.peer import Peer
 from .._protocol.codecs import Codec
-from .._protocol.settings import make_settings
+from .._protocol.settings import Settings, make_settings
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction, RawServing
 from .._sending.slow_readers import Slow, check_slow
@@ -43,7 +44,7 @@ from .peers import ServedPeer
 from .program import run
 from .rooms import Allow, Room, RoomFrom, Rooms
 
-__all__ = ["Server", "ServerChannel"]
+__all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
 
 H = TypeVar("H", bound=HandshakeFunction)
 J = TypeVar("J", bound=Callable[[Peer, str], Any])
@@ -591,3 +592,13 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
     def __repr__(self) -> str:
         state = self._lifetime.state
         return f"<Server {state}{'' if state == 'closed' else f', {len(self._lifetime.peers)} peers'}>"
+
+
+settings_of: Callable[[Server], Settings] = attrgetter("_settings")
+"""The settings of a server, for the modules of this package. Public classes have no public name for them."""
+
+accept_of: Callable[
+    [Server], Callable[[Transport, Handshake, Scheduler | None], Coroutine[Any, Any, Peer | RawConnection]]
+]
+accept_of = attrgetter("_accept")
+"""`Server.accept` of a server, with a clock in place of the event loop's time."""

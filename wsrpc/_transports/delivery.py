@@ -20,7 +20,7 @@ class Delivery:
 
     def __init__(self, pause: Callable[[], object]) -> None:
         self._pause = pause
-        self._early: list[tuple[bytes | bytearray, bool]] = []
+        self._early: list[tuple[bytes | bytearray, bool]] | None = None
         self._fragments: bytearray | None = None
         """The message of which a part has arrived; empty for a receiver that takes pieces."""
         self._text = True
@@ -46,8 +46,8 @@ class Delivery:
     def start(self, receiver: Receiver) -> None:
         """Pass everything to ``receiver`` from now on, beginning with what has arrived."""
         self.receiver = receiver
-        early, self._early = self._early, []
-        for payload, text in early:
+        early, self._early = self._early, None
+        for payload, text in early or ():
             receiver.receive(payload, text)
         self._receive_piece = getattr(receiver, "receive_piece", None)
         if self._receive_piece is not None and self._fragments is not None:
@@ -79,6 +79,7 @@ class Delivery:
         if self.receiver is not None:
             self.receiver.receive(payload, self._text)
         else:
-            if not self._early:
+            if self._early is None:
+                self._early = []
                 self._pause()
             self._early.append((payload, self._text))

@@ -44,13 +44,12 @@ class FrameWriter(ABC):
     A base class for the outgoing half of a connection. The subclass implements `write`, which writes what `take`
     returns. A client's frames are masked, each with four fresh random bytes.
 
-    Call `hold` when a read begins and `release` when it has ended; frames that are added between them are written at
-    the latest by `release`. Other frames are written at the end of the present turn of the event loop.
+    Set ``held`` when a read begins, and call `release` when it has ended: frames that are added meanwhile are written
+    at the latest by `release`. Other frames are written at the end of the present turn of the event loop.
     """
 
     __slots__ = (
         "_frames",
-        "_held",
         "_loop",
         "_masked",
         "_masks",
@@ -59,6 +58,7 @@ class FrameWriter(ABC):
         "_piece",
         "_scheduled",
         "_sent",
+        "held",
         "unwritten",
     )
 
@@ -70,7 +70,8 @@ class FrameWriter(ABC):
         self._frames: list[bytes] = []
         self._parts = 3 if masked else 2
         """Number of entries that a frame has in ``_frames``."""
-        self._held = False
+        self.held = False
+        """Whether frames are kept back until `release`. (An attribute because a call for each read costs 1 %.)"""
         self._scheduled = False
         self._piece = FIRST_PIECE
         self._sent = 0
@@ -115,7 +116,7 @@ class FrameWriter(ABC):
         if unwritten >= self._piece:
             self._piece = min(2 * self._piece, LARGEST_PIECE)
             self.write()
-        elif not (self._held or self._scheduled):
+        elif not (self.held or self._scheduled):
             self._schedule()
 
     def added(self, size: int, messages: int = 1) -> None:
@@ -125,7 +126,7 @@ class FrameWriter(ABC):
         if self.unwritten >= self._piece:
             self._piece = min(2 * self._piece, LARGEST_PIECE)
             self.write()
-        elif not (self._held or self._scheduled):
+        elif not (self.held or self._scheduled):
             self._schedule()
 
     def count(self, messages: int) -> None:
@@ -141,14 +142,10 @@ class FrameWriter(ABC):
         frames.clear()
         return data
 
-    def hold(self) -> None:
-        """Keep frames back until `release`: a read has begun, and its answers leave together."""
-        self._held = True
-
     def release(self, *, in_burst: bool = False) -> None:
         """Write what was kept back. In a burst the next piece is a large one again: the remote peer has begun already,
         and small writes would only cost. (64 echoes of 1 KiB: 10 µs each instead of 12.)"""
-        self._held = False
+        self.held = False
         if not in_burst:
             self._piece = FIRST_PIECE
         if self.unwritten:

@@ -297,9 +297,8 @@ async def listen(
     async def handle(connection: ServerConnection) -> None:
         assert isinstance(connection, AcceptedConnection)
         opening.pop(connection, None)
-        asked = connection.asked
-        connection.opened(asked.limits, asked.connection_info(connection))
-        await accept(connection.wsrpc, asked)
+        connection.opened(connection.asked.limits, connection.asked.connection_info(connection))
+        await accept(connection.wsrpc, connection.asked)
         del connection.asked  # the peer has got what it needs of it
         connection.response = None  # it is not used again, and takes a kilobyte
         await connection.wait_closed()

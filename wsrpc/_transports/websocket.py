@@ -109,7 +109,7 @@ class WebSocketTransport:
     def start(self, receiver: Receiver, /) -> None:
         if self._connection.paused:
             receiver.pause_sending()
-        self._output.hold()
+        self._output.held = True
         self._delivery.start(receiver)
         self._limit_library()
         receiver.read_ended()
@@ -345,7 +345,7 @@ class WebSocketCallbacks(WebSocketTransport):
 
     def data_received(self, data: bytes) -> None:
         connection, output, reader = self._connection, self._output, self._reader
-        output.hold()
+        output.held = True
         size = len(data)
         reader.bytes += size
         began = connection.loop.time() if size >= MUCH else 0.0

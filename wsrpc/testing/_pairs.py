@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._client.client import Client
+from .._client.client import core_of as client_core
+from .._client.core import ClientCore
 from .._handlers.lifecycle import Closers
 from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
-from .._server.server import Server
+from .._server.server import Server, accept_of, settings_of
 from .._transports.dial_request import DialRequest
 from .._transports.upgrade import ClientUpgrade
 from ..handshake import Handshake
@@ -82,15 +84,16 @@ async def connect(
         TypeError, ValueError: an option of the client is not valid, as when it dials.
     """
     if client is None:
-        client = Client(codec=server._settings.codec)
-    asked = await _request(server, client, path, headers)
+        client = Client(codec=settings_of(server).codec)
+    core = client_core(client)
+    asked = await _request(server, core, path, headers)
     asked.state.update(state or {})
     asked.principal = principal
     await server.handshake(asked)
-    ours, theirs = memory_transports(limits=client._limits, other=asked.limits)
+    ours, theirs = memory_transports(limits=core.limits, other=asked.limits)
     ours.info = theirs.info = asked.connection_info()
-    client._scheduler.use(clock)
-    accepting = asyncio.get_running_loop().create_task(server._accept(theirs, asked, clock))
+    core.scheduler.use(clock)
+    accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, asked, clock))
     try:
         await client.bind(ours)
         peer = await accepting
@@ -101,24 +104,27 @@ async def connect(
             if isinstance(peer, Peer):
                 await core_of(peer).join(server.limits.close_timeout, Closers())
     finally:
-        client._scheduler.use(None)
+        core.scheduler.use(None)
         if not accepting.done():
             accepting.cancel()
 
 
-async def _request(server: Server, client: Client, path: str | None, headers: Mapping[str, str] | None) -> Handshake:
-    """Return the handshake with which ``client`` would reach ``server`` if it dialed."""
+async def _request(
+    server: Server, client: ClientCore, path: str | None, headers: Mapping[str, str] | None
+) -> Handshake:
+    """Return the request that ``client`` would send to ``server``."""
     if path is not None and not path.startswith("/"):
         raise ValueError(f"a path begins with a slash, got {path!r}")
-    url, own = await client._dialer.ask()
+    dialer = client.plan.dialer
+    url, own = await dialer.ask()
     replaced = {name.lower() for name in headers or {}}
     sent = {name: value for name, value in own.items() if name.lower() not in replaced} | dict(headers or {})
     url = "ws://localhost/" if url is None else url
     if path is not None:
         host = urlsplit(url)
         url = f"{host.scheme}://{host.netloc}{path}"
-    request = DialRequest(url, headers=sent, subprotocols=client._dialer.subprotocols)
-    upgrade = ClientUpgrade(request, limits=client._limits, compression=client._dialer.compression)
+    request = DialRequest(url, headers=sent, subprotocols=dialer.subprotocols)
+    upgrade = ClientUpgrade(request, limits=client.limits, compression=dialer.compression)
     parts = urlsplit(request.url)
     names = {name.lower(): value for name, value in upgrade.headers.items()}
     return Handshake(

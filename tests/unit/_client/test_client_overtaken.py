@@ -14,6 +14,7 @@ from raw_websocket import CLOSE, raw_server
 from wsrpc import (
     Client,
     CloseInfo,
+    ConnectFailed,
     ConnectionLost,
     HandshakeRejected,
     Limits,
@@ -23,7 +24,7 @@ from wsrpc import (
     Server,
     dial,
 )
-from wsrpc.testing import memory_transports
+from wsrpc.testing import ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -344,3 +345,28 @@ async def test_bind_right_after_the_close_of_a_client_that_was_never_used() -> N
         await asyncio.wait([closing, binding, again])
         assert client.state == "closed"
         await turns_until(lambda: not server.peers)
+
+
+async def test_the_time_of_a_connect_ends_no_connection_that_was_bound_meanwhile() -> None:
+    dialed, bound = ScriptedTransport(), ScriptedTransport()
+
+    async def dial_here(url: str, **options: Any) -> ScriptedTransport:
+        return dialed
+
+    client = Client("ws://localhost/", dial=dial_here, connect_timeout=0.05, limits=LIMITS, extensions=False)
+    may_open = asyncio.Event()
+    client.on("open", may_open.wait)
+    connecting = asyncio.create_task(client.connect())
+    await turns_until(lambda: client.state == "opening")
+    binding = asyncio.create_task(client.bind(bound))
+    await turns_until(lambda: client.peer.transport is bound)
+    with pytest.raises(ConnectFailed):
+        await connecting
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (client.state, client.connected) == ("opening", True)
+    may_open.set()
+    await binding
+    state: str = client.state
+    assert state == "connected" and bound.closed is None
+    await client.close()

@@ -173,7 +173,7 @@ async def test_after_1008_it_does_not_come_back_until_it_is_told_to(caplog: pyte
         with pytest.raises(ConnectionLost, match="1008 do not come back"):
             client.emit_nowait("echo", 1)
         (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-        why = "the connection ended (1008 do not come back), which Reconnect(retry=) does not come back from"
+        why = "the connection ended (1008 do not come back), and Reconnect(retry=) allows no other attempt"
         assert text == f"the client gives up: {why}"
         await client.connect()
         assert await client.request("echo", 1) == 1

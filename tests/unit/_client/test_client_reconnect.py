@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_server
@@ -26,6 +27,7 @@ from wsrpc import (
     RequestTimeout,
     Server,
 )
+from wsrpc._client.client import core_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -178,8 +180,9 @@ async def test_connect_timeout_is_for_the_first_connection_only() -> None:
         connecting = asyncio.create_task(client.connect())
         peer = await raw.accept()
         await connecting
-        assert client._dialing is not None
-        client._dialing._timeout = 0.0
+        dialing = core_of(client)._order.dialing
+        assert dialing is not None
+        dialing._plan = msgspec.structs.replace(dialing._plan, timeout=0.0)
         peer.drop()
         for _ in range(3):
             await raw.refuse("503 Later")

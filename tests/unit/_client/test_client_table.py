@@ -26,6 +26,7 @@ from wsrpc import (
     Server,
     dial,
 )
+from wsrpc._client.client import core_of
 from wsrpc._client.states import STATES, TABLE, Input, after
 
 LIMITS = Limits(close_timeout=2.0)
@@ -85,7 +86,7 @@ class Scene:
 
     def end_the_wait(self) -> None:
         # What a machine that wakes up does.
-        self.client._woke(3600.0)
+        core_of(self.client).woke(3600.0)
 
     def start(self, call: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(call)
@@ -106,7 +107,7 @@ class Scene:
         """Bring the client into ``state``; returns the call of `connect` or `bind` that goes on."""
         call = None
         if state in ("connecting", "waiting", "opening", "connected", "closing", "closed"):
-            if self.client._dialing is None:
+            if not core_of(self.client).plan.dials:
                 call = await self.bind()
             else:
                 call = self.start(self.client.connect())

@@ -119,7 +119,7 @@ async def test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_b
         with pytest.raises(Overloaded, match="running_bytes"):
             await open_one()
         assert not begun, "Overloaded says that nothing of the call ran"
-        assert client._peer._out.requests.flight.bytes == 0, "the caller's side counts as the other does"
+        assert client.peer._out.requests.flight.bytes == 0, "the caller's side counts as the other does"
         assert await client.request("echo", "x" * 5000) == ["x" * 5000]
         peer = await world.newest()
         assert peer.stats().waiting == 0
@@ -194,7 +194,7 @@ async def test_a_wsrpc_caller_waits_on_its_own_side_for_bytes_too() -> None:
         assert len(work.started) == 4
         work.go.set()
         assert [(await each)[0] for each in requests] == [*range(20)]
-        requests_table = client._peer._out.requests
+        requests_table = client.peer._out.requests
         assert (requests_table.flight.requests, requests_table.flight.bytes, requests_table.flight.waiting) == (0, 0, 0)
 
 

@@ -431,12 +431,11 @@ async def test_a_client_that_gives_up_ends_it_with_the_reason() -> None:
 
 
 def test_reading_begins_before_there_is_an_event_loop_and_does_not_go_on_in_another_one() -> None:
-    client = Client(transport=ScriptedTransport())
+    transport = ScriptedTransport()
+    client = Client(transport=transport)
     streams = [client.events("n")]
 
     async def first() -> None:
-        transport = client._transport
-        assert isinstance(transport, ScriptedTransport)
         await client.connect()
         transport.feed({"a": ["n", 1]})
         assert await anext(streams[0]) == 1

@@ -101,7 +101,7 @@ def test_what_one_turn_adds_is_written_together_at_its_end() -> None:
 
 def test_what_one_read_causes_is_written_when_the_read_ends() -> None:
     writer = Writer(masked=True)
-    writer.hold()
+    writer.held = True
     writer.add(b"a", True)
     writer.add(b"b", True)
     assert not writer.loop.soon
@@ -113,7 +113,7 @@ def test_what_one_read_causes_is_written_when_the_read_ends() -> None:
 def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
     writer = Writer(masked=False)
     message = b"x" * 510  # with what an empty message counts for, 512
-    writer.hold()
+    writer.held = True
     for _ in range(300):
         writer.add(message, True)
     sizes = [len(piece) // len(b"____" + message) * 512 for piece in writer.written]

@@ -1,0 +1,373 @@
+"""`ClientCore`: the inside of a client: its state, the user's last order, and the owner of its peer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import msgspec
+
+from .._base.closing import CloseCode, CloseInfo, check_close
+from .._base.scheduler import LoopScheduler
+from .._handlers.lifecycle import Closers, Unfinished
+from .._handlers.registry import Registry
+from .._peer.core import PeerOwner
+from .._peer.peer import Peer, core_of
+from .._protocol.settings import Settings
+from .._sending.checks import check_thread
+from .._sending.link import Link
+from ..errors import ConnectionLost
+from ..transport import Transport
+from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
+from .order import Order
+from .reconnection import ReconnectHooks
+from .sleep import WakeWatch
+from .states import ClientState, Input, after
+from .waiters import ConnectionWaiters
+
+__all__ = ["ClientCore"]
+
+
+class ClientCore(PeerOwner):
+    """Inside of a client. The table of `_client.states` says what each of its inputs does in each state.
+
+    Args:
+        transport: what the first `connect` binds, in place of dialing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        plan: DialPlan,
+        *,
+        fails_offline: bool,
+        transport: Transport | None,
+    ) -> None:
+        super().__init__()
+        self.limits = settings.limits
+        self.plan = plan
+        self.scheduler = LoopScheduler()
+        self.peer = Peer(
+            settings,
+            dialer=True,
+            registry=registry,
+            loop=self.scheduler,
+            keeps_offline=True,
+            fails_offline=fails_offline,
+            owner=self,
+        )
+        self.peer_core = core_of(self.peer)
+        self.state: ClientState = "idle"
+        self.hooks = ReconnectHooks(self._is_connected)
+        self._transport = transport
+        self._order = Order()
+        self._stopping: set[asyncio.Task[None]] = set()
+        """Tasks of dialing that was stopped, which take another moment to end."""
+        self._waiters = ConnectionWaiters()
+        self._closers = Closers()
+        self._warned_of_queue = False
+
+    def _is_connected(self) -> bool:
+        return self.peer.connected
+
+    @property
+    def begins_by_itself(self) -> bool:
+        """Whether `connect` has something to connect to."""
+        return self.plan.dials or self._transport is not None
+
+    # ------------------------------------------------------------ what the user says
+
+    async def connect(self) -> None:
+        """See `Client.connect`."""
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            await self.bind(transport)
+            return
+        if not self.plan.dials:
+            raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
+        self._enter_loop()
+        if self.state in ("idle", "closing", "closed"):
+            self._begin(Input.CONNECT)
+            self._order.dial()
+        order = self._order
+        assert order.dialing is not None
+        limit = asyncio.timeout(self.plan.timeout)
+        try:
+            async with limit:
+                await self.wait_connected()
+            return
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        except asyncio.CancelledError:
+            alone = self._waiters.count == 0 and order is self._order and order.dialing.first
+            if alone and self.state in ("connecting", "waiting"):
+                self.move(Input.CANCELLED)
+                if stopping := self._replace_order(Order()):
+                    await asyncio.wait(stopping)
+            raise
+        await self._overtime(self._order.dialing or order.dialing, limit.when())
+
+    async def _overtime(self, dialing: Dialing, ends_at: float | None) -> None:
+        """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
+        # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
+        decided = self.state in ("connected", "closing", "closed")
+        # A client that dials for its first connection gives up in this turn, too, and tells the reason.
+        gives_up = ends_at is not None and self._order.gives_up_by(ends_at)
+        if decided or gives_up:
+            await self.wait_connected()
+            return
+        failure = dialing.failure(OPENING if self.state == "opening" else NOT_CONNECTED)
+        raise failure from failure.__cause__
+
+    async def wait_connected(self) -> None:
+        """See `Client.wait_connected`."""
+        self._check_thread()
+        while True:
+            if self.peer.connected:
+                if self.peer_core.out.in_open_handler():  # it would wait for itself
+                    return
+                await self.peer.wait_opened()
+                if self.peer.connected:
+                    return
+            await self._waiters.wait()
+
+    async def bind(self, transport: Transport) -> None:
+        """See `Client.bind`."""
+        link = self.peer_core.link_for(transport)
+        self._enter_loop()
+        self._begin(Input.BIND)
+        self._attach(link, 0)
+        if self.peer.transport is transport:  # a handler may have bound another one in its first step
+            await self.peer.wait_opened()
+        if self.peer.transport is not transport:
+            ending = self.peer_core.out.ending
+            raise ConnectionLost(ending.code, ending.reason)
+
+    async def close(self, code: int | None, reason: str) -> None:
+        """See `Client.close`."""
+        told = check_close(code, reason)
+        self._enter_loop()
+        # A handler that calls this would otherwise be waited for, while it waits for this.
+        self._closers.add_current()
+        closing = self._order.closing
+        if self.state != "closing" or closing is None:
+            closing = self._begin_close(told, code, reason)
+        await asyncio.shield(closing)
+
+    def _begin_close(self, told: int, code: int | None, reason: str) -> asyncio.Task[None]:
+        order = Order()
+        stopping = self._replace_order(order)
+        self.move(Input.CLOSE)
+        link = self.peer_core.begin_close(told, reason)
+        self.peer_core.readers.end(lambda: None)
+        lost = ConnectionLost(told, reason or "the client was closed", "not_sent")
+        self._waiters.tell(self._waiters.failure or lost)
+        self.hooks.closed()
+        return order.close(self._close(order, stopping, link, code, reason))
+
+    async def _close(
+        self, order: Order, stopping: set[asyncio.Task[None]], link: Link | None, code: int | None, reason: str
+    ) -> None:
+        if stopping:
+            await asyncio.wait(stopping)
+        if link is not None:
+            await link.transport.close(code, reason)
+        # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
+        await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
+        if order is self._order:
+            self.move(Input.CLOSED)
+            self._closers = Closers()
+
+    # ------------------------------------------------------------ the state
+
+    def move(self, happened: Input) -> None:
+        """Enter the state that follows."""
+        self.state = after(self.state, happened)
+
+    def _check_thread(self) -> None:
+        """Refuse a call while the client's event loop runs in another thread."""
+        if self.scheduler.is_elsewhere and self.scheduler.is_running:
+            check_thread(self.peer_core.out.thread, "client.method()")
+
+    def _enter_loop(self) -> None:
+        """Belong to the event loop that runs. Nothing of another one goes on.
+
+        Raises:
+            RuntimeError: a connection of the other loop is left, or that loop runs in another thread. Nothing changes.
+        """
+        self._check_thread()
+        moves = self.scheduler.is_elsewhere
+        if moves and self.peer.transport is not None:
+            raise RuntimeError(
+                "this client was connected when its event loop ended: close() it there, or make a new Client"
+            )
+        if not self.scheduler.renew():
+            return
+        if self.state != "closed":
+            self.state = "idle"
+        self.peer_core.out.enter_loop()
+        if moves:
+            self.peer_core.readers.leave_loop()
+        self._order.stop_timers()
+        self._order = Order()
+        self._stopping = set()
+
+    def _begin(self, happened: Input) -> None:
+        """Begin an order to connect or bind."""
+        plan = self.plan
+        dialing = watch = None
+        if plan.dials:
+            dialing = Dialing(
+                plan,
+                first=happened is Input.CONNECT,
+                time=lambda: self.scheduler.time(),  # `LoopScheduler.use` replaces it
+                retries=self._retries,
+                failed=self._attempt_failed,
+                dialed=self._dialed,
+                gave_up=self._dialing_gave_up,
+            )
+            if plan.reconnect is not None:
+                watch = WakeWatch(self.scheduler, self.woke)
+        self._replace_order(Order(dialing, watch))
+        self.move(happened)
+        self._waiters.expect()
+        self.peer_core.out.expect_connection()
+        self.peer_core.readers.reopen()
+
+    def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
+        """End the present order; returns the tasks of dialing that take another moment to end."""
+        task = self._order.end()
+        self._order = order
+        if task is not None:
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+        return self._stopping - {asyncio.current_task()}
+
+    def _give_up(self, failure: Exception) -> None:
+        """Stop: no connection will come unless the user connects or binds."""
+        self.move(Input.GAVE_UP)
+        self._order.stop_timers()
+        self.peer_core.out.expect_no_connection()
+        self.peer_core.readers.end(lambda: failure)
+        if self.hooks.again and not self._order.is_first and not isinstance(failure, ConnectionLost):
+            self.peer_core.log(logging.ERROR, "the client gives up: %s", failure)
+        self._waiters.tell(failure)
+
+    # ------------------------------------------------------------ connections
+
+    def _attach(self, link: Link, attempts: int) -> None:
+        now = self.scheduler.time()
+        downtime = 0.0 if self.peer.transport is not None else self.hooks.downtime(now)
+        self.peer_core.make_way(link)
+        self._order.connected()
+        self.hooks.connection_made(attempts, downtime)
+        self.peer_core.attach(link)
+
+    def reconnect_handlers(self) -> list[Unfinished]:
+        return self.hooks.handlers()
+
+    def opened(self) -> None:
+        self.move(Input.OPENED)
+        self._order.opened()
+        self._waiters.tell(None)
+
+    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        self.hooks.connection_lost(self.scheduler.time())
+        lost = ConnectionLost(info.code, info.reason, "not_sent")
+        comes_back = True
+        if replaced or self.state not in ("opening", "connected"):
+            # A `connect` that overtook the `close` of this connection may have given up since.
+            comes_back = self.state not in ("idle", "closing", "closed")
+        elif info.user_closed:
+            comes_back = False
+            self._give_up(lost)
+        elif self._order.dialing is None:
+            comes_back = False
+            self.move(Input.LEFT)
+        else:
+            comes_back = self._come_back(lost)
+        return msgspec.structs.replace(info, will_reconnect=comes_back)
+
+    def _come_back(self, lost: ConnectionLost) -> bool:
+        """Dial again after a drop, if the user's strategies say so; returns whether they do."""
+        order = self._order
+        assert order.dialing is not None
+        try:
+            delay = order.dropped(lost)
+        except Exception as exc:  # of a strategy that the user gave
+            self._give_up(exc)
+            return False
+        if delay is None:
+            if self.plan.reconnect is not None:
+                text = "the client gives up: the connection ended (%d %s), and Reconnect(%s=) allows no other attempt"
+                option = "stop" if order.dialing.schedule.stopped else "retry"
+                self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, option)
+            self._give_up(lost)
+            return False
+        self.move(Input.DROPPED)
+        self._log_retry(f"the connection ended ({lost.code} {lost.reason})", delay)
+        order.dial(delay)
+        return True
+
+    def woke(self, seconds: float) -> None:
+        """Dial now: this machine was asleep for ``seconds``, and its connection is most likely gone."""
+        dialing = self._order.dialing
+        if dialing is None:
+            return
+        dialing.schedule.begin()
+        interval, timeout = self.limits.ping_interval, self.limits.ping_timeout
+        transport = self.peer.transport
+        if self.state == "waiting":
+            dialing.hurry()
+        elif transport is None or interval is None or timeout is None or seconds < interval + timeout:
+            return  # the remote peer still waits for it
+        elif self.state in ("opening", "connected"):
+            dialing.schedule.skip_delay()
+            self.peer_core.lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
+            transport.abort()
+
+    # ------------------------------------------------------------ dialing
+
+    def _retries(self) -> None:
+        self.move(Input.AGAIN)
+
+    def _attempt_failed(self, text: str, delay: float) -> None:
+        self.move(Input.FAILED)
+        self._log_retry(text, delay)
+
+    def _log_retry(self, text: str, delay: float) -> None:
+        self.peer_core.log(logging.WARNING, "%s; next attempt in %.1f s", text, delay)
+
+    def _dialed(self, transport: Transport, attempts: int) -> None:
+        self.move(Input.DIALED)
+        self._order.limit_opening(self.scheduler, self._overdue)
+        with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
+            self._attach(self.peer_core.link_for(transport), attempts)
+
+    def _overdue(self) -> None:
+        """Give up: the time for the first connection is over, while its `open` handlers run."""
+        assert self._order.dialing is not None
+        self._dialing_gave_up(self._order.dialing.failure(OPENING))
+
+    def _dialing_gave_up(self, failure: Exception) -> None:
+        opening = self.peer.transport if self.state == "opening" else None
+        is_first = self._order.is_first
+        self._give_up(failure)
+        if opening is not None:
+            self.peer_core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
+            self.peer_core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
+        self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+        if not is_first:  # else `connect` raises it
+            self.peer_core.reporter.tell("error", failure)
+
+    def queued(self) -> None:
+        if self.state == "idle" and not self._warned_of_queue:
+            self._warned_of_queue = True
+            self.peer_core.log(
+                logging.WARNING,
+                "a message waits for a connection, but this client is not connecting: "
+                "use `async with client`, connect() or bind()",
+            )
