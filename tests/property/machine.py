@@ -104,11 +104,12 @@ class ConnectedPeers(RuleBasedStateMachine):
         """What limits requests to the remote peer's places agrees with the requests that there are."""
         for peer in getattr(self, "peers", ()):
             requests = peer._out.requests
-            sent = [pending for pending in requests.all() if pending.flight is not None]
+            table = list(requests._pending.values())
+            sent = [pending for pending in table if pending.flight is not None]
             given_up = sum(requests.flight.given_up.values())
             assert requests.flight.requests == sum(pending.h is None for pending in sent) + given_up
             assert requests.flight.bytes == sum(pending.size for pending in sent)
-            assert requests.flight.waiting == sum(pending.waits_there for pending in requests.all()) >= 0
+            assert requests.flight.waiting == sum(pending.waits_there for pending in table) >= 0
 
     def teardown(self) -> None:
         try:

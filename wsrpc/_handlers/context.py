@@ -95,7 +95,8 @@ class Invocation(msgspec.Struct, eq=False):
         """Return the channel that `Context.channel` returns, and raise what it raises."""
         if self.user_channel is None:
             channel = self.answer_channel()
-            self.user_channel = channel.session.for_user(channel)
+            user_channel: AnonymousChannel = channel.session.for_user(channel)
+            self.user_channel = user_channel
         return self.user_channel
 
     def answer_channel(self) -> core.ChannelCore:

@@ -97,7 +97,7 @@ class Answers:
                 return exc
             if not isinstance(exc, RemoteError):
                 try:
-                    check_code(exc.code)  # it may be a class's, or have been assigned
+                    check_code(exc.code)  # a class may define it, or a user may have assigned it
                 except ValueError as mistake:
                     mistake.__cause__ = exc
                     return self._internal(mistake, label)

@@ -1,4 +1,4 @@
-"""Handlers whose answer is a channel: streams, uploads and conversations."""
+"""Runs handlers whose answer is a channel: streams, uploads and conversations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["ChannelHandlers"]
 
 
 class CallListener(Protocol):
-    """Owner of the calls, which keeps count of them."""
+    """Owner of the calls, which counts and cancels them."""
 
     def check_room(self, call: Call, /) -> None:
         """Raise what the caller gets if the call may not become a channel."""
@@ -42,7 +42,8 @@ class CallListener(Protocol):
     def lingers(self, call: Call, /) -> None:
         """Count the call as a handler again: its channel is over, and it still runs."""
 
-    def cancel_call(self, call: Call, reason: object, /) -> None: ...
+    def cancel_call(self, call: Call, reason: object, /) -> None:
+        """Cancel a call whose channel is over, or whose items nobody wants."""
 
     def note(self, text: str, /, *args: object) -> None:
         """Write a line into the log about an event that is not an error."""
@@ -82,7 +83,7 @@ class ChannelHandlers:
         self._answers = answers
         self._readers = readers
         self._named: dict[str, NamedProducer] = {}
-        """Production on named channels, by name: at most one on each."""
+        """Producers on named channels, by name. Each channel has one at most."""
 
     async def run(self, call: Call, work: Any) -> Any:
         """Answer with a channel, then do ``work``: await it, or send its items. Return what it returns."""
@@ -183,7 +184,7 @@ class ChannelHandlers:
         """Answer the call's request with its channel.
 
         Raises:
-            RpcError: it cannot be answered so.
+            RpcError: there is no room for the channel, or it is closed already.
         """
         self._listener.check_room(call)
         channel = call.ctx.answer_channel()
@@ -211,13 +212,13 @@ class ChannelHandlers:
         if call.channel is not None and call.channel.closed:
             call.channel.mailbox.leave()  # nothing is left that could listen
 
-    # ------------------------------------------------------------ how it ended
+    # ------------------------------------------------------------ the end of a call
 
     def conclude(self, call: Call, value: object) -> None:
         """End the channel of a call that has returned ``value``."""
         channel = call.channel
         assert channel is not None
-        if channel.closed:  # as that of a stream is since its last item
+        if channel.closed:  # a stream's channel ends with its last item
             return
         label = call.ctx.label
         if _role(call) is Role.UPLOAD:

@@ -189,7 +189,7 @@ class Dispatcher:
             raise
         except BaseException as exc:
             handler.taken = False  # if its arguments did not fit, the next message may have it
-            # The handler may have ended the connection itself: the next one has nothing to do with its answer.
+            # The handler may have ended the connection itself. Its answer must not go to the next one.
             self._failed(ctx, exc, quiet=session.over)
         if view is not None:
             view.finish()
@@ -240,7 +240,7 @@ class Dispatcher:
             self._out.reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
 
     def read_ended(self) -> None:
-        """The next handler's time starts with the next read."""
+        """Forget when the last handler ended: the next one's time starts with the next read."""
         self._mark = None
 
     def _start(
@@ -261,7 +261,7 @@ class Dispatcher:
         context = session.context.copy()
         context.run(CURRENT.set, ctx)
         call.task = context.run(self._loop.spawn, self._run(call, result, local))
-        self._mark = None  # the first step may have run, and is nobody else's time
+        self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
             call.task.cancel(bounded_reason(ctx.cancel_reason))
 
@@ -374,29 +374,29 @@ class Dispatcher:
     def _pump(self) -> None:
         if self.admission.room.items:
             self.admission.pump()
-            self._mark = None  # what was started is nobody else's time
+            self._mark = None  # the time that this took must not count for another handler
 
     def cancel_call(self, call: Call, reason: object) -> None:
-        """End a call whose channel is over, unless it has itself ended that, or whose items nobody wants."""
+        """Cancel a call whose channel is over, or whose items nobody wants, unless it has itself ended its channel."""
         if not call.cancelled and not (call.channel is not None and call.channel.left and call.is_current):
             call.orphaned = True
             self._cancel(call, reason)
 
     def end_conversations(self) -> None:
-        """Cancel the bodies of conversations that are over and were given time to read what came before the end."""
+        """Cancel the bodies of conversations that are over, even if they have not read what came before the end."""
         for call in list(self.running.calls):
             if call.channel is not None and call.channel.closed:
                 call.channel.mailbox.notice_end()
 
     def channel_over(self, h: int, reason: object) -> None:
-        """Nobody waits for what was requested on anonymous channel ``h``."""
+        """Cancel the handlers of requests that came on anonymous channel ``h``: nobody waits for them."""
         if self.running.on_channels:
             for call in [call for call in self.session.active.values() if call.ctx.inbound.h == h]:
                 if not call.cancelled and not call.is_current:
                     self._cancel(call, reason)
 
     def cancel(self, i: int, reason: object) -> bool:
-        """The other side no longer waits for request ``i``; False if nothing of that id is there."""
+        """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
         call = self.session.active.get(i)
         if call is None:
             return self.admission.cancel(i)
@@ -408,11 +408,11 @@ class Dispatcher:
         call.cancelled = True
         call.ctx.cancel_reason = reason
         if call.started and call.task is not None:
-            # A task that has not begun would end without a word; it looks for itself when it begins.
+            # Cancelling a task that has not begun would leave its request without an answer. `_run` looks itself.
             call.task.cancel(bounded_reason(reason))
 
     def _expired(self, call: Call, error: RpcError) -> None:
-        """Cancel a handler, and answer now: it may take its time to exit, or go on."""
+        """Cancel a handler, and answer its request now: the handler may take time to exit, or go on."""
         self._cancel(call, error)
         i = call.ctx.id
         if i is not None:
@@ -421,7 +421,7 @@ class Dispatcher:
             self.reject(i, error)
 
     def end_session(self, session: Session, reason: Exception) -> None:
-        """Cancel the handlers of requests: nobody can get their answer. Handlers of events finish."""
+        """Cancel the handlers of requests, because nobody can get their answers. Handlers of events finish."""
         for call in list(session.active.values()):
             call.orphaned = True
             if not call.cancelled:

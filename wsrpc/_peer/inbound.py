@@ -186,7 +186,7 @@ class Inbound:
                 else:
                     self._dispatcher.dispatch(message, payload, view)
             elif (
-                h.__class__ is int
+                type(h) is int
                 and message.i is UNSET
                 and (name := a[0]).__class__ is str
                 and len(a) <= bounds.arguments
@@ -513,11 +513,11 @@ class Inbound:
         if outline.a is not UNSET:
             self._drop_event(outline, why)
         elif outline.x is UNSET:
-            pending = self._out.requests.find(i)
+            pending = self._out.requests.find(outline.i)
             if pending is not None and pending.flight is not None:
                 self._out.requests.fail(pending, BadResult(f"the answer to {pending.event!r} {why}"))
         elif outline.h is None:
-            self._dispatcher.cancel(i, RemoteError(ABORTED))
+            self._dispatcher.cancel(outline.i, RemoteError(ABORTED))
         elif (h := channel_id(outline.h)) is not None:
             self._channels.aborted(h, None, UNSET)
 

@@ -1,4 +1,4 @@
-"""``log_payloads=``: each message as one bounded line of the log, for whoever asked for that."""
+"""The log of messages that ``log_payloads=`` turns on: each message as one bounded line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PayloadLog"]
 LONGEST = 400
 LONGEST_NAME = 100
 MOST_NAMES = 10_000
-"""Requests, and channels, whose names are remembered: what is answered says only a number."""
+"""Requests and channels whose names are remembered: an answer has only a number."""
 
 HIDDEN = "…"
 
@@ -28,8 +28,8 @@ HIDDEN = "…"
 class PayloadLog:
     """Logs the messages of one connection, in both directions.
 
-    ``redact`` is the user's, or None. If it fails, or the request that a message belongs to is not known, the message
-    is mentioned without its arguments.
+    If ``redact``, the user's function, fails, or the request that a message belongs to is not known, the line leaves
+    out the arguments.
     """
 
     def __init__(self, codecs: Sequence[Codec], values: int, redact: Redact | None, log: Callable[..., None]) -> None:
@@ -38,14 +38,14 @@ class PayloadLog:
         self._redact = redact
         self._log = log
         self._asked: dict[Any, str] = {}
-        """Names of requests, by whether this side made them, and id."""
+        """Names of requests, by whether this side made them and by id."""
         self._opened: dict[int, str] = {}
-        """Names of the requests that opened anonymous channels; "" where two have the same id."""
+        """Names of the requests that opened anonymous channels. Empty if two have the same id."""
 
     def receiving(
         self, receive: Callable[[bytes | bytearray, bool], None]
     ) -> Callable[[bytes | bytearray, bool], None]:
-        """``receive``, and each message in the log before."""
+        """Return a function that logs each message, then calls ``receive`` with it."""
 
         def log_and_receive(payload: bytes | bytearray, text: bool, /) -> None:
             if logger.isEnabledFor(logging.DEBUG):
@@ -55,7 +55,7 @@ class PayloadLog:
         return log_and_receive
 
     def sending(self, send: Callable[[bytes, bool], None]) -> Callable[[bytes, bool], None]:
-        """``send``, and each message in the log afterwards."""
+        """Return a function that calls ``send`` with each message, then logs it."""
 
         def send_and_log(payload: bytes, text: bool, /) -> None:
             send(payload, text)
@@ -67,13 +67,13 @@ class PayloadLog:
     def _write(self, direction: Literal["in", "out"], payload: bytes | bytearray, text: bool) -> None:
         try:
             codec = self._codecs[text]
-            # A second time for what is received, since a message that is not to be decoded is not decoded here either.
+            # Inbound checks this, too: a message that must not be decoded must not be decoded here either.
             if len(payload) > SMALL and codec.objection(payload, self._values) is not None:
                 line = None
             else:
                 line = self._line(direction, decode_any(codec.decode, payload))
         except Exception:
-            # It does not decode, or a `repr` of the user's fails. The message itself is dealt with elsewhere.
+            # It does not decode, or a `repr` of the user's fails. Inbound deals with the message itself.
             line = None
         verb = "received" if direction == "in" else "sent"
         if line is None:
@@ -128,7 +128,7 @@ class PayloadLog:
             try:
                 shown = self._redact(direction, name, values)
             except Exception as exc:
-                # Its text may quote what was to be hidden.
+                # The text of the exception may quote what has to be hidden.
                 return f"{HIDDEN} redact failed: {type(exc).__name__}"
         parts: Any = shown if shown.__class__ in (list, tuple) else [shown]
         text = ", ".join(map(_PayloadRepr().repr, parts[:20]))

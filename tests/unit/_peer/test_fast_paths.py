@@ -1,0 +1,216 @@
+"""A message that takes a fast path has the same effect as one that takes the general path."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from core_driver import Driven, start, turns
+
+from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError
+
+LARGEST = 2**53 - 1
+
+MESSAGES: list[dict[str, Any]] = [
+    {"a": ["say", 1]},
+    {"i": 1, "a": ["say", 1]},
+    {"i": LARGEST, "a": ["say", 1]},
+    {"i": LARGEST + 1, "a": ["say", 1]},
+    {"i": 0, "a": ["say", 1]},
+    {"i": True, "a": ["say", 1]},
+    {"i": 1.0, "a": ["say", 1]},
+    {"i": None, "a": ["say", 1]},
+    {"i": 1, "a": ["say"]},
+    {"i": 1, "a": ["say", "one"]},
+    {"i": 1, "a": ["nobody"]},
+    {"a": ["nobody"]},
+    {"i": 1, "a": ["open"]},
+    {"a": ["close"]},
+    {"i": 1, "a": ["say", 1], "c": None, "h": None},
+    {"i": 1, "a": ["say", 1], "c": "named"},
+    {"i": 1, "a": ["say", 1], "c": ""},
+    {"i": 1, "a": ["say", 1], "c": 5},
+    {"i": 1, "a": ["say", 1], "h": 7},
+    {"a": ["say", 1], "h": "7"},
+    {"i": 1, "a": [5, 1]},
+    {"a": [None]},
+    {"i": 1, "a": ["n" * 4]},
+    {"i": 1, "a": ["n" * 5]},
+    {"i": 1, "a": ["n" * 16]},
+    {"i": 1, "a": ["n" * 17]},
+    {"i": 1, "a": ["é" * 9]},
+    {"i": 1, "a": ["say", *range(3)]},
+    {"i": 1, "a": ["say", *range(4)]},
+    {"a": ["say", *range(4)]},
+]
+
+
+def receiving(**options: Any) -> tuple[Driven, list[Any]]:
+    d = Driven(limits=Limits(name=16, arguments=3), **options)
+    ran: list[Any] = []
+
+    def say(number: int) -> int:
+        ran.append(number)
+        return number
+
+    d.peer.on("say", say)
+    d.peer.of("named").on("say", lambda *arguments: ran.append(arguments))
+    return d, ran
+
+
+def examine(d: Driven, message: dict[str, Any]) -> None:
+    """Give an event or a request to the general path, whatever it is."""
+    inbound = d.peer._core._inbound
+    assert inbound is not None
+    payload = json.dumps(message).encode()
+    inbound._examine(inbound._decode(payload), payload, None, inbound._decode)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=str)
+async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) -> None:
+    fast, fast_ran = receiving()
+    general, general_ran = receiving()
+    fast.feed(message)
+    examine(general, message)
+    await turns()
+    assert fast.take() == general.take()
+    assert fast_ran == general_ran
+    assert fast.ignored == general.ignored
+    assert fast.close_code == general.close_code
+
+
+async def test_items_of_a_stream_are_received_alike() -> None:
+    async def read(general: bool) -> tuple[list[Any], list[Any], dict[str, int]]:
+        d = Driven(dialer=True)
+        d.peer._out.requests._next = 7
+        items: list[Any] = []
+
+        async def consume() -> None:
+            async with d.peer.stream("count") as stream:
+                items.extend([item async for item in stream])
+
+        task = start(consume())
+        await turns(2)
+        d.feed({"i": 7, "h": 1})
+        await turns()
+        for message in (
+            {"h": 7, "a": ["next", {"value": 1, "done": False}]},
+            {"h": "7", "a": ["next", {"value": 2, "done": False}]},
+            {"h": 7, "c": "ignored", "a": ["next", {"value": 3, "done": False}]},
+            {"h": 7, "a": ["other"]},
+            {"h": 8, "a": ["next", {"value": 4, "done": False}]},
+            {"h": 7, "a": ["next", {"done": True}]},
+        ):
+            if general:
+                examine(d, message)
+            else:
+                d.feed(message)
+            await turns()
+        await task
+        return items, d.take(), d.ignored
+
+    fast = await read(general=False)
+    assert fast == await read(general=True)
+    assert fast[0] == [1, 2, 3]
+
+
+# ---------------------------------------------------------------- handlers
+
+
+class Unfit:
+    """A value that no codec can encode."""
+
+
+def register(d: Driven, plain: bool) -> None:
+    def value(number: int) -> int:
+        return number
+
+    def refuse() -> None:
+        raise RpcError("no", "refused")
+
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    def unfit() -> Any:
+        return Unfit()
+
+    def channel(ctx: Context) -> AnonymousChannel:
+        return ctx.channel()
+
+    def channel_for_nothing(ctx: Context) -> str:
+        ctx.channel()
+        return "no channel"
+
+    for function in (value, refuse, fail, unfit, channel, channel_for_nothing):
+        d.peer.on(function.__name__, function if plain else in_coroutine(function))
+
+
+def in_coroutine(function: Any) -> Any:
+    """Return an ``async def`` handler with the parameters of ``function``."""
+    if function.__name__ == "value":
+
+        async def with_number(number: int) -> Any:
+            return function(number)
+
+        return with_number
+    if "channel" in function.__name__:
+
+        async def with_context(ctx: Context) -> Any:
+            return function(ctx)
+
+        return with_context
+
+    async def without() -> Any:
+        return function()
+
+    return without
+
+
+CALLS: list[list[Any]] = [
+    ["value", 5],
+    ["value", "five"],
+    ["value"],
+    ["value", 5, 6],
+    ["refuse"],
+    ["fail"],
+    ["unfit"],
+    ["channel"],
+    ["channel_for_nothing"],
+    ["nobody"],
+]
+
+
+async def answers(d: Driven, a: list[Any]) -> tuple[list[Any], list[Any], dict[str, int]]:
+    """Return what is sent for a request, what for the event of the same name, and what is counted."""
+    return await d.fed({"i": 3, "a": a}), await d.fed({"a": a}), d.ignored
+
+
+@pytest.mark.parametrize("a", CALLS, ids=str)
+async def test_a_plain_function_gives_the_same_inline_and_in_a_task(a: list[Any]) -> None:
+    inline, in_task = Driven(expose_errors=True), Driven(expose_errors=True)
+    for d in (inline, in_task):
+        register(d, plain=True)
+    in_task.peer._core.dispatcher.run_in_tasks(True)
+    assert await answers(inline, a) == await answers(in_task, a)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("a", CALLS, ids=str)
+async def test_a_handler_gives_the_same_with_and_without_layers(a: list[Any], plain: bool) -> None:
+    async def through(ctx: Context, call_next: CallNext) -> Any:
+        return await call_next(ctx)
+
+    bare, layered = Driven(expose_errors=True), Driven(expose_errors=True)
+    for d in (bare, layered):
+        register(d, plain)
+    layered.peer.use(through)
+    assert await answers(bare, a) == await answers(layered, a)
+
+
+@pytest.mark.parametrize("a", CALLS, ids=str)
+async def test_a_coroutine_gives_what_a_plain_function_gives(a: list[Any]) -> None:
+    plain, coroutine = Driven(expose_errors=True), Driven(expose_errors=True)
+    register(plain, plain=True)
+    register(coroutine, plain=False)
+    assert await answers(plain, a) == await answers(coroutine, a)
