@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET
@@ -36,18 +36,6 @@ _ON_CHANNEL, _REQUEST, _EVENT = Kind
 _NONE_HELD = Hold.NONE
 
 
-class Dispatch(Protocol):
-    """Runs the handler of a message."""
-
-    def __call__(
-        self,
-        message: WireMessage,
-        payload: bytes | bytearray,
-        view: Observation | None = None,
-        channel: ChannelCore | None = None,
-    ) -> None: ...
-
-
 class Admission:
     """Keeps handlers within ``Limits.running``, ``running_bytes`` and ``waiting``, and messages in order.
 
@@ -64,7 +52,7 @@ class Admission:
         limits: Limits,
         out: Outbound,
         *,
-        dispatch: Dispatch,
+        dispatch: Callable[[WireMessage, bytes | bytearray, Observation | None, ChannelCore | None], None],
         readers: Readers,
         fail: Callable[[int, str], None],
     ) -> None:
@@ -213,7 +201,9 @@ class Admission:
     def hold(self, holding: Hold) -> None:
         """Hold these messages back from now on, and start those that need not wait any more."""
         self._holding = holding
-        self.room_changed()
+        self.update()
+        if self.room.items:
+            self.pump()
 
     def room_changed(self) -> None:
         """Go on after the connection has become full, or has room again, or has ended."""

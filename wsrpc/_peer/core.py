@@ -100,11 +100,6 @@ class PeerOptions(msgspec.Struct, frozen=True):
     fails_offline: bool = False
     """A call that does not say ``offline=`` fails where it would wait for the next connection."""
 
-    @property
-    def takes_raw(self) -> bool:
-        """Whether raw messages are wanted, binary ones among them."""
-        return self.own.takes_raw or self.shared.takes_raw
-
 
 class ConnectionHistory:
     """What operators ask about the connections of one peer, the present one and those before it."""
@@ -312,7 +307,7 @@ class PeerCore:
 
     def takes_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
-        return self.options.takes_raw
+        return self.options.own.takes_raw or self.options.shared.takes_raw
 
     def _begin_session(self) -> Session:
         channels = ChannelTable(

@@ -219,6 +219,10 @@ class PendingRequests:
         """Return the requests on anonymous channel ``h``."""
         return list(self._on_channel.get(h, ()))
 
+    def all(self) -> list[Pending]:
+        """Return all pending requests."""
+        return list(self._pending.values())
+
     def unsent(self) -> list[Pending]:
         """Return the requests that were not sent yet."""
         return [pending for pending in self._pending.values() if pending.flight is None]
@@ -245,7 +249,7 @@ class PendingRequests:
     def end_session(self, code: int, reason: str) -> None:
         """Fail the requests that were sent in the session, and those that may not wait for another connection."""
         flight, self.flight = self.flight, InFlight()
-        for pending in list(self._pending.values()):
+        for pending in self.all():
             pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
                 self.fail(pending, ConnectionLost(code, reason, "unknown"))
