@@ -72,6 +72,12 @@ class Model(RuleBasedStateMachine):
         assert self.queue.take(ticket) == expected
         self.entries = [entry for entry in self.entries if entry[0] != ticket]
 
+    @rule(key=st.sampled_from("abc"))
+    def take_by_key(self, key: str) -> None:
+        found = [entry for entry in self.entries if entry[1] == key]
+        assert self.queue.take_key(key) == (found[0][2] if found else None)
+        self.entries = [entry for entry in self.entries if entry[1] != key]
+
     @rule()
     def pop(self) -> None:
         if self.entries:
