@@ -224,9 +224,16 @@ async def story(seed: int, *, extensions: bool) -> AsyncGenerator[Story]:
             yield told
 
 
+ON_FIRST_USE = ("ChannelHandlers", "OfflineQueue", "RemoteCapacity", "UnreadMessages", "Violations", "WaitingRoom")
+"""Of these a peer has one or none, whatever the peer on the last connection happened to need."""
+
+
 async def left_alive() -> tuple[Counter[str], int]:
     """What could grow from cut to cut: objects, by type, and tasks."""
-    return await living_objects(), len(other_tasks())
+    objects = await living_objects()
+    for name in ON_FIRST_USE:
+        assert objects.pop(name, 0) <= 2, f"more than one {name} for each of the two peers"
+    return objects, len(other_tasks())
 
 
 def report(s: Story, seconds: float, grown: int) -> None:
