@@ -39,7 +39,7 @@ demo: $(STAMPS)/runtime
 	$(BIN)/python examples/demo.py
 
 # With fewer of Hypothesis's examples, and without asyncio's debug mode; `make test` runs the same tests in full.
-quick: $(STAMPS)/dev
+quick: $(STAMPS)/dev $(STAMPS)/browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -58,8 +58,8 @@ test-browser: $(STAMPS)/browser $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
 	  $(WITH_VENV) $(BIN)/python -m pytest tests/browser $(ARGS)
 
-# pyright runs on the Node that comes with it, whatever the machine has.
-check: $(STAMPS)/dev
+# pyright runs on the Node that comes with it, whatever the machine has. mypy reads the browser tests, too.
+check: $(STAMPS)/dev $(STAMPS)/browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
