@@ -138,6 +138,8 @@ class Recorder:
             port = proxy.sockets[0].getsockname()[1]
             await sides["client"].call("connect", url=f"ws://127.0.0.1:{port}/ws")
             await self._open.wait()
+            # In Go the server's program may know of the connection a moment later than the one that dialed.
+            await sides["server"].call("events", kind="open", at_least=1)
             await self._play(sides)
             await sides["client"].call("close", code=1000)
             await sides["server"].call("events", kind="close", at_least=1)
