@@ -21,6 +21,7 @@ async def test_the_server_is_killed_and_restarted_in_between(newcomer: Newcomer,
     ada, bob = await newcomer("Ada"), await newcomer("Bob")
     await say(ada, "before")
     await expect(log_of(bob)).to_contain_text("before")
+    await expect(log_of(ada).get_by_text("Waiting")).to_have_count(0)  # it has its answer, too
     draft = ada.get_by_label("Message", exact=True)
     await chat.kill()
     await expect(ada.get_by_role("status")).to_contain_text("Offline")
