@@ -29,7 +29,7 @@ A larger one closes the connection with 1009. It may be assigned.
 
 **Traffic.** Optional. ``traffic`` is a `Traffic`: what was carried so far, for `Peer.stats`.
 
-**End.** ``receiver.connection_lost(info)`` is called exactly once, whoever ended the connection and however. No other
+**End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ended. No other
 method of the receiver is called after it. ``close(code, reason)`` writes what was sent before, performs the closing
 handshake and returns when the connection is over; it drops the connection if that takes too long. With None as code the
 Close frame is empty, and both sides report 1005; a library that cannot do that sends 1000. ``abort()`` drops the

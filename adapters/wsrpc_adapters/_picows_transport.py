@@ -385,7 +385,7 @@ class _End:
         self.close_sent = False
         self.close_received = False
         self.said: tuple[int, str] | None = None
-        """Code and reason of the first Close frame, whoever sent it."""
+        """Code and reason of the first Close frame, which either side may have sent."""
         self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
         """Code and reason if there is no Close frame."""
         self.info: CloseInfo | None = None

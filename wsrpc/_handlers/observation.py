@@ -14,7 +14,7 @@ __all__ = ["Message", "Observation"]
 
 
 class Completion:
-    """Tells whoever waits that the processing of one message is complete."""
+    """Tells those who wait that the processing of one message is complete."""
 
     __slots__ = ("_done", "_future")
 

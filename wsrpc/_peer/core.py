@@ -462,7 +462,7 @@ class PeerCore:
             await link.opening.wait()
             link = self.session.link
         if link is not None and link.state is LinkState.OPENING and link.opening is None:
-            await self.wait_closed()  # it has ended before what waited was sent, and is about to say so
+            await self.wait_closed()  # the core ended before what waited was sent; the end is reported later
 
     def _opened(self, link: Link) -> None:
         link.opening = None
@@ -472,7 +472,7 @@ class PeerCore:
             if not link.silent:
                 self.out.flush_offline()
         except ConnectionLost:
-            return  # it has ended, and is about to say so; what was not sent stays queued
+            return  # the core has ended; the end is reported later, and what was not sent stays queued
         link.contexts = ()
         link.move(LinkState.OPEN)
         self.out.update_clear()

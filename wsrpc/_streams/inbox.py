@@ -65,7 +65,7 @@ class Inbox:
     Args:
         items: whether the messages are a stream's items; otherwise they are events.
         answer: called with the id of each message that was a request, once there is room again. So a plain
-            ws-wrapper peer, which requests instead of emitting, goes no faster than the reader.
+            ws-wrapper peer, which requests instead of emitting, waits for the reader.
         newest: keep at most one message; the next one takes its place.
         wanted: makes the value of an event if its arguments fit. The reader leaves after the first event that fits.
             None if it stays.
