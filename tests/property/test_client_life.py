@@ -21,7 +21,7 @@ from client_world import Place, World
 from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from leftovers import open_sockets, other_tasks
+from leftovers import FreezesOlderObjects, open_sockets, other_tasks
 from tenacity import wait_fixed
 from websockets.exceptions import InvalidHandshake
 
@@ -617,14 +617,5 @@ class ClientLife(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3600 if SOAK else 120)
-class TestClientLife(ClientLife.TestCase):  # type: ignore[misc,valid-type]
+class TestClientLife(FreezesOlderObjects, ClientLife.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        gc.collect()
-        gc.freeze()  # so that looking whether a client is gone does not look through everything
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        gc.unfreeze()

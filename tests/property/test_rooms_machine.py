@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from leftovers import other_tasks
+from leftovers import FreezesOlderObjects, other_tasks
 
 from wsrpc import Client, ConnectionLost, Limits, Peer, RemoteError, RpcError, Server
 from wsrpc.testing import MemoryTransport, memory_transports
@@ -226,5 +226,5 @@ class RoomLife(RuleBasedStateMachine):
         assert self.complaints == []
 
 
-TestRoomLife = RoomLife.TestCase
-TestRoomLife.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)
+class TestRoomLife(FreezesOlderObjects, RoomLife.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)

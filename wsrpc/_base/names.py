@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -17,6 +17,7 @@ __all__ = [
     "OnChannel",
     "Profile",
     "Redact",
+    "Source",
     "StrPath",
     "check_event",
     "check_name",
@@ -36,6 +37,9 @@ and ids begin at 1."""
 
 Offline = Literal["queue", "fail"]
 """Whether a message waits for the next connection or is refused while there is none."""
+
+Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
+"""The argument ``send=``: items that are sent one by one, as the remote peer reads them."""
 
 StrPath: TypeAlias = str | PathLike[str]
 """The path of a file."""

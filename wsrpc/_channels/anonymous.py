@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
+from .._base.names import Source
 from .._handlers.introspection import injectable
 from .._handlers.registration import Registrar
 from .._handlers.registry import Middleware
-from .._sending.caller import EventReader, Source, no_keywords, refused
+from .._sending.caller import EventReader, no_keywords, refused
+from .._sending.pending import RequestOptions
 from .._streams.event_values import Waits
 from .._streams.stream import Stream
 from .core import ChannelCore
@@ -232,9 +234,10 @@ class AnonymousChannel(Registrar, EventReader):
             return refused(no_keywords("request", event, unsupported, _OPTIONS))
         core = self._core
         sender = core.sender or core.start_sending()
+        options = RequestOptions(returns, timeout, send=send)
         if send is not None:
-            return sender.upload(self.id, event, args, returns, timeout, send)
-        return sender.send_request(self.id, event, args, returns, timeout)
+            return sender.upload(self.id, event, args, options)
+        return sender.send_request(self.id, event, args, options)
 
     async def open_channel(
         self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
@@ -251,7 +254,8 @@ class AnonymousChannel(Registrar, EventReader):
         if unsupported:
             raise no_keywords("open_channel", event, unsupported, _OPTIONS)
         core = self._core
-        return await (core.sender or core.start_sending()).open_channel(self.id, event, args, timeout)
+        sender = core.sender or core.start_sending()
+        return await sender.open_channel(self.id, event, args, RequestOptions(timeout=timeout))
 
 
 def core_of(channel: AnonymousChannel) -> ChannelCore:

@@ -10,10 +10,10 @@ from typing import Any, cast
 from msgspec import UNSET, UnsetType
 
 from .._base.misuse import shown_as
-from .._base.names import ChannelRef, Offline
+from .._base.names import ChannelRef, Source
 from .._protocol.messages import NoMoreItems
 from .._protocol.rejections import of_started_call
-from .._sending.caller import Source
+from .._sending.pending import RequestOptions
 from .._sending.requests import Requester, convert_answer
 from .._streams.reader import MismatchDetector, Reading
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
@@ -34,7 +34,6 @@ class ChannelRequests:
     """The sender of a peer: `Caller` sends through it. It adds the requests whose answer is a channel to the others.
 
     Args:
-        open: makes the channel of request ``h``, once the answer is known to be one.
         keep: keeps a task that sends items, so that it is waited for when the peer closes.
     """
 
@@ -44,7 +43,6 @@ class ChannelRequests:
         readers: Readers,
         limits: Limits,
         *,
-        open: Callable[[int], ChannelCore],
         keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self.send_event = requester.out.send_event
@@ -56,48 +54,36 @@ class ChannelRequests:
         self.read_items = readers.read_items
         self._requester = requester
         self._limits = limits
-        self._open = open
         self._keep = keep
 
     async def open_channel(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        timeout: Timeout,
-        offline: Offline | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> AnonymousChannel:
         """Open a conversation. See `Caller.open_channel`."""
-        core = await self._requester.send_request(channel, event, args, UNSET, timeout, offline, self._open)
-        return AnonymousChannel(core)
+        return AnonymousChannel(await self._open(channel, event, args, options))
 
-    async def _request(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], timeout: Timeout, offline: Offline | None
+    async def _open(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
     ) -> ChannelCore:
-        opened: ChannelCore = await self._requester.send_request(
-            channel, event, args, UNSET, timeout, offline, self._open
-        )
+        """Send a request and return the channel that answers it. If there is none, close the source of the items."""
+        if options.send is not None:
+            check_source(options.send)
+        try:
+            if options.returns is not UNSET:
+                self.converter(options.returns)  # refuses a type before anything is sent
+            opening = RequestOptions(timeout=options.timeout, offline=options.offline, wants_channel=True)
+            opened: ChannelCore = await self._requester.send_request(channel, event, args, opening)
+        except BaseException:
+            await close_source(options.send)
+            raise
         return opened
 
     async def open_stream(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        timeout: Timeout,
-        send: Source | None,
-        offline: Offline | None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Reading:
         """Open a stream and return the reading of its items. See `Caller.stream`."""
-        if send is not None:
-            check_source(send)
-        try:
-            opened = await self._request(channel, event, args, timeout, offline)
-        except BaseException:
-            await close_source(send)
-            raise
+        send = options.send
+        opened = await self._open(channel, event, args, options)
         reading = opened.reading(owns=True)
         if send is None:
 
@@ -109,7 +95,7 @@ class ChannelRequests:
             MismatchDetector(opened, ("start",), wants_items)
         else:
             # Made at once: the handler's `start` may have come with the channel.
-            producer = self._producer(opened, event, timeout)
+            producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
             opened.when_closed(lambda reason: _cancel(sending))
             self._keep(sending)
@@ -134,25 +120,11 @@ class ChannelRequests:
                 raise
 
     @shown_as("request")
-    async def upload(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        returns: Any,
-        timeout: Timeout,
-        send: Source,
-        offline: Offline | None = None,
-        /,
-    ) -> Any:
+    async def upload(self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /) -> Any:
         """Send items to a handler and return its result. See `Caller.request` with ``send``."""
-        check_source(send)
-        try:
-            convert = None if returns is UNSET else self.converter(returns)
-            opened = await self._request(channel, event, args, timeout, offline)
-        except BaseException:
-            await close_source(send)
-            raise
+        timeout, send = options.timeout, options.send
+        assert send is not None
+        opened = await self._open(channel, event, args, options)
         try:
             await self._produce(self._producer(opened, event, timeout), send)
         except ChannelClosed as exc:
@@ -168,7 +140,8 @@ class ChannelRequests:
             raise
         try:
             # The result is the answer to the end of the items.
-            result = await self._requester.send_on_channel(opened.id, "next", (NoMoreItems(),), timeout)
+            last = RequestOptions(timeout=timeout, within_call=True)
+            result = await self._requester.send_request(opened.id, "next", (NoMoreItems(),), last)
         except (ChannelClosed, ConnectionLost) as exc:
             # The handler may have run, although this message was not sent because the connection has just broken.
             await opened.wait_closed()
@@ -183,7 +156,7 @@ class ChannelRequests:
             raise
         finally:
             opened.finish_locally()
-        return result if convert is None else convert_answer(convert, result, event)
+        return result if options.returns is UNSET else convert_answer(self.converter(options.returns), result, event)
 
     def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout

@@ -1,4 +1,4 @@
-"""One side of an anonymous channel: its state, its mailbox, its credit and its end."""
+"""Anonymous channels: one side of one channel (a table of states), and the table of those of a session."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import enum
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Never, Protocol, cast
+from typing import Any, Protocol
 
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
 from .._handlers.registry import Registry
-from .._protocol.messages import ChannelAbort, Event, Resolution, WireMessage
-from .._protocol.rejections import CLOSED
-from .._sending.caller import Sender
+from .._protocol.messages import ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
+from .._protocol.rejections import CLOSED, is_closed, reason_from_wire
+from .._sending.caller import RefusingSender, Sender
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
@@ -24,10 +24,22 @@ from .._streams.inbox import Decode, Inbox
 from .._streams.mailbox import Mailbox, UnreadMessages
 from .._streams.reader import Reading, Recipient, Upload
 from .._streams.stream import Stream
-from ..errors import ChannelClosed, ChannelNotReady, RpcError, StreamOverflow, as_text, short
+from ..errors import (
+    ChannelClosed,
+    ChannelNotReady,
+    ConnectionLost,
+    RemoteError,
+    RpcError,
+    StreamOverflow,
+    as_text,
+    closed_here,
+    is_closed_here,
+    made_here,
+    short,
+)
 from ..limits import Limits
 
-__all__ = ["FINISHED", "TRANSITIONS", "ChannelAct", "ChannelCore", "ChannelListener", "ChannelSession", "ChannelState"]
+__all__ = ["TOO_MANY", "TRANSITIONS", "ChannelAct", "ChannelCore", "ChannelListener", "ChannelState", "ChannelTable"]
 
 
 class ChannelState(enum.Enum):
@@ -58,6 +70,10 @@ TRANSITIONS = {
     (_OPEN, ChannelAct.ENDED): _CLOSED,
 }
 """The next state for each state and act. An act that is in no cell changes nothing."""
+
+
+TOO_MANY = "wsrpc.too_many_channels"
+"""The code of a request whose handler ran, and whose answer would have been one channel too many."""
 
 SMALLEST_SHARE = 32 * 1024
 """Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.)"""
@@ -105,10 +121,315 @@ class ChannelListener(Protocol):
         """Reject a request of the remote peer."""
 
 
-class ChannelSession:
-    """Part of a session that its anonymous channels use: sending, limits, and where messages and ends are reported.
+class ChannelCore:
+    """One side of an anonymous channel, from the request that opens it to its end.
 
-    `ChannelTable` is this part and the table of the channels.
+    Users hold an `AnonymousChannel`, which refers to this. A channel that was opened for a stream alone has none.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_credit",
+        "_end_timer",
+        "_on_close",
+        "_on_credit",
+        "error",
+        "id",
+        "left",
+        "mailbox",
+        "reason",
+        "registry",
+        "sender",
+        "state",
+        "table",
+    )
+
+    def __init__(self, id: int, table: ChannelTable) -> None:
+        self.id = id
+        """The id of the request that opened it, which is the channel's name on the wire."""
+        self.table = table
+        self.state = _NEW
+        self.reason: Any = None
+        """Why it has ended."""
+        self.error: Exception | None = None
+        """The exception that readers get after its end. None at a good end."""
+        self.left = False
+        """This side has ended it, or wants nothing more of it."""
+        self.registry = _NO_HANDLERS
+        self.sender: Sender | None = None
+        """Sends for the user, from the first use of an open channel on. See `start_sending`."""
+        self.mailbox = Mailbox(self, table.unread)
+        self._end_timer: Timer | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._on_close: Callable[[Any], None] | None = None
+        self._on_credit: Callable[[int, int], None] | None = None
+        self._credit: tuple[int, int] | None = None
+        """Credit that the remote peer gave before anything produced here."""
+
+    def __repr__(self) -> str:
+        return f"<ChannelCore {self.id} {self.state.value}, {self.mailbox!r}>"
+
+    def _move(self, act: ChannelAct) -> bool:
+        """Enter the next state, and return True, if the table has one."""
+        state = TRANSITIONS.get((self.state, act))
+        if state is None:
+            return False
+        self.state = state
+        return True
+
+    # ------------------------------------------------------------ how it is
+
+    @property
+    def closed(self) -> bool:
+        return self.state is _CLOSED
+
+    @property
+    def close_reason(self) -> Any:
+        return None if self.reason is FINISHED else self.reason
+
+    def check_open(self) -> None:
+        """Raise `ChannelClosed` if a new handler or reader would get nothing."""
+        if self.state is _CLOSED and not self.mailbox.can_listen:
+            raise self.gone()
+
+    def check_thread(self, coroutine: str | None = None) -> None:
+        """Raise RuntimeError in another thread than the event loop's, while the channel is open.
+
+        Args:
+            coroutine: what was called. None for a plain function.
+        """
+        if self.state is not _CLOSED:
+            if coroutine is None:
+                check_thread_of_plain(self.table.out.thread, "function")
+            else:
+                check_thread(self.table.out.thread, coroutine)
+
+    def gone(self) -> ChannelClosed:
+        """Return the error for what is asked of a channel that has ended."""
+        return ChannelClosed(str(self.id), self.close_reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
+        if self.state is not _CLOSED:
+            self.check_thread("channel.wait_closed()")
+            if self._closed is None:
+                self._closed = self.table.out.loop.create_future()
+            await asyncio.shield(self._closed)
+        if self.mailbox.is_ending:
+            await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
+
+    def when_closed(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback`` with the reason once the channel has ended. Only the last one given is called."""
+        self._on_close = callback
+
+    # ------------------------------------------------------------ opening
+
+    def opened(self) -> None:
+        """Open it: the remote peer knows of it from now on."""
+        self._move(ChannelAct.OPENED)
+
+    def deliver(self) -> None:
+        """Answer the request that it belongs to with the channel. See `ChannelTable.deliver`."""
+        self.table.deliver(self)
+
+    def start_sending(self) -> Sender:
+        """Return what sends on the channel for its user. It refuses unless the channel is open."""
+        if self.state is _OPEN:
+            self.mailbox.used = True
+            sender = self.sender = self.table.sender
+            return sender
+        return RefusingSender(self.gone if self.closed else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
+
+    # ------------------------------------------------------------ reading
+
+    def read_items(self, returns: Any) -> Stream[Any]:
+        """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
+        self._check_reading()
+        convert = None if returns is UNSET else self.table.converter(returns)
+        return Stream("next", convert, reading=self._abandoned("next", items=True, newest=False) or self.reading())
+
+    def read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
+        """Read the events of one name. See `EventReader.events`."""
+        self._check_reading()
+        convert = value_of(returns, self.table.converter)
+        misfit = partial(self.table.count_misfit, f"event {short(event)} on channel {self.id}")
+        newest = keep == "newest"
+        reading = self._abandoned(event, items=False, newest=newest)
+        if reading is None:
+            reading = Reading(self, self._inbox(items=False, newest=newest), event)
+        return Stream(event, convert, reading=reading, misfit=misfit)
+
+    def _check_reading(self) -> None:
+        self.check_open()
+        self.check_thread()
+
+    def _abandoned(self, event: str, *, items: bool, newest: bool) -> Reading | None:
+        """Return the reading that the last loop over it has left, if a new one can go on from there."""
+        reading = self.mailbox.reading(event)
+        if reading is None or not reading.abandoned:
+            return None
+        if reading.inbox.items is items and reading.inbox.newest is newest and not reading.inbox.over:
+            reading.abandoned = False
+            return reading
+        reading.leave(None)
+        return None
+
+    def reading(self, *, owns: bool = False) -> Reading:
+        """Return a new reading of the items. ``owns``: the channel ends with it."""
+        return Reading(self, self._inbox(items=True), "next", owns=owns)
+
+    def upload(self) -> Upload:
+        """Return a new reading of the items that a caller sends to its handler."""
+        return Upload(self, self._inbox(items=True), "next")
+
+    def _inbox(self, *, items: bool, newest: bool = False) -> Inbox:
+        return Inbox(self.table.unread, items=items, answer=self._answer_read, newest=newest)
+
+    def _answer_read(self, i: int) -> None:
+        self.answer(i, None)
+
+    # ------------------------------------------------------------ what readings and producers ask for
+
+    def add_recipient(self, event: str, recipient: Recipient) -> None:
+        self.mailbox.add_recipient(event, recipient)
+
+    def remove_recipient(self, event: str, recipient: Recipient) -> None:
+        self.mailbox.remove_recipient(event, recipient)
+
+    @property
+    def has_credit(self) -> bool:
+        return self.table.has_credit
+
+    def start_items(self, inbox: Inbox) -> None:
+        self.table.start_items(self.id, inbox)
+
+    def stop_items(self) -> None:
+        self.table.stop_items(self.id)
+
+    def answer(self, i: int, value: object) -> None:
+        """Resolve a request that arrived on the channel, unless its session is over."""
+        if not self.table.over:
+            self.table.answer(i, value)
+
+    def refuse(self, i: int, error: Exception) -> None:
+        """Reject a request that arrived on the channel, unless its session is over."""
+        if not self.table.over:
+            self.table.refuse(i, error)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.table.out.loop.call_soon(callback)
+
+    def warn(self, text: str) -> None:
+        self.table.warn(text)
+
+    def count_dropped(self, count: int) -> None:
+        self.table.count_dropped(self, count)
+
+    def produce(self, on_credit: Callable[[int, int], None]) -> None:
+        """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""
+        self._on_credit = on_credit
+        if self._credit is not None:
+            on_credit(*self._credit)
+
+    def credited(self, n: int, size: int) -> None:
+        """Take credit from the remote peer: totals of items and of bytes."""
+        if self._on_credit is not None:
+            self._on_credit(n, size)
+        else:
+            self._credit = (n, size)
+
+    # ------------------------------------------------------------ handlers
+
+    def own_registry(self) -> Registry:
+        """Return the channel's own registry."""
+        if self.registry is _NO_HANDLERS:
+            self.registry = self.table.make_registry()
+        return self.registry
+
+    def has_handler(self, event: str) -> bool:
+        return self.registry.has(self.id, event)
+
+    def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self.table.listener.arrived(message, payload, None, decode, self)
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, reason: object = None) -> None:
+        """End it on this side. See `AnonymousChannel.close`."""
+        reading = self.mailbox.reading("next")
+        if reading is not None and reading.is_awaited and self.state is _OPEN:
+            self.table.send_end(self.id, reason)
+        self.end(reason, ChannelClosed(str(self.id), reason))
+
+    def abort(self, reason: object, error: Exception | None = None) -> None:
+        """End it on both sides.
+
+        Args:
+            error: the exception that readers on this side get, if it does not follow from ``reason``.
+        """
+        if self.state is _OPEN:
+            self.table.send_end(self.id, reason)
+        if error is None:
+            error = reason if isinstance(reason, StreamOverflow) else ChannelClosed(str(self.id), reason)
+        self.end(reason, error)
+
+    def finish(self) -> None:
+        """End it in good order on both sides."""
+        if self.state is _OPEN:
+            self.table.send_end(self.id, FINISHED)
+        self.end(FINISHED, None)
+
+    def finish_locally(self) -> None:
+        """End it in good order. The remote peer knows that it has ended."""
+        self.end(FINISHED, None)
+
+    def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
+        """End it on this side. All ends come here, and nothing of the channel is left behind.
+
+        Args:
+            error: the exception that readers get after what is there. None at a good end.
+            by_other: not this side has ended it. A later handler or reader then still gets what had come before.
+        """
+        if not self._move(ChannelAct.ENDED):
+            if not by_other:
+                self._leave()  # nothing will listen from now on
+            return
+        self.reason = reason
+        self.error = error
+        self.sender = None
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        served = self.table.forget(self, reason)
+        if by_other:
+            self.mailbox.end(error, served)
+        else:
+            if reason is not FINISHED:  # after a good end the reader goes on and answers them
+                for i in self.mailbox.take_request_ids():
+                    self.refuse(i, self.gone())
+            self._leave(error)
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+        on_close, self._on_close = self._on_close, None
+        self._on_credit = None
+        if on_close is not None:
+            on_close(reason)
+
+    def _leave(self, error: Exception | None = None) -> None:
+        self.left = True
+        self.mailbox.leave(error)
+
+    def expect_end(self) -> None:
+        """Abort it unless the remote producer's last message comes within `Limits.unread` seconds."""
+        loop, patience = self.table.out.loop, self.table.limits.unread
+        error = RpcError(f"the end of what was sent has not come within {patience:g} s")
+        self._end_timer = loop.call_at(loop.time() + patience, partial(self.abort, error))
+
+
+class ChannelTable:
+    """All anonymous channels of one session, by id. It is made with the session, and ends with it.
+
+    An id may be that of a channel which this side opened, and at the same time that of one which the remote peer
+    opened. Between conforming peers the two never meet. JavaScript keeps one table for both and confuses them.
 
     Args:
         registry: the peer's registry. Handlers on channels are registered with the same options.
@@ -118,6 +439,7 @@ class ChannelSession:
         listener: runs the handlers.
         converter: compiles a type.
         warn: writes a line into the log.
+        for_user: makes the object that the user of a channel holds, an `AnonymousChannel`.
     """
 
     def __init__(
@@ -131,6 +453,7 @@ class ChannelSession:
         listener: ChannelListener,
         converter: Callable[[Any], Callable[[Any], Any]],
         warn: Callable[..., None],
+        for_user: Callable[[ChannelCore], Any],
     ) -> None:
         self.out = out
         self.limits = limits
@@ -138,6 +461,7 @@ class ChannelSession:
         self.listener = listener
         self.converter = converter
         self.warn = warn
+        self.for_user = for_user
         self.over = False
         """The session has ended: in another one an id would be that of another request."""
         self._registry = registry
@@ -147,6 +471,87 @@ class ChannelSession:
         answered, so each channel is aborted once."""
         self._credited: dict[int, None] = {}
         """Ids of the channels whose items are read, by credit."""
+        self.opened: dict[int, ChannelCore] = {}
+        """Channels that this side opened."""
+        self.served: dict[int, ChannelCore] = {}
+        """Channels that the remote peer opened."""
+        self.undelivered: dict[ChannelCore, None] = {}
+        """Channels of handlers that run, which the remote peer does not know of yet. Each counts as a served one."""
+
+    def __len__(self) -> int:
+        return len(self.opened) + len(self.served)
+
+    def __repr__(self) -> str:
+        made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
+        return f"<ChannelTable {'over' if self.over else 'open'}, {made}>"
+
+    # ------------------------------------------------------------ looking up
+
+    def find(self, h: int) -> ChannelCore | None:
+        return self.opened.get(h) or self.served.get(h)
+
+    def all(self) -> list[ChannelCore]:
+        """Return all open channels."""
+        return [*self.opened.values(), *self.served.values()]
+
+    def has(self, h: int) -> bool:
+        return h in self.opened or h in self.served
+
+    # ------------------------------------------------------------ opening
+
+    def open(self, h: int) -> ChannelCore:
+        """Make the channel that is the answer to this side's request ``h``."""
+        self._aborted.pop(h, None)
+        channel = self.opened[h] = ChannelCore(h, self)
+        channel.opened()
+        return channel
+
+    @property
+    def full(self) -> bool:
+        """Whether the remote peer has as many channels as it may have."""
+        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
+        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
+        # running ones instead.
+        return len(self.served) + len(self.undelivered) >= self.limits.channels
+
+    @property
+    def too_many(self) -> str:
+        return f"{self.limits.channels} channels are open already (Limits.channels), close some"
+
+    def make(self, h: int) -> ChannelCore:
+        """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
+
+        Raises:
+            RemoteError: there are too many. It does not say that the handler did not run.
+        """
+        if self.full:
+            raise made_here(RemoteError(self.too_many, TOO_MANY))
+        channel = ChannelCore(h, self)
+        self.undelivered[channel] = None
+        return channel
+
+    def deliver(self, channel: ChannelCore) -> None:
+        """Answer the request that ``channel`` belongs to with the channel.
+
+        Raises:
+            RpcError: the channel was aborted already; the error says why.
+        """
+        if channel.closed:
+            reason = channel.close_reason
+            if isinstance(reason, RpcError):
+                raise reason
+            if reason is None or isinstance(reason, BaseException):
+                raise RpcError(as_text(reason) if reason else "the channel was closed before it was delivered")
+            raise RpcError.of_value(reason)
+        if channel.id in self.served:
+            raise RpcError(f"request id {channel.id} is that of a channel which is still open")
+        self._aborted.pop(channel.id, None)
+        self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
+        self.undelivered.pop(channel, None)
+        self.served[channel.id] = channel
+        channel.opened()
+
+    # ------------------------------------------------------------ what channels ask for
 
     @property
     def unread(self) -> UnreadMessages:
@@ -160,22 +565,6 @@ class ChannelSession:
 
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self._registry.dec_hook, lax=self._registry.lax)
-
-    def make(self, h: int) -> ChannelCore:
-        """Make the channel that may answer request ``h``. Raise `RemoteError` if there are too many."""
-        raise NotImplementedError
-
-    def for_user(self, channel: ChannelCore) -> Any:
-        """Return a channel as its user holds it, an `AnonymousChannel`."""
-        raise NotImplementedError
-
-    def deliver(self, channel: ChannelCore) -> None:
-        """Answer the request that ``channel`` belongs to with the channel."""
-        raise NotImplementedError
-
-    def forget(self, channel: ChannelCore, reason: object) -> bool:
-        """Remove a channel that has ended. Return whether the remote peer had opened it."""
-        raise NotImplementedError
 
     def count_dropped(self, channel: ChannelCore, count: int) -> None:
         """Count events that nothing listens to."""
@@ -230,323 +619,47 @@ class ChannelSession:
             del self._aborted[next(iter(self._aborted))]
         send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
 
+    # ------------------------------------------------------------ ending
 
-class _Refusing:
-    """Sender of a channel that cannot send."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    async def _refuse(self, *_: object) -> Never:
-        raise self._error
-
-    def _refuse_now(self, *_: object) -> Never:
-        raise self._error
-
-    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
-    send_event_nowait = converter = read_events = read_items = _refuse_now
-
-
-class ChannelCore:
-    """One side of an anonymous channel, from the request that opens it to its end.
-
-    Users hold an `AnonymousChannel`, which refers to this. A channel that was opened for a stream alone has none.
-    """
-
-    __slots__ = (
-        "_closed",
-        "_credit",
-        "_end_timer",
-        "_on_close",
-        "_on_credit",
-        "error",
-        "id",
-        "left",
-        "mailbox",
-        "reason",
-        "registry",
-        "sender",
-        "session",
-        "state",
-    )
-
-    def __init__(self, id: int, session: ChannelSession) -> None:
-        self.id = id
-        """The id of the request that opened it, which is the channel's name on the wire."""
-        self.session = session
-        self.state = _NEW
-        self.reason: Any = None
-        """Why it has ended."""
-        self.error: Exception | None = None
-        """The exception that readers get after its end. None at a good end."""
-        self.left = False
-        """This side has ended it, or wants nothing more of it."""
-        self.registry = _NO_HANDLERS
-        self.sender: Sender | None = None
-        """Sends for the user, from the first use of an open channel on. See `start_sending`."""
-        self.mailbox = Mailbox(self, session.unread)
-        self._end_timer: Timer | None = None
-        self._closed: asyncio.Future[None] | None = None
-        self._on_close: Callable[[Any], None] | None = None
-        self._on_credit: Callable[[int, int], None] | None = None
-        self._credit: tuple[int, int] | None = None
-        """Credit that the remote peer gave before anything produced here."""
-
-    def __repr__(self) -> str:
-        return f"<ChannelCore {self.id} {self.state.value}, {self.mailbox!r}>"
-
-    def _move(self, act: ChannelAct) -> bool:
-        """Enter the next state, and return True, if the table has one."""
-        state = TRANSITIONS.get((self.state, act))
-        if state is None:
+    def aborted(self, h: int, x: Any, flag: Any) -> bool:
+        """End channel ``h``, because the remote peer has ended it. Return False if there is no such channel."""
+        channel = self.find(h)
+        if channel is None:
             return False
-        self.state = state
+        if is_closed(x, flag):
+            channel.end(FINISHED, None, by_other=True)
+            return True
+        reason = reason_from_wire(x, flag)
+        # Readers get a reason that is not an error as an error's value, as for requests.
+        error = reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+        channel.end(reason, error, by_other=True)
         return True
 
-    # ------------------------------------------------------------ how it is
+    def end(self, error: ConnectionLost) -> None:
+        """End all channels, because the session has ended."""
+        self.over = True
+        for channel in [*self.undelivered, *self.all()]:
+            channel.mailbox.take_request_ids()
+            own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
+            if is_closed_here(error):
+                closed_here(own)
+            channel.end(own, own, by_other=True)
 
-    @property
-    def closed(self) -> bool:
-        return self.state is _CLOSED
-
-    @property
-    def close_reason(self) -> Any:
-        return None if self.reason is FINISHED else self.reason
-
-    def check_open(self) -> None:
-        """Raise `ChannelClosed` if a new handler or reader would get nothing."""
-        if self.state is _CLOSED and not self.mailbox.can_listen:
-            raise self.gone()
-
-    def check_thread(self, coroutine: str | None = None) -> None:
-        """Raise RuntimeError in another thread than the event loop's, while the channel is open.
-
-        Args:
-            coroutine: what was called. None for a plain function.
-        """
-        if self.state is not _CLOSED:
-            if coroutine is None:
-                check_thread_of_plain(self.session.out.thread, "function")
-            else:
-                check_thread(self.session.out.thread, coroutine)
-
-    def gone(self) -> ChannelClosed:
-        """Return the error for what is asked of a channel that has ended."""
-        return ChannelClosed(str(self.id), self.close_reason)
-
-    async def wait_closed(self) -> None:
-        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
-        if self.state is not _CLOSED:
-            self.check_thread("channel.wait_closed()")
-            if self._closed is None:
-                self._closed = self.session.out.loop.create_future()
-            await asyncio.shield(self._closed)
-        if self.mailbox.is_ending:
-            await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
-
-    def when_closed(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback`` with the reason once the channel has ended. Only the last one given is called."""
-        self._on_close = callback
-
-    # ------------------------------------------------------------ opening
-
-    def opened(self) -> None:
-        """Open it: the remote peer knows of it from now on."""
-        self._move(ChannelAct.OPENED)
-
-    def deliver(self) -> None:
-        """Answer the request that it belongs to with the channel. See `ChannelTable.deliver`."""
-        self.session.deliver(self)
-
-    def start_sending(self) -> Sender:
-        """Return what sends on the channel for its user. It refuses unless the channel is open."""
-        if self.state is _OPEN:
-            self.mailbox.used = True
-            sender = self.sender = self.session.sender
-            return sender
-        why = self.gone() if self.closed else ChannelNotReady(_NOT_READY.format(self.id))
-        return cast("Sender", _Refusing(why))
-
-    # ------------------------------------------------------------ reading
-
-    def read_items(self, returns: Any) -> Stream[Any]:
-        """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
-        self._check_reading()
-        convert = None if returns is UNSET else self.session.converter(returns)
-        return Stream("next", convert, reading=self._abandoned("next", items=True, newest=False) or self.reading())
-
-    def read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        """Read the events of one name. See `EventReader.events`."""
-        self._check_reading()
-        convert = value_of(returns, self.session.converter)
-        misfit = partial(self.session.count_misfit, f"event {short(event)} on channel {self.id}")
-        newest = keep == "newest"
-        reading = self._abandoned(event, items=False, newest=newest)
-        if reading is None:
-            reading = Reading(self, self._inbox(items=False, newest=newest), event)
-        return Stream(event, convert, reading=reading, misfit=misfit)
-
-    def _check_reading(self) -> None:
-        self.check_open()
-        self.check_thread()
-
-    def _abandoned(self, event: str, *, items: bool, newest: bool) -> Reading | None:
-        """Return the reading that the last loop over it has left, if a new one can go on from there."""
-        reading = self.mailbox.reading(event)
-        if reading is None or not reading.abandoned:
-            return None
-        if reading.inbox.items is items and reading.inbox.newest is newest and not reading.inbox.over:
-            reading.abandoned = False
-            return reading
-        reading.leave(None)
-        return None
-
-    def reading(self, *, owns: bool = False) -> Reading:
-        """Return a new reading of the items. ``owns``: the channel ends with it."""
-        return Reading(self, self._inbox(items=True), "next", owns=owns)
-
-    def upload(self) -> Upload:
-        """Return a new reading of the items that a caller sends to its handler."""
-        return Upload(self, self._inbox(items=True), "next")
-
-    def _inbox(self, *, items: bool, newest: bool = False) -> Inbox:
-        return Inbox(self.session.unread, items=items, answer=self._answer_read, newest=newest)
-
-    def _answer_read(self, i: int) -> None:
-        self.answer(i, None)
-
-    # ------------------------------------------------------------ what readings and producers ask for
-
-    def add_recipient(self, event: str, recipient: Recipient) -> None:
-        self.mailbox.add_recipient(event, recipient)
-
-    def remove_recipient(self, event: str, recipient: Recipient) -> None:
-        self.mailbox.remove_recipient(event, recipient)
-
-    @property
-    def has_credit(self) -> bool:
-        return self.session.has_credit
-
-    def start_items(self, inbox: Inbox) -> None:
-        self.session.start_items(self.id, inbox)
-
-    def stop_items(self) -> None:
-        self.session.stop_items(self.id)
-
-    def answer(self, i: int, value: object) -> None:
-        """Resolve a request that arrived on the channel, unless its session is over."""
-        if not self.session.over:
-            self.session.answer(i, value)
-
-    def refuse(self, i: int, error: Exception) -> None:
-        """Reject a request that arrived on the channel, unless its session is over."""
-        if not self.session.over:
-            self.session.refuse(i, error)
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.session.out.loop.call_soon(callback)
-
-    def warn(self, text: str) -> None:
-        self.session.warn(text)
-
-    def count_dropped(self, count: int) -> None:
-        self.session.count_dropped(self, count)
-
-    def produce(self, on_credit: Callable[[int, int], None]) -> None:
-        """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""
-        self._on_credit = on_credit
-        if self._credit is not None:
-            on_credit(*self._credit)
-
-    def credited(self, n: int, size: int) -> None:
-        """Take credit from the remote peer: totals of items and of bytes."""
-        if self._on_credit is not None:
-            self._on_credit(n, size)
+    def forget(self, channel: ChannelCore, reason: object) -> bool:
+        h = channel.id
+        served = self.served.get(h) is channel
+        if served:
+            del self.served[h]
+        elif self.opened.get(h) is channel:
+            del self.opened[h]
         else:
-            self._credit = (n, size)
-
-    # ------------------------------------------------------------ handlers
-
-    def own_registry(self) -> Registry:
-        """Return the channel's own registry."""
-        if self.registry is _NO_HANDLERS:
-            self.registry = self.session.make_registry()
-        return self.registry
-
-    def has_handler(self, event: str) -> bool:
-        return self.registry.has(self.id, event)
-
-    def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        self.session.listener.arrived(message, payload, None, decode, self)
-
-    # ------------------------------------------------------------ the end
-
-    def close(self, reason: object = None) -> None:
-        """End it on this side. See `AnonymousChannel.close`."""
-        reading = self.mailbox.reading("next")
-        if reading is not None and reading.is_awaited and self.state is _OPEN:
-            self.session.send_end(self.id, reason)
-        self.end(reason, ChannelClosed(str(self.id), reason))
-
-    def abort(self, reason: object, error: Exception | None = None) -> None:
-        """End it on both sides.
-
-        Args:
-            error: the exception that readers on this side get, if it does not follow from ``reason``.
-        """
-        if self.state is _OPEN:
-            self.session.send_end(self.id, reason)
-        if error is None:
-            error = reason if isinstance(reason, StreamOverflow) else ChannelClosed(str(self.id), reason)
-        self.end(reason, error)
-
-    def finish(self) -> None:
-        """End it in good order on both sides."""
-        if self.state is _OPEN:
-            self.session.send_end(self.id, FINISHED)
-        self.end(FINISHED, None)
-
-    def finish_locally(self) -> None:
-        """End it in good order. The remote peer knows that it has ended."""
-        self.end(FINISHED, None)
-
-    def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
-        """End it on this side. All ends come here, and nothing of the channel is left behind.
-
-        Args:
-            error: the exception that readers get after what is there. None at a good end.
-            by_other: not this side has ended it. A later handler or reader then still gets what had come before.
-        """
-        if not self._move(ChannelAct.ENDED):
-            if not by_other:
-                self._leave()  # nothing will listen from now on
-            return
-        self.reason = reason
-        self.error = error
-        self.sender = None
-        if self._end_timer is not None:
-            self._end_timer.cancel()
-        served = self.session.forget(self, reason)
-        if by_other:
-            self.mailbox.end(error, served)
-        else:
-            if reason is not FINISHED:  # after a good end the reader goes on and answers them
-                for i in self.mailbox.take_request_ids():
-                    self.refuse(i, self.gone())
-            self._leave(error)
-        if self._closed is not None and not self._closed.done():
-            self._closed.set_result(None)
-        on_close, self._on_close = self._on_close, None
-        self._on_credit = None
-        if on_close is not None:
-            on_close(reason)
-
-    def _leave(self, error: Exception | None = None) -> None:
-        self.left = True
-        self.mailbox.leave(error)
-
-    def expect_end(self) -> None:
-        """Abort it unless the remote producer's last message comes within `Limits.unread` seconds."""
-        loop, patience = self.session.out.loop, self.session.limits.unread
-        error = RpcError(f"the end of what was sent has not come within {patience:g} s")
-        self._end_timer = loop.call_at(loop.time() + patience, partial(self.abort, error))
+            # Nothing was ever sent on it. Its id may be that of another channel: a handler that runs on after its
+            # request was answered does not keep the remote peer from using the id again.
+            self.undelivered.pop(channel, None)
+            return False
+        self._credited.pop(h, None)
+        requests = self.out.requests
+        for pending in requests.on_channel(h):
+            requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
+        self.listener.channel_over(h, reason)
+        return served

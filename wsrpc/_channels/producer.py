@@ -10,17 +10,21 @@ from typing import Any, Never
 
 from msgspec import UNSET
 
+from .._base.names import Source
 from .._base.scheduler import Timer
 from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._protocol.rejections import of_started_call
-from .._sending.caller import Source
+from .._sending.pending import RequestOptions
 from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
 from .core import ChannelCore
 from .source import iterate
 
-__all__ = ["ItemRefused", "Producer"]
+__all__ = ["ITEM_REQUEST", "ItemRefused", "Producer"]
+
+ITEM_REQUEST = RequestOptions(timeout=None, offline="fail", within_call=True)
+"""Options of an item that is sent as a request. The consumer may take its time before it answers."""
 
 LARGEST_PULL = 100_000
 BURST = 64
@@ -75,7 +79,7 @@ class Producer:
         self, channel: ChannelCore, requester: Requester, *, patience: float | None, late: Callable[[], Exception]
     ) -> None:
         self._channel = channel
-        self._ask = requester.send_on_channel
+        self._ask = requester.send_request
         self._out = requester.out
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
@@ -310,7 +314,7 @@ class Producer:
                 await self._check_open()
                 try:
                     # The consumer may take as long as it likes. Closing the channel settles the request.
-                    await self._ask(self._channel.id, "next", (Item(value),), None)
+                    await self._ask(self._channel.id, "next", (Item(value),), ITEM_REQUEST)
                 except RemoteError as exc:
                     raise ItemRefused(of_started_call(exc)) from None
                 except (ChannelClosed, ConnectionLost):
@@ -321,7 +325,7 @@ class Producer:
             await items.aclose()
 
     async def _run_pulled(self, source: Source) -> None:
-        window = min(self._channel.session.limits.stream_window_bytes, self._out.terms.largest // 2)
+        window = min(self._channel.table.limits.stream_window_bytes, self._out.terms.largest // 2)
         items = iterate(source)
         try:
             done = False

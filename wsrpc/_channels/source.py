@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from functools import partial
 from typing import Any
 
-from .._sending.caller import Source
+from .._base.names import Source
 from .anonymous import AnonymousChannel
 
 __all__ = ["as_source", "close_source", "iterate"]

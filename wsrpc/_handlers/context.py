@@ -36,7 +36,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     peer: Peer
     inbound: WireMessage
-    channels: core.ChannelSession | None = None
+    channels: core.ChannelTable | None = None
     """Part of the session in which the message came. None for lifecycle handlers: no message calls them."""
     observation: Observation | None = None
     """Only while a `message` handler observes."""
@@ -95,7 +95,7 @@ class Invocation(msgspec.Struct, eq=False):
         """Return the channel that `Context.channel` returns, and raise what it raises."""
         if self.user_channel is None:
             channel = self.answer_channel()
-            user_channel: AnonymousChannel = channel.session.for_user(channel)
+            user_channel: AnonymousChannel = channel.table.for_user(channel)
             self.user_channel = user_channel
         return self.user_channel
 

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from msgspec import UNSET
-
+from .._base.names import Source
 from .._channels.core import ChannelCore
-from .._channels.producer import ItemRefused, Producer
+from .._channels.producer import ITEM_REQUEST, ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import bounded_reason, error_to_wire
-from .._sending.caller import Source
 from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from .._streams.reader import MismatchDetector
@@ -164,7 +162,7 @@ class ChannelHandlers:
         try:
             async for value in items:
                 try:
-                    await self._requester.send_request(name, "next", (Item(value),), UNSET, None, "fail", None, False)
+                    await self._requester.send_request(name, "next", (Item(value),), ITEM_REQUEST)
                 except (RemoteError, ConnectionLost) as exc:
                     self._listener.note("the consumer of %s takes no more items: %s", label, exc)
                     return False

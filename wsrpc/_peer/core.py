@@ -16,10 +16,10 @@ import msgspec
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
+from .._channels.anonymous import AnonymousChannel
 from .._channels.channel_requests import ChannelRequests
-from .._channels.core import ChannelCore
+from .._channels.core import ChannelTable
 from .._channels.readers import Readers
-from .._channels.table import ChannelTable
 from .._handlers.context import Invocation, in_context
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished, abandon, fire
 from .._handlers.registry import Registry
@@ -198,9 +198,7 @@ class PeerCore:
             ignored=self.ignored,
             fail=fail,
         )
-        self.sender = ChannelRequests(
-            self._requester, self.readers, limits, open=self._open_channel, keep=self.reporter.keep
-        )
+        self.sender = ChannelRequests(self._requester, self.readers, limits, keep=self.reporter.keep)
         self.session = self._begin_session()
         """The present one, or the last one."""
         self._inbound: Inbound | None = None
@@ -235,9 +233,6 @@ class PeerCore:
 
     def _reject(self, i: int, error: RpcError) -> None:
         self.dispatcher.reject(i, error)
-
-    def _open_channel(self, h: int) -> ChannelCore:
-        return self.session.channels.open(h)
 
     # ------------------------------------------------------------ what its owner sees
 
@@ -319,6 +314,7 @@ class PeerCore:
             listener=self.dispatcher,
             converter=self._requester.converter,
             warn=self.warn,
+            for_user=AnonymousChannel,
         )
         self.out.requests.taken = channels.opened
         session = Session(channels)

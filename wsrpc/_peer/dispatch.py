@@ -13,10 +13,9 @@ from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import EAGER
-from .._channels.core import ChannelCore, ChannelState
+from .._channels.core import TOO_MANY, ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
-from .._channels.table import TOO_MANY
 from .._handlers.compiled import Handler
 from .._handlers.context import CURRENT, Invocation
 from .._handlers.lifecycle import Reporter

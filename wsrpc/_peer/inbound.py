@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS
-from .._channels.table import ChannelTable
+from .._channels.core import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Observation
 from .._handlers.registry import Registry
@@ -190,7 +190,7 @@ class Inbound:
                 and message.i is UNSET
                 and (name := a[0]).__class__ is str
                 and len(a) <= bounds.arguments
-                and (channel := self._channels.find(h)) is not None
+                and (channel := (channels := self._channels).opened.get(h) or channels.served.get(h)) is not None
                 and (recipient := channel.mailbox.live.get(name)) is not None
             ):
                 recipient.receive(message, payload, decode)  # an item of a stream, most of the time
@@ -362,8 +362,8 @@ class Inbound:
 
     def _answered_by_channel(self, i: int, pending: Pending | None) -> None:
         """Open the channel that answers request ``i``, or abort it if the request did not ask for a channel."""
-        if pending is not None and pending.opens is not None:
-            pending.channel = pending.opens(i)
+        if pending is not None and pending.wants_channel:
+            pending.channel = self._channels.open(i)
             return
         self._channels.send_abort(i, UnexpectedChannel("nobody asked for a channel"))
 

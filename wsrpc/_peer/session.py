@@ -9,8 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .._channels.core import ChannelCore
-from .._channels.table import ChannelTable
+from .._channels.core import ChannelCore, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
 from .._sending.link import Link

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypeVar, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Never, Protocol, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
 from .._base.misuse import shown_as
-from .._base.names import ChannelRef, Offline, OnChannel, check_offline, check_timeout
+from .._base.names import ChannelRef, Offline, OnChannel, Source, check_offline, check_timeout
 from .._protocol.messages import Raw
 from .._streams.event_values import Keep, Waits, check_keep
 from .._streams.reader import Reading
@@ -16,6 +16,7 @@ from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, event_timeout
 from .checks import check_thread, raw_payload
 from .outbound import Outbound
+from .pending import RequestOptions
 from .retry import Retry
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
     from .._channels.anonymous import AnonymousChannel
 
-__all__ = ["Caller", "EventReader", "RawCaller", "Sender", "Source", "no_keywords", "refused"]
+__all__ = ["Caller", "EventReader", "RawCaller", "RefusingSender", "Sender", "no_keywords", "refused"]
 
 T = TypeVar("T")
 
 
 class Sender(Protocol):
-    """Sends for a `Caller`: the peer, or what refuses to send on a channel that was closed."""
+    """Sends for a `Caller`: `ChannelRequests`, or `RefusingSender` after the end of a channel."""
 
     def send_event(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -40,60 +41,23 @@ class Sender(Protocol):
     ) -> None: ...
 
     def send_request(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        returns: Any,
-        timeout: float | UnsetType | None,
-        offline: Offline | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]: ...
 
     def request_again(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        returns: Any,
-        timeout: float | UnsetType | None,
-        offline: Offline | None,
-        retry: Retry,
-        idempotent: bool,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]: ...
 
     def upload(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        returns: Any,
-        timeout: float | UnsetType | None,
-        send: Source,
-        offline: Offline | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]: ...
 
     def open_channel(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        timeout: float | UnsetType | None,
-        offline: Offline | None = None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, AnonymousChannel]: ...
 
     def open_stream(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        timeout: float | UnsetType | None,
-        send: Source | None,
-        offline: Offline | None,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Reading]: ...
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
@@ -103,8 +67,20 @@ class Sender(Protocol):
     def read_items(self, channel: str, returns: Any, /) -> Stream[Any]: ...
 
 
-Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
-"""The argument ``send=``. Its items are sent one by one, as the other side reads them."""
+class RefusingSender:
+    """Sender of a channel that cannot send. Each call raises what ``error`` makes, coroutines when they are awaited."""
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error = error
+
+    async def _refuse(self, *_: object) -> Never:
+        raise self._error()
+
+    def _refuse_now(self, *_: object) -> Never:
+        raise self._error()
+
+    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
+    send_event_nowait = converter = read_events = read_items = _refuse_now
 
 
 class EventReader(OnChannel):
@@ -338,16 +314,15 @@ class Caller(EventReader):
                 raise no_keywords("request", event, unsupported)
             if offline is not None:
                 check_offline(offline)
+            options = RequestOptions(returns, timeout, offline, send, retry, idempotent)
             if retry is not None:
                 check_retry(retry, send)
-                return self._sender.request_again(
-                    self._channel_name, event, args, returns, timeout, offline, retry, idempotent
-                )
+                return self._sender.request_again(self._channel_name, event, args, options)
             if idempotent:
                 raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
             if send is not None:
-                return self._sender.upload(self._channel_name, event, args, returns, timeout, send, offline)
-            return self._sender.send_request(self._channel_name, event, args, returns, timeout, offline)
+                return self._sender.upload(self._channel_name, event, args, options)
+            return self._sender.send_request(self._channel_name, event, args, options)
         except (TypeError, ValueError) as exc:
             return refused(exc)
 
@@ -374,7 +349,8 @@ class Caller(EventReader):
             raise no_keywords("open_channel", event, unsupported)
         if offline is not None:
             check_offline(offline)
-        return await self._sender.open_channel(self._channel_name, event, args, timeout, offline)
+        options = RequestOptions(timeout=timeout, offline=offline)
+        return await self._sender.open_channel(self._channel_name, event, args, options)
 
     @overload
     def stream(
@@ -432,7 +408,8 @@ class Caller(EventReader):
             check_offline(offline)
         sender, channel = self._sender, self._channel_name
         convert = None if returns is UNSET else sender.converter(returns)
-        return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, timeout, send, offline))
+        options = RequestOptions(timeout=timeout, offline=offline, send=send)
+        return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         return self._sender.read_events(self._channel_name, event, returns, keep)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Never, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from msgspec import UNSET
 
@@ -11,7 +12,7 @@ from .._handlers.registration import Registrar
 from .._handlers.registry import Registry
 from .._streams.stream import Stream
 from ..errors import ChannelClosed
-from .caller import Caller, Sender
+from .caller import Caller, RefusingSender, Sender
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -21,36 +22,20 @@ __all__ = ["Channel"]
 T = TypeVar("T")
 
 
-class _Closed:
-    """Sender of a channel that was closed: it refuses everything."""
-
-    def __init__(self, channel: str, reason: object) -> None:
-        self.channel = channel
-        self.reason = reason
-
-    async def _refuse(self, *_: object) -> Never:
-        self.refuse()
-
-    def refuse(self, *_: object) -> Never:
-        raise ChannelClosed(self.channel, self.reason)
-
-    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
-    send_event_nowait = converter = read_events = read_items = refuse
-
-
 class Channel(Registrar, Caller):
     """One named channel of one peer. `Peer.of` returns it. It has the same methods as the peer.
 
     A channel is only a name on messages, so nothing is sent when it is opened or closed.
     """
 
-    __slots__ = ("_channel_name", "_name", "_on_close", "_registry", "_sender")
+    __slots__ = ("_channel_name", "_closed", "_name", "_on_close", "_registry", "_sender")
 
     def __init__(self, name: str, sender: Sender, registry: Registry, on_close: Callable[[str, object], None]) -> None:
         self._channel_name = self._name = name
         self._sender = sender
         self._registry = registry
         self._on_close = on_close
+        self._closed: ChannelClosed | None = None
 
     @property
     def name(self) -> str:
@@ -60,20 +45,21 @@ class Channel(Registrar, Caller):
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return isinstance(self._sender, _Closed)
+        return self._closed is not None
 
     @property
     def close_reason(self) -> Any:
         """The reason that `close` was called with."""
-        return self._sender.reason if isinstance(self._sender, _Closed) else None
+        return None if self._closed is None else self._closed.reason
 
     def close(self, reason: object = None) -> None:
         """Remove the channel's handlers and middleware on this side, and end its readers. Local, idempotent.
 
         Using it afterwards raises `ChannelClosed`; `Peer.of` with the same name makes a new one.
         """
-        if not self.closed:
-            self._sender = _Closed(self._name, reason)
+        if self._closed is None:
+            self._closed = ChannelClosed(self._name, reason)
+            self._sender = RefusingSender(partial(ChannelClosed, self._name, reason))
             self._on_close(self._name, reason)
 
     @overload
@@ -105,8 +91,8 @@ class Channel(Registrar, Caller):
         return self.items()
 
     def _check_open(self) -> None:
-        if isinstance(self._sender, _Closed):
-            self._sender.refuse()
+        if self._closed is not None:
+            raise ChannelClosed(self._name, self._closed.reason)
 
     def __repr__(self) -> str:
         return f"<Channel {self._name!r}{' closed' if self.closed else ''}>"

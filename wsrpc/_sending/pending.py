@@ -1,4 +1,4 @@
-"""Requests of this side that await their answer: ids, futures and deadlines."""
+"""Requests of this side: their options, and the table of those that await an answer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ import random
 from collections.abc import Callable, Container
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
+from .._base.names import Offline, Source
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
 from ..errors import ConnectionLost, TooManyRequests
+from .retry import Retry
 
-__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests"]
+__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests", "RequestOptions"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
 """How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""
+
+
+class RequestOptions(Struct, frozen=True, eq=False):
+    """Options of one request. See `Caller.request` for those that its caller gives."""
+
+    returns: Any = UNSET
+    timeout: float | UnsetType | None = UNSET
+    offline: Offline | None = None
+    send: Source | None = None
+    retry: Retry | None = None
+    idempotent: bool = False
+    wants_channel: bool = False
+    """The answer is to be a channel."""
+    within_call: bool = False
+    """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
+    `TooManyRequests` would come too late."""
 
 
 class InFlight(Struct, eq=False):
@@ -65,10 +83,10 @@ class Pending(Struct, eq=False):
     """The anonymous channel on which it was made."""
     bound: bool = False
     """Whether it fails with the present connection even if it was not sent."""
-    opens: Callable[[int], Any] | None = None
-    """Makes the channel if the answer is one. None if no channel is expected."""
+    wants_channel: bool = False
+    """The answer is to be a channel."""
     channel: Any = None
-    """The channel that ``opens`` has made."""
+    """The channel that has answered it."""
 
 
 class PendingRequests:
@@ -101,27 +119,18 @@ class PendingRequests:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def open(
-        self,
-        event: str,
-        timeout: float | None,
-        h: int | None = None,
-        opens: Callable[[int], Any] | None = None,
-        counted: bool = True,
-    ) -> Pending:
+    def open(self, event: str, timeout: float | None, h: int | None, options: RequestOptions) -> Pending:
         """Add a request, with a new id, and return it.
 
         Args:
+            timeout: seconds. None for no limit.
             h: the anonymous channel that it belongs to.
-            opens: makes the channel if the answer is one.
-            counted: whether the limit holds for it. It does not hold for the requests of a call that has begun: there
-                is at most one of them at a time.
 
         Raises:
             TooManyRequests: at the limit.
         """
         pending = self._pending
-        if len(pending) >= self._limit and counted:
+        if len(pending) >= self._limit and not options.within_call:
             raise TooManyRequests(
                 f"{len(pending)} requests are pending already (Limits.pending={self._limit}): "
                 "await some of them before sending more"
@@ -136,8 +145,8 @@ class PendingRequests:
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
         entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline)
-        if opens is not None:
-            entry.opens = opens
+        if options.wants_channel:
+            entry.wants_channel = True
         if h is not None:
             entry.h = h
             self._on_channel.setdefault(h, set()).add(entry)

@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, Union
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from .._base.misuse import shown_as
-from .._base.names import ChannelRef, Offline, check_timeout
+from .._base.names import ChannelRef, check_timeout
 from .._conversion.convert import converter
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, Request, request_on
@@ -21,8 +22,8 @@ from ..limits import Limits
 from .checks import check_sending
 from .notices import send_notice
 from .outbound import Outbound
-from .pending import MAX_REMEMBERED, Pending
-from .retry import Retry, ask_again
+from .pending import MAX_REMEMBERED, Pending, RequestOptions
+from .retry import ask_again
 
 __all__ = ["Requester", "convert_answer"]
 
@@ -53,35 +54,27 @@ class Requester:
         channel: ChannelRef,
         event: str,
         args: tuple[Any, ...],
-        returns: Any,
-        timeout: float | UnsetType | None,
-        offline: Offline | None = None,
-        opens: Callable[[int], Any] | None = None,
-        counted: bool = True,
+        options: RequestOptions,
         /,
     ) -> Any:
-        """Send a request and return its answer. See `Caller.request`.
-
-        Args:
-            opens: makes the channel if the answer is one. The channel is then returned.
-            counted: whether the request counts towards `Limits.pending`.
-        """
+        """Send a request and return its answer: a `ChannelCore` with ``wants_channel``. See `Caller.request`."""
         out = self.out
+        returns, timeout = options.returns, options.timeout
         check_sending(channel, event, out.thread)
         convert = None if returns is UNSET else self.converter(returns)
         if timeout is not UNSET and timeout is not None:
             check_timeout(timeout)
         h = channel if channel is not None and isinstance(channel, int) else None
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        pending = self._requests.open(event, seconds, h, opens, counted)
+        pending = self._requests.open(event, seconds, h, options)
         message = request_on(pending.id, channel, (event, *args))
         try:
             if h is None and out.scarce:
-                await self._send_when_accepted(message, pending, out.fails(offline))
+                await self._send_when_accepted(message, pending, out.fails(options.offline))
             elif out.clear and out.send(payload := out.terms.encode(message)):
                 self._requests.was_sent(pending, len(payload))
             else:
-                await out.send_in_turn(message, pending, out.fails(offline))
+                await out.send_in_turn(message, pending, out.fails(options.offline))
             answer = await pending.future
         except asyncio.CancelledError as exc:
             self._give_up(pending, exc.args[0] if exc.args else None)
@@ -94,40 +87,26 @@ class Requester:
         if answer.e is not UNSET:
             raise out.rejection_from(answer, event, len(args))
         if answer.h:
-            return self._unexpected_channel(event, convert) if opens is None else pending.channel
+            return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
         value: Any = None if answer.d is UNSET else answer.d
-        if opens is not None:
+        if options.wants_channel:
             raise BadResult(
                 f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler neither streams nor "
                 "reads what is sent nor returns a channel; ask for its value with request()"
             )
         return value if convert is None else convert_answer(convert, value, event)
 
-    def send_on_channel(
-        self, h: int, event: str, args: tuple[Any, ...], timeout: float | UnsetType | None
-    ) -> Coroutine[Any, Any, Any]:
-        """Send a request of a call that has begun on channel ``h``. `TooManyRequests` would come too late for it."""
-        return self.send_request(h, event, args, UNSET, timeout, None, None, False)
-
     def request_again(
-        self,
-        channel: ChannelRef,
-        event: str,
-        args: tuple[Any, ...],
-        returns: Any,
-        timeout: float | UnsetType | None,
-        offline: Offline | None,
-        retry: Retry,
-        idempotent: bool,
-        /,
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
         """Send a request, and send it again if it fails. See `Caller.request` with ``retry``."""
+        assert options.retry is not None
         return ask_again(
-            lambda left: self.send_request(channel, event, args, returns, left, offline),
-            retry,
-            idempotent=idempotent,
+            lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
+            options.retry,
+            idempotent=options.idempotent,
             event=event,
-            timeout=self._limits.timeout if timeout is UNSET else timeout,
+            timeout=self._limits.timeout if options.timeout is UNSET else options.timeout,
             loop=self.out.loop,
             expects_connection=lambda: self.out.expects_connection,
         )

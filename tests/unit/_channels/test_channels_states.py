@@ -160,7 +160,7 @@ async def test_each_cell_of_the_delivery_of_messages(state: Delivery, act: Act) 
         channel.close()
         await turns()
         assert mailbox(channel).state is Delivery.OVER
-        assert core_of(channel).session.unread.used == 0
+        assert core_of(channel).table.unread.used == 0
         d.assert_empty()
 
 
