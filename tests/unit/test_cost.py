@@ -49,12 +49,12 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "async request, serving end": (18, 19),
     "async request, both ends": (37, 38),
     # One item of a stream, on average: the producer never waits, so items arrive together.
-    "stream item, both ends": (10.984375, 10.984375),
+    "stream item, both ends": (9.984375, 9.984375),
     # The producer waits before each item, so each arrives alone.
-    "lone stream item, both ends": (27.765625, 27.765625),
+    "lone stream item, both ends": (26.765625, 26.765625),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again. The
     # target is 350.
-    "drop and reconnect, both ends": (392, 392),
+    "drop and reconnect, both ends": (391, 391),
     # Instances of wsrpc's classes, of those that the garbage collector knows, that one more connection adds to a server
     # that listens: its transport, the default one, is included. The target is 25.
     "objects of an idle server peer": (37, 37),

@@ -200,6 +200,13 @@ class PeerLog:
         return self._left_out > 0 or logger.isEnabledFor(level)
 
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+        self._log(level, text, args, exc_info)
+
+    def warn(self, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+        """Write a line at WARNING."""
+        self._log(logging.WARNING, text, args, exc_info)
+
+    def _log(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
         if level >= logging.ERROR:
             self.errors += 1
             if self.on_error is not None:
@@ -209,15 +216,15 @@ class PeerLog:
             return
         if self._left_out and level >= logging.INFO:
             left_out, self._left_out = self._left_out, 0
-            self._write(logging.WARNING, LEFT_OUT, left_out)
-        self._write(level, text, *args, exc_info=exc_info)
+            self._write(logging.WARNING, LEFT_OUT, (left_out,), None)
+        self._write(level, text, args, exc_info)
 
     def _has_room(self) -> bool:
         if self._budget is None:
             self._budget = LogBudget(*OF_ONE_PEER)
         return self._budget.take() and (self.budget is None or self.budget.take())
 
-    def _write(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
+    def _write(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
         if logger.isEnabledFor(level):
             about = {"peer": self.id, "remote": address_text(self.remote)}
-            logger.log(level, text, *args, exc_info=exc_info, extra=about, stacklevel=3)
+            logger.log(level, text, *args, exc_info=exc_info, extra=about, stacklevel=4)

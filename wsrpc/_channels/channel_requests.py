@@ -52,7 +52,7 @@ class ChannelRequests:
         self.converter = requester.converter
         self.read_events = readers.read_events
         self.read_items = readers.read_items
-        self._requester = requester
+        self.requester = requester
         self._limits = limits
         self._keep = keep
 
@@ -72,7 +72,7 @@ class ChannelRequests:
             if options.returns is not UNSET:
                 self.converter(options.returns)  # refuses a type before anything is sent
             opening = RequestOptions(timeout=options.timeout, offline=options.offline, wants_channel=True)
-            opened: ChannelCore = await self._requester.send_request(channel, event, args, opening)
+            opened: ChannelCore = await self.requester.send_request(channel, event, args, opening)
         except BaseException:
             await close_source(options.send)
             raise
@@ -141,7 +141,7 @@ class ChannelRequests:
         try:
             # The result is the answer to the end of the items.
             last = RequestOptions(timeout=timeout, within_call=True)
-            result = await self._requester.send_request(opened.id, "next", (NoMoreItems(),), last)
+            result = await self.requester.send_request(opened.id, "next", (NoMoreItems(),), last)
         except (ChannelClosed, ConnectionLost) as exc:
             # The handler may have run, although this message was not sent because the connection has just broken.
             await opened.wait_closed()
@@ -160,7 +160,7 @@ class ChannelRequests:
 
     def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, self._requester, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
+        return Producer(channel, self.requester, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or the consumer wants no more.

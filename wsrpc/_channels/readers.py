@@ -18,10 +18,11 @@ from .._sending.checks import check_sending, check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
 from .._streams.event_values import ToValue, Waits, value_of
 from .._streams.inbox import Decode, Inbox
-from .._streams.memory import UnreadMemory
+from .._streams.mailbox import UnreadMessages
 from .._streams.reader import EventReaders, Reading, Recipient
 from .._streams.stream import Stream
 from ..errors import ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
+from ..limits import Limits
 
 __all__ = ["FOR_READERS", "ReaderListener", "Readers"]
 
@@ -53,7 +54,7 @@ class Readers:
     Readers get a message when it arrives: before middleware and handlers, which may have to wait.
 
     Args:
-        unread: returns the counter of the memory of unread messages on all channels of the peer.
+        limits: the limits of the peer.
         registries: the peer's own registry and the shared one, which tell whether an event has a handler.
         converter: compiles a type.
         count: counts, by kind, events that do not fit their reader.
@@ -67,6 +68,7 @@ class Readers:
         "_count",
         "_end_error",
         "_item_channels",
+        "_limits",
         "_listener",
         "_registries",
         "_reject",
@@ -81,7 +83,7 @@ class Readers:
     def __init__(
         self,
         out: Outbound,
-        unread: Callable[[], UnreadMemory],
+        limits: Limits,
         registries: tuple[Registry, Registry],
         *,
         converter: Callable[[Any], Callable[[Any], Any]],
@@ -95,7 +97,8 @@ class Readers:
         self.recipients: dict[Key, Recipient] = {}
         self.read_before: dict[str, None] = {}
         """Named channels whose items are being read, or were read before."""
-        self._unread = unread
+        self._limits = limits
+        self._unread: UnreadMessages | None = None
         self._registries = registries
         self._converter = converter
         self._count = count
@@ -112,6 +115,12 @@ class Readers:
         return f"<Readers of {len(self.recipients)} events{'' if self._end_error is None else ', over'}>"
 
     # ------------------------------------------------------------ reading
+
+    def unread(self) -> UnreadMessages:
+        """Return the counter of the memory of unread messages, on these channels and on anonymous ones."""
+        if self._unread is None:
+            self._unread = UnreadMessages(self.out.loop, self._limits)
+        return self._unread
 
     def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         """Read the events of one name. See `EventReader.events`."""
@@ -142,7 +151,7 @@ class Readers:
         newest: bool = False,
         wanted: ToValue | None = None,
     ) -> Reading:
-        inbox = Inbox(self._unread(), items=items, answer=channel.answer_read, newest=newest, wanted=wanted)
+        inbox = Inbox(self.unread(), items=items, answer=channel.answer_read, newest=newest, wanted=wanted)
         return Reading(channel, inbox, event)
 
     def _count_misfit(self, what: str, why: Exception) -> None:
@@ -207,6 +216,8 @@ class Readers:
             for channel in self._item_channels:
                 channel.session_over = True
             self._item_channels = None
+        if self._unread is not None:
+            self._unread.forget_late_requests()
         if not self._survives:
             self.end(partial(ConnectionLost, error.code, error.reason))
             return
@@ -215,6 +226,11 @@ class Readers:
                 if not isinstance(recipient, Reading) or recipient.inbox.items:
                     self.remove_recipient(key, recipient)
                     recipient.channel_ended(ConnectionLost(error.code, error.reason))
+
+    def end_late(self) -> None:
+        """Drop what nobody has read on channels that are over, because the peer ends, too."""
+        if self._unread is not None:
+            self._unread.leave_late()
 
     def leave_loop(self) -> None:
         """End all readers, because their event loop has ended."""

@@ -198,6 +198,8 @@ class Reporter:
 
     def tell(self, event: str, argument: object, alias: str | None = None) -> None:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
+        if not [registry for registry in self.registries if registry.has_lifecycle]:
+            return  # most peers have no such handlers
         names = (event,) if alias is None else (event, alias)
         context = self.context(event)
         self._finish(fire(self.registries, names, (self._peer, argument), self.failed, context), context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -33,10 +32,10 @@ from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._sending.requests import Requester
 from .._sending.slow_readers import SlowReaderQueue
-from .._streams.mailbox import UnreadMessages
-from ..errors import ChannelClosed, ConnectionLost, ProtocolError, RpcError, closed_here
+from ..errors import ChannelClosed, ConnectionLost, ProtocolError, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic, Transport
+from .answers import Answers
 from .dispatch import Dispatcher
 from .inbound import Inbound
 from .payload_log import PayloadLog
@@ -47,9 +46,9 @@ __all__ = ["PeerCore", "PeerOptions", "PeerOwner"]
 
 
 class PeerOwner:
-    """What a peer reports to the client or the server that it belongs to, and what users read there.
+    """The client, or the entry of a server's table, that a peer belongs to. The peer reports to it.
 
-    Each overrides what it needs.
+    Subclasses override the methods that they need.
     """
 
     __slots__ = ("home", "rooms", "server")
@@ -66,90 +65,93 @@ class PeerOwner:
         """A message begins to wait for a connection."""
 
     def open_handlers(self) -> list[Unfinished]:
-        """Call what else runs when a connection opens; returns what is not finished."""
+        """Call the owner's own handlers of `open`, and return those that are not finished."""
         return []
 
     def reconnect_handlers(self) -> list[Unfinished]:
-        """What `on_reconnect` handlers have to do, once the `open` handlers are done."""
+        """Call the `on_reconnect` handlers, after the `open` handlers, and return those that are not finished."""
         return []
 
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
-        """A connection has ended; ``replaced``: another one is there already. Returns what `close` handlers get."""
+        """A connection has ended, ``replaced`` by another one or not. Return what the `close` handlers get."""
         return info
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
-        """What else is called when a connection has ended."""
+        """Return the owner's own handler of `close`."""
         return None
 
 
 class PeerOptions(msgspec.Struct, frozen=True):
-    """What a peer is made with, and what never changes afterwards."""
+    """Options of a peer. They never change."""
 
     settings: Settings
     dialer: bool
-    """This side dialed, or will: its requests have odd ids, and it says hello first."""
+    """Whether this side dials. Its requests have odd ids, and it says hello first."""
     own: Registry
-    """The handlers of this peer alone."""
+    """Handlers of this peer alone."""
     shared: Registry
-    """Those of the server, for all its peers."""
+    """Handlers of the server, for all its peers."""
     keeps_offline: bool = False
-    """What is sent without a connection waits for the next one."""
+    """Whether messages that are sent without a connection wait for the next one."""
     fails_offline: bool = False
-    """A call that does not say ``offline=`` fails where it would wait for the next connection."""
+    """Whether a message without ``offline=`` fails instead of waiting for the next connection."""
 
 
 class ConnectionHistory:
-    """What operators ask about the connections of one peer, the present one and those before it."""
+    """Statistics of one peer's connections, the present one and those before it."""
 
     __slots__ = ("_passed", "_since", "dropped", "info")
 
     def __init__(self) -> None:
         self.info: ConnectionInfo | None = None
-        """Of the connection that is there, or about to be, or was the last."""
+        """Of the present connection, or of the one that is being made, or of the last one."""
         self.dropped = 0
-        """Broadcasts that were left out because the remote peer reads too slowly."""
+        """Number of broadcasts that were left out because the remote peer reads too slowly."""
         self._since = 0.0
         self._passed: Traffic | None = None
-        """What the connections before the present one have carried."""
+        """Traffic of the connections before the present one."""
 
     def expect(self, info: ConnectionInfo) -> None:
-        """There is about to be a connection."""
+        """Note that a connection is being made."""
         self.info = info
 
     def begin(self, info: ConnectionInfo, now: float) -> None:
-        """There is a connection, since the time ``now``."""
+        """Note that a connection was made, at the time ``now``."""
         self.info = info
         self._since = now
 
     def end(self, link: Link) -> None:
-        """The present connection is over."""
+        """Note that the present connection has ended."""
         self._passed = self.traffic(link)
-        self.info = msgspec.structs.replace(link.transport.info, underlying=None)  # which may be gone
+        self.info = msgspec.structs.replace(link.transport.info, underlying=None)  # the object may be gone
 
     def uptime(self, now: float) -> float:
-        """Seconds since the present connection was made."""
+        """Return the seconds since the present connection was made."""
         return now - self._since
 
     def traffic(self, link: Link | None) -> Traffic | None:
-        """What all connections have carried, that of ``link`` among them, as far as their transports count it."""
+        """Return the traffic of all connections with that of ``link``, as far as their transports count it."""
         present = None if link is None else link.traffic
         if present is None or self._passed is None:
             return present or self._passed
         return self._passed + present
 
     def left_out(self, broadcasts: int) -> None:
-        """So many broadcasts were not sent."""
+        """Count broadcasts that were not sent."""
         self.dropped += broadcasts
 
 
 class PeerCore:
-    """One end of its connections, whichever side dialed. It has one session at a time, and that one link or none.
+    """The inside of a `Peer`, the same for the side that dialed and the side that accepted.
 
-    Synchronous inside: text in, handlers started, futures settled, text out. There is no socket, no await on the
-    network and no clock of its own here: ``loop`` gives time, timers and tasks. ``peer`` is what users hold.
+    It has one session at a time, and the session has one link or none. It is synchronous: a message comes in, handlers
+    start, futures are settled, messages go out. It has no socket and no clock: ``loop`` gives time, timers and tasks.
+
+    Args:
+        peer: the object that users hold.
     """
 
     def __init__(self, peer: Any, options: PeerOptions, loop: Scheduler, owner: PeerOwner) -> None:
@@ -163,8 +165,7 @@ class PeerCore:
         self.ignored: Counter[str] = Counter()
         self.log = log = PeerLog(self.id)
         self.reporter = Reporter(peer, (shared, own), loop, log)
-        self.warn = warn = partial(log, logging.WARNING)
-        fail = self.fail  # one bound method, however many have it
+        fail = self.fail  # one bound method, however many objects hold it
         self.out = Outbound(
             settings,
             loop,
@@ -173,17 +174,16 @@ class PeerCore:
             keeps_offline=options.keeps_offline,
             fails_offline=options.fails_offline,
         )
-        self._requester = Requester(self.out, limits, own, warn)
-        self._unread: UnreadMessages | None = None
-        """None until something reads, or an anonymous channel is made."""
+        requester = Requester(self.out, limits, own, log.warn)
+        answers = Answers(self.out, self.reporter, self.ignored, expose_errors=settings.expose_errors, fail=fail)
         self.readers = Readers(
             self.out,
-            self._unread_messages,
+            limits,
             (own, shared),
-            converter=self._requester.converter,
-            count=self._count,
-            reject=self._reject,
-            warn=warn,
+            converter=requester.converter,
+            count=answers.count,
+            reject=answers.reject,
+            warn=log.warn,
             survives=options.keeps_offline,
         )
         self.dispatcher = Dispatcher(
@@ -191,30 +191,23 @@ class PeerCore:
             own,
             shared,
             limits=limits,
-            expose_errors=settings.expose_errors,
-            requester=self._requester,
+            requester=requester,
+            answers=answers,
             readers=self.readers,
             reporter=self.reporter,
-            ignored=self.ignored,
             fail=fail,
         )
-        self.sender = ChannelRequests(self._requester, self.readers, limits, keep=self.reporter.keep)
+        self.sender = ChannelRequests(requester, self.readers, limits, keep=self.reporter.keep)
         self.session = self._begin_session()
-        """The present one, or the last one."""
+        """The present session, or the last one."""
         self._inbound: Inbound | None = None
-        """Receives the present connection's messages."""
-        self._ended: asyncio.Future[None] | None = None
+        """Receives the messages of the present connection."""
 
-    # ------------------------------------------------------------ what parts ask of each other
-
-    def _unread_messages(self) -> UnreadMessages:
-        if self._unread is None:
-            self._unread = UnreadMessages(self.out.loop, self.options.settings.limits)
-        return self._unread
+    # ------------------------------------------------------------ what its parts report and ask
 
     def request_expired(self, pending: Pending) -> None:
         """End a request whose deadline is over."""
-        self._requester.expired(pending)
+        self.sender.requester.expired(pending)
 
     def message_queued(self) -> None:
         """Tell the owner that a message begins to wait for a connection."""
@@ -228,13 +221,7 @@ class PeerCore:
         """Return whether the remote peer waits for the handler that this context belongs to."""
         return self.dispatcher.running.is_awaited(ctx)
 
-    def _count(self, kind: str, text: str) -> None:
-        self.dispatcher.count(kind, text)
-
-    def _reject(self, i: int, error: RpcError) -> None:
-        self.dispatcher.reject(i, error)
-
-    # ------------------------------------------------------------ what its owner sees
+    # ------------------------------------------------------------ state
 
     @property
     def link(self) -> Link | None:
@@ -249,7 +236,7 @@ class PeerCore:
 
     @property
     def state(self) -> str:
-        """That of the present connection, or ``"disconnected"``."""
+        """State of the present connection, or ``"disconnected"``."""
         link = self.session.link
         return "disconnected" if link is None else link.state.value
 
@@ -259,23 +246,23 @@ class PeerCore:
         return 0.0 if self.session.link is None else self.history.uptime(self.out.loop.time())
 
     def traffic(self) -> Traffic | None:
-        """What all connections have carried, as far as their transports count it."""
+        """Return the traffic of all connections, as far as their transports count it."""
         return self.history.traffic(self.session.link)
 
     @property
     def limits(self) -> Limits:
-        """Those of the present connection, or, without one, those that the next one begins with."""
+        """Limits of the present connection; without one, those that the next one begins with."""
         link = self.session.link
         return self.options.settings.limits if link is None else link.negotiation.limits
 
     def change_limits(self, transport: Transport, limits: Limits) -> None:
-        """Take inbound messages of another size from now on; see `Peer.limits`."""
+        """Accept inbound messages of another size from now on. See `Peer.limits`."""
         assert self.session.link is not None
         transport.largest = limits.message
         self.session.link.negotiation.change(limits)
 
     def binary_is_free(self) -> bool:
-        """Whether a binary message that is sent now, or waits for a connection, is not one of the protocol's."""
+        """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
         link = self.session.link
         negotiation = self._negotiation() if link is None else link.negotiation
         return negotiation.binary_is_free()
@@ -283,10 +270,11 @@ class PeerCore:
     # ------------------------------------------------------------ the beginning
 
     def link_for(self, transport: Transport) -> Link:
-        """A link over ``transport``, not bound yet.
+        """Return a new link over ``transport``.
 
         Raises:
-            TypeError, ValueError: this is not a transport, or the one that is bound.
+            TypeError: ``transport`` is not a transport.
+            ValueError: it is bound already.
         """
         present = self.session.link
         if present is not None and present.transport is transport:
@@ -309,33 +297,34 @@ class PeerCore:
             self.out,
             self.options.own,
             self.options.settings.limits,
-            self._unread_messages,
+            self.readers.unread,
             sender=self.sender,
             listener=self.dispatcher,
-            converter=self._requester.converter,
-            warn=self.warn,
+            converter=self.sender.converter,
+            warn=self.log.warn,
             for_user=AnonymousChannel,
         )
-        self.out.requests.taken = channels.opened
+        self.out.requests.avoid(channels.opened)  # JavaScript would confuse the two
         session = Session(channels)
         self.dispatcher.begin(session)
         return session
 
     def make_way(self, link: Link) -> None:
-        """End the present connection, if there is one, because of ``link``.
+        """End the present connection, if there is one, because ``link`` replaces it.
 
         Raises:
-            ConnectionLost: a `close` handler has bound another one meanwhile, or closed. ``link`` is closed, too.
+            ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer. ``link`` is
+                closed, too.
         """
         present = self.session.link
         if present is None:
             return
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         ending = self.out.ending if present.state is LinkState.CLOSING else replaced
-        self.out.user_closed = False
+        self.out.reopen()
         self.lose(ending, replaced=True)
         self.reporter.spawn(present.transport.close(ending.code, ending.reason))
-        # Where an async handler's first step runs at once, a `close` handler may be the last to say what is to be.
+        # A `close` handler may have said what is to be: with eager tasks the first step of a coroutine runs at once.
         if self.session.link is not None or self.out.user_closed:
             last = replaced if self.session.link is not None else self.out.ending
             self.reporter.spawn(link.transport.close(last.code, last.reason))
@@ -344,7 +333,7 @@ class PeerCore:
     def attach(self, link: Link) -> None:
         """Make ``link`` the present connection, and call the `open` handlers, then those of `on_reconnect`."""
         out = self.out
-        out.user_closed = False
+        out.reopen()
         held = None if out.link is None else out.link.transport
         if self.session.over:
             self.session = self._begin_session()
@@ -365,7 +354,7 @@ class PeerCore:
         if isinstance(held, HoldingTransport):
             self._resume(link, held)
         else:
-            # Requests must pass on one side, or two Python ends would wait for each other's `open` handlers.
+            # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
             self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
             self._open(link)
         if session.link is link:  # a handler may have closed, or bound another one
@@ -397,13 +386,13 @@ class PeerCore:
         redact = None if settings.log_payloads is True else settings.log_payloads
         codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
         log = PayloadLog(codecs, settings.limits.values, redact, self.log)
-        link.send = log.sending(link.send)
+        link.wrap_sending(log.sending)
         return log.receiving(receive)
 
     def _open(self, link: Link) -> None:
         """Call the `open` handlers. Those that take time run on in ``link.opening``."""
         opening = Invocation(self.peer, WireMessage(a=["open"]))
-        link.contexts = (opening,)
+        link.enter(opening)
         context = in_context(opening)
         failed = partial(self._handler_failed, link)
         unfinished = fire(self.reporter.registries, ("open", "connect"), (self.peer,), failed, context)
@@ -414,34 +403,35 @@ class PeerCore:
         stage: Stage | None = (context, unfinished) if unfinished else self._reconnected(link)
         if stage is None:
             return
-        link.opening = OpenPhase(
-            stage,
-            partial(self._reconnected, link),
-            loop=self.out.loop,
-            patience=self.limits.open_handlers,
-            keep=self.reporter.keep,
-            done=partial(self._opened, link),
-            overdue=self._open_overdue,
-            raised=failed,
+        link.open_slowly(
+            OpenPhase(
+                stage,
+                partial(self._reconnected, link),
+                loop=self.out.loop,
+                patience=self.limits.open_handlers,
+                keep=self.reporter.keep,
+                done=partial(self._opened, link),
+                overdue=self._open_overdue,
+                raised=failed,
+            )
         )
-        link.opening.start()
 
     def _reconnected(self, link: Link) -> Stage | None:
-        """What `on_reconnect` handlers have to do, after the `open` handlers; None if there is nothing."""
+        """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
         if link.state is not LinkState.OPENING or len(link.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
             return None
         context = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
-        link.contexts = (*link.contexts, context)
+        link.enter(context)
         return in_context(context), unfinished
 
     def _handler_failed(self, link: Link, event: str, name: str, exc: BaseException) -> None:
-        """An `open` or `on_reconnect` handler has raised ``exc``."""
+        """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
         if not link.works and _tells_of_the_end(exc):
-            # It has not failed. A request told it of the connection's end before the handler was cancelled; or the user
-            # closes, and then handlers are not cancelled.
+            # It has not failed. A request of the handler raised because the connection has ended, either before the
+            # handler was cancelled, or because the user closes: then handlers are not cancelled.
             self.log(
                 logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc
             )
@@ -458,9 +448,10 @@ class PeerCore:
             await link.opening.wait()
             link = self.session.link
         if link is not None and link.state is LinkState.OPENING and link.opening is None:
-            await self.wait_closed()  # the core ended before what waited was sent; the end is reported later
+            await self.wait_closed()  # the connection broke before the queue was sent; the end is reported later
 
     def _opened(self, link: Link) -> None:
+        """Let everything pass: the handlers of the opening are done or overdue."""
         link.opening = None
         if link.state is not LinkState.OPENING:
             return
@@ -468,9 +459,8 @@ class PeerCore:
             if not link.silent:
                 self.out.flush_offline()
         except ConnectionLost:
-            return  # the core has ended; the end is reported later, and what was not sent stays queued
-        link.contexts = ()
-        link.move(LinkState.OPEN)
+            return  # the connection broke; its end is reported later, and unsent messages stay in the queue
+        link.opened()
         self.out.update_clear()
         self.dispatcher.admission.hold(Hold.NONE)
         link.negotiation.opened()
@@ -479,7 +469,7 @@ class PeerCore:
     def _open_overdue(self, event: str, handlers: str) -> None:
         self.log(
             logging.WARNING,
-            "the handler of %r %s has not finished within %g s: what waited for it is let through",
+            "the handler of %r %s has not finished within %g s: messages no longer wait for it",
             event,
             handlers,
             self.limits.open_handlers,
@@ -498,34 +488,34 @@ class PeerCore:
         self._inbound.agree(codec)
 
     def slow_reader(self, link: Link) -> SlowReaderQueue:
-        """The broadcasts that wait until ``link`` has room."""
-        if link.slow_reader is None:
-            link.slow_reader = SlowReaderQueue(
-                link.send, lambda: link.full, self.limits.behind, self.warn, self.history.left_out
+        """Return the queue of the broadcasts that wait until ``link`` has room."""
+        return link.hold_broadcasts(
+            lambda: SlowReaderQueue(
+                link.send, lambda: link.full, self.limits.behind, self.log.warn, self.history.left_out
             )
-        return link.slow_reader
+        )
 
     def drain(self, until: float) -> None:
-        """Go on with what was begun, and refuse what is new and not called for by that, until the time ``until``."""
+        """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
         link = self.session.link
         if link is not None:
             link.negotiation.drain(until)
             self.dispatcher.admission.drain(partial(self._refuses_new, link))
 
     def _refuses_new(self, link: Link) -> bool:
-        # While this side waits for the remote peer, a request may be part of what it waits for.
+        # While a request of this side is pending, a new request may be part of its handler's work.
         return link.negotiation.quiet and not (self.out.requests or self.session.channels.opened)
 
     def fall_silent(self) -> bool:
-        """Begin nothing new: the remote peer is about to close. Return whether `open` handlers still run."""
+        """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
         self.out.fall_silent()
         self.dispatcher.run_in_tasks(True)
-        self.log(logging.INFO, "the other side is about to close: what is new waits for another connection")
+        self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
         assert self.session.link is not None
         return bool(self.session.link.contexts)
 
     def _room_changed(self) -> None:
-        """The connection has become full, or has room again."""
+        """Note that the connection has become full, or has room again."""
         self.dispatcher.admission.room_changed()
         self.out.turns.wake()
         self.out.update_clear()
@@ -533,17 +523,15 @@ class PeerCore:
     # ------------------------------------------------------------ the end
 
     def begin_close(self, code: int, reason: str) -> Link | None:
-        """Accept nothing more; returns the link whose transport is to be closed now."""
+        """Accept nothing more, and return the link whose transport the caller closes now."""
         out, link = self.out, self.session.link
-        out.user_closed = True
-        if out.silent:  # what asks would get no answer any more
-            out.discard_offline_requests(CloseInfo(code, reason))
+        out.close(CloseInfo(code, reason))
         if link is not None and (link.state is LinkState.OPENING or link.silent):
             with suppress(ConnectionLost):
                 out.flush_offline()
         closing = link is not None and link.state is LinkState.CLOSING
         if not closing:
-            out.ending = CloseInfo(code, reason, user_closed=True)
+            out.will_end(CloseInfo(code, reason, user_closed=True))
             if link is not None and link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)
         if self.session.state is SessionState.DETACHED:
@@ -558,12 +546,12 @@ class PeerCore:
         return link
 
     def fail(self, code: int, reason: str) -> None:
-        """End the connection because of what the remote peer did; what it still sends is ignored."""
+        """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
         link = self.session.link
         if link is None or link.state is LinkState.CLOSING:
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
-        self.out.ending = CloseInfo(code, reason)
+        self.out.will_end(CloseInfo(code, reason))
         link.move(LinkState.CLOSING)
         self.out.update_clear()
         link.stop_receiving()
@@ -571,7 +559,7 @@ class PeerCore:
         self.reporter.spawn(link.transport.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
-        """Close while the connection opens, and ignore everything that has come."""
+        """Close the connection while it opens, and ignore the messages that have arrived."""
         link = self.begin_close(code, reason)
         if link is not None:
             link.stop_receiving()
@@ -583,12 +571,12 @@ class PeerCore:
             self.lose(info)
 
     def lose(self, info: CloseInfo, replaced: bool = False) -> None:
-        """The present connection is over; ``replaced``: another one is there already."""
+        """Handle the end of the present connection, which another one has ``replaced`` or not."""
         out, session = self.out, self.session
         link = session.link
         if link is None:
             return
-        # `close` may have been overtaken by what brings a new connection, and this one still ends by it.
+        # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
         link.end()
         self.history.end(link)
@@ -609,27 +597,21 @@ class PeerCore:
 
     def _end(self, session: Session, info: CloseInfo, by_user: bool) -> None:
         """End everything that belongs to ``session``, which is over, and call the `close` handlers."""
-        out = self.out
-        out.ending = info
-        out.end_session(info)
+        self.out.end_session(info)
         lost = ConnectionLost(info.code, info.reason)
         if by_user:
             closed_here(lost)
         self.dispatcher.end_session(session, lost)
         self.readers.connection_lost(lost)
-        if self._unread is not None:
-            self._unread.forget_late_requests()
         session.channels.end(lost)
         self.reporter.tell("close", info, "disconnect")
         close_handler = self.owner.close_handler()
         if close_handler is not None:
             self.reporter.call("close", close_handler, info)
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
-        self._ended = None
+        session.end_reported()
 
     def _detach(self, link: Link) -> None:
-        """Keep the session without a link: requests, handlers, channels and streams go on when it gets another one."""
+        """Keep the session without a link. Requests, handlers, channels and streams go on when it gets another one."""
         self.session.detach()
         holding = Link(HoldingTransport(link.transport.info), self._negotiation(), self._room_changed, self._lost)
         holding.move(LinkState.OPEN)
@@ -637,7 +619,7 @@ class PeerCore:
         self._room_changed()
 
     def _resume(self, link: Link, holding: HoldingTransport) -> None:
-        """Go on with the session on ``link``: what was sent meanwhile leaves first."""
+        """Go on with the session on ``link``. Messages that were sent meanwhile leave first."""
         for payload, text in holding.held:
             link.send(payload, text)
         link.move(LinkState.OPEN)
@@ -645,17 +627,14 @@ class PeerCore:
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
-        if self.session.link is None:
-            return
-        if self._ended is None:
-            self._ended = self.out.loop.create_future()
-        await asyncio.shield(self._ended)
+        if self.session.link is not None:
+            await self.session.wait_gone(self.out.loop)
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
-        """Wait for handlers and whatever else this peer started, besides those that wait for this themselves.
+        """Wait for the handlers and other tasks of this peer, except for ``closers``, which wait for this themselves.
 
-        After ``patience`` seconds they are cancelled. Cancelling this stops waiting and leaves everything running, and
-        so does ``still()`` when it is no longer true.
+        After ``patience`` seconds cancel them. Cancelling this call only stops the waiting. So does ``still()`` when it
+        returns False.
         """
         self.dispatcher.end_conversations()
         deadline = self.out.loop.time() + patience
@@ -663,7 +642,7 @@ class PeerCore:
             tasks = self.reporter.tasks(closers) | self.dispatcher.running.tasks(closers)
             if not tasks:
                 break
-            # What ends makes room for others, so look again.
+            # A handler that ends makes room for one that waits, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.out.loop.time()))
             if late and still():
                 self.dispatcher.admission.discard()
@@ -674,12 +653,11 @@ class PeerCore:
                     break
         if still():
             self.out.requests.stop()
-            if self._unread is not None:
-                self._unread.leave_late()
+            self.readers.end_late()
 
 
 def _tells_of_the_end(exc: BaseException) -> bool:
-    """Whether an exception says only that a connection has ended. That of an `asyncio.TaskGroup` holds several."""
+    """Return whether an exception, or each one of a group, only says that a connection has ended."""
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
         return all(map(_tells_of_the_end, group.exceptions))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -64,18 +63,16 @@ class Dispatcher:
         shared: Registry,
         *,
         limits: Limits,
-        expose_errors: bool | Callable[[BaseException], bool],
         requester: Requester,
+        answers: Answers,
         readers: Readers,
         reporter: Reporter,
-        ignored: Counter[str],
         fail: Callable[[int, str], None],
     ) -> None:
         """
         Args:
             peer: the public object, for contexts.
             own, shared: the peer's handlers, and the server's.
-            ignored: counts what reaches no handler.
             fail: ends the connection with a code and a reason.
         """
         out = requester.out
@@ -84,7 +81,7 @@ class Dispatcher:
         self._shared = shared
         self._out = out
         self._loop = loop = out.loop
-        self.answers = Answers(out, reporter, ignored, expose_errors=expose_errors, fail=fail)
+        self.answers = answers
         self.running = RunningHandlers(limits)
         self.invoker = Invoker(
             own,

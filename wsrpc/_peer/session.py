@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from .._base.scheduler import Scheduler
 from .._channels.core import ChannelCore, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
@@ -93,7 +94,7 @@ class Session:
     It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("active", "channels", "context", "link", "state")
+    __slots__ = ("_gone", "active", "channels", "context", "link", "state")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
@@ -103,6 +104,8 @@ class Session:
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.link: Link | None = None
         self.state = SessionState.NEW
+        self._gone: asyncio.Future[None] | None = None
+        """Done once the session is over and its `close` handlers were called. None unless something waits for that."""
 
     @property
     def over(self) -> bool:
@@ -123,6 +126,17 @@ class Session:
         """End the session with everything in it."""
         self._move(SessionState.OVER)
         self.link = None
+
+    def end_reported(self) -> None:
+        """Wake what waits in `wait_gone`: the `close` handlers were called."""
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    async def wait_gone(self, loop: Scheduler) -> None:
+        """Wait until the session is over and its `close` handlers were called. Cancelling is safe."""
+        if self._gone is None:
+            self._gone = loop.create_future()
+        await asyncio.shield(self._gone)
 
     def _move(self, state: SessionState) -> None:
         if state not in TRANSITIONS[self.state]:

@@ -15,6 +15,9 @@ from .slow_readers import SlowReaderQueue
 
 __all__ = ["TRANSITIONS", "HoldingTransport", "Link", "LinkState"]
 
+Send = Callable[[bytes, bool], None]
+"""Hands a message to the transport, and says whether it is text."""
+
 
 class LinkState(Enum):
     """State of a connection."""
@@ -75,7 +78,7 @@ class Link:
         lost: Callable[[Link, CloseInfo], None],
     ) -> None:
         self.transport = transport
-        self.send: Callable[[bytes, bool], None] = transport.send
+        self.send: Send = transport.send
         self.receive: Callable[[bytes | bytearray, bool], None] = _ignore_message
         self.read_ended: Callable[[], None] = _ignore
         self.state = LinkState.OPENING
@@ -103,6 +106,30 @@ class Link:
     def stop_receiving(self) -> None:
         """Ignore all further messages. The other callbacks of the transport still work."""
         self.receive = _ignore_message
+
+    def wrap_sending(self, wrap: Callable[[Send], Send]) -> None:
+        """Send through ``wrap(send)`` from now on. Only before anything is sent."""
+        self.send = wrap(self.send)
+
+    def enter(self, context: Invocation) -> None:
+        """Begin a stage of the opening: messages that are sent in ``context`` leave at once."""
+        self.contexts = (*self.contexts, context)
+
+    def open_slowly(self, phase: OpenPhase) -> None:
+        """Stay in the state OPENING until ``phase`` is over: some handlers take time."""
+        self.opening = phase
+        phase.start()
+
+    def opened(self) -> None:
+        """End the opening: all messages may be sent now."""
+        self.contexts = ()
+        self.move(LinkState.OPEN)
+
+    def hold_broadcasts(self, queue: Callable[[], SlowReaderQueue]) -> SlowReaderQueue:
+        """Return the queue of the broadcasts that wait until there is room; ``queue()`` makes it for the first one."""
+        if self.slow_reader is None:
+            self.slow_reader = queue()
+        return self.slow_reader
 
     def move(self, state: LinkState) -> None:
         """Enter ``state``."""

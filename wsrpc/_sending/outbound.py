@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from .._base.closing import CloseCode, CloseInfo
+from .._base.logs import PeerLog
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline
 from .._base.scheduler import Scheduler
@@ -34,14 +35,12 @@ _NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 class OutboundListener(Protocol):
     """The owner of an `Outbound`: it is told what happens, and answers what `Outbound` cannot know."""
 
+    log: PeerLog
     ignored: Counter[str]
     """Counts answers that cannot be sent."""
 
     def fail(self, code: int, reason: str, /) -> None:
         """End the connection because of the remote peer."""
-
-    def warn(self, text: str, /, *args: object) -> None:
-        """Write a line into the log."""
 
     def request_expired(self, pending: Pending, /) -> None:
         """The deadline of a request is over."""
@@ -122,6 +121,10 @@ class Outbound:
 
     # ------------------------------------------------------------ the connection
 
+    def reopen(self) -> None:
+        """Let messages wait for a connection again: there will be another one."""
+        self.user_closed = False
+
     def use(self, link: Link) -> None:
         """Send on ``link`` from now on."""
         self.link = link
@@ -165,11 +168,22 @@ class Outbound:
         self.clear = False
         self.thread = get_ident()
 
+    def will_end(self, info: CloseInfo) -> None:
+        """Note how the present connection is going to end."""
+        self.ending = info
+
+    def close(self, info: CloseInfo) -> None:
+        """Accept nothing more: the user closes. ``info`` says how, unless a connection is being closed already."""
+        self.user_closed = True
+        if self.silent:  # what is asked now would not be answered any more
+            self.discard_offline_requests(info)
+
     def end_session(self, info: CloseInfo) -> None:
         """Fail the requests that were sent in the session, and the messages that are bound to its connection.
 
         All other messages wait for the next connection, if there may be one.
         """
+        self.ending = info
         if self._offline is not None:
             self._offline.refuse_bound(ConnectionLost(info.code, info.reason, "not_sent"))
         self.requests.end_session(info.code, info.reason)
@@ -218,7 +232,7 @@ class Outbound:
     def _offline_queue(self) -> OfflineQueue:
         if self._offline is None:
             listener, settings = self._listener, self._settings
-            self._offline = OfflineQueue(settings.codec, settings.limits, listener.message_queued, listener.warn)
+            self._offline = OfflineQueue(settings.codec, settings.limits, listener.message_queued, listener.log.warn)
         return self._offline
 
     @property

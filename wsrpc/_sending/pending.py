@@ -113,11 +113,15 @@ class PendingRequests:
         self._on_channel: dict[int, set[Pending]] = {}
         self.flight = InFlight()
         """The numbers of the present session, or of the last one."""
-        self.taken: Container[int] = ()
+        self._taken: Container[int] = ()
         """Ids of the anonymous channels that requests of this session have opened."""
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def avoid(self, ids: Container[int]) -> None:
+        """Give no request one of these ids."""
+        self._taken = ids
 
     def open(self, event: str, timeout: float | None, h: int | None, options: RequestOptions) -> Pending:
         """Add a request, with a new id, and return it.
@@ -136,7 +140,7 @@ class PendingRequests:
                 "await some of them before sending more"
             )
         number = self._next
-        while number in pending or number in self.taken:
+        while number in pending or number in self._taken:
             number = number + 2 if number + 2 <= LAST_ID else self._first
         self._next = number + 2 if number + 2 <= LAST_ID else self._first
         deadline = None
@@ -258,7 +262,7 @@ class PendingRequests:
     def end_session(self, code: int, reason: str) -> None:
         """Fail the requests that were sent in the session, and those that may not wait for another connection."""
         flight, self.flight = self.flight, InFlight()
-        for pending in self.all():
+        for pending in list(self._pending.values()):
             pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
                 self.fail(pending, ConnectionLost(code, reason, "unknown"))

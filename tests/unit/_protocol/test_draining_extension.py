@@ -411,4 +411,4 @@ async def test_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "wsrpc")
     d = await connected()
     await d.fed(drain())
-    assert "the other side is about to close: what is new waits for another connection" in messages(caplog, 0)
+    assert "the remote peer is about to close: new messages wait for another connection" in messages(caplog, 0)
