@@ -40,7 +40,7 @@ async def uvicorn_pings(server: Server, **options: Any) -> AsyncGenerator[RawPee
 
 
 @pytest.mark.parametrize("answers", [b"wrong", None])
-async def test_uvicorn_finds_a_dead_line(answers: bytes | None) -> None:
+async def test_uvicorn_finds_a_dead_connection(answers: bytes | None) -> None:
     server = echo_server(limits=OURS)
     endings = Endings(server)
     async with uvicorn_pings(server, ws_ping_timeout=0.1) as peer:

@@ -121,7 +121,7 @@ async def test_drain_does_not_raise_when_the_connection_breaks(flavour: OverSock
 
 
 @over_sockets
-async def test_nothing_is_dropped_while_the_line_is_full(flavour: OverSockets) -> None:
+async def test_nothing_is_dropped_while_the_connection_is_full(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS, receive_buffer=4096) as (transport, raw):
         recorder = Recorder.of(transport)
         sent = 0
@@ -138,7 +138,7 @@ async def test_nothing_is_dropped_while_the_line_is_full(flavour: OverSockets) -
 
 
 @over_sockets
-async def test_a_full_line_does_not_stop_reading(flavour: OverSockets) -> None:
+async def test_a_full_connection_does_not_stop_reading(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS, receive_buffer=4096) as (transport, raw):
         recorder = Recorder.of(transport)
         sent = await fill(transport, recorder)
@@ -169,7 +169,7 @@ async def test_a_pause_from_before_start_is_told_in_it(flavour: Flavour) -> None
 
 
 @over_sockets
-async def test_close_ends_by_dropping_when_the_line_is_full(flavour: OverSockets) -> None:
+async def test_close_ends_by_dropping_when_the_connection_is_full(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS, receive_buffer=4096) as (transport, _):
         recorder = Recorder.of(transport)
         await fill(transport, recorder)
@@ -180,7 +180,7 @@ async def test_close_ends_by_dropping_when_the_line_is_full(flavour: OverSockets
 
 
 @over_sockets
-async def test_abort_ends_at_once_when_the_line_is_full(flavour: OverSockets) -> None:
+async def test_abort_ends_at_once_when_the_connection_is_full(flavour: OverSockets) -> None:
     # Nothing here waits for `close_timeout`: it is far longer than the time limit of a test.
     limits = LIMITS.replace(close_timeout=1000.0)
     async with flavour.raw(limits, receive_buffer=4096) as (transport, raw):

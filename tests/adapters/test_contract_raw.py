@@ -91,7 +91,7 @@ async def test_what_is_sent_before_between_and_after_stays_in_order(flavour: Fla
 
 
 @flavours
-async def test_pieces_count_as_unsent_and_fill_the_line(flavour: Flavour) -> None:
+async def test_pieces_count_as_unsent_and_fill_the_connection(flavour: Flavour) -> None:
     async with flavour.stalled(LIMITS) as (transport, go_on):
         recorder = Recorder.of(transport)
         if "pieces out" in flavour.cannot:  # what cannot leave yet must not fill the line: it would hold up the rest

@@ -73,7 +73,7 @@ def sender(transport: Transport, recorder: Recorder, payload: bytes, *, always: 
 
 
 @able("heartbeat")
-async def test_an_idle_line(flavour: OverSockets) -> None:
+async def test_an_idle_connection(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = Recorder.of(transport)
         info = await found(recorder)
@@ -85,7 +85,7 @@ async def test_an_idle_line(flavour: OverSockets) -> None:
 
 
 @able("heartbeat")
-async def test_a_line_that_is_found_dead_takes_nothing_any_more(flavour: OverSockets) -> None:
+async def test_a_connection_that_is_found_dead_takes_nothing_any_more(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, _):
         recorder = Recorder.of(transport)
         await found(recorder)
@@ -97,7 +97,7 @@ async def test_a_line_that_is_found_dead_takes_nothing_any_more(flavour: OverSoc
 
 @over_sockets
 @pytest.mark.parametrize("limits", [LIMITS, LIMITS.replace(stall=0.1), LIMITS.replace(ping_timeout=None, stall=0.4)])
-async def test_a_line_that_is_filled_until_it_is_full(flavour: OverSockets, limits: Limits) -> None:
+async def test_a_connection_that_is_filled_until_it_is_full(flavour: OverSockets, limits: Limits) -> None:
     async with flavour.raw(limits) as (transport, _):
         recorder = Recorder.of(transport)
         async with doing(sender(transport, recorder, PIECE)):
@@ -108,7 +108,7 @@ async def test_a_line_that_is_filled_until_it_is_full(flavour: OverSockets, limi
 
 
 @able("heartbeat")
-async def test_a_line_on_which_sending_never_stops(flavour: OverSockets) -> None:
+async def test_a_connection_on_which_sending_never_stops(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS.replace(high_water=1 << 30), receive_buffer=4096) as (transport, _):
         recorder = Recorder.of(transport)
         # It is never full, so that only the ping finds it, which is behind all that.
@@ -117,7 +117,7 @@ async def test_a_line_on_which_sending_never_stops(flavour: OverSockets) -> None
 
 
 @able("heartbeat")
-async def test_a_line_whose_buffer_in_the_system_never_fills(flavour: OverSockets) -> None:
+async def test_a_connection_whose_buffer_in_the_system_never_fills(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, _):
         recorder = Recorder.of(transport)
         async with doing(sender(transport, recorder, b"x"), every=0.005):
@@ -126,7 +126,7 @@ async def test_a_line_whose_buffer_in_the_system_never_fills(flavour: OverSocket
 
 
 @able("heartbeat")
-async def test_a_line_that_is_dead_in_one_direction(flavour: OverSockets) -> None:
+async def test_a_connection_that_is_dead_in_one_direction(flavour: OverSockets) -> None:
     """What comes in proves only that the other side's messages arrive."""
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = Recorder.of(transport)

@@ -248,7 +248,7 @@ async def test_a_message_over_the_limit(dialing: Dialing) -> None:
 
 
 @dialings
-async def test_a_silent_line_is_found(dialing: Dialing) -> None:
+async def test_a_silent_connection_is_found(dialing: Dialing) -> None:
     limits = LIMITS.replace(ping_interval=0.1, ping_timeout=0.2)
     async with raw_server() as server:
         seen = Observed(server.url, dial=dialing.dial, limits=limits)

@@ -83,7 +83,7 @@ async def test_a_drop_ends_what_was_sent_and_the_client_comes_back() -> None:
         assert [(info.code, info.was_clean, info.user_closed) for info in s.closed] == [(1006, False, False)]
 
 
-async def test_while_the_line_is_cut_calls_wait() -> None:
+async def test_while_the_connection_is_cut_calls_wait() -> None:
     async with story() as s:
         async with s.proxy.cut():
             await turns_until(lambda: s.client.state == "waiting")
@@ -147,7 +147,7 @@ async def test_after_a_half_close_the_client_comes_back_on_a_new_connection() ->
         assert len(s.closed) == 1
 
 
-async def test_order_holds_on_a_bad_line() -> None:
+async def test_order_holds_on_a_bad_connection() -> None:
     async with story() as s:
         async with s.proxy.delay(0.005, jitter=0.01), s.proxy.slow(200_000):
             for number in range(200):
@@ -159,7 +159,7 @@ async def test_order_holds_on_a_bad_line() -> None:
         assert s.closed == []
 
 
-async def test_who_emits_into_a_stalled_line_waits_and_nothing_is_lost() -> None:
+async def test_who_emits_into_a_stalled_connection_waits_and_nothing_is_lost() -> None:
     async with story() as s:
         sent: list[int] = []
 

@@ -192,7 +192,7 @@ async def test_many_connections_cut_at_random() -> None:
 # ---------------------------------------------------------------- silence
 
 
-async def test_silence_loses_what_is_sent_one_way_and_nobody_is_told() -> None:
+async def test_silence_loses_what_is_sent_one_way_without_an_error() -> None:
     async with bench() as b:
         client, server = await b.line()
         async with b.proxy.silence("up"):
@@ -360,7 +360,7 @@ def test_the_same_seed_draws_the_same_jitter() -> None:
     assert all(1.0 <= delay <= 1.5 for delay in drawn[0]) and len(set(drawn[0])) == 5
 
 
-async def test_a_slow_line_takes_its_time_in_each_direction() -> None:
+async def test_a_slow_connection_takes_its_time_in_each_direction() -> None:
     data = os.urandom(2000)
     async with bench() as b:
         client, server = await b.line()
@@ -374,7 +374,7 @@ async def test_a_slow_line_takes_its_time_in_each_direction() -> None:
         await check_passes(client, server)
 
 
-async def test_what_waits_on_a_slow_line_arrives_when_it_is_fast_again() -> None:
+async def test_what_waits_on_a_slow_connection_arrives_when_it_is_fast_again() -> None:
     async with bench() as b:
         client, server = await b.line()
         async with b.proxy.slow(10):
@@ -383,7 +383,7 @@ async def test_what_waits_on_a_slow_line_arrives_when_it_is_fast_again() -> None
         assert await server.receive(99_999) == b"x" * 99_999
 
 
-async def test_a_slow_line_may_be_far_away_and_cut() -> None:
+async def test_a_slow_connection_may_be_far_away_and_cut() -> None:
     async with bench() as b:
         client, server = await b.line()
         async with b.proxy.delay(0.01), b.proxy.slow(100_000), b.proxy.cut_after(1500, "up"):

@@ -157,7 +157,7 @@ async def running(port: int, journal: Path) -> AsyncGenerator[float]:
 
 
 @pytest.mark.timeout(600 if SOAK else 90)  # a dozen programs are started, on a machine that may be busy
-async def test_whatever_callers_are_told_is_true(tmp_path: Path) -> None:
+async def test_the_outcome_that_each_caller_gets_is_true(tmp_path: Path) -> None:
     chance = random.Random(1)
     journal = tmp_path / "journal"
     opened: asyncio.Queue[float] = asyncio.Queue()

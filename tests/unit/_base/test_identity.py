@@ -22,7 +22,7 @@ VISITS = Key[int]("visits")
 # ---------------------------------------------------------------- ids
 
 
-async def test_open_is_told_the_id_and_the_token() -> None:
+async def test_open_gets_the_id_and_the_token() -> None:
     """C3: what a server knows of a client from its first moment on."""
     server = Server()
     told: list[tuple[str, object]] = []

@@ -146,7 +146,7 @@ async def test_a_drop_says_what_happened_and_nothing_about_messages(caplog: pyte
 
 
 @clean
-async def test_the_outcome_is_told_to_those_whom_it_concerns() -> None:
+async def test_the_log_tells_each_side_of_the_outcome() -> None:
     server = Server(limits=LIMITS)
     started = asyncio.Event()
 
@@ -234,7 +234,7 @@ def len_of(record: logging.LogRecord) -> int:
     return len(record.getMessage())
 
 
-async def test_a_failing_middleware_is_not_told_as_the_handlers_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_middleware_is_not_logged_as_the_handlers_failure(caplog: pytest.LogCaptureFixture) -> None:
     d = Driven()
 
     @d.peer.use
@@ -353,7 +353,7 @@ def registered() -> Driven:
         ("other", "say", "Channel 'other' does not exist; the channel 'chat' has a handler for it"),
     ],
 )
-async def test_an_unknown_event_s_line_names_what_was_meant_and_its_caller_is_not_told(
+async def test_the_log_names_the_event_that_was_meant_and_the_caller_does_not_get_it(
     kind: str, channel: str | None, event: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wsrpc")

@@ -90,7 +90,7 @@ async def test_a_drop_is_a_lost_connection_for_every_reader(extensions: bool) ->
 @pytest.mark.parametrize("last", [0, 1, 3], ids=["first item", "an item", "the end"])
 @pytest.mark.parametrize("kind", ["upload", "stream"])
 @pytest.mark.parametrize("by", ["client", "server"])
-async def test_an_item_that_finds_the_line_broken_says_that_the_call_may_have_run(
+async def test_an_item_that_finds_the_connection_broken_says_that_the_call_may_have_run(
     by: str, kind: str, last: int, extensions: bool
 ) -> None:
     """The transport knows before it has told: a client would keep what is new, and a server's peer refuse it."""
@@ -199,7 +199,7 @@ async def test_a_thousand_streams_at_once_and_all_are_dropped() -> None:
         await turns_until(lambda: all(feed.finished.is_set() for feed in feeds), patience=25)
 
 
-async def test_a_stream_whose_line_is_held_can_be_left() -> None:
+async def test_a_stream_whose_connection_is_held_can_be_left() -> None:
     async with pair(limits=Limits(high_water=1000)) as (left, right):
 
         async def blocks() -> AsyncIterator[str]:

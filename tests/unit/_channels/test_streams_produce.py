@@ -78,7 +78,7 @@ async def test_an_error_after_items_arrives_after_them(both: Both) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), StopIteration("x"), KeyError(), asyncio.CancelledError("own")])
-async def test_an_unexpected_error_is_told_with_an_id(both: Both, error: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_error_arrives_with_an_id(both: Both, error: Any, caplog: pytest.LogCaptureFixture) -> None:
     left, right = both
 
     class Failing:

@@ -250,7 +250,7 @@ async def test_connect_without_a_url_says_what_to_do() -> None:
         await Client().connect()
 
 
-async def test_a_bind_that_is_cancelled_stays_bound_and_on_reconnect_is_told() -> None:
+async def test_a_bind_that_is_cancelled_stays_bound_and_on_reconnect_is_called() -> None:
     server = echo_server()
     client = Client(limits=LIMITS)
     ready = asyncio.Event()

@@ -776,7 +776,7 @@ async def test_values_of_pydantics_own_classes_travel() -> None:
     assert answer == {"url": "http://example.com/a", "account": {"name": "Ada", "balance": 5}}
 
 
-def test_a_value_that_cannot_be_compared_is_not_told() -> None:
+def test_a_value_that_cannot_be_compared_is_not_shown() -> None:
     convert = converter(Annotated[Any, Field(gt=0)])
     assert convert(1) == 1
     with pytest.raises(msgspec.ValidationError) as caught:
@@ -819,7 +819,7 @@ def test_no_cache_keeps_a_hook() -> None:
     assert kept() is None
 
 
-def test_with_a_hook_a_name_that_is_not_found_is_told_as_without() -> None:
+def test_with_a_hook_a_name_that_is_not_found_gives_the_same_error() -> None:
     @dataclass
     class Local:
         x: NotThere  # type: ignore[name-defined]  # pyright: ignore # noqa: F821

@@ -41,7 +41,7 @@ async def hangs() -> None:
 # ---------------------------------------------------------------- what everybody sees
 
 
-async def test_the_caller_is_told_and_the_handler_is_cancelled_with_the_reason() -> None:
+async def test_the_caller_gets_the_error_and_the_handler_is_cancelled_with_the_reason() -> None:
     driven = Driven()
     ended: list[Any] = []
 

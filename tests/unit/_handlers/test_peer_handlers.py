@@ -108,7 +108,7 @@ async def test_once_is_free_again_inside_its_own_handler() -> None:
     assert ran == ["first", "second"]
 
 
-async def test_the_last_registration_wins_and_one_from_elsewhere_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_last_registration_wins_and_one_from_elsewhere_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     d = Driven()
 
     def register(n: int) -> None:

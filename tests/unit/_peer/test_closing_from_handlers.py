@@ -34,7 +34,7 @@ def register(target: Server | Client, where: str, function: Any) -> None:
 
 
 @pytest.mark.parametrize("where", PLACES)
-async def test_a_handler_closes_the_server_and_whoever_serves_goes_on(where: str) -> None:
+async def test_a_handler_closes_the_server_and_serve_returns(where: str) -> None:
     server = Server(limits=PATIENT)
     left = asyncio.Event()
 

@@ -51,7 +51,7 @@ async def reset(raw: RawPeer) -> None:
     ],
     ids=["code and reason", "normal", "private", "no code", "drop", "reset"],
 )
-async def test_a_server_is_told_how_its_client_left(
+async def test_a_server_learns_how_its_client_left(
     end: Callable[[RawPeer], Awaitable[None]], code: int, clean: bool
 ) -> None:
     server = Server(limits=LIMITS)
@@ -104,7 +104,7 @@ async def test_both_sides_of_a_close() -> None:
         assert (here[1], there[1]) == ((4002, "enough", True, False), (4002, "enough", True, True))
 
 
-async def test_a_client_is_told_of_a_close_without_a_code() -> None:
+async def test_a_client_learns_of_a_close_without_a_code() -> None:
     endings: list[Ending] = []
     async with raw_server() as plain:
         client = Client(plain.url, limits=LIMITS, reconnect=None, proxy=None)

@@ -181,7 +181,7 @@ async def test_both_sides_are_empty_after_a_drop() -> None:
         assert [len(h.cancelled) for h in handlers] == [10, 10]
 
 
-async def test_close_is_told_once_with_code_reason_and_who_closed() -> None:
+async def test_close_is_called_once_with_code_reason_and_who_closed() -> None:
     d = Driven()
     told: list[tuple[str, CloseInfo]] = []
     d.peer.on("close", lambda peer, info: told.append(("close", info)))

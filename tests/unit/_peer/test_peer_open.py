@@ -114,7 +114,7 @@ async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_too_
     d.assert_empty()
 
 
-async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_the_line_is_full() -> None:
+async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_the_connection_is_full() -> None:
     peer = OnChannel()
     h = await peer.begin()
     d = peer.d

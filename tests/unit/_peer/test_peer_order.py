@@ -258,7 +258,7 @@ async def test_ordered_holds_for_handlers_in_threads(by_channel: bool) -> None:
     assert sorted(m["i"] for m in d.take()) == [1, 2]
 
 
-async def test_a_sender_that_comes_when_the_line_clears_does_not_overtake_those_who_waited() -> None:
+async def test_a_sender_that_comes_when_the_connection_clears_does_not_overtake_those_who_waited() -> None:
     d = Driven(dialer=True)
     d.transport.pause()
     first = start(d.peer.emit("first"))

@@ -186,7 +186,7 @@ async def test_middleware_of_server_peer_and_channels_is_around_their_handlers()
 
 
 @pytest.mark.parametrize(("opened", "closed"), [("open", "close"), ("connect", "disconnect")])
-async def test_both_ends_are_told_of_the_connection_and_of_its_end(opened: str, closed: str) -> None:
+async def test_both_ends_learn_of_the_connection_and_of_its_end(opened: str, closed: str) -> None:
     server, client = Server(), Client()
     log: list[tuple[Any, ...]] = []
     for side in (server, client):
@@ -243,7 +243,7 @@ async def test_a_message_handler_sees_messages_of_every_peer_and_when_they_are_d
     assert seen == ["work begins", "work is done"]
 
 
-async def test_error_handlers_of_a_server_are_told_what_is_wrong_outside_handlers() -> None:
+async def test_error_handlers_of_a_server_get_what_is_wrong_outside_handlers() -> None:
     server = Server()
     told: list[tuple[Peer, str]] = []
     server.on("error", lambda peer, error: told.append((peer, type(error).__name__)))
@@ -299,7 +299,7 @@ async def test_the_validator_of_each_room_gets_the_token_on_every_join() -> None
 # ---------------------------------------------------------------- sending
 
 
-async def test_many_tasks_may_emit_and_request_at_once_over_a_line_that_is_often_full() -> None:
+async def test_many_tasks_may_emit_and_request_at_once_over_a_connection_that_is_often_full() -> None:
     limits = Limits(high_water=4096)
     server = Server(limits=limits)
     got: dict[int, list[tuple[int, int]]] = {}

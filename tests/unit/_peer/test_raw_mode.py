@@ -130,7 +130,7 @@ async def test_what_waits_is_bounded_as_events_are(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_what_it_raises_is_told_to_error_handlers_and_the_log(
+async def test_what_it_raises_goes_to_error_handlers_and_the_log(
     is_async: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Server()
@@ -325,7 +325,7 @@ async def test_offline_it_waits_in_order_with_events_or_is_refused() -> None:
     assert log == ["one", "two", b"three", "four"]
 
 
-async def test_a_full_line_is_waited_for_and_nowait_says_so_at_the_cap() -> None:
+async def test_a_full_connection_is_waited_for_and_nowait_says_so_at_the_cap() -> None:
     server = Server(limits=Limits(hard_cap=1000))
     peer, transport = await scripted(server)
     transport.pause()

@@ -324,7 +324,7 @@ async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
     await tasks[0]
 
 
-async def test_a_full_line_is_no_way_around_it() -> None:
+async def test_a_full_connection_is_no_way_around_it() -> None:
     d = await connected()
     d.transport.pause()
     waiting = [start(d.peer.emit("e", 1)), start(d.peer.request("q"))]
@@ -372,7 +372,7 @@ async def test_open_handlers_may_still_ask() -> None:
     await kept
 
 
-async def test_a_peer_that_keeps_nothing_is_told_so() -> None:
+async def test_a_peer_that_keeps_nothing_gets_an_error() -> None:
     d = await connected(keeps_offline=False)
     await d.fed(drain())
     for attempt in (d.peer.emit("e"), d.peer.request("q"), d.peer.of("chat").request("q"), d.peer.open_channel("c")):

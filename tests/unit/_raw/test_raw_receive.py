@@ -44,7 +44,7 @@ async def test_what_came_before_the_end_is_received_after_it() -> None:
         assert (caught.value.code, caught.value.reason) == (4321, "bye")
 
 
-async def test_no_code_and_a_drop_are_told_apart() -> None:
+async def test_no_code_and_a_drop_differ() -> None:
     for code, clean in ((1005, True), (1006, False)):
         async with raw_connection() as (connection, raw):
             if code == 1005:

@@ -19,7 +19,7 @@ async def all_pieces(connection: RawConnection) -> list[str | bytes]:
     return [piece async for piece in connection.pieces()]
 
 
-async def test_whoever_is_refused_takes_nothing_from_the_one_who_receives() -> None:
+async def test_a_refused_reader_takes_nothing_from_the_one_that_receives() -> None:
     async with raw_connection() as (connection, raw):
         reading = asyncio.create_task(all_pieces(connection))
         await raw.send(raw.frame(TEXT, "a", fin=False))

@@ -139,7 +139,7 @@ async def test_a_message_that_is_cancelled_midway_closes_with_1011_but_not_befor
         await connection.wait_closed()
 
 
-async def test_sending_waits_while_the_line_is_full_and_keeps_the_order() -> None:
+async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order() -> None:
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
         sent: list[int] = []
 
@@ -167,7 +167,7 @@ async def test_sending_on_a_connection_that_is_over_is_refused() -> None:
         await connection.close()
 
 
-async def test_whoever_waits_for_room_is_told_of_the_end() -> None:
+async def test_a_sender_that_waits_for_room_learns_of_the_end() -> None:
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
         tasks = [asyncio.create_task(connection.send(bytes(1_000_000))) for _ in range(20)]
         tasks.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))

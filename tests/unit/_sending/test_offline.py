@@ -299,7 +299,7 @@ async def test_closing_while_open_handlers_run_writes_what_was_accepted() -> Non
 
 @each_awaited
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_what_waits_for_its_turn_fails_with_the_line(name: str, at_once: bool) -> None:
+async def test_what_waits_for_its_turn_fails_with_the_connection(name: str, at_once: bool) -> None:
     d = redialing()
     d.transport.pause()
     waits = start(d.peer.emit("rides over"))
@@ -332,7 +332,7 @@ async def test_a_turn_that_comes_with_the_drop_is_not_used() -> None:
     d.assert_empty()
 
 
-async def test_a_line_that_drains_sends_it() -> None:
+async def test_a_connection_that_drains_sends_it() -> None:
     d = redialing()
     d.transport.pause()
     tasks = [start(d.peer.emit("1", offline="fail")), start(d.peer.emit("2"))]
@@ -342,7 +342,7 @@ async def test_a_line_that_drains_sends_it() -> None:
     assert names(d.take()) == ["1", "2"]
 
 
-async def test_what_waits_for_a_place_over_there_fails_with_the_line() -> None:
+async def test_what_waits_for_remote_capacity_fails_with_the_connection() -> None:
     d = redialing(extensions=True)
     await d.fed(welcome(running=1, waiting=0, waiting_bytes=0))
     taken = start(d.peer.request("takes the place"))

@@ -17,7 +17,9 @@ def names(sent: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("first_drop", [False, True])
-async def test_what_waited_for_the_line_is_not_overtaken_by_what_is_sent_right_after_the_drop(first_drop: bool) -> None:
+async def test_what_waited_for_the_connection_is_not_overtaken_by_what_is_sent_right_after_the_drop(
+    first_drop: bool,
+) -> None:
     d = redialing()
     if first_drop:
         d.transport.lose()
@@ -138,7 +140,7 @@ async def test_what_is_cancelled_leaves_the_queue_at_once() -> None:
     assert names(d.take()) == ["stays"]
 
 
-async def test_what_is_cancelled_while_it_goes_from_the_line_into_the_queue_is_never_sent() -> None:
+async def test_what_is_cancelled_while_it_goes_from_the_connection_into_the_queue_is_never_sent() -> None:
     d = redialing()
     d.transport.pause()
     tasks = [start(d.peer.emit(f"n{n}")) for n in range(4)]

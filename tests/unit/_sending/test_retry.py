@@ -64,7 +64,7 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [OVERLOADED, DRAINING])
-async def test_what_was_refused_over_there_is_asked_again(error: dict[str, Any]) -> None:
+async def test_what_the_remote_peer_refused_is_sent_again(error: dict[str, Any]) -> None:
     d = Driven(dialer=True)
     for caller, channel in ((d.peer, None), (d.peer.of("room"), "room")):
         task = start(caller.request("add", 1, 2, returns=int, retry=AT_ONCE))
@@ -534,7 +534,7 @@ async def test_one_policy_serves_many_calls_at_once() -> None:
 # ---------------------------------------------------------------- cancelling
 
 
-async def test_cancelling_an_attempt_cancels_it_over_there() -> None:
+async def test_cancelling_an_attempt_cancels_its_handler() -> None:
     d = Driven(dialer=True)
     task = start(d.peer.request("q", retry=Retry(retry=lambda error: True), idempotent=True))
     number = await asked(d)

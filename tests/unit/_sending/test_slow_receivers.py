@@ -182,7 +182,7 @@ async def test_what_is_awaited_does_not_overtake() -> None:
         assert await heard_until(ear, "end") == [*range(6)]
 
 
-async def test_a_line_that_fills_up_again_by_what_waited() -> None:
+async def test_a_connection_that_fills_up_again_by_what_waited() -> None:
     async with one_slow(slow="drop_oldest") as (server, ear, peer, line):
         for _ in range(2):
             await server.send_raw("x" * 1100)

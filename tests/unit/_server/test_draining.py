@@ -70,7 +70,7 @@ async def silent(client: Client) -> None:
 # ---------------------------------------------------------------- what was begun
 
 
-async def test_requests_in_the_air_are_answered_and_then_1012() -> None:
+async def test_requests_in_flight_are_answered_and_then_1012() -> None:
     server = Server(limits=LIMITS)
     work = Blocked()
     server.on("work", work)

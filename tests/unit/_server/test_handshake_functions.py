@@ -356,7 +356,7 @@ async def test_a_server_that_closes_meanwhile_waits_for_nobody() -> None:
     assert caught.value.status == 503
 
 
-async def test_cancelling_whoever_asks_is_cancelling() -> None:
+async def test_cancelling_the_caller_is_cancelling() -> None:
     stuck = Stuck()
     asking = asyncio.create_task(gated(stuck).handshake(Handshake("/", {})))
     await turns_until(lambda: stuck.begun)

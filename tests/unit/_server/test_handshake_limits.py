@@ -61,7 +61,7 @@ async def test_the_size_of_messages() -> None:
             assert (await large.next_of(TEXT)).payload == b'{"i":1,"d":2000}'
 
 
-async def test_a_wsrpc_client_is_told() -> None:
+async def test_a_wsrpc_client_learns_the_limits() -> None:
     async with server_with(message=1000, running=1, waiting=1).listen() as listener:
         async with Client(listener.url + "small", limits=LIMITS, proxy=None) as client:
             assert await client.request("size", "x" * 500) == 500
@@ -118,7 +118,7 @@ async def test_the_time_for_closing() -> None:
     assert [info.was_clean for info in endings] == [False]
 
 
-async def test_the_line() -> None:
+async def test_the_high_water_mark_and_the_hard_cap() -> None:
     server = server_with(high_water=64 * 1024, hard_cap=256 * 1024)
     async with server.listen() as listener:
         async with raw_client(listener.port, "/small", receive_buffer=4096):

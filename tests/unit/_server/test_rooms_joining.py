@@ -178,7 +178,7 @@ async def test_joining_and_leaving_happen_in_order() -> None:
         assert peer.rooms == ()
 
 
-async def test_whoever_is_gone_before_it_is_let_in() -> None:
+async def test_a_peer_that_is_gone_before_it_is_let_in() -> None:
     server = Server()
     asked, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 

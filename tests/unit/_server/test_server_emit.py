@@ -44,7 +44,7 @@ async def test_nobody_is_there() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1])
-async def test_what_cannot_be_sent_is_refused_whoever_is_there(size: int) -> None:
+async def test_what_cannot_be_sent_is_refused_with_and_without_peers(size: int) -> None:
     server = Server(limits=LIMITS)
     async with audience(server, size):
         with pytest.raises(ReservedEvent):

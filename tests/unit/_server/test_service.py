@@ -429,7 +429,7 @@ async def test_on_open_that_raises_closes_the_connection_and_nothing_is_looked_a
     assert bool([record for record in caplog.records if record.levelno >= logging.ERROR]) is (code == 1011)
 
 
-async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_told() -> None:
+async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called() -> None:
     log: list[str] = []
 
     class Waits(Service):

@@ -90,7 +90,7 @@ class Listener:
 @pytest.mark.parametrize("listens", LISTENERS)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_whoever_listens_gets_all_that_came_before_the_end(moment: str, ends: str, listens: str) -> None:
+async def test_every_listener_gets_all_that_came_before_the_end(moment: str, ends: str, listens: str) -> None:
     d = Driven(dialer=True)
     name = "next" if listens == "items" else "e"
     sent = [item(0, n) if listens == "items" else {"a": [name, n]} for n in range(3)]

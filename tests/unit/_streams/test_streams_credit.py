@@ -172,7 +172,7 @@ async def test_credit_for_no_channel_is_ignored_and_counted(h: Any) -> None:
     await turns()
 
 
-async def test_all_the_credit_in_the_world_is_bounded_by_the_line() -> None:
+async def test_all_the_credit_in_the_world_is_bounded_by_the_connection() -> None:
     feed = Feed()
     d = await producing(feed.__call__)
     d.transport.pause()

@@ -158,7 +158,7 @@ async def test_without_healthz_or_shared_the_port_is_free_as_soon_as_draining_be
             await asyncio.gather(working, closing)
 
 
-async def test_healthy_until_it_is_closed_whoever_listens() -> None:
+async def test_healthy_until_it_is_closed_on_every_host() -> None:
     server = Server(limits=LIMITS)
     assert server.healthy
     async with connect(server):

@@ -98,7 +98,7 @@ def test_an_answer_that_takes_longer_than_an_interval_makes_the_next_ping_wait()
     assert len(line.pings) == 2
 
 
-def test_without_an_answer_an_idle_line_is_dropped() -> None:
+def test_without_an_answer_an_idle_connection_is_dropped() -> None:
     clock, line, _ = beating()
     clock.advance(100)
     assert line.dropped is not None
@@ -129,7 +129,7 @@ def test_the_answer_to_an_earlier_ping_is_none_to_the_latest() -> None:
     assert line.dropped is not None
 
 
-def test_a_ping_leaves_although_the_line_is_full_and_when_nothing_moves_it_is_dropped() -> None:
+def test_a_ping_leaves_although_the_connection_is_full_and_when_nothing_moves_it_is_dropped() -> None:
     clock, line, _ = beating()
     line.full = True
     line.send(100_000)
@@ -206,7 +206,7 @@ def test_what_the_system_takes_at_once_is_no_proof() -> None:
     assert line.dropped is not None
 
 
-def test_a_line_that_takes_ever_more_and_answers_nothing_is_dropped() -> None:
+def test_a_connection_that_takes_ever_more_and_answers_nothing_is_dropped() -> None:
     """So does a proxy that has lost the server; a reader so slow would have come to the ping by then."""
     clock, line, _ = beating()
     line.full = True
@@ -225,7 +225,7 @@ def test_a_line_that_takes_ever_more_and_answers_nothing_is_dropped() -> None:
     assert line.dropped[1] == 1011
 
 
-def test_without_a_timeout_pings_only_keep_the_line_open() -> None:
+def test_without_a_timeout_pings_only_keep_the_connection_open() -> None:
     clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=None))
     clock.advance(1000)
     heartbeat.pong(line.pings[-1][1])
@@ -276,7 +276,7 @@ def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
         (LIMITS.replace(stall=60.0, ping_interval=None), 60.0),
     ],
 )
-def test_a_full_line_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:
+def test_a_full_connection_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:
     clock, line, _ = watching(limits)
     clock.advance(1000)
     assert line.dropped is not None
@@ -285,7 +285,7 @@ def test_a_full_line_that_does_not_move_is_dropped(limits: Limits, expected: flo
     assert why == [1006, f"nothing could be written for {expected:g} s"]
 
 
-def test_a_full_line_that_moves_is_not_dropped_before_it_stops() -> None:
+def test_a_full_connection_that_moves_is_not_dropped_before_it_stops() -> None:
     clock, line, _ = watching(LIMITS)
     for _ in range(30):
         line.take(1)
@@ -305,7 +305,7 @@ def test_writing_more_is_no_progress() -> None:
     assert line.dropped is not None
 
 
-def test_a_line_with_room_is_not_watched() -> None:
+def test_a_connection_with_room_is_not_watched() -> None:
     clock, line, watch = watching(LIMITS)
     watch.stop()
     watch.stop()

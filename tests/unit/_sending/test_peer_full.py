@@ -33,7 +33,7 @@ async def test_awaiting_senders_wait_in_turn_and_encode_only_then() -> None:
     await second
 
 
-async def test_a_line_that_fills_again_stops_those_behind() -> None:
+async def test_a_connection_that_fills_again_stops_those_behind() -> None:
     d = Driven(dialer=True)
     d.transport.pause()
     tasks = [start(d.peer.emit("n", n)) for n in range(4)]

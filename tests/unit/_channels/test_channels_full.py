@@ -19,7 +19,7 @@ from wsrpc.testing import connect, pair
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-async def test_what_waits_for_the_line_is_not_sent_after_the_end_of_its_channel() -> None:
+async def test_what_waits_for_the_connection_is_not_sent_after_the_end_of_its_channel() -> None:
     d = Driven(dialer=True)
     channel = await requested(d)
     d.transport.pause()
@@ -37,7 +37,7 @@ async def test_what_waits_for_the_line_is_not_sent_after_the_end_of_its_channel(
     d.assert_empty()
 
 
-async def test_an_abort_passes_a_full_line_but_not_what_was_sent_before_it() -> None:
+async def test_an_abort_passes_a_full_connection_but_not_what_was_sent_before_it() -> None:
     d = Driven(dialer=True)
     channel = await requested(d)
     await channel.emit("e")
@@ -48,7 +48,7 @@ async def test_an_abort_passes_a_full_line_but_not_what_was_sent_before_it() -> 
     await emptied(d.peer)
 
 
-async def test_what_waits_in_the_line_leaves_in_order() -> None:
+async def test_what_waits_for_the_connection_leaves_in_order() -> None:
     d = Driven(dialer=True)
     channel = await requested(d)
     d.transport.pause()

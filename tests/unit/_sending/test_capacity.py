@@ -52,7 +52,7 @@ async def test_bytes_that_wait_there_are_bounded_too() -> None:
         assert [last for _, last in await asyncio.gather(*tasks)] == list(range(10))
 
 
-async def test_whoever_waits_for_a_place_can_leave_time_out_or_lose_the_line() -> None:
+async def test_a_request_that_waits_for_capacity_can_be_cancelled_time_out_or_lose_the_connection() -> None:
     work = Blocked()
     clock = Clock()
     async with pair(limits=TIGHT, clock=clock) as (a, b):
@@ -86,7 +86,7 @@ def waiting_there(peer: Peer) -> int:
 
 
 @pytest.mark.parametrize("when", ["drops", "times out and drops"])
-async def test_a_drop_forgets_the_places_of_requests_that_wait_for_the_line(when: str) -> None:
+async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connection(when: str) -> None:
     d = redialing(extensions=True)
     await d.fed(welcome(**ROOM))
     runs = start(d.peer.request("work", timeout=None))

@@ -87,7 +87,7 @@ async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_poli
             assert len((await raw.next_frame()).payload) > len(PIECE)
 
 
-async def test_a_full_line_that_does_not_move_is_dropped() -> None:
+async def test_a_full_connection_that_does_not_move_is_dropped() -> None:
     limits = AMPLE.replace(high_water=10_000, stall=0.2, ping_interval=None)
     async with beside(limits) as world, raw_client(world.port, receive_buffer=SMALL):
         peer = await world.newest()

@@ -87,7 +87,7 @@ def test_the_bound_of_bytes() -> None:
         Outbox(10, 5).add(b"123456")
 
 
-def test_the_sender_is_told_when_its_message_leaves() -> None:
+def test_the_sender_learns_when_its_message_leaves() -> None:
     outbox = Outbox(10, 1000)
     told: list[str] = []
     outbox.add(b"1", lambda error: told.append("1"))

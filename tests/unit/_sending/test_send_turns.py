@@ -52,7 +52,7 @@ async def test_they_go_one_after_another_in_the_order_in_which_they_came() -> No
     assert not queue.line.busy
 
 
-async def test_one_at_a_time_if_each_fills_the_line() -> None:
+async def test_one_at_a_time_if_each_fills_the_connection() -> None:
     queue = Queue()
     queue.fill_again = True
     await queue.senders(3)
@@ -99,7 +99,7 @@ async def test_who_was_woken_twice_and_leaves_passes_on_one_turn() -> None:
     assert queue.sent == [1, 2, 3] and not queue.line.busy
 
 
-async def test_when_all_leave_the_line_is_free() -> None:
+async def test_when_all_leave_the_connection_is_free() -> None:
     queue = Queue()
     tasks = await queue.senders(3)
     queue.clear()
