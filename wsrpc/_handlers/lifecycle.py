@@ -1,4 +1,4 @@
-"""Lifecycle of a peer: its states, and the handlers of `open`, `close`, `error` and `message`."""
+"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of `on_reconnect`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -18,46 +17,17 @@ from .context import CURRENT, Invocation, in_context
 from .registry import Registry
 
 __all__ = [
-    "TRANSITIONS",
     "Closers",
     "OpenPhase",
     "Reporter",
     "Stage",
-    "State",
     "Unfinished",
     "abandon",
     "call_handler",
     "finish_all",
     "fire",
-    "move",
     "name_of",
 ]
-
-
-class State(Enum):
-    """The state of a peer."""
-
-    DISCONNECTED = "disconnected"
-    OPENING = "opening"
-    """Connected; `open` and `on_reconnect` handlers run, and messages that arrive meanwhile are held back."""
-    OPEN = "open"
-    CLOSING = "closing"
-    """The closing handshake has begun: a Close frame was sent, by `close` or because of a violation."""
-
-
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.DISCONNECTED: frozenset({State.OPENING}),
-    State.OPENING: frozenset({State.OPEN, State.CLOSING, State.DISCONNECTED}),
-    State.OPEN: frozenset({State.CLOSING, State.DISCONNECTED}),
-    State.CLOSING: frozenset({State.DISCONNECTED}),
-}
-
-
-def move(current: State, new: State) -> State:
-    """Return ``new``, the state that follows ``current``."""
-    if new not in TRANSITIONS[current]:
-        raise AssertionError(f"a peer cannot go from {current.value} to {new.value}")
-    return new
 
 
 Unfinished = tuple[str, str, Awaitable[Any]]

@@ -14,7 +14,7 @@ from .._base.logs import logger
 from .._base.misuse import check_flag, check_function
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook
-from .compiled import ArgumentsRefused, Handler, compile_handler
+from .compiled import ArgumentsRefused, Handler
 from .context import Context, Invocation
 from .introspection import Injection, location
 
@@ -174,7 +174,7 @@ class Registry:
         timeout: float | UnsetType | None = UNSET,
         instance: Injection | None = None,
     ) -> None:
-        """Register ``function`` in place of the present handler; None removes that. Options as in `compile_handler`.
+        """Register ``function`` in place of the present handler; None removes that. Options as in `Handler`.
 
         Raises:
             TypeError: the function cannot be a handler; the text names the parameter.
@@ -195,7 +195,7 @@ class Registry:
             if present is not None:
                 (present.once if once else present.handlers).pop(event, None)
             return
-        handler = compile_handler(
+        handler = Handler(
             function,
             dec_hook=self.dec_hook,
             lax=self.lax if lax is None else lax,
@@ -237,7 +237,7 @@ class Registry:
         async def awaited(invocation: Invocation, message: Any) -> None:
             await function(invocation.peer, message)
 
-        self.set_raw(compile_handler(awaited if is_async else called, ordered=is_async, shown_as=function))
+        self.set_raw(Handler(awaited if is_async else called, ordered=is_async, shown_as=function))
 
     def set_raw(self, handler: Handler) -> None:
         """Let ``handler`` handle the messages that are not protocol."""
