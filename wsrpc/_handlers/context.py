@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from operator import attrgetter
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from .._peer.peer import Peer
     from .._server.server import Server
 
-__all__ = ["CURRENT", "Context", "Invocation", "current_context", "in_context"]
+__all__ = ["CURRENT", "Context", "Invocation", "current_context"]
 
 
 @injectable()
@@ -222,13 +221,6 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
 
 CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
-
-
-def in_context(invocation: Invocation) -> contextvars.Context:
-    """Return a copy of the present context in which ``invocation`` is the current one."""
-    context = contextvars.copy_context()
-    context.run(CURRENT.set, invocation)
-    return context
 
 
 def current_context() -> Context:

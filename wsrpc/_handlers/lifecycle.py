@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -12,7 +13,7 @@ from typing import Any
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
-from .context import CURRENT, Invocation, in_context
+from .context import CURRENT, Invocation
 from .registry import Registry
 
 __all__ = [
@@ -61,7 +62,8 @@ class Stage:
     __slots__ = ("_raised", "context", "unfinished")
 
     def __init__(self, invocation: Invocation, raised: Raised, unfinished: Iterable[Unfinished] = ()) -> None:
-        self.context = in_context(invocation)
+        self.context = contextvars.copy_context()
+        self.context.run(CURRENT.set, invocation)
         self._raised = raised
         self.unfinished = list(unfinished)
 
