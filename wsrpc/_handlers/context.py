@@ -18,7 +18,7 @@ from .._streams.reader import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, bad_item, made_here
 from .introspection import injectable
-from .observation import Message, Observation
+from .observation import Message
 
 if TYPE_CHECKING:
     from .._channels import core
@@ -37,8 +37,8 @@ class Invocation(msgspec.Struct, eq=False):
     inbound: WireMessage
     channels: core.ChannelSession | None = None
     """Part of the session in which the message came. None for lifecycle handlers: no message calls them."""
-    observation: Observation | None = None
-    """Only while a `message` handler observes."""
+    message: Message | None = None
+    """The message as `message` handlers see it, if there is one that observes."""
     cancel_reason: Any = None
     anonymous: core.ChannelCore | None = None
     """The channel that the handler has made, or that answers its request."""
@@ -84,11 +84,6 @@ class Invocation(msgspec.Struct, eq=False):
         where = "" if scope is None else f"{scope}:"
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
-
-    def finish(self) -> None:
-        """Tell `message` handlers, if they observe, that the message has been processed."""
-        if self.observation is not None:
-            self.observation.finish()
 
     def channel(self) -> AnonymousChannel:
         """Return the channel that `Context.channel` returns, and raise what it raises."""
@@ -157,8 +152,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def message(self) -> Message | None:
         """The message itself, while a `message` handler observes; else None."""
-        observation = self._invocation.observation
-        return None if observation is None else observation.message
+        return self._invocation.message
 
     @property
     def event(self) -> str:
