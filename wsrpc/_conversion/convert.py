@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import inspect as mi
 
+from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic, pydantic_dumper, pydantic_validator, summary
 from .validation import Checked, wire_type
 
@@ -28,7 +28,6 @@ __all__ = [
     "converter",
     "make_dec_hook",
     "make_enc_hook",
-    "memoized",
     "nodes_of",
     "prepare",
     "type_name",
@@ -48,27 +47,6 @@ _VIEWS = [type(view()) for each in _DICTS for view in (each.keys, each.values, e
 _LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
 _LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
 """Types of the standard library that msgspec does not know. Their subclasses are left to the user's hook."""
-
-_R = TypeVar("_R")
-
-
-def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
-    """Cache results as `lru_cache` does, but leave calls with unhashable arguments uncached.
-
-    Annotations may be unhashable (``Annotated[int, []]``), and a handler that is registered again and again (on each
-    new channel, for instance) should not be introspected each time.
-    """
-    cached = lru_cache(maxsize=256)(function)
-
-    def call(*args: Any) -> _R:
-        try:
-            hash(args)
-        except TypeError:
-            return function(*args)
-        return cached(*args)
-
-    return call
-
 
 # ---------------------------------------------------------------- hooks
 

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .._base.names import check_timeout
+from .._conversion.caching import memoized
 from .._conversion.convert import (
     EXACT_TYPES,
     DecHook,
@@ -26,7 +27,6 @@ from .._conversion.convert import (
     convert_options,
     converter,
     make_dec_hook,
-    memoized,
     prepare,
 )
 from .._conversion.validation import Checked
