@@ -14,12 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ._base.names import ChannelRef
 from ._client.client import Client
 from ._handlers.compiled import Handler
 from ._handlers.introspection import Parameter, Result, Role, result_of, without_partials
 from ._handlers.registration import Router, registry_of
-from ._handlers.registry import Scope
 from ._schema.definitions import Form
 from ._schema.json_types import Described, schemas_of
 from ._server.server import Server
@@ -110,9 +108,7 @@ def _writable(value: Any) -> Any:
 
 
 def _handlers(registered: Any) -> Iterator[tuple[str | None, str, Handler]]:
-    registry = registry_of(registered)
-    scopes: list[tuple[ChannelRef, Scope]] = [(None, registry.main), *registry.named.items()]
-    for channel, scope in scopes:
+    for channel, scope in registry_of(registered).scopes.items():
         if isinstance(channel, int):  # raw messages
             continue
         for event, handler in {**scope.handlers, **scope.once}.items():

@@ -79,10 +79,9 @@ class Registry:
         "has_lifecycle",
         "lax",
         "layered",
-        "main",
-        "named",
         "observed",
         "raw_only",
+        "scopes",
         "takes_raw",
         "used",
     )
@@ -92,8 +91,8 @@ class Registry:
         check_flag("lax", lax)
         self.dec_hook = dec_hook
         self.lax = lax
-        self.main = Scope()
-        self.named: dict[str | int, Scope] = {}
+        self.scopes: dict[ChannelRef, Scope] = {}
+        """Those of channels that something was registered on, or that `scope` has made."""
         self._reserved: Set[ChannelRef] = frozenset()
         self.used = False
         self.layered = False
@@ -108,15 +107,11 @@ class Registry:
         self._lifecycle_once: dict[str, LifecycleHandler] = {}
 
     def scope(self, channel: ChannelRef) -> Scope:
-        """Return the scope of ``channel`` (None: the main one); make it if it does not exist."""
-        found = self._find(channel)
-        if found is None:
-            assert channel is not None
-            found = self.named[channel] = Scope()
-        return found
-
-    def _find(self, channel: ChannelRef) -> Scope | None:
-        return self.main if channel is None else self.named.get(channel)
+        """Return the scope of ``channel``; make it if it does not exist."""
+        scope = self.scopes.get(channel)
+        if scope is None:
+            scope = self.scopes[channel] = Scope()
+        return scope
 
     def order(self, channel: str | int) -> None:
         """Let all handlers that are registered on ``channel`` from now on run one after another."""
@@ -135,16 +130,16 @@ class Registry:
         if channel in self._reserved:
             self.scope(channel).middleware.clear()
         else:
-            self.named.pop(channel, None)
+            self.scopes.pop(channel, None)
         self._look_for_layers()
 
     def _look_for_layers(self) -> None:
-        scopes = (self.main, *self.named.values())
-        self.layered = self.handler_context is not None or any(scope.middleware for scope in scopes)
+        has_middleware = any(scope.middleware for scope in self.scopes.values())
+        self.layered = has_middleware or self.handler_context is not None
 
     def has(self, channel: ChannelRef, event: str) -> bool:
         """Whether ``event`` has a handler on ``channel``."""
-        scope = self.main if channel is None else self.named.get(channel)
+        scope = self.scopes.get(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
     def take(self, channel: ChannelRef, event: str) -> Handler | None:
@@ -153,7 +148,7 @@ class Registry:
         A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
         called. A call that ends without calling it has to set ``handler.taken`` to False.
         """
-        scope = self.main if channel is None else self.named.get(channel)
+        scope = self.scopes.get(channel)
         if scope is None:
             return None
         if scope.once and (handler := scope.once.get(event)) is not None and not handler.taken:
@@ -190,7 +185,7 @@ class Registry:
                 raise TypeError(text)
             self._add_lifecycle(event, function, once)
             return
-        present = self._find(channel)
+        present = self.scopes.get(channel)
         if function is None:
             if present is not None:
                 (present.once if once else present.handlers).pop(event, None)
@@ -395,8 +390,9 @@ class RecordingRegistry(Registry):
         Raises:
             ValueError: this has named channels, which cannot be included under a channel.
         """
-        if channel is not None and self.named:
-            names = ", ".join(sorted(map(repr, self.named)))
+        named = sorted(repr(name) for name in self.scopes if name is not None)
+        if channel is not None and named:
+            names = ", ".join(named)
             raise ValueError(f"a router with channels of its own ({names}) cannot be included under a channel")
         self._included = True
         for repeat in self._recorded:

@@ -50,12 +50,10 @@ class Unhandled:
         return f"did you mean {nearest!r}?" if nearest else ""
 
     def _scopes(self, channel: ChannelRef) -> list[Scope]:
-        if channel is None:
-            return [registry.main for registry in self._registries]
-        return [registry.named[channel] for registry in self._registries if channel in registry.named]
+        return [registry.scopes[channel] for registry in self._registries if channel in registry.scopes]
 
     def _channels(self) -> Iterator[str]:
-        return (name for registry in self._registries for name in registry.named if isinstance(name, str))
+        return (name for registry in self._registries for name in registry.scopes if isinstance(name, str))
 
 
 def _has(scopes: list[Scope], event: str) -> bool:

@@ -114,11 +114,7 @@ class Hosting:
             )
         if channel is not None:
             check_name("a channel's name", channel)
-        taken = (
-            {}
-            if channel is not None and channel not in self._registry.named
-            else self._registry.scope(channel).handlers
-        )
+        taken = self._registry.scopes[channel].handlers if channel in self._registry.scopes else {}
         for event, (_, function) in methods.items():
             if channel is None and event in RESERVED_EVENTS:
                 raise ValueError(
