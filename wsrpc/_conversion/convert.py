@@ -113,8 +113,6 @@ class Needs(NamedTuple):
     scalar: bool  # an instance never holds another object, so it cannot be part of a reference cycle
 
 
-_CHECKED = Needs(dec_hook=True, str_keys=False, scalar=False)
-
 _SCALARS = (
     mi.NoneType,
     mi.BoolType,
@@ -219,13 +217,12 @@ def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
 
 
 def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
-    needs, unknown = Needs(dec_hook=False, str_keys=False, scalar=False), None
-    wire = tp
-    if tp is not Any and tp is not object:
-        has_hook = dec_hook is not None
-        wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=has_hook, lax=lax)
-        # A `Checked` may hold the hook, so no cache may keep it.
-        needs, unknown = (_CHECKED, None) if isinstance(wire, Checked) else _examine(wire)
+    if tp is Any or tp is object:
+        return Prepared(tp, Needs(dec_hook=False, str_keys=False, scalar=False))
+    wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=dec_hook is not None, lax=lax)
+    if isinstance(wire, Checked):  # it may hold the hook, so no cache may keep it
+        return Prepared(wire, Needs(dec_hook=True, str_keys=False, scalar=False))
+    needs, unknown = _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
             f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "

@@ -73,7 +73,6 @@ class Registry:
     __slots__ = (
         "_lifecycle",
         "_lifecycle_once",
-        "_reserved",
         "dec_hook",
         "handler_context",
         "has_lifecycle",
@@ -81,6 +80,7 @@ class Registry:
         "layered",
         "observed",
         "raw_only",
+        "reserved",
         "scopes",
         "takes_raw",
         "used",
@@ -93,7 +93,8 @@ class Registry:
         self.lax = lax
         self.scopes: dict[ChannelRef, Scope] = {}
         """Those of channels that something was registered on, or that `scope` has made."""
-        self._reserved: Set[ChannelRef] = frozenset()
+        self.reserved: Set[ChannelRef] = frozenset()
+        """Channels that wsrpc itself uses."""
         self.used = False
         self.layered = False
         self.observed = False
@@ -118,16 +119,12 @@ class Registry:
         self.scope(channel).ordered = True
 
     def reserve(self, channels: Set[ChannelRef]) -> None:
-        """Refuse handlers on these ``channels``, a set that may change, because wsrpc has its own there."""
-        self._reserved = channels
-
-    def reserve_as(self, other: Registry) -> None:
-        """Refuse handlers on the channels that are reserved in ``other``, now or later."""
-        self._reserved = other._reserved
+        """Refuse handlers on ``channels``, because wsrpc has its own there. The set may change later."""
+        self.reserved = channels
 
     def remove_scope(self, channel: str | int) -> None:
         """Remove the handlers and the middleware of ``channel``."""
-        if channel in self._reserved:
+        if channel in self.reserved:
             self.scope(channel).middleware.clear()
         else:
             self.scopes.pop(channel, None)
@@ -177,7 +174,7 @@ class Registry:
         """
         check_event(event)
         check_options(lax, thread, ordered)
-        if channel in self._reserved:
+        if channel in self.reserved:
             raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
         if channel is None and event in RESERVED_EVENTS:
             if lax is not None or thread or ordered or timeout is not UNSET:
