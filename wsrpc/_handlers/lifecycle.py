@@ -75,7 +75,7 @@ class Stage:
         """
         for name in names:
             for registry in registries:
-                taken = registry.take_lifecycle(name) if registry.has_lifecycle else None
+                taken = registry.take_lifecycle(name) if registry.lifecycle else None
                 if taken is not None:
                     self.call(name, taken.function, args[: taken.accepted])
 

@@ -71,13 +71,11 @@ class Registry:
     """
 
     __slots__ = (
-        "_lifecycle",
-        "_lifecycle_once",
         "dec_hook",
         "handler_context",
-        "has_lifecycle",
         "lax",
         "layered",
+        "lifecycle",
         "observed",
         "raw_only",
         "reserved",
@@ -98,14 +96,12 @@ class Registry:
         self.used = False
         self.layered = False
         self.observed = False
-        self.has_lifecycle = False
-        """Whether there is a handler for a lifecycle event."""
         self.takes_raw = False
         self.raw_only: Literal["json", "message"] | None = None
         """Set if every message goes to the raw handler: decoded as JSON, or as it arrived."""
         self.handler_context: HandlerContext | None = None
-        self._lifecycle: dict[str, LifecycleHandler] = {}
-        self._lifecycle_once: dict[str, LifecycleHandler] = {}
+        self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
+        """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
 
     def scope(self, channel: ChannelRef) -> Scope:
         """Return the scope of ``channel``; make it if it does not exist."""
@@ -255,28 +251,25 @@ class Registry:
     # Handlers of lifecycle events are called with positional arguments that are not converted.
 
     def _add_lifecycle(self, event: str, function: Callable[..., Any] | None, once: bool) -> None:
-        table = self._lifecycle_once if once else self._lifecycle
         if function is None:
-            table.pop(event, None)
+            self.lifecycle.pop((event, once), None)
         else:
-            handler = LifecycleHandler(
-                function, accepted(f"on({event!r})", RESERVED_EVENTS[event], function), location(function)
-            )
-            _warn_of_replacement(event, table.get(event), handler)
-            table[event] = handler
-        self._set_lifecycle_flags()
+            count = accepted(f"on({event!r})", RESERVED_EVENTS[event], function)
+            handler = LifecycleHandler(function, count, location(function))
+            _warn_of_replacement(event, self.lifecycle.get((event, once)), handler)
+            self.lifecycle[event, once] = handler
+        self._look_for_observers()
 
     def take_lifecycle(self, event: str) -> LifecycleHandler | None:
         """Return the handler for a lifecycle event, and remove it if it was registered with `once`."""
-        taken = self._lifecycle_once.pop(event, None)
+        taken = self.lifecycle.pop((event, True), None)
         if taken is None:
-            return self._lifecycle.get(event)
-        self._set_lifecycle_flags()
+            return self.lifecycle.get((event, False))
+        self._look_for_observers()
         return taken
 
-    def _set_lifecycle_flags(self) -> None:
-        self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
-        self.has_lifecycle = bool(self._lifecycle or self._lifecycle_once)
+    def _look_for_observers(self) -> None:
+        self.observed = any(event == "message" for event, _ in self.lifecycle)
 
 
 def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
