@@ -116,7 +116,7 @@ def _handlers(registered: Any) -> Iterator[tuple[str | None, str, Handler]]:
 
 
 class _Draft(NamedTuple):
-    """An event whose types have no schemas yet."""
+    """An event before its types have schemas."""
 
     channel: str | None
     event: str
@@ -124,8 +124,8 @@ class _Draft(NamedTuple):
     doc: str
     parameters: tuple[Parameter, ...]
     types: list[tuple[Any, Form]]
-    """The types of its values, each with the form of its schema: those of the parameters, of the items that the caller
-    sends, and of what it gets back."""
+    """Each type that needs a schema, with the form of the schema: the types of the parameters, of the items that the
+    caller sends, and of the result or of the items that it gets."""
     notes: list[str]
 
 

@@ -122,7 +122,7 @@ class Survey:
         """
         Args:
             hooked: the user has a ``dec_hook``.
-            models: the models that need no other visit.
+            models: the models that were visited already.
         """
         self.hooked = hooked
         self.needs_meta = False
@@ -362,12 +362,13 @@ def is_sealed(cls: Any) -> bool:
 
 
 def is_tagged(cls: Any) -> bool:
+    """Whether a class is a Struct with a tag, by which msgspec knows it among others."""
     cls = get_origin(cls) or cls
     return isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls.__struct_config__.tag is not None
 
 
 def _is_object(cls: Any) -> bool:
-    """Whether a class is made of an object in JSON."""
+    """Whether values of a class come from objects in JSON."""
     if not isinstance(cls, type):
         return False
     return dataclasses.is_dataclass(cls) or is_sealed(cls) or is_pydantic(cls) or issubclass(cls, Mapping)

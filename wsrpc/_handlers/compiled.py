@@ -54,7 +54,7 @@ def _check(tp: Any, value: str) -> str | None:
 
 
 def _getters(parameters: Iterable[Parameter]) -> dict[str, Getter]:
-    """The steps to each injected value, by their names in the source."""
+    """Return the steps to each injected value, by their names in the source."""
     return {
         f"step{n}_to_{p.name}": step
         for p in parameters
@@ -64,7 +64,7 @@ def _getters(parameters: Iterable[Parameter]) -> dict[str, Getter]:
 
 
 def _value(p: Parameter) -> str:
-    """Source for the value of a parameter that takes no argument from the wire."""
+    """Return source for the value of a parameter that takes no argument from the wire."""
     if p.injection is None:
         return f"read_items(invocation, items_of_{p.name}, {p.name!r})"
     value = "invocation"
@@ -74,7 +74,9 @@ def _value(p: Parameter) -> str:
 
 
 def _arguments(parameters: tuple[Parameter, ...], given: list[str], rest: str = "") -> str:
-    """Source for the argument list, if the wire brought the values ``given`` and, for ``*args``, ``rest``.
+    """Return source for the argument list of the function.
+
+    ``given`` is source for the values from the wire that came, and ``rest`` for those of ``*args``.
 
     Parameters without a value are left out, so that Python itself applies the default. Only if an injected parameter
     follows, the default is written out (``default_<name>``).

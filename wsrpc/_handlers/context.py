@@ -36,14 +36,14 @@ class Invocation(msgspec.Struct, eq=False):
     peer: Peer
     inbound: WireMessage
     channels: core.ChannelSession | None = None
-    """Part of the session in which the message came. None for lifecycle handlers: no message calls them."""
+    """The channels of the session in which the message came. None for lifecycle handlers, which no message calls."""
     message: Message | None = None
     """The message as `message` handlers see it, if there is one that observes."""
     cancel_reason: Any = None
     anonymous: core.ChannelCore | None = None
     """The channel that the handler has made, or that answers its request."""
     user_channel: AnonymousChannel | None = None
-    """The same, as the handler holds it."""
+    """The object for that channel that the handler holds, once it has asked for it."""
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     shown: ref[Context] | None = None

@@ -116,7 +116,10 @@ class Stage:
 
 
 class Closers:
-    """The tasks that wait for a close. A close does not wait for them: one may be a handler, which the close ends."""
+    """The tasks that wait for a close, such as that of a handler which closes.
+
+    The close waits for all other handlers. It does not wait for these, or they would wait for each other.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any] | None] = set()
@@ -136,9 +139,12 @@ class Closers:
         return task in self._tasks or (invocation is not None and invocation in self._invocations)
 
     async def wait_besides(self, tasks: set[asyncio.Task[Any]], timeout: float | None) -> set[asyncio.Task[Any]]:
-        """Wait for ``tasks``, until one more closer comes, or ``timeout`` seconds; return the tasks that are late."""
+        """Wait until ``tasks`` have ended, another task is added here, or ``timeout`` seconds have passed.
+
+        Return the tasks that still run after ``timeout``; an empty set in the other cases.
+        """
         if self._added is None or self._added.done():
-            self._added = asyncio.get_running_loop().create_future()  # shared by all who wait
+            self._added = asyncio.get_running_loop().create_future()  # shared by all calls that wait
         everything = asyncio.ensure_future(asyncio.wait(tasks, timeout=timeout))
         try:
             either: set[asyncio.Future[Any]] = {everything, self._added}
@@ -257,9 +263,9 @@ class OpenPhase:
             self._stop()
 
     def connection_lost(self, *, user_closed: bool) -> None:
-        """End the phase with its connection: stop the handlers, and wake everybody who waits.
+        """End the phase with its connection: cancel the handlers, and wake everybody who waits.
 
-        If this side closed the connection, one of the handlers may have done so, and all of them may finish.
+        If this side closed the connection, one of the handlers may have done so. Then all of them may finish.
         """
         if not user_closed:
             self._stop()

@@ -63,11 +63,11 @@ class Scope:
 
 
 class Registry:
-    """All scopes of one peer, or of a server or client for its peers.
+    """The handlers and the middleware of one peer, or those that a server or client has for all its peers.
 
-    Flags spare the fast path lookups: ``used`` is true once there is any handler, ``observed`` while there is a
-    `message` handler, ``layered`` once anything runs around handlers, ``takes_raw`` once there is a handler for
-    messages that are not protocol.
+    The fast path reads flags in place of tables: ``used`` is true once there has been a handler, ``observed`` while
+    there is a `message` handler, ``layered`` while anything runs around handlers, ``takes_raw`` once there is a handler
+    for messages that are not protocol.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ class Registry:
         self.dec_hook = dec_hook
         self.lax = lax
         self.scopes: dict[ChannelRef, Scope] = {}
-        """Those of channels that something was registered on, or that `scope` has made."""
+        """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
         self.reserved: Set[ChannelRef] = frozenset()
         """Channels that wsrpc itself uses."""
         self.used = False
@@ -139,7 +139,7 @@ class Registry:
         """Return the handler for ``event``.
 
         A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
-        called. A call that ends without calling it has to set ``handler.taken`` to False.
+        called. A call that ends without calling the handler must set ``handler.taken`` to False.
         """
         scope = self.scopes.get(channel)
         if scope is None:

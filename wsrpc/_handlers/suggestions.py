@@ -15,13 +15,16 @@ from .registry import Registry, Scope
 __all__ = ["Unhandled"]
 
 LONGEST = 32
-"""Characters of the longest name that is compared with others."""
+"""Length in characters of the longest name that is compared with others."""
 MOST = 128
-"""Names that a name is compared with. One guess then takes 2 ms or less for usual names."""
+"""How many names a name is compared with. One guess then takes 2 ms or less for usual names."""
 
 
 class Unhandled:
-    """The text for the log. It is made only when a line is written, so that a flood of events causes no comparisons."""
+    """Text of a log line about an event without a handler, with a suggestion if there is one.
+
+    The suggestion is made only when the line is written, so that a flood of events causes no comparisons.
+    """
 
     __slots__ = ("_channel", "_event", "_registries", "_text")
 
