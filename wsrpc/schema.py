@@ -14,13 +14,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from ._base.names import ChannelRef
 from ._client.client import Client
 from ._handlers.compiled import Handler
 from ._handlers.introspection import Parameter, Result, Role, result_of, without_partials
 from ._handlers.registration import Router, registry_of
-from ._handlers.registry import Scope
-from ._schema.json_types import schemas_of
+from ._schema.definitions import Form
+from ._schema.json_types import Described, schemas_of
 from ._server.server import Server
 
 __all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "describe"]
@@ -90,15 +89,11 @@ def describe(registered: Server | Client | Router, /) -> Description:
         _draft(channel, event, handler)
         for channel, event, handler in sorted(_handlers(registered), key=lambda found: (found[0] or "", found[1]))
     ]
-    schemas = schemas_of(
-        [tp for draft in drafts for tp in draft.sent],
-        [tp for draft in drafts for tp in draft.given],
-        hooked=registry_of(registered).dec_hook is not None,
-    )
-    sent = iter(zip(schemas.sent, schemas.notes[: len(schemas.sent)], strict=True))
-    given = iter(zip(schemas.given, schemas.notes[len(schemas.sent) :], strict=True))
-    events = [_finished(draft, sent, given) for draft in drafts]
-    return msgspec.convert(_writable(msgspec.to_builtins(Description(tuple(events), schemas.definitions))), Description)
+    types = [each for draft in drafts for each in draft.types]
+    schemas, definitions = schemas_of(types, hooked=registry_of(registered).dec_hook is not None)
+    described = iter(schemas)
+    events = [_finished(draft, described) for draft in drafts]
+    return msgspec.convert(_writable(msgspec.to_builtins(Description(tuple(events), definitions))), Description)
 
 
 def _writable(value: Any) -> Any:
@@ -113,9 +108,7 @@ def _writable(value: Any) -> Any:
 
 
 def _handlers(registered: Any) -> Iterator[tuple[str | None, str, Handler]]:
-    registry = registry_of(registered)
-    scopes: list[tuple[ChannelRef, Scope]] = [(None, registry.main), *registry.named.items()]
-    for channel, scope in scopes:
+    for channel, scope in registry_of(registered).scopes.items():
         if isinstance(channel, int):  # raw messages
             continue
         for event, handler in {**scope.handlers, **scope.once}.items():
@@ -123,16 +116,25 @@ def _handlers(registered: Any) -> Iterator[tuple[str | None, str, Handler]]:
 
 
 class _Draft(NamedTuple):
-    """An event with the types that need schemas: ``sent`` by the caller, and ``given`` back to it."""
+    """An event before its types have schemas."""
 
     channel: str | None
     event: str
     kind: Kind
     doc: str
     parameters: tuple[Parameter, ...]
-    sent: list[Any]
-    given: list[Any]
+    types: list[tuple[Any, Form]]
+    """Each type that needs a schema, with the form of the schema: the types of the parameters, of the items that the
+    caller sends, and of the result or of the items that it gets."""
     notes: list[str]
+
+
+_KINDS: dict[Role, Kind] = {
+    Role.CONVERSATION: "conversation",
+    Role.UPLOAD: "upload",
+    Role.EXCHANGE: "exchange",
+}
+"""The kinds of answers that do not depend on the result of the handler."""
 
 
 def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
@@ -142,28 +144,13 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
     except TypeError as exc:
         given = Result("value")
         notes.append(str(exc))
-    kind: Kind = "value"
-    match handler.role:
-        case Role.CONVERSATION:
-            kind = "conversation"
-        case Role.UPLOAD:
-            kind = "upload"
-        case Role.EXCHANGE:
-            kind = "exchange"
-        case Role.RESULT:
-            kind = "conversation" if given.kind == "channel" else given.kind
+    kind = _KINDS.get(handler.role, "conversation" if given.kind == "channel" else given.kind)
     parameters = tuple(p for p in handler.facts.parameters if p.source in ("wire", "rest"))
-    sent = [p.type for p in (*parameters, *(p for p in handler.facts.parameters if p.source == "stream"))]
-    return _Draft(
-        channel,
-        event,
-        kind,
-        _doc(handler.function),
-        parameters,
-        sent,
-        [] if kind == "conversation" else [given.type],
-        notes,
-    )
+    sent = (*parameters, *(p for p in handler.facts.parameters if p.source == "stream"))
+    types: list[tuple[Any, Form]] = [(p.type, "sent") for p in sent]
+    if kind != "conversation":
+        types.append((given.type, "given"))
+    return _Draft(channel, event, kind, _doc(handler.function), parameters, types, notes)
 
 
 def _doc(function: Any) -> str:
@@ -177,21 +164,21 @@ def _doc(function: Any) -> str:
     return doc
 
 
-def _finished(draft: _Draft, sent: Iterator[Any], given: Iterator[Any]) -> EventSchema:
+def _finished(draft: _Draft, described: Iterator[Described]) -> EventSchema:
     notes = draft.notes
     parameters: list[ParameterSchema] = []
     for parameter in draft.parameters:
-        schema, found = next(sent)
+        schema, found = next(described)
         rest = parameter.source == "rest"
         parameters.append(ParameterSchema(parameter.name, schema, not parameter.required and not rest, rest))
         notes += [f"parameter {parameter.name!r}: {note}" for note in found]
     fields: dict[str, Any] = {}
     if draft.kind in ("upload", "exchange"):
-        fields["sends"], found = next(sent)
+        fields["sends"], found = next(described)
         notes += [f"what is sent: {note}" for note in found]
-    if draft.given:
+    if draft.kind != "conversation":
         name = "items" if draft.kind in ("stream", "exchange") else "result"
-        fields[name], found = next(given)
+        fields[name], found = next(described)
         notes += [f"{name}: {note}" for note in found]
     return EventSchema(
         draft.event, draft.kind, draft.channel, draft.doc, tuple(parameters), notes=tuple(notes), **fields

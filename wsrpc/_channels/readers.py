@@ -11,7 +11,7 @@ from weakref import WeakSet
 from msgspec import UNSET
 
 from .._base.names import ChannelRef
-from .._handlers.compiled import compile_handler
+from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
 from .._protocol.messages import Event, Resolution, WireMessage
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
@@ -34,7 +34,7 @@ def _read(*_: Any) -> None:
     """Do nothing: the readers of the event have it."""
 
 
-FOR_READERS = compile_handler(_read)
+FOR_READERS = Handler(_read)
 """The handler that middleware runs around, for an event that has readers and no handler."""
 
 

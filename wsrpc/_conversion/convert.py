@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import inspect as mi
 
+from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic, pydantic_dumper, pydantic_validator, summary
 from .validation import Checked, wire_type
 
@@ -28,7 +28,6 @@ __all__ = [
     "converter",
     "make_dec_hook",
     "make_enc_hook",
-    "memoized",
     "nodes_of",
     "prepare",
     "type_name",
@@ -48,27 +47,6 @@ _VIEWS = [type(view()) for each in _DICTS for view in (each.keys, each.values, e
 _LIKE_LISTS = frozenset({range, deque, UserList, *_VIEWS})
 _LIKE_DICTS = frozenset({MappingProxyType, ChainMap, UserDict})
 """Types of the standard library that msgspec does not know. Their subclasses are left to the user's hook."""
-
-_R = TypeVar("_R")
-
-
-def memoized(function: Callable[..., _R]) -> Callable[..., _R]:
-    """Cache results as `lru_cache` does, but leave calls with unhashable arguments uncached.
-
-    Annotations may be unhashable (``Annotated[int, []]``), and a handler that is registered again and again (on each
-    new channel, for instance) should not be introspected each time.
-    """
-    cached = lru_cache(maxsize=256)(function)
-
-    def call(*args: Any) -> _R:
-        try:
-            hash(args)
-        except TypeError:
-            return function(*args)
-        return cached(*args)
-
-    return call
-
 
 # ---------------------------------------------------------------- hooks
 
@@ -134,8 +112,6 @@ class Needs(NamedTuple):
     str_keys: bool  # the type has mappings with keys that are not text: JSON has only text keys
     scalar: bool  # an instance never holds another object, so it cannot be part of a reference cycle
 
-
-_CHECKED = Needs(dec_hook=True, str_keys=False, scalar=False)
 
 _SCALARS = (
     mi.NoneType,
@@ -241,13 +217,12 @@ def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
 
 
 def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
-    needs, unknown = Needs(dec_hook=False, str_keys=False, scalar=False), None
-    wire = tp
-    if tp is not Any and tp is not object:
-        has_hook = dec_hook is not None
-        wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=has_hook, lax=lax)
-        # A `Checked` may hold the hook, so no cache may keep it.
-        needs, unknown = (_CHECKED, None) if isinstance(wire, Checked) else _examine(wire)
+    if tp is Any or tp is object:
+        return Prepared(tp, Needs(dec_hook=False, str_keys=False, scalar=False))
+    wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=dec_hook is not None, lax=lax)
+    if isinstance(wire, Checked):  # it may hold the hook, so no cache may keep it
+        return Prepared(wire, Needs(dec_hook=True, str_keys=False, scalar=False))
+    needs, unknown = _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
             f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import inspect
 import types
 import typing
@@ -17,6 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import inspect as mi
 
+from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic
 
 __all__ = [
@@ -24,8 +24,8 @@ __all__ = [
     "Survey",
     "expanded",
     "is_alias",
-    "is_attrs",
     "is_constraint",
+    "is_sealed",
     "is_tagged",
     "restricts",
     "survey_of",
@@ -118,8 +118,12 @@ def expanded(metadata: Iterable[Any]) -> Iterator[Any]:
 class Survey:
     """Finds out which library can enforce a type, by visiting each part of the type once."""
 
-    def __init__(self, hooked: bool) -> None:
-        """``hooked``: the user has a ``dec_hook``."""
+    def __init__(self, hooked: bool, models: set[type[Any]] | None = None) -> None:
+        """
+        Args:
+            hooked: the user has a ``dec_hook``.
+            models: the models that were visited already.
+        """
         self.hooked = hooked
         self.needs_meta = False
         """The type has constraints of annotated_types that `msgspec.Meta` can replace, or a generic alias.
@@ -136,7 +140,7 @@ class Survey:
         """Why pydantic must not validate the type: it would choose the wrong class, or ignore something."""
         self._ignored: str | None = None
         """The first constraint that a model would ignore."""
-        self._models: set[type[Any]] = set()
+        self._models: set[type[Any]] = set() if models is None else models
         self._seen: set[Any] = set()
 
     def visit(self, tp: Any, owner: str | None = None, *, sealed: bool = False) -> None:
@@ -228,7 +232,7 @@ class Survey:
         objects = [cls for cls in members if _is_object(cls)]
         if len([cls for cls in members if _is_text(cls)]) > 1:
             why = "unions may not contain more than one str-like type"
-        elif len(objects) > 1 and any(map(_is_sealed, objects)) and not all(map(is_tagged, objects)):
+        elif len(objects) > 1 and any(map(is_sealed, objects)) and not all(map(is_tagged, objects)):
             why = "pydantic does not see the fields of Struct types and attrs classes"
         else:
             return
@@ -238,15 +242,15 @@ class Survey:
         if is_pydantic(cls):
             self._model(cls)
             return
-        is_struct, of_attrs = issubclass(cls, msgspec.Struct), is_attrs(cls)
+        hides_fields = is_sealed(cls)
         if hasattr(cls, "__pydantic_validator__") or (has_core_schema(cls) and not (sealed and self.hooked)):
             self._require_pydantic(f"{cls.__qualname__}, a class of pydantic", owner, sealed)
-        elif cls in _ONLY_MSGSPEC or is_struct or of_attrs or (self.hooked and not sealed and _is_custom(cls)):
+        elif cls in _ONLY_MSGSPEC or hides_fields or (self.hooked and not sealed and _is_custom(cls)):
             self.needs_msgspec = self.needs_msgspec or cls.__qualname__
         elif cls in _LAZY:
             self._refuse(f"{_in(owner)}{cls.__qualname__} cannot be enforced before it is read: write list[...]")
         if _has_fields(cls):
-            self._fields(cls, sealed or is_struct or of_attrs)
+            self._fields(cls, sealed or hides_fields)
 
     def _fields(self, cls: Any, sealed: bool) -> None:
         """Visit the fields of a class that is not a model."""
@@ -278,7 +282,7 @@ class Survey:
     def _settings(self, cls: Any, sealed: bool) -> None:
         """Look for settings of a class and of its fields that only pydantic knows, or nobody."""
         name = cls.__qualname__
-        for each in cls.__attrs_attrs__ if is_attrs(cls) else ():
+        for each in cls.__attrs_attrs__ if _is_attrs(cls) else ():
             if each.converter is not None:
                 self._refuse(f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__")
         for field, default in _defaults(cls).items():
@@ -297,8 +301,7 @@ class Survey:
             return
         self._models.add(cls)
         for name, field in getattr(cls, "model_fields", {}).items():
-            inside = Survey(self.hooked)
-            inside._models = self._models
+            inside = Survey(self.hooked, self._models)
             metadata = tuple(field.metadata)
             hint = Annotated[(field.annotation, *metadata)] if metadata else field.annotation
             inside.visit(hint, f"{cls.__qualname__}.{name}")
@@ -350,29 +353,30 @@ def _is_text(cls: Any) -> bool:
 
 
 def _has_fields(cls: Any) -> bool:
-    return dataclasses.is_dataclass(cls) or _is_sealed(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields")
+    return dataclasses.is_dataclass(cls) or is_sealed(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields")
 
 
-def _is_sealed(cls: Any) -> bool:
+def is_sealed(cls: Any) -> bool:
     """Whether pydantic does not see the fields of a class."""
-    return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or is_attrs(cls))
+    return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or _is_attrs(cls))
 
 
 def is_tagged(cls: Any) -> bool:
+    """Whether a class is a Struct with a tag, by which msgspec knows it among others."""
     cls = get_origin(cls) or cls
     return isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls.__struct_config__.tag is not None
 
 
 def _is_object(cls: Any) -> bool:
-    """Whether a class is made of an object in JSON."""
+    """Whether values of a class come from objects in JSON."""
     if not isinstance(cls, type):
         return False
-    return dataclasses.is_dataclass(cls) or _is_sealed(cls) or is_pydantic(cls) or issubclass(cls, Mapping)
+    return dataclasses.is_dataclass(cls) or is_sealed(cls) or is_pydantic(cls) or issubclass(cls, Mapping)
 
 
 def _defaults(cls: Any) -> dict[str, Any]:
     """Return the defaults of the fields of a class of any kind."""
-    if is_attrs(cls):
+    if _is_attrs(cls):
         return {field.name: field.default for field in cls.__attrs_attrs__}
     if dataclasses.is_dataclass(cls):
         return {field.name: field.default for field in dataclasses.fields(cls)}
@@ -404,7 +408,7 @@ _NO_EXTRA_ITEMS = frozenset({"NoneType", "NoExtraItems", "NoExtraItemsType", "_N
 typing_extensions."""
 
 
-def is_attrs(cls: Any) -> bool:
+def _is_attrs(cls: Any) -> bool:
     return hasattr(cls, "__attrs_attrs__")
 
 
@@ -437,17 +441,9 @@ def _in(owner: str | None) -> str:
     return "" if owner is None else f"{owner}: "
 
 
-@functools.lru_cache(maxsize=1024)
-def _survey(tp: Any, hooked: bool) -> Survey:
+@memoized
+def survey_of(tp: Any, hooked: bool) -> Survey:
+    """Return the survey of a type. ``hooked``: the user has a ``dec_hook``."""
     survey = Survey(hooked)
     survey.visit(tp)
     return survey
-
-
-def survey_of(tp: Any, hooked: bool) -> Survey:
-    """Return the survey of a type; surveys of hashable types are cached."""
-    try:
-        hash(tp)
-    except TypeError:  # Annotated[int, []], say
-        return _survey.__wrapped__(tp, hooked)
-    return _survey(tp, hooked)

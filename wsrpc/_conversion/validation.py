@@ -26,8 +26,8 @@ from .survey import (
     META_FIELDS,
     expanded,
     is_alias,
-    is_attrs,
     is_constraint,
+    is_sealed,
     is_tagged,
     restricts,
     survey_of,
@@ -124,7 +124,7 @@ def _with_meta(tp: Any, which: frozenset[str] = frozenset(META_FIELDS)) -> Any:
         ValueError: one kind of constraint is given twice, or `msgspec.Meta` does not take them together.
     """
     if get_origin(tp) is not Annotated:
-        if not survey_of(tp, hooked=False).needs_meta:
+        if not survey_of(tp, False).needs_meta:
             return tp
         if is_alias(get_origin(tp) or tp):
             return _with_meta(unaliased(tp), which)
@@ -310,17 +310,12 @@ def _members(tp: Any) -> Iterator[Any]:
         yield from _members(arg)
 
 
-def _untagged(tp: Any) -> bool:
-    cls: Any = get_origin(tp) or tp
-    return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or is_attrs(cls))
-
-
 def _tagged_form(tp: Any, problem: str) -> str:
     """Say what to write in place of a union of classes that cannot be decided; "" for any other problem."""
     if not any(kind in problem for kind in (*_CLASSES, "Struct types")):
         return ""
     classes: list[Any] = [get_origin(each) or each for each in _members(tp)]
     names: list[str] = [
-        getattr(cls, "__name__", "Cat") for cls in classes if dataclasses.is_dataclass(cls) or _untagged(cls)
+        getattr(cls, "__name__", "Cat") for cls in classes if dataclasses.is_dataclass(cls) or is_sealed(cls)
     ]
     return f": give each class of the union a tag, as in class {(*names, 'Cat')[0]}(msgspec.Struct, tag=True)"

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .._base.names import check_timeout
+from .._conversion.caching import memoized
 from .._conversion.convert import (
     EXACT_TYPES,
     DecHook,
@@ -26,16 +27,14 @@ from .._conversion.convert import (
     convert_options,
     converter,
     make_dec_hook,
-    memoized,
     prepare,
 )
 from .._conversion.validation import Checked
-from ..errors import BadArguments
 from .arguments import ArgumentsRefused, Explainer
 from .context import Invocation
 from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, refusal
 
-__all__ = ["ArgumentsRefused", "Handler", "compile_handler"]
+__all__ = ["ArgumentsRefused", "Handler"]
 
 
 # ---------------------------------------------------------------- the generated call
@@ -55,7 +54,7 @@ def _check(tp: Any, value: str) -> str | None:
 
 
 def _getters(parameters: Iterable[Parameter]) -> dict[str, Getter]:
-    """The steps to each injected value, by their names in the source."""
+    """Return the steps to each injected value, by their names in the source."""
     return {
         f"step{n}_to_{p.name}": step
         for p in parameters
@@ -65,7 +64,7 @@ def _getters(parameters: Iterable[Parameter]) -> dict[str, Getter]:
 
 
 def _value(p: Parameter) -> str:
-    """Source for the value of a parameter that takes no argument from the wire."""
+    """Return source for the value of a parameter that takes no argument from the wire."""
     if p.injection is None:
         return f"read_items(invocation, items_of_{p.name}, {p.name!r})"
     value = "invocation"
@@ -75,7 +74,9 @@ def _value(p: Parameter) -> str:
 
 
 def _arguments(parameters: tuple[Parameter, ...], given: list[str], rest: str = "") -> str:
-    """Source for the argument list, if the wire brought the values ``given`` and, for ``*args``, ``rest``.
+    """Return source for the argument list of the function.
+
+    ``given`` is source for the values from the wire that came, and ``rest`` for those of ``*args``.
 
     Parameters without a value are left out, so that Python itself applies the default. Only if an injected parameter
     follows, the default is written out (``default_<name>``).
@@ -272,6 +273,23 @@ def _generate(
 # ---------------------------------------------------------------- the handler
 
 
+def _as_method(facts: Facts, instance: Injection) -> Facts:
+    if not facts.parameters or facts.parameters[0].source != "wire":
+        raise refusal(facts.name, facts.where, None, "a method takes self first")
+    first, *others = facts.parameters
+    itself = Parameter(first.name, "injected", injection=instance)
+    return facts._replace(parameters=(itself, *others))
+
+
+def _why_no_timeout(facts: Facts, thread: bool) -> str:
+    """Say why a handler cannot have a timeout, and what to do instead; "" if it can."""
+    if thread:
+        return "a thread cannot be stopped, so check the time in the function itself"
+    if facts.role is not Role.RESULT or facts.is_generator:
+        return "this one lasts as long as its stream or channel, so use `async with asyncio.timeout()` in its body"
+    return "" if facts.is_coroutine else "a plain function cannot be cancelled, so make it an `async def`"
+
+
 class Handler:
     """A registered function, compiled."""
 
@@ -293,62 +311,77 @@ class Handler:
         "timeout",
     )
 
-    function: Callable[..., Any]
-    """The user's object, unchanged."""
-    facts: Facts
-    call: Callable[[Invocation, list[Any]], Any]
-    """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived. Returns what the
-    function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is called; any other
-    exception comes from the function, from a ``dec_hook`` or from a type's own constructor."""
-    bare: bool
-    """Whether it is a coroutine function that is simply called and awaited: it has no lane and opens no channel."""
-    timeout: float | UnsetType | None
-    """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
-    is_method: bool
-    """Whether it is a method of a `Service`."""
-    thread: bool
-    taken: bool
-    """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
-    inline: bool
-    """Whether it may be called at once, in the event loop, because as far as is known it does not wait."""
-    role: Role
-    opens: bool
-    """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
-    gives_channel: bool
-    """Whether a request is known to be answered by a channel: ``opens``, and generators."""
-    lane: Hashable
-    """Handlers with the same lane run one after another: the handler itself, or a scope. None: calls may overlap."""
-    most: int | None
-    """The longest ``a`` that ``call`` takes; None if there is no bound."""
-
     def __init__(
         self,
         function: Callable[..., Any],
-        facts: Facts,
         *,
-        dec_hook: DecHook | None,
-        lax: bool,
-        thread: bool,
-        ordered: bool,
-        lane: Hashable,
-        timeout: float | UnsetType | None,
-        is_method: bool,
+        dec_hook: DecHook | None = None,
+        lax: bool = False,
+        thread: bool = False,
+        ordered: bool = False,
+        lane: Hashable = None,
+        timeout: float | UnsetType | None = UNSET,
+        instance: Injection | None = None,
+        shown_as: Callable[..., Any] | None = None,
     ) -> None:
+        """
+        Args:
+            function: any callable.
+            dec_hook: converts to types that msgspec does not know.
+            lax: let msgspec convert leniently.
+            thread: the handler runs in a thread.
+            ordered: calls run one after another.
+            lane: the handler runs one after another with the other handlers of this lane.
+            timeout: seconds that a call may take; UNSET: as `Limits.handler` says.
+            instance: ``function`` is a method, and this is how its ``self`` is found.
+            shown_as: logs show the name and the place of this function.
+
+        Raises:
+            TypeError: it cannot work; the text names the handler and the parameter and says what to do.
+            ValueError: ``timeout`` is not a valid duration.
+        """
+        facts = introspect(function)
+        if instance is not None:
+            facts = _as_method(facts, instance)
+        if shown_as is not None:
+            name = getattr(shown_as, "__qualname__", repr(shown_as))
+            facts = facts._replace(name=name, where=location(shown_as))
+        if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
+            text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
+            raise refusal(facts.name, facts.where, None, text)
+        check_timeout(timeout, more_than_0=True)
+        if timeout not in (UNSET, None) and (why := _why_no_timeout(facts, thread)):
+            raise refusal(facts.name, facts.where, None, f"timeout= is for an `async def` that gives one result: {why}")
         self.function = function
+        """The user's object, unchanged."""
         self.facts = facts
         self.call = _generate(function, facts, dec_hook, lax)
-        self.is_method = is_method
+        """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived.
+
+        Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is
+        called; any other exception comes from the function, from a ``dec_hook`` or from a type's own constructor.
+        """
+        self.is_method = instance is not None
+        """Whether it is a method of a `Service`."""
         self.taken = False
+        """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
         self.thread = thread
+        self.timeout = timeout
+        """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
         self.role = facts.role
         self.opens = facts.role is not Role.RESULT
+        """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
         self.gives_channel = self.opens or facts.is_generator
-        self.timeout = timeout
-        self.lane = self if lane is None and ordered else lane
+        """Whether a request is known to be answered by a channel: ``opens``, and generators."""
+        self.lane: Hashable = self if lane is None and ordered else lane
+        """The handler itself, or a scope: handlers of one lane run one after another. None: calls may overlap."""
         self.inline = self.lane is None and not (thread or facts.is_coroutine or facts.is_generator)
+        """Whether it may be called at once, in the event loop, because as far as is known it does not wait."""
         self.bare = self.lane is None and facts.is_coroutine and not self.opens
+        """Whether it is a coroutine function that is simply called and awaited: no lane, and it opens no channel."""
         sources = [p.source for p in facts.parameters]
         self.most = None if "rest" in sources else sources.count("wire") + 1
+        """The longest ``a`` that ``call`` takes; None if there is no bound."""
 
     @property
     def name(self) -> str:
@@ -362,77 +395,3 @@ class Handler:
 
     def __repr__(self) -> str:
         return f"<Handler {self.name} ({self.where})>"
-
-    def explain(self, exc: msgspec.ValidationError | None, a: list[Any]) -> BadArguments:
-        """Return the error for the caller whose ``a`` did not convert; ``exc`` is what the conversion raised."""
-        return Explainer(self.facts.parameters).explain(exc, a)
-
-
-def _as_method(facts: Facts, instance: Injection) -> Facts:
-    if not facts.parameters or facts.parameters[0].source != "wire":
-        raise refusal(facts.name, facts.where, None, "a method takes self first")
-    first, *others = facts.parameters
-    itself = Parameter(first.name, "injected", injection=instance)
-    return facts._replace(parameters=(itself, *others))
-
-
-def _why_no_timeout(facts: Facts, thread: bool) -> str:
-    """Say why a handler cannot have a timeout, and what to do instead; "" if it can."""
-    if thread:
-        return "a thread cannot be stopped, so check the time in the function itself"
-    if facts.role is not Role.RESULT or facts.is_generator:
-        return "this one lasts as long as its stream or channel, so use `async with asyncio.timeout()` in its body"
-    return "" if facts.is_coroutine else "a plain function cannot be cancelled, so make it an `async def`"
-
-
-def compile_handler(
-    function: Callable[..., Any],
-    *,
-    dec_hook: DecHook | None = None,
-    lax: bool = False,
-    thread: bool = False,
-    ordered: bool = False,
-    lane: Hashable = None,
-    timeout: float | UnsetType | None = UNSET,
-    instance: Injection | None = None,
-    shown_as: Callable[..., Any] | None = None,
-) -> Handler:
-    """Make a handler of any callable.
-
-    Args:
-        dec_hook: converts to types that msgspec does not know.
-        lax: let msgspec convert leniently.
-        thread: the handler runs in a thread.
-        ordered: calls run one after another.
-        lane: the handler runs one after another with the other handlers of this lane.
-        timeout: seconds that a call may take; UNSET: as `Limits.handler` says.
-        instance: ``function`` is a method, and this is how its ``self`` is found.
-        shown_as: logs show the name and the place of this function.
-
-    Raises:
-        TypeError: it cannot work; the text names the handler and the parameter and says what to do.
-        ValueError: ``timeout`` is not a valid duration.
-    """
-    facts = introspect(function)
-    if instance is not None:
-        facts = _as_method(facts, instance)
-    if shown_as is not None:
-        name = getattr(shown_as, "__qualname__", repr(shown_as))
-        facts = facts._replace(name=name, where=location(shown_as))
-    if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
-        text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
-        raise refusal(facts.name, facts.where, None, text)
-    check_timeout(timeout, more_than_0=True)
-    if timeout not in (UNSET, None) and (why := _why_no_timeout(facts, thread)):
-        raise refusal(facts.name, facts.where, None, f"timeout= is for an `async def` that gives one result: {why}")
-    return Handler(
-        function,
-        facts,
-        dec_hook=dec_hook,
-        lax=lax,
-        thread=thread,
-        ordered=ordered,
-        lane=lane,
-        timeout=timeout,
-        is_method=instance is not None,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from operator import attrgetter
@@ -19,7 +18,7 @@ from .._streams.reader import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, bad_item, made_here
 from .introspection import injectable
-from .observation import Message, Observation
+from .observation import Message
 
 if TYPE_CHECKING:
     from .._channels import core
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from .._peer.peer import Peer
     from .._server.server import Server
 
-__all__ = ["CURRENT", "Context", "Invocation", "current_context", "in_context"]
+__all__ = ["CURRENT", "Context", "Invocation", "current_context"]
 
 
 @injectable()
@@ -37,14 +36,14 @@ class Invocation(msgspec.Struct, eq=False):
     peer: Peer
     inbound: WireMessage
     channels: core.ChannelTable | None = None
-    """Part of the session in which the message came. None for lifecycle handlers: no message calls them."""
-    observation: Observation | None = None
-    """Only while a `message` handler observes."""
+    """The channels of the session in which the message came. None for lifecycle handlers, which no message calls."""
+    message: Message | None = None
+    """The message as `message` handlers see it, if there is one that observes."""
     cancel_reason: Any = None
     anonymous: core.ChannelCore | None = None
     """The channel that the handler has made, or that answers its request."""
     user_channel: AnonymousChannel | None = None
-    """The same, as the handler holds it."""
+    """The object for that channel that the handler holds, once it has asked for it."""
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     shown: ref[Context] | None = None
@@ -85,11 +84,6 @@ class Invocation(msgspec.Struct, eq=False):
         where = "" if scope is None else f"{scope}:"
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
-
-    def finish(self) -> None:
-        """Tell `message` handlers, if they observe, that the message has been processed."""
-        if self.observation is not None:
-            self.observation.finish()
 
     def channel(self) -> AnonymousChannel:
         """Return the channel that `Context.channel` returns, and raise what it raises."""
@@ -158,8 +152,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def message(self) -> Message | None:
         """The message itself, while a `message` handler observes; else None."""
-        observation = self._invocation.observation
-        return None if observation is None else observation.message
+        return self._invocation.message
 
     @property
     def event(self) -> str:
@@ -222,13 +215,6 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
 
 CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
-
-
-def in_context(invocation: Invocation) -> contextvars.Context:
-    """Return a copy of the present context in which ``invocation`` is the current one."""
-    context = contextvars.copy_context()
-    context.run(CURRENT.set, invocation)
-    return context
 
 
 def current_context() -> Context:

@@ -1,4 +1,4 @@
-"""Lifecycle of a peer: its states, and the handlers of `open`, `close`, `error` and `message`."""
+"""Handlers of lifecycle events: `open`, `close`, `error` and `message`, and those of `on_reconnect`."""
 
 from __future__ import annotations
 
@@ -6,58 +6,25 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from enum import Enum
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
-from .context import CURRENT, Invocation, in_context
+from .context import CURRENT, Invocation
 from .registry import Registry
 
 __all__ = [
-    "TRANSITIONS",
     "Closers",
     "OpenPhase",
     "Reporter",
     "Stage",
-    "State",
     "Unfinished",
-    "abandon",
-    "call_handler",
-    "finish_all",
-    "fire",
-    "move",
+    "ends_the_task",
     "name_of",
 ]
-
-
-class State(Enum):
-    """The state of a peer."""
-
-    DISCONNECTED = "disconnected"
-    OPENING = "opening"
-    """Connected; `open` and `on_reconnect` handlers run, and messages that arrive meanwhile are held back."""
-    OPEN = "open"
-    CLOSING = "closing"
-    """The closing handshake has begun: a Close frame was sent, by `close` or because of a violation."""
-
-
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.DISCONNECTED: frozenset({State.OPENING}),
-    State.OPENING: frozenset({State.OPEN, State.CLOSING, State.DISCONNECTED}),
-    State.OPEN: frozenset({State.CLOSING, State.DISCONNECTED}),
-    State.CLOSING: frozenset({State.DISCONNECTED}),
-}
-
-
-def move(current: State, new: State) -> State:
-    """Return ``new``, the state that follows ``current``."""
-    if new not in TRANSITIONS[current]:
-        raise AssertionError(f"a peer cannot go from {current.value} to {new.value}")
-    return new
 
 
 Unfinished = tuple[str, str, Awaitable[Any]]
@@ -66,66 +33,10 @@ Unfinished = tuple[str, str, Awaitable[Any]]
 Raised = Callable[[str, str, BaseException], None]
 
 
-def fire(
-    registries: tuple[Registry, ...],
-    names: tuple[str, ...],
-    args: tuple[object, ...],
-    raised: Raised,
-    context: contextvars.Context,
-) -> list[Unfinished]:
-    """Call the handlers of a lifecycle event and of its alias, in ``context``; return those that are not finished.
-
-    Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
-    handler must not bypass the bookkeeping of its server.
-    """
-    unfinished: list[Unfinished] = []
-    for name in names:
-        for registry in registries:
-            taken = registry.take_lifecycle(name) if registry.has_lifecycle else None
-            if taken is not None:
-                unfinished += call_handler(name, taken.function, args[: taken.accepted], raised, context)
-    return unfinished
-
-
 def name_of(handler: Callable[..., Any]) -> str:
     """Return the name of a handler for the log."""
     name: str = getattr(handler, "__qualname__", repr(handler))
     return name
-
-
-def call_handler(
-    event: str,
-    handler: Callable[..., Any],
-    args: tuple[object, ...],
-    raised: Raised,
-    context: contextvars.Context,
-) -> list[Unfinished]:
-    """Call one handler. The list is empty if it has finished; else it holds the awaitable."""
-    label = name_of(handler)
-    try:
-        result = context.run(handler, *args)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as exc:
-        raised(event, label, exc)
-        return []
-    return [(event, label, result)] if inspect.isawaitable(result) else []
-
-
-async def finish_all(unfinished: list[Unfinished], raised: Raised) -> None:
-    """Await the handlers that `fire` returned, one after another."""
-    try:
-        while unfinished:
-            name, label, awaitable = unfinished[0]
-            try:
-                await awaitable
-            except BaseException as exc:
-                if ends_the_task(exc):
-                    raise
-                raised(name, label, exc)
-            unfinished.pop(0)
-    finally:
-        abandon(unfinished)
 
 
 def ends_the_task(exc: BaseException) -> bool:
@@ -139,16 +50,76 @@ def ends_the_task(exc: BaseException) -> bool:
     return isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit))
 
 
-def abandon(unfinished: list[Unfinished]) -> None:
-    """Close coroutines that nobody will await any more, before Python warns about them."""
-    for _, _, awaitable in unfinished:
-        if inspect.iscoroutine(awaitable):
-            awaitable.close()
-    unfinished.clear()
+class Stage:
+    """Handlers that are called together, in one context, and those of them that are not finished yet.
+
+    Args:
+        invocation: the current one for the handlers.
+        raised: called with the event, the name of a handler and the exception that it has raised.
+        unfinished: handlers that were called already.
+    """
+
+    __slots__ = ("_raised", "context", "unfinished")
+
+    def __init__(self, invocation: Invocation, raised: Raised, unfinished: Iterable[Unfinished] = ()) -> None:
+        self.context = contextvars.copy_context()
+        self.context.run(CURRENT.set, invocation)
+        self._raised = raised
+        self.unfinished = list(unfinished)
+
+    def fire(self, registries: tuple[Registry, ...], names: tuple[str, ...], args: tuple[object, ...]) -> None:
+        """Call the handlers of a lifecycle event, whose ``names`` are its own one and its alias.
+
+        Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
+        handler must not bypass the bookkeeping of its server.
+        """
+        for name in names:
+            for registry in registries:
+                taken = registry.take_lifecycle(name) if registry.lifecycle else None
+                if taken is not None:
+                    self.call(name, taken.function, args[: taken.accepted])
+
+    def call(self, event: str, handler: Callable[..., Any], args: tuple[object, ...]) -> None:
+        """Call one handler."""
+        label = name_of(handler)
+        try:
+            result = self.context.run(handler, *args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self._raised(event, label, exc)
+        else:
+            if inspect.isawaitable(result):
+                self.unfinished.append((event, label, result))
+
+    async def finish(self) -> None:
+        """Await the handlers that are not finished, one after another."""
+        try:
+            while self.unfinished:
+                event, label, awaitable = self.unfinished[0]
+                try:
+                    await awaitable
+                except BaseException as exc:
+                    if ends_the_task(exc):
+                        raise
+                    self._raised(event, label, exc)
+                self.unfinished.pop(0)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close coroutines that nobody will await any more, before Python warns about them."""
+        for _, _, awaitable in self.unfinished:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+        self.unfinished.clear()
 
 
 class Closers:
-    """The tasks that wait for a close. A close does not wait for them: one may be a handler, which the close ends."""
+    """The tasks that wait for a close, such as that of a handler which closes.
+
+    The close waits for all other handlers. It does not wait for these, or they would wait for each other.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any] | None] = set()
@@ -168,9 +139,12 @@ class Closers:
         return task in self._tasks or (invocation is not None and invocation in self._invocations)
 
     async def wait_besides(self, tasks: set[asyncio.Task[Any]], timeout: float | None) -> set[asyncio.Task[Any]]:
-        """Wait for ``tasks``, until one more closer comes, or ``timeout`` seconds; return the tasks that are late."""
+        """Wait until ``tasks`` have ended, another task is added here, or ``timeout`` seconds have passed.
+
+        Return the tasks that still run after ``timeout``; an empty set in the other cases.
+        """
         if self._added is None or self._added.done():
-            self._added = asyncio.get_running_loop().create_future()  # shared by all who wait
+            self._added = asyncio.get_running_loop().create_future()  # shared by all calls that wait
         everything = asyncio.ensure_future(asyncio.wait(tasks, timeout=timeout))
         try:
             either: set[asyncio.Future[Any]] = {everything, self._added}
@@ -186,49 +160,51 @@ class Reporter:
     Exceptions of handlers go to the log. Handlers are called in the order of ``registries``.
     """
 
-    __slots__ = ("_loop", "_peer", "log", "registries", "running")
+    __slots__ = ("_peer", "log", "loop", "registries", "running")
 
     def __init__(self, peer: Any, registries: tuple[Registry, ...], loop: Scheduler, log: PeerLog) -> None:
         self._peer = peer
         self.registries = registries
-        self._loop = loop
+        self.loop = loop
         self.log = log
         self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks besides those of requests and events, each with the handler that started it."""
 
     def tell(self, event: str, argument: object, alias: str | None = None) -> None:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
-        if not [registry for registry in self.registries if registry.has_lifecycle]:
+        if not [registry for registry in self.registries if registry.lifecycle]:
             return  # most peers have no such handlers
-        names = (event,) if alias is None else (event, alias)
-        context = self.context(event)
-        self._finish(fire(self.registries, names, (self._peer, argument), self.failed, context), context)
+        stage = self._stage(event)
+        stage.fire(self.registries, (event,) if alias is None else (event, alias), (self._peer, argument))
+        self._finish(stage)
 
     def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async, as a handler of a lifecycle event."""
-        context = self.context(event)
-        self._finish(call_handler(event, function, args, self.failed, context), context)
+        stage = self._stage(event)
+        stage.call(event, function, args)
+        self._finish(stage)
 
-    def context(self, event: str) -> contextvars.Context:
-        """Return a new context for the handlers of a lifecycle event."""
-        return in_context(Invocation(self._peer, WireMessage(a=[event])))
+    def _stage(self, event: str) -> Stage:
+        return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
+
+    def _finish(self, stage: Stage) -> None:
+        if stage.unfinished:
+            stage.context.run(self.spawn, stage.finish())
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler raised ``exc``."""
         self.log(logging.ERROR, "the handler of %r, %s, failed", event, name, exc_info=exc)
 
-    def _finish(self, unfinished: list[Unfinished], context: contextvars.Context) -> None:
-        if unfinished:
-            context.run(self.spawn, finish_all(unfinished, self.failed))
-
     # ------------------------------------------------------------ tasks
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``coroutine`` in a task that the owner of the peer waits for before it ends."""
-        self.keep(self._loop.spawn(coroutine))
+        task = self.loop.spawn(coroutine)
+        self.keep(task)
+        return task
 
     def keep(self, task: asyncio.Task[None]) -> None:
-        """Keep ``task`` as `spawn` does."""
+        """Let the owner of the peer wait for ``task`` before it ends."""
         if not task.done():
             self.running[task] = CURRENT.get(None)
             task.add_done_callback(lambda task: self.running.pop(task, None))
@@ -236,10 +212,6 @@ class Reporter:
     def tasks(self, closers: Closers) -> set[asyncio.Task[None]]:
         """Return the running tasks that do not wait for a close."""
         return {task for task, started_by in self.running.items() if not closers.cover(task, started_by)}
-
-
-Stage = tuple[contextvars.Context, list[Unfinished]]
-"""Handlers that are not finished, and the context in which they run on."""
 
 
 class OpenPhase:
@@ -250,8 +222,8 @@ class OpenPhase:
 
     Args:
         first: the first stage.
-        then: returns the second stage when the first one is over; None if there is none.
-        keep: called with the task of each stage, in the context of the stage.
+        then: returns the next stage when one is over; None if there is none.
+        reporter: keeps the task of each stage.
     """
 
     task: asyncio.Task[None]
@@ -262,25 +234,21 @@ class OpenPhase:
         first: Stage,
         then: Callable[[], Stage | None],
         *,
-        loop: Scheduler,
+        reporter: Reporter,
         patience: float,
-        keep: Callable[[asyncio.Task[None]], None],
         done: Callable[[], None],
         overdue: Callable[[str, str], None],
-        raised: Raised,
     ) -> None:
         self._stage = first
-        self._then: Callable[[], Stage | None] | None = then
-        self._loop = loop
+        self._then = then
+        self._reporter = reporter
         self._patience = patience
-        self._keep = keep
         self._done = done
         self._overdue = overdue
-        self._raised = raised
         self._stopped = False
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: Timer | None = None
-        self._over: asyncio.Future[None] = loop.create_future()
+        self._over: asyncio.Future[None] = reporter.loop.create_future()
 
     def start(self) -> None:
         """Run the handlers of the present stage.
@@ -288,19 +256,18 @@ class OpenPhase:
         Call it when the peer already holds this object: the first step of a task may run at once, and a handler may
         end the connection in it.
         """
-        context, unfinished = self._stage
-        self._timer = self._loop.call_at(self._loop.time() + self._patience, self._late)
-        self.task = task = context.run(self._loop.spawn, finish_all(unfinished, self._raised))
+        stage, loop = self._stage, self._reporter.loop
+        self._timer = loop.call_at(loop.time() + self._patience, self._late)
+        self.task = task = stage.context.run(self._reporter.spawn, stage.finish())
         self._tasks.append(task)
-        context.run(self._keep, task)
-        task.add_done_callback(partial(self._finished, unfinished))
+        task.add_done_callback(partial(self._finished, stage))
         if self._stopped:
             self._stop()
 
     def connection_lost(self, *, user_closed: bool) -> None:
-        """End the phase with its connection: stop the handlers, and wake everybody who waits.
+        """End the phase with its connection: cancel the handlers, and wake everybody who waits.
 
-        If this side closed the connection, one of the handlers may have done so, and all of them may finish.
+        If this side closed the connection, one of the handlers may have done so. Then all of them may finish.
         """
         if not user_closed:
             self._stop()
@@ -315,13 +282,13 @@ class OpenPhase:
         """Wait until the phase is over. Cancelling is safe."""
         await asyncio.shield(self._over)
 
-    def _finished(self, unfinished: list[Unfinished], task: asyncio.Task[None]) -> None:
-        abandon(unfinished)  # if it was cancelled before its first step
-        if unfinished is self._stage[1]:  # otherwise this stage was overdue
+    def _finished(self, stage: Stage, task: asyncio.Task[None]) -> None:
+        stage.abandon()  # if the task was cancelled before its first step
+        if stage is self._stage:  # otherwise it was overdue
             self._go_on()
 
     def _late(self) -> None:
-        _, unfinished = self._stage
+        unfinished = self._stage.unfinished
         if unfinished and not self._over.done():
             self._overdue(unfinished[0][0], ", ".join(label for _, label, _ in unfinished))
             self._go_on()
@@ -330,8 +297,7 @@ class OpenPhase:
         """Go on to the next stage, or end."""
         if self._over.done():
             return
-        then, self._then = self._then, None
-        stage = None if then is None else then()
+        stage = self._then()
         if stage is None:
             self._end()
             self._done()

@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage
 from ..errors import BoundedRepr
 
-__all__ = ["Message", "Observation"]
-
-
-class Completion:
-    """Tells those who wait that the processing of one message is complete."""
-
-    __slots__ = ("_done", "_future")
-
-    def __init__(self) -> None:
-        self._done = False
-        self._future: asyncio.Future[None] | None = None
-
-    def finish(self) -> None:
-        """Wake everybody who waits. Idempotent."""
-        self._done = True
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
-
-    async def wait(self) -> None:
-        """Wait for `finish`. Cancelling is safe."""
-        if self._done:
-            return
-        if self._future is None:
-            self._future = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._future)
+__all__ = ["Message", "finish"]
 
 
 class Message:
@@ -45,22 +22,19 @@ class Message:
     protocol. ``args`` is decoded anew each time: keep it in a variable if you need it more than once.
     """
 
-    __slots__ = ("_completion", "_decode", "_head", "payload", "text")
+    __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
 
-    def __init__(
-        self,
-        payload: bytes,
-        text: bool,
-        decode: Callable[[bytes | bytearray], WireMessage] | None,
-        completion: Completion,
-    ) -> None:
+    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], WireMessage] | None) -> None:
         """``decode`` reads ``payload``; None if that is not a message of the protocol."""
         self.payload = payload
         self.text = text
         self._decode = decode
         self._head: tuple[str | None, int | None, str | None] | None = None
         """Event, id and channel name, once one of them was asked for."""
-        self._completion = completion
+        self._done = False
+        """Whether the message has been processed."""
+        self._finished: asyncio.Future[None] | None = None
+        """Ends with the processing, if anything waits for that."""
 
     @property
     def event(self) -> str | None:
@@ -102,7 +76,16 @@ class Message:
 
         Cancelling is safe.
         """
-        await self._completion.wait()
+        if self._done:
+            return
+        if self._finished is None:
+            self._finished = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._finished)
+
+    def _finish(self) -> None:
+        self._done = True
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
 
     def describe(
         self, *, limit: int = 200, redact: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None
@@ -135,23 +118,13 @@ class Message:
         return f"<Message {self.describe(limit=60)}>"
 
 
-class Observation:
-    """One message that `message` handlers observe, as the receiving code holds it: it ends with `finish`."""
+_finish: Callable[[Message], None] = methodcaller("_finish")
 
-    __slots__ = ("_completion", "message")
 
-    def __init__(self, payload: bytes, text: bool, decode: Callable[[bytes | bytearray], WireMessage] | None) -> None:
-        self._completion = Completion()
-        self.message = Message(payload, text, decode, self._completion)
-        """The object for `message` handlers and for `Context.message`."""
-
-    @property
-    def payload(self) -> bytes:
-        return self.message.payload
-
-    def finish(self) -> None:
-        """Let everybody who waits for `Message.processed` go on. Idempotent."""
-        self._completion.finish()
+def finish(message: Message | None) -> None:
+    """Let everybody who waits for `Message.processed` go on. Idempotent; None: no `message` handler observes."""
+    if message is not None:
+        _finish(message)
 
 
 def _bounded(value: object, limit: int) -> str:

@@ -14,7 +14,7 @@ from .._base.logs import logger
 from .._base.misuse import check_flag, check_function
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook
-from .compiled import ArgumentsRefused, Handler, compile_handler
+from .compiled import ArgumentsRefused, Handler
 from .context import Context, Invocation
 from .introspection import Injection, location
 
@@ -63,26 +63,23 @@ class Scope:
 
 
 class Registry:
-    """All scopes of one peer, or of a server or client for its peers.
+    """The handlers and the middleware of one peer, or those that a server or client has for all its peers.
 
-    Flags spare the fast path lookups: ``used`` is true once there is any handler, ``observed`` while there is a
-    `message` handler, ``layered`` once anything runs around handlers, ``takes_raw`` once there is a handler for
-    messages that are not protocol.
+    The fast path reads flags in place of tables: ``used`` is true once there has been a handler, ``observed`` while
+    there is a `message` handler, ``layered`` while anything runs around handlers, ``takes_raw`` once there is a handler
+    for messages that are not protocol.
     """
 
     __slots__ = (
-        "_lifecycle",
-        "_lifecycle_once",
-        "_reserved",
         "dec_hook",
         "handler_context",
-        "has_lifecycle",
         "lax",
         "layered",
-        "main",
-        "named",
+        "lifecycle",
         "observed",
         "raw_only",
+        "reserved",
+        "scopes",
         "takes_raw",
         "used",
     )
@@ -92,68 +89,59 @@ class Registry:
         check_flag("lax", lax)
         self.dec_hook = dec_hook
         self.lax = lax
-        self.main = Scope()
-        self.named: dict[str | int, Scope] = {}
-        self._reserved: Set[ChannelRef] = frozenset()
+        self.scopes: dict[ChannelRef, Scope] = {}
+        """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
+        self.reserved: Set[ChannelRef] = frozenset()
+        """Channels that wsrpc itself uses."""
         self.used = False
         self.layered = False
         self.observed = False
-        self.has_lifecycle = False
-        """Whether there is a handler for a lifecycle event."""
         self.takes_raw = False
         self.raw_only: Literal["json", "message"] | None = None
         """Set if every message goes to the raw handler: decoded as JSON, or as it arrived."""
         self.handler_context: HandlerContext | None = None
-        self._lifecycle: dict[str, LifecycleHandler] = {}
-        self._lifecycle_once: dict[str, LifecycleHandler] = {}
+        self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
+        """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
 
     def scope(self, channel: ChannelRef) -> Scope:
-        """Return the scope of ``channel`` (None: the main one); make it if it does not exist."""
-        found = self._find(channel)
-        if found is None:
-            assert channel is not None
-            found = self.named[channel] = Scope()
-        return found
-
-    def _find(self, channel: ChannelRef) -> Scope | None:
-        return self.main if channel is None else self.named.get(channel)
+        """Return the scope of ``channel``; make it if it does not exist."""
+        scope = self.scopes.get(channel)
+        if scope is None:
+            scope = self.scopes[channel] = Scope()
+        return scope
 
     def order(self, channel: str | int) -> None:
         """Let all handlers that are registered on ``channel`` from now on run one after another."""
         self.scope(channel).ordered = True
 
     def reserve(self, channels: Set[ChannelRef]) -> None:
-        """Refuse handlers on these ``channels``, a set that may change, because wsrpc has its own there."""
-        self._reserved = channels
-
-    def reserve_as(self, other: Registry) -> None:
-        """Refuse handlers on the channels that are reserved in ``other``, now or later."""
-        self._reserved = other._reserved
+        """Refuse handlers on ``channels``, because wsrpc has its own there. The set may change later."""
+        self.reserved = channels
 
     def remove_scope(self, channel: str | int) -> None:
         """Remove the handlers and the middleware of ``channel``."""
-        if channel in self._reserved:
+        if channel in self.reserved:
             self.scope(channel).middleware.clear()
         else:
-            self.named.pop(channel, None)
+            self.scopes.pop(channel, None)
         self._look_for_layers()
 
     def _look_for_layers(self) -> None:
-        scopes = (self.main, *self.named.values())
-        self.layered = self.handler_context is not None or any(scope.middleware for scope in scopes)
+        has_middleware = any(scope.middleware for scope in self.scopes.values())
+        self.layered = has_middleware or self.handler_context is not None
 
     def has(self, channel: ChannelRef, event: str) -> bool:
         """Whether ``event`` has a handler on ``channel``."""
-        scope = self.main if channel is None else self.named.get(channel)
+        scope = self.scopes.get(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
     def take(self, channel: ChannelRef, event: str) -> Handler | None:
         """Return the handler for ``event``.
 
         A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
-        called. A call that ends without calling it has to set ``handler.taken`` to False.
+        called. A call that ends without calling the handler must set ``handler.taken`` to False.
         """
-        scope = self.main if channel is None else self.named.get(channel)
+        scope = self.scopes.get(channel)
         if scope is None:
             return None
         if scope.once and (handler := scope.once.get(event)) is not None and not handler.taken:
@@ -174,7 +162,7 @@ class Registry:
         timeout: float | UnsetType | None = UNSET,
         instance: Injection | None = None,
     ) -> None:
-        """Register ``function`` in place of the present handler; None removes that. Options as in `compile_handler`.
+        """Register ``function`` in place of the present handler; None removes that. Options as in `Handler`.
 
         Raises:
             TypeError: the function cannot be a handler; the text names the parameter.
@@ -182,7 +170,7 @@ class Registry:
         """
         check_event(event)
         check_options(lax, thread, ordered)
-        if channel in self._reserved:
+        if channel in self.reserved:
             raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
         if channel is None and event in RESERVED_EVENTS:
             if lax is not None or thread or ordered or timeout is not UNSET:
@@ -190,12 +178,12 @@ class Registry:
                 raise TypeError(text)
             self._add_lifecycle(event, function, once)
             return
-        present = self._find(channel)
+        present = self.scopes.get(channel)
         if function is None:
             if present is not None:
                 (present.once if once else present.handlers).pop(event, None)
             return
-        handler = compile_handler(
+        handler = Handler(
             function,
             dec_hook=self.dec_hook,
             lax=self.lax if lax is None else lax,
@@ -237,7 +225,7 @@ class Registry:
         async def awaited(invocation: Invocation, message: Any) -> None:
             await function(invocation.peer, message)
 
-        self.set_raw(compile_handler(awaited if is_async else called, ordered=is_async, shown_as=function))
+        self.set_raw(Handler(awaited if is_async else called, ordered=is_async, shown_as=function))
 
     def set_raw(self, handler: Handler) -> None:
         """Let ``handler`` handle the messages that are not protocol."""
@@ -263,28 +251,25 @@ class Registry:
     # Handlers of lifecycle events are called with positional arguments that are not converted.
 
     def _add_lifecycle(self, event: str, function: Callable[..., Any] | None, once: bool) -> None:
-        table = self._lifecycle_once if once else self._lifecycle
         if function is None:
-            table.pop(event, None)
+            self.lifecycle.pop((event, once), None)
         else:
-            handler = LifecycleHandler(
-                function, accepted(f"on({event!r})", RESERVED_EVENTS[event], function), location(function)
-            )
-            _warn_of_replacement(event, table.get(event), handler)
-            table[event] = handler
-        self._set_lifecycle_flags()
+            count = accepted(f"on({event!r})", RESERVED_EVENTS[event], function)
+            handler = LifecycleHandler(function, count, location(function))
+            _warn_of_replacement(event, self.lifecycle.get((event, once)), handler)
+            self.lifecycle[event, once] = handler
+        self._look_for_observers()
 
     def take_lifecycle(self, event: str) -> LifecycleHandler | None:
         """Return the handler for a lifecycle event, and remove it if it was registered with `once`."""
-        taken = self._lifecycle_once.pop(event, None)
+        taken = self.lifecycle.pop((event, True), None)
         if taken is None:
-            return self._lifecycle.get(event)
-        self._set_lifecycle_flags()
+            return self.lifecycle.get((event, False))
+        self._look_for_observers()
         return taken
 
-    def _set_lifecycle_flags(self) -> None:
-        self.observed = "message" in self._lifecycle or "message" in self._lifecycle_once
-        self.has_lifecycle = bool(self._lifecycle or self._lifecycle_once)
+    def _look_for_observers(self) -> None:
+        self.observed = any(event == "message" for event, _ in self.lifecycle)
 
 
 def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
@@ -395,8 +380,9 @@ class RecordingRegistry(Registry):
         Raises:
             ValueError: this has named channels, which cannot be included under a channel.
         """
-        if channel is not None and self.named:
-            names = ", ".join(sorted(map(repr, self.named)))
+        named = sorted(repr(name) for name in self.scopes if name is not None)
+        if channel is not None and named:
+            names = ", ".join(named)
             raise ValueError(f"a router with channels of its own ({names}) cannot be included under a channel")
         self._included = True
         for repeat in self._recorded:

@@ -15,13 +15,16 @@ from .registry import Registry, Scope
 __all__ = ["Unhandled"]
 
 LONGEST = 32
-"""Characters of the longest name that is compared with others."""
+"""Length in characters of the longest name that is compared with others."""
 MOST = 128
-"""Names that a name is compared with. One guess then takes 2 ms or less for usual names."""
+"""How many names a name is compared with. One guess then takes 2 ms or less for usual names."""
 
 
 class Unhandled:
-    """The text for the log. It is made only when a line is written, so that a flood of events causes no comparisons."""
+    """Text of a log line about an event without a handler, with a suggestion if there is one.
+
+    The suggestion is made only when the line is written, so that a flood of events causes no comparisons.
+    """
 
     __slots__ = ("_channel", "_event", "_registries", "_text")
 
@@ -50,12 +53,10 @@ class Unhandled:
         return f"did you mean {nearest!r}?" if nearest else ""
 
     def _scopes(self, channel: ChannelRef) -> list[Scope]:
-        if channel is None:
-            return [registry.main for registry in self._registries]
-        return [registry.named[channel] for registry in self._registries if channel in registry.named]
+        return [registry.scopes[channel] for registry in self._registries if channel in registry.scopes]
 
     def _channels(self) -> Iterator[str]:
-        return (name for registry in self._registries for name in registry.named if isinstance(name, str))
+        return (name for registry in self._registries for name in registry.scopes if isinstance(name, str))
 
 
 def _has(scopes: list[Scope], event: str) -> bool:

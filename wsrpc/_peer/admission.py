@@ -12,7 +12,7 @@ from msgspec import UNSET
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef
 from .._channels.readers import Readers
-from .._handlers.observation import Observation
+from .._handlers.observation import Message, finish
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
@@ -52,7 +52,7 @@ class Admission:
         limits: Limits,
         out: Outbound,
         *,
-        dispatch: Callable[[WireMessage, bytes | bytearray, Observation | None, ChannelCore | None], None],
+        dispatch: Callable[[WireMessage, bytes | bytearray, Message | None, ChannelCore | None], None],
         readers: Readers,
         fail: Callable[[int, str], None],
     ) -> None:
@@ -85,7 +85,7 @@ class Admission:
         self,
         message: WireMessage,
         payload: bytes | bytearray,
-        view: Observation | None,
+        view: Message | None,
         decode: Decode,
         channel: ChannelCore | None = None,
     ) -> None:
@@ -115,8 +115,7 @@ class Admission:
             self._answers.count("event dropped, too many wait", text)
         else:
             self._answers.reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
-        if view is not None:
-            view.finish()
+        finish(view)
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
@@ -281,5 +280,5 @@ def _fits(wanted: Callable[[Any], Any], a: list[Any]) -> bool:
     return True
 
 
-def _kept(payload: bytes | bytearray, view: Observation | None) -> bytes:
+def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
     return bytes(payload) if view is None else view.payload  # which is the same, and is kept anyway

@@ -19,8 +19,8 @@ from .._channels.anonymous import AnonymousChannel
 from .._channels.channel_requests import ChannelRequests
 from .._channels.core import ChannelTable
 from .._channels.readers import Readers
-from .._handlers.context import Invocation, in_context
-from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished, abandon, fire
+from .._handlers.context import Invocation
+from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished
 from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced
@@ -393,26 +393,23 @@ class PeerCore:
         """Call the `open` handlers. Those that take time run on in ``link.opening``."""
         opening = Invocation(self.peer, WireMessage(a=["open"]))
         link.enter(opening)
-        context = in_context(opening)
-        failed = partial(self._handler_failed, link)
-        unfinished = fire(self.reporter.registries, ("open", "connect"), (self.peer,), failed, context)
+        first = Stage(opening, partial(self._handler_failed, link))
+        first.fire(self.reporter.registries, ("open", "connect"), (self.peer,))
         if self.session.link is not link:  # a handler has bound another one, whose opening goes on by itself
-            abandon(unfinished)
+            first.abandon()
             return
-        unfinished += self.owner.open_handlers()
-        stage: Stage | None = (context, unfinished) if unfinished else self._reconnected(link)
+        first.unfinished.extend(self.owner.open_handlers())
+        stage = first if first.unfinished else self._reconnected(link)
         if stage is None:
             return
         link.open_slowly(
             OpenPhase(
                 stage,
                 partial(self._reconnected, link),
-                loop=self.out.loop,
+                reporter=self.reporter,
                 patience=self.limits.open_handlers,
-                keep=self.reporter.keep,
                 done=partial(self._opened, link),
                 overdue=self._open_overdue,
-                raised=failed,
             )
         )
 
@@ -423,9 +420,9 @@ class PeerCore:
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
             return None
-        context = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
-        link.enter(context)
-        return in_context(context), unfinished
+        invocation = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
+        link.enter(invocation)
+        return Stage(invocation, partial(self._handler_failed, link), unfinished)
 
     def _handler_failed(self, link: Link, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""

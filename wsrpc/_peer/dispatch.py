@@ -18,7 +18,7 @@ from .._channels.source import as_source
 from .._handlers.compiled import Handler
 from .._handlers.context import CURRENT, Invocation
 from .._handlers.lifecycle import Reporter
-from .._handlers.observation import Observation
+from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
@@ -132,7 +132,7 @@ class Dispatcher:
         self,
         message: WireMessage,
         payload: bytes | bytearray,
-        view: Observation | None = None,
+        view: Message | None = None,
         channel: ChannelCore | None = None,
     ) -> None:
         """Run the handler of a message now. ``payload`` is the message, encoded.
@@ -188,7 +188,7 @@ class Dispatcher:
             # The handler may have ended the connection itself. Its answer must not go to the next one.
             self._failed(ctx, exc, quiet=session.over)
         if view is not None:
-            view.finish()
+            finish(view)
         now = self._loop.time()
         if now - since > SLOW_HANDLER:
             self.invoker.check_duration(handler, now - since)
@@ -207,17 +207,17 @@ class Dispatcher:
             handler = FOR_READERS
         if local is None and message.c is None and message.a[0] in RESERVED_EVENTS:
             self.answers.ignored["reserved event"] += 1
-            ctx.finish()
+            finish(ctx.message)
         elif handler is None and not self.invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self.invoker.unknown(ctx))
-            ctx.finish()
+            finish(ctx.message)
         elif handler is None or not handler.gives_channel or message.i is UNSET:
             self._start(ctx, size, handler, None, local)
         elif channels.full or self.running.too_large_for_channel(size):
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
             handler.taken = False
             self.reject(message.i, Overloaded(channels.too_many if channels.full else self.running.too_many_bytes))
-            ctx.finish()
+            finish(ctx.message)
         else:
             ctx.answer_channel()  # has its place from now on
             self._start(ctx, size, handler, None, local, by_channel=True)
@@ -337,8 +337,8 @@ class Dispatcher:
         ctx = call.ctx
         if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
             ctx.anonymous.close()
-        if ctx.observation is not None:
-            ctx.observation.finish()
+        if ctx.message is not None:
+            finish(ctx.message)
         if not self.session.active:
             self.admission.update()
         if self.admission.room.items:
@@ -357,7 +357,7 @@ class Dispatcher:
         """Count the call as a channel (``Limits.channels``) from here on: its request was answered with one."""
         self.running.becomes_channel(call)
         call.settle()
-        call.ctx.finish()
+        finish(call.ctx.message)
         self.admission.update()
         if self.admission.room.items:
             self._loop.call_soon(self._pump)  # after the first step of what runs on the channel, which came before

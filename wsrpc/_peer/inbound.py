@@ -15,7 +15,7 @@ from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS
 from .._channels.core import ChannelTable
 from .._handlers.lifecycle import Reporter
-from .._handlers.observation import Observation
+from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
 from .._protocol.control import Credit, read_control
@@ -172,7 +172,7 @@ class Inbound:
                 self._receive_answer(message, payload, view)
             elif a.__class__ is not list or not a:
                 self._not_ours(payload)
-                _finish(view)
+                finish(view)
             elif (
                 (h := message.h) is None
                 and message.c is None
@@ -195,7 +195,7 @@ class Inbound:
             ):
                 recipient.receive(message, payload, decode)  # an item of a stream, most of the time
                 if view is not None:
-                    view.finish()
+                    finish(view)
             else:
                 self._examine(message, payload, view, decode)
         except Exception as exc:
@@ -270,9 +270,7 @@ class Inbound:
 
     # ------------------------------------------------------------ events and requests
 
-    def _examine(
-        self, message: WireMessage, payload: bytes | bytearray, view: Observation | None, decode: Decode
-    ) -> None:
+    def _examine(self, message: WireMessage, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         """Receive any event or request: refuse it if it cannot reach a handler."""
         i = message.i
         a = message.a
@@ -299,11 +297,9 @@ class Inbound:
         else:
             self._deliver(message, payload, view, decode)
             return
-        _finish(view)
+        finish(view)
 
-    def _deliver(
-        self, message: WireMessage, payload: bytes | bytearray, view: Observation | None, decode: Decode
-    ) -> None:
+    def _deliver(self, message: WireMessage, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         """Run the handler, now or when there is room for it."""
         if self._admission.busy:
             self._admission.arrived(message, payload, view, decode)
@@ -339,7 +335,7 @@ class Inbound:
 
     # ------------------------------------------------------------ answers, cancellations, aborts
 
-    def _receive_answer(self, message: WireMessage, payload: bytes | bytearray, view: Observation | None) -> None:
+    def _receive_answer(self, message: WireMessage, payload: bytes | bytearray, view: Message | None) -> None:
         """Receive a message without ``a``: an answer, a cancellation, an abort, or no message at all."""
         i = message.i
         if message.x is not UNSET:
@@ -358,7 +354,7 @@ class Inbound:
             elif pending is None:
                 self._ignored["answer to no request"] += 1
         if view is not None:
-            view.finish()
+            finish(view)
 
     def _answered_by_channel(self, i: int, pending: Pending | None) -> None:
         """Open the channel that answers request ``i``, or abort it if the request did not ask for a channel."""
@@ -404,25 +400,25 @@ class Inbound:
             if self._shared.raw_only == "json":
                 self._receive_json(payload, view)
             elif not self._raw(payload, text, view):
-                _finish(view)
+                finish(view)
         except Exception as exc:
             self._not_dealt_with(exc)
 
-    def _receive_json(self, payload: bytes | bytearray, view: Observation | None) -> None:
+    def _receive_json(self, payload: bytes | bytearray, view: Message | None) -> None:
         bounds = self._bounds
         if len(payload) > bounds.small and (why := json_objection(payload, bounds.values)) is not None:
-            _finish(view)
+            finish(view)
             self._malformed(f"a message of {why}")
             return
         if json_nests_deeper(payload, bounds.depth):
-            _finish(view)
+            finish(view)
             self._fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
             return
         try:
             message = decode_any(raw_json, payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             self._malformed(f"a message that is not JSON: {exc}")
-            _finish(view)
+            finish(view)
         else:
             self._deliver(message, payload, view, raw_json)
 
@@ -450,7 +446,7 @@ class Inbound:
         view = self._observe(payload, text, None)
         if not self._raw(payload, text, view):
             self._ignored["foreign"] += 1
-            _finish(view)
+            finish(view)
 
     def _not_ours(self, payload: bytes | bytearray) -> None:
         """The same for JSON that decoded: the application's own, which ws-wrapper ignores, too: ``{"type":"ping"}``."""
@@ -461,7 +457,7 @@ class Inbound:
         """Give a message that decoded to the raw handler; return False if there is none."""
         return self._raw(payload, payload.lstrip()[:1] == b"{")
 
-    def _raw(self, payload: bytes | bytearray, text: bool, view: Observation | None = None) -> bool:
+    def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:
         """Give a message to the raw handler; return False if there is none."""
         if not (self._own.takes_raw or self._shared.takes_raw) or (text and payload.startswith(CONTROL)):
             return False
@@ -472,12 +468,12 @@ class Inbound:
         self._deliver(decode(payload), payload, view, decode)
         return True
 
-    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Observation | None:
+    def _observe(self, payload: bytes | bytearray, text: bool, decode: Decode | None) -> Message | None:
         """Show a message to the `message` handlers; return None if there are none."""
         if not (self._own.observed or self._shared.observed):
             return None
-        view = Observation(bytes(payload), text, decode)
-        self._reporter.tell("message", view.message)
+        view = Message(bytes(payload), text, decode)
+        self._reporter.tell("message", view)
         return view
 
     # ------------------------------------------------------------ messages that are dropped
@@ -501,10 +497,10 @@ class Inbound:
         view = self._observe(payload, text, None)
         if outline is None:
             if not self._raw(payload, text, view):
-                _finish(view)
+                finish(view)
                 self._malformed(f"a message that {why}")
             return
-        _finish(view)
+        finish(view)
         i: Any = outline.i
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
@@ -567,11 +563,6 @@ def _is_message(message: WireMessage) -> bool:
     if message.a is not UNSET:
         return bool(message.a)
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)
-
-
-def _finish(view: Observation | None) -> None:
-    if view is not None:
-        view.finish()
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:

@@ -236,9 +236,9 @@ class Invoker:
         chain: list[Middleware] = []
         handler_context = None
         for registry in (self._shared, self._own, *(() if local is None else (local,))):
-            chain += registry.main.middleware
-            if channel is not None and channel in registry.named:
-                chain += registry.named[channel].middleware
+            for place in (None,) if channel is None else (None, channel):
+                if place in registry.scopes:
+                    chain += registry.scopes[place].middleware
             handler_context = registry.handler_context or handler_context
         handler = call.handler
 
@@ -333,7 +333,7 @@ class Invoker:
     def unknown(self, ctx: Invocation) -> UnknownEvent:
         """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
         channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
-        if isinstance(channel, str) and channel not in self._own.named and channel not in self._shared.named:
+        if isinstance(channel, str) and channel not in self._own.scopes and channel not in self._shared.scopes:
             text = f"Channel '{channel}' does not exist"
         else:
             text = f"No event listener for '{ctx.event}'"

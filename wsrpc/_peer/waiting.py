@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from .._base.queues import BoundedQueue
-from .._handlers.observation import Observation
+from .._handlers.observation import Message, finish
 from .._protocol.messages import WireMessage
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Waiting(Struct, eq=False):
     payload: bytes
     id: int | None
     """None for an event."""
-    view: Observation | None
+    view: Message | None
     decode: Callable[[bytes | bytearray], WireMessage]
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
@@ -69,8 +69,7 @@ class Waiting(Struct, eq=False):
 
     def finish(self) -> None:
         """Tell those that observe messages that nothing more happens to it."""
-        if self.view is not None:
-            self.view.finish()
+        finish(self.view)
 
 
 def _size(entry: Waiting) -> int:

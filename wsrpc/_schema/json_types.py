@@ -19,40 +19,39 @@ from msgspec import inspect as mi
 from .._conversion.convert import nodes_of, type_name
 from .._conversion.validation import PART, Checked, wire_type
 from .definitions import PREFIX, Form, Schema, named, reachable, renamed
-from .models import Models, describe_models, models_in
+from .models import MODES, Models, describe_models, models_in
 
-__all__ = ["Schemas", "schemas_of"]
+__all__ = ["Described", "schemas_of"]
 
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation has one."""
 
 
-class Schemas(NamedTuple):
-    """The schemas of the given types, in order, and the definitions to which they refer."""
+class Described(NamedTuple):
+    """The schema of one type."""
 
-    sent: list[Schema]
-    given: list[Schema]
-    definitions: dict[str, Schema]
-    notes: list[list[str]]
-    """For each of ``sent`` and then of ``given``: the parts without a schema, and why."""
+    schema: Schema
+    notes: list[str]
+    """The parts of the type without a schema, and why."""
 
 
-def schemas_of(sent: Sequence[Any], given: Sequence[Any], *, hooked: bool) -> Schemas:
-    """Return the schemas of types. A type that cannot be described gets ``{}`` (any value) and a note.
+def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list[Described], dict[str, Schema]]:
+    """Return the schema of each type, in the form that is given with it, and the definitions to which they refer.
+
+    A type that cannot be described gets ``{}`` (any value) and a note.
 
     ``hooked``: there is a ``dec_hook``, which may convert to classes that neither msgspec nor pydantic knows.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
-        return _schemas_of(sent, given, hooked)
+        return _schemas_of(types, hooked)
 
 
-def _schemas_of(sent: Sequence[Any], given: Sequence[Any], hooked: bool) -> Schemas:
-    types = [*sent, *given]
-    keys = [_key(tp) for tp in types]
+def _schemas_of(types: Sequence[tuple[Any, Form]], hooked: bool) -> tuple[list[Described], dict[str, Schema]]:
+    keys = [_key(tp) for tp, _ in types]
     good: dict[Any, Any] = {}
     failures: dict[Any, str] = {}
-    for key, tp in dict(zip(keys, types, strict=True)).items():  # many handlers use the same types
+    for key, (tp, _) in dict(zip(keys, types, strict=True)).items():  # many handlers use the same types
         try:
             good[key] = _describable(tp, hooked)
         except Exception as exc:  # a default that cannot be encoded, an Enum of values that cannot be sorted, ...
@@ -60,18 +59,20 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any], hooked: bool) -> Sche
     for cls in [cls for tp in good.values() for cls in models_in(tp) if isinstance(cls, Checked)]:
         good.update((_PartKey(key), part) for key, part in cls.parts.items())
     models = describe_models(good.values())
+    definitions = dict(models.definitions)
+    described: dict[Form, dict[Any, Schema]] = {}
     # All types in both forms, so that a class has the same name in both. Unused definitions are dropped.
-    as_sent, definitions_sent = _components(good.values(), "sent", models)
-    as_given, definitions_given = _components(good.values(), "given", models)
-    definitions = {**models.definitions, **definitions_sent, **definitions_given}
-    sent_by = dict(zip(good, as_sent, strict=True))
-    given_by = dict(zip(good, as_given, strict=True))
+    for form in MODES:
+        schemas, found = _components(good.values(), form, models)
+        described[form] = dict(zip(good, schemas, strict=True))
+        definitions.update(found)
     definitions = {
-        key: _with_parts(schema, given_by if key.startswith("given:") else sent_by)
+        key: _with_parts(schema, described["given" if key.startswith("given:") else "sent"])
         for key, schema in definitions.items()
     }
-    roots = [_with_parts(sent_by.get(key, {}), sent_by) for key in keys[: len(sent)]]
-    roots += [_with_parts(given_by.get(key, {}), given_by) for key in keys[len(sent) :]]
+    roots = [
+        _with_parts(described[form].get(key, {}), described[form]) for key, (_, form) in zip(keys, types, strict=True)
+    ]
     used = reachable(roots, definitions)
     names = named({key: definitions[key] for key in used})
     roots = [renamed(root, names) for root in roots]
@@ -80,7 +81,7 @@ def _schemas_of(sent: Sequence[Any], given: Sequence[Any], hooked: bool) -> Sche
         [failures[key]] if key in failures else [f"{name} has no JSON Schema" for name in _unknown(root, definitions)]
         for root, key in zip(roots, keys, strict=True)
     ]
-    return Schemas(roots[: len(sent)], roots[len(sent) :], dict(sorted(definitions.items())), notes)
+    return list(map(Described, roots, notes)), dict(sorted(definitions.items()))
 
 
 def _key(tp: Any) -> Any:

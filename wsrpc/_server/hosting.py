@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.names import RESERVED_EVENTS, check_name
-from .._handlers.compiled import compile_handler
+from .._handlers.compiled import Handler
 from .._handlers.introspection import Injection
 from .._handlers.lifecycle import Unfinished, ends_the_task
 from .._handlers.registry import Registry, accepted
@@ -114,11 +114,7 @@ class Hosting:
             )
         if channel is not None:
             check_name("a channel's name", channel)
-        taken = (
-            {}
-            if channel is not None and channel not in self._registry.named
-            else self._registry.scope(channel).handlers
-        )
+        taken = self._registry.scopes[channel].handlers if channel in self._registry.scopes else {}
         for event, (_, function) in methods.items():
             if channel is None and event in RESERVED_EVENTS:
                 raise ValueError(
@@ -129,9 +125,7 @@ class Hosting:
                 raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
         instance = _service_at(len(self.entries))
         for function in (function for _, function in methods.values()):
-            compile_handler(
-                function, dec_hook=self._registry.dec_hook, instance=instance
-            )  # all are good, or none is added
+            Handler(function, dec_hook=self._registry.dec_hook, instance=instance)  # all are good, or none is added
         for event, (mark, function) in methods.items():
             self._registry.add(channel, event, function, instance=instance, **mark.options)
         self.entries.append(entry)
@@ -144,7 +138,7 @@ class Hosting:
         function: Callable[..., Any] = getattr(entry.cls, style)
         is_async = inspect.iscoroutinefunction(function)
         if style == "on_json":
-            handler = compile_handler(
+            handler = Handler(
                 function,
                 dec_hook=self._registry.dec_hook,
                 lax=self._registry.lax,

@@ -63,7 +63,7 @@ class ServedPeer(PeerOwner):
         self._core = core = core_of(peer)
         self.out = core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
-        core.options.own.reserve_as(registry)
+        core.options.own.reserve(registry.reserved)
         core.log.on_error = peers.tally.failed
         core.log.budget = peers.budget
         if handshake is not None:

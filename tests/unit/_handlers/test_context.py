@@ -11,7 +11,7 @@ from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Context, Limits, Message, Peer
 from wsrpc._handlers.context import Invocation
-from wsrpc._handlers.observation import Observation
+from wsrpc._handlers.observation import finish
 from wsrpc._protocol.messages import WireMessage
 
 
@@ -137,20 +137,19 @@ def test_a_context_shows_its_invocation_and_is_no_reference_cycle() -> None:
 
 
 async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
-    observation = Observation(b"x", True, None)
-    message = observation.message
+    message = Message(b"x", True, None)
     first, second = (asyncio.ensure_future(message.processed()) for _ in range(2))
     await turns(2)
     first.cancel()
     await turns(2)
-    observation.finish()
-    observation.finish()
+    finish(message)
+    finish(message)
     await second
     assert first.cancelled()
 
 
 def observed(payload: bytes, decode: Any = None) -> Message:
-    return Observation(payload, True, decode).message
+    return Message(payload, True, decode)
 
 
 def described(a: list[Any], **fields: Any) -> Message:

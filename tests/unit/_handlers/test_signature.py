@@ -21,7 +21,8 @@ import pydantic
 import pytest
 from msgspec import Meta
 
-from wsrpc._handlers.compiled import ArgumentsRefused, Handler, compile_handler
+from wsrpc._handlers.arguments import Explainer
+from wsrpc._handlers.compiled import ArgumentsRefused, Handler
 from wsrpc._handlers.context import Context, Invocation
 from wsrpc._handlers.introspection import injectable
 from wsrpc._protocol.messages import WireMessage
@@ -43,7 +44,7 @@ CTX = CALL.context
 
 
 def run(function: Callable[..., Any] | Handler, *arguments: Any, **options: Any) -> Any:
-    handler = function if isinstance(function, Handler) else compile_handler(function, **options)
+    handler = function if isinstance(function, Handler) else Handler(function, **options)
     return handler.call(CALL, ["event", *arguments])
 
 
@@ -55,7 +56,7 @@ def refused(function: Callable[..., Any] | Handler, *arguments: Any, **options: 
 
 def refusal(function: Any, **options: Any) -> str:
     with pytest.raises(TypeError) as caught:
-        compile_handler(function, **options)
+        Handler(function, **options)
     return str(caught.value)
 
 
@@ -550,13 +551,13 @@ async def test_coroutine_functions_and_functions_that_return_awaitables() -> Non
         (functools.wraps(slow)(lambda a: slow(a)), False),
     ]
     for function, known in functions:
-        handler = compile_handler(function)
+        handler = Handler(function)
         assert handler.facts.is_coroutine is known
         arguments = [] if isinstance(function, functools.partial) and function.args else [1]
         assert await run(handler, *arguments) == 2
-    assert compile_handler(add).facts.is_coroutine is False
-    assert compile_handler(Point).facts.is_coroutine is False
-    assert compile_handler(Caller).facts.is_coroutine is False
+    assert Handler(add).facts.is_coroutine is False
+    assert Handler(Point).facts.is_coroutine is False
+    assert Handler(Caller).facts.is_coroutine is False
 
 
 # ---------------------------------------------------------------- annotations that are text
@@ -643,22 +644,22 @@ def test_types_that_cannot_work_are_refused() -> None:
     assert "dec_hook=" in text
     assert "parameter 'things'" in refusal(nested)
     assert "parameter 'thing': Type unions containing a custom type" in refusal(mixed)
-    compile_handler(custom, dec_hook=opaque_hook)
-    compile_handler(nested, dec_hook=opaque_hook)
+    Handler(custom, dec_hook=opaque_hook)
+    Handler(nested, dec_hook=opaque_hook)
 
 
 def test_thread_for_a_coroutine_function_is_refused() -> None:
     async def handler() -> None: ...
 
     assert "thread=True is for plain functions" in refusal(handler, thread=True)
-    assert compile_handler(add, thread=True).thread is True
+    assert Handler(add, thread=True).thread is True
 
 
 # ---------------------------------------------------------------- what the caller is told
 
 
 def test_the_error_names_what_was_called() -> None:
-    handler = compile_handler(add)
+    handler = Handler(add)
     for name, expected in [("sum", "sum(): "), (7, "handler: "), ("n" * 999, "n" * 64 + "(): ")]:
         with pytest.raises(ArgumentsRefused) as caught:
             handler.call(CALL, [name, 1, "x"])
@@ -725,13 +726,15 @@ def test_large_values_are_not_echoed() -> None:
 
 
 def test_explain_is_the_same_for_a_conversion_done_elsewhere() -> None:
-    error = compile_handler(add).explain(
+    error = Explainer(Handler(add).facts.parameters).explain(
         msgspec.ValidationError("Expected `int`, got `str` - at `$[2]`"), ["e", 1, "x"]
     )
     assert isinstance(error, BadArguments)
     assert error.message == "e(): argument 'b' (2nd): expected int, got str"
     for text in ("something else", "Expected `int`, got `str` - at `$[9]`", "bad - at `$[0]`"):
-        assert text in compile_handler(add).explain(msgspec.ValidationError(text), ["e", 1, 2]).message
+        assert (
+            text in Explainer(Handler(add).facts.parameters).explain(msgspec.ValidationError(text), ["e", 1, 2]).message
+        )
 
 
 # ---------------------------------------------------------------- whose error it is
@@ -776,7 +779,7 @@ def test_a_handler_that_is_refused_does_not_run() -> None:
 
 def test_the_handler_knows_its_name_and_place() -> None:
     line = add.__code__.co_firstlineno
-    handler = compile_handler(add, ordered=True)
+    handler = Handler(add, ordered=True)
     assert handler.function is add
     assert handler.name == f"{__name__}.add"
     assert handler.where == f"{__file__}:{line}"
@@ -784,16 +787,16 @@ def test_the_handler_knows_its_name_and_place() -> None:
     assert [p.name for p in handler.facts.parameters] == ["a", "b"]
     assert repr(handler) == f"<Handler {handler.name} ({handler.where})>"
 
-    wrapped = compile_handler(functools.partial(future.logged(add), 1))
+    wrapped = Handler(functools.partial(future.logged(add), 1))
     assert (wrapped.name, wrapped.where) == (handler.name, handler.where)
-    assert compile_handler(future.Store().add).name == "future_annotated.Store.add"
-    assert compile_handler(future.Store()).name == "future_annotated.Store"
-    assert compile_handler(math.sqrt).where == "math.sqrt"
-    assert compile_handler(Point).where == f"{__name__}.Point"
+    assert Handler(future.Store().add).name == "future_annotated.Store.add"
+    assert Handler(future.Store()).name == "future_annotated.Store"
+    assert Handler(math.sqrt).where == "math.sqrt"
+    assert Handler(Point).where == f"{__name__}.Point"
 
 
 def test_handlers_of_one_shape_do_not_share_anything_that_matters() -> None:
-    handlers = [compile_handler(functools.partial(lambda n, a, b=0: (n, a, b), n)) for n in range(3)]
+    handlers = [Handler(functools.partial(lambda n, a, b=0: (n, a, b), n)) for n in range(3)]
     assert [run(handler, "a") for handler in handlers] == [(0, "a", 0), (1, "a", 0), (2, "a", 0)]
 
 
@@ -804,7 +807,7 @@ def test_a_handler_goes_with_its_last_reference_without_the_collector() -> None:
 
     room = Room()
     gone = weakref.ref(room)
-    handler = compile_handler(room.say)
+    handler = Handler(room.say)
     assert run(handler, "x", None) == "x"
     gc.disable()
     try:

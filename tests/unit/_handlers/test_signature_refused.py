@@ -6,12 +6,12 @@ import pytest
 from leftovers import nothing_left as nothing_left
 
 from wsrpc import AnonymousChannel
-from wsrpc._handlers.compiled import compile_handler
+from wsrpc._handlers.compiled import Handler
 
 
 def refused(handler: Any, **options: Any) -> str:
     with pytest.raises(TypeError) as caught:
-        compile_handler(handler, **options)
+        Handler(handler, **options)
     text = str(caught.value)
     assert "test_signature_refused" in text, "it says where the handler is"
     return text
@@ -85,4 +85,4 @@ def test_threads_are_for_plain_functions() -> None:
     def generator() -> Iterator[int]:
         yield 1
 
-    compile_handler(generator, thread=True)
+    Handler(generator, thread=True)
