@@ -54,10 +54,7 @@ class RawLink:
         """Bytes of the largest message that is accepted."""
         self.closing = False
         """Whether the user has called `close`."""
-        self.log = PeerLog(id)
-        self.log.remote = transport.info.remote
-        self.log.on_error = on_error
-        self.log.budget = budget
+        self.log = PeerLog(id, transport.info.remote, on_error, budget)
         self.turns = SendTurns(loop, lambda: self.feed.full)
         self.feed = Feed(transport, self.turns, limits.high_water, self._lost)
         self._over: asyncio.Future[None] = loop.create_future()

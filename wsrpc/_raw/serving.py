@@ -91,7 +91,7 @@ class RawConnections:
         """Begin to serve a connection, which ``make`` builds around its inside."""
         link = RawLink(secrets.token_hex(8), transport, limits, loop, self._tally.failed, self._budget)
         connection = make(link)
-        self._tally.accepted += 1
+        self._tally.came()
         self._running[connection] = Running(link, spawn_later(self._run(serving, connection, link)))
         transport.start(link.feed)
         log = link.log

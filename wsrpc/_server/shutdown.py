@@ -80,7 +80,7 @@ class Shutdown:
             if isinstance(error, Exception):  # of a transport that is not ours
                 logger.error("closing a connection failed", exc_info=error)
         everybody = {*peers, *self._peers.everybody()}
-        joining = [served.join(self._patience, self._closers) for served in everybody]
+        joining = [served.core.join(self._patience, self._closers) for served in everybody]
         await asyncio.gather(*joining, self._raw.join(self._patience, self._closers))
 
 
@@ -100,7 +100,7 @@ class Draining:
         self._peers = list(peers)
         self._timeout: asyncio.Timeout | None = None
         for served in self._peers:
-            served.drain(self._deadline)
+            served.core.drain(self._deadline)
 
     def shorten(self, seconds: float) -> None:
         """End at most ``seconds`` from now."""
