@@ -15,7 +15,7 @@ from .._base.logs import LogBudget, PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
-from .._sending.turns import SendTurns, Turn
+from .._sending.turns import Turn
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
@@ -55,16 +55,11 @@ class RawLink:
         self.closing = False
         """Whether the user has called `close`."""
         self.log = PeerLog(id, transport.info.remote, on_error, budget)
-        self.turns = SendTurns(loop, lambda: self.feed.full)
-        self.feed = Feed(transport, self.turns, limits.high_water, self._lost)
-        self._over: asyncio.Future[None] = loop.create_future()
+        self.feed = Feed(transport, limits.high_water, loop)
+        self._turns = self.feed.turns
         self._thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
         """Closes the connection because a message cannot be finished."""
-
-    def _lost(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
 
     def check_thread(self, call: str) -> None:
         """Refuse ``call`` in another thread than the connection's.
@@ -89,7 +84,7 @@ class RawLink:
 
     async def wait_ended(self) -> CloseInfo:
         """Wait until the connection has ended, and return how. Cancelling is safe."""
-        await asyncio.shield(self._over)
+        await self.feed.wait_ended()
         assert self.ended is not None
         return self.ended
 
@@ -119,7 +114,7 @@ class RawLink:
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
         self._check_open()
-        if not self.turns.busy:
+        if not self._turns.busy:
             self.transport.send(payload, text)
             return
         turn = await self._take_turn()
@@ -159,8 +154,8 @@ class RawLink:
             await close_source(pieces)
 
     async def _take_turn(self) -> Turn:
-        turn = Turn(self.turns)
-        if self.turns.busy:
+        turn = Turn(self._turns)
+        if self._turns.busy:
             await turn.wait()
         else:
             turn.begin()

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 from .._base.logs import LogBudget, address_text, logger
 from .._base.state import PeerState
 from .._handlers.introspection import location
+from .._handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected
 from ..handshake import BEARER, Handshake, HandshakeFunction, check_header
 from ..limits import Limits
@@ -140,28 +141,20 @@ class Entrance:
     async def _finish(self, handshake: Handshake, gate: Gate, result: Awaitable[Any], seconds: float) -> None:
         patience = asyncio.timeout(seconds)
         with gate.counting(), gate.deciding(patience):
-            await self._wait(handshake, gate, result, patience, seconds)
-
-    async def _wait(
-        self, handshake: Handshake, gate: Gate, result: Awaitable[Any], patience: asyncio.Timeout, seconds: float
-    ) -> None:
-        try:
-            async with patience:
-                _check_result(await result)
-            _settle(handshake)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as exc:
-            task = asyncio.current_task()
-            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            if not (patience.expired() and isinstance(exc, TimeoutError)):
-                self._refuse(handshake, exc)
-            if gate.closed:
-                raise _closing() from None
-            text = "on_handshake did not finish within %g s, for %s"
-            self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
-            raise HandshakeRejected(503, "the handshake timed out\n") from None
+            try:
+                async with patience:
+                    _check_result(await result)
+                _settle(handshake)
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
+                if not (patience.expired() and isinstance(exc, TimeoutError)):
+                    self._refuse(handshake, exc)
+                if gate.closed:
+                    raise _closing() from None
+                text = "on_handshake did not finish within %g s, for %s"
+                self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
+                raise HandshakeRejected(503, "the handshake timed out\n") from None
 
     def _refuse(self, handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
         """Refuse a handshake because of ``exc``, which ``asked`` raised."""

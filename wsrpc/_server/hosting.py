@@ -114,11 +114,8 @@ class Hosting:
             )
         if channel is not None:
             check_name("a channel's name", channel)
-        taken = (
-            {}
-            if channel is not None and channel not in self._registry.named
-            else self._registry.scope(channel).handlers
-        )
+        is_new = channel is not None and channel not in self._registry.named
+        taken = {} if is_new else self._registry.scope(channel).handlers
         for event, (_, function) in methods.items():
             if channel is None and event in RESERVED_EVENTS:
                 raise ValueError(
@@ -128,10 +125,8 @@ class Hosting:
             if event in taken:
                 raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
         instance = _service_at(len(self.entries))
-        for function in (function for _, function in methods.values()):
-            compile_handler(
-                function, dec_hook=self._registry.dec_hook, instance=instance
-            )  # all are good, or none is added
+        for _, function in methods.values():  # all of them, before the first is added
+            compile_handler(function, dec_hook=self._registry.dec_hook, instance=instance)
         for event, (mark, function) in methods.items():
             self._registry.add(channel, event, function, instance=instance, **mark.options)
         self.entries.append(entry)

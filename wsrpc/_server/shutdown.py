@@ -76,9 +76,7 @@ class Shutdown:
         peers = list(self._peers)
         endings = [served.peer.close(CloseCode.SERVICE_RESTART, CLOSING) for served in peers]
         endings.append(self._raw.close(CloseCode.SERVICE_RESTART, CLOSING))
-        for error in await asyncio.gather(*endings, return_exceptions=True):
-            if isinstance(error, Exception):  # of a transport that is not ours
-                logger.error("closing a connection failed", exc_info=error)
+        _log_failures(await asyncio.gather(*endings, return_exceptions=True))
         everybody = {*peers, *self._peers.everybody()}
         joining = [served.core.join(self._patience, self._closers) for served in everybody]
         await asyncio.gather(*joining, self._raw.join(self._patience, self._closers))
@@ -121,10 +119,15 @@ class Draining:
             return
         finally:
             self._timeout = None
-        for error in endings:
-            if isinstance(error, Exception):  # of a transport that is not ours
-                logger.error("closing a connection failed", exc_info=error)
+        _log_failures(endings)
 
     async def _leave(self, served: ServedPeer) -> None:
         await served.wait_idle(self._closers)
         await served.peer.close(CloseCode.SERVICE_RESTART, CLOSING)
+
+
+def _log_failures(endings: list[BaseException | None]) -> None:
+    """Log what closing connections raised. Only a transport of another library raises there."""
+    for error in endings:
+        if isinstance(error, Exception):
+            logger.error("closing a connection failed", exc_info=error)
