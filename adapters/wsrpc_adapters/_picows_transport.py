@@ -61,6 +61,8 @@ class PicowsTransport(WSListener):
         self._received = 0
         """Messages that were received."""
         self._end = _End()
+        self._retrieving: asyncio.Task[None] | None = None
+        """Keeps a reference to the task, as asyncio does not."""
 
     @property
     def connection(self) -> WSTransport:
@@ -79,8 +81,8 @@ class PicowsTransport(WSListener):
         assert self._info is not None, "the opening handshake is over"
         return self._info
 
-    @info.setter
-    def info(self, info: ConnectionInfo) -> None:
+    def describe(self, info: ConnectionInfo) -> None:
+        """Take the facts of the opening handshake, which is over."""
         self._info = info
 
     @property
@@ -134,7 +136,7 @@ class PicowsTransport(WSListener):
         await asyncio.shield(self._end.over)
 
     def abort(self) -> None:
-        self._end.open = False
+        self._end.shut()
         self._stop_receiving()
         self._output.tcp.abort()
 
@@ -171,7 +173,7 @@ class PicowsTransport(WSListener):
             self._output.count_frame(payload)
 
     def drop(self, code: int, reason: str) -> None:
-        self._end.cause = (code, reason)
+        self._end.blame(code, reason)
         if code != CloseCode.ABNORMAL and self._end.open:
             # If the remote peer is there after all, and has room for it, it learns why.
             self._send_close(code, reason)
@@ -251,11 +253,10 @@ class PicowsTransport(WSListener):
         if not self._end.open:
             return
         output = self._output
-        if output.room is not None:
-            output.answers += len(payload) + 2
-            if output.answers > self._limits.hard_cap:  # it sends ping after ping and does not read the answers
-                self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
-                return
+        if output.room is not None and output.count_answer(payload) > self._limits.hard_cap:
+            # The remote peer sends ping after ping and does not read the answers.
+            self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
+            return
         output.ws.send_pong(payload)
         output.count_frame(payload)
 
@@ -268,7 +269,7 @@ class PicowsTransport(WSListener):
         except ValueError:  # picows checks that, too, but accepts 1006 and 5000
             self._refuse(CloseCode.PROTOCOL_ERROR, "a Close frame with a wrong code or reason")
             return
-        self._end.close_received = True
+        self._end.receive_close()
         if not self._end.close_sent:
             self._send_close(code, reason)
         self._finish()
@@ -298,7 +299,7 @@ class PicowsTransport(WSListener):
 
     def _stop_receiving(self) -> None:
         """Ignore whatever else arrives."""
-        self._end.deaf = True
+        self._end.ignore_rest()
         self._plain = None
 
     def _finish(self) -> None:
@@ -342,7 +343,7 @@ class PicowsTransport(WSListener):
             self._stop_receiving()
             self._expect_end()
             if self._client:
-                self._end.retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
+                self._retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
 
     def much_came(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
@@ -359,7 +360,7 @@ class PicowsTransport(WSListener):
     # ------------------------------------------------------------ what the tap reports
 
     def eof_received(self) -> None:
-        self._end.open = False
+        self._end.shut()
         self._expect_end()
 
     def pause_sending(self) -> None:
@@ -390,8 +391,6 @@ class _End:
         """Code and reason if there is no Close frame."""
         self.info: CloseInfo | None = None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.retrieving: asyncio.Task[None] | None = None
-        """Keeps a reference to the task, as asyncio does not."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -402,6 +401,22 @@ class _End:
     def code(self) -> tuple[int, str]:
         """Code and reason with which the connection ends."""
         return self.said or self.cause
+
+    def shut(self) -> None:
+        """Note that no message can be sent any more."""
+        self.open = False
+
+    def ignore_rest(self) -> None:
+        """Note that whatever else arrives is ignored."""
+        self.deaf = True
+
+    def receive_close(self) -> None:
+        """Note that the remote peer's Close frame has arrived."""
+        self.close_received = True
+
+    def blame(self, code: int, reason: str) -> None:
+        """Note why the connection ends, if there is no Close frame."""
+        self.cause = (code, reason)
 
     def begin(self, code: int, reason: str) -> None:
         """Note that a Close frame leaves; the first one decides the code."""
@@ -454,7 +469,7 @@ class _Output(FrameWriter):
             # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
             # caller that sends without a pause never lets come.
             if tcp.is_closing():
-                self._end.open = False
+                self._end.shut()
 
     def send_fragment(self, payload: bytes, text: bool, last: bool) -> None:
         """Send a frame of a message; picows builds it."""
@@ -478,7 +493,12 @@ class _Output(FrameWriter):
         size = len(payload)
         self.written += size + (2 if size < 126 else 4 if size < 65536 else 10) + self._mask
         if self.tcp.is_closing():  # broken, see `write`
-            self._end.open = False
+            self._end.shut()
+
+    def count_answer(self, payload: bytes) -> int:
+        """Count an answer to a ping; return the bytes of all of them since there was no room."""
+        self.answers += len(payload) + 2
+        return self.answers
 
     def backlog(self) -> int:
         return self.tcp.get_write_buffer_size()
@@ -547,7 +567,7 @@ class _Tap(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self._end.cause[1]:
-            self._end.cause = (CloseCode.ABNORMAL, str(exc))
+            self._end.blame(CloseCode.ABNORMAL, str(exc))
         self._picows.connection_lost(exc)
 
 
