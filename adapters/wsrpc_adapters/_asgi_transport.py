@@ -1,8 +1,8 @@
 """AsgiTransport: a WebSocket of an ASGI server as a transport.
 
-ASGI shows neither reads nor writes, so both are inferred. A *read* is what ``receive()`` returns without waiting; the
-read has ended when it begins to wait. A message counts as *unsent* until ``send()`` has returned for it, and a
-``send()`` that waits is the only sign that there is no room. ``send()`` runs in a task that lives while there is
+ASGI shows neither reads nor writes, so both are inferred. A *read* is the messages that ``receive()`` returns without
+waiting; it ends when ``receive()`` begins to wait. A message counts as *unsent* until ``send()`` has returned for it,
+and a ``send()`` that waits is the only sign that there is no room. ``send()`` runs in a task that lives while there is
 something to write, because it may wait, and ``receive()`` must go on meanwhile.
 """
 
@@ -189,7 +189,7 @@ class AsgiTransport:
                     else:
                         self._deliver(text.encode(), True)
                     if self._output.full:
-                        await asyncio.sleep(0)  # what is read at once may cause more than may be kept
+                        await asyncio.sleep(0)  # answers to messages that are read without waiting need time to leave
                 elif event["type"] == "websocket.disconnect":
                     self._read_ended()
                     self._finish(self._end.reported(event))
@@ -421,7 +421,7 @@ class _Output:
             self._transport.pause_sending()
 
     def flush(self) -> None:
-        """Write what was added, and then the Close frame if it is due: now, or with what is added in this turn."""
+        """Write the messages that were added, and then the Close frame if it is due."""
         self._gathered = 0
         close_due = self._end.closing is not None and not self._end.close_sent
         broken = self._end.broken is not None or self._end.info is not None

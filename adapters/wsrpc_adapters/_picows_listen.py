@@ -31,7 +31,7 @@ __all__ = ["listen"]
 logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
-"""Connections that the operating system accepts ahead of us."""
+"""Connections that may wait in the operating system until they are accepted."""
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -234,7 +234,7 @@ class _PicowsPort:
                     accepted.shutdown(socket.SHUT_RDWR)
 
     async def wait_closed(self) -> None:
-        """Drop what is left and wait until every connection is over. Cancelling is safe."""
+        """Drop the connections that are left, and wait until each is over. Cancelling is safe."""
         for transport in list(self._transports):
             transport.abort()
         while waiting := [*(transport.over for transport in self._transports), *self._accepting]:

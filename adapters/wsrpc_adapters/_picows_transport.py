@@ -55,7 +55,7 @@ class PicowsTransport(WSListener):
         of `listen` or `dial`, whatever is assigned here."""
         self._info: ConnectionInfo | None = None
         self._plain: Receiver | None = None
-        """The receiver, while whole messages may be passed to it without a further look."""
+        """The receiver, while whole messages may be passed to it without more checks."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._received = 0
@@ -275,7 +275,7 @@ class PicowsTransport(WSListener):
         self._finish()
 
     def _refuse(self, code: int, reason: str) -> None:
-        """Close because the remote peer broke the rules, and ignore whatever else it sends."""
+        """Close because the remote peer broke the rules, and ignore everything else that it sends."""
         if not self._end.close_sent:
             self._send_close(code, reason)
         self._finish()
@@ -286,7 +286,7 @@ class PicowsTransport(WSListener):
         return ConnectionLost(*self._end.code, "not_sent")
 
     def _send_close(self, code: int | None, reason: str) -> None:
-        """Write a Close frame behind what was sent before. From here on `Limits.close_timeout` bounds everything."""
+        """Write a Close frame behind the messages. From now on `Limits.close_timeout` bounds the rest."""
         self._output.flush()
         self._end.begin(CloseCode.NO_STATUS if code is None else code, reason)
         self._output.send_close(code, reason)
@@ -298,14 +298,14 @@ class PicowsTransport(WSListener):
         self._end.expect(self._limits.close_timeout, self.abort)
 
     def _stop_receiving(self) -> None:
-        """Ignore whatever else arrives."""
+        """Ignore everything else that arrives."""
         self._end.ignore_rest()
         self._plain = None
 
     def _finish(self) -> None:
-        """Ignore whatever else arrives, and end the TCP connection, which the server has to do first (RFC 6455, 7.1.1).
+        """Ignore everything else that arrives, and end the TCP connection, as the server has to (RFC 6455, 7.1.1).
 
-        Only its sending is ended where that can be, so that what was written arrives.
+        Where possible only its sending half is ended, so that all data that was written arrives.
         """
         self._stop_receiving()
         tcp = self._output.tcp
@@ -382,7 +382,7 @@ class _End:
         self.open = True
         """Whether messages can be sent."""
         self.deaf = False
-        """Whether whatever arrives is ignored."""
+        """Whether everything that arrives is ignored."""
         self.close_sent = False
         self.close_received = False
         self.said: tuple[int, str] | None = None
@@ -407,7 +407,7 @@ class _End:
         self.open = False
 
     def ignore_rest(self) -> None:
-        """Note that whatever else arrives is ignored."""
+        """Note that everything else that arrives is ignored."""
         self.deaf = True
 
     def receive_close(self) -> None:
@@ -431,7 +431,7 @@ class _End:
             self._timer = asyncio.get_running_loop().call_later(seconds, abort)
 
     def finish(self) -> CloseInfo:
-        """Note that the connection is over, and say how."""
+        """Note that the connection is over; return how it ended."""
         self.open = False
         if self._timer is not None:
             self._timer.cancel()
@@ -509,7 +509,7 @@ class _Output(FrameWriter):
         self.answers = 0
 
     def has_room(self) -> bool:
-        """Note that there is room again; False if there was."""
+        """Note that there is room again. Return False if there was room before."""
         room, self.room = self.room, None
         if room is not None:
             room.set_result(None)
@@ -528,7 +528,7 @@ class _Tap(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._feed: Callable[[int], None] = picows.buffer_updated
         self._whole_buffer: Callable[[int], memoryview] = picows.get_buffer
-        # A connection is spared the bound of a read until its first large one. The buffer is small until then.
+        # Reads are bounded only after the first large one, because the buffer is small until then.
         self.get_buffer = picows.get_buffer  # type: ignore[method-assign]
         self.read = 0
         """Bytes that the connection has received."""

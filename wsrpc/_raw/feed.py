@@ -1,4 +1,4 @@
-"""Messages that have arrived on a raw connection and were not read yet."""
+"""`Feed`: messages that have arrived on a raw connection and were not read yet."""
 
 from __future__ import annotations
 

@@ -31,11 +31,11 @@ Pieces: TypeAlias = Iterable[RawMessage] | AsyncIterable[RawMessage]
 """A message, piece by piece."""
 
 UNFINISHED = "a message was left unfinished"
-"""The close reason where pieces of a message have left and the rest cannot follow."""
+"""Close reason after some pieces of a message have left and the rest cannot follow."""
 
 
 class RawLink:
-    """A transport without the protocol: what has arrived on it, whose turn it is to send, and how it ends.
+    """Sends on a raw connection, and closes it. Its ``feed`` receives.
 
     ``on_error`` is called for each line that is logged at ERROR; ``budget`` is the server's.
     """
@@ -169,7 +169,7 @@ class RawLink:
             raise ConnectionLost(CloseCode.INTERNAL_ERROR, UNFINISHED, "not_sent")
 
     def _break_off(self) -> None:
-        """Close the connection: a message cannot be finished, and nothing else can be sent before its end."""
+        """Close the connection, because a message cannot be finished, and no other can be sent before it is."""
         self._broken_off = spawn_later(self.transport.close(CloseCode.INTERNAL_ERROR, UNFINISHED))
 
     # ------------------------------------------------------------ closing

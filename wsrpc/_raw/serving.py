@@ -27,7 +27,7 @@ RawFunction = Callable[[RawConnection], Awaitable[Any]]
 
 
 def refusal_of(exc: BaseException) -> tuple[int, str]:
-    """The close code and reason for what a user's code raised."""
+    """Return the close code and reason for an exception of user code."""
     if isinstance(exc, RpcError):
         return CloseCode.POLICY_VIOLATION, exc.message.encode(errors="replace")[:123].decode(errors="ignore")
     return CloseCode.INTERNAL_ERROR, "internal error"
@@ -48,8 +48,7 @@ class RawServing:
             TypeError: ``function`` is not an async function.
             ValueError: there is one already.
         """
-        given: Any = function
-        if not callable(given) or not any(map(inspect.iscoroutinefunction, (given, type(given).__call__))):
+        if not callable(function) or not any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
             raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
         if self.function is not None:
             raise ValueError(f"{self.function!r} serves every connection of this server already")

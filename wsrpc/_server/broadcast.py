@@ -1,6 +1,7 @@
 """Broadcasts: emitting to all peers of a server, or to the members of a room.
 
-A message is encoded once for each codec. No peer holds up the others, and a report says what became of the message.
+A message is encoded once for each codec. A slow peer does not delay the others for long, and a report counts the peers
+that got the message.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Audience:
             break
         skipped = _skipped(skip)
         self._sent += 1
-        if self._sent % BURST == 0:  # a loop that only emits must let connections come and go
+        if self._sent % BURST == 0:  # also in a loop that only emits, connections must come and go
             await asyncio.sleep(0)
         if any((link := served.out.link) is not None and link.full for served in self.members.values()):
             await self._wait_for_slow_readers(skipped)
@@ -221,7 +222,7 @@ class Audience:
                 )
 
     async def _wait_for_slow_readers(self, skipped: Collection[Peer]) -> None:
-        """Give slow readers some time to drain. One that did not is waited for again only after it has.
+        """Give slow readers some time to drain. One that does not is waited for again only after it has drained.
 
         Where most of all peers are slow, they are waited for each time: closing them all would be wrong.
         """
@@ -334,7 +335,7 @@ def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:
         return None
     key = slow.key(*args)
     try:
-        hash(key)  # a mistake must show before anybody reads slowly
+        hash(key)  # checked for each message, so that a mistake shows before a reader is slow
     except TypeError as exc:
         raise TypeError(f"the key of KeepLatest must be hashable, such as text or a tuple; got {key!r}") from exc
     return key

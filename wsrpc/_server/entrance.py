@@ -1,4 +1,4 @@
-"""Decides who may connect to a server: by trusted proxies, allowed origins and the user's `on_handshake`."""
+"""Accepts or refuses handshakes: trusted proxies, allowed origins and the user's `on_handshake`."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Entrance:
             _settle(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as exc:  # a CancelledError of something else's, for instance
+        except BaseException as exc:  # also a CancelledError that is not of this task
             self._refuse(handshake, exc, asked)
         return None
 
@@ -199,7 +199,7 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         raise TypeError(f"the body of a refusal must be text, got {type(body).__name__}")
     try:
         body.encode()
-    except UnicodeEncodeError:  # without its context: what cannot be sent cannot be logged either
+    except UnicodeEncodeError:  # its own text has the characters, which cannot be logged either
         raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
     for name, value in rejected.headers.items():
         check_header(name, value)

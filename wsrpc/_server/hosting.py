@@ -95,7 +95,7 @@ class Hosting:
         self._exclusive = cls
 
     def _check_exclusive(self, cls: type[Service], style: str | None) -> None:
-        """Refuse a class whose connections something else serves, or would."""
+        """Refuse a class if it and something else would serve the same connections, and one of them alone."""
         if self._raw.function is not None and self._exclusive is None:
             raise ValueError(f"{self._raw.function!r} serves every connection of this server already")
         if self._exclusive is not None or (style is not None and self.entries):
@@ -217,17 +217,17 @@ def _services_of(peer: Peer) -> list[Any]:
 
 
 def _service_at(number: int) -> Injection:
-    """How a handler that is a method finds its service: the one of that number, of those of its peer."""
+    """Return how a handler that is a method finds its object: by a number, among the services of its peer."""
     return Injection((attrgetter("peer"), _services_of, itemgetter(number)))
 
 
 def _returned(function: Any) -> Any:
-    """The class that a factory is annotated with."""
+    """Return the class that a factory is annotated with."""
     if not callable(function):
         return function
     try:
         cls = typing.get_type_hints(function).get("return")
-    except Exception:  # whatever an annotation raises: it does not say which class
+    except Exception:  # an annotation may raise anything, and then does not name a class
         cls = None
     if cls is None:
         raise TypeError(

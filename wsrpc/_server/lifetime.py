@@ -1,4 +1,4 @@
-"""`Lifetime`: what a server has between its opening and its end."""
+"""`Lifetime`: the connections, ports and counts of a server from its opening to its end."""
 
 from __future__ import annotations
 
@@ -121,6 +121,6 @@ class Lifetime:
     def _happened(self, happened: Input) -> None:
         if happened is Input.ENDED:
             self._ended.set()
-            if self.scheduler.has_ended:  # the shutdown was garbage of a closed event loop
+            if self.scheduler.has_ended:  # the event loop was closed, and the shutdown's task collected later
                 return
         self._state = after(self.state, happened)

@@ -1,4 +1,4 @@
-"""Ports on which a server listens, and `Listening`, the block in which it does."""
+"""Ports on which a server listens, and `Listening`, the ``async with`` block around a port."""
 
 from __future__ import annotations
 

@@ -187,10 +187,10 @@ class Peers:
 
     def lost(self, served: ServedPeer, info: CloseInfo) -> None:
         """Forget a peer whose connection has ended."""
-        if served.peer.id in self._connected:  # a user's code may have bound it again
+        if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
             self.tally.left(served.peer.stats(), info.code)
         self._forget(served)
-        # What still runs for it must not outlive the server; it also keeps the peer in this set.
+        # The server waits for its handlers before it is closed. They also keep the peer in this set.
         self._leaving.add(served)
 
     def clear(self) -> None:

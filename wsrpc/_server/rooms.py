@@ -145,7 +145,7 @@ _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
 class Rooms:
     """All rooms of one server, and the requests by which clients join and leave them.
 
-    ``slow`` is the policy of rooms without one of their own. ``server`` tells this server's peers from others'.
+    ``slow`` is the policy of rooms without one of their own. Only peers of ``server`` can be members.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Rooms:
     # ------------------------------------------------------------ the server's side
 
     def get(self, name: str) -> Room:
-        """Return the room of that name, and make it if nobody uses it.
+        """Return the room of that name, and make it if there is none.
 
         Raises:
             TypeError, ValueError: ``name`` cannot name a room.
@@ -236,7 +236,7 @@ class Rooms:
         if served.out.broken:
             raise served.out.not_sent()
         if peer in room:
-            if not by_itself:  # from now on it is the server that wants the peer there
+            if not by_itself:  # from now on the client cannot leave by its own request
                 served.rooms[room] = False
             return
         most = peer.limits.rooms
@@ -278,7 +278,7 @@ class Rooms:
         scope = registry.scope(CHANNEL)
         if theirs := [*scope.handlers, *scope.once]:
             raise ValueError(f"clients join rooms on channel {CHANNEL!r}, where you have handlers of {theirs}")
-        registry.order(CHANNEL)  # a client that joins and leaves at once must not end up inside
+        registry.order(CHANNEL)  # a client that joins and leaves at once must not stay a member
         registry.add(CHANNEL, "join", self.join)
         registry.add(CHANNEL, "leave", self.leave)
         self._taken.add(CHANNEL)

@@ -334,7 +334,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
         Ctrl-C closes every connection with 1012. SIGTERM drains for at most `Limits.drain` seconds, see `close`; Ctrl-C
         or another SIGTERM during that closes at once. This returns after either, so that the program can exit with
-        status 0. In a thread that is not the main one signals are left alone. The address is logged, or written to
+        status 0. Outside the main thread, signals are left alone. The address is logged, or written to
         stderr if the log does not show it.
 
         Args:

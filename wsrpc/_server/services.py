@@ -95,7 +95,7 @@ class Service:
 
 
 def owner_of(service: Service) -> Peer | RawConnection | None:
-    """The peer or connection that a service serves; None before `attach`."""
+    """Return the peer or connection that a service serves; None before `attach`."""
     return getattr(service, "peer", None) or getattr(service, "connection", None)
 
 
@@ -178,7 +178,7 @@ def method(
 
 
 def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]:
-    """The handlers of a class, by event.
+    """Return the handlers of a class, by event.
 
     Raises:
         TypeError: a subclass replaced one by something else than a plain method.
@@ -203,7 +203,7 @@ def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]
 
 
 def style_of(cls: type[Service]) -> str | None:
-    """The method of a class that gets every message; None if its objects speak the protocol."""
+    """Return the name of the method that gets every message; None if the objects of the class use the protocol."""
     return next((style for style in STYLES if callable(getattr(cls, style, None))), None)
 
 

@@ -26,7 +26,7 @@ LONGEST = 365 * 86400.0
 class Shutdown:
     """Ends a server: drains, closes its connections with 1012, and waits for handlers and ports.
 
-    It begins when it is made. Handlers have ``patience`` seconds to finish. ``happened`` is called with
+    The constructor begins the end. Handlers have ``patience`` seconds to finish. ``happened`` is called with
     `Input.DRAINED` and `Input.ENDED`.
     """
 
@@ -46,7 +46,7 @@ class Shutdown:
         self._patience = patience
         self._happened = happened
         self._closers = Closers()
-        """Tasks that wait for the end. Nothing waits for them: a handler may be one."""
+        """Tasks that wait for the end. The end does not wait for them, as a handler may be among them."""
         self._draining = Draining(drain, self._closers, peers, raw) if drain else None
         # In a task of its own, because the handler that closes the server is cancelled by that.
         self._task = spawn_later(self._run())
