@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from threading import get_ident
 from typing import TypeAlias
 
 import msgspec
 
 from .._base.closing import CloseCode, CloseInfo
-from .._base.logs import LogBudget, PeerLog
+from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
@@ -35,26 +35,15 @@ UNFINISHED = "a message was left unfinished"
 
 
 class RawLink:
-    """Sends on a raw connection, and closes it. Its ``feed`` receives.
+    """Sends on a raw connection, and closes it. Its ``feed`` receives."""
 
-    ``on_error`` is called for each line that is logged at ERROR; ``budget`` is the server's.
-    """
-
-    def __init__(
-        self,
-        id: str,
-        transport: Transport,
-        limits: Limits,
-        loop: Scheduler,
-        on_error: Callable[[], None],
-        budget: LogBudget,
-    ) -> None:
+    def __init__(self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler) -> None:
         self.transport = transport
+        self.log = log
         self.largest = limits.message
         """Bytes of the largest message that is accepted."""
         self.closing = False
         """Whether the user has called `close`."""
-        self.log = PeerLog(id, transport.info.remote, on_error, budget)
         self.feed = Feed(transport, limits.high_water, loop)
         self._turns = self.feed.turns
         self._thread = get_ident()

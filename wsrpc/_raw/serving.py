@@ -88,12 +88,12 @@ class RawConnections:
         make: Callable[[RawLink], RawConnection],
     ) -> RawConnection:
         """Begin to serve a connection, which ``make`` builds around its inside."""
-        link = RawLink(secrets.token_hex(8), transport, limits, loop, self._tally.failed, self._budget)
+        log = PeerLog(secrets.token_hex(8), transport.info.remote, self._tally.failed, self._budget)
+        link = RawLink(transport, log, limits, loop)
         connection = make(link)
         self._tally.came()
         self._running[connection] = Running(link, spawn_later(self._run(serving, connection, link)))
         transport.start(link.feed)
-        log = link.log
         log(logging.INFO, "raw peer %s connected from %s, path %s", log.id, log.place, transport.info.path)
         return connection
 
