@@ -48,7 +48,8 @@ class RawServing:
             TypeError: ``function`` is not an async function.
             ValueError: there is one already.
         """
-        if not callable(function) or not any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+        given: Any = function
+        if not callable(given) or not any(map(inspect.iscoroutinefunction, (given, type(given).__call__))):
             raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
         if self.function is not None:
             raise ValueError(f"{self.function!r} serves every connection of this server already")
