@@ -49,7 +49,7 @@ FOR_TYPES_ONLY = {
     ("_raw.connection", "wsrpc._server.server.Server"),
     # Within a package.
     ("_server.peers", "wsrpc._server.server.Server"),
-    ("_server.peers", "wsrpc._server.hosting.PeerServices"),
+    ("_server.peers", "wsrpc._server.rooms.Room"),
     ("_server.services", "wsrpc._server.server.Server"),
     ("_server.services", "wsrpc._server.server.ServerChannel"),
 }

@@ -111,6 +111,10 @@ class Tally:
         """Count one more line at ERROR."""
         self.errors += 1
 
+    def came(self) -> None:
+        """Count one more connection."""
+        self.accepted += 1
+
     def left(self, last: PeerStats, code: int) -> None:
         """Add the ``last`` snapshot of a connection that ended with ``code``."""
         self._closed[code] += 1

@@ -1,8 +1,8 @@
 """AsgiTransport: a WebSocket of an ASGI server as a transport.
 
-ASGI shows neither reads nor writes, so both are inferred. A *read* is what ``receive()`` returns without waiting; the
-read has ended when it begins to wait. A message counts as *unsent* until ``send()`` has returned for it, and a
-``send()`` that waits is the only sign that there is no room. ``send()`` runs in a task that lives while there is
+ASGI shows neither reads nor writes, so both are inferred. A *read* is the messages that ``receive()`` returns without
+waiting; it ends when ``receive()`` begins to wait. A message counts as *unsent* until ``send()`` has returned for it,
+and a ``send()`` that waits is the only sign that there is no room. ``send()`` runs in a task that lives while there is
 something to write, because it may wait, and ``receive()`` must go on meanwhile.
 """
 
@@ -157,8 +157,7 @@ class AsgiTransport:
 
     def drop(self, code: int, reason: str) -> None:
         """End the connection now, as far as ASGI allows: the application returns, and the server does the rest."""
-        if self._end.info is None and not self._end.dropped:
-            self._end.dropped = True
+        if self._end.drop():
             self._loop.call_soon(self._finish, CloseInfo(*(self._end.closing or (code, reason))))
 
     # ------------------------------------------------------------ reading
@@ -190,15 +189,14 @@ class AsgiTransport:
                     else:
                         self._deliver(text.encode(), True)
                     if self._output.full:
-                        await asyncio.sleep(0)  # what is read at once may cause more than may be kept
+                        await asyncio.sleep(0)  # answers to messages that are read without waiting need time to leave
                 elif event["type"] == "websocket.disconnect":
                     self._read_ended()
                     self._finish(self._end.reported(event))
                     return
         except Exception as exc:
-            if self._end.info is None:
-                self._end.failure = exc
-                self.drop(CloseCode.ABNORMAL, str(exc))
+            self._end.fail(exc)
+            self.drop(CloseCode.ABNORMAL, str(exc))
 
     async def _take_turn(self, seconds: float) -> None:
         """Wait until there is a turn for reading on, after messages that took ``seconds`` to handle."""
@@ -253,7 +251,7 @@ class AsgiTransport:
 
     def send_failed(self, exc: Exception) -> None:
         """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
-        self._end.broken = exc
+        self._end.break_off(exc)
         self._expect_end()
         self._release()
 
@@ -264,20 +262,18 @@ class AsgiTransport:
             raise ConnectionLost(*self._end.code, "not_sent")
 
     def _begin_close(self, code: int, reason: str) -> None:
-        if self._end.closing is None and self._end.info is None:
-            self._end.closing = (int(code), reason)
+        if self._end.begin(code, reason):
             self._expect_end()
             self._output.flush()
             self._release()
 
     def _expect_end(self) -> None:
         """Drop the connection if it is not over within `Limits.close_timeout`."""
-        if self._end.timer is None:
-            self._end.timer = self._loop.call_later(self._limits.close_timeout, self._overdue)
+        self._end.expect(self._limits.close_timeout, self._overdue)
 
     def _overdue(self) -> None:
         if self._end.broken is not None and not isinstance(self._end.broken, OSError):
-            self._end.failure = self._end.broken
+            self._end.fail(self._end.broken)
         self.drop(*self._end.code)
 
     def _finish(self, info: CloseInfo) -> None:
@@ -302,9 +298,10 @@ class _End:
         """Whether the connection ends without waiting for the client."""
         self.failure: Exception | None = None
         """What `AsgiTransport.run` is to raise."""
-        self.timer: asyncio.TimerHandle | None = None
         self.info: CloseInfo | None = None
         self.over: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -324,6 +321,40 @@ class _End:
             return self.info.code, self.info.reason
         return self.closing or (CloseCode.ABNORMAL, str(self.broken or ""))
 
+    def take_close(self) -> tuple[int, str]:
+        """Return the code and reason of the Close frame that is due, and count it as sent."""
+        assert self.closing is not None
+        self.close_sent = True
+        return self.closing
+
+    def begin(self, code: int, reason: str) -> bool:
+        """Note that this side closes. Return False if it does already, or if the connection is over."""
+        if self.closing is not None or self.info is not None:
+            return False
+        self.closing = (int(code), reason)
+        return True
+
+    def break_off(self, exc: Exception) -> None:
+        """Note that ``send()`` raised ``exc``."""
+        self.broken = exc
+
+    def drop(self) -> bool:
+        """Note that the connection ends without waiting for the client. Return False if it does already, or is over."""
+        if self.dropped or self.info is not None:
+            return False
+        self.dropped = True
+        return True
+
+    def fail(self, exc: Exception) -> None:
+        """Let `AsgiTransport.run` raise ``exc``, unless the connection is over."""
+        if self.info is None:
+            self.failure = exc
+
+    def expect(self, seconds: float, overdue: Callable[[], None]) -> None:
+        """Call ``overdue`` if the connection is not over in time."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, overdue)
+
     def reported(self, event: Event) -> CloseInfo:
         """Return how the connection ended, as far as what the ASGI server reports can be trusted."""
         code, reason = int(event.get("code") or CloseCode.NO_STATUS), event.get("reason")
@@ -340,8 +371,8 @@ class _End:
     def finish(self, info: CloseInfo) -> None:
         """Note that the connection is over."""
         self.info = info
-        if self.timer is not None:
-            self.timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if not self.over.done():
             self.over.set_result(None)
 
@@ -390,7 +421,7 @@ class _Output:
             self._transport.pause_sending()
 
     def flush(self) -> None:
-        """Write what was added, and then the Close frame if it is due: now, or with what is added in this turn."""
+        """Write the messages that were added, and then the Close frame if it is due."""
         self._gathered = 0
         close_due = self._end.closing is not None and not self._end.close_sent
         broken = self._end.broken is not None or self._end.info is not None
@@ -437,8 +468,7 @@ class _Output:
                 if written % BURST == 0:
                     await asyncio.sleep(0)
             if end.closing is not None and not end.close_sent:
-                end.close_sent = True
-                code, reason = end.closing
+                code, reason = end.take_close()
                 await send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as exc:
             self._transport.send_failed(exc)

@@ -112,7 +112,7 @@ async def _dial(
         if transport is None:
             raise ConnectionError("the connection was closed during the opening handshake")
         assert isinstance(transport, PicowsTransport)
-        transport.info = _describe(ws, offered)
+        transport.describe(_describe(ws, offered))
         return transport
     except WSInvalidStatusError as exc:
         raise _rejected(exc) from None
@@ -156,9 +156,8 @@ def _describe(ws: WSTransport, offered: list[str]) -> Any:
     chosen = ws.response.headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen not in offered:
         tcp.abort()
-        raise ConnectionError(
-            "the server chose a subprotocol that was not offered"
-        )  # not quoted, because it may be a token that was sent back
+        # It is not quoted, because it may be a token that was sent back.
+        raise ConnectionError("the server chose a subprotocol that was not offered")
     handshake.subprotocol = chosen
     return handshake.connection_info(ws)
 

@@ -31,7 +31,7 @@ __all__ = ["listen"]
 logger = logging.getLogger("wsrpc")
 
 BACKLOG = 1024
-"""Connections that the operating system accepts ahead of us."""
+"""Connections that may wait in the operating system until they are accepted."""
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -145,9 +145,8 @@ class _PicowsPort:
             self.stop()
             raise
         host, self.port = self._sockets[0].getsockname()[:2]
-        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(
-            str(host), str(host)
-        )  # a port at all addresses is reached at this one
+        # A port at all addresses is reached at this one.
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
         shown = f"[{shown}]" if ":" in shown else shown
         self.url = f"{'wss' if self._secure else 'ws'}://{shown}:{self.port}{self._path or '/'}"
 
@@ -191,9 +190,8 @@ class _PicowsPort:
             logger.error("the handshake failed, for %s", handshake.path, exc_info=exc)
             return _refusal(HandshakeRejected(500, "internal error\n"))
         if any(token.strip().lower() == "upgrade" for token in headers.get("connection", "").split(",")):
-            request.headers["Connection"] = (
-                "Upgrade"  # picows accepts no other value; Firefox sends "keep-alive, Upgrade"
-            )
+            # picows accepts no other value; Firefox sends "keep-alive, Upgrade".
+            request.headers["Connection"] = "Upgrade"
 
         def opened(transport: PicowsTransport) -> None:
             if accepted is not None:
@@ -207,7 +205,7 @@ class _PicowsPort:
         ws: Any = transport.connection
         tcp = ws.underlying_transport
         handshake.remote = handshake.remote or address(tcp.get_extra_info("peername"))
-        transport.info = handshake.connection_info(ws, address(tcp.get_extra_info("sockname")))
+        transport.describe(handshake.connection_info(ws, address(tcp.get_extra_info("sockname"))))
         self._transports.add(transport)
         transport.over.add_done_callback(lambda _: self._transports.discard(transport))
         task = asyncio.get_running_loop().create_task(self._accept(transport, handshake))
@@ -236,7 +234,7 @@ class _PicowsPort:
                     accepted.shutdown(socket.SHUT_RDWR)
 
     async def wait_closed(self) -> None:
-        """Drop what is left and wait until every connection is over. Cancelling is safe."""
+        """Drop the connections that are left, and wait until each is over. Cancelling is safe."""
         for transport in list(self._transports):
             transport.abort()
         while waiting := [*(transport.over for transport in self._transports), *self._accepting]:

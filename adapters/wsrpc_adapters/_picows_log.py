@@ -14,10 +14,10 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
     """picows' own log. (picows makes a logger for each connection, unless it gets an object that is not a logger.)"""
 
     def error(self, msg: object, *args: object, **kwargs: Any) -> None:
-        # picows logs at ERROR that the remote peer broke the rules, which anybody who connects can do all day.
+        # picows logs each violation of the protocol at ERROR, and any client can cause them without end.
         self.info(msg, *args, **kwargs)
 
 
 LOG = _Log(safe_logger("wsrpc.picows"), {})
-"""wsrpc logs what picows would say at INFO itself, with the peer's id."""
+"""Lines at INFO are left out: wsrpc logs the same facts, with the peer's id."""
 LOG.setLevel(logging.WARNING)

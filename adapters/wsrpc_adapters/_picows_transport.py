@@ -74,12 +74,14 @@ class PicowsTransport(WSListener):
         of `listen` or `dial`, whatever is assigned here."""
         self._info: ConnectionInfo | None = None
         self._plain: Receiver | None = None
-        """The receiver, while whole messages may be passed to it without a further look."""
+        """The receiver, while whole messages may be passed to it without more checks."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._received = 0
         """Messages that were received."""
         self._end = _End()
+        self._retrieving: asyncio.Task[None] | None = None
+        """Keeps a reference to the task, as asyncio does not."""
 
     @property
     def connection(self) -> WSTransport:
@@ -98,8 +100,8 @@ class PicowsTransport(WSListener):
         assert self._info is not None, "the opening handshake is over"
         return self._info
 
-    @info.setter
-    def info(self, info: ConnectionInfo) -> None:
+    def describe(self, info: ConnectionInfo) -> None:
+        """Take the facts of the opening handshake, which is over."""
         self._info = info
 
     @property
@@ -153,7 +155,7 @@ class PicowsTransport(WSListener):
         await asyncio.shield(self._end.over)
 
     def abort(self) -> None:
-        self._end.open = False
+        self._end.shut()
         self._stop_receiving()
         self._output.tcp.abort()
 
@@ -190,7 +192,7 @@ class PicowsTransport(WSListener):
             self._output.count_frame(payload)
 
     def drop(self, code: int, reason: str) -> None:
-        self._end.cause = (code, reason)
+        self._end.blame(code, reason)
         if code != CloseCode.ABNORMAL and self._end.open:
             # If the remote peer is there after all, and has room for it, it learns why.
             self._send_close(code, reason)
@@ -270,11 +272,10 @@ class PicowsTransport(WSListener):
         if not self._end.open:
             return
         output = self._output
-        if output.room is not None:
-            output.answers += len(payload) + 2
-            if output.answers > self._limits.hard_cap:  # it sends ping after ping and does not read the answers
-                self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
-                return
+        if output.room is not None and output.count_answer(payload) > self._limits.hard_cap:
+            # The remote peer sends ping after ping and does not read the answers.
+            self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
+            return
         output.ws.send_pong(payload)
         output.count_frame(payload)
 
@@ -287,13 +288,13 @@ class PicowsTransport(WSListener):
         except ValueError:  # picows checks that, too, but accepts 1006 and 5000
             self._refuse(CloseCode.PROTOCOL_ERROR, "a Close frame with a wrong code or reason")
             return
-        self._end.close_received = True
+        self._end.receive_close()
         if not self._end.close_sent:
             self._send_close(code, reason)
         self._finish()
 
     def _refuse(self, code: int, reason: str) -> None:
-        """Close because the remote peer broke the rules, and ignore whatever else it sends."""
+        """Close because the remote peer broke the rules, and ignore everything else that it sends."""
         if not self._end.close_sent:
             self._send_close(code, reason)
         self._finish()
@@ -304,7 +305,7 @@ class PicowsTransport(WSListener):
         return ConnectionLost(*self._end.code, "not_sent")
 
     def _send_close(self, code: int | None, reason: str) -> None:
-        """Write a Close frame behind what was sent before. From here on `Limits.close_timeout` bounds everything."""
+        """Write a Close frame behind the messages. From now on `Limits.close_timeout` bounds the rest."""
         self._output.flush()
         self._end.begin(CloseCode.NO_STATUS if code is None else code, reason)
         self._output.send_close(code, reason)
@@ -316,14 +317,14 @@ class PicowsTransport(WSListener):
         self._end.expect(self._limits.close_timeout, self.abort)
 
     def _stop_receiving(self) -> None:
-        """Ignore whatever else arrives."""
-        self._end.deaf = True
+        """Ignore everything else that arrives."""
+        self._end.ignore_rest()
         self._plain = None
 
     def _finish(self) -> None:
-        """Ignore whatever else arrives, and end the TCP connection, which the server has to do first (RFC 6455, 7.1.1).
+        """Ignore everything else that arrives, and end the TCP connection, as the server has to (RFC 6455, 7.1.1).
 
-        Only its sending is ended where that can be, so that what was written arrives.
+        Where possible only its sending half is ended, so that all data that was written arrives.
         """
         self._stop_receiving()
         tcp = self._output.tcp
@@ -361,7 +362,7 @@ class PicowsTransport(WSListener):
             self._stop_receiving()
             self._expect_end()
             if self._client:
-                self._end.retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
+                self._retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
 
     def much_came(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
@@ -378,7 +379,7 @@ class PicowsTransport(WSListener):
     # ------------------------------------------------------------ what the tap reports
 
     def eof_received(self) -> None:
-        self._end.open = False
+        self._end.shut()
         self._expect_end()
 
     def pause_sending(self) -> None:
@@ -400,7 +401,7 @@ class _End:
         self.open = True
         """Whether messages can be sent."""
         self.deaf = False
-        """Whether whatever arrives is ignored."""
+        """Whether everything that arrives is ignored."""
         self.close_sent = False
         self.close_received = False
         self.said: tuple[int, str] | None = None
@@ -409,8 +410,6 @@ class _End:
         """Code and reason if there is no Close frame."""
         self.info: CloseInfo | None = None
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.retrieving: asyncio.Task[None] | None = None
-        """Keeps a reference to the task, as asyncio does not."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -421,6 +420,22 @@ class _End:
     def code(self) -> tuple[int, str]:
         """Code and reason with which the connection ends."""
         return self.said or self.cause
+
+    def shut(self) -> None:
+        """Note that no message can be sent any more."""
+        self.open = False
+
+    def ignore_rest(self) -> None:
+        """Note that everything else that arrives is ignored."""
+        self.deaf = True
+
+    def receive_close(self) -> None:
+        """Note that the remote peer's Close frame has arrived."""
+        self.close_received = True
+
+    def blame(self, code: int, reason: str) -> None:
+        """Note why the connection ends, if there is no Close frame."""
+        self.cause = (code, reason)
 
     def begin(self, code: int, reason: str) -> None:
         """Note that a Close frame leaves; the first one decides the code."""
@@ -435,7 +450,7 @@ class _End:
             self._timer = asyncio.get_running_loop().call_later(seconds, abort)
 
     def finish(self) -> CloseInfo:
-        """Note that the connection is over, and say how."""
+        """Note that the connection is over; return how it ended."""
         self.open = False
         if self._timer is not None:
             self._timer.cancel()
@@ -473,7 +488,7 @@ class _Output(FrameWriter):
             # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
             # caller that sends without a pause never lets come.
             if tcp.is_closing():
-                self._end.open = False
+                self._end.shut()
 
     def send_fragment(self, payload: bytes, text: bool, last: bool) -> None:
         """Send a frame of a message; picows builds it."""
@@ -497,7 +512,12 @@ class _Output(FrameWriter):
         size = len(payload)
         self.written += size + (2 if size < 126 else 4 if size < 65536 else 10) + self._mask
         if self.tcp.is_closing():  # broken, see `write`
-            self._end.open = False
+            self._end.shut()
+
+    def count_answer(self, payload: bytes) -> int:
+        """Count an answer to a ping; return the bytes of all of them since there was no room."""
+        self.answers += len(payload) + 2
+        return self.answers
 
     def backlog(self) -> int:
         return self.tcp.get_write_buffer_size()
@@ -508,7 +528,7 @@ class _Output(FrameWriter):
         self.answers = 0
 
     def has_room(self) -> bool:
-        """Note that there is room again; False if there was."""
+        """Note that there is room again. Return False if there was room before."""
         room, self.room = self.room, None
         if room is not None:
             room.set_result(None)
@@ -527,7 +547,7 @@ class _Tap(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._feed: Callable[[int], None] = picows.buffer_updated
         self._whole_buffer: Callable[[int], memoryview] = picows.get_buffer
-        # A connection is spared the bound of a read until its first large one. The buffer is small until then.
+        # Reads are bounded only after the first large one, because the buffer is small until then.
         self.get_buffer = picows.get_buffer  # type: ignore[method-assign]
         self.read = 0
         """Bytes that the connection has received."""
@@ -566,7 +586,7 @@ class _Tap(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self._end.cause[1]:
-            self._end.cause = (CloseCode.ABNORMAL, str(exc))
+            self._end.blame(CloseCode.ABNORMAL, str(exc))
         self._picows.connection_lost(exc)
 
 

@@ -69,7 +69,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     except HandshakeRejected as exc:
         headers = {"Content-Type": "text/plain; charset=utf-8", **exc.headers}
         refusal = web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
-        refusal.force_close()  # aiohttp would parse what was sent behind the request as another one
+        refusal.force_close()  # aiohttp would parse data that follows the request as another request
         return refusal
     transport, response = await _take_over(request, handshake, early)
     if transport is None:
@@ -124,7 +124,7 @@ async def _take_over(
     response.force_close()  # there is no other request on this connection
     writer = await response.prepare(request)
     if writer is not None:
-        await writer.drain()  # behind earlier answers that the client does not read, it would never be open
+        await writer.drain()  # this waits as long as the client does not read earlier answers
     connection = request.transport
     if connection is None:  # the client has left
         return None, response
@@ -253,10 +253,10 @@ async def _dial(
 
 
 class _Early:
-    """Parser in place of aiohttp's own, which keeps what comes behind the opening handshake.
+    """Parser in place of aiohttp's own. It keeps the data that follows the opening handshake.
 
     After the first piece nothing more is read until the transport that takes over is started. (aiohttp 3.11 would keep
-    everything that arrives.)
+    all data that arrives.)
     """
 
     def __init__(self, tcp: asyncio.BaseTransport | None) -> None:
@@ -274,7 +274,7 @@ class _Early:
 
 
 def _hold_early(request: web.Request) -> _Early:
-    """Keep aiohttp from parsing what comes behind ``request``."""
+    """Keep aiohttp from parsing the data that follows ``request``."""
     early = _Early(request.transport)
     request.protocol.set_parser(early)  # type: ignore[arg-type]
     return early

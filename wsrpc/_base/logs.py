@@ -181,12 +181,18 @@ class PeerLog:
 
     __slots__ = ("_budget", "_left_out", "budget", "errors", "id", "on_error", "remote")
 
-    def __init__(self, id: str) -> None:
+    def __init__(
+        self,
+        id: str,
+        remote: tuple[str, int] | None = None,
+        on_error: Callable[[], None] | None = None,
+        budget: LogBudget | None = None,
+    ) -> None:
         self.id = id
-        self.remote: tuple[str, int] | None = None
+        self.remote = remote
         self.errors = 0
-        self.on_error: Callable[[], None] | None = None
-        self.budget: LogBudget | None = None
+        self.on_error = on_error
+        self.budget = budget
         self._budget: LogBudget | None = None
         self._left_out = 0
 

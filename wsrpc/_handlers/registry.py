@@ -33,6 +33,8 @@ __all__ = [
 CallNext = Callable[[Context], Awaitable[Any]]
 Middleware = Callable[[Context, CallNext], Awaitable[Any]]
 HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
+RawOnly = Literal["json", "message"] | None
+"""Whether every message goes to the raw handler, and in which form: decoded as JSON, or as it arrived."""
 
 
 class Located(Protocol):
@@ -97,8 +99,8 @@ class Registry:
         self.layered = False
         self.observed = False
         self.takes_raw = False
-        self.raw_only: Literal["json", "message"] | None = None
-        """Set if every message goes to the raw handler: decoded as JSON, or as it arrived."""
+        self.raw_only: RawOnly = None
+        """Set if every message goes to the raw handler."""
         self.handler_context: HandlerContext | None = None
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
@@ -205,7 +207,7 @@ class Registry:
         table[event] = handler
         self.used = True
 
-    def add_raw(self, function: Callable[..., Any]) -> None:
+    def add_raw(self, function: Callable[..., Any], only: RawOnly = None) -> None:
         """Register ``function(peer, message)`` for messages that are not protocol. Async calls do not overlap.
 
         Raises:
@@ -225,14 +227,15 @@ class Registry:
         async def awaited(invocation: Invocation, message: Any) -> None:
             await function(invocation.peer, message)
 
-        self.set_raw(Handler(awaited if is_async else called, ordered=is_async, shown_as=function))
+        self.set_raw(Handler(awaited if is_async else called, ordered=is_async, shown_as=function), only)
 
-    def set_raw(self, handler: Handler) -> None:
-        """Let ``handler`` handle the messages that are not protocol."""
+    def set_raw(self, handler: Handler, only: RawOnly) -> None:
+        """Let ``handler`` handle the messages that are not protocol; or every message, in the form ``only``."""
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
         self.takes_raw = self.used = True
+        self.raw_only = only
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         """Run ``middleware`` around the handlers of ``channel``; None: around all handlers."""

@@ -61,6 +61,10 @@ class PeerOwner:
         self.home: Any = None
         """The room that ``room_from`` gave to it."""
 
+    def log_for(self, id: str) -> PeerLog:
+        """Make the log of the peer with that id."""
+        return PeerLog(id)
+
     def queued(self) -> None:
         """A message begins to wait for a connection."""
 
@@ -163,7 +167,7 @@ class PeerCore:
         self.options = options
         self.history = ConnectionHistory()
         self.ignored: Counter[str] = Counter()
-        self.log = log = PeerLog(self.id)
+        self.log = log = owner.log_for(self.id)
         self.reporter = Reporter(peer, (shared, own), loop, log)
         fail = self.fail  # one bound method, however many objects hold it
         self.out = Outbound(
@@ -268,6 +272,11 @@ class PeerCore:
         return negotiation.binary_is_free()
 
     # ------------------------------------------------------------ the beginning
+
+    def expect(self, info: ConnectionInfo) -> None:
+        """Let `Peer.info` and the log tell of a connection that is about to be attached."""
+        self.history.expect(info)
+        self.log.remote = info.remote
 
     def link_for(self, transport: Transport) -> Link:
         """Return a new link over ``transport``.

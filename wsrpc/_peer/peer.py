@@ -55,6 +55,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         keeps_offline: bool = False,
         fails_offline: bool = False,
         owner: PeerOwner | None = None,
+        state: PeerState | None = None,
+        principal: object = None,
     ) -> None:
         self._registry = own = Registry() if registry is None else registry
         options = PeerOptions(
@@ -62,8 +64,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         )
         self._core = core = PeerCore(self, options, loop, PeerOwner() if owner is None else owner)
         self.id = core.id
-        self.state = PeerState()
-        self.principal: object = None
+        self.state = PeerState() if state is None else state
+        self.principal = principal
         self.ignored = core.ignored
         self._channel_name = None
         self._channels: dict[str, Channel] = {}

@@ -1,13 +1,13 @@
-"""Messages that have arrived on a raw connection and were not read yet."""
+"""`Feed`: messages that have arrived on a raw connection and were not read yet."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple
 
 from .._base.closing import CloseInfo
+from .._base.scheduler import Scheduler
 from .._sending.turns import SendTurns
 from ..errors import ConnectionLost
 from ..transport import Transport
@@ -30,14 +30,14 @@ class Feed:
     """Receives for a raw connection: the transport puts pieces in, `next` takes them out.
 
     While more than ``bound`` bytes wait to be read, the transport does not receive, which slows the other side down.
-    What arrived before the connection ended can still be read. ``lost`` is called when it has ended.
+    What arrived before the connection ended can still be read. ``turns`` are those of the senders, who wait while the
+    transport is full.
     """
 
-    def __init__(self, transport: Transport, turns: SendTurns, bound: int, lost: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, bound: int, loop: Scheduler) -> None:
         self._transport = transport
-        self._turns = turns
         self._bound = bound
-        self._lost = lost
+        self.turns = SendTurns(loop, lambda: self.full)
         self._pieces: deque[Piece] = deque()
         self._size = 0
         self._paused = False
@@ -46,6 +46,7 @@ class Feed:
         self.full = False
         """The transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
+        self._over = loop.create_future()
 
     # ------------------------------------------------------------ called by the transport
 
@@ -74,15 +75,20 @@ class Feed:
     def resume_sending(self) -> None:
         """Let senders go on: the transport has drained."""
         self.full = False
-        self._turns.wake()
+        self.turns.wake()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         """Let the reader and the senders see that the connection has ended."""
         self.ended = info
         self._wake()
-        self._lost()
+        if not self._over.done():
+            self._over.set_result(None)
         self.full = False
-        self._turns.connection_lost()
+        self.turns.connection_lost()
+
+    async def wait_ended(self) -> None:
+        """Wait until the connection has ended. Cancelling is safe."""
+        await asyncio.shield(self._over)
 
     # ------------------------------------------------------------ reading
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from threading import get_ident
 from typing import TypeAlias
 
 import msgspec
 
 from .._base.closing import CloseCode, CloseInfo
-from .._base.logs import LogBudget, PeerLog
+from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
-from .._sending.turns import SendTurns, Turn
+from .._sending.turns import Turn
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
@@ -31,43 +31,24 @@ Pieces: TypeAlias = Iterable[RawMessage] | AsyncIterable[RawMessage]
 """A message, piece by piece."""
 
 UNFINISHED = "a message was left unfinished"
-"""The close reason where pieces of a message have left and the rest cannot follow."""
+"""Close reason after some pieces of a message have left and the rest cannot follow."""
 
 
 class RawLink:
-    """A transport without the protocol: what has arrived on it, whose turn it is to send, and how it ends.
+    """Sends on a raw connection, and closes it. Its ``feed`` receives."""
 
-    ``on_error`` is called for each line that is logged at ERROR; ``budget`` is the server's.
-    """
-
-    def __init__(
-        self,
-        id: str,
-        transport: Transport,
-        limits: Limits,
-        loop: Scheduler,
-        on_error: Callable[[], None],
-        budget: LogBudget,
-    ) -> None:
+    def __init__(self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler) -> None:
         self.transport = transport
+        self.log = log
         self.largest = limits.message
         """Bytes of the largest message that is accepted."""
         self.closing = False
         """Whether the user has called `close`."""
-        self.log = PeerLog(id)
-        self.log.remote = transport.info.remote
-        self.log.on_error = on_error
-        self.log.budget = budget
-        self.turns = SendTurns(loop, lambda: self.feed.full)
-        self.feed = Feed(transport, self.turns, limits.high_water, self._lost)
-        self._over: asyncio.Future[None] = loop.create_future()
+        self.feed = Feed(transport, limits.high_water, loop)
+        self._turns = self.feed.turns
         self._thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
         """Closes the connection because a message cannot be finished."""
-
-    def _lost(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
 
     def check_thread(self, call: str) -> None:
         """Refuse ``call`` in another thread than the connection's.
@@ -92,7 +73,7 @@ class RawLink:
 
     async def wait_ended(self) -> CloseInfo:
         """Wait until the connection has ended, and return how. Cancelling is safe."""
-        await asyncio.shield(self._over)
+        await self.feed.wait_ended()
         assert self.ended is not None
         return self.ended
 
@@ -122,7 +103,7 @@ class RawLink:
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
         self._check_open()
-        if not self.turns.busy:
+        if not self._turns.busy:
             self.transport.send(payload, text)
             return
         turn = await self._take_turn()
@@ -162,8 +143,8 @@ class RawLink:
             await close_source(pieces)
 
     async def _take_turn(self) -> Turn:
-        turn = Turn(self.turns)
-        if self.turns.busy:
+        turn = Turn(self._turns)
+        if self._turns.busy:
             await turn.wait()
         else:
             turn.begin()
@@ -177,7 +158,7 @@ class RawLink:
             raise ConnectionLost(CloseCode.INTERNAL_ERROR, UNFINISHED, "not_sent")
 
     def _break_off(self) -> None:
-        """Close the connection: a message cannot be finished, and nothing else can be sent before its end."""
+        """Close the connection, because a message cannot be finished, and no other can be sent before it is."""
         self._broken_off = spawn_later(self.transport.close(CloseCode.INTERNAL_ERROR, UNFINISHED))
 
     # ------------------------------------------------------------ closing

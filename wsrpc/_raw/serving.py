@@ -27,7 +27,7 @@ RawFunction = Callable[[RawConnection], Awaitable[Any]]
 
 
 def refusal_of(exc: BaseException) -> tuple[int, str]:
-    """The close code and reason for what a user's code raised."""
+    """Return the close code and reason for an exception of user code."""
     if isinstance(exc, RpcError):
         return CloseCode.POLICY_VIOLATION, exc.message.encode(errors="replace")[:123].decode(errors="ignore")
     return CloseCode.INTERNAL_ERROR, "internal error"
@@ -89,12 +89,12 @@ class RawConnections:
         make: Callable[[RawLink], RawConnection],
     ) -> RawConnection:
         """Begin to serve a connection, which ``make`` builds around its inside."""
-        link = RawLink(secrets.token_hex(8), transport, limits, loop, self._tally.failed, self._budget)
+        log = PeerLog(secrets.token_hex(8), transport.info.remote, self._tally.failed, self._budget)
+        link = RawLink(transport, log, limits, loop)
         connection = make(link)
-        self._tally.accepted += 1
+        self._tally.came()
         self._running[connection] = Running(link, spawn_later(self._run(serving, connection, link)))
         transport.start(link.feed)
-        log = link.log
         log(logging.INFO, "raw peer %s connected from %s, path %s", log.id, log.place, transport.info.path)
         return connection
 

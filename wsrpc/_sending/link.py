@@ -142,6 +142,10 @@ class Link:
         """Whether messages can still be sent."""
         return self.state is LinkState.OPEN or self.state is LinkState.OPENING
 
+    def note_overdue(self) -> None:
+        """Note that a broadcast has waited for the transport to drain; see ``overdue``."""
+        self.overdue = self.full
+
     @property
     def traffic(self) -> Traffic | None:
         """The traffic that the transport has counted. None if it does not count."""

@@ -1,6 +1,7 @@
 """Broadcasts: emitting to all peers of a server, or to the members of a room.
 
-A message is encoded once for each codec. No peer holds up the others, and a report says what became of the message.
+A message is encoded once for each codec. A slow peer does not delay the others for long, and a report counts the peers
+that got the message.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from typing import Any, Never, TypeAlias, cast
 
 import msgspec
 
+from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
 from .._peer.peer import Peer
 from .._protocol.codecs import BRACE, Codec
 from .._protocol.go import refuse_raw
 from .._protocol.messages import Event, event_on
 from .._sending.caller import no_keywords
-from .._sending.checks import Objections, check_sending, raw_payload
+from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_payload
+from .._sending.link import Link
 from .._sending.slow_readers import KeepLatest, Slow
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
-from .peers import Encode, ServedPeer
+from .peers import ServedPeer
 
 __all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip"]
 
@@ -48,8 +51,15 @@ class EmitReport(msgspec.Struct, frozen=True):
     dropped: int = 0
 
 
+Encode = Callable[[Any], bytes]
+"""A codec's function, which stands for the codec: peers that negotiated the same one share an encoding."""
+
+
 class Encoded(dict[Encode, tuple[bytes, bool]]):
-    """Event that is broadcast, in each encoding that a receiver asked for."""
+    """Event that is broadcast, in each encoding that a receiver asked for, and whether that is text.
+
+    ``objections`` is what is known of the message's size, for all receivers.
+    """
 
     def __init__(self, message: Event, codec: Codec) -> None:
         self._message = message
@@ -104,7 +114,7 @@ class Audience:
         """Emit an event without waiting; see `Broadcaster.emit_nowait`."""
         encoded, key = self._encode(channel, event, args)
         for served in self.members.values():  # all of them belong to the same thread
-            served.check_thread_of_plain("server.emit_nowait")
+            check_thread_of_plain(served.out.thread, "server.emit_nowait")
             break
         skipped = _skipped(skip)
         if self.slow == "close":
@@ -122,11 +132,11 @@ class Audience:
 
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Skip) -> EmitReport:
         for served in self.members.values():  # all of them belong to the same thread
-            served.check_thread("server.emit(...)")
+            check_thread(served.out.thread, "server.emit(...)")
             break
         skipped = _skipped(skip)
         self._sent += 1
-        if self._sent % BURST == 0:  # a loop that only emits must let connections come and go
+        if self._sent % BURST == 0:  # also in a loop that only emits, connections must come and go
             await asyncio.sleep(0)
         if any((link := served.out.link) is not None and link.full for served in self.members.values()):
             await self._wait_for_slow_readers(skipped)
@@ -135,12 +145,11 @@ class Audience:
     def _send_now(self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[Peer]) -> EmitReport:
         sent = dropped = 0
         errors: list[PeerError] = []
-        slow, objections = self.slow, encoded.objections
         for served in tuple(self.members.values()):
             if skipped and served.peer in skipped:
                 continue
             try:
-                if served.deliver(encoded, objections, slow, key):
+                if self._deliver(served, encoded, key):
                     sent += 1
                 else:
                     dropped += 1
@@ -152,10 +161,43 @@ class Audience:
                     self._lost(served)
         return EmitReport(sent, tuple(errors), dropped)
 
+    def _deliver(self, served: ServedPeer, encoded: Encoded | Raw, key: Hashable) -> bool:
+        """Send a message to one peer. Return False if the policy for slow readers drops it.
+
+        Raises:
+            ConnectionLost: there is no connection.
+            MessageTooBig: the remote peer would not accept the message.
+            QueueFull: the connection is at its hard cap, and is closed with 4408.
+        """
+        out, link = served.out, served.out.link
+        payload, text = encoded[out.terms.encode]
+        if link is None or not link.works:
+            raise out.not_sent()
+        if len(payload) > out.terms.unchecked:
+            objections = encoded.objections
+            if (refusal := out.refusal(payload, raw=objections is None, known=objections)) is not None:
+                raise refusal
+        if link.full:
+            if self.slow != "close":
+                return served.core.slow_reader(link).add(payload, text, self.slow, key)
+            if link.slow_reader is not None:
+                link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
+            if out.over_cap(link, len(payload)):
+                served.core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+                raise QueueFull(f"{link.transport.unsent} bytes were unsent: the connection was closed with 4408")
+        link.send(payload, text)
+        return True
+
     # ------------------------------------------------------------ slow readers
 
-    def _stalled(self, skipped: Collection[Peer]) -> list[ServedPeer]:
-        return [served for served in self.members.values() if served.stalled and served.peer not in skipped]
+    def _stalled(self, skipped: Collection[Peer]) -> dict[ServedPeer, Link]:
+        """The receivers above their high-water mark whose connections are not known to be broken."""
+        stalled: dict[ServedPeer, Link] = {}
+        for served in self.members.values():
+            link = served.out.link
+            if link is not None and link.full and link.works and served.peer not in skipped:
+                stalled[served] = link
+        return stalled
 
     def _most(self, some: Collection[ServedPeer]) -> bool:
         """Whether ``some`` are more than half of all: then the sender is too fast, and not the readers too slow."""
@@ -170,29 +212,31 @@ class Audience:
             QueueFull: nothing was sent.
         """
         stalled = self._stalled(skipped)
-        if self._most(stalled) and any(served.over_cap(encoded) for served in stalled):
-            raise QueueFull(
-                f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap, so nothing "
-                "was sent: use `await emit()`, which gives them time to read"
-            )
+        if not self._most(stalled):
+            return
+        for served, link in stalled.items():
+            if served.out.over_cap(link, len(encoded[served.out.terms.encode][0])):
+                raise QueueFull(
+                    f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap, so "
+                    "nothing was sent: use `await emit()`, which gives them time to read"
+                )
 
     async def _wait_for_slow_readers(self, skipped: Collection[Peer]) -> None:
-        """Give slow readers some time to drain. One that did not is waited for again only after it has.
+        """Give slow readers some time to drain. One that does not is waited for again only after it has drained.
 
         Where most of all peers are slow, they are waited for each time: closing them all would be wrong.
         """
         stalled = self._stalled(skipped)
-        late = [served for served in stalled if not served.overdue]
+        late = [link for link in stalled.values() if not link.overdue]
         if not late and self.slow == "close" and self._most(stalled):
-            late = stalled
+            late = list(stalled.values())
         if not late:
             return
-        drains = [draining for served in late if (draining := served.wait_drained()) is not None]
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(*drains, return_exceptions=True)
-        for served in late:
-            served.note_overdue()
+                await asyncio.gather(*(link.transport.drain() for link in late), return_exceptions=True)
+        for link in late:
+            link.note_overdue()
 
 
 class Broadcaster(OnChannel):
@@ -291,7 +335,7 @@ def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:
         return None
     key = slow.key(*args)
     try:
-        hash(key)  # a mistake must show before anybody reads slowly
+        hash(key)  # checked for each message, so that a mistake shows before a reader is slow
     except TypeError as exc:
         raise TypeError(f"the key of KeepLatest must be hashable, such as text or a tuple; got {key!r}") from exc
     return key

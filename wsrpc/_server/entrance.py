@@ -1,4 +1,4 @@
-"""Decides who may connect to a server: by trusted proxies, allowed origins and the user's `on_handshake`."""
+"""Accepts or refuses handshakes: trusted proxies, allowed origins and the user's `on_handshake`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 from .._base.logs import LogBudget, address_text, logger
 from .._base.state import PeerState
 from .._handlers.introspection import location
+from .._handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected
 from ..handshake import BEARER, Handshake, HandshakeFunction, check_header
 from ..limits import Limits
@@ -133,35 +134,27 @@ class Entrance:
             _settle(handshake)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as exc:  # a CancelledError of something else's, for instance
+        except BaseException as exc:  # also a CancelledError that is not of this task
             self._refuse(handshake, exc, asked)
         return None
 
     async def _finish(self, handshake: Handshake, gate: Gate, result: Awaitable[Any], seconds: float) -> None:
         patience = asyncio.timeout(seconds)
         with gate.counting(), gate.deciding(patience):
-            await self._wait(handshake, gate, result, patience, seconds)
-
-    async def _wait(
-        self, handshake: Handshake, gate: Gate, result: Awaitable[Any], patience: asyncio.Timeout, seconds: float
-    ) -> None:
-        try:
-            async with patience:
-                _check_result(await result)
-            _settle(handshake)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as exc:
-            task = asyncio.current_task()
-            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
-            if not (patience.expired() and isinstance(exc, TimeoutError)):
-                self._refuse(handshake, exc)
-            if gate.closed:
-                raise _closing() from None
-            text = "on_handshake did not finish within %g s, for %s"
-            self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
-            raise HandshakeRejected(503, "the handshake timed out\n") from None
+            try:
+                async with patience:
+                    _check_result(await result)
+                _settle(handshake)
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
+                if not (patience.expired() and isinstance(exc, TimeoutError)):
+                    self._refuse(handshake, exc)
+                if gate.closed:
+                    raise _closing() from None
+                text = "on_handshake did not finish within %g s, for %s"
+                self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
+                raise HandshakeRejected(503, "the handshake timed out\n") from None
 
     def _refuse(self, handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
         """Refuse a handshake because of ``exc``, which ``asked`` raised."""
@@ -206,7 +199,7 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         raise TypeError(f"the body of a refusal must be text, got {type(body).__name__}")
     try:
         body.encode()
-    except UnicodeEncodeError:  # without its context: what cannot be sent cannot be logged either
+    except UnicodeEncodeError:  # its own text has the characters, which cannot be logged either
         raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
     for name, value in rejected.headers.items():
         check_header(name, value)

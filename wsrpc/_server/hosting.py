@@ -6,25 +6,25 @@ import asyncio
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import CloseCode
 from .._base.logs import PeerLog
 from .._base.names import RESERVED_EVENTS, check_name
 from .._handlers.compiled import Handler
 from .._handlers.introspection import Injection
-from .._handlers.lifecycle import Unfinished, ends_the_task
+from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
 from .._raw.serving import RawServing, refusal_of
-from ..errors import ConnectionLost, RpcError
+from ..errors import RpcError
 from ..transport import Transport
 from .entrance import Gate
-from .peers import ServedPeer, served_peer
-from .services import STYLES, Service, attach, exposed, style_of
+from .peers import ServedPeer, refuse, served_peer
+from .services import STYLES, Service, attach, exposed, finished, style_of
 from .shutdown import CLOSING
 
 __all__ = ["Hosting"]
@@ -95,7 +95,7 @@ class Hosting:
         self._exclusive = cls
 
     def _check_exclusive(self, cls: type[Service], style: str | None) -> None:
-        """Refuse a class whose connections something else serves, or would."""
+        """Refuse a class if it and something else would serve the same connections, and one of them alone."""
         if self._raw.function is not None and self._exclusive is None:
             raise ValueError(f"{self._raw.function!r} serves every connection of this server already")
         if self._exclusive is not None or (style is not None and self.entries):
@@ -124,8 +124,8 @@ class Hosting:
             if event in taken:
                 raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
         instance = _service_at(len(self.entries))
-        for function in (function for _, function in methods.values()):
-            Handler(function, dec_hook=self._registry.dec_hook, instance=instance)  # all are good, or none is added
+        for _, function in methods.values():  # all of them, before the first is added
+            Handler(function, dec_hook=self._registry.dec_hook, instance=instance)
         for event, (mark, function) in methods.items():
             self._registry.add(channel, event, function, instance=instance, **mark.options)
         self.entries.append(entry)
@@ -145,34 +145,33 @@ class Hosting:
                 ordered=is_async,
                 instance=_service_at(0),
             )
-            self._registry.set_raw(handler)
+            self._registry.set_raw(handler, "json")
         elif is_async:
 
             async def received(peer: Any, message: str | bytes) -> None:
                 await _services_of(peer)[0].on_message(message)
 
-            self._registry.add_raw(received)
+            self._registry.add_raw(received, "message")
         else:
 
             def called(peer: Any, message: str | bytes) -> Any:
                 return _services_of(peer)[0].on_message(message)
 
-            self._registry.add_raw(called)
-        self._registry.raw_only = "json" if style == "on_json" else "message"
+            self._registry.add_raw(called, "message")
         self.entries.append(entry)
 
     def _add_serving(self, entry: Entry) -> None:
         async def serve(connection: RawConnection) -> None:
             service: Any = await entry.create(connection)
             self._serving[connection] = service
-            await _finished(service.on_open())
+            await finished(service.on_open())
             await service.serve(connection)
 
         async def ended(connection: RawConnection, log: PeerLog) -> None:
             service = self._serving.pop(connection, None)
             if service is not None and connection.ended is not None:
                 try:
-                    await _finished(service.on_close(connection.ended))
+                    await finished(service.on_close(connection.ended))
                 except BaseException as exc:
                     if ends_the_task(exc):
                         raise
@@ -188,122 +187,46 @@ class Hosting:
         Raises:
             ConnectionLost: a factory failed or refused, or ``gate`` was closed; ``transport`` is closed.
         """
-        objects: list[Service] = []
-        served.prepare(transport, PeerServices(served, objects))
+        served.core.expect(transport.info)
         making = asyncio.timeout(served.peer.limits.open_handlers)
         try:
             with gate.deciding(making):
                 async with making:
                     for entry in self.entries:
-                        objects.append(await entry.create(served.peer))
+                        served.services.append(await entry.create(served.peer))
         except BaseException as exc:
             if ends_the_task(exc):
                 transport.abort()
                 raise
             code, reason = refusal_of(exc)
-            name = self.entries[len(objects)].cls.__qualname__
+            name = self.entries[len(served.services)].cls.__qualname__
             if gate.closed and making.expired():
                 code, reason = CloseCode.SERVICE_RESTART, CLOSING
             elif isinstance(exc, RpcError):
-                served.log(logging.INFO, "the factory of %s refused the connection: %s", name, exc)
+                served.core.log(logging.INFO, "the factory of %s refused the connection: %s", name, exc)
             else:
-                served.log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
-            await transport.close(code, reason)
-            raise ConnectionLost(code, reason, "not_sent") from exc
-
-
-class PeerServices:
-    """The services of one peer. ``objects`` are found here by their handlers."""
-
-    __slots__ = ("_opened", "_served", "objects")
-
-    def __init__(self, served: ServedPeer, objects: list[Service]) -> None:
-        self._served = served
-        self.objects = objects
-        self._opened: OpenedServices | None = None
-
-    def opened(self) -> list[Unfinished]:
-        """Begin to serve a new connection; return what must be awaited."""
-        opened = self._opened = OpenedServices(self._served, self.objects)
-        return opened.begin()
-
-    def ended(self, info: CloseInfo, /) -> Coroutine[Any, Any, None]:
-        """Return what must be awaited when the connection has ended."""
-        # A handler of `open` may have ended it before anything was opened here.
-        opened, self._opened = self._opened or OpenedServices(self._served, []), None
-        return opened.end(info)
-
-
-class OpenedServices:
-    """Calls `Service.on_open` and `Service.on_close` for one connection of a peer."""
-
-    __slots__ = ("_begun", "_objects", "_opening", "_served")
-
-    def __init__(self, served: ServedPeer, objects: list[Service]) -> None:
-        self._served = served
-        self._objects = objects
-        self._begun: list[Service] = []
-        """Services whose `Service.on_open` was called."""
-        self._opening: asyncio.Task[Any] | None = None
-
-    def begin(self) -> list[Unfinished]:
-        """Return what must be awaited, if any of the services has a function to call."""
-        classes = [type(each) for each in self._objects if type(each).on_open is not Service.on_open]
-        if not classes:
-            self._begun = self._objects
-            return []
-        return [("open", ", ".join(f"{cls.__qualname__}.on_open" for cls in classes), self._open())]
-
-    async def _open(self) -> None:
-        self._opening = asyncio.current_task()
-        for service in self._objects:
-            self._begun.append(service)
-            try:
-                await _finished(service.on_open())
-            except BaseException as exc:
-                if ends_the_task(exc):
-                    raise
-                if not isinstance(exc, RpcError) and self._served.peer.connected:
-                    self._served.handler_failed("open", f"{type(service).__qualname__}.on_open", exc)
-                self._served.refuse(*refusal_of(exc))
-                return
-
-    async def end(self, info: CloseInfo) -> None:
-        """Call `Service.on_close` of each service for which `Service.on_open` was called, the last one first."""
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening})
-        for service in reversed(self._begun):
-            try:
-                await _finished(service.on_close(info))
-            except BaseException as exc:
-                if ends_the_task(exc):
-                    raise
-                self._served.handler_failed("close", f"{type(service).__qualname__}.on_close", exc)
+                served.core.log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
+            raise await refuse(transport, code, reason) from exc
 
 
 def _services_of(peer: Peer) -> list[Any]:
     served = served_peer(peer)
-    assert served is not None and served.services is not None
-    return served.services.objects
+    assert served is not None
+    return served.services
 
 
 def _service_at(number: int) -> Injection:
-    """How a handler that is a method finds its service: the one of that number, of those of its peer."""
+    """Return how a handler that is a method finds its object: by a number, among the services of its peer."""
     return Injection((attrgetter("peer"), _services_of, itemgetter(number)))
 
 
-async def _finished(result: Any) -> None:
-    if inspect.isawaitable(result):
-        await result
-
-
 def _returned(function: Any) -> Any:
-    """The class that a factory is annotated with."""
+    """Return the class that a factory is annotated with."""
     if not callable(function):
         return function
     try:
         cls = typing.get_type_hints(function).get("return")
-    except Exception:  # whatever an annotation raises: it does not say which class
+    except Exception:  # an annotation may raise anything, and then does not name a class
         cls = None
     if cls is None:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""`Lifetime`: what a server has between its opening and its end."""
+"""`Lifetime`: the connections, ports and counts of a server from its opening to its end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from .._base.logs import LogBudget
 from .._base.scheduler import LoopScheduler
 from .._raw.serving import RawConnections
 from .._sending.checks import check_thread
-from ..errors import ConnectionLost
 from ..stats import ServerStats, Tally
 from ..transport import Transport
 from .entrance import Gate
 from .listening import Ports
-from .peers import Peers, ServedPeer
+from .peers import Peers, ServedPeer, refuse
 from .shutdown import CLOSING, Shutdown
 from .states import Input, ServerState, after
 
@@ -89,10 +88,14 @@ class Lifetime:
         refused = dict(self.gate.refused)
         return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused)
 
-    async def turn_away(self, transport: Transport) -> ConnectionLost:
-        """Close a connection that comes too late; return the error to raise."""
-        await transport.close(CloseCode.SERVICE_RESTART, CLOSING)
-        return ConnectionLost(CloseCode.SERVICE_RESTART, CLOSING, "not_sent")
+    async def check_open(self, transport: Transport) -> None:
+        """Close a connection that comes too late.
+
+        Raises:
+            ConnectionLost: connections are not accepted.
+        """
+        if not self.healthy:
+            raise await refuse(transport, CloseCode.SERVICE_RESTART, CLOSING)
 
     async def close(self, drain: float) -> None:
         """Close the server; see `Server.close`."""
@@ -118,6 +121,6 @@ class Lifetime:
     def _happened(self, happened: Input) -> None:
         if happened is Input.ENDED:
             self._ended.set()
-            if self.scheduler.has_ended:  # the shutdown was garbage of a closed event loop
+            if self.scheduler.has_ended:  # the event loop was closed, and the shutdown's task collected later
                 return
         self._state = after(self.state, happened)

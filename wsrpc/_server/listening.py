@@ -1,4 +1,4 @@
-"""Ports on which a server listens, and `Listening`, the block in which it does."""
+"""Ports on which a server listens, and `Listening`, the ``async with`` block around a port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from .._base.misuse import refusing
 
-__all__ = ["Close", "Listening", "Opened", "Port", "Ports"]
+__all__ = ["Listening", "Opened", "Port", "Ports"]
 
 
 class Port(Protocol):
@@ -67,15 +67,11 @@ class Ports:
         self._open.clear()
 
 
-Close = Callable[[], Awaitable[None]]
-"""Closes what a block has opened. It does nothing if the server was closed, and opened again, meanwhile."""
-
-
 class Opened(NamedTuple):
-    """An open port, and the function that closes its server."""
+    """An open port, and the function that closes its server. That does nothing to a server that was opened again."""
 
     port: Port
-    close: Close
+    close: Callable[[], Awaitable[None]]
 
 
 class Listening:

@@ -35,7 +35,7 @@ OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[^\s/?#,]*")
 
 
 class OriginRule:
-    """Decides whether a request's ``Origin`` may connect. A request without one is not a browser's, and may.
+    """Decides whether a request's ``Origin`` may connect. A request without one comes from no browser, and may connect.
 
     Raises:
         TypeError, ValueError: ``origins`` is not valid.
@@ -71,7 +71,7 @@ class OriginRule:
             return
         if self._function is not None:
             said = self._function(handshake)
-            if inspect.isawaitable(said):  # which is true, whatever its result
+            if inspect.isawaitable(said):  # which counts as true, whatever its result
                 if inspect.iscoroutine(said):
                     said.close()
                 raise TypeError(
@@ -107,7 +107,7 @@ def _listed(origin: Any) -> str:
 
 
 def _canonical(origin: str) -> str | None:
-    """``origin`` in lower case, without the scheme's default port; None if it is not an origin."""
+    """Return ``origin`` in lower case, without the scheme's default port; None if it is not an origin."""
     origin = origin.lower()
     if found := WEB.fullmatch(origin):
         scheme, host, port = found[1], found[2], int(found[3] or DEFAULT_PORTS[found[1]])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import CloseInfo
 from .._base.logs import LogBudget, PeerLog
 from .._base.scheduler import Scheduler
 from .._handlers.lifecycle import Closers, Unfinished
@@ -16,36 +15,29 @@ from .._handlers.registry import Registry
 from .._peer.core import PeerOwner
 from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
-from .._sending.checks import Objections, check_thread, check_thread_of_plain
-from .._sending.slow_readers import Slow
-from ..errors import ConnectionLost, MessageTooBig, QueueFull
+from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Transport
+from .services import OpenedServices, Service
 
 if TYPE_CHECKING:
-    from .hosting import PeerServices
+    from .rooms import Room
     from .server import Server
 
-__all__ = ["Encode", "Encodings", "Peers", "ServedPeer", "served_peer"]
-
-Encode = Callable[[Any], bytes]
-"""A codec's function, which stands for the codec: peers that negotiated the same one share an encoding."""
-
-Encodings = Mapping[Encode, tuple[bytes, bool]]
-"""Encodings of a message that its receivers use, and whether each is text."""
+__all__ = ["Peers", "ServedPeer", "refuse", "served_peer"]
 
 
 class ServedPeer(PeerOwner):
-    """Peer of a server, with its rooms and its link to the server.
+    """Peer of a server, with its rooms, its services and its link to the server.
 
-    The server's other modules hold this object. Only this class knows the inside of a `Peer`.
+    The server's other modules hold this object, with the inside of the `Peer`: ``core`` and its ``out``.
 
     ``rooms`` says of each room whether the client joined it by its own request. The rooms stay here when the connection
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("__weakref__", "_core", "_peers", "out", "peer", "services")
+    __slots__ = ("__weakref__", "_opened", "_peers", "core", "out", "peer", "services")
 
     def __init__(
         self,
@@ -57,77 +49,49 @@ class ServedPeer(PeerOwner):
         handshake: Handshake | None,
     ) -> None:
         super().__init__(server)
-        self.services: PeerServices | None = None
+        self.services: list[Service] = []
+        """The objects that serve this peer, in the order in which their classes were added."""
+        self._opened: OpenedServices | None = None
         self._peers = peers
-        self.peer = peer = Peer(settings, dialer=False, shared=registry, loop=loop, owner=self)
-        self._core = core = core_of(peer)
-        self.out = core.out
+        self.peer = Peer(
+            settings,
+            dialer=False,
+            shared=registry,
+            loop=loop,
+            owner=self,
+            state=None if handshake is None else handshake.state,
+            principal=None if handshake is None else handshake.principal,
+        )
+        self.core = core_of(self.peer)
+        self.out = self.core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
-        core.options.own.reserve(registry.reserved)
-        core.log.on_error = peers.tally.failed
-        core.log.budget = peers.budget
-        if handshake is not None:
-            peer.state = handshake.state
-            peer.principal = handshake.principal
+        self.core.options.own.reserve(registry.reserved)
 
-    @property
-    def log(self) -> PeerLog:
-        """The peer's log."""
-        return self._core.log
+    def settle(self, home: Room) -> None:
+        """Make the peer a member of ``home``, its home room."""
+        self.home = home
+        self.rooms[home] = False
 
-    # ------------------------------------------------------------ checks
+    # ------------------------------------------------------------ called by the peer
 
-    def check_thread(self, call: str) -> None:
-        """Refuse to be awaited in another thread than the connection's; ``call`` is for the error's text."""
-        check_thread(self.out.thread, call)
-
-    def check_thread_of_plain(self, function: str) -> None:
-        """Refuse to be called in another thread than the connection's; ``function`` is for the error's text."""
-        check_thread_of_plain(self.out.thread, function)
-
-    def check_connected(self) -> None:
-        """Check that messages can be sent.
-
-        Raises:
-            ConnectionLost: there is no connection, or it is broken.
-        """
-        if self.out.broken:
-            raise self.out.not_sent()
-
-    # ------------------------------------------------------------ the connection
-
-    def prepare(self, transport: Transport, services: PeerServices) -> None:
-        """Tell the peer about the connection that it is going to get.
-
-        Factories of services may look at ``peer.info``, and their log lines have the remote address.
-        """
-        self._core.history.expect(transport.info)
-        self._core.log.remote = transport.info.remote
-        self.services = services
+    def log_for(self, id: str) -> PeerLog:
+        return PeerLog(id, on_error=self._peers.tally.failed, budget=self._peers.budget)
 
     def open_handlers(self) -> list[Unfinished]:
-        return [] if self.services is None else self.services.opened()
+        if not self.services:
+            return []
+        self._opened = OpenedServices(self.core, self.services)
+        return self._opened.begin()
 
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         self._peers.lost(self, info)
         return info
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
-        return None if self.services is None else self.services.ended
-
-    def refuse(self, code: int, reason: str) -> None:
-        """Close the connection while it opens, and ignore what has arrived on it."""
-        self._core.refuse(code, reason)
-
-    def handler_failed(self, event: str, name: str, exc: BaseException) -> None:
-        """Log that the handler ``name`` of a lifecycle event raised ``exc``."""
-        self._core.reporter.failed(event, name, exc)
+        opened, self._opened = self._opened, None
+        return None if opened is None else opened.end
 
     # ------------------------------------------------------------ shutting down
-
-    def drain(self, deadline: float) -> None:
-        """Finish active work and begin nothing new; the remote peer is told to expect the close at ``deadline``."""
-        self._core.drain(deadline)
 
     async def wait_idle(self, closers: Closers) -> None:
         """Wait until nothing is active or pending on the connection, besides what ``closers`` cover.
@@ -138,7 +102,7 @@ class ServedPeer(PeerOwner):
         """
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
-        core, out = self._core, self.out
+        core, out = self.core, self.out
         while (link := core.link) is not None:
             if link.opening is not None and not closers.cover(link.opening.task, link.contexts[0]):
                 await link.opening.wait()
@@ -155,84 +119,17 @@ class ServedPeer(PeerOwner):
             else:
                 return
 
-    async def join(self, patience: float, closers: Closers) -> None:
-        """Wait for the peer's handlers, besides those of ``closers``; cancel them after ``patience`` seconds."""
-        await self._core.join(patience, closers)
-
-    # ------------------------------------------------------------ broadcasts
-
-    @property
-    def full(self) -> bool:
-        """Whether the connection is above its high-water mark."""
-        link = self.out.link
-        return link is not None and link.full
-
-    @property
-    def stalled(self) -> bool:
-        """Whether the connection is above its high-water mark, and not known to be broken."""
-        link = self.out.link
-        return link is not None and link.full and link.works
-
-    def over_cap(self, encodings: Encodings) -> bool:
-        """Whether a message would take the connection over `Limits.hard_cap`."""
-        link = self.out.link
-        return link is not None and self.out.over_cap(link, len(encodings[self.out.terms.encode][0]))
-
-    @property
-    def overdue(self) -> bool:
-        """Whether a broadcast has waited for this slow reader already, since it last drained."""
-        link = self.out.link
-        return link is not None and link.overdue
-
-    def note_overdue(self) -> None:
-        """A broadcast has waited for the connection to drain."""
-        if (link := self.out.link) is not None:
-            link.overdue = link.full
-
-    def wait_drained(self) -> Coroutine[Any, Any, None] | None:
-        """Return a coroutine that waits until the connection has drained; None if there is no connection."""
-        transport = self.peer.transport
-        return None if transport is None else transport.drain()
-
-    def deliver(
-        self, encodings: Encodings, objections: dict[bytes, Objections] | None, slow: Slow, key: Hashable
-    ) -> bool:
-        """Send a message that was encoded for many; False if the policy ``slow`` drops it.
-
-        ``objections`` is what is known of the message's size, for all receivers; None: it is a raw message.
-
-        Raises:
-            ConnectionLost: there is no connection.
-            MessageTooBig: the remote peer would not accept the message.
-            QueueFull: the connection is at its hard cap, and is closed with 4408.
-        """
-        out, link = self.out, self.out.link
-        payload, text = encodings[out.terms.encode]
-        if link is None or not link.works:
-            raise out.not_sent()
-        if len(payload) > out.terms.unchecked and (refusal := self._refusal(payload, objections)) is not None:
-            raise refusal
-        if link.full:
-            if slow != "close":
-                return self._core.slow_reader(link).add(payload, text, slow, key)
-            if link.slow_reader is not None:
-                link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
-            if out.over_cap(link, len(payload)):
-                self._core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-                raise QueueFull(f"{link.transport.unsent} bytes were unsent: the connection was closed with 4408")
-        link.send(payload, text)
-        return True
-
-    def _refusal(self, payload: bytes, objections: dict[bytes, Objections] | None) -> MessageTooBig | None:
-        if objections is None:
-            return self.out.refusal(payload, raw=True)
-        return self.out.refusal(payload, known=objections)
-
 
 def served_peer(peer: object) -> ServedPeer | None:
     """Return the `ServedPeer` of ``peer``; None for a client's peer and for anything else."""
     owner = core_of(peer).owner if isinstance(peer, Peer) else None
     return owner if isinstance(owner, ServedPeer) else None
+
+
+async def refuse(transport: Transport, code: int, reason: str) -> ConnectionLost:
+    """Close a connection that gets no peer; return the error to raise."""
+    await transport.close(code, reason)
+    return ConnectionLost(code, reason, "not_sent")
 
 
 class Peers:
@@ -280,25 +177,20 @@ class Peers:
         except BaseException:
             self._forget(served)
             raise
-        self.tally.accepted += 1
+        self.tally.came()
         await served.peer.wait_opened()
 
-    @contextmanager
-    def counting_refusal(self, served: ServedPeer) -> Generator[None]:
-        """Count a peer that is refused after its handshake, with the code with which its connection was closed."""
-        try:
-            yield
-        except ConnectionLost as exc:
-            self.tally.accepted += 1
-            self.tally.left(served.peer.stats(), exc.code)
-            raise
+    def refused(self, served: ServedPeer, code: int) -> None:
+        """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""
+        self.tally.came()
+        self.tally.left(served.peer.stats(), code)
 
     def lost(self, served: ServedPeer, info: CloseInfo) -> None:
         """Forget a peer whose connection has ended."""
-        if served.peer.id in self._connected:  # a user's code may have bound it again
+        if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
             self.tally.left(served.peer.stats(), info.code)
         self._forget(served)
-        # What still runs for it must not outlive the server; it also keeps the peer in this set.
+        # The server waits for its handlers before it is closed. They also keep the peer in this set.
         self._leaving.add(served)
 
     def clear(self) -> None:

@@ -119,7 +119,7 @@ def _sigterm_restored() -> Generator[None]:
     try:
         yield
     finally:
-        # None: it was not installed from Python, so that nothing here could put it back.
+        # None: the handler was not installed from Python, and cannot be restored from Python.
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)
 

@@ -1,4 +1,4 @@
-"""Trusted proxies, and what they say of the clients behind them."""
+"""Trusted proxies, and the facts that they state about the clients behind them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _entry(text: str) -> tuple[str, int] | None:
-    """An entry of ``X-Forwarded-For``, as address and port; the port is 0 if the entry has none."""
+    """Read an entry of ``X-Forwarded-For`` as address and port; the port is 0 if the entry has none."""
     address, port = _address(text), "0"
     if address is None and (found := ENTRY.fullmatch(text)):
         address, port = _address(found[1] or found[2] or ""), found[3] or "0"

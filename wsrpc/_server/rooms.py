@@ -6,8 +6,9 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, can_be_sent, check_name
@@ -15,11 +16,12 @@ from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._peer.peer import Peer
 from .._protocol.codecs import Codec
+from .._sending.checks import check_thread_of_plain
 from .._sending.slow_readers import Slow, check_slow
-from ..errors import ConnectionLost, RpcError
+from ..errors import RpcError
 from ..transport import ConnectionInfo, Transport
 from .broadcast import Audience, Broadcaster, RawBroadcaster
-from .peers import ServedPeer, served_peer
+from .peers import ServedPeer, refuse, served_peer
 
 __all__ = ["Allow", "Room", "RoomChannel", "RoomFrom", "Rooms"]
 
@@ -136,10 +138,14 @@ class RoomMembers(Audience):
             self.own_slow = self.slow = slow
 
 
+_members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
+"""The members of a room, for this module. A public class has no public name for them."""
+
+
 class Rooms:
     """All rooms of one server, and the requests by which clients join and leave them.
 
-    ``slow`` is the policy of rooms without one of their own. ``server`` tells this server's peers from others'.
+    ``slow`` is the policy of rooms without one of their own. Only peers of ``server`` can be members.
     """
 
     def __init__(
@@ -160,7 +166,6 @@ class Rooms:
         self._room_from = room_from
         # A room that was made without options is kept by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
-        self._members: WeakKeyDictionary[Room, RoomMembers] = WeakKeyDictionary()
         self._declared: dict[str, Room] = {}
         """Rooms that were made with options, which stay."""
         self._function: Callable[[Peer, str], Any] | None = None
@@ -168,7 +173,7 @@ class Rooms:
     # ------------------------------------------------------------ the server's side
 
     def get(self, name: str) -> Room:
-        """Return the room of that name, and make it if nobody uses it.
+        """Return the room of that name, and make it if there is none.
 
         Raises:
             TypeError, ValueError: ``name`` cannot name a room.
@@ -176,9 +181,7 @@ class Rooms:
         check_name("a room's name", name)
         room = self._rooms.get(name)
         if room is None:
-            members = RoomMembers(name, self)
-            room = self._rooms[name] = Room(members)
-            self._members[room] = members
+            room = self._rooms[name] = Room(RoomMembers(name, self))
         return room
 
     def declare(self, name: str, allow: Allow | None, slow: Slow | None) -> Room:
@@ -188,7 +191,7 @@ class Rooms:
             _check_function("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
-        members = self._members[room]
+        members = _members_of(room)
         members.check_options(allow, slow)
         if allow is not None:
             self._offer()
@@ -217,13 +220,11 @@ class Rooms:
             try:
                 home = self.get(self._room_from(transport.info))
             except Exception as exc:
-                served.log.remote = transport.info.remote
-                served.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
-                await transport.close(CloseCode.INTERNAL_ERROR, "internal error")
-                raise ConnectionLost(CloseCode.INTERNAL_ERROR, "internal error", "not_sent") from exc
-            served.home = home
-            served.rooms[home] = False
-            self._members[home].members[served.peer] = served
+                served.core.expect(transport.info)
+                served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
+                raise await refuse(transport, CloseCode.INTERNAL_ERROR, "internal error") from exc
+            served.settle(home)
+            _members_of(home).members[served.peer] = served
         self.everybody.members[served.peer] = served
 
     # ------------------------------------------------------------ members
@@ -231,30 +232,31 @@ class Rooms:
     def add(self, room: Room, peer: Peer, *, by_itself: bool) -> None:
         """Make ``peer`` a member; see `Room.add`. ``by_itself``: the client asked for it."""
         served = self._served(peer)
-        served.check_thread_of_plain("room.add")
-        served.check_connected()
+        check_thread_of_plain(served.out.thread, "room.add")
+        if served.out.broken:
+            raise served.out.not_sent()
         if peer in room:
-            if not by_itself:  # from now on it is the server that wants the peer there
+            if not by_itself:  # from now on the client cannot leave by its own request
                 served.rooms[room] = False
             return
         most = peer.limits.rooms
         if len(served.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
         served.rooms[room] = by_itself
-        self._members[room].members[peer] = served
+        _members_of(room).members[peer] = served
 
     def discard(self, room: Room, peer: Peer) -> None:
         """Remove ``peer`` from a room; see `Room.discard`."""
         served = self._served(peer)
-        served.check_thread_of_plain("room.discard")
+        check_thread_of_plain(served.out.thread, "room.discard")
         served.rooms.pop(room, None)
-        self._members[room].members.pop(peer, None)
+        _members_of(room).members.pop(peer, None)
 
     def leave_all(self, served: ServedPeer) -> None:
         """Remove a peer everywhere, because its connection has ended or is broken. Idempotent."""
         self.everybody.members.pop(served.peer, None)
         for room in served.rooms:
-            self._members[room].members.pop(served.peer, None)
+            _members_of(room).members.pop(served.peer, None)
 
     def _served(self, peer: Any) -> ServedPeer:
         served = served_peer(peer)
@@ -276,7 +278,7 @@ class Rooms:
         scope = registry.scope(CHANNEL)
         if theirs := [*scope.handlers, *scope.once]:
             raise ValueError(f"clients join rooms on channel {CHANNEL!r}, where you have handlers of {theirs}")
-        registry.order(CHANNEL)  # a client that joins and leaves at once must not end up inside
+        registry.order(CHANNEL)  # a client that joins and leaves at once must not stay a member
         registry.add(CHANNEL, "join", self.join)
         registry.add(CHANNEL, "leave", self.leave)
         self._taken.add(CHANNEL)
@@ -291,7 +293,7 @@ class Rooms:
         if not can_be_sent(name) or not 0 < len(name.encode()) <= peer.limits.name:
             return False
         declared = self._declared.get(name)
-        allow = None if declared is None else self._members[declared].allow
+        allow = None if declared is None else _members_of(declared).allow
         asked = "on_join" if allow is None else "allow="
         try:
             if allow is not None:
@@ -304,7 +306,7 @@ class Rooms:
         except BaseException as exc:
             if ends_the_task(exc):
                 raise
-            log = self._served(peer).log
+            log = self._served(peer).core.log
             log(logging.WARNING, "refused to let the peer join room %r, because %s failed", name, asked, exc_info=exc)
             return False
 

@@ -334,7 +334,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
         Ctrl-C closes every connection with 1012. SIGTERM drains for at most `Limits.drain` seconds, see `close`; Ctrl-C
         or another SIGTERM during that closes at once. This returns after either, so that the program can exit with
-        status 0. In a thread that is not the main one signals are left alone. The address is logged, or written to
+        status 0. Outside the main thread, signals are left alone. The address is logged, or written to
         stderr if the log does not show it.
 
         Args:
@@ -479,8 +479,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
     ) -> Peer | RawConnection:
         lifetime = self._lifetime
-        if not lifetime.healthy:
-            raise await lifetime.turn_away(transport)
+        await lifetime.check_open(transport)
         lifetime.check_thread("server.accept(...)")
         lifetime.enter_loop()
         loop = clock or lifetime.scheduler
@@ -492,13 +491,14 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             make = partial(RawConnection, state=state, server=self)
             return lifetime.raw.begin(transport, settings.limits, loop, self._raw, make)
         served = ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
-        if self._hosting.entries:
-            with lifetime.peers.counting_refusal(served):
+        try:
+            if self._hosting.entries:
                 await self._hosting.attach(served, transport, lifetime.gate)
-            if not lifetime.healthy:
-                raise await lifetime.turn_away(transport)
-        with lifetime.peers.counting_refusal(served):
+                await lifetime.check_open(transport)
             await self._rooms.admit(served, transport)
+        except ConnectionLost as exc:
+            lifetime.peers.refused(served, exc.code)
+            raise
         await lifetime.peers.admit(served, transport)
         return served.peer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -10,14 +11,18 @@ from msgspec import UNSET, UnsetType
 
 from .._base.closing import CloseInfo
 from .._base.names import F, check_event, check_timeout
+from .._handlers.lifecycle import Unfinished, ends_the_task
 from .._handlers.registry import check_options
+from .._peer.core import PeerCore
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
+from .._raw.serving import refusal_of
+from ..errors import RpcError
 
 if TYPE_CHECKING:
     from .server import Server, ServerChannel
 
-__all__ = ["STYLES", "Exposed", "Service", "attach", "exposed", "method", "style_of"]
+__all__ = ["STYLES", "Exposed", "OpenedServices", "Service", "attach", "exposed", "finished", "method", "style_of"]
 
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
@@ -90,7 +95,7 @@ class Service:
 
 
 def owner_of(service: Service) -> Peer | RawConnection | None:
-    """The peer or connection that a service serves; None before `attach`."""
+    """Return the peer or connection that a service serves; None before `attach`."""
     return getattr(service, "peer", None) or getattr(service, "connection", None)
 
 
@@ -173,7 +178,7 @@ def method(
 
 
 def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]:
-    """The handlers of a class, by event.
+    """Return the handlers of a class, by event.
 
     Raises:
         TypeError: a subclass replaced one by something else than a plain method.
@@ -198,5 +203,58 @@ def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]
 
 
 def style_of(cls: type[Service]) -> str | None:
-    """The method of a class that gets every message; None if its objects speak the protocol."""
+    """Return the name of the method that gets every message; None if the objects of the class use the protocol."""
     return next((style for style in STYLES if callable(getattr(cls, style, None))), None)
+
+
+class OpenedServices:
+    """Calls `Service.on_open` and `Service.on_close` for one connection of a peer."""
+
+    __slots__ = ("_begun", "_core", "_objects", "_opening")
+
+    def __init__(self, core: PeerCore, objects: list[Service]) -> None:
+        self._core = core
+        self._objects = objects
+        self._begun: list[Service] = []
+        """Services whose `Service.on_open` was called."""
+        self._opening: asyncio.Task[Any] | None = None
+
+    def begin(self) -> list[Unfinished]:
+        """Return what must be awaited, if any of the services has a function to call."""
+        classes = [type(each) for each in self._objects if type(each).on_open is not Service.on_open]
+        if not classes:
+            self._begun = self._objects
+            return []
+        return [("open", ", ".join(f"{cls.__qualname__}.on_open" for cls in classes), self._open())]
+
+    async def _open(self) -> None:
+        self._opening = asyncio.current_task()
+        for service in self._objects:
+            self._begun.append(service)
+            try:
+                await finished(service.on_open())
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
+                if not isinstance(exc, RpcError) and self._core.peer.connected:
+                    self._core.reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
+                self._core.refuse(*refusal_of(exc))
+                return
+
+    async def end(self, info: CloseInfo, /) -> None:
+        """Call `Service.on_close` of each service for which `Service.on_open` was called, the last one first."""
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening})
+        for service in reversed(self._begun):
+            try:
+                await finished(service.on_close(info))
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
+                self._core.reporter.failed("close", f"{type(service).__qualname__}.on_close", exc)
+
+
+async def finished(result: Any) -> None:
+    """Wait for what a user's function returned, if it was async."""
+    if inspect.isawaitable(result):
+        await result

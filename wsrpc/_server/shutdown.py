@@ -26,7 +26,7 @@ LONGEST = 365 * 86400.0
 class Shutdown:
     """Ends a server: drains, closes its connections with 1012, and waits for handlers and ports.
 
-    It begins when it is made. Handlers have ``patience`` seconds to finish. ``happened`` is called with
+    The constructor begins the end. Handlers have ``patience`` seconds to finish. ``happened`` is called with
     `Input.DRAINED` and `Input.ENDED`.
     """
 
@@ -46,7 +46,7 @@ class Shutdown:
         self._patience = patience
         self._happened = happened
         self._closers = Closers()
-        """Tasks that wait for the end. Nothing waits for them: a handler may be one."""
+        """Tasks that wait for the end. The end does not wait for them, as a handler may be among them."""
         self._draining = Draining(drain, self._closers, peers, raw) if drain else None
         # In a task of its own, because the handler that closes the server is cancelled by that.
         self._task = spawn_later(self._run())
@@ -76,11 +76,9 @@ class Shutdown:
         peers = list(self._peers)
         endings = [served.peer.close(CloseCode.SERVICE_RESTART, CLOSING) for served in peers]
         endings.append(self._raw.close(CloseCode.SERVICE_RESTART, CLOSING))
-        for error in await asyncio.gather(*endings, return_exceptions=True):
-            if isinstance(error, Exception):  # of a transport that is not ours
-                logger.error("closing a connection failed", exc_info=error)
+        _log_failures(await asyncio.gather(*endings, return_exceptions=True))
         everybody = {*peers, *self._peers.everybody()}
-        joining = [served.join(self._patience, self._closers) for served in everybody]
+        joining = [served.core.join(self._patience, self._closers) for served in everybody]
         await asyncio.gather(*joining, self._raw.join(self._patience, self._closers))
 
 
@@ -100,7 +98,7 @@ class Draining:
         self._peers = list(peers)
         self._timeout: asyncio.Timeout | None = None
         for served in self._peers:
-            served.drain(self._deadline)
+            served.core.drain(self._deadline)
 
     def shorten(self, seconds: float) -> None:
         """End at most ``seconds`` from now."""
@@ -121,10 +119,15 @@ class Draining:
             return
         finally:
             self._timeout = None
-        for error in endings:
-            if isinstance(error, Exception):  # of a transport that is not ours
-                logger.error("closing a connection failed", exc_info=error)
+        _log_failures(endings)
 
     async def _leave(self, served: ServedPeer) -> None:
         await served.wait_idle(self._closers)
         await served.peer.close(CloseCode.SERVICE_RESTART, CLOSING)
+
+
+def _log_failures(endings: list[BaseException | None]) -> None:
+    """Log what closing connections raised. Only a transport of another library raises there."""
+    for error in endings:
+        if isinstance(error, Exception):
+            logger.error("closing a connection failed", exc_info=error)
