@@ -20,6 +20,7 @@ from leftovers import turns_until
 from wsrpc import Client, CloseInfo, ConnectionLost, Peer, Reconnect, Server
 from wsrpc._client.backoff import Schedule
 from wsrpc._client.sleep import ASLEEP
+from wsrpc.testing import Clock
 
 CLIENTS = 1000
 MOST = 0.6
@@ -57,7 +58,7 @@ def schedules(seed: int, attempts: int) -> list[list[Dial]]:
     random.seed(seed)
     rounds: list[list[Dial]] = [[] for _ in range(attempts)]
     for client in range(CLIENTS):
-        schedule = Schedule(Reconnect(), lambda: 0.0)
+        schedule = Schedule(Reconnect(), Clock())
         delay = schedule.dropped(ConnectionLost())
         when = 0.0
         for dials in rounds:

@@ -15,6 +15,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._base.closing import CloseCode
+from .._base.scheduler import Scheduler
 from .._base.strategies import Condition, check_strategies
 from .._transports.urls import BadURL
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
@@ -83,14 +84,14 @@ ONCE = Reconnect(stop=stop_after_attempt(1))
 
 
 class Schedule:
-    """Counts failures and gives the delay after each. ``time`` returns seconds, as the event loop's clock does.
+    """Counts failures and gives the delay after each.
 
     Without a ``reconnect`` there is no attempt after the first failure.
     """
 
-    def __init__(self, reconnect: Reconnect | None, time: Callable[[], float]) -> None:
+    def __init__(self, reconnect: Reconnect | None, clock: Scheduler) -> None:
         reconnect = reconnect or ONCE
-        self._time = time
+        self._clock = clock
         self._stable = reconnect.stable
         self._wait: Strategy = reconnect.wait or wait_random_exponential(
             multiplier=reconnect.initial, max=reconnect.max
@@ -113,7 +114,7 @@ class Schedule:
 
     def opened(self) -> None:
         """Note when there is a connection."""
-        self._opened_at = self._time()
+        self._opened_at = self._clock.time()
 
     def skip_delay(self) -> None:
         """Let the client dial at once after the next drop, if it is to dial again."""
@@ -121,7 +122,7 @@ class Schedule:
 
     def dropped(self, error: ConnectionLost) -> float | None:
         """Return the delay now that the connection has ended; see `failed`."""
-        held = self._opened_at is not None and self._time() - self._opened_at >= self._stable
+        held = self._opened_at is not None and self._clock.time() - self._opened_at >= self._stable
         self._opened_at = None
         self.begin(0 if held else self._state.attempt_number - 1)
         at_once, self._no_delay = self._no_delay, False

@@ -110,7 +110,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
         self._channel_name = None
         check_offline(offline)
         dialer = Dialer(
-            url,
+            url=url,
             headers=headers,
             auth=auth,
             subprotocols=subprotocols,
@@ -121,7 +121,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
             limits=settings.limits,
             dial=dial,
         )
-        plan = DialPlan(dialer, url is not None, reconnect, connect_timeout)
+        plan = DialPlan(dialer, reconnect, connect_timeout)
         self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail", transport=transport)
         self._out = core.peer_core.out
         self._sender = core.peer_core.sender

@@ -22,7 +22,6 @@ from ..transport import Transport
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .order import Order
 from .reconnection import ReconnectHooks
-from .sleep import WakeWatch
 from .states import ClientState, Input, after
 from .waiters import ConnectionWaiters
 
@@ -90,7 +89,8 @@ class ClientCore(PeerOwner):
         self._enter_loop()
         if self.state in ("idle", "closing", "closed"):
             self._begin(Input.CONNECT)
-            self._order.dial()
+            assert self._order.dialing is not None
+            self._order.dialing.begin()
         order = self._order
         assert order.dialing is not None
         limit = asyncio.timeout(self.plan.timeout)
@@ -108,18 +108,19 @@ class ClientCore(PeerOwner):
                 if stopping := self._replace_order(Order()):
                     await asyncio.wait(stopping)
             raise
-        await self._overtime(self._order.dialing or order.dialing, limit.when())
+        await self._overtime(order.dialing, limit.when())
 
-    async def _overtime(self, dialing: Dialing, ends_at: float | None) -> None:
+    async def _overtime(self, began: Dialing, ends_at: float | None) -> None:
         """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
+        dialing = self._order.dialing
         # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
         decided = self.state in ("connected", "closing", "closed")
         # A client that dials for its first connection gives up in this turn, too, and tells the reason.
-        gives_up = ends_at is not None and self._order.gives_up_by(ends_at)
-        if decided or gives_up:
+        deadline = None if dialing is None else dialing.deadline
+        if decided or (deadline is not None and ends_at is not None and deadline <= ends_at):
             await self.wait_connected()
             return
-        failure = dialing.failure(OPENING if self.state == "opening" else NOT_CONNECTED)
+        failure = (dialing or began).failure(OPENING if self.state == "opening" else NOT_CONNECTED)
         raise failure from failure.__cause__
 
     async def wait_connected(self) -> None:
@@ -217,21 +218,19 @@ class ClientCore(PeerOwner):
 
     def _begin(self, happened: Input) -> None:
         """Begin an order to connect or bind."""
-        plan = self.plan
-        dialing = watch = None
-        if plan.dials:
+        dialing = None
+        if self.plan.dials:
             dialing = Dialing(
-                plan,
+                self.plan,
+                self.scheduler,
                 first=happened is Input.CONNECT,
-                time=lambda: self.scheduler.time(),  # `LoopScheduler.use` replaces it
                 retries=self._retries,
                 failed=self._attempt_failed,
                 dialed=self._dialed,
                 gave_up=self._dialing_gave_up,
+                woke=self.woke,
             )
-            if plan.reconnect is not None:
-                watch = WakeWatch(self.scheduler, self.woke)
-        self._replace_order(Order(dialing, watch))
+        self._replace_order(Order(dialing))
         self.move(happened)
         self._waiters.expect()
         self.peer_core.out.expect_connection()
@@ -262,7 +261,8 @@ class ClientCore(PeerOwner):
         now = self.scheduler.time()
         downtime = 0.0 if self.peer.transport is not None else self.hooks.downtime(now)
         self.peer_core.make_way(link)
-        self._order.connected()
+        if self._order.dialing is not None:
+            self._order.dialing.schedule.opened()
         self.hooks.connection_made(attempts, downtime)
         self.peer_core.attach(link)
 
@@ -271,7 +271,8 @@ class ClientCore(PeerOwner):
 
     def opened(self) -> None:
         self.move(Input.OPENED)
-        self._order.opened()
+        if self._order.dialing is not None:
+            self._order.dialing.opened()
         self._waiters.tell(None)
 
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
@@ -288,28 +289,26 @@ class ClientCore(PeerOwner):
             comes_back = False
             self.move(Input.LEFT)
         else:
-            comes_back = self._come_back(lost)
+            comes_back = self._come_back(self._order.dialing, lost)
         return msgspec.structs.replace(info, will_reconnect=comes_back)
 
-    def _come_back(self, lost: ConnectionLost) -> bool:
+    def _come_back(self, dialing: Dialing, lost: ConnectionLost) -> bool:
         """Dial again after a drop, if the user's strategies say so; returns whether they do."""
-        order = self._order
-        assert order.dialing is not None
         try:
-            delay = order.dropped(lost)
+            delay = dialing.dropped(lost)
         except Exception as exc:  # of a strategy that the user gave
             self._give_up(exc)
             return False
         if delay is None:
             if self.plan.reconnect is not None:
                 text = "the client gives up: the connection ended (%d %s), and Reconnect(%s=) allows no other attempt"
-                option = "stop" if order.dialing.schedule.stopped else "retry"
+                option = "stop" if dialing.schedule.stopped else "retry"
                 self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
             return False
         self.move(Input.DROPPED)
         self._log_retry(f"the connection ended ({lost.code} {lost.reason})", delay)
-        order.dial(delay)
+        dialing.begin(delay)
         return True
 
     def woke(self, seconds: float) -> None:
@@ -343,14 +342,8 @@ class ClientCore(PeerOwner):
 
     def _dialed(self, transport: Transport, attempts: int) -> None:
         self.move(Input.DIALED)
-        self._order.limit_opening(self.scheduler, self._overdue)
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
             self._attach(self.peer_core.link_for(transport), attempts)
-
-    def _overdue(self) -> None:
-        """Give up: the time for the first connection is over, while its `open` handlers run."""
-        assert self._order.dialing is not None
-        self._dialing_gave_up(self._order.dialing.failure(OPENING))
 
     def _dialing_gave_up(self, failure: Exception) -> None:
         opening = self.peer.transport if self.state == "opening" else None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
 
-from .._base.scheduler import spawn_later
+from .._base.scheduler import Scheduler, spawn_later
 from .._transports.dial import Dialer
 from ..errors import ConnectFailed, ConnectionLost, named
 from ..transport import Transport
 from .backoff import Reconnect, Schedule
+from .sleep import WakeWatch
 
 __all__ = ["NOT_CONNECTED", "OPENING", "DialPlan", "Dialing"]
 
@@ -30,8 +30,6 @@ class DialPlan(Struct, frozen=True):
     """
 
     dialer: Dialer
-    dials: bool
-    """Whether the client has a URL."""
     reconnect: Reconnect | None
     timeout: float | None
     """``connect_timeout``."""
@@ -40,6 +38,11 @@ class DialPlan(Struct, frozen=True):
         given: Any = self.reconnect
         if given is not None and not isinstance(given, Reconnect):
             raise TypeError(f"reconnect= takes a wsrpc.Reconnect or None, got {given!r}")
+
+    @property
+    def dials(self) -> bool:
+        """Whether the client has a URL."""
+        return self.dialer.url is not None
 
 
 class Dialing:
@@ -50,27 +53,30 @@ class Dialing:
     attempt.
 
     Args:
+        clock: of the `Schedule` and the `WakeWatch`.
         first: it dials for a `connect`, not after a `bind`.
-        time: the clock of the `Schedule`.
         retries: called when the delay is over and the next attempt begins.
         failed: called after a failed attempt, with a text for the log and the delay until the next one, in seconds.
         dialed: called with the transport, and with the number of attempts that it took.
-        gave_up: called when there will be no other attempt, with the reason.
+        gave_up: called when there will be no other attempt, or the time for the first connection is over, with the
+            reason.
+        woke: called after this machine was asleep, with the seconds.
     """
 
     def __init__(
         self,
         plan: DialPlan,
+        clock: Scheduler,
         *,
         first: bool,
-        time: Callable[[], float],
         retries: Callable[[], None],
         failed: Callable[[str, float], None],
         dialed: Callable[[Transport, int], None],
         gave_up: Callable[[Exception], None],
+        woke: Callable[[float], None],
     ) -> None:
         self._plan = plan
-        self.schedule = Schedule(plan.reconnect, time)
+        self.schedule = Schedule(plan.reconnect, clock)
         self._retries = retries
         self._failed = failed
         self._dialed = dialed
@@ -81,19 +87,26 @@ class Dialing:
         """When the time for the first connection is over, by the event loop's clock."""
         if first and plan.timeout is not None:
             self.deadline = asyncio.get_running_loop().time() + plan.timeout
+        self._patience: asyncio.TimerHandle | None = None
+        """Ends a first connection whose `open` handlers are not done at the deadline."""
+        self._watch = None if plan.reconnect is None else WakeWatch(clock, woke)
+        self._context = contextvars.copy_context()
+        """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
-        self._end_delay: Callable[[], object] = _nothing
+        self._delay: asyncio.Future[None] | None = None
+        """The latest delay; done if `hurry` ended it."""
         self._attempts = 0
         """Attempts since a connection was open."""
         self._last: Exception | None = None
         """The failure of the last one of them."""
 
-    def begin(self, delay: float | None, context: contextvars.Context) -> None:
+    def begin(self, delay: float | None = None) -> None:
         """Begin a series of attempts, after ``delay`` seconds if that is not None."""
-        self._task = spawn_later(self._run(delay), context)
+        self._task = spawn_later(self._run(delay), self._context.copy())
 
     def opened(self) -> None:
         """Forget the attempts: there is a connection, and its `open` handlers are done."""
+        self._stop_patience()
         self.first, self.deadline = False, None
         self._attempts, self._last = 0, None
 
@@ -103,6 +116,7 @@ class Dialing:
         Raises:
             Exception: whatever a strategy of the user raises.
         """
+        self._stop_patience()
         self._last = error
         return self.schedule.dropped(error)
 
@@ -113,8 +127,15 @@ class Dialing:
         failed.__cause__ = self._last or late
         return failed
 
+    def stop_timers(self) -> None:
+        """Let go of the event loop."""
+        self._stop_patience()
+        if self._watch is not None:
+            self._watch.stop()
+
     def stop(self) -> asyncio.Task[None] | None:
         """Stop for good. Returns the task that takes another moment to end, if there is one."""
+        self.stop_timers()
         task = self._task
         if task is None or task.done():
             return None
@@ -123,7 +144,17 @@ class Dialing:
 
     def hurry(self) -> None:
         """End the delay between two attempts."""
-        self._end_delay()
+        if self._delay is not None and not self._delay.done():
+            self._delay.set_result(None)
+
+    def _stop_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _overdue(self) -> None:
+        """Give up: the time for the first connection is over, while its `open` handlers run."""
+        self._gave_up(self.failure(OPENING))
 
     async def _run(self, delay: float | None) -> None:
         try:
@@ -131,6 +162,8 @@ class Dialing:
         except Exception as exc:
             self._gave_up(exc)
             return
+        if self.deadline is not None:
+            self._patience = asyncio.get_running_loop().call_at(self.deadline, self._overdue)
         self._dialed(transport, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Transport, int]:
@@ -160,15 +193,5 @@ class Dialing:
             raise failure from failure.__cause__
 
     async def _wait(self, seconds: float) -> None:
-        alarm = asyncio.Event()
-        self._end_delay = alarm.set
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await alarm.wait()
-        finally:
-            self._end_delay = _nothing
-
-
-def _nothing() -> None:
-    """Stands in for the end of a delay when there is none."""
+        self._delay = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._delay], timeout=seconds)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     InvalidHandshake,
@@ -157,50 +158,44 @@ class Dial(Protocol):
     ) -> Transport: ...
 
 
-class Dialer:
+class Dialer(Struct, frozen=True, kw_only=True):
     """The options with which a client dials. Calling it makes one attempt.
 
     An attempt first calls each option that is a function. It raises what these functions raise, and what `dial` raises.
+
+    Raises:
+        TypeError, ValueError: an option is not valid.
     """
 
-    def __init__(
-        self,
-        url: PerAttempt[str] | None,
-        *,
-        headers: PerAttempt[Mapping[str, str]] | None,
-        auth: PerAttempt[str] | None,
-        subprotocols: Sequence[str] | None,
-        ssl: ssl_module.SSLContext | None,
-        proxy: str | bool | None,
-        compression: bool,
-        unix: StrPath | None,
-        limits: Limits,
-        dial: Dial,
-    ) -> None:
-        if isinstance(url, str):
-            check_url(url, tls=ssl is not None)
-        elif url is not None and not callable(url):
-            raise TypeError(f"a url is text, or a function that returns it, got {type(url).__name__}")
-        if not callable(headers):
-            _check_headers(headers)
-        check_subprotocols(subprotocols)
-        check_flag("compression", compression)
-        check_unix(unix, proxy)
-        given: Any = dial
+    url: PerAttempt[str] | None
+    headers: PerAttempt[Mapping[str, str]] | None
+    auth: PerAttempt[str] | None
+    subprotocols: Sequence[str] | None
+    ssl: ssl_module.SSLContext | None
+    proxy: str | bool | None
+    compression: bool
+    unix: StrPath | None
+    limits: Limits
+    dial: Dial
+
+    def __post_init__(self) -> None:
+        if isinstance(self.url, str):
+            check_url(self.url, tls=self.ssl is not None)
+        elif self.url is not None and not callable(self.url):
+            raise TypeError(f"a url is text, or a function that returns it, got {type(self.url).__name__}")
+        if not callable(self.headers):
+            _check_headers(self.headers)
+        check_subprotocols(self.subprotocols)
+        check_flag("compression", self.compression)
+        check_unix(self.unix, self.proxy)
+        given: Any = self.dial
         if not callable(given):
             raise TypeError(f"dial= is an async function that opens a connection, such as wsrpc.dial; got {given!r}")
-        self._options = (url, headers, auth)
-        self.subprotocols = subprotocols
-        self._ssl = ssl
-        self._proxy = proxy
-        self.compression = compression
-        self._unix = unix
-        self._limits = limits
-        self._dial = dial
 
     async def ask(self) -> tuple[Any, dict[str, str]]:
         """Return the URL for one attempt, or None if there is none, and the headers with the token of ``auth``."""
-        url, given, token = [await _evaluate(option) for option in self._options]
+        options: tuple[Any, ...] = (self.url, self.headers, self.auth)
+        url, given, token = [await _call(option) if callable(option) else option for option in options]
         _check_headers(given)
         headers = dict(given or {})
         if token is not None:
@@ -213,15 +208,15 @@ class Dialer:
 
     async def __call__(self) -> Transport:
         url, headers = await self.ask()
-        return await self._dial(
+        return await self.dial(
             url,
-            limits=self._limits,
+            limits=self.limits,
             headers=headers,
             subprotocols=self.subprotocols,
-            ssl=self._ssl,
-            proxy=self._proxy,
+            ssl=self.ssl,
+            proxy=self.proxy,
             compression=self.compression,
-            unix=self._unix,
+            unix=self.unix,
         )
 
 
@@ -232,9 +227,9 @@ def _check_headers(given: Any) -> None:
         )
 
 
-async def _evaluate(given: Any) -> Any:
+async def _call(function: Callable[[], Any]) -> Any:
     try:
-        value = given() if callable(given) else given
+        value = function()
         return await value if inspect.isawaitable(value) else value
     except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
@@ -243,5 +238,5 @@ async def _evaluate(given: Any) -> Any:
         if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
         # Something inside the function was cancelled, not the dialing itself: the attempt has failed.
-        label = getattr(given, "__qualname__", type(given).__name__)
+        label = getattr(function, "__qualname__", type(function).__name__)
         raise RuntimeError(f"{label} raised {exc!r}") from exc

@@ -24,6 +24,7 @@ from websockets.exceptions import InvalidHandshake
 from wsrpc import ConnectionLost, HandshakeRejected, Reconnect, is_transient
 from wsrpc._client.backoff import Schedule
 from wsrpc._transports.urls import BadURL, check_url
+from wsrpc.testing import Clock
 
 
 @pytest.mark.parametrize(
@@ -73,23 +74,13 @@ def test_a_url(url: str) -> None:
     check_url(url, tls=False)
 
 
-class Time:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def delays_of(schedule: Schedule, *errors: Exception) -> list[float | None]:
     return [schedule.failed(error) for error in errors]
 
 
 def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
     reconnect = Reconnect(initial=2.0, max=30.0)
-    series = [delays_of(Schedule(reconnect, Time()), *[OSError()] * 8) for _ in range(300)]
+    series = [delays_of(Schedule(reconnect, Clock()), *[OSError()] * 8) for _ in range(300)]
     for position, found in enumerate(zip(*series, strict=True)):
         delays = [delay for delay in found if delay is not None]
         bound = min(30.0, 2.0 * 2**position)
@@ -100,7 +91,7 @@ def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
 
 @pytest.mark.parametrize("error", [HandshakeRejected(403, "no"), BadURL("x")])
 def test_a_fatal_error_ends_it(error: Exception) -> None:
-    schedule = Schedule(Reconnect(), Time())
+    schedule = Schedule(Reconnect(), Clock())
     assert schedule.failed(OSError()) is not None
     assert schedule.failed(error) is None
     assert not schedule.stopped
@@ -108,7 +99,7 @@ def test_a_fatal_error_ends_it(error: Exception) -> None:
 
 def fixed(**options: Any) -> Schedule:
     """A schedule without randomness: 1, 2, 4, ... seconds."""
-    return Schedule(Reconnect(wait=wait_exponential(), **options), Time())
+    return Schedule(Reconnect(wait=wait_exponential(), **options), Clock())
 
 
 def test_a_drop_counts_as_a_failed_attempt_and_the_count_goes_on_over_short_connections() -> None:
@@ -122,20 +113,20 @@ def test_a_drop_counts_as_a_failed_attempt_and_the_count_goes_on_over_short_conn
 
 @pytest.mark.parametrize(("held", "delay"), [(59.9, 8), (60.0, 1), (1e6, 1)])
 def test_a_connection_that_held_for_a_minute_ends_the_count(held: float, delay: float) -> None:
-    time = Time()
-    schedule = Schedule(Reconnect(wait=wait_exponential()), time)
+    clock = Clock()
+    schedule = Schedule(Reconnect(wait=wait_exponential()), clock)
     delays_of(schedule, *[OSError()] * 3)
     schedule.opened()
-    time.now += held
+    clock.advance(held)
     assert schedule.dropped(ConnectionLost()) == delay
 
 
 def test_how_long_is_stable_can_be_said() -> None:
-    time = Time()
-    schedule = Schedule(Reconnect(wait=wait_exponential(), stable=5.0), time)
+    clock = Clock()
+    schedule = Schedule(Reconnect(wait=wait_exponential(), stable=5.0), clock)
     delays_of(schedule, *[OSError()] * 3)
     schedule.opened()
-    time.now += 5.0
+    clock.advance(5.0)
     assert schedule.dropped(ConnectionLost()) == 1
 
 
@@ -202,7 +193,7 @@ def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
         def __call__(self, retry_state: RetryCallState) -> float:
             return delay
 
-    assert Schedule(Reconnect(wait=Odd()), Time()).failed(OSError()) == 0
+    assert Schedule(Reconnect(wait=Odd()), Clock()).failed(OSError()) == 0
 
 
 async def is_transient_async(error: BaseException) -> bool:
