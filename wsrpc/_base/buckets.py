@@ -35,5 +35,5 @@ class TokenBucket:
         self._at = now
         if self._left < ENOUGH:
             return False
-        self._left = max(0.0, self._left - 1)
+        self._left -= 1
         return True

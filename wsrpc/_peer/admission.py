@@ -73,7 +73,7 @@ class Admission:
         """The messages that wait. This peer has a queue of its own from the first one on."""
         self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
         """Keeps the remote peer within `Limits.rate`. It outlives connections, as this does."""
-        self.busy = self._bucket is not None
+        self.busy = False
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
         """Returns whether a new request is refused, once this side drains."""
