@@ -14,11 +14,12 @@ MiB = 1024 * KiB
 
 MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"})
 """Bounds of queues and counters that may be 0."""
-MAY_BE_NONE = frozenset({"sent_message", "timeout", "handler", "ping_interval", "ping_timeout"})
+MAY_BE_NONE = frozenset({"sent_message", "rate", "timeout", "handler", "ping_interval", "ping_timeout"})
 """Bounds that may be None."""
 AT_LEAST = {
     "message": (512, "the hello of another wsrpc peer has some 200 bytes and has to pass"),
     "depth": (2, "every message is an object with an array in it"),
+    "rate": (1, "it counts requests and events per second; None: no limit"),
 }
 """Bounds below which peers could not communicate, and why."""
 
@@ -56,6 +57,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     name: int = 256
     """Size of the name of an event or a channel. Longer names are rejected."""
+
+    rate: int | None = None
+    """Requests and events per second that the remote peer may send, and the most that it may send at once (a token
+    bucket that holds those of one second). Above the rate a request is refused as `Overloaded` and an event is dropped;
+    both are counted in `Peer.ignored` as ``"above the rate"``. Answers, cancellations, control messages and the
+    messages of streams do not count. None: no limit. (One second's worth at once is what aiolimiter and governor allow
+    by default, too.)"""
 
     running: int = 1024
     """Handlers that run at once, counted until they exit. Further messages wait. (HTTP/2 peers commonly announce

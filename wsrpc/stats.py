@@ -45,7 +45,8 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     """Failures logged at ERROR, mostly failed handlers, in all. (If there are very many, not each has a log line.)"""
     ignored: dict[str, int]
-    """Messages that the protocol says to ignore, and events without a handler, in all, by kind."""
+    """Messages that the protocol says to ignore, events without a handler, and what is above `Limits.rate`, in all, by
+    kind."""
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +92,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     """Failures of connections logged at ERROR, mostly failed handlers, in all."""
     ignored: dict[str, int]
-    """Messages that the protocol says to ignore, and events without a handler, in all, by kind."""
+    """Messages that the protocol says to ignore, events without a handler, and what is above `Limits.rate`, in all, by
+    kind."""
 
 
 class Tally:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import LONGEST_LINE, one_line
+from .buckets import TokenBucket
 
 __all__ = ["OF_ONE_SERVER", "LogBudget", "PeerLog", "address_text", "for_log", "logger", "quieten", "safe_logger"]
 
@@ -123,25 +124,18 @@ LONGEST_HOST = 100
 class LogBudget:
     """Limit of log lines that the other side causes: ``most`` at once, then ``per_second``. The rest is counted."""
 
-    __slots__ = ("_at", "_left", "_most", "_per_second", "left_out")
+    __slots__ = ("_bucket", "left_out")
 
     def __init__(self, most: int, per_second: float) -> None:
-        self._most = most
-        self._per_second = per_second
-        self._left = float(most)
-        self._at = monotonic()
+        self._bucket = TokenBucket(most, per_second)
         self.left_out = 0
 
     def take(self) -> bool:
         """Take room for one line; return whether there was any."""
-        now = monotonic()
-        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
-        self._at = now
-        if self._left < 1:
-            self.left_out += 1
-            return False
-        self._left -= 1
-        return True
+        if self._bucket.take(monotonic()):
+            return True
+        self.left_out += 1
+        return False
 
     def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
         """Write a line that belongs to no peer, if there is room."""

@@ -11,6 +11,7 @@ from msgspec import UNSET
 __all__ = [
     "RAW",
     "RESERVED_EVENTS",
+    "STREAM_EVENTS",
     "ChannelRef",
     "F",
     "Offline",
@@ -49,6 +50,9 @@ Profile = Literal["go"]
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
 """``redact(direction, event, args)`` returns what the log shows in place of ``args``."""
+
+STREAM_EVENTS = frozenset({"start", "next", "pull", "stop"})
+"""Events and requests of which a stream consists. On an anonymous channel without a stream they are a user's own."""
 
 RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
     "open": ("peer",),

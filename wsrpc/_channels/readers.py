@@ -258,6 +258,14 @@ class Readers:
         """Return whether the events of that name are being read."""
         return isinstance(self.recipients.get((channel, event)), EventReaders)
 
+    def has_stream(self, channel: ChannelRef, event: str) -> bool:
+        """Return whether messages of that name belong to a stream that is read or sent here."""
+        recipient = self.recipients.get((channel, event))
+        if isinstance(recipient, EventReaders):
+            # A producer is told to `stop` by an event, which others may read, too.
+            return not all(isinstance(member, Reading) for member in recipient.members)
+        return recipient is not None
+
     def has_handler(self, channel: ChannelRef, event: str) -> bool:
         """Return whether anything is to run for an event: a handler, or middleware."""
         own, shared = self._registries

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from .._base.buckets import TokenBucket
 from .._base.closing import CloseCode
-from .._base.names import ChannelRef
+from .._base.names import STREAM_EVENTS, ChannelRef
 from .._channels.readers import Readers
 from .._handlers.observation import Message, finish
 from .._protocol.counting import decode_any
@@ -38,6 +39,8 @@ _NONE_HELD = Hold.NONE
 
 class Admission:
     """Keeps handlers within ``Limits.running``, ``running_bytes`` and ``waiting``, and messages in order.
+
+    It also keeps the remote peer within ``Limits.rate``, if there is one. Then it is always ``busy``.
 
     While `open` handlers run, they hold some messages back. The other messages stay in order among themselves.
 
@@ -68,6 +71,8 @@ class Admission:
         self._limits = limits
         self.room = NOTHING_WAITS
         """The messages that wait. This peer has a queue of its own from the first one on."""
+        self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
+        """Keeps the remote peer within `Limits.rate`. It outlives connections, as this does."""
         self.busy = False
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
@@ -100,7 +105,9 @@ class Admission:
         if i is not UNSET and self.knows(i):
             # A rejection would settle the first one, which is still being worked on.
             self._answers.ignored["duplicate id"] += 1
-        elif self._recipients and channel is None and self.readers.take(message, payload, decode):
+        elif (self._bucket is not None and self._counts(message, channel) and not self.within_rate(message)) or (
+            self._recipients and channel is None and self.readers.take(message, payload, decode)
+        ):
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
@@ -120,6 +127,26 @@ class Admission:
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
         return i in self._active or (bool(self.room.items) and self.room.has(i))
+
+    def within_rate(self, message: WireMessage) -> bool:
+        """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
+        if self._bucket is None or self._bucket.take(self._out.loop.time()):
+            return True
+        rate = f"more than {self._limits.rate} requests and events per second"
+        self._answers.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
+        if message.i is not UNSET:
+            self._answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
+        return False
+
+    def _counts(self, message: WireMessage, channel: ChannelCore | None) -> bool:
+        """Return whether a message that has arrived counts against `Limits.rate`, as those of streams do not.
+
+        Those on anonymous channels were counted before they came here, except for `STREAM_EVENTS`: only now is it known
+        that these are a user's own, because no stream took them.
+        """
+        if channel is not None:
+            return message.a[0] in STREAM_EVENTS
+        return not self.readers.has_stream(message.c, message.a[0])
 
     def _let_wait(self, entry: Waiting) -> bool:
         if self.room is NOTHING_WAITS:
@@ -163,6 +190,7 @@ class Admission:
             or running.count >= running.limit
             or running.held > running.room_for_any
             or self._refuses is not None
+            or self._bucket is not None
         )
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:

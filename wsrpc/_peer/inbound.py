@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode
-from .._base.names import RAW, RESERVED_EVENTS
+from .._base.names import RAW, RESERVED_EVENTS, STREAM_EVENTS
 from .._channels.core import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
@@ -57,13 +57,17 @@ class InboundBounds(Struct, frozen=True, gc=False):
     """Characters of a name that needs no encoding to be measured: a character takes four bytes at most."""
     arguments: int
     """Length of the longest ``a``: a name and its arguments."""
+    rated: bool
+    """Whether there is a limit of events and requests per second."""
 
 
 @lru_cache(maxsize=64)
 def bounds_of(limits: Limits) -> InboundBounds:
     """Return the bounds that follow from ``limits``, the same object for all peers that have these limits."""
     small = min(SMALL, limits.values // SHARE)
-    return InboundBounds(limits, limits.depth, limits.values, small, limits.name // 4, limits.arguments + 1)
+    return InboundBounds(
+        limits, limits.depth, limits.values, small, limits.name // 4, limits.arguments + 1, limits.rate is not None
+    )
 
 
 class TooManyValues(Exception):
@@ -192,6 +196,7 @@ class Inbound:
                 and len(a) <= bounds.arguments
                 and (channel := (channels := self._channels).opened.get(h) or channels.served.get(h)) is not None
                 and (recipient := channel.mailbox.live.get(name)) is not None
+                and (not bounds.rated or name in STREAM_EVENTS)
             ):
                 recipient.receive(message, payload, decode)  # an item of a stream, most of the time
                 if view is not None:
@@ -321,6 +326,8 @@ class Inbound:
         h = channel_id(message.h)
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
+            if self._bounds.rated and message.a[0] not in STREAM_EVENTS and not self._admission.within_rate(message):
+                return
             place_on(message, h)
             channel.mailbox.receive(message, payload, decode)
             return

@@ -41,7 +41,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     ``id`` names it, also in logs; ``state`` is the application's own mapping (see `Key`), on a server the one that
     `on_handshake` filled; ``principal`` is who it is, as that said. ``ignored`` counts what the protocol says to
-    ignore and events that reach no handler, by kind.
+    ignore, events that reach no handler, and what is above `Limits.rate`, by kind.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ DEFAULTS = {
     "depth": 64,
     "arguments": 64,
     "name": 256,
+    "rate": None,
     "running": 1024,
     "running_bytes": 16 * 1024 * 1024,
     "waiting": 10_000,
@@ -85,7 +87,7 @@ def test_bounds_with_which_nobody_could_talk_are_refused_with_the_reason() -> No
 
 def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
     wrong: Any
-    for field in DEFAULTS.keys() - {"sent_message", "timeout", "handler", "ping_interval", "ping_timeout"}:
+    for field in DEFAULTS.keys() - {"sent_message", "rate", "timeout", "handler", "ping_interval", "ping_timeout"}:
         for wrong in (None, "7", True):
             with pytest.raises(
                 TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds), got {wrong!r}$"
@@ -103,6 +105,22 @@ def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
     with pytest.raises(ValueError, match=r"^Limits\.stall is a duration of more than 0 seconds, got nan$"):
         Limits(stall=float("nan"))
     assert Limits(stall=5, timeout=None, drain=float("inf")).stall == 5
+
+
+def test_a_rate_is_a_whole_number_of_at_least_1_or_none() -> None:
+    assert Limits(rate=1).rate == 1 and Limits(rate=100).replace(rate=None).rate is None
+    wrong: Any
+    for wrong in (0.5, 10.0, "10", True, (10, 20), float("inf")):
+        with pytest.raises(
+            TypeError, match=rf"^Limits\.rate is a whole number, or None, got {re.escape(repr(wrong))}$"
+        ):
+            Limits(rate=wrong)
+    for wrong in (0, -1):
+        with pytest.raises(
+            ValueError,
+            match=rf"^Limits\.rate must be at least 1, got {wrong}: it counts requests and events per second; None: no",
+        ):
+            Limits(rate=wrong)
 
 
 def test_each_bound_says_what_it_is() -> None:

@@ -43,6 +43,25 @@ async def test_more_handlers_than_may_run_wait_for_a_place() -> None:
         assert sorted(answers, key=lambda answer: answer["i"]) == [{"i": i, "d": [i]} for i in (1, 2, 3)]
 
 
+async def test_above_the_rate_requests_are_overloaded_and_events_dropped() -> None:
+    async with beside(AMPLE.replace(rate=50)) as world, raw_client(world.port) as raw:
+        told: list[int] = []
+        world.server.on("tell", told.append)
+        await raw.send(*(request(raw, i, "echo", i) for i in range(1, 201)))
+        answers = [await said(raw) for _ in range(200)]
+        assert answers[:50] == [{"i": i, "d": [i]} for i in range(1, 51)]
+        refusals = [answer for answer in answers[50:] if "e" in answer]
+        assert refusals, "200 messages take less than three seconds"
+        assert {answer["e"]["code"] for answer in refusals} == {"wsrpc.overloaded"}
+        await world.goes_on()
+        peer = await world.newest()
+        assert peer.ignored == {"above the rate": len(refusals)}
+        await raw.send(*(raw.frame(TEXT, json.dumps({"a": ["tell", number]})) for number in range(200)))
+        await turns_until(lambda: len(told) + peer.ignored["above the rate"] - len(refusals) == 200)
+        assert len(told) < 200
+        assert world.server.stats().ignored == peer.ignored
+
+
 @pytest.mark.parametrize("kind", ["request", "event"])
 async def test_handlers_that_hold_more_bytes_than_may_be_wait(kind: str) -> None:
     async with beside(AMPLE.replace(running_bytes=5000)) as world, raw_client(world.port) as raw:

@@ -46,8 +46,12 @@ MESSAGES: list[dict[str, Any]] = [
 ]
 
 
-def receiving(**options: Any) -> tuple[Driven, list[Any]]:
-    d = Driven(limits=Limits(name=16, arguments=3), **options)
+UNREACHED = 10**9
+"""A rate that no test reaches: all messages take another way, to the same effect."""
+
+
+def receiving(rate: int | None = None) -> tuple[Driven, list[Any]]:
+    d = Driven(limits=Limits(name=16, arguments=3, rate=rate))
     ran: list[Any] = []
 
     def say(number: int) -> int:
@@ -67,10 +71,11 @@ def examine(d: Driven, message: dict[str, Any]) -> None:
     inbound._examine(inbound._decode(payload), payload, None, inbound._decode)
 
 
+@pytest.mark.parametrize("rate", [None, UNREACHED])
 @pytest.mark.parametrize("message", MESSAGES, ids=str)
-async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) -> None:
+async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any], rate: int | None) -> None:
     fast, fast_ran = receiving()
-    general, general_ran = receiving()
+    general, general_ran = receiving(rate)
     fast.feed(message)
     examine(general, message)
     await turns()
@@ -81,8 +86,8 @@ async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) 
 
 
 async def test_items_of_a_stream_are_received_alike() -> None:
-    async def read(general: bool) -> tuple[list[Any], list[Any], dict[str, int]]:
-        d = Driven(dialer=True)
+    async def read(general: bool, rate: int | None = None) -> tuple[list[Any], list[Any], dict[str, int]]:
+        d = Driven(dialer=True, limits=Limits(rate=rate))
         d.peer._out.requests._next = 7
         items: list[Any] = []
 
@@ -111,7 +116,8 @@ async def test_items_of_a_stream_are_received_alike() -> None:
         return items, d.take(), d.ignored
 
     fast = await read(general=False)
-    assert fast == await read(general=True)
+    assert fast == await read(general=True) == await read(general=True, rate=UNREACHED)
+    assert fast == await read(general=False, rate=UNREACHED)
     assert fast[0] == [1, 2, 3]
 
 

@@ -1,0 +1,39 @@
+"""Token bucket: how many times something may happen in a time."""
+
+from __future__ import annotations
+
+from math import inf
+
+__all__ = ["TokenBucket"]
+
+ENOUGH = 1 - 1e-6
+"""The part of a token that is taken for a whole one: with floats, ten times 0.1 s may be a little less than 1 s."""
+
+
+class TokenBucket:
+    """Bucket of ``most`` tokens, full at first, that gets ``per_second`` new ones. Its user says what time it is."""
+
+    __slots__ = ("_at", "_left", "_most", "_per_second")
+
+    def __init__(self, most: float, per_second: float) -> None:
+        self._most = most
+        self._per_second = per_second
+        self._left = float(most)
+        self._at = inf
+
+    def __repr__(self) -> str:
+        return f"<TokenBucket {self._left:.3g} of {self._most} left, {self._per_second}/s>"
+
+    def take(self, now: float) -> bool:
+        """Take a token; return whether there was one.
+
+        Args:
+            now: the time in seconds. If it is before the last one, because another clock is used, no token is added.
+        """
+        if now > self._at:
+            self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < ENOUGH:
+            return False
+        self._left -= 1
+        return True
