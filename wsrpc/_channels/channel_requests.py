@@ -11,8 +11,10 @@ from msgspec import UNSET, UnsetType
 
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Source
+from .._handlers.registry import Registry
 from .._protocol.messages import NoMoreItems
 from .._protocol.rejections import of_started_call
+from .._sending.outbound import Outbound
 from .._sending.pending import RequestOptions
 from .._sending.requests import Requester, convert_answer
 from .._streams.reader import MismatchDetector, Reading
@@ -30,30 +32,32 @@ Timeout = float | UnsetType | None
 SOURCE_FAILED = "what was sent failed at its source"
 
 
-class ChannelRequests:
-    """The sender of a peer: `Caller` sends through it. It adds the requests whose answer is a channel to the others.
+class ChannelRequests(Requester):
+    """The sender of a peer: `Caller` sends through it. It adds the requests whose answer is a channel.
 
     Args:
+        registry: the peer's registry, which has the user's hook for types.
+        warn: writes a line into the log.
         keep: keeps a task that sends items, so that it is waited for when the peer closes.
     """
 
     def __init__(
         self,
-        requester: Requester,
-        readers: Readers,
+        out: Outbound,
         limits: Limits,
+        registry: Registry,
         *,
+        readers: Readers,
+        warn: Callable[..., None],
         keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        self.send_event = requester.out.send_event
-        self.send_event_nowait = requester.out.send_event_nowait
-        self.send_request = requester.send_request
-        self.request_again = requester.request_again
-        self.converter = requester.converter
+        super().__init__(out, limits, registry, warn)
+        # The same methods without a call in between.
+        self.send_event = out.send_event
+        self.send_event_nowait = out.send_event_nowait
+        self.converter = registry.converter
         self.read_events = readers.read_events
         self.read_items = readers.read_items
-        self.requester = requester
-        self._limits = limits
         self._keep = keep
 
     async def open_channel(
@@ -70,9 +74,9 @@ class ChannelRequests:
             check_source(options.send)
         try:
             if options.returns is not UNSET:
-                self.converter(options.returns)  # refuses a type before anything is sent
+                self._registry.converter(options.returns)  # refuses a type before anything is sent
             opening = RequestOptions(timeout=options.timeout, offline=options.offline, wants_channel=True)
-            opened: ChannelCore = await self.requester.send_request(channel, event, args, opening)
+            opened: ChannelCore = await self.send_request(channel, event, args, opening)
         except BaseException:
             await close_source(options.send)
             raise
@@ -141,7 +145,7 @@ class ChannelRequests:
         try:
             # The result is the answer to the end of the items.
             last = RequestOptions(timeout=timeout, within_call=True)
-            result = await self.requester.send_request(opened.id, "next", (NoMoreItems(),), last)
+            result = await self.send_request(opened.id, "next", (NoMoreItems(),), last)
         except (ChannelClosed, ConnectionLost) as exc:
             # The handler may have run, although this message was not sent because the connection has just broken.
             await opened.wait_closed()
@@ -156,11 +160,15 @@ class ChannelRequests:
             raise
         finally:
             opened.finish_locally()
-        return result if options.returns is UNSET else convert_answer(self.converter(options.returns), result, event)
+        return (
+            result
+            if options.returns is UNSET
+            else convert_answer(self._registry.converter(options.returns), result, event)
+        )
 
     def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, self.requester, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
+        return Producer(channel, self, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or the consumer wants no more.

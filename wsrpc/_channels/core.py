@@ -245,13 +245,13 @@ class ChannelCore:
     def read_items(self, returns: Any) -> Stream[Any]:
         """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
         self._check_reading()
-        convert = None if returns is UNSET else self.table.converter(returns)
+        convert = None if returns is UNSET else self.table.registry.converter(returns)
         return Stream("next", convert, reading=self._abandoned("next", items=True, newest=False) or self.reading())
 
     def read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         """Read the events of one name. See `EventReader.events`."""
         self._check_reading()
-        convert = value_of(returns, self.table.converter)
+        convert = value_of(returns, self.table.registry.converter)
         misfit = partial(self.table.count_misfit, f"event {short(event)} on channel {self.id}")
         newest = keep == "newest"
         reading = self._abandoned(event, items=False, newest=newest)
@@ -437,7 +437,6 @@ class ChannelTable:
         unread: returns the counter of the memory of unread messages on all channels of the peer.
         sender: sends for the users of channels.
         listener: runs the handlers.
-        converter: compiles a type.
         warn: writes a line into the log.
         for_user: makes the object that the user of a channel holds, an `AnonymousChannel`.
     """
@@ -451,7 +450,6 @@ class ChannelTable:
         *,
         sender: Sender,
         listener: ChannelListener,
-        converter: Callable[[Any], Callable[[Any], Any]],
         warn: Callable[..., None],
         for_user: Callable[[ChannelCore], Any],
     ) -> None:
@@ -459,12 +457,11 @@ class ChannelTable:
         self.limits = limits
         self.sender = sender
         self.listener = listener
-        self.converter = converter
         self.warn = warn
         self.for_user = for_user
         self.over = False
         """The session has ended: in another one an id would be that of another request."""
-        self._registry = registry
+        self.registry = registry
         self._unread = unread
         self._aborted: dict[int, None] = {}
         """Ids of the channels that this side has aborted. Events on them may still arrive, and an abort is never
@@ -564,7 +561,7 @@ class ChannelTable:
         return self.out.terms.credit
 
     def make_registry(self) -> Registry:
-        return Registry(dec_hook=self._registry.dec_hook, lax=self._registry.lax)
+        return Registry(dec_hook=self.registry.dec_hook, lax=self.registry.lax)
 
     def count_dropped(self, channel: ChannelCore, count: int) -> None:
         """Count events that nothing listens to."""

@@ -56,7 +56,6 @@ class Readers:
     Args:
         limits: the limits of the peer.
         registries: the peer's own registry and the shared one, which tell whether an event has a handler.
-        converter: compiles a type.
         count: counts, by kind, events that do not fit their reader.
         reject: rejects a request of the remote peer.
         warn: writes a line into the log.
@@ -64,7 +63,6 @@ class Readers:
     """
 
     __slots__ = (
-        "_converter",
         "_count",
         "_end_error",
         "_item_channels",
@@ -86,7 +84,6 @@ class Readers:
         limits: Limits,
         registries: tuple[Registry, Registry],
         *,
-        converter: Callable[[Any], Callable[[Any], Any]],
         count: Callable[[str, str], None],
         reject: Callable[[int, RpcError], None],
         warn: Callable[[str], None],
@@ -100,7 +97,6 @@ class Readers:
         self._limits = limits
         self._unread: UnreadMessages | None = None
         self._registries = registries
-        self._converter = converter
         self._count = count
         self._reject = reject
         self._survives = survives
@@ -126,7 +122,7 @@ class Readers:
         """Read the events of one name. See `EventReader.events`."""
         check_sending(channel, event, None)
         check_thread_of_plain(self.out.thread, "peer.events")
-        convert = value_of(returns, self._converter)
+        convert = value_of(returns, self._registries[0].converter)
         label = event if channel is None else f"{channel}:{event}"
         wanted = convert if keep == "first" else None
         reading = self._reading(PeerChannel(self, channel), event, newest=keep == "newest", wanted=wanted)
@@ -135,7 +131,7 @@ class Readers:
     def read_items(self, channel: str, returns: Any) -> Stream[Any]:
         """Read the items of a named channel. See `Channel.items`."""
         check_thread_of_plain(self.out.thread, "channel.items")
-        convert = None if returns is UNSET else self._converter(returns)
+        convert = None if returns is UNSET else self._registries[0].converter(returns)
         place = PeerChannel(self, channel)
         if self._item_channels is None:
             self._item_channels = WeakSet()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Union
 from weakref import ref
 
 from msgspec import UNSET, UnsetType
@@ -13,7 +14,8 @@ from msgspec import UNSET, UnsetType
 from .._base.logs import logger
 from .._base.misuse import check_flag, check_function
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
-from .._conversion.convert import DecHook
+from .._conversion.convert import DecHook, converter
+from ..errors import short
 from .compiled import ArgumentsRefused, Handler
 from .context import Context, Invocation
 from .introspection import Injection, location
@@ -52,6 +54,13 @@ class LifecycleHandler(NamedTuple):
     where: str
 
 
+# `int | str` and `Union[int, str]` are of two classes before Python 3.14, and of one from then on.
+_UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
+
+MAX_CONVERTERS = 1024
+"""How many types of ``returns=`` are remembered with their converters."""
+
+
 class Scope:
     """The handlers and the middleware of one channel."""
 
@@ -73,6 +82,7 @@ class Registry:
     """
 
     __slots__ = (
+        "_converters",
         "dec_hook",
         "handler_context",
         "lax",
@@ -104,6 +114,31 @@ class Registry:
         self.handler_context: HandlerContext | None = None
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
+        self._converters: dict[Any, Callable[[Any], Any]] = {}
+
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
+        """Return the function that converts an answer to the type ``returns``.
+
+        Raises:
+            TypeError: it is not a type that can be converted to.
+        """
+        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit.
+        key = returns.__args__ if returns.__class__ in _UNIONS else returns
+        try:
+            known = self._converters.get(key)
+        except TypeError:  # an unhashable type, Annotated[int, []] for instance
+            return self._make_converter(returns)
+        if known is None:
+            known = self._make_converter(returns)
+            if len(self._converters) < MAX_CONVERTERS:
+                self._converters[key] = known
+        return known
+
+    def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
+        try:
+            return converter(returns, dec_hook=self.dec_hook, lax=self.lax)
+        except TypeError as exc:
+            raise TypeError(f"returns= is a type that an answer can have, got {short(returns)}: {exc}") from exc
 
     def scope(self, channel: ChannelRef) -> Scope:
         """Return the scope of ``channel``; make it if it does not exist."""

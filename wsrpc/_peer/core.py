@@ -30,7 +30,6 @@ from .._sending.link import HoldingTransport, Link, LinkState
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
-from .._sending.requests import Requester
 from .._sending.slow_readers import SlowReaderQueue
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, closed_here
 from ..limits import Limits
@@ -178,30 +177,30 @@ class PeerCore:
             keeps_offline=options.keeps_offline,
             fails_offline=options.fails_offline,
         )
-        requester = Requester(self.out, limits, own, log.warn)
         answers = Answers(self.out, self.reporter, self.ignored, expose_errors=settings.expose_errors, fail=fail)
         self.readers = Readers(
             self.out,
             limits,
             (own, shared),
-            converter=requester.converter,
             count=answers.count,
             reject=answers.reject,
             warn=log.warn,
             survives=options.keeps_offline,
+        )
+        self.sender = ChannelRequests(
+            self.out, limits, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
         )
         self.dispatcher = Dispatcher(
             peer,
             own,
             shared,
             limits=limits,
-            requester=requester,
+            requester=self.sender,
             answers=answers,
             readers=self.readers,
             reporter=self.reporter,
             fail=fail,
         )
-        self.sender = ChannelRequests(requester, self.readers, limits, keep=self.reporter.keep)
         self.session = self._begin_session()
         """The present session, or the last one."""
         self._inbound: Inbound | None = None
@@ -211,7 +210,7 @@ class PeerCore:
 
     def request_expired(self, pending: Pending) -> None:
         """End a request whose deadline is over."""
-        self.sender.requester.expired(pending)
+        self.sender.expired(pending)
 
     def message_queued(self) -> None:
         """Tell the owner that a message begins to wait for a connection."""
@@ -309,7 +308,6 @@ class PeerCore:
             self.readers.unread,
             sender=self.sender,
             listener=self.dispatcher,
-            converter=self.sender.converter,
             warn=self.log.warn,
             for_user=AnonymousChannel,
         )

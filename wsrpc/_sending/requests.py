@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import types
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Union
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -14,21 +13,17 @@ from msgspec.structs import replace
 
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, check_timeout
-from .._conversion.convert import converter
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, Request, request_on
-from ..errors import BadResult, RequestTimeout, UnexpectedChannel, short
+from ..errors import BadResult, RequestTimeout, UnexpectedChannel
 from ..limits import Limits
 from .checks import check_sending
 from .notices import send_notice
 from .outbound import Outbound
-from .pending import MAX_REMEMBERED, Pending, RequestOptions
+from .pending import Pending, RequestOptions
 from .retry import ask_again
 
 __all__ = ["Requester", "convert_answer"]
-
-# `int | str` and `Union[int, str]` are of two classes before Python 3.14, and of one from then on.
-_UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
 
 
 class Requester:
@@ -46,7 +41,6 @@ class Requester:
         self._registry = registry
         self._warn = warn
         self._warned: dict[str, None] = {}
-        self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     @shown_as("request")
     async def send_request(
@@ -61,7 +55,7 @@ class Requester:
         out = self.out
         returns, timeout = options.returns, options.timeout
         check_sending(channel, event, out.thread)
-        convert = None if returns is UNSET else self.converter(returns)
+        convert = None if returns is UNSET else self._registry.converter(returns)
         if timeout is not UNSET and timeout is not None:
             check_timeout(timeout)
         h = channel if channel is not None and isinstance(channel, int) else None
@@ -122,30 +116,6 @@ class Requester:
                 await self.out.send_in_turn(message, pending, bound)
         finally:
             capacity.leave(pending, turn)
-
-    def converter(self, returns: Any) -> Callable[[Any], Any]:
-        """Return the function that converts an answer to the type ``returns``.
-
-        Raises:
-            TypeError: it is not a type that can be converted to.
-        """
-        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit.
-        key = returns.__args__ if returns.__class__ in _UNIONS else returns
-        try:
-            known = self._converters.get(key)
-        except TypeError:  # an unhashable type, Annotated[int, []] for instance
-            return self._make_converter(returns)
-        if known is None:
-            known = self._make_converter(returns)
-            if len(self._converters) < MAX_REMEMBERED:
-                self._converters[key] = known
-        return known
-
-    def _make_converter(self, returns: Any) -> Callable[[Any], Any]:
-        try:
-            return converter(returns, dec_hook=self._registry.dec_hook, lax=self._registry.lax)
-        except TypeError as exc:
-            raise TypeError(f"returns= is a type that an answer can have, got {short(returns)}: {exc}") from exc
 
     def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
         """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.
