@@ -38,6 +38,7 @@ __all__ = [
     "Role",
     "injectable",
     "introspect",
+    "is_async",
     "location",
     "refusal",
     "result_of",
@@ -186,6 +187,11 @@ def _where(layers: list[Any], name: str) -> str:
         if isinstance(code, types.CodeType) and not code.co_filename.startswith("<"):
             return f"{code.co_filename}:{code.co_firstlineno}"
     return name
+
+
+def is_async(function: object) -> bool:
+    """Return whether it is an ``async def``, or an object whose ``__call__`` is one."""
+    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
 def location(function: Any) -> str:

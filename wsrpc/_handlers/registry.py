@@ -18,7 +18,7 @@ from .._conversion.convert import DecHook, converter
 from ..errors import short
 from .compiled import ArgumentsRefused, Handler
 from .context import Context, Invocation
-from .introspection import Injection, location
+from .introspection import Injection, is_async, location
 
 __all__ = [
     "CallNext",
@@ -253,7 +253,7 @@ class Registry:
             raise ValueError(f"a service's on_{self.raw_only} takes every message: {function!r} would get none")
         if accepted("on_raw", ("peer", "message"), function) < 2:  # the only argument would be the peer
             raise TypeError(f"on_raw takes a function of the peer and the message, got {function!r}")
-        is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+        waits = is_async(function)
 
         def called(invocation: Invocation, message: Any) -> Any:
             result = function(invocation.peer, message)
@@ -262,7 +262,7 @@ class Registry:
         async def awaited(invocation: Invocation, message: Any) -> None:
             await function(invocation.peer, message)
 
-        self.set_raw(Handler(awaited if is_async else called, ordered=is_async, shown_as=function), only)
+        self.set_raw(Handler(awaited if waits else called, ordered=waits, shown_as=function), only)
 
     def set_raw(self, handler: Handler, only: RawOnly) -> None:
         """Let ``handler`` handle the messages that are not protocol; or every message, in the form ``only``."""

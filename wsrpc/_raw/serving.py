@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from .._base.closing import CloseCode
 from .._base.logs import LogBudget, PeerLog, logger
 from .._base.scheduler import Scheduler, spawn_later
+from .._handlers.introspection import is_async
 from .._handlers.lifecycle import Closers, ends_the_task
 from ..errors import RpcError
 from ..limits import Limits
@@ -48,8 +48,7 @@ class RawServing:
             TypeError: ``function`` is not an async function.
             ValueError: there is one already.
         """
-        given: Any = function
-        if not callable(given) or not any(map(inspect.iscoroutinefunction, (given, type(given).__call__))):
+        if not is_async(function):
             raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
         if self.function is not None:
             raise ValueError(f"{self.function!r} serves every connection of this server already")

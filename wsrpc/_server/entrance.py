@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 
 from .._base.logs import LogBudget, address_text, logger
 from .._base.state import PeerState
-from .._handlers.introspection import location
+from .._handlers.introspection import is_async, location
 from .._handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected
 from ..handshake import BEARER, Handshake, HandshakeFunction, check_header
@@ -82,8 +82,7 @@ class Entrance:
     @property
     def is_async(self) -> bool:
         """Whether `check` has to be awaited."""
-        function = self._function
-        return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+        return is_async(self._function)
 
     def begin(self) -> None:
         """Warn, once, of a rule that lets everybody in."""

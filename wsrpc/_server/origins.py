@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from .._base.logs import LogBudget, address_text
+from .._handlers.introspection import is_async
 from ..errors import HandshakeRejected, short
 from ..handshake import Handshake
 
@@ -51,7 +52,7 @@ class OriginRule:
         if isinstance(origins, str):
             raise TypeError(f"origins= takes a list of origins, got text: use origins=[{origins!r}]")
         if callable(origins):
-            if any(map(inspect.iscoroutinefunction, (origins, type(origins).__call__))):
+            if is_async(origins):
                 raise TypeError("origins= takes a plain function, not an async one; on_handshake may be async")
             self._function = origins
         elif not isinstance(cast("Any", origins), Iterable):
