@@ -32,7 +32,7 @@ from .._conversion.convert import (
 from .._conversion.validation import Checked
 from .arguments import ArgumentsRefused, Explainer
 from .context import Invocation
-from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, refusal
+from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, name_of, refusal
 
 __all__ = ["ArgumentsRefused", "Handler"]
 
@@ -305,7 +305,6 @@ class Handler:
         "lane",
         "most",
         "opens",
-        "role",
         "taken",
         "thread",
         "timeout",
@@ -344,8 +343,7 @@ class Handler:
         if instance is not None:
             facts = _as_method(facts, instance)
         if shown_as is not None:
-            name = getattr(shown_as, "__qualname__", repr(shown_as))
-            facts = facts._replace(name=name, where=location(shown_as))
+            facts = facts._replace(name=name_of(shown_as), where=location(shown_as))
         if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
             text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
             raise refusal(facts.name, facts.where, None, text)
@@ -368,7 +366,6 @@ class Handler:
         self.thread = thread
         self.timeout = timeout
         """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
-        self.role = facts.role
         self.opens = facts.role is not Role.RESULT
         """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
         self.gives_channel = self.opens or facts.is_generator

@@ -39,6 +39,7 @@ __all__ = [
     "injectable",
     "introspect",
     "location",
+    "name_of",
     "refusal",
     "result_of",
     "without_partials",
@@ -185,6 +186,12 @@ def _where(layers: list[Any], name: str) -> str:
         # Generated functions (a dataclass's __init__) come from "<string>", which does not help the reader.
         if isinstance(code, types.CodeType) and not code.co_filename.startswith("<"):
             return f"{code.co_filename}:{code.co_firstlineno}"
+    return name
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function for the log, without its module."""
+    name: str = getattr(function, "__qualname__", repr(function))
     return name
 
 

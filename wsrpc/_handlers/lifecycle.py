@@ -14,6 +14,7 @@ from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
 from .context import CURRENT, Invocation
+from .introspection import name_of
 from .registry import Registry
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "Stage",
     "Unfinished",
     "ends_the_task",
-    "name_of",
 ]
 
 
@@ -31,12 +31,6 @@ Unfinished = tuple[str, str, Awaitable[Any]]
 """Event, name of the handler, and the awaitable that its call returned."""
 
 Raised = Callable[[str, str, BaseException], None]
-
-
-def name_of(handler: Callable[..., Any]) -> str:
-    """Return the name of a handler for the log."""
-    name: str = getattr(handler, "__qualname__", repr(handler))
-    return name
 
 
 def ends_the_task(exc: BaseException) -> bool:
