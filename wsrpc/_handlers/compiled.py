@@ -230,14 +230,10 @@ def _generate(
             raise refusal(facts.name, facts.where, p.name, str(exc)) from exc
         parameters.append(p)
     wire = [p for p in parameters if p.source == "wire"]
-    options = convert_options(
-        Needs(
-            dec_hook=any(needs.dec_hook for needs in wire_needs),
-            str_keys=any(needs.str_keys for needs in wire_needs),
-            scalar=all(needs.scalar for needs in wire_needs),
-        ),
-        dec_hook,
-        lax,
+    all_needs = Needs(
+        dec_hook=any(needs.dec_hook for needs in wire_needs),
+        str_keys=any(needs.str_keys for needs in wire_needs),
+        scalar=all(needs.scalar for needs in wire_needs),
     )
     # A `Checked` may hold the hook, and a hook may be the method of an object that no cache should keep alive.
     holds_hook = dec_hook is not None and any(isinstance(p.type, Checked) for p in wire)
@@ -251,10 +247,7 @@ def _generate(
         "without_surplus": Invocation.without_surplus,
         "dec_hook": make_dec_hook(dec_hook),
         "Arguments": make_struct(
-            tuple(p.type for p in wire),
-            sum(p.required for p in wire),
-            rest is None,
-            all(needs.scalar for needs in wire_needs),
+            tuple(p.type for p in wire), sum(p.required for p in wire), rest is None, all_needs.scalar
         ),
         **{f"default_{p.name}": p.default for p in wire if not p.required},
         **items,
@@ -263,7 +256,8 @@ def _generate(
     if rest is not None:
         several: Any = list.__class_getitem__(rest.type)
         namespace["Rest"] = msgspec.defstruct("Rest", [("rest", several)], array_like=True)
-    source = _Source(tuple(parameters), _keywords(options), _keywords(rest_options)).write()
+    options = _keywords(convert_options(all_needs, dec_hook, lax))
+    source = _Source(tuple(parameters), options, _keywords(rest_options)).write()
     # Handlers of the same shape have the same source, which is compiled once. But each gets a copy of the code, because
     # the interpreter specialises code for the function that it calls.
     code = _code(source).replace(co_filename=f"<wsrpc call of {facts.name}>")
