@@ -409,7 +409,7 @@ class PeerCore:
         opening = Invocation(self.peer, WireMessage(a=["open"]))
         link.contexts = (opening,)
         first = Stage(opening, partial(self._handler_failed, link))
-        first.fire(self.reporter.registries, ("open", "connect"), (self.peer,))
+        first.fire(self.reporter.registries, "open", (self.peer,))
         if self.session.link is not link:  # a handler has bound another one, whose opening goes on by itself
             first.abandon()
             return
@@ -621,7 +621,7 @@ class PeerCore:
         if self._unread is not None:
             self._unread.forget_late_requests()
         session.channels.end(lost)
-        self.reporter.tell("close", info, "disconnect")
+        self.reporter.tell("close", info)
         close_handler = self.owner.close_handler()
         if close_handler is not None:
             self.reporter.call("close", close_handler, info)
