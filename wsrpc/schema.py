@@ -144,7 +144,7 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
     except TypeError as exc:
         given = Result("value")
         notes.append(str(exc))
-    kind = _KINDS.get(handler.role, "conversation" if given.kind == "channel" else given.kind)
+    kind = _KINDS.get(handler.facts.role, "conversation" if given.kind == "channel" else given.kind)
     parameters = tuple(p for p in handler.facts.parameters if p.source in ("wire", "rest"))
     sent = (*parameters, *(p for p in handler.facts.parameters if p.source == "stream"))
     types: list[tuple[Any, Form]] = [(p.type, "sent") for p in sent]

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from ._schema.typescript import BASE64, Names, comment, in_parentheses, parameter_names, property_name, type_of
+from ._schema.typescript import (
+    BASE64,
+    Names,
+    comment,
+    in_parentheses,
+    parameter_names,
+    property_name,
+    type_names,
+    type_of,
+)
 from .schema import Description, EventSchema
 
 __all__ = ["declarations"]
@@ -107,7 +116,7 @@ def declarations(description: Description, /) -> str:
     The same description gives the same text. Classes become interfaces of the same name, with ``_`` appended if the
     name means something else in TypeScript.
     """
-    names = Names(description.definitions, (*OURS, *GLOBAL))
+    names = type_names(description.definitions, (*OURS, *GLOBAL))
     parts: list[str] = []
     for name, schema in description.definitions.items():
         about = comment(str(schema.get("description", "")))

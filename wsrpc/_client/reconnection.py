@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from .._handlers.lifecycle import Unfinished, name_of
+from .._handlers.introspection import name_of
+from .._handlers.lifecycle import Unfinished
 from .._handlers.registry import accepted
 
 __all__ = ["ReconnectHooks", "ReconnectInfo"]

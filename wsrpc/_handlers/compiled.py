@@ -32,7 +32,7 @@ from .._conversion.convert import (
 from .._conversion.validation import Checked
 from .arguments import ArgumentsRefused, Explainer
 from .context import Invocation
-from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, refusal
+from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, name_of, refusal
 
 __all__ = ["ArgumentsRefused", "Handler"]
 
@@ -230,14 +230,10 @@ def _generate(
             raise refusal(facts.name, facts.where, p.name, str(exc)) from exc
         parameters.append(p)
     wire = [p for p in parameters if p.source == "wire"]
-    options = convert_options(
-        Needs(
-            dec_hook=any(needs.dec_hook for needs in wire_needs),
-            str_keys=any(needs.str_keys for needs in wire_needs),
-            scalar=all(needs.scalar for needs in wire_needs),
-        ),
-        dec_hook,
-        lax,
+    all_needs = Needs(
+        dec_hook=any(needs.dec_hook for needs in wire_needs),
+        str_keys=any(needs.str_keys for needs in wire_needs),
+        scalar=all(needs.scalar for needs in wire_needs),
     )
     # A `Checked` may hold the hook, and a hook may be the method of an object that no cache should keep alive.
     holds_hook = dec_hook is not None and any(isinstance(p.type, Checked) for p in wire)
@@ -251,10 +247,7 @@ def _generate(
         "without_surplus": Invocation.without_surplus,
         "dec_hook": make_dec_hook(dec_hook),
         "Arguments": make_struct(
-            tuple(p.type for p in wire),
-            sum(p.required for p in wire),
-            rest is None,
-            all(needs.scalar for needs in wire_needs),
+            tuple(p.type for p in wire), sum(p.required for p in wire), rest is None, all_needs.scalar
         ),
         **{f"default_{p.name}": p.default for p in wire if not p.required},
         **items,
@@ -263,7 +256,8 @@ def _generate(
     if rest is not None:
         several: Any = list.__class_getitem__(rest.type)
         namespace["Rest"] = msgspec.defstruct("Rest", [("rest", several)], array_like=True)
-    source = _Source(tuple(parameters), _keywords(options), _keywords(rest_options)).write()
+    options = _keywords(convert_options(all_needs, dec_hook, lax))
+    source = _Source(tuple(parameters), options, _keywords(rest_options)).write()
     # Handlers of the same shape have the same source, which is compiled once. But each gets a copy of the code, because
     # the interpreter specialises code for the function that it calls.
     code = _code(source).replace(co_filename=f"<wsrpc call of {facts.name}>")
@@ -305,7 +299,6 @@ class Handler:
         "lane",
         "most",
         "opens",
-        "role",
         "taken",
         "thread",
         "timeout",
@@ -344,8 +337,7 @@ class Handler:
         if instance is not None:
             facts = _as_method(facts, instance)
         if shown_as is not None:
-            name = getattr(shown_as, "__qualname__", repr(shown_as))
-            facts = facts._replace(name=name, where=location(shown_as))
+            facts = facts._replace(name=name_of(shown_as), where=location(shown_as))
         if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
             text = "thread=True is for plain functions: an `async def` runs in the event loop, leave it out"
             raise refusal(facts.name, facts.where, None, text)
@@ -368,7 +360,6 @@ class Handler:
         self.thread = thread
         self.timeout = timeout
         """Seconds that it may run once it was called; UNSET: as `Limits.handler` says."""
-        self.role = facts.role
         self.opens = facts.role is not Role.RESULT
         """Whether a channel is the answer before the result of ``call`` (a coroutine or an async generator) runs."""
         self.gives_channel = self.opens or facts.is_generator

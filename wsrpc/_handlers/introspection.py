@@ -40,6 +40,7 @@ __all__ = [
     "introspect",
     "is_async",
     "location",
+    "name_of",
     "refusal",
     "result_of",
     "without_partials",
@@ -192,6 +193,12 @@ def _where(layers: list[Any], name: str) -> str:
 def is_async(function: object) -> bool:
     """Return whether it is an ``async def``, or an object whose ``__call__`` is one."""
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function for the log, without its module."""
+    name: str = getattr(function, "__qualname__", repr(function))
+    return name
 
 
 def location(function: Any) -> str:

@@ -14,6 +14,7 @@ from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
 from .context import CURRENT, Invocation
+from .introspection import name_of
 from .registry import Registry
 
 __all__ = [
@@ -23,20 +24,16 @@ __all__ = [
     "Stage",
     "Unfinished",
     "ends_the_task",
-    "name_of",
 ]
 
 
 Unfinished = tuple[str, str, Awaitable[Any]]
 """Event, name of the handler, and the awaitable that its call returned."""
 
+NAMES = {"open": ("open", "connect"), "close": ("close", "disconnect")}
+"""The names under which handlers of a lifecycle event may be registered, if there are several."""
+
 Raised = Callable[[str, str, BaseException], None]
-
-
-def name_of(handler: Callable[..., Any]) -> str:
-    """Return the name of a handler for the log."""
-    name: str = getattr(handler, "__qualname__", repr(handler))
-    return name
 
 
 def ends_the_task(exc: BaseException) -> bool:
@@ -67,13 +64,13 @@ class Stage:
         self._raised = raised
         self.unfinished = list(unfinished)
 
-    def fire(self, registries: tuple[Registry, ...], names: tuple[str, ...], args: tuple[object, ...]) -> None:
-        """Call the handlers of a lifecycle event, whose ``names`` are its own one and its alias.
+    def fire(self, registries: tuple[Registry, ...], event: str, args: tuple[object, ...]) -> None:
+        """Call the handlers of a lifecycle event, those of its own name first.
 
         Each registry may have one handler of each name, and all of them are called, the server's first: a peer's own
         handler must not bypass the bookkeeping of its server.
         """
-        for name in names:
+        for name in NAMES.get(event, (event,)):
             for registry in registries:
                 taken = registry.take_lifecycle(name) if registry.lifecycle else None
                 if taken is not None:
@@ -170,12 +167,12 @@ class Reporter:
         self.running: dict[asyncio.Task[None], Invocation | None] = {}
         """Tasks besides those of requests and events, each with the handler that started it."""
 
-    def tell(self, event: str, argument: object, alias: str | None = None) -> None:
+    def tell(self, event: str, argument: object) -> None:
         """Call the handlers of a lifecycle event with the peer and ``argument``."""
         if not [registry for registry in self.registries if registry.lifecycle]:
             return  # most peers have no such handlers
         stage = self._stage(event)
-        stage.fire(self.registries, (event,) if alias is None else (event, alias), (self._peer, argument))
+        stage.fire(self.registries, event, (self._peer, argument))
         self._finish(stage)
 
     def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:

@@ -144,9 +144,9 @@ class Registrar(OnChannel):
     def use(self, middleware: M, /) -> M:
         """Run ``middleware(ctx, call_next)`` around the handlers; works as a decorator.
 
-        The middleware of a server, client, peer or router sees every inbound event and request, that of a channel the
-        ones of its channel. ``await call_next(ctx)`` runs the next middleware or the handler and returns its result;
-        raise an exception instead to reject the request. ``ctx.args`` may be assigned.
+        Middleware of a server, client, peer or router sees every inbound event and request. Middleware of a channel
+        sees those of its channel. ``await call_next(ctx)`` runs the next middleware or the handler and returns its
+        result; raise an exception instead to reject the request. ``ctx.args`` may be assigned.
         """
         self._check_open()
         self._registry.use(self._channel_name, middleware)

@@ -255,7 +255,7 @@ class ChannelHandlers:
 
 
 def _role(call: Call) -> Role:
-    return Role.RESULT if call.handler is None else call.handler.role
+    return Role.RESULT if call.handler is None else call.handler.facts.role
 
 
 def _not_read(call: Call, patience: float) -> RpcError:

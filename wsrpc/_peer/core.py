@@ -401,7 +401,7 @@ class PeerCore:
         opening = Invocation(self.peer, WireMessage(a=["open"]))
         link.enter(opening)
         first = Stage(opening, partial(self._handler_failed, link))
-        first.fire(self.reporter.registries, ("open", "connect"), (self.peer,))
+        first.fire(self.reporter.registries, "open", (self.peer,))
         if self.session.link is not link:  # a handler has bound another one, whose opening goes on by itself
             first.abandon()
             return
@@ -608,7 +608,7 @@ class PeerCore:
         self.dispatcher.end_session(session, lost)
         self.readers.connection_lost(lost)
         session.channels.end(lost)
-        self.reporter.tell("close", info, "disconnect")
+        self.reporter.tell("close", info)
         close_handler = self.owner.close_handler()
         if close_handler is not None:
             self.reporter.call("close", close_handler, info)

@@ -12,7 +12,7 @@ from .._conversion.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydan
 from .._conversion.validation import Checked
 from .definitions import Form, Schema, renamed
 
-__all__ = ["MODES", "Models", "core_schema", "describe_models", "models_in"]
+__all__ = ["MODES", "Models", "describe_models", "models_in"]
 
 MODES: dict[Form, Literal["validation", "serialization"]] = {"sent": "validation", "given": "serialization"}
 
@@ -30,7 +30,7 @@ def models_in(tp: Any) -> list[type[Any]]:
     return [cls for cls in classes if is_pydantic(cls) or isinstance(cls, Checked)]
 
 
-def core_schema(cls: Any) -> Any:
+def _core_schema(cls: Any) -> Any:
     """Return the core schema of a model or of a `Checked` type."""
     return core_schema_of(cls.translated if isinstance(cls, Checked) else cls)
 
@@ -81,7 +81,7 @@ def describe_models(types: Iterable[Any]) -> Models:
     ordered = sorted(found, key=type_name)
     generator: Any = Generator()
     made, definitions = generator.generate_definitions(
-        [(cls, mode, core_schema(cls)) for cls in ordered for mode in MODES.values()]
+        [(cls, mode, _core_schema(cls)) for cls in ordered for mode in MODES.values()]
     )
     # pydantic itself distinguishes the forms by endings if a model has both.
     keys = {name: _key(name) for name in definitions}

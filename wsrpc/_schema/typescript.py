@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .definitions import PREFIX, Schema
 
-__all__ = ["BASE64", "Names", "comment", "in_parentheses", "parameter_names", "property_name", "type_of"]
+__all__ = ["BASE64", "Names", "comment", "in_parentheses", "parameter_names", "property_name", "type_names", "type_of"]
 
 BASE64 = "Base64"
 """The name of the type of bytes."""
@@ -36,18 +36,18 @@ _OWN_TYPES = frozenset(
 """TypeScript's own types, and words that it reads as the beginning of one: ``x: readonly[]``."""
 
 
-class Names:
-    """The names of a document's definitions in TypeScript. ``taken`` names mean something else there."""
+Names = Mapping[str, str]
+"""The names of a document's definitions in TypeScript."""
 
-    def __init__(self, definitions: Iterable[str], taken: Iterable[str]) -> None:
-        used = _RESERVED | _OWN_TYPES | set(taken)
-        self._names: dict[str, str] = {}
-        for name in definitions:
-            self._names[name] = free = _free(name, used)
-            used |= {free}
 
-    def __getitem__(self, definition: str) -> str:
-        return self._names[definition]
+def type_names(definitions: Iterable[str], taken: Iterable[str]) -> Names:
+    """Return the name of each definition in TypeScript, where the ``taken`` names mean something else."""
+    used = {*_RESERVED, *_OWN_TYPES, *taken}
+    names: dict[str, str] = {}
+    for name in definitions:
+        names[name] = _free(name, used)
+        used.add(names[name])
+    return names
 
 
 def _free(wanted: str, used: Iterable[str]) -> str:
