@@ -123,14 +123,14 @@ LONGEST_HOST = 100
 class LogBudget:
     """Limit of log lines that the other side causes: ``most`` at once, then ``per_second``. The rest is counted."""
 
-    __slots__ = ("_at", "_left", "_most", "_per_second", "left_out")
+    __slots__ = ("_at", "_left", "_left_out", "_most", "_per_second")
 
     def __init__(self, most: int, per_second: float) -> None:
         self._most = most
         self._per_second = per_second
         self._left = float(most)
         self._at = monotonic()
-        self.left_out = 0
+        self._left_out = 0
 
     def take(self) -> bool:
         """Take room for one line; return whether there was any."""
@@ -138,16 +138,20 @@ class LogBudget:
         self._left = min(self._most, self._left + (now - self._at) * self._per_second)
         self._at = now
         if self._left < 1:
-            self.left_out += 1
+            self._left_out += 1
             return False
         self._left -= 1
         return True
 
+    def left_out(self) -> int:
+        """Return how many lines had no room since the last call."""
+        count, self._left_out = self._left_out, 0
+        return count
+
     def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
         """Write a line that belongs to no peer, if there is room."""
         if self.take():
-            left_out, self.left_out = self.left_out, 0
-            if left_out:
+            if left_out := self.left_out():
                 logger.warning(LEFT_OUT, left_out)
             logger.log(level, text, *args, **options, stacklevel=2)
 
@@ -167,28 +171,32 @@ def quieten(record: logging.LogRecord) -> bool:
     record.exc_info = record.exc_text = None
     if not _handshakes.take():
         return False
-    if _handshakes.left_out:
-        record.msg, record.args = f"{record.msg}; {LEFT_OUT}", (_handshakes.left_out,)
-        _handshakes.left_out = 0
+    if left_out := _handshakes.left_out():
+        record.msg, record.args = f"{record.msg}; {LEFT_OUT}", (left_out,)
     return True
 
 
 class PeerLog:
     """The log of one peer: each line carries the peer's id and its remote address in ``extra``.
 
-    ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is that of the whole server.
+    ``errors`` counts the lines at ERROR.
     """
 
-    __slots__ = ("_budget", "_left_out", "budget", "errors", "id", "on_error", "remote")
+    __slots__ = ("_budget", "_left_out", "_on_error", "_servers_budget", "errors", "id", "remote")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.remote: tuple[str, int] | None = None
         self.errors = 0
-        self.on_error: Callable[[], None] | None = None
-        self.budget: LogBudget | None = None
+        self._on_error: Callable[[], None] | None = None
+        self._servers_budget: LogBudget | None = None
         self._budget: LogBudget | None = None
         self._left_out = 0
+
+    def join_server(self, budget: LogBudget, on_error: Callable[[], None]) -> None:
+        """Share the ``budget`` of a server's peers, and call ``on_error`` for each line at ERROR."""
+        self._servers_budget = budget
+        self._on_error = on_error
 
     @property
     def place(self) -> str:
@@ -202,8 +210,8 @@ class PeerLog:
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         if level >= logging.ERROR:
             self.errors += 1
-            if self.on_error is not None:
-                self.on_error()
+            if self._on_error is not None:
+                self._on_error()
         if level >= logging.WARNING and not self._has_room():
             self._left_out += 1
             return
@@ -215,7 +223,7 @@ class PeerLog:
     def _has_room(self) -> bool:
         if self._budget is None:
             self._budget = LogBudget(*OF_ONE_PEER)
-        return self._budget.take() and (self.budget is None or self.budget.take())
+        return self._budget.take() and (self._servers_budget is None or self._servers_budget.take())
 
     def _write(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         if logger.isEnabledFor(level):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
@@ -224,7 +225,7 @@ class ClientCore(PeerOwner):
                 self.plan,
                 self.scheduler,
                 first=happened is Input.CONNECT,
-                retries=self._retries,
+                retries=partial(self.move, Input.AGAIN),
                 failed=self._attempt_failed,
                 dialed=self._dialed,
                 gave_up=self._dialing_gave_up,
@@ -259,11 +260,10 @@ class ClientCore(PeerOwner):
 
     def _attach(self, link: Link, attempts: int) -> None:
         now = self.scheduler.time()
-        downtime = 0.0 if self.peer.transport is not None else self.hooks.downtime(now)
         self.peer_core.make_way(link)
         if self._order.dialing is not None:
             self._order.dialing.schedule.opened()
-        self.hooks.connection_made(attempts, downtime)
+        self.hooks.connection_made(attempts, now)
         self.peer_core.attach(link)
 
     def reconnect_handlers(self) -> list[Unfinished]:
@@ -329,9 +329,6 @@ class ClientCore(PeerOwner):
             transport.abort()
 
     # ------------------------------------------------------------ dialing
-
-    def _retries(self) -> None:
-        self.move(Input.AGAIN)
 
     def _attempt_failed(self, text: str, delay: float) -> None:
         self.move(Input.FAILED)

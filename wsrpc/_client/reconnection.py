@@ -46,13 +46,12 @@ class ReconnectHooks:
         """Call ``function`` from the next connection on; see `Client.on_reconnect`."""
         self._functions.append((function, accepted("on_reconnect", ("info",), function)))
 
-    def downtime(self, now: float) -> float:
-        """Seconds since the last connection ended."""
-        return now - self._lost_at
+    def connection_made(self, attempts: int, now: float) -> None:
+        """Prepare the `ReconnectInfo` of a connection that is about to open.
 
-    def connection_made(self, attempts: int, downtime: float) -> None:
-        """Prepare the `ReconnectInfo` of a connection that is about to open."""
-        self._info = ReconnectInfo(False, attempts, downtime) if self.again else None
+        If it replaces another one, that has just been lost, after ``now``.
+        """
+        self._info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at)) if self.again else None
         self.again = True
 
     def connection_lost(self, now: float) -> None:

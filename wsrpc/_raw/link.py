@@ -56,8 +56,7 @@ class RawLink:
         """Whether the user has called `close`."""
         self.log = PeerLog(id)
         self.log.remote = transport.info.remote
-        self.log.on_error = on_error
-        self.log.budget = budget
+        self.log.join_server(budget, on_error)
         self.turns = SendTurns(loop, lambda: self.feed.full)
         self.feed = Feed(transport, self.turns, limits.high_water, self._lost)
         self._over: asyncio.Future[None] = loop.create_future()

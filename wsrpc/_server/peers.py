@@ -64,8 +64,7 @@ class ServedPeer(PeerOwner):
         self.out = core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
         core.options.own.reserve_as(registry)
-        core.log.on_error = peers.tally.failed
-        core.log.budget = peers.budget
+        core.log.join_server(peers.budget, peers.tally.failed)
         if handshake is not None:
             peer.state = handshake.state
             peer.principal = handshake.principal

@@ -119,12 +119,12 @@ class FaultProxy:
     def cut(self) -> Trouble:
         """Reset the present connections and refuse new ones."""
         self._check_listening()
-        return self._cut()
+        return self._port.cut()
 
     def refuse(self) -> Trouble:
         """Refuse new connections, as if nothing listened at the port; the present ones go on."""
         self._check_listening()
-        return self._refuse()
+        return self._port.refuse()
 
     def cut_after(self, count: int, direction: Direction) -> Trouble:
         """Reset each connection when exactly ``count`` more bytes have passed in that direction.
@@ -243,17 +243,6 @@ class FaultProxy:
         for connection in list(self._port.connections):
             for direction in directions:
                 connection.ends[direction].troubles_changed()
-
-    @asynccontextmanager
-    async def _cut(self) -> AsyncGenerator[None]:
-        with self._port.refuse():
-            self._port.reset_all()
-            yield
-
-    @asynccontextmanager
-    async def _refuse(self) -> AsyncGenerator[None]:
-        with self._port.refuse():
-            yield
 
     @asynccontextmanager
     async def _half_close(self, direction: Direction) -> AsyncGenerator[None]:
