@@ -13,7 +13,7 @@ from ..errors import LONGEST_LINE, one_line
 
 __all__ = ["OF_ONE_SERVER", "LogBudget", "PeerLog", "address_text", "for_log", "logger", "quieten", "safe_logger"]
 
-_PASSWORD = re.compile(r"(://)[^\s/?#]*@")
+_PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
 LOOKED_AT = 4 * LONGEST_LINE
@@ -32,7 +32,7 @@ def for_log(value: object) -> object:
     except Exception:  # a user's `__str__`
         return one_line(value)
     # Before the text is cut: a password whose end is cut off would be shown.
-    seen = _PASSWORD.sub(r"\1…@", text[:LOOKED_AT])
+    seen = _PASSWORD.sub("…@", text[:LOOKED_AT])
     if "?" in seen:
         seen = _WORD.sub(_without_query, seen)
     return one_line(seen + text[LOOKED_AT:])
