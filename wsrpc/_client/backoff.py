@@ -103,7 +103,7 @@ class Schedule:
         self._retry = reconnect.retry or is_transient
         self._opened_at: float | None = None
         self.stopped = False
-        """Whether ``stop`` ended it, and not ``retry``."""
+        """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
         self._no_delay = False
         """Whether the client dials at once after the next drop."""
         self._state: RetryCallState

@@ -77,7 +77,7 @@ class ClientCore(PeerOwner):
         """Whether `connect` has something to connect to."""
         return self.plan.dials or self._transport is not None
 
-    # ------------------------------------------------------------ what the user says
+    # ------------------------------------------------------------ calls of the user
 
     async def connect(self) -> None:
         """See `Client.connect`."""
@@ -195,10 +195,11 @@ class ClientCore(PeerOwner):
             check_thread(self.peer_core.out.thread, "client.method()")
 
     def _enter_loop(self) -> None:
-        """Belong to the event loop that runs. Nothing of another one goes on.
+        """Bind the client to the running event loop, and drop what it has left in another one.
 
         Raises:
-            RuntimeError: a connection of the other loop is left, or that loop runs in another thread. Nothing changes.
+            RuntimeError: the client is still connected in the other loop, or that loop runs in another thread. Nothing
+                has changed.
         """
         self._check_thread()
         moves = self.scheduler.is_elsewhere
@@ -218,7 +219,7 @@ class ClientCore(PeerOwner):
         self._stopping = set()
 
     def _begin(self, happened: Input) -> None:
-        """Begin an order to connect or bind."""
+        """Replace the present order by one for `connect` or `bind`."""
         dialing = None
         if self.plan.dials:
             dialing = Dialing(

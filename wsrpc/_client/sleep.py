@@ -24,7 +24,7 @@ def clock() -> float:
 
 
 class WakeWatch:
-    """Calls ``woke(seconds)`` soon after the machine, or the process, has been away for long; until `stop`."""
+    """Calls ``woke(seconds)`` soon after the machine, or the process, has been away for long. Runs until `stop`."""
 
     def __init__(self, loop: Timers, woke: Callable[[float], None]) -> None:
         self._loop = loop

@@ -343,7 +343,7 @@ class WebSocketCallbacks(WebSocketTransport):
         return other
 
     def describe(self, info: ConnectionInfo) -> None:
-        """Take a better description of the connection than that of the library."""
+        """Set `info`, in place of the description that is made of the library's request."""
         self._info = info
 
     # ------------------------------------------------------------ reading
