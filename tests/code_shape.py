@@ -43,7 +43,6 @@ OPEN_TO_ALL = {
     "wsrpc/_server/entrance.py: handshake": HANDSHAKE,
     "wsrpc/_transports/dial.py: exc": "an OSError, as open() fills it in",
     "wsrpc/_transports/listener.py: connection.protocol": LIBRARY,
-    "wsrpc/_transports/upgrade.py: asked": HANDSHAKE,
     "wsrpc/errors.py: error": "made by a function of the class itself",
     "wsrpc/testing/_pairs.py: asked": HANDSHAKE,
 }

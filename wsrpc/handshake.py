@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl
 
-from ._base.headers import JoinedHeaders
+from ._base.headers import JoinedHeaders, split_target
 from ._base.state import PeerState
 from .errors import HandshakeRejected, short
 from .limits import Limits
@@ -57,8 +56,7 @@ class Handshake:
             local: address and port of the server.
             subprotocols: those of the header by default.
         """
-        self.path, _, query = target.partition("?")
-        self.query: Mapping[str, str] = MappingProxyType(dict(parse_qsl(query, keep_blank_values=True)))
+        self.path, self.query = split_target(target)
         self.headers: Mapping[str, str] = headers
         if not isinstance(headers, JoinedHeaders):
             self.headers = MappingProxyType({name.lower(): value for name, value in headers.items()})

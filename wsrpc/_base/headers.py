@@ -1,13 +1,15 @@
-"""Headers and addresses of a request, converted from the types of other libraries."""
+"""Target, headers and addresses of a request, converted from the types of other libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import parse_qsl
 
 from websockets.datastructures import Headers
 
-__all__ = ["JoinedHeaders", "address", "joined_headers"]
+__all__ = ["JoinedHeaders", "address", "joined_headers", "split_target"]
 
 
 class JoinedHeaders(Mapping[str, str]):
@@ -50,6 +52,12 @@ def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
         key = name.lower()
         joined[key] = f"{joined[key]}, {value}" if key in joined else value
     return joined
+
+
+def split_target(target: str) -> tuple[str, Mapping[str, str]]:
+    """Return the path of a request's target, and the values of its query by name."""
+    path, _, query = target.partition("?")
+    return path, MappingProxyType(dict(parse_qsl(query, keep_blank_values=True)))
 
 
 def address(name: Any) -> tuple[str, int] | None:

@@ -14,7 +14,7 @@ from .buckets import TokenBucket
 
 __all__ = ["OF_ONE_SERVER", "LogBudget", "PeerLog", "address_text", "for_log", "logger", "quieten", "safe_logger"]
 
-_PASSWORD = re.compile(r"(://)[^\s/?#]*@")
+_PASSWORD = re.compile(r"(?<=://)[^\s/?#]*@")
 _WORD = re.compile(r"\S+")
 
 LOOKED_AT = 4 * LONGEST_LINE
@@ -33,7 +33,7 @@ def for_log(value: object) -> object:
     except Exception:  # a user's `__str__`
         return one_line(value)
     # Before the text is cut: a password whose end is cut off would be shown.
-    seen = _PASSWORD.sub(r"\1…@", text[:LOOKED_AT])
+    seen = _PASSWORD.sub("…@", text[:LOOKED_AT])
     if "?" in seen:
         seen = _WORD.sub(_without_query, seen)
     return one_line(seen + text[LOOKED_AT:])
@@ -124,24 +124,28 @@ LONGEST_HOST = 100
 class LogBudget:
     """Limit of log lines that the other side causes: ``most`` at once, then ``per_second``. The rest is counted."""
 
-    __slots__ = ("_bucket", "left_out")
+    __slots__ = ("_bucket", "_left_out")
 
     def __init__(self, most: int, per_second: float) -> None:
         self._bucket = TokenBucket(most, per_second)
-        self.left_out = 0
+        self._left_out = 0
 
     def take(self) -> bool:
         """Take room for one line; return whether there was any."""
         if self._bucket.take(monotonic()):
             return True
-        self.left_out += 1
+        self._left_out += 1
         return False
+
+    def left_out(self) -> int:
+        """Return how many lines had no room since the last call."""
+        count, self._left_out = self._left_out, 0
+        return count
 
     def log(self, level: int, text: str, /, *args: object, **options: Any) -> None:
         """Write a line that belongs to no peer, if there is room."""
         if self.take():
-            left_out, self.left_out = self.left_out, 0
-            if left_out:
+            if left_out := self.left_out():
                 logger.warning(LEFT_OUT, left_out)
             logger.log(level, text, *args, **options, stacklevel=2)
 
@@ -161,9 +165,8 @@ def quieten(record: logging.LogRecord) -> bool:
     record.exc_info = record.exc_text = None
     if not _handshakes.take():
         return False
-    if _handshakes.left_out:
-        record.msg, record.args = f"{record.msg}; {LEFT_OUT}", (_handshakes.left_out,)
-        _handshakes.left_out = 0
+    if left_out := _handshakes.left_out():
+        record.msg, record.args = f"{record.msg}; {LEFT_OUT}", (left_out,)
     return True
 
 
@@ -173,7 +176,7 @@ class PeerLog:
     ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is that of the whole server.
     """
 
-    __slots__ = ("_budget", "_left_out", "budget", "errors", "id", "on_error", "remote")
+    __slots__ = ("_budget", "_left_out", "_on_error", "_servers_budget", "errors", "id", "remote")
 
     def __init__(
         self,
@@ -185,8 +188,8 @@ class PeerLog:
         self.id = id
         self.remote = remote
         self.errors = 0
-        self.on_error = on_error
-        self.budget = budget
+        self._on_error = on_error
+        self._servers_budget = budget
         self._budget: LogBudget | None = None
         self._left_out = 0
 
@@ -209,8 +212,8 @@ class PeerLog:
     def _log(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
         if level >= logging.ERROR:
             self.errors += 1
-            if self.on_error is not None:
-                self.on_error()
+            if self._on_error is not None:
+                self._on_error()
         if level >= logging.WARNING and not self._has_room():
             self._left_out += 1
             return
@@ -222,7 +225,7 @@ class PeerLog:
     def _has_room(self) -> bool:
         if self._budget is None:
             self._budget = LogBudget(*OF_ONE_PEER)
-        return self._budget.take() and (self.budget is None or self.budget.take())
+        return self._budget.take() and (self._servers_budget is None or self._servers_budget.take())
 
     def _write(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
         if logger.isEnabledFor(level):

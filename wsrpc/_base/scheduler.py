@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer", "spawn_later"]
+__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer", "Timers", "spawn_later"]
 
 EAGER = sys.version_info >= (3, 12)
 """Whether a coroutine's first step can run at once, inside its own task."""
@@ -30,12 +30,16 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
-class Scheduler(Protocol):
-    """The services of an event loop. `LoopScheduler` and `wsrpc.testing.Clock` provide them."""
+class Timers(Protocol):
+    """The time and the timers of an event loop."""
 
     def time(self) -> float: ...
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
+
+
+class Scheduler(Timers, Protocol):
+    """The services of an event loop. `LoopScheduler` and `wsrpc.testing.Clock` provide them."""
 
     def call_soon(self, callback: Callable[[], object], /) -> None:
         """Schedule ``callback`` for the next turn. May be called in any thread."""

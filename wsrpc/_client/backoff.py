@@ -15,7 +15,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._base.closing import CloseCode
-from .._base.scheduler import Scheduler
+from .._base.scheduler import Timers
 from .._base.strategies import Condition, check_strategies
 from .._transports.urls import BadURL
 from ..errors import ConnectionLost, HandshakeRejected, repr_of
@@ -28,6 +28,9 @@ TRY_AGAIN_LATER = 10.0
 """Seconds to wait, at least, after a server has closed with 1013."""
 LONGEST_RETRY_AFTER = 24 * 3600.0
 """Seconds: a server that asks for more means something else, or has its clock wrong."""
+
+NOTHING_RETRIED = AsyncRetrying()
+"""Stands in a `RetryCallState`, which tenacity's strategies look at. Nothing is called through it."""
 
 Strategy = Callable[[RetryCallState], Any]
 
@@ -89,7 +92,7 @@ class Schedule:
     Without a ``reconnect`` there is no attempt after the first failure.
     """
 
-    def __init__(self, reconnect: Reconnect | None, clock: Scheduler) -> None:
+    def __init__(self, reconnect: Reconnect | None, clock: Timers) -> None:
         reconnect = reconnect or ONCE
         self._clock = clock
         self._stable = reconnect.stable
@@ -100,7 +103,7 @@ class Schedule:
         self._retry = reconnect.retry or is_transient
         self._opened_at: float | None = None
         self.stopped = False
-        """Whether ``stop`` ended it, and not ``retry``."""
+        """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
         self._no_delay = False
         """Whether the client dials at once after the next drop."""
         self._state: RetryCallState
@@ -108,8 +111,7 @@ class Schedule:
 
     def begin(self, failures: int = 0) -> None:
         """Count from ``failures`` in a row. Tenacity's time begins now."""
-        # What tenacity's strategies look at. Nothing is called through it.
-        self._state = RetryCallState(AsyncRetrying(), None, (), {})
+        self._state = RetryCallState(NOTHING_RETRIED, None, (), {})
         self._state.attempt_number = failures + 1
 
     def opened(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
@@ -76,7 +77,7 @@ class ClientCore(PeerOwner):
         """Whether `connect` has something to connect to."""
         return self.plan.dials or self._transport is not None
 
-    # ------------------------------------------------------------ what the user says
+    # ------------------------------------------------------------ calls of the user
 
     async def connect(self) -> None:
         """See `Client.connect`."""
@@ -194,10 +195,11 @@ class ClientCore(PeerOwner):
             check_thread(self.peer_core.out.thread, "client.method()")
 
     def _enter_loop(self) -> None:
-        """Belong to the event loop that runs. Nothing of another one goes on.
+        """Bind the client to the running event loop, and drop what it has left in another one.
 
         Raises:
-            RuntimeError: a connection of the other loop is left, or that loop runs in another thread. Nothing changes.
+            RuntimeError: the client is still connected in the other loop, or that loop runs in another thread. Nothing
+                has changed.
         """
         self._check_thread()
         moves = self.scheduler.is_elsewhere
@@ -217,14 +219,14 @@ class ClientCore(PeerOwner):
         self._stopping = set()
 
     def _begin(self, happened: Input) -> None:
-        """Begin an order to connect or bind."""
+        """Replace the present order by one for `connect` or `bind`."""
         dialing = None
         if self.plan.dials:
             dialing = Dialing(
                 self.plan,
                 self.scheduler,
                 first=happened is Input.CONNECT,
-                retries=self._retries,
+                retries=partial(self.move, Input.AGAIN),
                 failed=self._attempt_failed,
                 dialed=self._dialed,
                 gave_up=self._dialing_gave_up,
@@ -259,11 +261,10 @@ class ClientCore(PeerOwner):
 
     def _attach(self, link: Link, attempts: int) -> None:
         now = self.scheduler.time()
-        downtime = 0.0 if self.peer.transport is not None else self.hooks.downtime(now)
         self.peer_core.make_way(link)
         if self._order.dialing is not None:
             self._order.dialing.schedule.opened()
-        self.hooks.connection_made(attempts, downtime)
+        self.hooks.connection_made(attempts, now)
         self.peer_core.attach(link)
 
     def reconnect_handlers(self) -> list[Unfinished]:
@@ -329,9 +330,6 @@ class ClientCore(PeerOwner):
             transport.abort()
 
     # ------------------------------------------------------------ dialing
-
-    def _retries(self) -> None:
-        self.move(Input.AGAIN)
 
     def _attempt_failed(self, text: str, delay: float) -> None:
         self.move(Input.FAILED)

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .._base.scheduler import Scheduler, spawn_later
+from .._base.scheduler import Timers, spawn_later
 from .._transports.dial import Dialer
 from ..errors import ConnectFailed, ConnectionLost, named
 from ..transport import Transport
@@ -66,7 +66,7 @@ class Dialing:
     def __init__(
         self,
         plan: DialPlan,
-        clock: Scheduler,
+        clock: Timers,
         *,
         first: bool,
         retries: Callable[[], None],

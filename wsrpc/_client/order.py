@@ -13,10 +13,11 @@ __all__ = ["Order"]
 
 
 class Order:
-    """What goes on in a client because of the user's last `connect`, `bind` or `close`.
+    """The work that a client does for the user's last `connect`, `bind` or `close`.
 
-    The next one ends it and makes another, so whatever comes late from this one can see that it is not the client's
-    present order. A client that has none yet, or whose `connect` was cancelled, has an empty order.
+    The next call of these ends the order and makes a new one. Work that finishes late compares its order with the
+    client's present one, and changes nothing if they differ. Before the first call, and after a `connect` that was
+    cancelled, a client has an empty order.
     """
 
     def __init__(self, dialing: Dialing | None = None) -> None:

@@ -41,19 +41,18 @@ class ReconnectHooks:
         """Each with the number of arguments that it takes."""
         self._lost_at = 0.0
         self._info: ReconnectInfo | None = None
-        """That of the present connection; None if it is the first one, or there is none."""
+        """The info of the present connection. None if that is the first one, or if there is no connection."""
 
     def add(self, function: Callable[..., Any]) -> None:
         """Call ``function`` from the next connection on; see `Client.on_reconnect`."""
         self._functions.append((function, accepted("on_reconnect", ("info",), function)))
 
-    def downtime(self, now: float) -> float:
-        """Seconds since the last connection ended."""
-        return now - self._lost_at
+    def connection_made(self, attempts: int, now: float) -> None:
+        """Prepare the `ReconnectInfo` of a connection that is about to open.
 
-    def connection_made(self, attempts: int, downtime: float) -> None:
-        """Prepare the `ReconnectInfo` of a connection that is about to open."""
-        self._info = ReconnectInfo(False, attempts, downtime) if self.again else None
+        If it replaces another one, that has just been lost, after ``now``.
+        """
+        self._info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at)) if self.again else None
         self.again = True
 
     def connection_lost(self, now: float) -> None:
@@ -62,13 +61,13 @@ class ReconnectHooks:
         self._info = None
 
     def closed(self) -> None:
-        """Take the next connection for the first one: the user has closed the client."""
+        """Treat the next connection as the first one: the user has closed the client."""
         self.again = False
 
     def handlers(self) -> list[Unfinished]:
         """Return the calls to make on the present connection; none on the first one.
 
-        They are made one after another, each when the one before has returned and the connection is still there.
+        The caller awaits them one after another. A call does nothing if the connection has ended by then.
         """
         if self._info is None:
             return []

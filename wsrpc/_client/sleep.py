@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Timer, Timers
 
 __all__ = ["WakeWatch"]
 
@@ -24,9 +24,9 @@ def clock() -> float:
 
 
 class WakeWatch:
-    """Calls ``woke(seconds)`` soon after the machine, or the process, has been away for long; until `stop`."""
+    """Calls ``woke(seconds)`` soon after the machine, or the process, has been away for long. Runs until `stop`."""
 
-    def __init__(self, loop: Scheduler, woke: Callable[[float], None]) -> None:
+    def __init__(self, loop: Timers, woke: Callable[[float], None]) -> None:
         self._loop = loop
         self._woke = woke
         self._looked = clock()

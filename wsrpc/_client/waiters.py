@@ -9,7 +9,7 @@ __all__ = ["ConnectionWaiters"]
 
 
 class Waiting:
-    """Callers that wait in one event loop until they are told once."""
+    """Callers that wait in one event loop for the same outcome."""
 
     def __init__(self) -> None:
         self.told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
@@ -33,9 +33,9 @@ class ConnectionWaiters:
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self._traceback: TracebackType | None = None
-        """Where the failure came from. It is raised many times, and each time would add to its traceback."""
+        """The traceback of the failure when it came. Each time that the failure is raised would add to it."""
         self._waiting: Waiting | None = None
-        """Those who wait. Their event loop may have ended; then nobody waits any more."""
+        """The present callers. If their event loop has ended, nobody waits any more."""
 
     @property
     def count(self) -> int:
@@ -72,6 +72,6 @@ class ConnectionWaiters:
             raise failure.with_traceback(self._traceback)
 
     def _present(self) -> Waiting | None:
-        """Those who wait in the running event loop."""
+        """Return the callers that wait in the running event loop."""
         waiting = self._waiting
         return None if waiting is None or waiting.told.get_loop() is not asyncio.get_running_loop() else waiting

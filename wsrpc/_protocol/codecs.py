@@ -94,39 +94,40 @@ LONGEST_ID = 64
 """Bytes of the longest encoded id or flag."""
 
 
-class _Outliner:
-    """Reads the outline of a message: its keys, its ids, and whether it is an event or request."""
+def _outliner(
+    decode: Callable[[bytes | bytearray], _Outline],
+    decode_value: Callable[[Raw], Any],
+    has_items: Callable[[bytes], bool],
+) -> Callable[[bytes | bytearray], WireMessage | None]:
+    """Return a function that reads the outline of a message: its keys, its ids, and whether it is an event or request.
 
-    def __init__(
-        self,
-        decode: Callable[[bytes | bytearray], _Outline],
-        decode_value: Callable[[Raw], Any],
-        has_items: Callable[[bytes], bool],
-    ) -> None:
-        self._decode = decode
-        self._decode_value = decode_value
-        self._has_items = has_items
+    Args:
+        decode_value: decodes an id or flag.
+        has_items: whether an encoded value is a list that is not empty.
+    """
 
-    def __call__(self, payload: bytes | bytearray) -> WireMessage | None:
+    def short(value: Raw) -> Any:
+        if not len(value):
+            return UNSET
         try:
-            found = self._decode(payload)
+            return decode_value(value) if len(value) <= LONGEST_ID else None
+        except ValueError:
+            return None
+
+    def outline(payload: bytes | bytearray) -> WireMessage | None:
+        try:
+            found = decode(payload)
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return None
-        h = self._short(found.h)
-        message = WireMessage(i=self._short(found.i), h=None if h is UNSET else h, ours=self._short(found.ours))
+        h = short(found.h)
+        message = WireMessage(i=short(found.i), h=None if h is UNSET else h, ours=short(found.ours))
         if len(found.a):
-            message.a = [None] if self._has_items(bytes(found.a)) else None
+            message.a = [None] if has_items(bytes(found.a)) else None
         if len(found.x):
             message.x = None
         return message
 
-    def _short(self, value: Raw) -> Any:
-        if not len(value):
-            return UNSET
-        try:
-            return self._decode_value(value) if len(value) <= LONGEST_ID else None
-        except ValueError:
-            return None
+    return outline
 
 
 def _json_has_items(value: bytes) -> bool:
@@ -137,8 +138,8 @@ def _msgpack_has_items(value: bytes) -> bool:
     return 0x90 < value[0] < 0xA0 or value[0] == 0xDC or value[0] == 0xDD
 
 
-_outline_of_json = _Outliner(msgspec.json.Decoder(_Outline).decode, msgspec.json.decode, _json_has_items)
-_outline_of_msgpack = _Outliner(msgspec.msgpack.Decoder(_Outline).decode, msgspec.msgpack.decode, _msgpack_has_items)
+_outline_of_json = _outliner(msgspec.json.Decoder(_Outline).decode, msgspec.json.decode, _json_has_items)
+_outline_of_msgpack = _outliner(msgspec.msgpack.Decoder(_Outline).decode, msgspec.msgpack.decode, _msgpack_has_items)
 
 _REPLACED = [
     *((b"\\ud" + digit.encode(), b"\\ue0") for digit in "89abcdefABCDEF"),
@@ -180,9 +181,7 @@ class JsonCodec:
     def claims(payload: bytes | bytearray, /) -> bool:
         return payload.lstrip()[:1] == b"{"
 
-    @staticmethod
-    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
-        return json_objection(payload, values)
+    objection = staticmethod(json_objection)
 
     @staticmethod
     def outline(payload: bytes | bytearray, /) -> WireMessage | None:
@@ -209,13 +208,8 @@ class MsgpackCodec:
         # A MessagePack map: fixmap, map 16, map 32.
         return bool(payload) and (payload[0] & 0xF0 == 0x80 or payload[0] in (0xDE, 0xDF))
 
-    @staticmethod
-    def objection(payload: bytes | bytearray, values: int, /) -> str | None:
-        return msgpack_objection(payload, values)
-
-    @staticmethod
-    def outline(payload: bytes | bytearray, /) -> WireMessage | None:
-        return _outline_of_msgpack(payload)
+    objection = staticmethod(msgpack_objection)
+    outline = staticmethod(_outline_of_msgpack)
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:

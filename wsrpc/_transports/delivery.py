@@ -55,7 +55,7 @@ class Delivery:
             self._receive_piece(bytes(fragments), self._text, False)
 
     def stop(self) -> None:
-        """Let go of the receiver: the connection is over."""
+        """Drop the reference to the receiver: the connection is over."""
         self.receiver = self._receive_piece = None
 
     def frame(self, payload: bytes, text: bool, last: bool) -> None:

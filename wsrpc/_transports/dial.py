@@ -196,7 +196,8 @@ class Dialer(Struct, frozen=True, kw_only=True):
         """Return the URL for one attempt, or None if there is none, and the headers with the token of ``auth``."""
         options: tuple[Any, ...] = (self.url, self.headers, self.auth)
         url, given, token = [await _call(option) if callable(option) else option for option in options]
-        _check_headers(given)
+        if callable(self.headers):
+            _check_headers(given)
         headers = dict(given or {})
         if token is not None:
             if not isinstance(token, str):

@@ -19,11 +19,10 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable
 from typing import Protocol
 
 from .._base.closing import CloseCode
-from .._base.scheduler import Timer
+from .._base.scheduler import Timer, Timers
 from ..limits import Limits
 
 __all__ = ["Heartbeat", "StallWatch"]
@@ -58,14 +57,6 @@ class PingOutput(Output, Protocol):
     def send_ping(self, payload: bytes) -> None:
         """Write a ping now, behind what was sent before, whether or not there is room."""
         ...
-
-
-class Timers(Protocol):
-    """Part of an event loop that is used here; `wsrpc.testing.Clock` is another one."""
-
-    def time(self) -> float: ...
-
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
 
 
 class Progress:

@@ -25,7 +25,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from .._base.headers import JoinedHeaders, address
+from .._base.headers import address
 from ..errors import short
 from ..handshake import Handshake
 from ..limits import Limits
@@ -154,15 +154,7 @@ class ClientUpgrade:
             raise presentable(exc) from None
         connection = TakenOver(self._protocol, self._limits, None)
         connection.request, connection.response = self._request, response
-        asked = Handshake(
-            self._request.path,
-            JoinedHeaders(self._request.headers),
-            remote=address(transport.get_extra_info("peername")),
-            local=address(transport.get_extra_info("sockname")),
-            subprotocols=[self._protocol.subprotocol] if self._protocol.subprotocol else [],
-        )
-        asked.subprotocol = self._protocol.subprotocol
-        return connection.take_over(transport, early, asked.connection_info(connection))
+        return connection.take_over(transport, early)
 
 
 class TakenOver(WebSocketConnection):
@@ -181,10 +173,14 @@ class TakenOver(WebSocketConnection):
         )
         self._lost = lost
 
-    def take_over(self, transport: asyncio.Transport, early: bytes, info: ConnectionInfo) -> WebSocketTransport:
+    def take_over(
+        self, transport: asyncio.Transport, early: bytes, info: ConnectionInfo | None = None
+    ) -> WebSocketTransport:
+        """Continue on ``transport``. Without ``info`` the request and the addresses describe the connection."""
         transport.set_protocol(self)
         self.connection_made(transport)
-        self.opened(self._limits, info)
+        if info is not None:
+            self.opened(self._limits, info)
         if early:
             self.data_received(early)
         return self.wsrpc

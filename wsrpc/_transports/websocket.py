@@ -16,9 +16,7 @@ import asyncio
 import logging
 import sys
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl
 
 from websockets.asyncio.connection import Connection
 from websockets.client import ClientProtocol
@@ -26,7 +24,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event, Protocol
 
 from .._base.closing import CloseCode, CloseInfo, check_close
-from .._base.headers import JoinedHeaders, address
+from .._base.headers import JoinedHeaders, address, split_target
 from .._base.logs import quieten, safe_logger
 from .._base.scheduler import spawn_later
 from ..errors import ConnectionLost
@@ -140,9 +138,7 @@ class WebSocketTransport:
 
     async def drain(self) -> None:
         self._output.flush()
-        with suppress(
-            OSError
-        ):  # the receiver gets to know that the connection broke, not the caller that waits for room
+        with suppress(OSError):  # the receiver gets to know that the connection broke, not the caller
             await self._connection.drain()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
@@ -241,7 +237,7 @@ class WebSocketTransport:
 class _Output(FrameWriter):
     """Outgoing half of a connection: everything passes through `write`, in order, and is counted there."""
 
-    __slots__ = ("_fragmenting", "_hard_cap", "_protocol", "_tcp", "answers", "broken", "cause", "written")
+    __slots__ = ("_answers", "_fragmenting", "_hard_cap", "_protocol", "_tcp", "broken", "cause", "written")
 
     def __init__(self, connection: Connection, limits: Limits, *, masked: bool) -> None:
         super().__init__(connection.loop, masked=masked)
@@ -250,7 +246,7 @@ class _Output(FrameWriter):
         self._hard_cap = limits.hard_cap
         self._fragmenting = False
         """Whether the next fragment continues a message."""
-        self.answers = 0
+        self._answers = 0
         """Bytes of answers to pings that were written since there was no room."""
         self.broken = False
         """Whether asyncio has found the socket broken, which it reports in a later turn of the loop."""
@@ -289,11 +285,20 @@ class _Output(FrameWriter):
         self.added(len(payload), last)
         self.write()  # what is sent after it must not overtake it, because the library collects its frames elsewhere
 
+    def filled(self) -> None:
+        """Begin to count answers: there is no room from now on."""
+        self._answers = 0
+
     def answering(self, size: int) -> None:
         """Count the answer to a ping of ``size`` bytes, for which there is no room."""
-        self.answers += size + 2
-        if self.answers > self._hard_cap:  # the remote peer sends ping after ping and does not read the answers
+        self._answers += size + 2
+        if self._answers > self._hard_cap:  # the remote peer sends ping after ping and does not read the answers
             self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
+
+    def broke(self, error: BaseException | None) -> None:
+        """Take ``error`` as the reason of the end if there is no Close frame, and `drop` gave no other reason."""
+        if error is not None and not self.cause[1]:
+            self.cause = (CloseCode.ABNORMAL, str(error))
 
     # What `Heartbeat` and `StallWatch` use.
 
@@ -338,7 +343,7 @@ class WebSocketCallbacks(WebSocketTransport):
         return other
 
     def describe(self, info: ConnectionInfo) -> None:
-        """Take a better description of the connection than that of the library."""
+        """Set `info`, in place of the description that is made of the library's request."""
         self._info = info
 
     # ------------------------------------------------------------ reading
@@ -418,7 +423,7 @@ class WebSocketCallbacks(WebSocketTransport):
         self._output.write()
 
     def pause_sending(self) -> None:
-        self._output.answers = 0
+        self._output.filled()
         self._stall_watch.start()
         if self._delivery.receiver is not None:
             self._delivery.receiver.pause_sending()
@@ -445,9 +450,7 @@ class WebSocketCallbacks(WebSocketTransport):
         self._heartbeat.stop()
         self._stall_watch.stop()
         protocol = self._connection.protocol
-        cause = exc or protocol.close_exc.__cause__
-        if cause is not None and not self._output.cause[1]:
-            self._output.cause = (CloseCode.ABNORMAL, str(cause))
+        self._output.broke(exc or protocol.close_exc.__cause__)
         code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
         info = self._ended = CloseInfo(code, reason, was_clean=clean)
@@ -521,11 +524,11 @@ class WebSocketConnection(Connection):
 def _describe(connection: Connection) -> ConnectionInfo:
     request = connection.request
     assert request is not None, "the opening handshake is over"
-    path, _, query = request.path.partition("?")
+    path, query = split_target(request.path)
     headers = JoinedHeaders(request.headers)
     return ConnectionInfo(
         path=path,
-        query=MappingProxyType(dict(parse_qsl(query, keep_blank_values=True))),
+        query=query,
         headers=headers,
         origin=headers.get("origin"),
         remote=address(connection.remote_address),

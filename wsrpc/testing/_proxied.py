@@ -151,7 +151,7 @@ class End(asyncio.Protocol):
             self._put(data)
 
     def eof_received(self) -> bool:
-        self._put(FIN)
+        self.finish()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -160,12 +160,10 @@ class End(asyncio.Protocol):
         self._connection.lost()
 
     def pause_writing(self) -> None:
-        self.other._full = True
-        self.other.update()
+        self.other.other_filled(True)
 
     def resume_writing(self) -> None:
-        self.other._full = False
-        self.other.update()
+        self.other.other_filled(False)
 
     def reset(self) -> None:
         """Reset the connection: the remote end of the socket gets a RST."""
@@ -181,6 +179,11 @@ class End(asyncio.Protocol):
         self._put(FIN)
 
     # ------------------------------------------------------------ to the other socket
+
+    def other_filled(self, full: bool) -> None:
+        """Note whether the other socket takes no more, and do what that allows."""
+        self._full = full
+        self.update()
 
     def troubles_changed(self) -> None:
         """Apply the present troubles."""

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
 from operator import index
-from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
@@ -98,9 +97,7 @@ class FaultProxy:
         self._port.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self._port.close()
 
     # ------------------------------------------------------------ a trouble of one moment
@@ -119,12 +116,12 @@ class FaultProxy:
     def cut(self) -> Trouble:
         """Reset the present connections and refuse new ones."""
         self._check_listening()
-        return self._cut()
+        return self._port.cut()
 
     def refuse(self) -> Trouble:
         """Refuse new connections, as if nothing listened at the port; the present ones go on."""
         self._check_listening()
-        return self._refuse()
+        return self._port.refuse()
 
     def cut_after(self, count: int, direction: Direction) -> Trouble:
         """Reset each connection when exactly ``count`` more bytes have passed in that direction.
@@ -243,17 +240,6 @@ class FaultProxy:
         for connection in list(self._port.connections):
             for direction in directions:
                 connection.ends[direction].troubles_changed()
-
-    @asynccontextmanager
-    async def _cut(self) -> AsyncGenerator[None]:
-        with self._port.refuse():
-            self._port.reset_all()
-            yield
-
-    @asynccontextmanager
-    async def _refuse(self) -> AsyncGenerator[None]:
-        with self._port.refuse():
-            yield
 
     @asynccontextmanager
     async def _half_close(self, direction: Direction) -> AsyncGenerator[None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Literal
 
 from ._proxied import ProxiedConnection
@@ -74,8 +74,15 @@ class ProxyPort:
         for connection in list(self.connections):
             connection.reset()
 
-    @contextmanager
-    def refuse(self) -> Generator[None]:
+    @asynccontextmanager
+    async def cut(self) -> AsyncGenerator[None]:
+        """Reset the present connections, and do not listen, for the length of the block."""
+        async with self.refuse():
+            self.reset_all()
+            yield
+
+    @asynccontextmanager
+    async def refuse(self) -> AsyncGenerator[None]:
         """Do not listen, for the length of the block."""
         self._refusing += 1
         self._stop_listening()

@@ -36,7 +36,7 @@ class Troubles:
 
     @property
     def none_delay(self) -> bool:
-        """Whether what is read may be passed on at once."""
+        """Whether bytes may be passed on as soon as they are read."""
         return not (self.stalls or self.delays or self.rates)
 
     @property

@@ -384,7 +384,7 @@ async def test_a_flood_of_unknown_events_compares_names_at_most_once(
     monkeypatch.setattr(suggestions, "get_close_matches", counting)
     driven = registered()
     if budget == "used up":
-        driven.peer._core.log.budget = LogBudget(0, 0.0)
+        driven.peer._core.log.join_server(LogBudget(0, 0.0), lambda: None)
     driven.feed(*({"a": [f"add{number}"]} for number in range(500)))
     driven.feed(*({"i": number, "a": [f"add{number}"]} for number in range(1, 500)))
     await turns()
