@@ -54,7 +54,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "lone stream item, both ends": (26.765625, 26.765625),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again. The
     # target is 350.
-    "drop and reconnect, both ends": (372, 372),
+    "drop and reconnect, both ends": (364, 364),
     # Instances of wsrpc's classes, of those that the garbage collector knows, that one more connection adds to a server
     # that listens: its transport, the default one, is included. The target is 25.
     "objects of an idle server peer": (35, 35),
