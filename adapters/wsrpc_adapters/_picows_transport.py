@@ -51,6 +51,7 @@ class PicowsTransport(WSListener):
         "_plain",
         "_received",
         "_receiving",
+        "_retrieving",
         "_stall_watch",
         "_tap",
         "largest",

@@ -497,7 +497,7 @@ async def test_a_message_to_many_is_looked_through_once() -> None:
     looks: list[int] = []
 
     class Noting(JsonCodec):
-        def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:  # type: ignore[override]
+        def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
             looks.append(values)
             return super().objection(payload, values)
 
