@@ -155,6 +155,8 @@ class Stream(Generic[T_co]):
     def _leave(self, reason: object) -> None:
         if self._reading is not None:
             self._reading.channel.check_thread("stream.aclose()")
+        if self._left:  # another stream may read on
+            return
         self._left = True
         self._warns = False
         self._open = None
@@ -162,7 +164,7 @@ class Stream(Generic[T_co]):
             self._reading.leave(reason)
 
     def __del__(self) -> None:
-        if self._reading is not None:
+        if self._reading is not None and not self._left:
             warning = "a stream of %r was left without being closed, and is stopped: use `async with`, or aclose() it"
             self._reading.leave_soon(warning % self._label if self._warns else "")
 
