@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Source
 from .._protocol.messages import NoMoreItems
-from .._protocol.rejections import of_started_call
+from .._protocol.rejections import of_started_call, reason_of
 from .._sending.pending import RequestOptions
 from .._sending.requests import Requester, convert_answer
 from .._streams.reader import MismatchDetector, Reading
@@ -133,7 +133,7 @@ class ChannelRequests:
             opened.abort(None)
             raise exc.error from None
         except asyncio.CancelledError as exc:
-            opened.abort(exc.args[0] if exc.args else None)
+            opened.abort(reason_of(exc))
             raise
         except BaseException as exc:
             opened.abort(_for_handler(exc))
@@ -152,7 +152,7 @@ class ChannelRequests:
             opened.abort(None)
             raise RequestTimeout(event, exc.timeout) from None
         except asyncio.CancelledError as exc:
-            opened.abort(exc.args[0] if exc.args else None)
+            opened.abort(reason_of(exc))
             raise
         finally:
             opened.finish_locally()

@@ -11,8 +11,8 @@ import msgspec
 
 from .._base.misuse import refusing
 from .._base.scheduler import Timer
+from .._protocol.rejections import reason_of
 from ..errors import ChannelClosed, bad_item
-from .inbox import Inbox
 from .reader import Reading
 
 __all__ = ["Stream", "end_after"]
@@ -69,15 +69,14 @@ class Stream(Generic[T_co]):
         if self._reading is None:
             # A producer that keeps to credit may start now. Another one would only fill the queue.
             reading = await self._get_reading()
-            if reading.has_credit:
+            if reading.channel.has_credit:
                 self._begin(reading)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Only the reason of a cancellation is meant for the remote peer; the text of other errors stays on this side.
-        self._leave(error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None)
+        self._leave(reason_of(error))
 
     def __aiter__(self) -> Self:
         return self
@@ -94,7 +93,7 @@ class Stream(Generic[T_co]):
         while True:
             while not inbox.queue:
                 if inbox.over:
-                    await self._over(reading, inbox)
+                    await self._raise_end(reading)
                 await inbox.wait()
             value = inbox.take()
             if self._convert is None:
@@ -113,16 +112,19 @@ class Stream(Generic[T_co]):
         return bad_item(f"an item of {self._label!r} is not what returns= asks for: {exc}", reading.channel)
 
     async def aclose(self) -> None:
-        """Stop the producer and drop what has not been read. Idempotent. Cancelling is safe."""
+        """Stop the producer, and drop the items that have not been read. Idempotent. Cancelling is safe.
+
+        The items of `AnonymousChannel.items` stay for the next reader if the producer is another wsrpc peer.
+        """
         self._leave(None)
 
-    async def _over(self, reading: Reading, inbox: Inbox) -> NoReturn:
+    async def _raise_end(self, reading: Reading) -> NoReturn:
         self._warns = False
-        error, inbox.error = inbox.error, None
+        error = reading.inbox.take_error()
         reading.leave(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            # The body of a conversation has now read everything that came before the end: it is cancelled here.
+            # The body of a conversation has read everything that came before the end. Now it is cancelled.
             await asyncio.sleep(0)
         if error is not None:
             raise error
