@@ -97,7 +97,7 @@ class ChannelRequests:
             # Made at once: the handler's `start` may have come with the channel.
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
-            opened.when_closed(lambda reason: _cancel(sending))
+            opened.when_closed(lambda reason: sending.cancel())
             self._keep(sending)
         return reading
 
@@ -199,10 +199,6 @@ async def _send_all(producer: Producer, send: Source) -> None:
 def _for_handler(exc: BaseException) -> RpcError:
     """Return the error that the handler gets when the source has failed. The caller gets the exception itself."""
     return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
 
 
 def check_source(send: Any) -> None:

@@ -162,7 +162,7 @@ class ChannelCore:
         self.mailbox = Mailbox(self, table.unread)
         self._end_timer: Timer | None = None
         self._closed: asyncio.Future[None] | None = None
-        self._on_close: Callable[[Any], None] | None = None
+        self._on_close: Callable[[Any], object] | None = None
         self._on_credit: Callable[[int, int], None] | None = None
         self._credit: tuple[int, int] | None = None
         """Credit that the remote peer gave before anything produced here."""
@@ -211,11 +211,11 @@ class ChannelCore:
                 check_thread(self.table.out.thread, coroutine)
 
     def gone(self) -> ChannelClosed:
-        """Return the error for what is asked of a channel that has ended."""
+        """Return the error for a call on a channel that has ended."""
         return ChannelClosed(str(self.id), self.close_reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
+        """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
         if self.state is not _CLOSED:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
@@ -224,8 +224,8 @@ class ChannelCore:
         if self.mailbox.is_ending:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
 
-    def when_closed(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback`` with the reason once the channel has ended. Only the last one given is called."""
+    def when_closed(self, callback: Callable[[Any], object]) -> None:
+        """Call ``callback`` with the reason once the channel has ended. It replaces the one of an earlier call."""
         self._on_close = callback
 
     # ------------------------------------------------------------ opening
@@ -239,7 +239,7 @@ class ChannelCore:
         self.table.deliver(self)
 
     def start_sending(self) -> Sender:
-        """Return what sends on the channel for its user. It refuses unless the channel is open."""
+        """Return the sender for the user's messages on the channel. It refuses them unless the channel is open."""
         if self.state is _OPEN:
             sender = self.sender = self.table.sender
             return sender
@@ -269,7 +269,7 @@ class ChannelCore:
         self.check_thread()
 
     def _abandoned(self, event: str, *, items: bool, newest: bool) -> Reading | None:
-        """Return the reading that the last loop over it has left, if a new one can go on from there."""
+        """Return the reading that an earlier stream has left, if a new stream can read on from there."""
         reading = self.mailbox.reading(event)
         if reading is None or not reading.abandoned:
             return None
@@ -385,7 +385,7 @@ class ChannelCore:
         """End it on both sides.
 
         Args:
-            error: the exception that readers on this side get, if it does not follow from ``reason``.
+            error: the exception that readers on this side get. Without it, they get one made of ``reason``.
         """
         self._send_end(reason)
         if error is None:
