@@ -181,7 +181,7 @@ class Producer:
     def check_channel(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
         if self._channel.closed:
-            raise ChannelClosed(str(self._channel.id))
+            raise self._channel.gone()
 
     def channel_ended(self, error: Exception | None) -> None:
         """Send nothing more, and wake what waits here.

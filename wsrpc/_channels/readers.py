@@ -317,8 +317,5 @@ class ReadingPlace:
     def count_dropped(self, count: int) -> None:
         """Do nothing: the events of a reading that ends may be dropped here."""
 
-    def check_thread(self, coroutine: str | None = None) -> None:
-        if coroutine is None:
-            check_thread_of_plain(self._readers.out.thread, "function")
-        else:
-            check_thread(self._readers.out.thread, coroutine)
+    def check_thread(self, coroutine: str) -> None:
+        check_thread(self._readers.out.thread, coroutine)

@@ -62,8 +62,8 @@ class ReadableChannel(Protocol):
     def count_dropped(self, count: int, /) -> None:
         """Count events that were dropped because nobody reads them any more."""
 
-    def check_thread(self, coroutine: str | None = None, /) -> None:
-        """Raise RuntimeError in another thread than the event loop's."""
+    def check_thread(self, coroutine: str, /) -> None:
+        """Raise RuntimeError in another thread than the event loop's. ``coroutine`` is what was called there."""
 
 
 class Reading:
@@ -182,20 +182,21 @@ class Reading:
         """Take note that another stream reads on."""
         self.abandoned = False
 
-    def leave_soon(self, warning: str) -> None:
+    def leave_soon(self, label: str) -> None:
         """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.
 
         Python may throw it away in any thread and within any call.
         """
         if not self._left:
             self.abandoned = True
-            self.channel.call_soon(lambda: self._leave_abandoned(warning))
+            self.channel.call_soon(lambda: self._leave_abandoned(label))
 
-    def _leave_abandoned(self, warning: str) -> None:
+    def _leave_abandoned(self, label: str) -> None:
         if not self.abandoned:  # another stream reads on
             return
-        if warning and not self.channel.closed:
-            self.channel.warn(warning)
+        if self._owns and not self.channel.closed:
+            text = f"a stream of {label!r} was left without being closed, and is stopped"
+            self.channel.warn(f"{text}: use `async with`, or aclose() it")
         unread = 0 if self.inbox.items or self.channel.closed else len(self.inbox.queue)
         self.leave(None)
         if unread:

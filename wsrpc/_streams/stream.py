@@ -39,7 +39,7 @@ class Stream(Generic[T_co]):
     Cancelling a read is safe: no item is lost.
     """
 
-    __slots__ = ("_begun", "_convert", "_label", "_left", "_misfit", "_open", "_opening", "_reading", "_warns")
+    __slots__ = ("_begun", "_convert", "_label", "_left", "_misfit", "_open", "_opening", "_reading")
 
     def __init__(
         self,
@@ -59,7 +59,6 @@ class Stream(Generic[T_co]):
         self._begun = False
         self._left = False
         """The stream was closed, or could not be opened."""
-        self._warns = open is not None
 
     if not TYPE_CHECKING:
         __iter__ = refusing("the items of a stream arrive over time: use `async for`")
@@ -119,7 +118,6 @@ class Stream(Generic[T_co]):
         self._leave(None)
 
     async def _raise_end(self, reading: Reading) -> NoReturn:
-        self._warns = False
         error = reading.inbox.take_error()
         reading.leave(None)
         task = asyncio.current_task()
@@ -160,15 +158,13 @@ class Stream(Generic[T_co]):
         if self._left:  # another stream may read on
             return
         self._left = True
-        self._warns = False
         self._open = None
         if self._reading is not None:
             self._reading.leave(reason)
 
     def __del__(self) -> None:
         if self._reading is not None and not self._left:
-            warning = "a stream of %r was left without being closed, and is stopped: use `async with`, or aclose() it"
-            self._reading.leave_soon(warning % self._label if self._warns else "")
+            self._reading.leave_soon(self._label)
 
     def __repr__(self) -> str:
         if self._reading is None:
