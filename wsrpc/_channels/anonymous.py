@@ -97,7 +97,7 @@ class AnonymousChannel(Registrar, EventReader):
         self._core.abort(reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
+        """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
         await self._core.wait_closed()
 
     async def __aenter__(self) -> Self:

@@ -153,7 +153,7 @@ class ChannelCore:
         self.reason: Any = None
         """Why it has ended."""
         self.error: Exception | None = None
-        """The exception that readers get after its end. None at a good end."""
+        """The exception that readers get after the last message. None at a good end."""
         self.left = False
         """This side has ended it, or wants nothing more of it."""
         self.registry = _NO_HANDLERS
@@ -636,7 +636,7 @@ class ChannelTable:
         self.over = True
         for channel in [*self.undelivered, *self.all()]:
             channel.mailbox.take_request_ids()
-            own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
+            own = ConnectionLost(error.code, error.reason)  # each channel's readers raise an object of their own
             if is_closed_here(error):
                 closed_here(own)
             channel.end(own, own, by_other=True)

@@ -89,7 +89,7 @@ class Producer:
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
-        """The way: "credit", "paced" or "pull". Empty before it is known, "granted" when there is credit by then."""
+        """The way: "credit", "paced" or "pull". Before the consumer starts: "granted" if it has given credit, else ""."""
         self._sent = self._sent_bytes = 0
         self._over = False
         self._pause_at = BURST
@@ -231,7 +231,7 @@ class Producer:
             await self._wait()
 
     async def _pause(self) -> None:
-        """Let other tasks run: neither the source nor a generous consumer need ever wait."""
+        """Let other tasks run, because the source may never wait, and the consumer's credit may be large."""
         self._pause_at = self._sent + BURST
         await asyncio.sleep(0)
 

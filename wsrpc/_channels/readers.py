@@ -30,7 +30,7 @@ Key = tuple[ChannelRef, str]
 
 
 def _read(*_: Any) -> None:
-    """Do nothing: the readers of the event have it."""
+    """Do nothing: the readers of the event have received it."""
 
 
 FOR_READERS = compile_handler(_read)
@@ -44,7 +44,7 @@ class ReaderListener(Protocol):
         """Pass the messages that are held back to a new recipient."""
 
     def update(self) -> None:
-        """Take note that the last reader of an event has left."""
+        """Notice that the last reader of an event has left."""
 
 
 class Readers:
@@ -226,7 +226,7 @@ class Readers:
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
     def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
-        """Pass a message to its readers. Return True if nothing else is to be done with it."""
+        """Pass a message to its readers. Return False if there are none, or if handlers are to get it."""
         event = message.a[0]
         recipient = self.recipients.get((message.c, event))
         if recipient is None:

@@ -233,7 +233,7 @@ class Inbox:
         return a
 
     def end(self, error: BaseException | None = None) -> None:
-        """Let nothing more arrive. The reader gets ``error`` after what is there."""
+        """Receive nothing more. The reader gets the messages that wait here, and then ``error``."""
         if self.over:
             return
         self.over = True
@@ -297,7 +297,7 @@ class Inbox:
             window.grant(window.granted, window.granted_bytes)
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, and forget them: nobody answers them from here."""
+        """Return the ids of the requests that wait here, and turn these into events. The caller answers them, or nobody."""
         entries = list(self.queue)
         self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
         return [i for _, _, i, _ in entries if i is not None]

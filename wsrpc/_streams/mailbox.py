@@ -107,7 +107,7 @@ class UnreadMessages(UnreadMemory):
         self._late[mailbox] = served
         self._late_served += served
         if self._late_served > self.limits.channels:
-            # They do not count as open channels. To bound them all the same, the oldest one goes.
+            # Late mailboxes do not count as open channels. They are bounded here: the oldest one is dropped.
             next(late for late, served in self._late.items() if served).leave()
 
     def forget_late(self, mailbox: Mailbox) -> None:
@@ -147,9 +147,9 @@ class ChannelFanOut(FanOut):
 class Mailbox:
     """Delivers a channel's messages to the recipient of their event name, or else to the handlers.
 
-    Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ended
-    the channel, or its session ended, they are kept beyond that end. However the channel ends, readers first get the
-    messages that came before.
+    Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ends
+    the channel, or its session ends, they are kept beyond that end. However the channel ends, readers get the messages
+    that arrived before the end first.
     """
 
     __slots__ = (
@@ -230,7 +230,10 @@ class Mailbox:
         return recipient if isinstance(recipient, Reading) else None
 
     def listen(self) -> None:
-        """Deliver the kept messages, once this turn of the event loop has registered all that it wants to."""
+        """Take note that a handler or reader was added, and deliver the kept messages to it.
+
+        They are delivered in the next turn of the event loop, so that the code that runs now can add others first.
+        """
         if not self._move(Act.LISTENED):
             return
         if self._backlog is not None:
@@ -342,7 +345,7 @@ class Mailbox:
             self._timer = loop.call_at(loop.time() + self._unread.limits.unread, self.notice_end)
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, and turn them into events."""
+        """Return the ids of the requests that wait here, and turn these into events. The caller answers them, or nobody."""
         ids = [] if self._backlog is None else self._backlog.take_request_ids()
         return ids + [i for each in dict.fromkeys(self.recipients.values()) for i in each.take_request_ids()]
 
@@ -376,7 +379,7 @@ class Mailbox:
             self.notice_end()
 
     def notice_end(self) -> None:
-        """Call what `when_read` was given, whether everything was read or not."""
+        """Call the callback of `when_read` now, whether everything was read or not."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

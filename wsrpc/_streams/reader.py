@@ -1,4 +1,4 @@
-"""One reading of a channel: how it begins, what it receives and how it ends."""
+"""Readers of the messages on a channel: of items, of the events of one name, of what a caller uploads."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class Reading:
             self.channel.abort(reason)
 
     def read_on(self) -> None:
-        """Take note that another stream reads on."""
+        """Go on for another stream than the one that was left."""
         self.abandoned = False
 
     def leave_soon(self, label: str) -> None:

@@ -175,7 +175,7 @@ class Stream(Generic[T_co]):
 
 
 def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
-    """End an open stream with ``error`` after that many seconds, behind what has arrived by then."""
+    """End an open stream with ``error`` after that many seconds. What has arrived by then is read first."""
     reading = stream._reading  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
     assert reading is not None
     return reading.inbox.end_after(seconds, error)
