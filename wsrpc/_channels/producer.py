@@ -89,7 +89,7 @@ class Producer:
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
-        """The way: "credit", "paced" or "pull". Before the consumer starts: "granted" if it has given credit, else ""."""
+        """The way: "credit", "paced" or "pull". Before the start: "granted" if there is credit, else ""."""
         self._sent = self._sent_bytes = 0
         self._over = False
         self._pause_at = BURST

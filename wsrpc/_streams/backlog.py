@@ -71,7 +71,7 @@ class Backlog(BoundedQueue[Entry]):
         return message, payload, decode
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests, and turn these into events. The caller answers them, or nobody."""
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
         entries = self.clear()
         for payload, decode, _ in entries:
             self.put((payload, decode, None))

@@ -297,7 +297,7 @@ class Inbox:
             window.grant(window.granted, window.granted_bytes)
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, and turn these into events. The caller answers them, or nobody."""
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
         entries = list(self.queue)
         self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
         return [i for _, _, i, _ in entries if i is not None]

@@ -345,7 +345,7 @@ class Mailbox:
             self._timer = loop.call_at(loop.time() + self._unread.limits.unread, self.notice_end)
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, and turn these into events. The caller answers them, or nobody."""
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
         ids = [] if self._backlog is None else self._backlog.take_request_ids()
         return ids + [i for each in dict.fromkeys(self.recipients.values()) for i in each.take_request_ids()]
 

@@ -75,7 +75,6 @@ class Reading:
     """
 
     __slots__ = (
-        "__weakref__",
         "_begun",
         "_event",
         "_left",
