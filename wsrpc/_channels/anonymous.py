@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from operator import methodcaller
 from types import TracebackType
@@ -14,6 +13,7 @@ from .._base.names import Source
 from .._handlers.introspection import injectable
 from .._handlers.registration import Registrar
 from .._handlers.registry import Middleware
+from .._protocol.rejections import reason_of
 from .._sending.caller import EventReader, no_keywords, refused
 from .._sending.pending import RequestOptions
 from .._streams.event_values import Waits
@@ -97,7 +97,7 @@ class AnonymousChannel(Registrar, EventReader):
         self._core.abort(reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
+        """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
         await self._core.wait_closed()
 
     async def __aenter__(self) -> Self:
@@ -110,8 +110,7 @@ class AnonymousChannel(Registrar, EventReader):
         if error is None:
             self._core.finish()
         else:
-            # Only the reason of a cancellation is meant for the remote peer; the text of other errors stays here.
-            self._core.abort(error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None)
+            self._core.abort(reason_of(error))
 
     # ------------------------------------------------------------ reading
 

@@ -13,7 +13,7 @@ from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Source
 from .._handlers.registry import Registry
 from .._protocol.messages import NoMoreItems
-from .._protocol.rejections import of_started_call
+from .._protocol.rejections import of_started_call, reason_of
 from .._sending.outbound import Outbound
 from .._sending.pending import RequestOptions
 from .._sending.requests import Requester, convert_answer
@@ -101,7 +101,7 @@ class ChannelRequests(Requester):
             # Made at once: the handler's `start` may have come with the channel.
             producer = self._producer(opened, event, options.timeout)
             sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
-            opened.when_closed(lambda reason: _cancel(sending))
+            opened.when_closed(lambda reason: sending.cancel())
             self._keep(sending)
         return reading
 
@@ -137,7 +137,7 @@ class ChannelRequests(Requester):
             opened.abort(None)
             raise exc.error from None
         except asyncio.CancelledError as exc:
-            opened.abort(exc.args[0] if exc.args else None)
+            opened.abort(reason_of(exc))
             raise
         except BaseException as exc:
             opened.abort(_for_handler(exc))
@@ -156,7 +156,7 @@ class ChannelRequests(Requester):
             opened.abort(None)
             raise RequestTimeout(event, exc.timeout) from None
         except asyncio.CancelledError as exc:
-            opened.abort(exc.args[0] if exc.args else None)
+            opened.abort(reason_of(exc))
             raise
         finally:
             opened.finish_locally()
@@ -207,10 +207,6 @@ async def _send_all(producer: Producer, send: Source) -> None:
 def _for_handler(exc: BaseException) -> RpcError:
     """Return the error that the handler gets when the source has failed. The caller gets the exception itself."""
     return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
-
-
-def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
 
 
 def check_source(send: Any) -> None:

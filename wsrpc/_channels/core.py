@@ -13,7 +13,7 @@ from msgspec import UNSET
 from .._base.scheduler import Timer
 from .._handlers.registry import Registry
 from .._protocol.messages import ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
-from .._protocol.rejections import CLOSED, is_closed, reason_from_wire
+from .._protocol.rejections import FINISHED_REASON, is_finished, reason_from_wire
 from .._sending.caller import RefusingSender, Sender
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.notices import send_notice
@@ -22,7 +22,8 @@ from .._sending.pending import MAX_REMEMBERED
 from .._streams.event_values import Waits, value_of
 from .._streams.inbox import Decode, Inbox
 from .._streams.mailbox import Mailbox, UnreadMessages
-from .._streams.reader import Reading, Recipient, Upload
+from .._streams.reader import Reading, Upload
+from .._streams.recipients import Recipient
 from .._streams.stream import Stream
 from ..errors import (
     ChannelClosed,
@@ -98,7 +99,7 @@ _NO_HANDLERS = Registry()
 
 
 class ChannelListener(Protocol):
-    """Receiver of what happens on the channels of a session: the part of the peer that runs handlers."""
+    """Part of the peer that runs the handlers of channels. Implemented by `Dispatcher` of ``_peer``."""
 
     def arrived(
         self,
@@ -152,16 +153,16 @@ class ChannelCore:
         self.reason: Any = None
         """Why it has ended."""
         self.error: Exception | None = None
-        """The exception that readers get after its end. None at a good end."""
+        """The exception that readers get after the last message. None at a good end."""
         self.left = False
         """This side has ended it, or wants nothing more of it."""
         self.registry = _NO_HANDLERS
         self.sender: Sender | None = None
-        """Sends for the user, from the first use of an open channel on. See `start_sending`."""
+        """Sends for the user, from its first use until the channel ends. See `start_sending`."""
         self.mailbox = Mailbox(self, table.unread)
         self._end_timer: Timer | None = None
         self._closed: asyncio.Future[None] | None = None
-        self._on_close: Callable[[Any], None] | None = None
+        self._on_close: Callable[[Any], object] | None = None
         self._on_credit: Callable[[int, int], None] | None = None
         self._credit: tuple[int, int] | None = None
         """Credit that the remote peer gave before anything produced here."""
@@ -182,6 +183,11 @@ class ChannelCore:
     @property
     def closed(self) -> bool:
         return self.state is _CLOSED
+
+    @property
+    def in_use(self) -> bool:
+        """Whether this side has sent something on the channel, which is open."""
+        return self.sender is not None
 
     @property
     def close_reason(self) -> Any:
@@ -205,11 +211,11 @@ class ChannelCore:
                 check_thread(self.table.out.thread, coroutine)
 
     def gone(self) -> ChannelClosed:
-        """Return the error for what is asked of a channel that has ended."""
+        """Return the error for a call on a channel that has ended."""
         return ChannelClosed(str(self.id), self.close_reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is over, and handlers have been given what came before. Cancelling is safe."""
+        """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
         if self.state is not _CLOSED:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
@@ -218,8 +224,8 @@ class ChannelCore:
         if self.mailbox.is_ending:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
 
-    def when_closed(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback`` with the reason once the channel has ended. Only the last one given is called."""
+    def when_closed(self, callback: Callable[[Any], object]) -> None:
+        """Call ``callback`` with the reason once the channel has ended. It replaces the one of an earlier call."""
         self._on_close = callback
 
     # ------------------------------------------------------------ opening
@@ -233,9 +239,8 @@ class ChannelCore:
         self.table.deliver(self)
 
     def start_sending(self) -> Sender:
-        """Return what sends on the channel for its user. It refuses unless the channel is open."""
+        """Return the sender for the user's messages on the channel. It refuses them unless the channel is open."""
         if self.state is _OPEN:
-            self.mailbox.used = True
             sender = self.sender = self.table.sender
             return sender
         return RefusingSender(self.gone if self.closed else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
@@ -264,12 +269,12 @@ class ChannelCore:
         self.check_thread()
 
     def _abandoned(self, event: str, *, items: bool, newest: bool) -> Reading | None:
-        """Return the reading that the last loop over it has left, if a new one can go on from there."""
+        """Return the reading that an earlier stream has left, if a new stream can read on from there."""
         reading = self.mailbox.reading(event)
         if reading is None or not reading.abandoned:
             return None
         if reading.inbox.items is items and reading.inbox.newest is newest and not reading.inbox.over:
-            reading.abandoned = False
+            reading.read_on()
             return reading
         reading.leave(None)
         return None
@@ -280,13 +285,10 @@ class ChannelCore:
 
     def upload(self) -> Upload:
         """Return a new reading of the items that a caller sends to its handler."""
-        return Upload(self, self._inbox(items=True), "next")
+        return Upload(self, self._inbox(items=True))
 
     def _inbox(self, *, items: bool, newest: bool = False) -> Inbox:
-        return Inbox(self.table.unread, items=items, answer=self._answer_read, newest=newest)
-
-    def _answer_read(self, i: int) -> None:
-        self.answer(i, None)
+        return Inbox(self.table.unread, items=items, answer=self.answer, newest=newest)
 
     # ------------------------------------------------------------ what readings and producers ask for
 
@@ -298,23 +300,32 @@ class ChannelCore:
 
     @property
     def has_credit(self) -> bool:
-        return self.table.has_credit
+        """Whether the remote peer keeps to credit when it produces."""
+        return self.table.out.terms.credit
 
     def start_items(self, inbox: Inbox) -> None:
-        self.table.start_items(self.id, inbox)
+        """Send ``start``, and credit before it if the remote peer keeps to that."""
+        if self.has_credit:
+            inbox.start_credit(partial(self.table.out.grant, self.id), self.table.share_credit(self.id))
+        self._send(Event(("start",), h=self.id))
 
     def stop_items(self) -> None:
-        self.table.stop_items(self.id)
+        """Send ``stop``."""
+        self._send(Event(("stop",), h=self.id))
 
-    def answer(self, i: int, value: object) -> None:
+    def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
         if not self.table.over:
-            self.table.answer(i, value)
+            self._send(Resolution(i, value))
+
+    def _send(self, message: Event | Resolution) -> None:
+        out = self.table.out
+        out.reply(out.terms.encode(message))
 
     def refuse(self, i: int, error: Exception) -> None:
         """Reject a request that arrived on the channel, unless its session is over."""
         if not self.table.over:
-            self.table.refuse(i, error)
+            self.table.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.table.out.loop.call_soon(callback)
@@ -323,7 +334,8 @@ class ChannelCore:
         self.table.warn(text)
 
     def count_dropped(self, count: int) -> None:
-        self.table.count_dropped(self, count)
+        text = f"events on channel {self.id} were dropped, because nobody listens to them"
+        self.table.listener.count("unread event", text, count)
 
     def produce(self, on_credit: Callable[[int, int], None]) -> None:
         """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""
@@ -353,42 +365,57 @@ class ChannelCore:
         self.table.listener.arrived(message, payload, None, decode, self)
 
     # ------------------------------------------------------------ the end
+    #
+    # called           sends an abort                     reason    readers here get, after what has arrived
+    # close            only if a producer waits for       given     ChannelClosed
+    #                  credit, as it never sends again
+    # abort            yes, with the reason               given     ChannelClosed, StreamOverflow or the error given
+    # finish           yes, with `FINISHED_REASON`        FINISHED  the end of the items
+    # finish_locally   no: the remote peer knows          FINISHED  the end of the items
+    # by remote peer   no                                 received  the error that it stands for, or the end
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""
         reading = self.mailbox.reading("next")
-        if reading is not None and reading.is_awaited and self.state is _OPEN:
-            self.table.send_end(self.id, reason)
+        if reading is not None and reading.is_awaited:
+            self._send_end(reason)
         self.end(reason, ChannelClosed(str(self.id), reason))
 
     def abort(self, reason: object, error: Exception | None = None) -> None:
         """End it on both sides.
 
         Args:
-            error: the exception that readers on this side get, if it does not follow from ``reason``.
+            error: the exception that readers on this side get. Without it, they get one made of ``reason``.
         """
-        if self.state is _OPEN:
-            self.table.send_end(self.id, reason)
+        self._send_end(reason)
         if error is None:
             error = reason if isinstance(reason, StreamOverflow) else ChannelClosed(str(self.id), reason)
         self.end(reason, error)
 
     def finish(self) -> None:
         """End it in good order on both sides."""
-        if self.state is _OPEN:
-            self.table.send_end(self.id, FINISHED)
+        self._send_end(FINISHED_REASON)
         self.end(FINISHED, None)
 
     def finish_locally(self) -> None:
         """End it in good order. The remote peer knows that it has ended."""
         self.end(FINISHED, None)
 
+    def _send_end(self, reason: object) -> None:
+        """Tell the remote peer that the channel has ended, if it knows of the channel."""
+        if self.state is _OPEN:
+            self.table.send_abort(self.id, RpcError(as_text(reason)) if isinstance(reason, StreamOverflow) else reason)
+
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
+        Recipients hear of the end from the mailbox, by `Recipient.channel_ended`, after the messages before it. Then
+        the callback of `when_closed` is called. That one cancels the task of a stream or a conversation.
+
         Args:
-            error: the exception that readers get after what is there. None at a good end.
-            by_other: not this side has ended it. A later handler or reader then still gets what had come before.
+            error: the exception that readers get after the messages that have arrived. None at a good end.
+            by_other: the remote peer has ended it, or the session has. A handler or reader that is added later still
+                gets the messages that arrived before.
         """
         if not self._move(ChannelAct.ENDED):
             if not by_other:
@@ -415,6 +442,7 @@ class ChannelCore:
             on_close(reason)
 
     def _leave(self, error: Exception | None = None) -> None:
+        """Listen to nothing more. Readers get ``error`` after the messages that have arrived."""
         self.left = True
         self.mailbox.leave(error)
 
@@ -463,7 +491,7 @@ class ChannelTable:
         """The session has ended: in another one an id would be that of another request."""
         self.registry = registry
         self._unread = unread
-        self._aborted: dict[int, None] = {}
+        self._aborted_here: dict[int, None] = {}
         """Ids of the channels that this side has aborted. Events on them may still arrive, and an abort is never
         answered, so each channel is aborted once."""
         self._credited: dict[int, None] = {}
@@ -498,7 +526,7 @@ class ChannelTable:
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self._aborted.pop(h, None)
+        self._aborted_here.pop(h, None)
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -542,7 +570,7 @@ class ChannelTable:
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._aborted.pop(channel.id, None)
+        self._aborted_here.pop(channel.id, None)
         self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
         self.undelivered.pop(channel, None)
         self.served[channel.id] = channel
@@ -555,37 +583,17 @@ class ChannelTable:
         """Counts the memory of unread messages on all channels of the peer."""
         return self._unread()
 
-    @property
-    def has_credit(self) -> bool:
-        """Whether the remote peer keeps to credit when it produces."""
-        return self.out.terms.credit
-
     def make_registry(self) -> Registry:
         return Registry(dec_hook=self.registry.dec_hook, lax=self.registry.lax)
-
-    def count_dropped(self, channel: ChannelCore, count: int) -> None:
-        """Count events that nothing listens to."""
-        text = f"events on channel {channel.id} were dropped, because nobody listens to them"
-        self.listener.count("unread event", text, count)
 
     def count_misfit(self, what: str, why: Exception) -> None:
         """Count an event whose arguments do not fit its reader."""
         self.listener.count("wrong arguments", f"{what} was dropped: {why}")
 
-    def answer(self, i: int, value: object) -> None:
-        """Resolve a request of the remote peer."""
-        self.out.reply(self.out.terms.encode(Resolution(i, value)))
-
-    def refuse(self, i: int, error: Exception) -> None:
-        """Reject a request of the remote peer."""
-        self.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
-
-    def start_items(self, h: int, inbox: Inbox) -> None:
-        """Send ``start``, and credit before it if the remote peer keeps to that."""
-        if self.has_credit:
-            self._credited[h] = None
-            inbox.start_credit(partial(self.out.grant, h), self._share)
-        self.out.reply(self.out.terms.encode(Event(("start",), h=h)))
+    def share_credit(self, h: int) -> Callable[[], int]:
+        """Count channel ``h`` among those whose items are read by credit. Return what computes the bytes of each."""
+        self._credited[h] = None
+        return self._share
 
     def _share(self) -> int:
         """Return how many bytes of one stream may be in flight: the more streams are read, the fewer bytes of each.
@@ -595,35 +603,23 @@ class ChannelTable:
         window = self.limits.stream_window_bytes
         return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
 
-    def stop_items(self, h: int) -> None:
-        """Send ``stop``."""
-        self.out.reply(self.out.terms.encode(Event(("stop",), h=h)))
-
-    def send_end(self, h: int, reason: object) -> None:
-        """Tell the remote peer that a channel has ended."""
-        if reason is FINISHED:
-            reason = CLOSED
-        elif isinstance(reason, StreamOverflow):
-            reason = RpcError(as_text(reason))
-        self.send_abort(h, reason)
-
     def send_abort(self, h: int, reason: object) -> None:
         """Abort a channel, unless this side has done so already."""
-        if h in self._aborted:
+        if h in self._aborted_here:
             return
-        self._aborted[h] = None
-        if len(self._aborted) > MAX_REMEMBERED:
-            del self._aborted[next(iter(self._aborted))]
+        self._aborted_here[h] = None
+        if len(self._aborted_here) > MAX_REMEMBERED:
+            del self._aborted_here[next(iter(self._aborted_here))]
         send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
 
     # ------------------------------------------------------------ ending
 
-    def aborted(self, h: int, x: Any, flag: Any) -> bool:
+    def ended_by_peer(self, h: int, x: Any, flag: Any) -> bool:
         """End channel ``h``, because the remote peer has ended it. Return False if there is no such channel."""
         channel = self.find(h)
         if channel is None:
             return False
-        if is_closed(x, flag):
+        if is_finished(x, flag):
             channel.end(FINISHED, None, by_other=True)
             return True
         reason = reason_from_wire(x, flag)
@@ -637,12 +633,13 @@ class ChannelTable:
         self.over = True
         for channel in [*self.undelivered, *self.all()]:
             channel.mailbox.take_request_ids()
-            own = ConnectionLost(error.code, error.reason)  # or all readers would raise one and the same
+            own = ConnectionLost(error.code, error.reason)  # each channel's readers raise an object of their own
             if is_closed_here(error):
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
     def forget(self, channel: ChannelCore, reason: object) -> bool:
+        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
         h = channel.id
         served = self.served.get(h) is channel
         if served:

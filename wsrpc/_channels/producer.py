@@ -44,13 +44,18 @@ class ItemRefused(Exception):
 
 
 class Producer:
-    """Sends items in one of three ways. The consumer's first message chooses the way, and nothing later changes it:
+    """Sends the items of one source on an anonymous channel, in one of three ways.
+
+    The consumer's first message chooses the way, and nothing later changes it:
 
     - ``credit``, then ``start``: another wsrpc peer. Items are events, as far as the credit goes.
     - ``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
       request, and the next one waits for its answer.
     - a request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
       they are large.
+
+    It is used by handlers that stream, by ``send=`` of `Caller.stream` and by ``send=`` of `Caller.request`. They close
+    the channel, each in its own way; the producer never does, unless the consumer does not start in time.
 
     Args:
         patience: seconds within which the consumer has to start. None for no limit.
@@ -84,7 +89,7 @@ class Producer:
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
-        """The way: "credit", "paced" or "pull". Empty before it is known, "granted" when there is credit by then."""
+        """The way: "credit", "paced" or "pull". Before the start: "granted" if there is credit, else ""."""
         self._sent = self._sent_bytes = 0
         self._over = False
         self._pause_at = BURST
@@ -94,7 +99,8 @@ class Producer:
         """Requests of a consumer that pulls: the id of each, and how many items it wants."""
         loop = requester.out.loop
         self.stopped: asyncio.Future[None] = loop.create_future()
-        """Done when the consumer has said that it wants no more, or the channel is over."""
+        """Done when the consumer has said that it wants no more, or the channel is over. Only ``send=`` waits for it: a
+        handler that streams is cancelled when its channel ends."""
         self._timer: Timer | None = None
         channel.produce(self._credited)
         for event in ("start", "pull", "stop"):
@@ -175,9 +181,14 @@ class Producer:
     def check_channel(self) -> None:
         """Raise `ChannelClosed` if the channel is over."""
         if self._channel.closed:
-            raise ChannelClosed(str(self._channel.id))
+            raise self._channel.gone()
 
     def channel_ended(self, error: Exception | None) -> None:
+        """Send nothing more, and wake what waits here.
+
+        The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
+        source that goes on although it was cancelled.
+        """
         self._over = True
         self._granted = 0  # the next item is not sent
         self._wake()
@@ -208,9 +219,10 @@ class Producer:
         self._pause_at = self._sent + BURST
 
     async def _wait_for_end(self) -> Never:
-        """Wait for the end of the channel, and raise why it has ended. The caller knows that the connection is broken.
+        """Wait until `channel_ended` is called, because an item could not be sent or the channel is closed.
 
-        What the failed send raised would not say whether the call has run: its first message may have arrived.
+        The error of that one send is not raised: it may say "not sent", although the request that opened the channel
+        was sent and its handler runs.
 
         Raises:
             ChannelClosed: the channel is over.
@@ -219,7 +231,7 @@ class Producer:
             await self._wait()
 
     async def _pause(self) -> None:
-        """Let other tasks run: neither the source nor a generous consumer need ever wait."""
+        """Let other tasks run, because the source may never wait, and the consumer's credit may be large."""
         self._pause_at = self._sent + BURST
         await asyncio.sleep(0)
 
@@ -292,9 +304,11 @@ class Producer:
         return True
 
     async def _check_open(self) -> None:
-        """Raise `ChannelClosed` if the channel is over: on the next connection its id may be that of another one.
+        """Wait for `channel_ended` and raise `ChannelClosed`, if the channel is closed. Otherwise do nothing.
 
-        A source that goes on although it was cancelled may have taken that long.
+        A channel is closed some turns before `channel_ended` is called, if messages on it are still to be delivered.
+        Nothing may be sent on it then: its id may be that of another channel already. A source that goes on although it
+        was cancelled gets here.
         """
         if self._channel.closed:
             await self._wait_for_end()
@@ -313,7 +327,7 @@ class Producer:
             async for value in items:
                 await self._check_open()
                 try:
-                    # The consumer may take as long as it likes. Closing the channel settles the request.
+                    # The consumer may take as long as it likes. The end of the channel settles the request.
                     await self._ask(self._channel.id, "next", (Item(value),), ITEM_REQUEST)
                 except RemoteError as exc:
                     raise ItemRefused(of_started_call(exc)) from None

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
-from weakref import WeakSet
 
 from msgspec import UNSET
 
@@ -19,7 +18,8 @@ from .._sending.outbound import Outbound
 from .._streams.event_values import ToValue, Waits, value_of
 from .._streams.inbox import Decode, Inbox
 from .._streams.mailbox import UnreadMessages
-from .._streams.reader import EventReaders, Reading, Recipient
+from .._streams.reader import Reading
+from .._streams.recipients import FanOut, Recipient, add, each_of, remove
 from .._streams.stream import Stream
 from ..errors import ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
 from ..limits import Limits
@@ -31,7 +31,7 @@ Key = tuple[ChannelRef, str]
 
 
 def _read(*_: Any) -> None:
-    """Do nothing: the readers of the event have it."""
+    """Do nothing: the readers of the event have received it."""
 
 
 FOR_READERS = Handler(_read)
@@ -39,13 +39,13 @@ FOR_READERS = Handler(_read)
 
 
 class ReaderListener(Protocol):
-    """Part of a session that holds messages back, and that readers report to."""
+    """Part of a session that holds messages back. Readers report to it. Implemented by `Admission` of ``_peer``."""
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient, /) -> None:
         """Pass the messages that are held back to a new recipient."""
 
     def update(self) -> None:
-        """Take note that the last reader of an event has left."""
+        """Notice that the last reader of an event has left."""
 
 
 class Readers:
@@ -65,13 +65,13 @@ class Readers:
     __slots__ = (
         "_count",
         "_end_error",
-        "_item_channels",
         "_limits",
         "_listener",
         "_registries",
         "_reject",
         "_survives",
         "_unread",
+        "connections_lost",
         "out",
         "read_before",
         "recipients",
@@ -102,8 +102,7 @@ class Readers:
         self._survives = survives
         self._listener: ReaderListener | None = None
         """Of the present session, or of the last one."""
-        self._item_channels: WeakSet[PeerChannel] | None = None
-        """The channels whose items are read in the present session, or will be in the next one."""
+        self.connections_lost = 0
         self._end_error: Callable[[], Exception | None] | None = None
         """Once reading is over: makes what a reader raises. It makes None for a plain end."""
 
@@ -125,30 +124,27 @@ class Readers:
         convert = value_of(returns, self._registries[0].converter)
         label = event if channel is None else f"{channel}:{event}"
         wanted = convert if keep == "first" else None
-        reading = self._reading(PeerChannel(self, channel), event, newest=keep == "newest", wanted=wanted)
+        reading = self._reading(channel, event, newest=keep == "newest", wanted=wanted)
         return Stream(label, convert, reading=reading, misfit=partial(self._count_misfit, f"event {short(label)}"))
 
     def read_items(self, channel: str, returns: Any) -> Stream[Any]:
         """Read the items of a named channel. See `Channel.items`."""
         check_thread_of_plain(self.out.thread, "channel.items")
         convert = None if returns is UNSET else self._registries[0].converter(returns)
-        place = PeerChannel(self, channel)
-        if self._item_channels is None:
-            self._item_channels = WeakSet()
-        self._item_channels.add(place)
-        return Stream(channel, convert, reading=self._reading(place, "next", items=True))
+        return Stream(channel, convert, reading=self._reading(channel, "next", items=True))
 
     def _reading(
         self,
-        channel: PeerChannel,
+        channel: ChannelRef,
         event: str,
         *,
         items: bool = False,
         newest: bool = False,
         wanted: ToValue | None = None,
     ) -> Reading:
-        inbox = Inbox(self.unread(), items=items, answer=channel.answer_read, newest=newest, wanted=wanted)
-        return Reading(channel, inbox, event)
+        place = ReadingPlace(self, channel, event)
+        inbox = Inbox(self.unread(), items=items, answer=place.answer, newest=newest, wanted=wanted)
+        return Reading(place, inbox, event)
 
     def _count_misfit(self, what: str, why: Exception) -> None:
         self._count("wrong arguments", f"{what} was dropped: {why}")
@@ -164,34 +160,20 @@ class Readers:
         if self._end_error is not None:
             recipient.channel_ended(self._end_error())
             return
-        present = self.recipients.get(key)
-        if _reads_items(recipient):
-            if present is not None:
-                raise RuntimeError(f"the items of channel {key[0]!r} are being read already: one reader at a time")
-            self.recipients[key] = recipient
+        items = f"the items of channel {key[0]!r} are being read"
+        if isinstance(recipient, Reading) and recipient.inbox.items:
+            add(self.recipients, key, recipient, None, f"{items} already: one reader at a time")
             self.read_before[str(key[0])] = None
         else:
-            if present is None:
-                present = self.recipients[key] = EventReaders()
-            elif not isinstance(present, EventReaders):
-                raise RuntimeError(
-                    f"the items of channel {key[0]!r} are being read: 'next' cannot be read as events there, too"
-                )
-            present.members.append(recipient)
+            add(self.recipients, key, recipient, FanOut, f"{items}: 'next' cannot be read as events there, too")
         if self._listener is not None:
             self._listener.begin_reading(*key, recipient)
 
     def remove_recipient(self, key: Key, recipient: Recipient) -> None:
         """Pass nothing more to ``recipient``."""
-        present = self.recipients.get(key)
-        if isinstance(present, EventReaders) and recipient in present.members:
-            present.members.remove(recipient)
-            if present.members:
-                return
-        elif present is not recipient:
-            return
-        del self.recipients[key]
-        self._update()
+        remove(self.recipients, key, recipient)
+        if key not in self.recipients:
+            self._update()
 
     def _update(self) -> None:
         if self._listener is not None:
@@ -208,17 +190,14 @@ class Readers:
 
     def connection_lost(self, error: ConnectionLost) -> None:
         """End the readers of items with ``error``, and those of events unless they survive."""
-        if self._item_channels is not None:
-            for channel in self._item_channels:
-                channel.session_over = True
-            self._item_channels = None
+        self.connections_lost += 1
         if self._unread is not None:
             self._unread.forget_late_requests()
         if not self._survives:
             self.end(partial(ConnectionLost, error.code, error.reason))
             return
         for key, present in list(self.recipients.items()):
-            for recipient in tuple(present.members) if isinstance(present, EventReaders) else (present,):
+            for recipient in each_of([present]):
                 if not isinstance(recipient, Reading) or recipient.inbox.items:
                     self.remove_recipient(key, recipient)
                     recipient.channel_ended(ConnectionLost(error.code, error.reason))
@@ -243,21 +222,20 @@ class Readers:
         if not keys:
             return
         check_thread_of_plain(self.out.thread, "channel.close")
-        for present in [self.recipients.pop(key) for key in keys]:
-            for each in tuple(present.members) if isinstance(present, EventReaders) else (present,):
-                each.channel_ended(error())
+        for recipient in each_of([self.recipients.pop(key) for key in keys]):
+            recipient.channel_ended(error())
         self._update()
 
     # ------------------------------------------------------------ messages
 
     def has_readers(self, channel: ChannelRef, event: str) -> bool:
         """Return whether the events of that name are being read."""
-        return isinstance(self.recipients.get((channel, event)), EventReaders)
+        return isinstance(self.recipients.get((channel, event)), FanOut)
 
     def has_stream(self, channel: ChannelRef, event: str) -> bool:
         """Return whether messages of that name belong to a stream that is read or sent here."""
         recipient = self.recipients.get((channel, event))
-        if isinstance(recipient, EventReaders):
+        if isinstance(recipient, FanOut):
             # A producer is told to `stop` by an event, which others may read, too.
             return not all(isinstance(member, Reading) for member in recipient.members)
         return recipient is not None
@@ -268,13 +246,13 @@ class Readers:
         return own.layered or shared.layered or own.has(channel, event) or shared.has(channel, event)
 
     def take(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
-        """Pass a message to its readers. Return True if nothing else is to be done with it."""
+        """Pass a message to its readers. Return False if there are none, or if handlers are to get it."""
         event = message.a[0]
         recipient = self.recipients.get((message.c, event))
         if recipient is None:
             return False
         i = message.i
-        if not isinstance(recipient, EventReaders):
+        if not isinstance(recipient, FanOut):
             recipient.receive(message, payload, decode)
             error = recipient.inbox.error if isinstance(recipient, Reading) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
@@ -287,35 +265,38 @@ class Readers:
         return not handled
 
 
-class PeerChannel:
+class ReadingPlace:
     """The main channel or a named one, as one reading sees it."""
 
-    __slots__ = ("__weakref__", "_key", "_name", "_readers", "_recipient", "session_over")
+    __slots__ = ("_connections_lost", "_key", "_name", "_readers", "_recipient")
 
-    def __init__(self, readers: Readers, name: ChannelRef) -> None:
+    def __init__(self, readers: Readers, name: ChannelRef, event: str) -> None:
         self._readers = readers
         self._name = name
-        self._key: Key = (name, "")
+        self._key: Key = (name, event)
         self._recipient: Recipient | None = None
-        self.session_over = False
-        """The session in which the items are read has ended: in another one an id would be that of another request."""
+        self._connections_lost = readers.connections_lost
 
     def __repr__(self) -> str:
-        return f"<PeerChannel {self._key!r} {'closed' if self.closed else 'open'}>"
+        return f"<ReadingPlace {self._key!r} {'closed' if self.closed else 'open'}>"
+
+    @property
+    def _session_over(self) -> bool:
+        """Whether the session that the reading began in has ended: in another one an id is that of another request."""
+        return self._connections_lost != self._readers.connections_lost
 
     @property
     def closed(self) -> bool:
         return self._recipient is None
 
     def add_recipient(self, event: str, recipient: Recipient) -> None:
-        self._key = self._name, event
         self._recipient = recipient
         self._readers.add_recipient(self._key, recipient)
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
         self._recipient = None
         self._readers.remove_recipient(self._key, recipient)
-        if isinstance(recipient, Reading) and recipient.has_producer and not self.session_over:
+        if isinstance(recipient, Reading) and recipient.has_producer and not self._session_over:
             self.stop_items()
 
     @property
@@ -334,20 +315,15 @@ class PeerChannel:
         if not out.terms.plain and isinstance(self._name, str):  # ws-wrapper's own iterator does not send it
             out.reply(out.terms.encode(Event(("stop",), self._name)))
 
-    def answer(self, i: int, value: object) -> None:
-        if not self.session_over:
+    def answer(self, i: int, value: object = None) -> None:
+        if not self._session_over:
             out = self._readers.out
             out.reply(out.terms.encode(Resolution(i, value)))
 
-    def answer_read(self, i: int) -> None:
-        """Answer a request that has been read."""
-        self.answer(i, None)
-
     def abort(self, reason: object) -> None:
         """End the reading, because too much is unread. The channel stays."""
-        recipient = self._recipient
-        if recipient is not None:
-            self.remove_recipient(self._key[1], recipient)
+        if self._recipient is not None:
+            self.remove_recipient(self._key[1], self._recipient)
 
     def finish_locally(self) -> None:
         """Do nothing: the channel stays."""
@@ -361,12 +337,5 @@ class PeerChannel:
     def count_dropped(self, count: int) -> None:
         """Do nothing: the events of a reading that ends may be dropped here."""
 
-    def check_thread(self, coroutine: str | None = None) -> None:
-        if coroutine is None:
-            check_thread_of_plain(self._readers.out.thread, "function")
-        else:
-            check_thread(self._readers.out.thread, coroutine)
-
-
-def _reads_items(recipient: Recipient) -> bool:
-    return isinstance(recipient, Reading) and recipient.inbox.items
+    def check_thread(self, coroutine: str) -> None:
+        check_thread(self._readers.out.thread, coroutine)

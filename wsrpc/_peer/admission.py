@@ -19,7 +19,8 @@ from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
 from .._streams.inbox import Decode
-from .._streams.reader import Reading, Recipient
+from .._streams.reader import Reading
+from .._streams.recipients import Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from ..limits import Limits
 from .answers import Answers

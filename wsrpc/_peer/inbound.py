@@ -374,7 +374,7 @@ class Inbound:
         """Cancel a request of the remote peer, or end an anonymous channel."""
         if message.h is not None:
             h = channel_id(message.h)
-            if h is None or not self._channels.aborted(h, message.x, message.flag):
+            if h is None or not self._channels.ended_by_peer(h, message.x, message.flag):
                 self._ignored["abort of no channel"] += 1
         elif not is_id(message.i) or not self._dispatcher.cancel(message.i, reason_from_wire(message.x, message.flag)):
             self._ignored["cancellation of no request"] += 1
@@ -522,7 +522,7 @@ class Inbound:
         elif outline.h is None:
             self._dispatcher.cancel(outline.i, RemoteError(ABORTED))
         elif (h := channel_id(outline.h)) is not None:
-            self._channels.aborted(h, None, UNSET)
+            self._channels.ended_by_peer(h, None, UNSET)
 
     def _drop_event(self, outline: WireMessage, why: str) -> None:
         """Reject a request that is not decoded, and end the channel whose reader misses the message."""

@@ -6,6 +6,7 @@ error never become attributes and never choose a class by name: only wsrpc's own
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -27,13 +28,14 @@ from ..errors import (
 __all__ = [
     "ABORTED",
     "BAD_ITEM",
-    "CLOSED",
+    "FINISHED_REASON",
     "bounded_reason",
     "error_from_wire",
     "error_to_wire",
-    "is_closed",
+    "is_finished",
     "of_started_call",
     "reason_from_wire",
+    "reason_of",
     "reason_to_wire",
     "text_for_peer",
     "without_data",
@@ -49,12 +51,12 @@ _CLASSES_OF_REASONS: dict[Any, type[RemoteError]] = {cls.code: cls for cls in (H
 ABORTED = "Request aborted"
 """The message that ws-wrapper sends when no reason was given."""
 
-_CLOSED_CODE = "wsrpc.closed"
+_FINISHED_CODE = "wsrpc.closed"
 
 BAD_ITEM = "wsrpc.bad_item"
 """The code of the rejection if the handler ran until it read an item that does not fit."""
 
-CLOSED = RemoteError("closed", _CLOSED_CODE)
+FINISHED_REASON = RemoteError("closed", _FINISHED_CODE)
 """The reason of an abort that ends a channel in good order."""
 
 Flag = int | UnsetType
@@ -111,6 +113,14 @@ def reason_from_wire(x: Any, flag: Any) -> object:
     return x
 
 
+def reason_of(error: BaseException | None) -> Any:
+    """Return the reason that `Task.cancel` was given, if ``error`` is a cancellation. Otherwise return None.
+
+    The text of other errors is not for the remote peer.
+    """
+    return error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None
+
+
 def bounded_reason(reason: Any) -> Any:
     """Return the reason of a cancellation for a `CancelledError`: unchanged, or as one short line if it is long.
 
@@ -134,9 +144,9 @@ def of_started_call(error: RemoteError) -> RemoteError:
     return RemoteError(error.message, error.code, error.data, error.fields)
 
 
-def is_closed(x: Any, flag: Any) -> bool:
-    """Whether the reason of an abort is `CLOSED`."""
-    return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _CLOSED_CODE
+def is_finished(x: Any, flag: Any) -> bool:
+    """Return whether the reason of an abort is `FINISHED_REASON`."""
+    return flag is not UNSET and bool(flag) and x.__class__ is dict and x.get("code") == _FINISHED_CODE
 
 
 def text_for_peer(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from .._base.misuse import shown_as
 from .._base.names import ChannelRef, check_timeout
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, Request, request_on
+from .._protocol.rejections import reason_of
 from ..errors import BadResult, RequestTimeout, UnexpectedChannel
 from ..limits import Limits
 from .checks import check_sending
@@ -71,7 +72,7 @@ class Requester:
                 await out.send_in_turn(message, pending, out.fails(options.offline))
             answer = await pending.future
         except asyncio.CancelledError as exc:
-            self._give_up(pending, exc.args[0] if exc.args else None)
+            self._give_up(pending, reason_of(exc))
             raise
         except BaseException:
             self._requests.drop(pending)

@@ -1,4 +1,4 @@
-"""Messages that arrived on a channel before anything listened to it."""
+"""Queue of messages that arrived on a channel before anything listened to it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Backlog(BoundedQueue[Entry]):
         return message, payload, decode
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests, and keep those as events: nobody answers them from here."""
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
         entries = self.clear()
         for payload, decode, _ in entries:
             self.put((payload, decode, None))

@@ -24,8 +24,8 @@ LEAST_RESERVED = 4096
 Decode = Callable[[bytes | bytearray], WireMessage]
 
 
-class Credit:
-    """Right to send that a producer has been given, and when it is to get more.
+class Window:
+    """How far ahead of its reader a producer may send, and when it gets more credit.
 
     Credit is counted in totals of items and bytes from the beginning of the stream. Granted credit is never taken back.
 
@@ -34,23 +34,23 @@ class Credit:
         share: returns the bytes of one stream's window, which depend on how many streams are read.
     """
 
-    __slots__ = ("_share", "grant", "granted", "granted_bytes", "renew_at", "renew_bytes_at", "window_bytes")
+    __slots__ = ("_share", "bytes", "grant", "granted", "granted_bytes", "renew_at", "renew_bytes_at")
 
     def __init__(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
         self._share = share
         self.grant = grant
-        self.granted = self.granted_bytes = self.window_bytes = 0
+        self.granted = self.granted_bytes = self.bytes = 0
         self.renew_at = self.renew_bytes_at = 0
         """Totals at which half of the window is free, so that the producer gets more."""
 
     def renew(self, taken: int, taken_bytes: int, limits: Limits) -> None:
         """Extend the credit to a full window beyond the totals that the reader has taken."""
-        window = limits.stream_window
-        window_bytes = self.window_bytes = self._share()
-        self.granted = taken + window
-        self.granted_bytes = max(self.granted_bytes, taken_bytes + window_bytes)
-        self.renew_at = taken + (window + 1) // 2
-        self.renew_bytes_at = taken_bytes + (window_bytes + 1) // 2
+        items = limits.stream_window
+        size = self.bytes = self._share()
+        self.granted = taken + items
+        self.granted_bytes = max(self.granted_bytes, taken_bytes + size)
+        self.renew_at = taken + (items + 1) // 2
+        self.renew_bytes_at = taken_bytes + (size + 1) // 2
 
 
 class Inbox:
@@ -73,13 +73,13 @@ class Inbox:
 
     __slots__ = (
         "_answer",
-        "_credit",
         "_decodes_until",
         "_received_bytes",
         "_reserved",
         "_taken_bytes",
         "_unread",
         "_waiter",
+        "_window",
         "error",
         "items",
         "newest",
@@ -103,7 +103,7 @@ class Inbox:
         self.wanted = wanted
         self._unread = unread
         self._answer = answer
-        self._credit: Credit | None = None
+        self._window: Window | None = None
         self.queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
         """Value, encoded size, id of a request that is not answered yet, and how to decode a value that is encoded."""
         self._waiter: asyncio.Future[None] | None = None
@@ -168,13 +168,13 @@ class Inbox:
 
         It leaves out the checks of `push` for requests, for `newest` and for items beyond credit or reserved memory.
         """
-        credit, queue = self._credit, self.queue
-        if credit is None or self.taken + len(queue) >= credit.granted:
+        window, queue = self._window, self.queue
+        if window is None or self.taken + len(queue) >= window.granted:
             return False
         received = self._received_bytes + size
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            if self._received_bytes >= credit.granted_bytes:
+            if self._received_bytes >= window.granted_bytes:
                 return False
             waiter.set_result(None)
         elif received > self._decodes_until:
@@ -184,16 +184,16 @@ class Inbox:
         return True
 
     def _is_within_credit(self) -> bool:
-        credit = self._credit
+        window = self._window
         return (
-            credit is not None
-            and self.taken + len(self.queue) < credit.granted
-            and self._received_bytes < credit.granted_bytes
+            window is not None
+            and self.taken + len(self.queue) < window.granted
+            and self._received_bytes < window.granted_bytes
         )
 
     @property
     def _window_bytes(self) -> int:
-        return self._unread.limits.stream_window_bytes if self._credit is None else self._credit.window_bytes
+        return self._unread.limits.stream_window_bytes if self._window is None else self._window.bytes
 
     def _reserve(self, size: int) -> bool:
         """Return whether one more message of ``size`` bytes may wait decoded."""
@@ -204,7 +204,7 @@ class Inbox:
                 return False
             self._reserved += more
         until = self._taken_bytes + self._reserved
-        self._decodes_until = until if self._credit is None else min(until, self._credit.granted_bytes)
+        self._decodes_until = until if self._window is None else min(until, self._window.granted_bytes)
         return until >= self._received_bytes + size
 
     def _release(self) -> None:
@@ -233,7 +233,7 @@ class Inbox:
         return a
 
     def end(self, error: BaseException | None = None) -> None:
-        """Let nothing more arrive. The reader gets ``error`` after what is there."""
+        """Receive nothing more. The reader gets the messages that wait here, and then ``error``."""
         if self.over:
             return
         self.over = True
@@ -247,6 +247,11 @@ class Inbox:
         return loop.call_at(loop.time() + seconds, partial(self.end, error))
 
     # ------------------------------------------------------------ reading
+
+    def take_error(self) -> BaseException | None:
+        """Return the exception that the reader gets after the last message, the first time. Then return None."""
+        error, self.error = self.error, None
+        return error
 
     async def wait(self) -> None:
         """Wait until a message is there, or nothing more will come. Cancelling is safe: no message is lost.
@@ -275,24 +280,24 @@ class Inbox:
         if decode is not None:
             self._unread.give_back(size)
             value = self._value(decode(value))
-        credit = self._credit
-        if credit is not None and (taken >= credit.renew_at or taken_bytes >= credit.renew_bytes_at):
-            self._renew(credit)
+        window = self._window
+        if window is not None and (taken >= window.renew_at or taken_bytes >= window.renew_bytes_at):
+            self._renew(window)
         return value
 
     def start_credit(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
-        """Give the producer credit for a window, and more whenever half of it is free. See `Credit`."""
-        self._credit = Credit(grant, share)
-        self._renew(self._credit)
+        """Give the producer credit for a window, and more whenever half of it is free. See `Window`."""
+        self._window = Window(grant, share)
+        self._renew(self._window)
 
-    def _renew(self, credit: Credit) -> None:
-        credit.renew(self.taken, self._taken_bytes, self._unread.limits)
+    def _renew(self, window: Window) -> None:
+        window.renew(self.taken, self._taken_bytes, self._unread.limits)
         if not self.over:
-            self._decodes_until = min(self._taken_bytes + self._reserved, credit.granted_bytes)
-            credit.grant(credit.granted, credit.granted_bytes)
+            self._decodes_until = min(self._taken_bytes + self._reserved, window.granted_bytes)
+            window.grant(window.granted, window.granted_bytes)
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, and forget them: nobody answers them from here."""
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
         entries = list(self.queue)
         self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
         return [i for _, _, i, _ in entries if i is not None]
@@ -300,7 +305,7 @@ class Inbox:
     def discard(self) -> None:
         """Drop what is unread, because nobody will read it."""
         self.end()
-        self._credit = None
+        self._window = None
         while self.queue:
             self._drop_oldest()
         self._taken_bytes = self._received_bytes

@@ -15,7 +15,8 @@ from ..limits import Limits
 from .backlog import Backlog
 from .inbox import Decode
 from .memory import UnreadMemory
-from .reader import EventReaders, Reading, Recipient
+from .reader import Reading
+from .recipients import FanOut, Recipient, add, each_of, remove
 
 __all__ = ["DELIVERY", "Act", "Delivery", "Mailbox", "UnreadMessages"]
 
@@ -64,9 +65,14 @@ DELIVERY = {
 
 
 class Listener(Protocol):
-    """Channel as its mailbox sees it: it owns the mailbox, and decides what the mailbox cannot."""
+    """Channel that owns a mailbox, as the mailbox sees it. Implemented by `ChannelCore` of ``_channels.core``."""
 
     id: int
+
+    @property
+    def in_use(self) -> bool:
+        """Whether this side has sent something on the channel, which is open."""
+        ...
 
     def has_handler(self, event: str, /) -> bool:
         """Return whether a handler is registered for messages of that name."""
@@ -101,7 +107,7 @@ class UnreadMessages(UnreadMemory):
         self._late[mailbox] = served
         self._late_served += served
         if self._late_served > self.limits.channels:
-            # They do not count as open channels. To bound them all the same, the oldest one goes.
+            # Late mailboxes do not count as open channels. They are bounded here: the oldest one is dropped.
             next(late for late, served in self._late.items() if served).leave()
 
     def forget_late(self, mailbox: Mailbox) -> None:
@@ -119,8 +125,8 @@ class UnreadMessages(UnreadMemory):
             mailbox.leave()
 
 
-class ChannelEventReaders(EventReaders):
-    """All readers of one event name on an anonymous channel, beside the handler of that name."""
+class ChannelFanOut(FanOut):
+    """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
 
     __slots__ = ("_mailbox",)
 
@@ -141,9 +147,9 @@ class ChannelEventReaders(EventReaders):
 class Mailbox:
     """Delivers a channel's messages to the recipient of their event name, or else to the handlers.
 
-    Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ended
-    the channel, or its session ended, they are kept beyond that end. However the channel ends, readers first get the
-    messages that came before.
+    Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ends
+    the channel, or its session ends, they are kept beyond that end. However the channel ends, readers get the messages
+    that arrived before the end first.
     """
 
     __slots__ = (
@@ -157,7 +163,6 @@ class Mailbox:
         "live",
         "recipients",
         "state",
-        "used",
     )
 
     def __init__(self, channel: Listener, unread: UnreadMessages) -> None:
@@ -175,8 +180,6 @@ class Mailbox:
         """By event name."""
         self.live: dict[str, Recipient] = _NOBODY
         """The same while messages are delivered at once. Otherwise it is empty."""
-        self.used = False
-        """This side has sent something on the channel."""
 
     def __repr__(self) -> str:
         kept = 0 if self._backlog is None else len(self._backlog)
@@ -203,28 +206,17 @@ class Mailbox:
         if self.state is Delivery.OVER:
             recipient.channel_ended(self._error)
             return
-        present = self.recipients.get(event)
-        if not isinstance(recipient, Reading) or recipient.inbox.items:
-            if present is not None:
-                raise RuntimeError(f"{event!r} is being read on this channel already: one reader at a time")
-            self.recipients[event] = recipient
+        if isinstance(recipient, Reading) and not recipient.inbox.items:
+            taken = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
+            add(self.recipients, event, recipient, lambda: ChannelFanOut(self), taken)
         else:
-            if present is None:
-                present = self.recipients[event] = ChannelEventReaders(self)
-            elif not isinstance(present, ChannelEventReaders):
-                raise RuntimeError(f"{event!r} belongs to a stream on this channel: it cannot be read as events, too")
-            present.members.append(recipient)
+            taken = f"{event!r} is being read on this channel already: one reader at a time"
+            add(self.recipients, event, recipient, None, taken)
         self.listen()
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
         """Pass nothing more to ``recipient``."""
-        present = self.recipients.get(event)
-        if isinstance(present, ChannelEventReaders) and recipient in present.members:
-            present.members.remove(recipient)
-            if not present.members:
-                del self.recipients[event]
-        elif present is recipient:
-            del self.recipients[event]
+        remove(self.recipients, event, recipient)
         if self._unread_by:
             self._unread_by.discard(recipient)
             self._check_read()
@@ -232,13 +224,16 @@ class Mailbox:
     def reading(self, event: str) -> Reading | None:
         """Return the reader of the items of a stream, or one of the abandoned readers of an event."""
         recipient = self.recipients.get(event)
-        if isinstance(recipient, ChannelEventReaders):
+        if isinstance(recipient, FanOut):
             readings = (each for each in recipient.members if isinstance(each, Reading) and each.abandoned)
             return next(readings, None)
         return recipient if isinstance(recipient, Reading) else None
 
     def listen(self) -> None:
-        """Deliver the kept messages, once this turn of the event loop has registered all that it wants to."""
+        """Take note that a handler or reader was added, and deliver the kept messages to it.
+
+        They are delivered in the next turn of the event loop, so that the code that runs now can add others first.
+        """
         if not self._move(Act.LISTENED):
             return
         if self._backlog is not None:
@@ -270,29 +265,29 @@ class Mailbox:
         if self._backlog is None:
             self._backlog = Backlog(self._unread, self._overdue)
         exceeded = self._backlog.keep(message, payload, decode)
-        if exceeded is None:
+        if exceeded is None or self.channel is None:
             return
-        if self.used:
-            self._drop_unread()
+        if self.channel.in_use:
+            self._drop_unread(self.channel)
             self._deliver(message, payload, decode)
-        elif self.channel is not None:
+        else:
             self.channel.abort(StreamOverflow(f"nobody reads channel {self.channel.id}, and {exceeded}"))
 
     def _overdue(self) -> None:
         """Give up waiting for something to listen."""
         if self.state is not Delivery.KEEPING or self.channel is None:
             self.leave()
-        elif self.used:
-            self._drop_unread()
+        elif self.channel.in_use:
+            self._drop_unread(self.channel)
         else:
             seconds = self._unread.limits.unread
             text = f"nobody has read channel {self.channel.id} within {seconds:g} s (Limits.unread)"
             self.channel.abort(StreamOverflow(text))
 
-    def _drop_unread(self) -> None:
+    def _drop_unread(self, channel: Listener) -> None:
         """Stop keeping: this side uses the channel without listening to these events, as JavaScript and Go may."""
-        assert self._backlog is not None and self.channel is not None
-        self.channel.count_dropped(self._backlog.drop_events())
+        assert self._backlog is not None
+        channel.count_dropped(self._backlog.drop_events())
         self._move(Act.LISTENED)
         self._deliver_backlog()
 
@@ -304,7 +299,7 @@ class Mailbox:
             if self.state is Delivery.LIVE:
                 self.live = self.recipients
             else:
-                self._over()
+                self._end_recipients()
 
     # ------------------------------------------------------------ the end
 
@@ -320,7 +315,7 @@ class Mailbox:
             return
         self.live = _NOBODY
         if self.state is Delivery.OVER:
-            self._over()
+            self._end_recipients()
         elif self._backlog:
             self._unread.keep_late(self, served)
 
@@ -337,7 +332,7 @@ class Mailbox:
                 recipient = self.recipients.get(message.a[0])
                 if recipient is not None:
                     recipient.receive(message, payload, decode)
-            self._over()
+            self._end_recipients()
         self._unread_by.clear()
         self._check_read()
 
@@ -350,7 +345,7 @@ class Mailbox:
             self._timer = loop.call_at(loop.time() + self._unread.limits.unread, self.notice_end)
 
     def take_request_ids(self) -> list[int]:
-        """Return the ids of the requests that wait here, and turn them into events."""
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
         ids = [] if self._backlog is None else self._backlog.take_request_ids()
         return ids + [i for each in dict.fromkeys(self.recipients.values()) for i in each.take_request_ids()]
 
@@ -362,7 +357,8 @@ class Mailbox:
         self.state = state
         return True
 
-    def _over(self) -> None:
+    def _end_recipients(self) -> None:
+        """Tell all recipients that nothing more arrives, and drop what is still kept."""
         if self._backlog is not None:
             self._backlog.discard()
             self._backlog = None
@@ -370,11 +366,7 @@ class Mailbox:
         self.live = _NOBODY
         self.channel = None
         self._unread.forget_late(self)
-        each = (
-            one
-            for recipient in recipients.values()
-            for one in (recipient.members if isinstance(recipient, ChannelEventReaders) else (recipient,))
-        )
+        each = each_of(recipients.values())
         self._unread_by = {one for one in each if isinstance(one, Reading) and one.is_at_work}
         for recipient in recipients.values():
             recipient.channel_ended(self._error)
@@ -387,7 +379,7 @@ class Mailbox:
             self.notice_end()
 
     def notice_end(self) -> None:
-        """Call what `when_read` was given, whether everything was read or not."""
+        """Call the callback of `when_read` now, whether everything was read or not."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

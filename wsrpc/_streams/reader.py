@@ -1,4 +1,4 @@
-"""One reading of a channel: how it begins, what it receives and how it ends."""
+"""Readers of the messages on a channel: of items, of the events of one name, of what a caller uploads."""
 
 from __future__ import annotations
 
@@ -7,30 +7,21 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
-from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage
 from .._protocol.rejections import reason_from_wire
 from ..errors import RemoteError
 from .inbox import Decode, Inbox
+from .recipients import Recipient
 
-__all__ = ["EventReaders", "MismatchDetector", "ReadableChannel", "Reading", "Recipient", "Upload"]
-
-
-class Recipient(Protocol):
-    """Receives the messages of one event name on a channel, in place of the handlers."""
-
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None: ...
-
-    def channel_ended(self, error: Exception | None, /) -> None:
-        """Nothing more will arrive. ``error`` says why; None at a good end."""
-
-    def take_request_ids(self) -> list[int]:
-        """Return the ids of requests that have no answer yet, and forget them: they will not be answered from here."""
-        ...
+__all__ = ["MismatchDetector", "ReadableChannel", "Reading", "Upload"]
 
 
 class ReadableChannel(Protocol):
-    """Channel that a `Reading` reads: an anonymous channel, a named one, or the main one."""
+    """Channel that a `Reading` reads.
+
+    Implemented by `ChannelCore` of ``_channels.core`` for anonymous channels, and by `ReadingPlace` of
+    ``_channels.readers`` for the main channel and named ones.
+    """
 
     @property
     def closed(self) -> bool: ...
@@ -55,7 +46,7 @@ class ReadableChannel(Protocol):
     def stop_items(self) -> None:
         """Tell the remote producer to stop."""
 
-    def answer(self, i: int, value: object, /) -> None:
+    def answer(self, i: int, value: object = None, /) -> None:
         """Resolve a request that arrived on the channel."""
 
     def abort(self, reason: object, /) -> None:
@@ -71,8 +62,8 @@ class ReadableChannel(Protocol):
     def count_dropped(self, count: int, /) -> None:
         """Count events that were dropped because nobody reads them any more."""
 
-    def check_thread(self, coroutine: str | None = None, /) -> None:
-        """Raise RuntimeError in another thread than the event loop's."""
+    def check_thread(self, coroutine: str, /) -> None:
+        """Raise RuntimeError in another thread than the event loop's. ``coroutine`` is what was called there."""
 
 
 class Reading:
@@ -84,17 +75,14 @@ class Reading:
     """
 
     __slots__ = (
-        "__weakref__",
         "_begun",
         "_event",
         "_left",
         "_owns",
         "abandoned",
         "channel",
-        "end_id",
         "ended",
         "inbox",
-        "on_end",
     )
 
     def __init__(self, channel: ReadableChannel, inbox: Inbox, event: str, *, owns: bool = False) -> None:
@@ -104,14 +92,10 @@ class Reading:
         self._begun = False
         self._left = False
         self.abandoned = False
-        """The stream was thrown away. Another stream may read on."""
+        """The stream was left or thrown away, and another stream may read on."""
         self.inbox = inbox
         self.ended = False
         """The remote producer has said that there are no more items."""
-        self.end_id: int | None = None
-        """The id of the request by which it has said so."""
-        self.on_end: Callable[[int], None] | None = None
-        """Answers that request, if the answer is known before the request arrives."""
         channel.add_recipient(event, self)
 
     def __repr__(self) -> str:
@@ -143,45 +127,29 @@ class Reading:
         return not (self._left or self.abandoned) and self.inbox.is_at_work
 
     def take_request_ids(self) -> list[int]:
-        i = self.take_end_id()
-        return [*([] if i is None else [i]), *self.inbox.take_request_ids()]
-
-    def take_end_id(self) -> int | None:
-        """Return the id of the request that said that there are no more items. The caller answers it."""
-        i, self.end_id = self.end_id, None
-        return i
+        return self.inbox.take_request_ids()
 
     def _items_ended(self, i: Any, error: RemoteError | None) -> None:
         again, self.ended = self.ended, True
         self.inbox.end(error)
         if i is not UNSET:
-            if again or not self._keeps_end():
-                self.channel.answer(i, None)
-            elif self.on_end is not None:
-                self.on_end(i)
-            else:
-                self.end_id = i
+            self._answer_end(i, again)
         if self._owns:
             self.channel.finish_locally()
 
-    def _keeps_end(self) -> bool:
-        """Return whether the request that ends the items is answered later."""
-        return False
+    def _answer_end(self, i: int, again: bool) -> None:
+        """Answer request ``i``, which says that there are no more items. ``again``: not the first one to say so."""
+        self.channel.answer(i)
 
     @property
     def is_awaited(self) -> bool:
         """Whether a remote producer waits, or will wait, for credit from this reading."""
-        return self._begun and not self.ended and self.has_credit
+        return self._begun and not self.ended and self.channel.has_credit
 
     @property
     def has_producer(self) -> bool:
         """Whether a remote producer was told to start and has not ended yet."""
         return self._begun and self.inbox.items and not self.inbox.over
-
-    @property
-    def has_credit(self) -> bool:
-        """Whether the remote producer keeps to credit."""
-        return self.channel.has_credit
 
     def begin(self) -> None:
         """Let the remote producer start, at the first read."""
@@ -192,11 +160,15 @@ class Reading:
             self.channel.start_items(self.inbox)
 
     def leave(self, reason: object) -> None:
-        """Stop reading. Idempotent."""
+        """Stop reading, or let another stream read on. Idempotent.
+
+        Another stream may read the items of a user's channel whose producer keeps to credit: the producer sends as far
+        as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped,
+        and a channel that was opened for this reading ends.
+        """
         if self._left:
             return
-        if not self._owns and self.inbox.items and not self.inbox.over and self.has_credit:
-            # The producer sends as far as its credit goes, so the next reader continues from here and loses nothing.
+        if not self._owns and self.inbox.items and not self.inbox.over and self.channel.has_credit:
             self.abandoned = True
             return
         self._left = True
@@ -205,20 +177,25 @@ class Reading:
         if self._owns:
             self.channel.abort(reason)
 
-    def leave_soon(self, warning: str) -> None:
-        """Stop reading in the next turn of the event loop, because the stream was thrown away.
+    def read_on(self) -> None:
+        """Go on for another stream than the one that was left."""
+        self.abandoned = False
 
-        That may happen in any thread and within any call.
+    def leave_soon(self, label: str) -> None:
+        """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.
+
+        Python may throw it away in any thread and within any call.
         """
         if not self._left:
             self.abandoned = True
-            self.channel.call_soon(lambda: self._leave_abandoned(warning))
+            self.channel.call_soon(lambda: self._leave_abandoned(label))
 
-    def _leave_abandoned(self, warning: str) -> None:
+    def _leave_abandoned(self, label: str) -> None:
         if not self.abandoned:  # another stream reads on
             return
-        if warning and not self.channel.closed:
-            self.channel.warn(warning)
+        if self._owns and not self.channel.closed:
+            text = f"a stream of {label!r} was left without being closed, and is stopped"
+            self.channel.warn(f"{text}: use `async with`, or aclose() it")
         unread = 0 if self.inbox.items or self.channel.closed else len(self.inbox.queue)
         self.leave(None)
         if unread:
@@ -233,64 +210,52 @@ def error_in(end: dict[str, Any]) -> RemoteError | None:
     return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
 
 
-class EventReaders:
-    """All readers of one event name on a channel. Each of them gets every event."""
-
-    __slots__ = ("members",)
-
-    def __init__(self) -> None:
-        self.members: list[Recipient] = []
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.members!r}>"
-
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        self.pass_on(message, payload, decode, handled=False)
-
-    def pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
-        """Pass a message to all readers. ``handled`` says whether a handler gets it, too."""
-        members = self.members
-        if len(members) == 1 and not handled:
-            members[0].receive(message, payload, decode)
-            return
-        i = message.i
-        for member in tuple(members):
-            own = decode_any(decode, payload)  # a reader that changes its values does not change those of the others
-            own.i, i = i, UNSET  # only the first one answers
-            member.receive(own, payload, decode)
-
-    def channel_ended(self, error: Exception | None) -> None:
-        for member in tuple(self.members):
-            member.channel_ended(error)
-
-    def take_request_ids(self) -> list[int]:
-        return [i for member in self.members for i in member.take_request_ids()]
-
-
 class Upload(Reading):
     """Reader of the items that a caller sends to a handler. The call's result answers the end of the items.
 
     It receives until the channel ends, also after the handler has stopped reading.
     """
 
-    __slots__ = ()
+    __slots__ = ("_end_id", "on_end")
 
-    def _keeps_end(self) -> bool:
-        return True
+    def __init__(self, channel: ReadableChannel, inbox: Inbox) -> None:
+        self._end_id: int | None = None
+        """The id of the request that said that there are no more items, and that has no answer yet."""
+        self.on_end: Callable[[int], None] | None = None
+        """Answers that request, if the call has ended before the request arrives."""
+        super().__init__(channel, inbox, "next")
+
+    def _answer_end(self, i: int, again: bool) -> None:
+        if again:
+            self.channel.answer(i)
+        elif self.on_end is not None:
+            self.on_end(i)
+        else:
+            self._end_id = i
+
+    def take_end_id(self) -> int | None:
+        """Return the id of the request that said that there are no more items. The caller answers it."""
+        i, self._end_id = self._end_id, None
+        return i
+
+    def take_request_ids(self) -> list[int]:
+        i = self.take_end_id()
+        return [*([] if i is None else [i]), *super().take_request_ids()]
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
         if self._left and not self.ended and message.i is not UNSET:
-            # JavaScript that gets the channel and `stop` in one read does not hear the `stop` (ws in Node, observed).
+            # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
             self.channel.stop_items()
 
     def leave(self, reason: object) -> None:
+        """Stop reading: the caller need send no more items. The channel stays for the call's result. Idempotent."""
         if self._left:
             return
         self._left = True
         self.inbox.discard()
         if not self.ended and not self.channel.closed:
-            self.channel.stop_items()  # the handler may go on for long, and the caller need not
+            self.channel.stop_items()  # the handler may run on for long
 
 
 class MismatchDetector:

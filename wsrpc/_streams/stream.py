@@ -11,8 +11,8 @@ import msgspec
 
 from .._base.misuse import refusing
 from .._base.scheduler import Timer
+from .._protocol.rejections import reason_of
 from ..errors import ChannelClosed, bad_item
-from .inbox import Inbox
 from .reader import Reading
 
 __all__ = ["Stream", "end_after"]
@@ -39,7 +39,7 @@ class Stream(Generic[T_co]):
     Cancelling a read is safe: no item is lost.
     """
 
-    __slots__ = ("_begun", "_convert", "_label", "_left", "_misfit", "_open", "_opening", "_reading", "_warns")
+    __slots__ = ("_begun", "_convert", "_label", "_left", "_misfit", "_open", "_opening", "_reading")
 
     def __init__(
         self,
@@ -59,7 +59,6 @@ class Stream(Generic[T_co]):
         self._begun = False
         self._left = False
         """The stream was closed, or could not be opened."""
-        self._warns = open is not None
 
     if not TYPE_CHECKING:
         __iter__ = refusing("the items of a stream arrive over time: use `async for`")
@@ -69,15 +68,14 @@ class Stream(Generic[T_co]):
         if self._reading is None:
             # A producer that keeps to credit may start now. Another one would only fill the queue.
             reading = await self._get_reading()
-            if reading.has_credit:
+            if reading.channel.has_credit:
                 self._begin(reading)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Only the reason of a cancellation is meant for the remote peer; the text of other errors stays on this side.
-        self._leave(error.args[0] if isinstance(error, asyncio.CancelledError) and error.args else None)
+        self._leave(reason_of(error))
 
     def __aiter__(self) -> Self:
         return self
@@ -94,7 +92,7 @@ class Stream(Generic[T_co]):
         while True:
             while not inbox.queue:
                 if inbox.over:
-                    await self._over(reading, inbox)
+                    await self._raise_end(reading)
                 await inbox.wait()
             value = inbox.take()
             if self._convert is None:
@@ -113,16 +111,18 @@ class Stream(Generic[T_co]):
         return bad_item(f"an item of {self._label!r} is not what returns= asks for: {exc}", reading.channel)
 
     async def aclose(self) -> None:
-        """Stop the producer and drop what has not been read. Idempotent. Cancelling is safe."""
+        """Stop the producer, and drop the items that have not been read. Idempotent. Cancelling is safe.
+
+        The items of `AnonymousChannel.items` stay for the next reader if the producer is another wsrpc peer.
+        """
         self._leave(None)
 
-    async def _over(self, reading: Reading, inbox: Inbox) -> NoReturn:
-        self._warns = False
-        error, inbox.error = inbox.error, None
+    async def _raise_end(self, reading: Reading) -> NoReturn:
+        error = reading.inbox.take_error()
         reading.leave(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
-            # The body of a conversation has now read everything that came before the end: it is cancelled here.
+            # The body of a conversation has read everything that came before the end. Now it is cancelled.
             await asyncio.sleep(0)
         if error is not None:
             raise error
@@ -155,16 +155,16 @@ class Stream(Generic[T_co]):
     def _leave(self, reason: object) -> None:
         if self._reading is not None:
             self._reading.channel.check_thread("stream.aclose()")
+        if self._left:  # another stream may read on
+            return
         self._left = True
-        self._warns = False
         self._open = None
         if self._reading is not None:
             self._reading.leave(reason)
 
     def __del__(self) -> None:
-        if self._reading is not None:
-            warning = "a stream of %r was left without being closed, and is stopped: use `async with`, or aclose() it"
-            self._reading.leave_soon(warning % self._label if self._warns else "")
+        if self._reading is not None and not self._left:
+            self._reading.leave_soon(self._label)
 
     def __repr__(self) -> str:
         if self._reading is None:
@@ -175,7 +175,7 @@ class Stream(Generic[T_co]):
 
 
 def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
-    """End an open stream with ``error`` after that many seconds, behind what has arrived by then."""
+    """End an open stream with ``error`` after that many seconds. What has arrived by then is read first."""
     reading = stream._reading  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
     assert reading is not None
     return reading.inbox.end_after(seconds, error)

@@ -191,3 +191,34 @@ async def test_a_channel_that_is_read_again_after_its_loop_was_left_does_not_han
             with suppress(ChannelClosed):
                 await collect(aiter(channel), later)
         assert later == sorted(later) and (channel.closed or later[-1] == 999)
+
+
+async def test_a_stream_that_was_left_does_not_disturb_the_one_that_reads_on() -> None:
+    send = asyncio.Event()
+
+    async def feed() -> AsyncIterator[int]:
+        yield 0
+        await send.wait()
+        for number in range(1, 4):
+            yield number
+
+    async with pair() as (left, right):
+        right.on("feed", feed)
+        channel = await left.open_channel("feed")
+        first = channel.items()
+        async with first:
+            assert await anext(first) == 0
+        second = channel.items()
+        await first.aclose()
+        with pytest.raises(RuntimeError, match="being read"):
+            channel.items()
+        del first
+        gc.collect(1)
+        await turns()
+        with pytest.raises(RuntimeError, match="being read"):
+            channel.items()
+        send.set()
+        await turns()
+        await right.close()
+        await turns_until(lambda: channel.closed)
+        assert await collect(second) == [1, 2, 3]

@@ -1,0 +1,106 @@
+"""Recipients of messages: one for each event name on a channel, in place of the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from msgspec import UNSET
+
+from .._protocol.counting import decode_any
+from .._protocol.messages import WireMessage
+from .inbox import Decode
+
+__all__ = ["FanOut", "Recipient", "add", "each_of", "remove"]
+
+K = TypeVar("K")
+
+
+class Recipient(Protocol):
+    """Receives the messages of one event name on a channel, in place of the handlers.
+
+    Implemented by readers (`Reading`, and `FanOut` for several of them), by producers, which receive what the consumer
+    asks for, and by `MismatchDetector`.
+    """
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None: ...
+
+    def channel_ended(self, error: Exception | None, /) -> None:
+        """Nothing more will arrive. ``error`` says why; None at a good end."""
+
+    def take_request_ids(self) -> list[int]:
+        """Return the ids of requests that have no answer yet, and forget them: they will not be answered from here."""
+        ...
+
+
+class FanOut:
+    """All readers of one event name on a channel. Each of them gets every event."""
+
+    __slots__ = ("members",)
+
+    def __init__(self) -> None:
+        self.members: list[Recipient] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.members!r}>"
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self.pass_on(message, payload, decode, handled=False)
+
+    def pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, *, handled: bool) -> None:
+        """Pass a message to all readers. ``handled`` says whether a handler gets it, too."""
+        members = self.members
+        if len(members) == 1 and not handled:
+            members[0].receive(message, payload, decode)
+            return
+        i = message.i
+        for member in tuple(members):
+            own = decode_any(decode, payload)  # a reader that changes its values does not change those of the others
+            own.i, i = i, UNSET  # only the first one answers
+            member.receive(own, payload, decode)
+
+    def channel_ended(self, error: Exception | None) -> None:
+        for member in tuple(self.members):
+            member.channel_ended(error)
+
+    def take_request_ids(self) -> list[int]:
+        return [i for member in self.members for i in member.take_request_ids()]
+
+
+def add(
+    recipients: dict[K, Recipient], key: K, recipient: Recipient, fan_out: Callable[[], FanOut] | None, taken: str
+) -> None:
+    """Add a recipient under ``key``.
+
+    Args:
+        fan_out: makes the fan-out through which the recipient shares the messages with others. None: it shares nothing.
+        taken: the text of the error.
+
+    Raises:
+        RuntimeError: something receives the messages already, and one of the two does not share them.
+    """
+    present = recipients.get(key)
+    if fan_out is None and present is None:
+        recipients[key] = recipient
+    elif fan_out is not None and (present is None or isinstance(present, FanOut)):
+        if present is None:
+            present = recipients[key] = fan_out()
+        present.members.append(recipient)
+    else:
+        raise RuntimeError(taken)
+
+
+def remove(recipients: dict[K, Recipient], key: K, recipient: Recipient) -> None:
+    """Remove a recipient, if it is under ``key``."""
+    present = recipients.get(key)
+    if isinstance(present, FanOut) and recipient in present.members:
+        present.members.remove(recipient)
+        if not present.members:
+            del recipients[key]
+    elif present is recipient:
+        del recipients[key]
+
+
+def each_of(recipients: Iterable[Recipient]) -> list[Recipient]:
+    """Return the recipients, and instead of each fan-out its members."""
+    return [one for each in recipients for one in (each.members if isinstance(each, FanOut) else (each,))]
