@@ -53,13 +53,21 @@ class Admission:
         out: Outbound,
         *,
         dispatch: Callable[[WireMessage, bytes | bytearray, Observation | None, ChannelCore | None], None],
+        pumped: Callable[[], None],
         readers: Readers,
         fail: Callable[[int, str], None],
     ) -> None:
-        self._running = running
+        """
+        Args:
+            dispatch: runs the handler of a message now.
+            pumped: is called when messages that waited may have been dispatched, which no read from the network caused.
+            fail: ends the connection with a code and a reason.
+        """
+        self.running = running
         self._answers = answers
         self._out = out
         self._dispatch = dispatch
+        self._pumped = pumped
         self.readers = readers
         self._recipients = readers.recipients
         self._active: dict[int, Call] = {}
@@ -128,7 +136,7 @@ class Admission:
         return self.room.admit(entry)
 
     def _is_full(self, size: int) -> bool:
-        running, link = self._running, self._out.link
+        running, link = self.running, self._out.link
         return (
             (link is not None and link.full)  # our answers could not leave
             or running.count >= running.limit
@@ -154,7 +162,7 @@ class Admission:
 
     def update(self) -> None:
         """Find ``busy`` out again: what it depends on has changed."""
-        running = self._running
+        running = self.running
         self.busy = bool(
             self._active
             or self._recipients
@@ -196,6 +204,18 @@ class Admission:
             waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
             if fits:  # the others are for the next reader
                 break
+        self.update()
+
+    def count_as_channel(self, call: Call) -> None:
+        """Count a call as a channel, because its request has been answered with one. That makes room for a handler."""
+        self.running.count_as_channel(call)
+        self.update()
+        if self.room.items:
+            self._out.loop.call_soon(self.pump)  # later, so that the first step on the channel comes first
+
+    def count_as_handler(self, call: Call) -> None:
+        """Count a call as a handler again: its channel is over, and makes room for the next one."""
+        self.running.count_as_handler(call)
         self.update()
 
     def hold(self, holding: Hold) -> None:
@@ -248,6 +268,7 @@ class Admission:
                     self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
+            self._pumped()
             self.update()
 
     def _drop(self, waiting: Waiting) -> None:

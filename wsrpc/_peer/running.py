@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
-from .._channels.core import ChannelCore
+from .._channels.core import TOO_MANY, ChannelCore
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context, Invocation
@@ -22,7 +22,7 @@ from .._handlers.lifecycle import Closers
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.rejections import bounded_reason
-from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_here, short
+from ..errors import BadArguments, HandlerTimeout, RemoteError, RpcError, UnknownEvent, made_here, short
 from ..limits import Limits
 from .session import Call
 
@@ -73,7 +73,7 @@ class RunningHandlers:
                 self.on_channels += 1
         self.calls[call] = None
         self.count += 1
-        if call.by_channel:
+        if call.bytes_on_channel:
             self.held_by_channels += call.size
         else:
             self.held += call.size
@@ -81,11 +81,11 @@ class RunningHandlers:
     def remove(self, call: Call) -> None:
         """Count a handler no more, because it has exited."""
         self.calls.pop(call, None)
-        if call.by_channel:
+        if call.bytes_on_channel:
             self.held_by_channels -= call.size
         else:
             self.held -= call.size
-        if call.channel is None or call.lingers:
+        if not call.counts_as_channel:
             self.count -= 1
         message, active = call.ctx.inbound, call.session.active
         if message.i is not UNSET:
@@ -94,34 +94,41 @@ class RunningHandlers:
             if active.get(message.i) is call:  # as `Call.settle`, one call less
                 del active[message.i]
 
-    def becomes_channel(self, call: Call) -> None:
+    def count_as_channel(self, call: Call) -> None:
         """Count a call as a channel: its request has been answered with one."""
+        call.counts_as_channel = True
         self.count -= 1
-        if not call.by_channel:
-            self._move_bytes(call, by_channel=True)
+        if not call.bytes_on_channel:
+            call.bytes_on_channel = True
+            self.held -= call.size
+            self.held_by_channels += call.size
 
-    def becomes_handler(self, call: Call) -> None:
+    def count_as_handler(self, call: Call) -> None:
         """Count a call as a handler again: its channel is over, and it still runs."""
-        call.lingers = True
+        call.counts_as_channel = call.bytes_on_channel = False
         self.count += 1
-        self._move_bytes(call, by_channel=False)
+        self.held += call.size
+        self.held_by_channels -= call.size
 
-    def _move_bytes(self, call: Call, *, by_channel: bool) -> None:
-        call.by_channel = by_channel
-        size = call.size if by_channel else -call.size
-        self.held_by_channels += size
-        self.held -= size
-
-    def too_large_for_channel(self, size: int) -> bool:
-        """Whether the bytes of a message that opens a channel would be too many."""
-        return self.held_by_channels > 0 and self.held_by_channels + size > self.most_held
-
-    @property
-    def too_many_bytes(self) -> str:
+    def too_large_for_channel(self, size: int) -> str | None:
+        """Return why a message of ``size`` bytes may not open a channel. None if it may."""
+        if self.held_by_channels == 0 or self.held_by_channels + size <= self.most_held:
+            return None
         return (
             f"the messages that opened channels which are still open take {self.held_by_channels} bytes, "
             f"{self.most_held} may be taken (Limits.running_bytes), close some"
         )
+
+    def check_room_for_channel(self, call: Call) -> None:
+        """Check that the request of a call may be answered with a channel, as far as bytes matter.
+
+        For a handler that is known to open a channel this was checked, and the bytes counted, before it ran.
+
+        Raises:
+            RemoteError: it may not. The error does not say that the handler did not run.
+        """
+        if not call.bytes_on_channel and (why := self.too_large_for_channel(call.size)) is not None:
+            raise made_here(RemoteError(why, TOO_MANY))
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """Return the tasks in which handlers run, besides those of ``closers``."""
@@ -156,22 +163,22 @@ class Invoker:
         log: PeerLog,
         limit: float | None,
         *,
-        serve: Callable[[Call, Any], Awaitable[Any]],
-        expired: Callable[[Call, HandlerTimeout], None],
+        answer_with_channel: Callable[[Call, Any], Awaitable[Any]],
+        reject: Callable[[int, RpcError], None],
     ) -> None:
         """
         Args:
             limit: seconds for handlers that have no limit of their own; see `Limits.handler`.
-            serve: answers with a channel and does the rest on it.
-            expired: answers and cancels a call whose handler has run for too long.
+            answer_with_channel: answers a call with a channel, does the given work on it, and returns the result.
+            reject: rejects a request.
         """
-        self.serve = serve
-        self.expired = expired
         self.limit = limit
         self._own = own
         self._shared = shared
         self._loop = loop
         self._log = log
+        self._answer_with_channel = answer_with_channel
+        self._reject = reject
         self._noted_unknown = False
         self._values: dict[type, None] = {}
         """Classes of results that are simply values."""
@@ -218,16 +225,21 @@ class Invoker:
                 finally:
                     timer.cancel()
         source = as_source(result, thread=call.handler is not None and call.handler.thread)
-        return result if source is None else await self.serve(call, source)
+        return result if source is None else await self._answer_with_channel(call, source)
 
     def _expire(self, call: Call, limit: float) -> None:
+        """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
         if call.cancelled:  # so it is ending already
             return
         ctx, handler = call.ctx, call.handler
         source = "Limits.handler" if handler is None or handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
         self._log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
-        self.expired(call, made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")))
+        error = made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled"))
+        call.orphan(error)
+        if ctx.id is not None:
+            call.settle()
+            self._reject(ctx.id, error)
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
         """Run middleware (the server's, then the peer's, then the channel's), then the handler within its context."""
@@ -313,7 +325,7 @@ class Invoker:
                 raise error
             return await self.finish(call, result)
         if handler.opens:
-            return await self.serve(call, handler.call(ctx, a))
+            return await self._answer_with_channel(call, handler.call(ctx, a))
         began = self._loop.time()
         result = handler.call(ctx, a)
         if not hasattr(result, "__await__"):

@@ -12,6 +12,7 @@ from msgspec import Struct
 from .._channels.core import ChannelCore, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
+from .._protocol.rejections import bounded_reason
 from .._sending.link import Link
 from ..errors import ChannelClosed
 
@@ -40,7 +41,15 @@ TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
 
 
 class Call(Struct, eq=False):
-    """One handler that runs in a task."""
+    """One handler that runs in a task.
+
+    Three facts change independently, each once, from False to True: `started`, `cancelled` and `exited`, in any order
+    but for `exited`, which is the last.
+
+    The answer: a call has a `channel` from the moment in which its request is answered with one, and
+    `counts_as_channel` until that channel is over. Without a channel, `orphaned` says that the request must not be
+    answered any more. With a channel, `orphaned` only says that the remote peer waits for nothing.
+    """
 
     ctx: Invocation
     handler: Handler | None
@@ -48,19 +57,24 @@ class Call(Struct, eq=False):
     """Bytes of the message that called it."""
     session: Session
     """Session in which the message came."""
-    by_channel: bool = False
-    """The bytes count as held by a channel, not by a handler."""
+    bytes_on_channel: bool = False
+    """The bytes count as held by a channel, not by a handler. True from the start if the handler is known to open
+    one."""
     task: asyncio.Task[None] | None = None
+    """None until the task was made, which an eager task's first step precedes."""
     started: bool = False
+    """The task has begun."""
     cancelled: bool = False
+    """By the remote peer, by the end of the session or of the channel, or because it took too long."""
     orphaned: bool = False
     """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     channel: ChannelCore | None = None
     """Channel with which the request was answered."""
-    lingers: bool = False
-    """The channel was over before the handler exited, so that the handler counts as one again until it exits."""
+    counts_as_channel: bool = False
+    """It counts as an open channel, not as a running handler. If the channel ends before the handler exits, it counts
+    as a handler again."""
     exited: bool = False
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting."""
@@ -72,6 +86,22 @@ class Call(Struct, eq=False):
             return self.task is None or asyncio.current_task() is self.task
         except RuntimeError:
             return False
+
+    def cancel(self, reason: object) -> None:
+        """Cancel the handler, unless it is cancelled already."""
+        if self.cancelled:
+            return
+        self.cancelled = True
+        ctx = self.ctx
+        ctx.cancel_reason = reason
+        if self.started and self.task is not None:
+            # Cancelling a task that has not begun would leave its request without an answer. Its first step looks.
+            self.task.cancel(bounded_reason(reason))
+
+    def orphan(self, reason: object) -> None:
+        """Cancel the handler, because nobody can get its answer."""
+        self.orphaned = True
+        self.cancel(reason)
 
     def settle(self) -> None:
         """Remove the call's request from those that await an answer, if it is one of them."""
