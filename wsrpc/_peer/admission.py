@@ -128,7 +128,7 @@ class Admission:
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
-        return i in self._active or (bool(self.room.items) and self.room.has(i))
+        return i in self._active or (bool(self.room.items) and self.room.has_key(i))
 
     def _let_wait(self, entry: Waiting) -> bool:
         if self.room is NOTHING_WAITS:
@@ -151,7 +151,7 @@ class Admission:
 
     def cancel(self, i: int) -> bool:
         """Cancel request ``i`` if it waits for its handler. Return False if it does not."""
-        waiting = self.room.take_request(i)
+        waiting = self.room.take_key(i)
         if waiting is None:
             return False
         waiting.finish()

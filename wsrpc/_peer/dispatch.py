@@ -307,7 +307,7 @@ class Dispatcher:
         except BaseException as exc:
             if isinstance(exc, GeneratorExit) and not call.is_current:
                 raise  # the coroutine is thrown away, with its event loop
-            self._failed(ctx, exc, quiet=call.orphaned, call=call)
+            self._failed(ctx, exc, call)
         finally:
             if call.thread is None:
                 self._exited(call)
@@ -335,7 +335,7 @@ class Dispatcher:
         if not call.cancelled:
             if call.task is not None and call.task.cancelling():
                 return False
-            self._failed(call.ctx, exc, quiet=call.orphaned, call=call)
+            self._failed(call.ctx, exc, call)
         elif call.ctx.id is not None and not call.orphaned and call.channel is None:
             # The caller has stopped waiting. The rejection is for what else sees the messages of this connection.
             self.answers.reject(call.ctx.id, RpcError(ABORTED))
@@ -396,8 +396,13 @@ class Dispatcher:
         """Count events that do not reach a handler as they came."""
         self.answers.count(kind, text, times)
 
-    def _failed(self, ctx: Invocation, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
-        """Log what is not meant for the caller, and answer what is. ``quiet``: nobody waits for an answer."""
+    def _failed(self, ctx: Invocation, exc: BaseException, call: Call | None = None, *, quiet: bool = False) -> None:
+        """Log what is not meant for the caller, and answer what is.
+
+        Args:
+            call: the handler's task. None if it was called inline, or if there is no handler.
+            quiet: nobody waits for an answer. Of a ``call`` that is known anyway.
+        """
         channel = None if call is None else call.channel
         if ctx.anonymous is not None and channel is None:
             ctx.anonymous.close()  # the requestor never hears of it
@@ -415,7 +420,7 @@ class Dispatcher:
             self._event_failed(ctx, exc, error)
         elif call is not None and channel is not None:
             self._channel_answers.failed(call, error)
-        elif not quiet:
+        elif not quiet and (call is None or not call.orphaned):
             if isinstance(exc, UnknownEvent) and is_made_here(exc):
                 self.invoker.note_unknown(ctx, exc)
             self.answers.reject(ctx.id, error)
