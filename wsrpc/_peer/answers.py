@@ -13,8 +13,7 @@ from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
 from .._protocol.rejections import error_to_wire, text_for_peer, without_data
 from .._sending.outbound import Outbound
-from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here
-from .running import bad_arguments
+from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
 
 __all__ = ["Answers"]
 
@@ -91,7 +90,7 @@ class Answers:
     def for_caller(self, exc: BaseException, label: str) -> RpcError:
         """Return what the caller gets for an exception. The log gets the rest."""
         if isinstance(exc, ArgumentsRefused):
-            return bad_arguments(exc)
+            return made_here(exc.error)
         if isinstance(exc, RpcError):
             if is_made_here(exc):
                 return exc

@@ -23,7 +23,6 @@ from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_cl
 from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
-from .running import leave_lane
 from .session import Call
 
 __all__ = ["ChannelAnswers"]
@@ -159,7 +158,7 @@ class ChannelAnswers:
             before.stop(RemoteError("the consumer has begun anew"))  # JavaScript sends nothing when it leaves
         self._named[name] = producer
         self._readers.add_recipient((name, "stop"), producer)
-        leave_lane(call)  # or the next `start`, which ends this one, would wait for its end
+        call.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = call.ctx.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
         try:

@@ -198,7 +198,7 @@ class Dispatcher:
             view.finish()
         now = self._loop.time()
         if now - since > SLOW_HANDLER:
-            self.invoker.check_duration(handler, now - since)
+            self.invoker.warn_slow(handler, now - since)
         # A channel may also deliver messages that it has kept, in a turn of the event loop in which nothing is read.
         self._mark = now if channel is None else None
 

@@ -22,11 +22,11 @@ from .._handlers.lifecycle import Closers
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.rejections import bounded_reason
-from ..errors import BadArguments, HandlerTimeout, RemoteError, RpcError, UnknownEvent, made_here, short
+from ..errors import HandlerTimeout, RemoteError, RpcError, UnknownEvent, made_here, short
 from ..limits import Limits
 from .session import Call
 
-__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "RunningHandlers", "bad_arguments", "leave_lane", "when_over"]
+__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "RunningHandlers", "when_over"]
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -264,7 +264,7 @@ class Invoker:
                     return await self._in_lane(call, handler)
             except ArgumentsRefused as refused:
                 # Middleware sees the error that the caller will get.
-                raise bad_arguments(refused) from None
+                raise made_here(refused.error) from None
 
         def after(position: int) -> Callable[[Context], Any]:
             called = False
@@ -299,7 +299,7 @@ class Invoker:
         try:
             return await self._call(call, handler)
         finally:
-            when_over(call.thread, partial(leave_lane, call))
+            when_over(call.thread, call.leave_lane)
 
     async def _call(self, call: Call, handler: Handler) -> Any:
         ctx = call.ctx
@@ -328,19 +328,14 @@ class Invoker:
             return await self._answer_with_channel(call, handler.call(ctx, a))
         began = self._loop.time()
         result = handler.call(ctx, a)
-        if not hasattr(result, "__await__"):
-            self.check_duration(handler, self._loop.time() - began)
+        if not hasattr(result, "__await__") and (took := self._loop.time() - began) > SLOW_HANDLER:
+            self.warn_slow(handler, took)
         return await self.finish(call, result)
 
-    def check_duration(self, handler: Handler, seconds: float) -> None:
+    def warn_slow(self, handler: Handler, seconds: float) -> None:
         """Warn of a plain function that held the event loop for too long."""
-        if seconds > SLOW_HANDLER:
-            self._log(
-                logging.WARNING,
-                "%s held the event loop for %.0f ms: make it async, or register it with thread=True",
-                handler.name,
-                seconds * 1000,
-            )
+        text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
+        self._log(logging.WARNING, text, handler.name, seconds * 1000)
 
     def unknown(self, ctx: Invocation) -> UnknownEvent:
         """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
@@ -364,18 +359,6 @@ class Invoker:
         """Return what the log says of an event without a handler."""
         channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         return Unhandled(error, channel, ctx.event, (self._own, self._shared))
-
-
-def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
-    """Return the error for the caller."""
-    return made_here(refused.error)
-
-
-def leave_lane(call: Call) -> None:
-    """Let the next handler of the call's lane run. Idempotent."""
-    lane, call.lane = call.lane, None
-    if lane is not None:
-        lane.release()
 
 
 def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:

@@ -109,6 +109,12 @@ class Call(Struct, eq=False):
         if active.get(i) is self:
             del active[i]
 
+    def leave_lane(self) -> None:
+        """Let the next handler of the lane run. Idempotent."""
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            lane.release()
+
     def notices_end(self, exc: BaseException) -> bool:
         """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
         channel = self.channel
