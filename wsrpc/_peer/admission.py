@@ -75,7 +75,7 @@ class Admission:
         self._fail = fail
         self._limits = limits
         self.room = NOTHING_WAITS
-        """The messages that wait. This peer has a queue of its own from the first one on."""
+        """The messages that wait. Peers share an empty queue until their first message waits."""
         self.busy = False
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
@@ -161,7 +161,7 @@ class Admission:
     # ------------------------------------------------------------ what admission depends on
 
     def update(self) -> None:
-        """Find ``busy`` out again: what it depends on has changed."""
+        """Compute ``busy`` anew, because something that it depends on has changed."""
         running = self.running
         self.busy = bool(
             self._active
@@ -175,7 +175,7 @@ class Admission:
         )
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
-        """Pass a new reader the events that `open` handlers hold back: one of them may be waiting for these.
+        """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader.
 
         An event that another reader has taken is not passed on: a second `wait_for` gets the second event.
         """
@@ -303,4 +303,4 @@ def _fits(wanted: Callable[[Any], Any], a: list[Any]) -> bool:
 
 
 def _kept(payload: bytes | bytearray, view: Observation | None) -> bytes:
-    return bytes(payload) if view is None else view.payload  # which is the same, and is kept anyway
+    return bytes(payload) if view is None else view.payload  # the same bytes, which the observation keeps anyway

@@ -21,7 +21,8 @@ __all__ = ["Answers"]
 class Answers:
     """Answers requests, and counts events that do not reach a handler.
 
-    Every request gets an answer, whatever goes wrong: a value that cannot be sent becomes a rejection, and so on.
+    Every request gets an answer. If its value cannot be sent, it is rejected; if the error cannot be sent either, a
+    plainer error is. If the codec cannot encode even that, the connection ends.
 
     Args:
         reporter: calls `error` handlers, and has the log.

@@ -91,10 +91,9 @@ class Dispatcher:
             own,
             shared,
             loop,
-            reporter.log,
+            self.answers,
             limits.handler,
             answer_with_channel=lambda call, work: self._channel_answers.run(call, work),
-            reject=self.answers.reject,
         )
         self.admission = admission = Admission(
             self.running,
@@ -147,7 +146,7 @@ class Dispatcher:
         A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. Every other
         handler goes through `_dispatch_slowly`, which can run plain functions, too.
 
-        An anonymous ``channel`` may be over by now, if the message came before that.
+        ``channel`` is the anonymous channel on which the message came. It may have ended since then.
         """
         a = message.a
         own = self._own
@@ -184,7 +183,7 @@ class Dispatcher:
                 return
             if message.i is not UNSET:
                 if ctx.anonymous is None and session.state is not OVER:
-                    out = self._out  # as `_answer`, one call less
+                    out = self._out  # what `_answer` does, with one call less
                     out.reply(out.terms.encode(Resolution(message.i, result)))
                 else:
                     self._answer(ctx, result, session)
@@ -242,7 +241,7 @@ class Dispatcher:
             channel.deliver()
         else:
             if channel is not None:
-                channel.close()  # the requestor never hears of it
+                channel.close()  # the caller never hears of it
             self._out.reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
 
     def read_ended(self) -> None:
@@ -325,7 +324,7 @@ class Dispatcher:
             raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
         elif ctx.inbound.i is not UNSET and not call.orphaned:
             if ctx.anonymous is None and call.session.state is not OVER:
-                out = self._out  # as `_answer`, one call less
+                out = self._out  # what `_answer` does, with one call less
                 out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
             else:
                 self._answer(ctx, result, call.session)
@@ -359,7 +358,7 @@ class Dispatcher:
             self.admission.pump()
 
     def end_conversations(self) -> None:
-        """Cancel the bodies of conversations that are over, even if they have not read what came before the end."""
+        """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for call in list(self.running.calls):
             if call.channel is not None and call.channel.closed:
                 call.channel.mailbox.notice_end()
@@ -397,7 +396,7 @@ class Dispatcher:
         self.answers.count(kind, text, times)
 
     def _failed(self, ctx: Invocation, exc: BaseException, call: Call | None = None, *, quiet: bool = False) -> None:
-        """Log what is not meant for the caller, and answer what is.
+        """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get.
 
         Args:
             call: the handler's task. None if it was called inline, or if there is no handler.
@@ -405,7 +404,7 @@ class Dispatcher:
         """
         channel = None if call is None else call.channel
         if ctx.anonymous is not None and channel is None:
-            ctx.anonymous.close()  # the requestor never hears of it
+            ctx.anonymous.close()  # the caller never hears of it
         if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or (
             call is not None and call.notices_end(exc)
         ):

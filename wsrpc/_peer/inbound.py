@@ -464,12 +464,12 @@ class Inbound:
             _finish(view)
 
     def _not_ours(self, payload: bytes | bytearray) -> None:
-        """The same for JSON that decoded: the application's own, which ws-wrapper ignores, too: ``{"type":"ping"}``."""
+        """Give a decoded message of the application's own, as ``{"type":"ping"}``, to the raw handler, or count it."""
         if not self._raw_as_it_came(payload):
             self._ignored["foreign"] += 1
 
     def _raw_as_it_came(self, payload: bytes | bytearray) -> bool:
-        """Give a message that decoded to the raw handler; return False if there is none."""
+        """Give a decoded message to the raw handler; return False if there is none."""
         return self._raw(payload, payload.lstrip()[:1] == b"{")
 
     def _raw(self, payload: bytes | bytearray, text: bool, view: Observation | None = None) -> bool:

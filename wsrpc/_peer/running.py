@@ -1,4 +1,4 @@
-"""Runs handlers within their middleware and context, in their lane or a thread, and keeps those that run."""
+"""Runs handlers with their middleware and context, in a lane or a thread, and counts those that run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
-from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
 from .._channels.core import TOO_MANY, ChannelCore
 from .._channels.source import as_source
@@ -24,6 +23,7 @@ from .._handlers.suggestions import Unhandled
 from .._protocol.rejections import bounded_reason
 from ..errors import HandlerTimeout, RemoteError, RpcError, UnknownEvent, made_here, short
 from ..limits import Limits
+from .answers import Answers
 from .session import Call
 
 __all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "RunningHandlers", "when_over"]
@@ -42,8 +42,8 @@ MOST_CLASSES = 1024
 class RunningHandlers:
     """Handlers that run in tasks, with the counts that `Limits.running` and `Limits.running_bytes` bound.
 
-    A handler counts until it exits, cancelled or not. Open streams and conversations may last, so that nothing waits
-    for them: their bytes count separately, and a call that would bring too many is refused.
+    A handler counts until it exits, cancelled or not. Streams and conversations may stay open for long, so no message
+    waits until they end: their bytes are counted separately, and a call that would make them too many is refused.
     """
 
     __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "on_channels", "room_for_any")
@@ -54,7 +54,7 @@ class RunningHandlers:
         self.count = 0
         """Handlers that run, besides those whose request was answered with a channel that is open."""
         self.held = 0
-        """Bytes of the messages that they were called by."""
+        """Bytes of the messages that called these handlers."""
         self.held_by_channels = 0
         """Bytes of the messages that opened the channels which are open."""
         self.on_channels = 0
@@ -160,25 +160,22 @@ class Invoker:
         own: Registry,
         shared: Registry,
         loop: Scheduler,
-        log: PeerLog,
+        answers: Answers,
         limit: float | None,
         *,
         answer_with_channel: Callable[[Call, Any], Awaitable[Any]],
-        reject: Callable[[int, RpcError], None],
     ) -> None:
         """
         Args:
             limit: seconds for handlers that have no limit of their own; see `Limits.handler`.
             answer_with_channel: answers a call with a channel, does the given work on it, and returns the result.
-            reject: rejects a request.
         """
         self.limit = limit
         self._own = own
         self._shared = shared
         self._loop = loop
-        self._log = log
+        self._answers = answers
         self._answer_with_channel = answer_with_channel
-        self._reject = reject
         self._noted_unknown = False
         self._values: dict[type, None] = {}
         """Classes of results that are simply values."""
@@ -229,17 +226,17 @@ class Invoker:
 
     def _expire(self, call: Call, limit: float) -> None:
         """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
-        if call.cancelled:  # so it is ending already
+        if call.cancelled:  # it is ending already
             return
         ctx, handler = call.ctx, call.handler
         source = "Limits.handler" if handler is None or handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
-        self._log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
+        self._answers.log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
         error = made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled"))
         call.orphan(error)
         if ctx.id is not None:
             call.settle()
-            self._reject(ctx.id, error)
+            self._answers.reject(ctx.id, error)
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
         """Run middleware (the server's, then the peer's, then the channel's), then the handler within its context."""
@@ -306,13 +303,13 @@ class Invoker:
         a = ctx.inbound.a
         if handler.thread:
             if handler.most is not None and len(a) > handler.most:
-                a = ctx.without_surplus(a, handler.most)  # which counts, so not from a thread
+                a = ctx.without_surplus(a, handler.most)  # not in the thread, because this counts the event
             context = contextvars.copy_context()
 
             def work() -> tuple[Any, BaseException | None]:
                 # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the
                 # exception if the call was cancelled meanwhile.
-                if call.cancelled:  # while it waited for a thread
+                if call.cancelled:  # the call waited for a thread until then
                     return None, asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
                 try:
                     return context.run(handler.call, ctx, a), None
@@ -335,7 +332,7 @@ class Invoker:
     def warn_slow(self, handler: Handler, seconds: float) -> None:
         """Warn of a plain function that held the event loop for too long."""
         text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
-        self._log(logging.WARNING, text, handler.name, seconds * 1000)
+        self._answers.log(logging.WARNING, text, handler.name, seconds * 1000)
 
     def unknown(self, ctx: Invocation) -> UnknownEvent:
         """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
@@ -353,7 +350,7 @@ class Invoker:
         if not self._noted_unknown:
             self._noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
-            self._log(logging.INFO, text, self.for_log(ctx, error))
+            self._answers.log(logging.INFO, text, self.for_log(ctx, error))
 
     def for_log(self, ctx: Invocation, error: RpcError) -> Unhandled:
         """Return what the log says of an event without a handler."""

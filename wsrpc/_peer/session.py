@@ -43,12 +43,13 @@ TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
 class Call(Struct, eq=False):
     """One handler that runs in a task.
 
-    Three facts change independently, each once, from False to True: `started`, `cancelled` and `exited`, in any order
-    but for `exited`, which is the last.
+    `started`, `cancelled` and `exited` become True in this order, except that a call may be cancelled before it has
+    started, or never. A call that is `orphaned` is also cancelled.
 
-    The answer: a call has a `channel` from the moment in which its request is answered with one, and
-    `counts_as_channel` until that channel is over. Without a channel, `orphaned` says that the request must not be
-    answered any more. With a channel, `orphaned` only says that the remote peer waits for nothing.
+    If the request is answered with a channel, `channel` is set then, and the call `counts_as_channel` until that
+    channel is over. A request without a channel is answered when its handler exits: with its result or its exception,
+    with a rejection if the call was cancelled and the handler raised CancelledError, or not at all if the call is
+    orphaned.
     """
 
     ctx: Invocation
@@ -142,7 +143,7 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits for anything in it any more."""
+        """Whether the session has ended, so that nobody waits for an answer in it."""
         return self.state is SessionState.OVER
 
     def attach(self, link: Link) -> None:
