@@ -363,6 +363,10 @@ class Handler:
     def __repr__(self) -> str:
         return f"<Handler {self.name} ({self.where})>"
 
+    def put_back(self) -> None:
+        """Let another call have it, if it was registered with `once` and has not been called."""
+        self.taken = False
+
     def explain(self, exc: msgspec.ValidationError | None, a: list[Any]) -> BadArguments:
         """Return the error for the caller whose ``a`` did not convert; ``exc`` is what the conversion raised."""
         return Explainer(self.facts.parameters).explain(exc, a)

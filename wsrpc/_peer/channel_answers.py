@@ -69,7 +69,7 @@ class ChannelAnswers:
     async def run(self, call: Call, work: Any) -> Any:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result.
 
-        A request for items on a named channel is answered on that channel, which there is already.
+        The event ``start`` on a named channel asks for items on that channel. No channel is opened for them.
         """
         if not inspect.isawaitable(work):
             ctx = call.ctx

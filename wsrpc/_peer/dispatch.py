@@ -190,7 +190,7 @@ class Dispatcher:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
-            handler.taken = False  # if its arguments did not fit, the next message may have it
+            handler.put_back()  # if its arguments did not fit, the next message may have it
             # The handler may have ended the connection itself. Its answer must not go to the next one.
             self._failed(ctx, exc, quiet=session.over)
         if view is not None:
@@ -222,7 +222,7 @@ class Dispatcher:
             self._start(ctx, size, handler, None, local)
         elif (why := channels.too_many if channels.full else self.running.too_large_for_channel(size)) is not None:
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
-            handler.taken = False
+            handler.put_back()
             self.answers.reject(message.i, Overloaded(why))
             ctx.finish()
         else:
@@ -341,9 +341,10 @@ class Dispatcher:
         return True
 
     def _exited(self, call: Call) -> None:
+        """Count the call no more, drop what only it could use, and start messages that waited for its place."""
         self.running.remove(call)
-        if call.handler is not None:
-            call.handler.taken = False  # if it was not called, the next message may have it
+        if call.handler is not None and call.handler.taken:
+            call.handler.put_back()  # if it was not called, the next message may have it
         call.exited = True
         if call.channel is not None and call.channel.closed:
             call.channel.mailbox.leave()  # nothing is left that could listen
@@ -379,7 +380,10 @@ class Dispatcher:
         return True
 
     def end_session(self, session: Session, reason: Exception) -> None:
-        """Cancel the handlers of requests, because nobody can get their answers. Handlers of events finish."""
+        """Cancel the handlers of requests, because nobody can get their answers. Handlers of events finish.
+
+        Events that waited are handled now, in a session that is over, and whose channels end only after this.
+        """
         for call in list(session.active.values()):
             call.orphan(reason)
         session.active.clear()
