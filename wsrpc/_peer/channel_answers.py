@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from .._channels.producer import ITEM_REQUEST, ItemRefused, Producer
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
-from .._protocol.rejections import bounded_reason, error_to_wire
+from .._protocol.rejections import error_to_wire
 from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from .._streams.reader import MismatchDetector
@@ -99,7 +98,7 @@ class ChannelAnswers:
             RpcError: there is no room for the channel, or it is closed already.
         """
         if call.cancelled:
-            raise asyncio.CancelledError(bounded_reason(call.ctx.cancel_reason))
+            raise call.cancellation()
         self._admission.running.check_room_for_channel(call)
         channel = call.ctx.answer_channel()
         channel.deliver()

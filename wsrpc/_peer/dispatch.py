@@ -283,8 +283,10 @@ class Dispatcher:
             self._queued -= 1
         ctx = call.ctx
         try:
-            if call.cancelled:
-                raise _cancelled_early(call, result)
+            if call.cancelled:  # before the task began
+                if asyncio.iscoroutine(result):
+                    result.close()
+                raise call.cancellation()
             handler = call.handler
             if result is not None:
                 result = await self.invoker.finish(call, result)
@@ -321,7 +323,7 @@ class Dispatcher:
         if call.channel is not None:
             self._channel_answers.conclude(call, result)
         elif call.cancelled and ctx.anonymous is not None:
-            raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
+            raise call.cancellation()  # nobody would know of the channel
         elif ctx.inbound.i is not UNSET and not call.orphaned:
             if ctx.anonymous is None and call.session.state is not OVER:
                 out = self._out  # what `_answer` does, with one call less
@@ -452,10 +454,3 @@ class Dispatcher:
         if ctx.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
         return ctx.event == "next" and channel in self.admission.readers.read_before
-
-
-def _cancelled_early(call: Call, result: object) -> asyncio.CancelledError:
-    """Return the exception for a call that was cancelled before its task began."""
-    if asyncio.iscoroutine(result):
-        result.close()
-    return asyncio.CancelledError(bounded_reason(call.ctx.cancel_reason))

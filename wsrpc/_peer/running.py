@@ -20,7 +20,6 @@ from .._handlers.context import Context, Invocation
 from .._handlers.lifecycle import Closers
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
-from .._protocol.rejections import bounded_reason
 from ..errors import HandlerTimeout, RemoteError, RpcError, UnknownEvent, made_here, short
 from ..limits import Limits
 from .answers import Answers
@@ -310,7 +309,7 @@ class Invoker:
                 # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the
                 # exception if the call was cancelled meanwhile.
                 if call.cancelled:  # the call waited for a thread until then
-                    return None, asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
+                    return None, call.cancellation()
                 try:
                     return context.run(handler.call, ctx, a), None
                 except BaseException as exc:

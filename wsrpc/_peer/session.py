@@ -99,6 +99,10 @@ class Call(Struct, eq=False):
             # Cancelling a task that has not begun would leave its request without an answer. Its first step looks.
             self.task.cancel(bounded_reason(reason))
 
+    def cancellation(self) -> asyncio.CancelledError:
+        """Return the exception for a cancelled call, where asyncio does not raise it."""
+        return asyncio.CancelledError(bounded_reason(self.ctx.cancel_reason))
+
     def orphan(self, reason: object) -> None:
         """Cancel the handler, because nobody can get its answer."""
         self.orphaned = True
