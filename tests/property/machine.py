@@ -135,7 +135,7 @@ class ConnectedPeers(RuleBasedStateMachine):
         for peer in self.peers:
             await peer._core.join(0, Closers())
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._core.dispatcher.active == {} and len(peer._core.dispatcher.admission.room) == 0
+            assert peer._core.session.active == {} and len(peer._core.dispatcher.admission.room) == 0
             assert not peer._out.turns.busy and peer._core.reporter.running == {}
             assert peer._core.session.channels.undelivered == {}
         assert self.clock.next_deadline is None, "a timer is left"

@@ -590,7 +590,7 @@ class ClientLife(RuleBasedStateMachine):
         peers = [client.peer]
         for peer in peers:
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._core.reporter.running == {} and peer._core.dispatcher.active == {}
+            assert peer._core.reporter.running == {} and peer._core.session.active == {}
         assert self.sources == 0, "a source was not closed"
         await until(lambda: not other_tasks(), "no task is left")
 

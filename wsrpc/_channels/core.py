@@ -112,8 +112,8 @@ class ChannelListener(Protocol):
     ) -> None:
         """Run the handler of a message, now or when there is room."""
 
-    def channel_over(self, h: int, reason: object, /) -> None:
-        """Cancel the handlers of requests that arrived on channel ``h``: nobody waits for them."""
+    def cancel_requests_on(self, h: int, reason: object, /) -> None:
+        """Cancel the handlers of requests that arrived on channel ``h``, which is over: nobody waits for them."""
 
     def count(self, kind: str, text: str, times: int = 1, /) -> None:
         """Count events that reach no handler."""
@@ -655,5 +655,5 @@ class ChannelTable:
         requests = self.out.requests
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
-        self.listener.channel_over(h, reason)
+        self.listener.cancel_requests_on(h, reason)
         return served

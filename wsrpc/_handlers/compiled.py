@@ -374,6 +374,10 @@ class Handler:
         self.most = None if "rest" in sources else sources.count("wire") + 1
         """The longest ``a`` that ``call`` takes; None if there is no bound."""
 
+    def put_back(self) -> None:
+        """Let another call have it, if it was registered with `once` and has not been called."""
+        self.taken = False
+
     @property
     def name(self) -> str:
         """Module and qualified name, for logs."""

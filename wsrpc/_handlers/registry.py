@@ -176,7 +176,7 @@ class Registry:
         """Return the handler for ``event``.
 
         A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
-        called. A call that ends without calling the handler must set ``handler.taken`` to False.
+        called. A call that ends without calling it has to put it back (`Handler.put_back`).
         """
         scope = self.scopes.get(channel)
         if scope is None:

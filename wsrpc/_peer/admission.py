@@ -57,13 +57,21 @@ class Admission:
         out: Outbound,
         *,
         dispatch: Callable[[WireMessage, bytes | bytearray, Message | None, ChannelCore | None], None],
+        pumped: Callable[[], None],
         readers: Readers,
         fail: Callable[[int, str], None],
     ) -> None:
-        self._running = running
+        """
+        Args:
+            dispatch: runs the handler of a message now.
+            pumped: is called when messages that waited may have been dispatched, which no read from the network caused.
+            fail: ends the connection with a code and a reason.
+        """
+        self.running = running
         self._answers = answers
         self._out = out
         self._dispatch = dispatch
+        self._pumped = pumped
         self.readers = readers
         self._recipients = readers.recipients
         self._active: dict[int, Call] = {}
@@ -71,7 +79,7 @@ class Admission:
         self._fail = fail
         self._limits = limits
         self.room = NOTHING_WAITS
-        """The messages that wait. This peer has a queue of its own from the first one on."""
+        """The messages that wait. Peers share an empty queue until their first message waits."""
         self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
         """Keeps the remote peer within `Limits.rate`. It outlives connections, as this does."""
         self.busy = False
@@ -127,7 +135,7 @@ class Admission:
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
-        return i in self._active or (bool(self.room.items) and self.room.has(i))
+        return i in self._active or (bool(self.room.items) and self.room.has_key(i))
 
     def within_rate(self, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
@@ -155,7 +163,7 @@ class Admission:
         return self.room.admit(entry)
 
     def _is_full(self, size: int) -> bool:
-        running, link = self._running, self._out.link
+        running, link = self.running, self._out.link
         return (
             (link is not None and link.full)  # our answers could not leave
             or running.count >= running.limit
@@ -170,7 +178,7 @@ class Admission:
 
     def cancel(self, i: int) -> bool:
         """Cancel request ``i`` if it waits for its handler. Return False if it does not."""
-        waiting = self.room.take_request(i)
+        waiting = self.room.take_key(i)
         if waiting is None:
             return False
         waiting.finish()
@@ -180,8 +188,8 @@ class Admission:
     # ------------------------------------------------------------ what admission depends on
 
     def update(self) -> None:
-        """Find ``busy`` out again: what it depends on has changed."""
-        running = self._running
+        """Compute ``busy`` anew, because something that it depends on has changed."""
+        running = self.running
         self.busy = bool(
             self._active
             or self._recipients
@@ -195,7 +203,7 @@ class Admission:
         )
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
-        """Pass a new reader the events that `open` handlers hold back: one of them may be waiting for these.
+        """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader.
 
         An event that another reader has taken is not passed on: a second `wait_for` gets the second event.
         """
@@ -224,6 +232,18 @@ class Admission:
             waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
             if fits:  # the others are for the next reader
                 break
+        self.update()
+
+    def count_as_channel(self, call: Call) -> None:
+        """Count a call as a channel, because its request has been answered with one. That makes room for a handler."""
+        self.running.count_as_channel(call)
+        self.update()
+        if self.room.items:
+            self._out.loop.call_soon(self.pump)  # later, so that the first step on the channel comes first
+
+    def count_as_handler(self, call: Call) -> None:
+        """Count a call as a handler again: its channel is over, and makes room for the next one."""
+        self.running.count_as_handler(call)
         self.update()
 
     def hold(self, holding: Hold) -> None:
@@ -276,6 +296,7 @@ class Admission:
                     self._fail(CloseCode.INTERNAL_ERROR, "a message could not be dealt with")
         finally:
             self._pumping = False
+            self._pumped()
             self.update()
 
     def _drop(self, waiting: Waiting) -> None:
@@ -310,4 +331,4 @@ def _fits(wanted: Callable[[Any], Any], a: list[Any]) -> bool:
 
 
 def _kept(payload: bytes | bytearray, view: Message | None) -> bytes:
-    return bytes(payload) if view is None else view.payload  # which is the same, and is kept anyway
+    return bytes(payload) if view is None else view.payload  # the same bytes, which the view keeps anyway

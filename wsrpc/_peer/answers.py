@@ -13,8 +13,7 @@ from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
 from .._protocol.rejections import error_to_wire, text_for_peer, without_data
 from .._sending.outbound import Outbound
-from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here
-from .running import bad_arguments
+from ..errors import HandlerFailed, MessageTooBig, RemoteError, RpcError, check_code, is_made_here, made_here
 
 __all__ = ["Answers"]
 
@@ -22,7 +21,8 @@ __all__ = ["Answers"]
 class Answers:
     """Answers requests, and counts events that do not reach a handler.
 
-    Every request gets an answer, whatever goes wrong: a value that cannot be sent becomes a rejection, and so on.
+    Every request gets an answer. If its value cannot be sent, it is rejected; if the error cannot be sent either, a
+    plainer error is. If the codec cannot encode even that, the connection ends.
 
     Args:
         reporter: calls `error` handlers, and has the log.
@@ -91,7 +91,7 @@ class Answers:
     def for_caller(self, exc: BaseException, label: str) -> RpcError:
         """Return what the caller gets for an exception. The log gets the rest."""
         if isinstance(exc, ArgumentsRefused):
-            return bad_arguments(exc)
+            return made_here(exc.error)
         if isinstance(exc, RpcError):
             if is_made_here(exc):
                 return exc

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
 from .._base.scheduler import EAGER
-from .._channels.core import TOO_MANY, ChannelCore, ChannelState
+from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
 from .._handlers.compiled import Handler
@@ -41,7 +41,7 @@ from ..errors import (
 from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
-from .channel_handlers import ChannelHandlers
+from .channel_answers import ChannelAnswers
 from .running import PLAIN, SLOW_HANDLER, Invoker, RunningHandlers, when_over
 from .session import Call, Session, SessionState
 
@@ -53,7 +53,8 @@ OVER = SessionState.OVER
 class Dispatcher:
     """Runs the handlers of one peer's inbound requests and events.
 
-    `Admission` decides when a message may have its handler. `RunningHandlers` keeps those that run in tasks.
+    `Admission` decides when a message may have its handler. `RunningHandlers` keeps those that run in tasks, and
+    `Invoker` runs them with all that is around them. `Answers` and `ChannelAnswers` answer requests.
     """
 
     def __init__(
@@ -87,46 +88,48 @@ class Dispatcher:
             own,
             shared,
             loop,
-            reporter.log,
+            self.answers,
             limits.handler,
-            serve=lambda call, work: self._serving.run(call, work),
-            expired=self._expired,
+            answer_with_channel=lambda call, work: self._channel_answers.run(call, work),
         )
-        self.admission = Admission(
-            self.running, self.answers, limits, out, dispatch=self.dispatch, readers=readers, fail=fail
+        self.admission = admission = Admission(
+            self.running,
+            self.answers,
+            limits,
+            out,
+            dispatch=self.dispatch,
+            pumped=self.read_ended,
+            readers=readers,
+            fail=fail,
         )
-        self._make_serving = partial(ChannelHandlers, limits, requester, self, self.answers, readers)
-        self._made_serving: ChannelHandlers | None = None
-        self.arrived = self.admission.arrived
+        self._make_channel_answers = partial(ChannelAnswers, requester, self.answers, admission, limits)
+        self.arrived = admission.arrived
+        """Takes the messages of anonymous channels. Not a method, which would be one more call for each of them."""
         self.session: Session
         """The present session, or the last one."""
         self._queued = 0
-        """Tasks that have not begun. While there are any, plain functions run in tasks, too, to stay in order."""
+        """Tasks that have not begun, and one more while `run_in_tasks` is on. Unless it is 0, plain functions run in
+        tasks, too, so that they stay in order."""
         self._mark: float | None = None
-        """When the last inline handler of this read ended."""
+        """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
 
     def begin(self, session: Session) -> None:
         """Take the messages of ``session`` from now on."""
         self.session = session
         self.admission.begin(session)
 
-    @property
-    def _serving(self) -> ChannelHandlers:
+    @cached_property
+    def _channel_answers(self) -> ChannelAnswers:
         """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
-        if self._made_serving is None:
-            self._made_serving = self._make_serving()
-        return self._made_serving
+        return self._make_channel_answers()
 
     # ------------------------------------------------------------ starting
 
-    @property
-    def active(self) -> dict[int, Call]:
-        """Requests of the present session whose handlers run in tasks, by id."""
-        return self.session.active
-
     def run_in_tasks(self, always: bool) -> None:
-        """Run plain functions in tasks, too, so that it is known which handlers run; or as ever again."""
-        self._queued += 1 if always else -1  # they queue up behind one that never starts
+        """Run plain functions in tasks, too, so that `running` has each handler that runs; or stop doing so."""
+        # A task that never begins is counted, as if plain functions had to stay behind it. So `dispatch` needs no other
+        # test for each message.
+        self._queued += 1 if always else -1
 
     def dispatch(
         self,
@@ -140,7 +143,7 @@ class Dispatcher:
         A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. Every other
         handler goes through `_dispatch_slowly`, which can run plain functions, too.
 
-        An anonymous ``channel`` may be over by now, if the message came before that.
+        ``channel`` is the anonymous channel on which the message came. It may have ended since then.
         """
         a = message.a
         own = self._own
@@ -177,22 +180,23 @@ class Dispatcher:
                 return
             if message.i is not UNSET:
                 if ctx.anonymous is None and session.state is not OVER:
-                    out = self._out  # as `_answer`, one call less
+                    out = self._out  # what `_answer` does, with one call less
                     out.reply(out.terms.encode(Resolution(message.i, result)))
                 else:
                     self._answer(ctx, result, session)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
-            handler.taken = False  # if its arguments did not fit, the next message may have it
+            handler.put_back()  # if its arguments did not fit, the next message may have it
             # The handler may have ended the connection itself. Its answer must not go to the next one.
             self._failed(ctx, exc, quiet=session.over)
         if view is not None:
             finish(view)
         now = self._loop.time()
         if now - since > SLOW_HANDLER:
-            self.invoker.check_duration(handler, now - since)
-        self._mark = now
+            self.invoker.warn_slow(handler, now - since)
+        # A channel may also deliver messages that it has kept, in a turn of the event loop in which nothing is read.
+        self._mark = now if channel is None else None
 
     def _dispatch_slowly(self, ctx: Invocation, size: int, handler: Handler | None, local: Registry | None) -> None:
         """Run a handler in a task, or refuse the message if there is no handler or no room for its channel."""
@@ -213,14 +217,16 @@ class Dispatcher:
             finish(ctx.message)
         elif handler is None or not handler.gives_channel or message.i is UNSET:
             self._start(ctx, size, handler, None, local)
-        elif channels.full or self.running.too_large_for_channel(size):
+        elif (why := channels.too_many if channels.full else self.running.too_large_for_channel(size)) is not None:
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
-            handler.taken = False
-            self.reject(message.i, Overloaded(channels.too_many if channels.full else self.running.too_many_bytes))
+            handler.put_back()
+            self.answers.reject(message.i, Overloaded(why))
             finish(ctx.message)
         else:
-            ctx.answer_channel()  # has its place from now on
-            self._start(ctx, size, handler, None, local, by_channel=True)
+            # The channel and its bytes count from now on, so that the handler cannot fail for want of room. Any other
+            # handler may make a channel, too: `ChannelTable.make` and `check_room_for_channel` look for room then.
+            ctx.answer_channel()
+            self._start(ctx, size, handler, None, local, bytes_on_channel=True)
 
     def _answer(self, ctx: Invocation, result: Any, session: Session) -> None:
         """Answer a request with ``result``, or with its channel if that is the result."""
@@ -232,7 +238,7 @@ class Dispatcher:
             channel.deliver()
         else:
             if channel is not None:
-                channel.close()  # the requestor never hears of it
+                channel.close()  # the caller never hears of it
             self._out.reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
 
     def read_ended(self) -> None:
@@ -246,10 +252,11 @@ class Dispatcher:
         handler: Handler | None,
         result: Any = None,
         local: Registry | None = None,
-        by_channel: bool = False,
+        bytes_on_channel: bool = False,
     ) -> None:
+        """Run a handler in a task. For ``result`` see `_run`."""
         session = self.session
-        call = Call(ctx, handler, size, session, by_channel)
+        call = Call(ctx, handler, size, session, bytes_on_channel)
         self.running.add(call)
         self.admission.busy = True
         if not EAGER:
@@ -264,14 +271,19 @@ class Dispatcher:
     # ------------------------------------------------------------ running
 
     async def _run(self, call: Call, result: Any, local: Registry | None) -> None:
-        """Run a handler in its task. ``result``: what it gave when it was called inline, if there is more to do."""
+        """Run a handler within its task, and answer.
+
+        If the handler was called inline and there is more to do with its ``result``, that is done instead.
+        """
         call.started = True
         if not EAGER:
             self._queued -= 1
         ctx = call.ctx
         try:
-            if call.cancelled:
-                raise _cancelled_early(call, result)
+            if call.cancelled:  # before the task began
+                if asyncio.iscoroutine(result):
+                    result.close()
+                raise call.cancellation()
             handler = call.handler
             if result is not None:
                 result = await self.invoker.finish(call, result)
@@ -293,7 +305,7 @@ class Dispatcher:
         except BaseException as exc:
             if isinstance(exc, GeneratorExit) and not call.is_current:
                 raise  # the coroutine is thrown away, with its event loop
-            self._failed(ctx, exc, quiet=call.orphaned, call=call)
+            self._failed(ctx, exc, call)
         finally:
             if call.thread is None:
                 self._exited(call)
@@ -306,12 +318,12 @@ class Dispatcher:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         ctx = call.ctx
         if call.channel is not None:
-            self._serving.conclude(call, result)
+            self._channel_answers.conclude(call, result)
         elif call.cancelled and ctx.anonymous is not None:
-            raise asyncio.CancelledError(bounded_reason(ctx.cancel_reason))  # nobody would know of the channel
+            raise call.cancellation()  # nobody would know of the channel
         elif ctx.inbound.i is not UNSET and not call.orphaned:
             if ctx.anonymous is None and call.session.state is not OVER:
-                out = self._out  # as `_answer`, one call less
+                out = self._out  # what `_answer` does, with one call less
                 out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
             else:
                 self._answer(ctx, result, call.session)
@@ -321,19 +333,20 @@ class Dispatcher:
         if not call.cancelled:
             if call.task is not None and call.task.cancelling():
                 return False
-            self._failed(call.ctx, exc, quiet=call.orphaned, call=call)
+            self._failed(call.ctx, exc, call)
         elif call.ctx.id is not None and not call.orphaned and call.channel is None:
-            # Whoever cancelled has stopped waiting. The rejection tells others on the connection.
-            self.reject(call.ctx.id, RpcError(ABORTED))
+            # The caller has stopped waiting. The rejection is for what else sees the messages of this connection.
+            self.answers.reject(call.ctx.id, RpcError(ABORTED))
         return True
 
     def _exited(self, call: Call) -> None:
+        """Count the call no more, drop what only it could use, and start messages that waited for its place."""
         self.running.remove(call)
-        if call.handler is not None:
-            call.handler.taken = False  # if it was not called, the next message may have it
+        if call.handler is not None and call.handler.taken:
+            call.handler.put_back()  # if it was not called, the next message may have it
         call.exited = True
-        if call.channel is not None:
-            self._serving.exited(call)
+        if call.channel is not None and call.channel.closed:
+            call.channel.mailbox.leave()  # nothing is left that could listen
         ctx = call.ctx
         if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
             ctx.anonymous.close()
@@ -342,86 +355,36 @@ class Dispatcher:
         if not self.session.active:
             self.admission.update()
         if self.admission.room.items:
-            self._pump()
-
-    def check_room(self, call: Call) -> None:
-        """Check that the bytes of a call may count as a channel's.
-
-        Raises:
-            RemoteError: they would be too many. It does not say that the handler did not run.
-        """
-        if not call.by_channel and self.running.too_large_for_channel(call.size):
-            raise made_here(RemoteError(self.running.too_many_bytes, TOO_MANY))
-
-    def answered(self, call: Call) -> None:
-        """Count the call as a channel (``Limits.channels``) from here on: its request was answered with one."""
-        self.running.becomes_channel(call)
-        call.settle()
-        finish(call.ctx.message)
-        self.admission.update()
-        if self.admission.room.items:
-            self._loop.call_soon(self._pump)  # after the first step of what runs on the channel, which came before
-
-    def lingers(self, call: Call) -> None:
-        """Count the call as a handler again: its channel is over, and makes room for the next one."""
-        self.running.becomes_handler(call)
-        self.admission.update()
-
-    def _pump(self) -> None:
-        if self.admission.room.items:
             self.admission.pump()
-            self._mark = None  # the time that this took must not count for another handler
-
-    def cancel_call(self, call: Call, reason: object) -> None:
-        """Cancel a call whose channel is over, or whose items nobody wants, unless it has itself ended its channel."""
-        if not call.cancelled and not (call.channel is not None and call.channel.left and call.is_current):
-            call.orphaned = True
-            self._cancel(call, reason)
 
     def end_conversations(self) -> None:
-        """Cancel the bodies of conversations that are over, even if they have not read what came before the end."""
+        """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for call in list(self.running.calls):
             if call.channel is not None and call.channel.closed:
                 call.channel.mailbox.notice_end()
 
-    def channel_over(self, h: int, reason: object) -> None:
-        """Cancel the handlers of requests that came on anonymous channel ``h``: nobody waits for them."""
+    def cancel_requests_on(self, h: int, reason: object) -> None:
+        """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
         if self.running.on_channels:
             for call in [call for call in self.session.active.values() if call.ctx.inbound.h == h]:
-                if not call.cancelled and not call.is_current:
-                    self._cancel(call, reason)
+                if not call.is_current:
+                    call.cancel(reason)
 
     def cancel(self, i: int, reason: object) -> bool:
         """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
         call = self.session.active.get(i)
         if call is None:
             return self.admission.cancel(i)
-        if not call.cancelled:
-            self._cancel(call, reason)
+        call.cancel(reason)
         return True
 
-    def _cancel(self, call: Call, reason: object) -> None:
-        call.cancelled = True
-        call.ctx.cancel_reason = reason
-        if call.started and call.task is not None:
-            # Cancelling a task that has not begun would leave its request without an answer. `_run` looks itself.
-            call.task.cancel(bounded_reason(reason))
-
-    def _expired(self, call: Call, error: RpcError) -> None:
-        """Cancel a handler, and answer its request now: the handler may take time to exit, or go on."""
-        self._cancel(call, error)
-        i = call.ctx.id
-        if i is not None:
-            call.settle()
-            call.orphaned = True
-            self.reject(i, error)
-
     def end_session(self, session: Session, reason: Exception) -> None:
-        """Cancel the handlers of requests, because nobody can get their answers. Handlers of events finish."""
+        """Cancel the handlers of requests, because nobody can get their answers. Handlers of events finish.
+
+        Events that waited are handled now, in a session that is over, and whose channels end only after this.
+        """
         for call in list(session.active.values()):
-            call.orphaned = True
-            if not call.cancelled:
-                self._cancel(call, reason)
+            call.orphan(reason)
         session.active.clear()
         self.admission.end_session()
 
@@ -435,20 +398,21 @@ class Dispatcher:
         """Count events that do not reach a handler as they came."""
         self.answers.count(kind, text, times)
 
-    def note(self, text: str, /, *args: object) -> None:
-        """Write a line into the log about an event that is not an error."""
-        self.answers.log(logging.INFO, text, *args)
+    def _failed(self, ctx: Invocation, exc: BaseException, call: Call | None = None, *, quiet: bool = False) -> None:
+        """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get.
 
-    def _failed(self, ctx: Invocation, exc: BaseException, quiet: bool = False, call: Call | None = None) -> None:
-        """Log what is not meant for the caller, and answer what is. ``quiet``: nobody waits for an answer."""
+        Args:
+            call: the handler's task. None if it was called inline, or if there is no handler.
+            quiet: nobody waits for an answer. Of a ``call`` that is known anyway.
+        """
         channel = None if call is None else call.channel
         if ctx.anonymous is not None and channel is None:
-            ctx.anonymous.close()  # the requestor never hears of it
+            ctx.anonymous.close()  # the caller never hears of it
         if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or (
             call is not None and call.notices_end(exc)
         ):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
-            self.note("%s was left: %s", ctx.label, exc)
+            self.answers.log(logging.INFO, "%s was left: %s", ctx.label, exc)
             return
         if isinstance(exc, BadResult) and channel_of(exc) is channel is not None:
             # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
@@ -457,11 +421,11 @@ class Dispatcher:
         if ctx.id is None:
             self._event_failed(ctx, exc, error)
         elif call is not None and channel is not None:
-            self._serving.failed(call, error)
-        elif not quiet:
+            self._channel_answers.failed(call, error)
+        elif not quiet and (call is None or not call.orphaned):
             if isinstance(exc, UnknownEvent) and is_made_here(exc):
                 self.invoker.note_unknown(ctx, exc)
-            self.reject(ctx.id, error)
+            self.answers.reject(ctx.id, error)
 
     def _event_failed(self, ctx: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
@@ -487,10 +451,3 @@ class Dispatcher:
         if ctx.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
         return ctx.event == "next" and channel in self.admission.readers.read_before
-
-
-def _cancelled_early(call: Call, result: object) -> asyncio.CancelledError:
-    """Return the exception for a call that was cancelled before its task began."""
-    if asyncio.iscoroutine(result):
-        result.close()
-    return asyncio.CancelledError(bounded_reason(call.ctx.cancel_reason))

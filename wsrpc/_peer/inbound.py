@@ -86,7 +86,7 @@ class Violations(Struct, gc=False):
 class Inbound:
     """Receives the messages of one connection: decodes, validates and dispatches each one. It never raises.
 
-    Messages that the protocol tells a peer to ignore are counted in ``Dispatcher.answers.ignored``.
+    Messages that the protocol tells a peer to ignore are counted in `Peer.ignored`.
 
     Args:
         own, shared: the peer's handlers, and the server's.
@@ -239,12 +239,10 @@ class Inbound:
         too_deep = isinstance(exc, RecursionError)
         if outline is not None and not too_deep and len(payload) > depth:
             too_deep = codec.nests_deeper(payload, outline, depth)
-        if not too_deep:
-            self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
-        elif outline is None or codec.nests_deeper(payload, outline, max(depth, HONEST_DEPTH)):
-            self._fail(CloseCode.INVALID_DATA, self._too_deep)
+        if too_deep:
+            self._drop_too_deep(payload, text, codec, outline)
         else:
-            self._drop_undecoded(payload, text, outline, TOO_DEEP, f"is {self._too_deep}")
+            self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
 
     def _set_aside(
         self, payload: bytes | bytearray, text: bool, codec: Codec, message: WireMessage, deep: bool
@@ -254,16 +252,21 @@ class Inbound:
             return  # what two wsrpc peers say has a depth of its own
         if not deep:
             self._foreign(payload, text)
-        elif codec.nests_deeper(payload, message, max(self._bounds.depth, HONEST_DEPTH)):
-            self._fail(CloseCode.INVALID_DATA, self._too_deep)
         else:
             if message.a is not UNSET and message.a.__class__ is not list:
                 message.a = None  # as in an outline
-            self._drop_undecoded(payload, text, message, TOO_DEEP, f"is {self._too_deep}")
+            self._drop_too_deep(payload, text, codec, message)
 
     @property
     def _too_deep(self) -> str:
         return f"nested more than {self._bounds.depth} deep"
+
+    def _drop_too_deep(self, payload: bytes | bytearray, text: bool, codec: Codec, outline: WireMessage | None) -> None:
+        """Drop a message that is nested too deep. End the connection if no honest peer would send it."""
+        if outline is None or codec.nests_deeper(payload, outline, max(self._bounds.depth, HONEST_DEPTH)):
+            self._fail(CloseCode.INVALID_DATA, self._too_deep)
+        else:
+            self._drop_undecoded(payload, text, outline, TOO_DEEP, f"is {self._too_deep}")
 
     def _not_utf8(self) -> None:
         self._fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")  # RFC 6455, section 8.1
@@ -322,7 +325,11 @@ class Inbound:
             self._dispatcher.count(kind, f"an event was dropped: {why}")
 
     def _on_channel(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        """Deliver a message to an anonymous channel. If there is no such channel, abort it on the remote peer."""
+        """Deliver a message to an anonymous channel. If there is no such channel, abort it on the remote peer.
+
+        An event for a channel that this side has ended was sent before the remote peer could know. So it is neither
+        answered nor counted in ``Peer.ignored``.
+        """
         h = channel_id(message.h)
         channel = None if h is None else self._channels.find(h)
         if channel is not None and message.a[0].__class__ is str:
@@ -353,10 +360,11 @@ class Inbound:
             # No request has such an id. JavaScript answers an event with -1 when its handler returns null.
             self._ignored["answer to no request"] += 1
         else:
-            pending = self._out.requests.settle(message)
-            if pending is None and not self._out.requests.was_given_up(i):
-                self._ignored["answer to no request"] += 1
-            elif message.h and message.e is UNSET:
+            requests = self._out.requests
+            pending = requests.settle(message)
+            # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
+            was_ours = pending is not None or requests.was_given_up(i)
+            if was_ours and message.h and message.e is UNSET:
                 self._answered_by_channel(i, pending)
             elif pending is None:
                 self._ignored["answer to no request"] += 1
@@ -364,11 +372,14 @@ class Inbound:
             finish(view)
 
     def _answered_by_channel(self, i: int, pending: Pending | None) -> None:
-        """Open the channel that answers request ``i``, or abort it if the request did not ask for a channel."""
+        """Open the channel that answers request ``i``, or abort it if the request did not ask for a channel.
+
+        ``pending`` is None if the request was cancelled.
+        """
         if pending is not None and pending.wants_channel:
             pending.channel = self._channels.open(i)
-            return
-        self._channels.send_abort(i, UnexpectedChannel("nobody asked for a channel"))
+        else:
+            self._channels.send_abort(i, UnexpectedChannel("nobody asked for a channel"))
 
     def _stop(self, message: WireMessage) -> None:
         """Cancel a request of the remote peer, or end an anonymous channel."""
@@ -456,12 +467,12 @@ class Inbound:
             finish(view)
 
     def _not_ours(self, payload: bytes | bytearray) -> None:
-        """The same for JSON that decoded: the application's own, which ws-wrapper ignores, too: ``{"type":"ping"}``."""
+        """Give a decoded message of the application's own, as ``{"type":"ping"}``, to the raw handler, or count it."""
         if not self._raw_as_it_came(payload):
             self._ignored["foreign"] += 1
 
     def _raw_as_it_came(self, payload: bytes | bytearray) -> bool:
-        """Give a message that decoded to the raw handler; return False if there is none."""
+        """Give a decoded message to the raw handler; return False if there is none."""
         return self._raw(payload, payload.lstrip()[:1] == b"{")
 
     def _raw(self, payload: bytes | bytearray, text: bool, view: Message | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Runs handlers within their middleware and context, in their lane or a thread, and keeps those that run."""
+"""Runs handlers with their middleware and context, in a lane or a thread, and counts those that run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
-from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler
-from .._channels.core import ChannelCore
+from .._channels.core import TOO_MANY, ChannelCore
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.context import Context, Invocation
 from .._handlers.lifecycle import Closers
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
-from .._protocol.rejections import bounded_reason
-from ..errors import BadArguments, HandlerTimeout, RpcError, UnknownEvent, made_here, short
+from ..errors import HandlerTimeout, RemoteError, RpcError, UnknownEvent, made_here, short
 from ..limits import Limits
+from .answers import Answers
 from .session import Call
 
-__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "RunningHandlers", "bad_arguments", "leave_lane", "when_over"]
+__all__ = ["PLAIN", "SLOW_HANDLER", "Invoker", "RunningHandlers", "when_over"]
 
 SLOW_HANDLER = 0.1
 """Seconds for which a plain function may hold the event loop before a warning names it."""
@@ -42,8 +41,8 @@ MOST_CLASSES = 1024
 class RunningHandlers:
     """Handlers that run in tasks, with the counts that `Limits.running` and `Limits.running_bytes` bound.
 
-    A handler counts until it exits, cancelled or not. Open streams and conversations may last, so that nothing waits
-    for them: their bytes count separately, and a call that would bring too many is refused.
+    A handler counts until it exits, cancelled or not. Streams and conversations may stay open for long, so no message
+    waits until they end: their bytes are counted separately, and a call that would make them too many is refused.
     """
 
     __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "on_channels", "room_for_any")
@@ -54,7 +53,7 @@ class RunningHandlers:
         self.count = 0
         """Handlers that run, besides those whose request was answered with a channel that is open."""
         self.held = 0
-        """Bytes of the messages that they were called by."""
+        """Bytes of the messages that called these handlers."""
         self.held_by_channels = 0
         """Bytes of the messages that opened the channels which are open."""
         self.on_channels = 0
@@ -73,7 +72,7 @@ class RunningHandlers:
                 self.on_channels += 1
         self.calls[call] = None
         self.count += 1
-        if call.by_channel:
+        if call.bytes_on_channel:
             self.held_by_channels += call.size
         else:
             self.held += call.size
@@ -81,11 +80,11 @@ class RunningHandlers:
     def remove(self, call: Call) -> None:
         """Count a handler no more, because it has exited."""
         self.calls.pop(call, None)
-        if call.by_channel:
+        if call.bytes_on_channel:
             self.held_by_channels -= call.size
         else:
             self.held -= call.size
-        if call.channel is None or call.lingers:
+        if not call.counts_as_channel:
             self.count -= 1
         message, active = call.ctx.inbound, call.session.active
         if message.i is not UNSET:
@@ -94,34 +93,41 @@ class RunningHandlers:
             if active.get(message.i) is call:  # as `Call.settle`, one call less
                 del active[message.i]
 
-    def becomes_channel(self, call: Call) -> None:
+    def count_as_channel(self, call: Call) -> None:
         """Count a call as a channel: its request has been answered with one."""
+        call.counts_as_channel = True
         self.count -= 1
-        if not call.by_channel:
-            self._move_bytes(call, by_channel=True)
+        if not call.bytes_on_channel:
+            call.bytes_on_channel = True
+            self.held -= call.size
+            self.held_by_channels += call.size
 
-    def becomes_handler(self, call: Call) -> None:
+    def count_as_handler(self, call: Call) -> None:
         """Count a call as a handler again: its channel is over, and it still runs."""
-        call.lingers = True
+        call.counts_as_channel = call.bytes_on_channel = False
         self.count += 1
-        self._move_bytes(call, by_channel=False)
+        self.held += call.size
+        self.held_by_channels -= call.size
 
-    def _move_bytes(self, call: Call, *, by_channel: bool) -> None:
-        call.by_channel = by_channel
-        size = call.size if by_channel else -call.size
-        self.held_by_channels += size
-        self.held -= size
-
-    def too_large_for_channel(self, size: int) -> bool:
-        """Whether the bytes of a message that opens a channel would be too many."""
-        return self.held_by_channels > 0 and self.held_by_channels + size > self.most_held
-
-    @property
-    def too_many_bytes(self) -> str:
+    def too_large_for_channel(self, size: int) -> str | None:
+        """Return why a message of ``size`` bytes may not open a channel. None if it may."""
+        if self.held_by_channels == 0 or self.held_by_channels + size <= self.most_held:
+            return None
         return (
             f"the messages that opened channels which are still open take {self.held_by_channels} bytes, "
             f"{self.most_held} may be taken (Limits.running_bytes), close some"
         )
+
+    def check_room_for_channel(self, call: Call) -> None:
+        """Check that the request of a call may be answered with a channel, as far as bytes matter.
+
+        For a handler that is known to open a channel this was checked, and the bytes counted, before it ran.
+
+        Raises:
+            RemoteError: it may not. The error does not say that the handler did not run.
+        """
+        if not call.bytes_on_channel and (why := self.too_large_for_channel(call.size)) is not None:
+            raise made_here(RemoteError(why, TOO_MANY))
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """Return the tasks in which handlers run, besides those of ``closers``."""
@@ -153,25 +159,22 @@ class Invoker:
         own: Registry,
         shared: Registry,
         loop: Scheduler,
-        log: PeerLog,
+        answers: Answers,
         limit: float | None,
         *,
-        serve: Callable[[Call, Any], Awaitable[Any]],
-        expired: Callable[[Call, HandlerTimeout], None],
+        answer_with_channel: Callable[[Call, Any], Awaitable[Any]],
     ) -> None:
         """
         Args:
             limit: seconds for handlers that have no limit of their own; see `Limits.handler`.
-            serve: answers with a channel and does the rest on it.
-            expired: answers and cancels a call whose handler has run for too long.
+            answer_with_channel: answers a call with a channel, does the given work on it, and returns the result.
         """
-        self.serve = serve
-        self.expired = expired
         self.limit = limit
         self._own = own
         self._shared = shared
         self._loop = loop
-        self._log = log
+        self._answers = answers
+        self._answer_with_channel = answer_with_channel
         self._noted_unknown = False
         self._values: dict[type, None] = {}
         """Classes of results that are simply values."""
@@ -218,16 +221,21 @@ class Invoker:
                 finally:
                     timer.cancel()
         source = as_source(result, thread=call.handler is not None and call.handler.thread)
-        return result if source is None else await self.serve(call, source)
+        return result if source is None else await self._answer_with_channel(call, source)
 
     def _expire(self, call: Call, limit: float) -> None:
-        if call.cancelled:  # so it is ending already
+        """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
+        if call.cancelled:  # it is ending already
             return
         ctx, handler = call.ctx, call.handler
         source = "Limits.handler" if handler is None or handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
-        self._log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
-        self.expired(call, made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled")))
+        self._answers.log(logging.WARNING, text, None if handler is None else handler.name, ctx.label, limit, source)
+        error = made_here(HandlerTimeout(f"{ctx.event!r} took longer than {limit:g} s and was cancelled"))
+        call.orphan(error)
+        if ctx.id is not None:
+            call.settle()
+            self._answers.reject(ctx.id, error)
 
     async def _within_layers(self, call: Call, local: Registry | None) -> Any:
         """Run middleware (the server's, then the peer's, then the channel's), then the handler within its context."""
@@ -252,7 +260,7 @@ class Invoker:
                     return await self._in_lane(call, handler)
             except ArgumentsRefused as refused:
                 # Middleware sees the error that the caller will get.
-                raise bad_arguments(refused) from None
+                raise made_here(refused.error) from None
 
         def after(position: int) -> Callable[[Context], Any]:
             called = False
@@ -287,21 +295,21 @@ class Invoker:
         try:
             return await self._call(call, handler)
         finally:
-            when_over(call.thread, partial(leave_lane, call))
+            when_over(call.thread, call.leave_lane)
 
     async def _call(self, call: Call, handler: Handler) -> Any:
         ctx = call.ctx
         a = ctx.inbound.a
         if handler.thread:
             if handler.most is not None and len(a) > handler.most:
-                a = ctx.without_surplus(a, handler.most)  # which counts, so not from a thread
+                a = ctx.without_surplus(a, handler.most)  # not in the thread, because this counts the event
             context = contextvars.copy_context()
 
             def work() -> tuple[Any, BaseException | None]:
                 # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the
                 # exception if the call was cancelled meanwhile.
-                if call.cancelled:  # while it waited for a thread
-                    return None, asyncio.CancelledError(bounded_reason(ctx.cancel_reason))
+                if call.cancelled:  # the call waited for a thread until then
+                    return None, call.cancellation()
                 try:
                     return context.run(handler.call, ctx, a), None
                 except BaseException as exc:
@@ -313,22 +321,17 @@ class Invoker:
                 raise error
             return await self.finish(call, result)
         if handler.opens:
-            return await self.serve(call, handler.call(ctx, a))
+            return await self._answer_with_channel(call, handler.call(ctx, a))
         began = self._loop.time()
         result = handler.call(ctx, a)
-        if not hasattr(result, "__await__"):
-            self.check_duration(handler, self._loop.time() - began)
+        if not hasattr(result, "__await__") and (took := self._loop.time() - began) > SLOW_HANDLER:
+            self.warn_slow(handler, took)
         return await self.finish(call, result)
 
-    def check_duration(self, handler: Handler, seconds: float) -> None:
+    def warn_slow(self, handler: Handler, seconds: float) -> None:
         """Warn of a plain function that held the event loop for too long."""
-        if seconds > SLOW_HANDLER:
-            self._log(
-                logging.WARNING,
-                "%s held the event loop for %.0f ms: make it async, or register it with thread=True",
-                handler.name,
-                seconds * 1000,
-            )
+        text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
+        self._answers.log(logging.WARNING, text, handler.name, seconds * 1000)
 
     def unknown(self, ctx: Invocation) -> UnknownEvent:
         """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
@@ -346,24 +349,12 @@ class Invoker:
         if not self._noted_unknown:
             self._noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
-            self._log(logging.INFO, text, self.for_log(ctx, error))
+            self._answers.log(logging.INFO, text, self.for_log(ctx, error))
 
     def for_log(self, ctx: Invocation, error: RpcError) -> Unhandled:
         """Return what the log says of an event without a handler."""
         channel = ctx.channel_name if ctx.inbound.h is None else ctx.inbound.h
         return Unhandled(error, channel, ctx.event, (self._own, self._shared))
-
-
-def bad_arguments(refused: ArgumentsRefused) -> BadArguments:
-    """Return the error for the caller."""
-    return made_here(refused.error)
-
-
-def leave_lane(call: Call) -> None:
-    """Let the next handler of the call's lane run. Idempotent."""
-    lane, call.lane = call.lane, None
-    if lane is not None:
-        lane.release()
 
 
 def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) -> None:

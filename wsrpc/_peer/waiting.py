@@ -79,7 +79,7 @@ def _size(entry: Waiting) -> int:
 class WaitingRoom(BoundedQueue[Waiting]):
     """Queue of the messages that wait for their handlers, bounded by `Limits.waiting` and `Limits.waiting_bytes`.
 
-    A request can be taken out by its id, when it is cancelled.
+    The key of a request is its id, by which it can be taken out when it is cancelled.
     """
 
     __slots__ = ("_kinds",)
@@ -88,10 +88,6 @@ class WaitingRoom(BoundedQueue[Waiting]):
         super().__init__(_size, max_bytes, max_messages)
         self._kinds: dict[Kind, OrderedDict[int, None]] = {}
         """The tickets of each kind, in order. There are no empty ones."""
-
-    def has(self, i: int) -> bool:
-        """Return whether request ``i`` waits."""
-        return self.has_key(i)
 
     def admit(self, entry: Waiting) -> bool:
         """Let a message wait. Return False if it does not fit."""
@@ -119,10 +115,6 @@ class WaitingRoom(BoundedQueue[Waiting]):
             if not tickets:
                 del self._kinds[entry.kind]
         return entry
-
-    def take_request(self, i: int) -> Waiting | None:
-        """Take request ``i`` out. None if it does not wait."""
-        return self.take_key(i)
 
     def take_requests(self) -> list[Waiting]:
         """Take all requests out. Events stay."""

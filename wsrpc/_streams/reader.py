@@ -257,6 +257,11 @@ class Upload(Reading):
         if not self.ended and not self.channel.closed:
             self.channel.stop_items()  # the handler may run on for long
 
+    def answer_end(self, answer: Callable[[int], None]) -> None:
+        """Stop reading, and call ``answer`` with the id of the request that ends the items once it arrives."""
+        self.on_end = answer
+        self.leave(None)
+
 
 class MismatchDetector:
     """Recipient of messages which show that the two sides expect different things of a channel.

@@ -773,6 +773,37 @@ async def test_a_sync_handler_that_holds_the_loop_is_named(way: str, caplog: pyt
     assert "sluggish held the event loop for 200 ms" in text and "thread=True" in text
 
 
+@pytest.mark.parametrize("way", ["waited", "kept by its channel"])
+async def test_the_time_since_a_handler_that_no_read_caused_does_not_count(
+    caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    d = Driven()
+    d.peer.on("quick", lambda: None)
+    if way == "waited":
+        d.transport.pause()
+        d.feed({"a": ["quick"]})
+        d.transport.resume()
+    else:
+        kept = asyncio.Event()
+        heard: list[str] = []
+
+        async def listen(channel: AnonymousChannel) -> None:
+            await kept.wait()
+            channel.on("say", heard.append)
+            await channel.wait_closed()
+
+        d.peer.on("listen", listen)
+        d.feed({"i": 1, "a": ["listen"]})
+        await turns()
+        d.feed({"h": 1, "a": ["say", "hello"]})
+        kept.set()
+        await turns()
+        assert heard == ["hello"]
+    d.clock.advance(5)
+    d.feed({"i": 3, "a": ["quick"]})
+    assert messages(caplog) == []
+
+
 async def test_quick_handlers_and_those_that_only_wait_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
     d = Driven()
     blocked = Blocked()

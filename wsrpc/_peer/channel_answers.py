@@ -1,59 +1,44 @@
-"""Runs handlers whose answer is a channel: streams, uploads and conversations."""
+"""Answers requests with channels, and runs what happens on them: streams, uploads and conversations."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from .._base.names import Source
 from .._channels.core import ChannelCore
 from .._channels.producer import ITEM_REQUEST, ItemRefused, Producer
-from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
+from .._handlers.observation import finish
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
-from .._protocol.rejections import bounded_reason, error_to_wire
+from .._protocol.rejections import error_to_wire
 from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from .._streams.reader import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..limits import Limits
+from .admission import Admission
 from .answers import Answers
-from .running import leave_lane
 from .session import Call
 
-__all__ = ["ChannelHandlers"]
-
-
-class CallListener(Protocol):
-    """Owner of the calls, which counts and cancels them."""
-
-    def check_room(self, call: Call, /) -> None:
-        """Raise what the caller gets if the call may not become a channel."""
-
-    def answered(self, call: Call, /) -> None:
-        """Count the call as a channel: its request has been answered with one."""
-
-    def lingers(self, call: Call, /) -> None:
-        """Count the call as a handler again: its channel is over, and it still runs."""
-
-    def cancel_call(self, call: Call, reason: object, /) -> None:
-        """Cancel a call whose channel is over, or whose items nobody wants."""
-
-    def note(self, text: str, /, *args: object) -> None:
-        """Write a line into the log about an event that is not an error."""
+__all__ = ["ChannelAnswers"]
 
 
 class NamedProducer:
-    """Production of items on a named channel, from the consumer's ``start`` to its ``stop``."""
+    """Production of items on a named channel, from the consumer's ``start`` to its ``stop``, which it receives."""
 
-    __slots__ = ("stop",)
+    __slots__ = ("_call",)
 
-    def __init__(self, stop: Callable[[object], None]) -> None:
-        self.stop = stop
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def stop(self, reason: object) -> None:
+        """Cancel the handler whose items these are: nobody wants them."""
+        self._call.orphan(reason)
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self.stop(RemoteError("the consumer wants no more items"))
@@ -65,38 +50,39 @@ class NamedProducer:
         return []
 
 
-class ChannelHandlers:
-    """Runs streams, uploads and conversations, each within the call that opened its channel.
+class ChannelAnswers:
+    """Answers requests with channels, and runs streams, uploads and conversations on them.
 
-    So middleware, `handler_context` and the call's place in a lane last until the stream or the conversation is over,
-    and cancelling the call ends it.
+    Each runs within the call that opened its channel. So middleware, `handler_context` and the call's place in a lane
+    last until the stream or the conversation is over, and cancelling the call ends it.
     """
 
-    def __init__(
-        self, limits: Limits, requester: Requester, listener: CallListener, answers: Answers, readers: Readers
-    ) -> None:
-        self._limits = limits
+    def __init__(self, requester: Requester, answers: Answers, admission: Admission, limits: Limits) -> None:
         self._requester = requester
-        self._listener = listener
         self._answers = answers
-        self._readers = readers
+        self._admission = admission
+        self._readers = admission.readers
+        self._limits = limits
         self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
     async def run(self, call: Call, work: Any) -> Any:
-        """Answer with a channel, then do ``work``: await it, or send its items. Return what it returns."""
+        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result.
+
+        The event ``start`` on a named channel asks for items on that channel. No channel is opened for them.
+        """
         if not inspect.isawaitable(work):
             ctx = call.ctx
             try:
                 if ctx.id is None and ctx.channel_name is not None and ctx.event == "start":
                     await self._produce_named(call, ctx.channel_name, work)
                 else:
-                    await self._stream(call, self._begin(call), work)
+                    await self._stream(call, self._deliver(call), work)
             finally:
                 await close_source(work)
             return None
         try:
-            channel = self._begin(call)
+            channel = self._deliver(call)
         except BaseException:
             if inspect.iscoroutine(work):
                 work.close()  # it never begins
@@ -105,10 +91,45 @@ class ChannelHandlers:
             MismatchDetector(channel, ("start", "pull"), lambda: channel.abort(_gives_no_items(call)))
         return await work
 
-    def _begin(self, call: Call) -> ChannelCore:
+    def _deliver(self, call: Call) -> ChannelCore:
+        """Answer the call's request with its channel, and return the channel.
+
+        Raises:
+            asyncio.CancelledError: the call was cancelled meanwhile.
+            RpcError: there is no room for the channel, or it is closed already.
+        """
         if call.cancelled:
-            raise asyncio.CancelledError(bounded_reason(call.ctx.cancel_reason))
-        return self.deliver(call)
+            raise call.cancellation()
+        self._admission.running.check_room_for_channel(call)
+        channel = call.ctx.answer_channel()
+        channel.deliver()
+        call.channel = channel
+        call.settle()
+        finish(call.ctx.message)
+        self._admission.count_as_channel(call)
+        channel.when_closed(lambda reason: self._cancel_after_end(call, channel))
+        return channel
+
+    def _cancel_after_end(self, call: Call, channel: ChannelCore) -> None:
+        """Cancel the call whose channel is over, unless the call itself has ended the channel.
+
+        The body of a conversation first gets to read what the remote peer sent before it ended the channel.
+        """
+        if call.exited:
+            return
+        self._admission.count_as_handler(call)
+        reason = channel.close_reason
+        error = RemoteError("the channel was closed") if reason is None else reason
+
+        def cancel() -> None:
+            if not (channel.left and call.is_current):
+                call.orphan(error)
+
+        by_this_side = channel.left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
+        if by_this_side or _role(call) is not Role.CONVERSATION:
+            cancel()
+        else:
+            channel.mailbox.when_read(cancel)
 
     async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread
@@ -119,24 +140,25 @@ class ChannelHandlers:
             self._end_stream(call, channel, producer.pulled)
         except ItemRefused as exc:
             # JavaScript that breaks out of its loop only rejects the next item. So does its iterator once it overflows.
-            self._listener.note("the consumer of %s takes no more items: %s", call.ctx.label, exc)
+            self._note_refusal(call.ctx.label, exc)
             channel.abort(None)
         except ChannelClosed:
             if not channel.closed:
                 raise
-            # The handler itself has ended the channel that it streams on.
+            # The handler has itself ended the channel that it streams on. Or the channel ended, and the generator
+            # yielded once more although it was cancelled.
         except Exception as exc:
             producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
             raise
 
     async def _produce_named(self, call: Call, name: str, source: Source) -> None:
         """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
-        producer = NamedProducer(lambda reason: self._listener.cancel_call(call, reason))
+        producer = NamedProducer(call)
         if (before := self._named.get(name)) is not None:
             before.stop(RemoteError("the consumer has begun anew"))  # JavaScript sends nothing when it leaves
         self._named[name] = producer
         self._readers.add_recipient((name, "stop"), producer)
-        leave_lane(call)  # or the next `start`, which ends this one, would wait for its end
+        call.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = call.ctx.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
         try:
@@ -164,11 +186,14 @@ class ChannelHandlers:
                 try:
                     await self._requester.send_request(name, "next", (Item(value),), ITEM_REQUEST)
                 except (RemoteError, ConnectionLost) as exc:
-                    self._listener.note("the consumer of %s takes no more items: %s", label, exc)
+                    self._note_refusal(label, exc)
                     return False
         finally:
             await items.aclose()
         return True
+
+    def _note_refusal(self, label: str, exc: Exception) -> None:
+        self._answers.log(logging.INFO, "the consumer of %s takes no more items: %s", label, exc)
 
     def _end_stream(self, call: Call, channel: ChannelCore, pulled: bool) -> None:
         """End the channel after the last item: its reader may open the next one while the call still runs."""
@@ -177,38 +202,6 @@ class ChannelHandlers:
             self._answers.resolve(i, None, call.ctx.label)
         # A consumer that pulls holds the channel, and has to learn that it has ended.
         (channel.finish if pulled else channel.finish_locally)()
-
-    def deliver(self, call: Call) -> ChannelCore:
-        """Answer the call's request with its channel.
-
-        Raises:
-            RpcError: there is no room for the channel, or it is closed already.
-        """
-        self._listener.check_room(call)
-        channel = call.ctx.answer_channel()
-        channel.deliver()
-        call.channel = channel
-        self._listener.answered(call)
-        channel.when_closed(lambda reason: self._over(call))
-        return channel
-
-    def _over(self, call: Call) -> None:
-        """End the call whose channel is over, unless the call itself has ended the channel."""
-        if call.exited or call.channel is None:
-            return
-        self._listener.lingers(call)
-        channel, reason = call.channel, call.channel.close_reason
-        error = RemoteError("the channel was closed") if reason is None else reason
-        by_this_side = channel.left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
-        if by_this_side or _role(call) is not Role.CONVERSATION:
-            self._listener.cancel_call(call, error)
-        else:  # everything that came before the end is read before the body notices the end
-            channel.mailbox.when_read(lambda: self._listener.cancel_call(call, error))
-
-    def exited(self, call: Call) -> None:
-        """Drop what the channel of a call keeps, because the call's task has ended."""
-        if call.channel is not None and call.channel.closed:
-            call.channel.mailbox.leave()  # nothing is left that could listen
 
     # ------------------------------------------------------------ the end of a call
 
@@ -249,8 +242,7 @@ class ChannelHandlers:
         elif upload.ended:  # by an event, which has no answer
             channel.finish()
         else:
-            upload.on_end = end
-            upload.leave(None)
+            upload.answer_end(end)
             channel.expect_end()
 
 
