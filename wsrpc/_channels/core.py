@@ -395,7 +395,7 @@ class ChannelCore:
     def finish(self) -> None:
         """End it in good order on both sides."""
         self._send_end(FINISHED_REASON)
-        self.end(FINISHED, None)
+        self.finish_locally()
 
     def finish_locally(self) -> None:
         """End it in good order. The remote peer knows that it has ended."""
@@ -409,8 +409,9 @@ class ChannelCore:
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
-        Recipients hear of the end from the mailbox, by `Recipient.channel_ended`, after the messages before it. Then
-        the callback of `when_closed` is called. That one cancels the task of a stream or a conversation.
+        The callback of `when_closed` is called at once: it cancels the task of a handler that streams, or of
+        ``stream(send=)``. The mailbox calls `Recipient.channel_ended` at once, too, or in the next turn of the event
+        loop if it has to deliver kept messages first. So a producer may learn of one end in both ways.
 
         Args:
             error: the exception that readers get after the messages that have arrived. None at a good end.
