@@ -41,11 +41,11 @@ _NONE_HELD = Hold.NONE
 class Admission:
     """Keeps handlers within ``Limits.running``, ``running_bytes`` and ``waiting``, and messages in order.
 
-    It also keeps the remote peer within ``Limits.rate``, if there is one. Then it is always ``busy``.
+    It also keeps the remote peer within ``Limits.rate``, if there is one. Then it is always ``needs_checks``.
 
     While `open` handlers run, they hold some messages back. The other messages stay in order among themselves.
 
-    While ``busy`` is false, nothing needs to be checked and there are no readers: a message may go straight to
+    While ``needs_checks`` is false, nothing needs to be checked and there are no readers: a message may go straight to
     `dispatch`.
     """
 
@@ -82,7 +82,7 @@ class Admission:
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
         """Keeps the remote peer within `Limits.rate`. It outlives connections, as this does."""
-        self.busy = False
+        self.needs_checks = False
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
         """Returns whether a new request is refused, once this side drains."""
@@ -188,9 +188,9 @@ class Admission:
     # ------------------------------------------------------------ what admission depends on
 
     def update(self) -> None:
-        """Compute ``busy`` anew, because something that it depends on has changed."""
+        """Compute ``needs_checks`` anew, because something that it depends on has changed."""
         running = self.running
-        self.busy = bool(
+        self.needs_checks = bool(
             self._active
             or self._recipients
             or self.room.items

@@ -258,7 +258,7 @@ class Dispatcher:
         session = self.session
         call = Call(ctx, handler, size, session, bytes_on_channel)
         self.running.add(call)
-        self.admission.busy = True
+        self.admission.needs_checks = True
         if not EAGER:
             self._queued += 1
         context = session.context.copy()

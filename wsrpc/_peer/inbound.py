@@ -185,7 +185,7 @@ class Inbound:
                 and len(name) <= bounds.short_name
                 and len(a) <= bounds.arguments
             ):
-                if self._admission.busy:
+                if self._admission.needs_checks:
                     self._admission.arrived(message, payload, view, decode)
                 else:
                     self._dispatcher.dispatch(message, payload, view)
@@ -309,7 +309,7 @@ class Inbound:
 
     def _deliver(self, message: WireMessage, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         """Run the handler, now or when there is room for it."""
-        if self._admission.busy:
+        if self._admission.needs_checks:
             self._admission.arrived(message, payload, view, decode)
         else:
             self._dispatcher.dispatch(message, payload, view)

@@ -98,10 +98,10 @@ async def test_refused_messages_take_nothing_so_that_a_flood_gets_its_rate() -> 
 
 async def test_without_a_rate_nothing_is_looked_at() -> None:
     d = Driven()
-    assert not d.peer._core.dispatcher.admission.busy
+    assert not d.peer._core.dispatcher.admission.needs_checks
     d.peer.on("say", lambda number: number)
     assert len(await d.fed(*({"i": i, "a": ["say", i]} for i in range(1, 2000)))) == 1999
-    assert not d.peer._core.dispatcher.admission.busy
+    assert not d.peer._core.dispatcher.admission.needs_checks
 
 
 # ------------------------------------------------------------ there is one rate, and no way around

@@ -48,7 +48,7 @@ def nobody_reads(d: Driven) -> bool:
     """Whether nothing of a reading is left, and messages go the short way again."""
     return (
         not d.peer._core.readers.recipients
-        and not d.peer._core.dispatcher.admission.busy
+        and not d.peer._core.dispatcher.admission.needs_checks
         and d.peer._core.session.channels.unread.used == 0
     )
 
@@ -289,13 +289,13 @@ async def test_a_reader_that_was_left_counts_no_more(how: str, caplog: pytest.Lo
 async def test_nothing_is_looked_up_while_nobody_reads() -> None:
     d = Driven()
     admission = d.peer._core.dispatcher.admission
-    assert not admission.busy
+    assert not admission.needs_checks
     first, second = d.peer.events("a"), d.peer.of("chat").events("b")
-    assert admission.busy
+    assert admission.needs_checks
     await first.aclose()
-    assert admission.busy
+    assert admission.needs_checks
     await second.aclose()
-    assert not admission.busy
+    assert not admission.needs_checks
 
 
 # ---------------------------------------------------------------- what is refused
