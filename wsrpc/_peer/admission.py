@@ -41,7 +41,7 @@ _NONE_HELD = Hold.NONE
 class Admission:
     """Keeps handlers within ``Limits.running``, ``running_bytes`` and ``waiting``, and messages in order.
 
-    It also keeps the remote peer within ``Limits.rate``, if there is one. Then it is always ``needs_checks``.
+    It also keeps the remote peer within ``Limits.rate``, if there is one. Then ``needs_checks`` is always true.
 
     While `open` handlers run, they hold some messages back. The other messages stay in order among themselves.
 

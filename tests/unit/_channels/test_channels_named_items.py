@@ -50,7 +50,7 @@ def end(i: int | None = None, **fields: Any) -> dict[str, Any]:
 def nothing_read(d: Driven) -> bool:
     return (
         not d.peer._core.readers.recipients
-        and not d.peer._core.dispatcher.admission.busy
+        and not d.peer._core.dispatcher.admission.needs_checks
         and d.peer._core.session.channels.unread.used == 0
     )
 
