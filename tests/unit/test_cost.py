@@ -49,7 +49,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "async request, serving end": (18, 19),
     "async request, both ends": (37, 38),
     # One item of a stream, on average: the producer never waits, so items arrive together.
-    "stream item, both ends": (9.984375, 9.984375),
+    "stream item, both ends": (9.90625, 9.90625),
     # The producer waits before each item, so each arrives alone.
     "lone stream item, both ends": (26.765625, 26.765625),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again. The

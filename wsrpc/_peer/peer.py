@@ -37,11 +37,14 @@ T = TypeVar("T")
 
 @injectable(attrgetter("peer"))
 class Peer(Registrar, RawRegistrar, RawCaller):
-    """One end of a connection. A server's handlers get one for each client; a client has one of its own.
+    """One end of a connection. A server has one for each client; a client has one of its own.
 
-    ``id`` names it, also in logs; ``state`` is the application's own mapping (see `Key`), on a server the one that
-    `on_handshake` filled; ``principal`` is who it is, as that said. ``ignored`` counts what the protocol says to
-    ignore, events that reach no handler, and what is above `Limits.rate`, by kind.
+    Attributes:
+        id: the peer's name in logs.
+        state: a mapping for the application; see `Key`. On a server, `on_handshake` may fill it.
+        principal: the user, as `on_handshake` has set it.
+        ignored: a Counter, by kind, of messages that the protocol says to ignore, of events that reach no handler, and
+            of messages above `Limits.rate`.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._sender = core.sender
         self._out = core.out
 
-    # ------------------------------------------------------------ what users see
+    # ------------------------------------------------------------ state
 
     @property
     def connected(self) -> bool:
@@ -82,13 +85,13 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def info(self) -> ConnectionInfo:
-        """What the opening handshake told: path, headers, remote address and so on.
+        """Facts from the opening handshake: path, headers, remote address and so on.
 
-        When the connection has ended it is still that of the last one, without ``underlying``, so that `close` handlers
-        can say who left.
+        After the end of the connection, the info of the last one is still here, without ``underlying``. So `close`
+        handlers can say who left.
 
         Raises:
-            ConnectionLost: if there has been no connection yet.
+            ConnectionLost: there has been no connection yet.
         """
         info = self._core.history.info
         if info is None:
@@ -97,26 +100,26 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def transport(self) -> Transport | None:
-        """The transport of the connection; None if there is none."""
+        """The transport of the connection. None if there is no connection."""
         return self._core.transport
 
     @property
     def pending(self) -> int:
-        """Requests sent from here that await their answer."""
+        """Number of requests that this side has sent and that are not answered yet."""
         return len(self._out.requests)
 
     @property
     def active(self) -> int:
-        """Handlers that are running for the other side, those that stream or converse included."""
+        """Number of handlers that run for the remote peer, with those of streams and conversations."""
         return len(self._core.dispatcher.running.calls)
 
     @property
     def channels(self) -> int:
-        """Anonymous channels that are open, streams included, whichever side opened them."""
+        """Number of anonymous channels that are open, with those of streams, whichever side opened them."""
         return len(self._core.session.channels)
 
     def stats(self) -> PeerStats:
-        """What this peer has done and is doing, for operators: a snapshot, made at the call."""
+        """Return a snapshot of the peer's counters, for operators."""
         core = self._core
         link, passed = core.link, core.traffic()
         return PeerStats(
@@ -139,17 +142,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def limits(self) -> Limits:
-        """The bounds of the connection.
+        """The limits of the connection.
 
-        ``peer.limits = peer.limits.replace(message=4096)`` takes inbound messages of that size from now on, in an
-        `open` handler for instance; a wsrpc peer is told, and raises `MessageTooBig` for larger ones. What it has sent
-        before may still be too large, and close with 1009. It holds for this connection; all other bounds are settled
-        by its opening handshake, see `Handshake.limits`.
+        You may change the size of inbound messages for this connection, in an `open` handler for instance:
+        ``peer.limits = peer.limits.replace(message=4096)``. A wsrpc peer learns of it, and raises `MessageTooBig` for
+        larger messages. A larger message that it had sent before closes the connection with 1009. The opening handshake
+        settles all other limits; see `Handshake.limits`.
 
         Raises:
-            ConnectionLost: on assigning, if there is no connection.
-            RuntimeError: on assigning, in another thread than the event loop's.
-            TypeError, ValueError: on assigning anything but bounds that differ in ``message`` alone.
+            ConnectionLost: on assignment, there is no connection.
+            RuntimeError: on assignment, called in another thread than the event loop's.
+            TypeError, ValueError: on assignment, the value is not a `Limits`, or differs in more than ``message``.
         """
         return self._core.limits
 
@@ -168,15 +171,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def dropped(self) -> int:
-        """Broadcasts that were left out because this peer reads too slowly; see `Server` for the policies."""
+        """Number of broadcasts that were not sent because this peer reads too slowly. See `Server` for the policies."""
         return self._core.history.dropped
 
     @property
     def server(self) -> Server:
-        """The server that this peer is connected to, also after its connection has ended; see `Server.state`.
+        """The server that this peer is connected to, or was connected to. See `Server.state`.
 
         Raises:
-            RuntimeError: it is no server's peer, but a client's.
+            RuntimeError: the peer is a client's.
         """
         server: Server | None = self._core.owner.server
         if server is None:
@@ -185,15 +188,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def rooms(self) -> tuple[Room, ...]:
-        """The rooms of the server that this peer is in; when the connection is gone, those it was in at the end."""
+        """The rooms of the server that this peer is in. After the end of the connection, those it was in at the end."""
         return tuple(self._core.owner.rooms)
 
     @property
     def home_room(self) -> Room:
-        """The room that ``Server(room_from=)`` gave to this peer.
+        """The room that ``Server(room_from=)`` has returned for this peer.
 
         Raises:
-            RuntimeError: it gave none.
+            RuntimeError: it has returned none.
         """
         home: Room | None = self._core.owner.home
         if home is None:
@@ -208,7 +211,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def get(self, key: str, default: Any = None) -> Any: ...
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """``state.get``, by the name that ws-wrapper gives it."""
+        """Return ``state.get(key, default)``. ws-wrapper has this method."""
         return self.state.get(key, default)
 
     @overload
@@ -217,13 +220,14 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def set(self, key: str, value: Any) -> None: ...
 
     def set(self, key: Any, value: Any) -> None:
-        """``state[key] = value``, by the name that ws-wrapper gives it."""
+        """Set ``state[key] = value``. ws-wrapper has this method."""
         self.state[key] = value
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
-        """The named channel, on this peer alone; the same object each time until it is closed.
+        """Return the named channel of this peer: the same object each time, until it is closed.
 
-        ``ordered``: handlers registered on it from now on run one after another.
+        Args:
+            ordered: handlers that are registered on it from now on run one after another.
         """
         check_name("a channel's name", name)
         check_flag("ordered", ordered)
@@ -244,9 +248,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:
-        """Take ``transport`` as the connection; a live one is closed with 1001 and what was pending fails.
+        """Use ``transport`` as the connection. A present connection is closed with 1001, and its requests fail.
 
-        `open` handlers are called here; those that are coroutines run on, see `wait_opened`.
+        The `open` handlers are called within this call. Those that are coroutines run on; see `wait_opened`.
+
+        Raises:
+            TypeError: ``transport`` is not a transport.
+            ValueError: it is bound to this peer already.
+            ConnectionLost: a `close` handler of the present connection has bound another transport or closed the peer.
+            RuntimeError: called in another thread than the event loop's.
         """
         core = self._core
         if core.link is not None:
@@ -256,19 +266,22 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         core.attach(link)
 
     async def wait_opened(self) -> None:
-        """Wait until `open` handlers are done or overdue, or the connection is gone. Cancelling is safe."""
+        """Wait until the `open` handlers are done or overdue, or the connection has ended. Cancelling is safe."""
         self._check_thread("peer.wait_opened()")
         await self._core.wait_opened()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """End the connection: what was accepted is written, then the Close frame; returns when it is over.
+        """Close the connection, and return when it has ended.
 
-        With None as code the Close frame has none, and the other side is told 1005. Cancelling is safe, the closing
-        goes on.
+        Messages that were accepted for sending are written first, then the Close frame. Cancelling is safe: the closing
+        handshake goes on.
+
+        Args:
+            code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
 
         Raises:
-            ValueError: if the code may not be sent, or the reason has more than 123 bytes or comes without a code.
-            RuntimeError: in another thread than the event loop's.
+            ValueError: the code may not be sent, or the reason has more than 123 bytes, or comes without a code.
+            RuntimeError: called in another thread than the event loop's.
         """
         told = check_close(code, reason)
         self._check_thread("peer.close()")
@@ -293,15 +306,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
 
 def core_of(peer: Peer) -> PeerCore:
-    """The inside of ``peer``, for the modules of this package; users have no need of it."""
+    """Return the object behind a peer that a user holds."""
     return peer._core  # pyright: ignore[reportPrivateUsage]  # of the same module
 
 
 def current_peer() -> Peer:
-    """The peer whose message the running handler handles, also in tasks that it started.
+    """Return the peer whose message the running handler handles. It also works in tasks that the handler has started.
 
     Raises:
-        RuntimeError: outside of a handler.
+        RuntimeError: no handler is running.
     """
     ctx = CURRENT.get(None)
     if ctx is None:

@@ -166,7 +166,7 @@ class Inbox:
     def push_item(self, value: Any, size: int) -> bool:
         """Keep an item that clearly fits. Return False if `push` has to check that.
 
-        It leaves out the checks of `push` for requests, for `newest` and for items beyond credit or reserved memory.
+        It leaves out the checks of `push` for requests, for `newest` and for items beyond credit or memory.
         """
         window, queue = self._window, self.queue
         if window is None or self.taken + len(queue) >= window.granted:
@@ -177,7 +177,7 @@ class Inbox:
             if self._received_bytes >= window.granted_bytes:
                 return False
             waiter.set_result(None)
-        elif received > self._decodes_until:
+        elif received > self._decodes_until and not (self._reserve(size) and received <= self._decodes_until):
             return False
         self._received_bytes = received
         queue.append((value, size, None, None))
