@@ -125,7 +125,8 @@ class Tally:
         self._bytes_in += last.bytes_in or 0
         self._bytes_out += last.bytes_out or 0
         self._dropped += last.dropped
-        self._ignored.update(last.ignored)
+        if last.ignored:
+            self._ignored.update(last.ignored)
 
     def sum(self, now: float, peers: Iterable[PeerStats], *, healthy: bool, refused: dict[int, int]) -> ServerStats:
         """Return the totals together with the open ``peers``. Plain sums, since there may be ten thousand of them."""

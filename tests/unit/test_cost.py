@@ -52,9 +52,8 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "stream item, both ends": (9.90625, 9.90625),
     # The producer waits before each item, so each arrives alone.
     "lone stream item, both ends": (26.765625, 26.765625),
-    # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again. The
-    # target is 350.
-    "drop and reconnect, both ends": (364, 364),
+    # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again.
+    "drop and reconnect, both ends": (349, 349),
     # Instances of wsrpc's classes, of those that the garbage collector knows, that one more connection adds to a server
     # that listens: its transport, the default one, is included. The target is 25.
     "objects of an idle server peer": (35, 35),

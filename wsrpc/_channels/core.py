@@ -632,7 +632,7 @@ class ChannelTable:
     def end(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
         self.over = True
-        for channel in [*self.undelivered, *self.all()]:
+        for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
             channel.mailbox.take_request_ids()
             own = ConnectionLost(error.code, error.reason)  # each channel's readers raise an object of their own
             if is_closed_here(error):

@@ -186,7 +186,7 @@ class Readers:
     def session_started(self, listener: ReaderListener) -> None:
         """Let new readers in again, and tell ``listener`` of them from now on."""
         self._listener = listener
-        self.reopen()
+        self._end_error = None
 
     def connection_lost(self, error: ConnectionLost) -> None:
         """End the readers of items with ``error``, and those of events unless they survive."""

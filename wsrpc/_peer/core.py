@@ -14,6 +14,7 @@ import msgspec
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import PeerLog
+from .._base.names import Redact
 from .._base.scheduler import Scheduler
 from .._channels.anonymous import AnonymousChannel
 from .._channels.channel_requests import ChannelRequests
@@ -342,7 +343,7 @@ class PeerCore:
         out = self.out
         out.reopen()
         held = None if out.link is None else out.link.transport
-        if self.session.over:
+        if self.session.state is SessionState.OVER:
             self.session = self._begin_session()
         else:
             self.readers.reopen()
@@ -352,7 +353,9 @@ class PeerCore:
         self.history.begin(info, out.loop.time())
         self.log.remote = info.remote
         self._inbound = inbound = self._receiver(link)
-        receive = self._log_payloads(link, inbound.entry)
+        receive = inbound.receive_raw if self.options.shared.raw_only else inbound.receive
+        if (shown := self.options.settings.log_payloads) is not False:
+            receive = self._log_payloads(link, receive, None if shown is True else shown)
         out.use(link)
         link.negotiation.begin()
         if self.log.shows(logging.INFO):
@@ -385,12 +388,9 @@ class PeerCore:
         )
 
     def _log_payloads(
-        self, link: Link, receive: Callable[[bytes | bytearray, bool], None]
+        self, link: Link, receive: Callable[[bytes | bytearray, bool], None], redact: Redact | None
     ) -> Callable[[bytes | bytearray, bool], None]:
         settings = self.options.settings
-        if settings.log_payloads is False:
-            return receive
-        redact = None if settings.log_payloads is True else settings.log_payloads
         codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
         log = PayloadLog(codecs, settings.limits.values, redact, self.log)
         link.wrap_sending(log.sending)
@@ -585,7 +585,8 @@ class PeerCore:
         link.end()
         self.history.end(link)
         out.unlink()
-        if not replaced and not by_user and self.options.settings.keeps_session(info):
+        keeps_session = self.options.settings.keeps_session
+        if not replaced and not by_user and keeps_session is not None and keeps_session(info):
             self._detach(link)
             return
         session.end()

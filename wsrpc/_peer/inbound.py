@@ -126,11 +126,6 @@ class Inbound:
         self._fail = fail
         self._violations: Violations | None = None
 
-    @property
-    def entry(self) -> Callable[[bytes | bytearray, bool], None]:
-        """The method that receives each message of the connection."""
-        return self.receive_raw if self._shared.raw_only else self.receive
-
     def agree(self, codec: NegotiatedCodec | None) -> None:
         """Receive binary messages, too, in ``codec``."""
         if codec is not None and codec is not self._codec:

@@ -64,11 +64,6 @@ class Terms(msgspec.Struct, frozen=True):
         )
 
 
-def _never(info: CloseInfo) -> bool:
-    """No session outlives its connection."""
-    return False
-
-
 class Settings(msgspec.Struct, frozen=True, dict=True):
     """The settings that all peers of a server, or all connections of a client, share."""
 
@@ -81,8 +76,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """The codec to use with peers that also have it."""
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that says which arguments are shown."""
-    keeps_session: Callable[[CloseInfo], bool] = _never
-    """Whether a session waits for another link after its connection has ended so."""
+    keeps_session: Callable[[CloseInfo], bool] | None = None
+    """Whether a session waits for another link after its connection has ended so. None: never."""
 
     @cached_property
     def terms(self) -> Terms:

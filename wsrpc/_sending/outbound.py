@@ -192,7 +192,6 @@ class Outbound:
         self.turns.connection_lost()
         if self._capacity is not None:
             self._capacity.connection_lost()
-        self.requests.stop_if_empty()
 
     def detach(self, holding: Link) -> None:
         """Send on ``holding`` until the session gets another connection, whose remote peer is not known yet."""

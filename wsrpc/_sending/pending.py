@@ -268,9 +268,6 @@ class PendingRequests:
                 self.fail(pending, ConnectionLost(code, reason, "unknown"))
             elif pending.bound:
                 self.fail(pending, ConnectionLost(code, reason, "not_sent"))
-
-    def stop_if_empty(self) -> None:
-        """Stop the timer if no request is left."""
         if self._timer is not None and not self._pending:
             self.stop()
 
