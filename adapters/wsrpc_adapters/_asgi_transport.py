@@ -352,7 +352,7 @@ class _End:
 
     def expect(self, seconds: float, overdue: Callable[[], None]) -> None:
         """Call ``overdue`` if the connection is not over in time."""
-        if self._timer is None:
+        if self._timer is None and self.info is None:
             self._timer = self._loop.call_later(seconds, overdue)
 
     def reported(self, event: Event) -> CloseInfo:

@@ -273,7 +273,7 @@ class ChannelCore:
         reading = self.mailbox.reading(event)
         if reading is None or not reading.abandoned:
             return None
-        if reading.inbox.items is items and reading.inbox.newest is newest and not reading.inbox.over:
+        if reading.inbox.items is items and reading.inbox.newest is newest and reading.inbox.has_more:
             reading.read_on()
             return reading
         reading.leave(None)

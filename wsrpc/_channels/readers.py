@@ -232,12 +232,12 @@ class Readers:
         """Return whether the events of that name are being read."""
         return isinstance(self.recipients.get((channel, event)), FanOut)
 
-    def has_stream(self, channel: ChannelRef, event: str) -> bool:
-        """Return whether messages of that name belong to a stream that is read or sent here."""
-        recipient = self.recipients.get((channel, event))
+    def is_of_stream(self, message: WireMessage) -> bool:
+        """Return whether a message belongs to a stream that is read or sent here."""
+        recipient = self.recipients.get((message.c, message.a[0]))
         if isinstance(recipient, FanOut):
-            # A producer is told to `stop` by an event, which others may read, too.
-            return not all(isinstance(member, Reading) for member in recipient.members)
+            # A producer is told to `stop` by an event, which others may read, too. A request is for a handler.
+            return message.i is UNSET and not all(isinstance(member, Reading) for member in recipient.members)
         return recipient is not None
 
     def has_handler(self, channel: ChannelRef, event: str) -> bool:

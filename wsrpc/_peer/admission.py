@@ -155,7 +155,7 @@ class Admission:
         """
         if channel is not None:
             return message.a[0] in STREAM_EVENTS
-        return not self.readers.has_stream(message.c, message.a[0])
+        return not self.readers.is_of_stream(message)
 
     def _let_wait(self, entry: Waiting) -> bool:
         if self.room is NOTHING_WAITS:

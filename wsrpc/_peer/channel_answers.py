@@ -11,6 +11,7 @@ from typing import Any
 from .._base.names import Source
 from .._channels.core import ChannelCore
 from .._channels.producer import ITEM_REQUEST, ItemRefused, Producer
+from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
 from .._handlers.observation import finish
@@ -31,16 +32,24 @@ __all__ = ["ChannelAnswers"]
 class NamedProducer:
     """Production of items on a named channel, from the consumer's ``start`` to its ``stop``, which it receives."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "_readers", "key")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, name: str, readers: Readers) -> None:
         self._call = call
+        self._readers = readers
+        self.key = name, "stop"
+        readers.add_recipient(self.key, self)
+
+    def leave(self) -> None:
+        """Receive nothing more. Idempotent."""
+        self._readers.remove_recipient(self.key, self)
 
     def stop(self, reason: object) -> None:
         """Cancel the handler whose items these are: nobody wants them."""
         self._call.orphan(reason)
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self.leave()  # a further `stop` is not for this stream
         self.stop(RemoteError("the consumer wants no more items"))
 
     def channel_ended(self, error: Exception | None) -> None:
@@ -153,11 +162,9 @@ class ChannelAnswers:
 
     async def _produce_named(self, call: Call, name: str, source: Source) -> None:
         """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
-        producer = NamedProducer(call)
         if (before := self._named.get(name)) is not None:
             before.stop(RemoteError("the consumer has begun anew"))  # JavaScript sends nothing when it leaves
-        self._named[name] = producer
-        self._readers.add_recipient((name, "stop"), producer)
+        producer = self._named[name] = NamedProducer(call, name, self._readers)
         call.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = call.ctx.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
@@ -171,7 +178,7 @@ class ChannelAnswers:
             with suppress(ConnectionLost):
                 await self._requester.out.send_event(name, "next", (end,), "fail")
         finally:
-            self._readers.remove_recipient((name, "stop"), producer)
+            producer.leave()
             if self._named.get(name) is producer:
                 del self._named[name]
 

@@ -56,6 +56,7 @@ class ServedPeer(PeerOwner):
         self.peer = Peer(
             settings,
             dialer=False,
+            registry=Registry(dec_hook=registry.dec_hook, lax=registry.lax),
             shared=registry,
             loop=loop,
             owner=self,

@@ -210,7 +210,7 @@ def style_of(cls: type[Service]) -> str | None:
 class OpenedServices:
     """Calls `Service.on_open` and `Service.on_close` for one connection of a peer."""
 
-    __slots__ = ("_begun", "_core", "_objects", "_opening")
+    __slots__ = ("_begun", "_core", "_ended", "_objects", "_opening")
 
     def __init__(self, core: PeerCore, objects: list[Service]) -> None:
         self._core = core
@@ -218,6 +218,8 @@ class OpenedServices:
         self._begun: list[Service] = []
         """Services whose `Service.on_open` was called."""
         self._opening: asyncio.Task[Any] | None = None
+        self._ended = False
+        """Whether the connection has ended. No `Service.on_open` is called after that."""
 
     def begin(self) -> list[Unfinished]:
         """Return what must be awaited, if any of the services has a function to call."""
@@ -230,6 +232,8 @@ class OpenedServices:
     async def _open(self) -> None:
         self._opening = asyncio.current_task()
         for service in self._objects:
+            if self._ended:
+                return
             self._begun.append(service)
             try:
                 await finished(service.on_open())
@@ -243,6 +247,7 @@ class OpenedServices:
 
     async def end(self, info: CloseInfo, /) -> None:
         """Call `Service.on_close` of each service for which `Service.on_open` was called, the last one first."""
+        self._ended = True
         if self._opening is not None and not self._opening.done():
             await asyncio.wait({self._opening})
         for service in reversed(self._begun):

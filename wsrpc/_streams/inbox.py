@@ -160,7 +160,7 @@ class Inbox:
             i = None
         self._received_bytes += size
         queue.append((value, size, i, kept))
-        self._wake()
+        self.wake()
         return True
 
     def push_item(self, value: Any, size: int) -> bool:
@@ -211,7 +211,8 @@ class Inbox:
         self._unread.release(self._reserved * DECODED)
         self._reserved = self._decodes_until = 0
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """End the wait of the reader, if it waits."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -219,6 +220,11 @@ class Inbox:
     def _is_awaited(self) -> bool:
         """Whether the reader takes the next message in the next turn of the event loop, so that it need not count."""
         return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is unread, or may still arrive."""
+        return bool(self.queue) or not self.over
 
     @property
     def is_at_work(self) -> bool:
@@ -239,7 +245,7 @@ class Inbox:
         self.over = True
         self.error = error
         self._decodes_until = 0
-        self._wake()
+        self.wake()
 
     def end_after(self, seconds: float, error: BaseException) -> Timer:
         """Call `end` after that many seconds, unless the returned timer is cancelled."""

@@ -168,8 +168,10 @@ class Reading:
         """
         if self._left:
             return
-        if not self._owns and self.inbox.items and not self.inbox.over and self.channel.has_credit:
+        inbox, channel = self.inbox, self.channel
+        if not (self._owns or channel.closed) and inbox.items and inbox.has_more and channel.has_credit:
             self.abandoned = True
+            inbox.wake()  # a read of the stream that was left, which must not take an item of the next one
             return
         self._left = True
         self.channel.remove_recipient(self._event, self)

@@ -94,6 +94,8 @@ class Stream(Generic[T_co]):
                 if inbox.over:
                     await self._raise_end(reading)
                 await inbox.wait()
+                if self._left:
+                    raise StopAsyncIteration
             value = inbox.take()
             if self._convert is None:
                 break

@@ -178,6 +178,9 @@ class Dialer(Struct, frozen=True, kw_only=True):
     limits: Limits
     dial: Dial
 
+    def __repr__(self) -> str:
+        return "<Dialer>"  # the URL, the headers and the token may hold secrets
+
     def __post_init__(self) -> None:
         if isinstance(self.url, str):
             check_url(self.url, tls=self.ssl is not None)

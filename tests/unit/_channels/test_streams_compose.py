@@ -193,6 +193,43 @@ async def test_a_channel_that_is_read_again_after_its_loop_was_left_does_not_han
         assert later == sorted(later) and (channel.closed or later[-1] == 999)
 
 
+async def test_what_the_first_loop_has_not_read_is_for_the_second_although_the_producer_has_finished() -> None:
+    async def feed() -> AsyncIterator[int]:
+        for number in range(5):
+            yield number
+
+    async with pair() as (left, right):
+        right.on("feed", feed)
+        channel = await left.open_channel("feed")
+        async for number in channel.items():
+            if number == 1:
+                break
+        await turns()  # all items have arrived, and their end
+        assert await collect(channel.items()) == [2, 3, 4]
+
+
+async def test_a_read_that_waits_ends_with_its_stream_and_takes_nothing_of_the_next_one() -> None:
+    send = asyncio.Event()
+
+    async def feed() -> AsyncIterator[int]:
+        yield 0
+        await send.wait()
+        yield 1
+
+    async with pair() as (left, right):
+        right.on("feed", feed)
+        channel = await left.open_channel("feed")
+        first = channel.items()
+        assert await anext(first) == 0
+        waiting = asyncio.ensure_future(anext(first))
+        await turns()
+        await first.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+        send.set()
+        assert await collect(channel.items()) == [1]
+
+
 async def test_a_stream_that_was_left_does_not_disturb_the_one_that_reads_on() -> None:
     send = asyncio.Event()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
@@ -417,3 +418,28 @@ async def test_middleware_does_not_see_what_is_refused() -> None:
 
     await d.fed({"a": ["say", 1]}, {"a": ["say", 2]})
     assert seen == [(1,)]
+
+
+async def test_only_the_stop_that_ends_a_stream_on_a_named_channel_does_not_count() -> None:
+    d = Driven(limits=Limits(rate=3))
+    never, slow = asyncio.Event(), asyncio.Event()
+    stopped: list[str] = []
+
+    @d.peer.of("feed").on("start")
+    async def feed() -> AsyncIterator[int]:
+        try:
+            await never.wait()
+            yield 1
+        finally:
+            await slow.wait()
+
+    d.peer.of("feed").on("stop", lambda: stopped.append("stop"))
+    assert await d.fed({"c": "feed", "a": ["start"]}) == []  # the first token
+    sent = await d.fed(*({"c": "feed", "i": i, "a": ["stop"]} for i in range(1, 5)))  # requests are for the handler
+    assert [answer["i"] for answer in sent if "e" not in answer] == [1, 2] and len(stopped) == 2
+    assert rejection(sent, 3) == rejection(sent, 4) == REFUSED and above(d) == 2
+    await d.fed(*[{"c": "feed", "a": ["stop"]}] * 5)  # the first one ends the stream, whose generator is slow
+    assert above(d) == 2 + 4
+    slow.set()
+    await turns()
+    assert d.peer.active == 0

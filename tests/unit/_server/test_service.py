@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -454,6 +455,32 @@ async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called(
     await turns_until(lambda: len(log) == 2)
     assert log == ["on_open ends", "on_close 1006"]
     await server.close()
+
+
+async def test_on_open_is_not_called_when_an_open_handler_has_closed_the_connection() -> None:
+    log: list[str] = []
+
+    class Notes(Service):
+        async def on_open(self) -> None:
+            log.append("on_open")
+
+        async def on_close(self, info: CloseInfo) -> None:
+            log.append("on_close")
+
+    server = Server()
+    server.add_service(Notes)
+
+    @server.on("open")
+    async def open(peer: Peer) -> None:
+        await peer.close(4002)
+        log.append("closed")
+
+    with suppress(ConnectionLost):
+        async with connect(server) as client:
+            await client.peer.wait_closed()
+    await turns_until(lambda: "closed" in log)
+    await server.close()
+    assert log == ["closed"]
 
 
 async def test_on_open_may_close_the_connection_itself() -> None:
