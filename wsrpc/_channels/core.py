@@ -355,7 +355,7 @@ class ChannelCore:
     def own_registry(self) -> Registry:
         """Return the channel's own registry."""
         if self.registry is _NO_HANDLERS:
-            self.registry = self.table.make_registry()
+            self.registry = self.table.registry.empty_copy()
         return self.registry
 
     def has_handler(self, event: str) -> bool:
@@ -520,9 +520,6 @@ class ChannelTable:
         """Return all open channels."""
         return [*self.opened.values(), *self.served.values()]
 
-    def has(self, h: int) -> bool:
-        return h in self.opened or h in self.served
-
     # ------------------------------------------------------------ opening
 
     def open(self, h: int) -> ChannelCore:
@@ -583,9 +580,6 @@ class ChannelTable:
     def unread(self) -> UnreadMessages:
         """Counts the memory of unread messages on all channels of the peer."""
         return self._unread()
-
-    def make_registry(self) -> Registry:
-        return Registry(dec_hook=self.registry.dec_hook, lax=self.registry.lax)
 
     def count_misfit(self, what: str, why: Exception) -> None:
         """Count an event whose arguments do not fit its reader."""

@@ -116,6 +116,10 @@ class Registry:
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
+    def empty_copy(self) -> Registry:
+        """Return a registry without handlers that converts types in the same way."""
+        return Registry(dec_hook=self.dec_hook, lax=self.lax)
+
     def converter(self, returns: Any) -> Callable[[Any], Any]:
         """Return the function that converts an answer to the type ``returns``.
 

@@ -219,7 +219,7 @@ class PeerCore:
 
     def has_channel(self, h: int) -> bool:
         """Return whether an anonymous channel is open."""
-        return self.session.channels.has(h)
+        return self.session.channels.find(h) is not None
 
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Return whether the remote peer waits for the handler that this context belongs to."""

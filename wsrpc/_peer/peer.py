@@ -259,7 +259,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             RuntimeError: called in another thread than the event loop's.
         """
         core = self._core
-        if core.link is not None:
+        if core.session.link is not None:
             check_thread_of_plain(self._out.thread, "peer.bind")
         link = core.link_for(transport)
         core.make_way(link)

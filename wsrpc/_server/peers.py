@@ -56,7 +56,7 @@ class ServedPeer(PeerOwner):
         self.peer = Peer(
             settings,
             dialer=False,
-            registry=Registry(dec_hook=registry.dec_hook, lax=registry.lax),
+            registry=registry.empty_copy(),
             shared=registry,
             loop=loop,
             owner=self,

@@ -374,7 +374,7 @@ async def test_what_cannot_reach_a_handler_does_not_count() -> None:
     assert ran == [1]
 
 
-# ------------------------------------------------------------ who is told
+# ------------------------------------------------------------ what the sender and the log get
 
 
 async def test_retry_asks_again_until_there_is_room() -> None:
