@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any, Protocol
 
 __all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer", "Timers", "spawn_later"]
@@ -46,7 +45,33 @@ class Scheduler(Timers, Protocol):
 
     def create_future(self) -> asyncio.Future[Any]: ...
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]:
+        """Run ``coroutine`` in a task, within ``context`` itself. None: within a copy of the present one."""
+        ...
+
+
+class Spawn(Protocol):
+    """`Scheduler.spawn`."""
+
+    def __call__(
+        self, coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]: ...
+
+
+def _spawn_in(loop: asyncio.AbstractEventLoop) -> Spawn:
+    """Return `Scheduler.spawn` for ``loop``. A function, because a `partial` takes longer to pass keywords on."""
+
+    def spawn(
+        coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]:
+        if sys.version_info >= (3, 12):
+            # An eager task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
+            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+        return asyncio.Task(coroutine, loop=loop, context=context)
+
+    return spawn
 
 
 class LoopScheduler:
@@ -62,7 +87,7 @@ class LoopScheduler:
         self.time: Callable[[], float] = self._time
         self.call_at: Callable[[float, Callable[[], object]], Timer] = self._call_at
         self.create_future: Callable[[], asyncio.Future[Any]] = self._create_future
-        self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = self._spawn
+        self.spawn: Spawn = self._spawn
 
     @property
     def is_elsewhere(self) -> bool:
@@ -87,11 +112,7 @@ class LoopScheduler:
         self._loop = loop
         self._take_time(self._clock or loop)
         self.create_future = loop.create_future
-        # An eager task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
-        if sys.version_info >= (3, 12):
-            self.spawn = partial(asyncio.Task, loop=loop, eager_start=True)
-        else:
-            self.spawn = loop.create_task
+        self.spawn = _spawn_in(loop)
         return True
 
     def use(self, clock: Scheduler | None) -> None:
@@ -126,6 +147,8 @@ class LoopScheduler:
         self.renew()
         return self.create_future()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]:
         self.renew()
-        return self.spawn(coroutine)
+        return self.spawn(coroutine, context)

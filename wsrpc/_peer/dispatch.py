@@ -166,7 +166,17 @@ class Dispatcher:
             or shared.layered
             or (local is not None and local.layered)
         ):
-            self._dispatch_slowly(ctx, len(payload), handler, local)
+            if (
+                EAGER
+                and handler is not None
+                and handler.bare
+                and handler.timeout is UNSET
+                and local is None
+                and not (self._queued or own.layered or shared.layered or self.invoker.limit is not None)
+            ):
+                self._start_bare(ctx, len(payload), handler)
+            else:
+                self._dispatch_slowly(ctx, len(payload), handler, local)
             return
         since = self._mark
         if since is None:
@@ -263,12 +273,66 @@ class Dispatcher:
             self._queued += 1
         context = session.context.copy()
         context.run(CURRENT.set, ctx)
-        call.task = context.run(self._loop.spawn, self._run(call, result, local))
+        call.task = self._loop.spawn(self._run(call, result, local), context)
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
             call.task.cancel(bounded_reason(ctx.cancel_reason))
 
+    def _start_bare(self, ctx: Invocation, size: int, handler: Handler) -> None:
+        """Run a coroutine function in an eager task. It does what `_start` does, which runs every other handler.
+
+        Most coroutines do not wait, or only some of the time. So there is no `Call`, and the handler is not counted
+        among those that run, until its first step has ended with waiting. During that step it is as a plain function
+        that runs inline.
+        """
+        session = self.session
+        task = self._loop.spawn(self._run_bare(ctx, size, handler, session), session.context.copy())
+        self._mark = None  # as in `_start`
+        if task.done():
+            return
+        call = ctx.call or self._count(ctx, size, handler, session)
+        call.task, call.started = task, True
+        if session.end_reason is not None and ctx.inbound.i is not UNSET:
+            call.orphan(session.end_reason)  # the handler itself has ended the connection
+        elif call.cancelled:
+            task.cancel(bounded_reason(ctx.cancel_reason))
+
+    def _count(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> Call:
+        """Make the `Call` of a coroutine function that was started without one."""
+        ctx.call = call = Call(ctx, handler, size, session)
+        self.running.add(call)
+        self.admission.needs_checks = True
+        return call
+
     # ------------------------------------------------------------ running
+
+    async def _run_bare(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> None:
+        """Run a coroutine function within its eager task, and answer. It does what `_run` does."""
+        CURRENT.set(ctx)
+        try:
+            result = await handler.call(ctx, ctx.inbound.a)
+            if result.__class__ not in PLAIN and as_source(result) is not None:
+                call = ctx.call or self._count(ctx, size, handler, session)
+                result = await self.invoker.finish(call, result)
+            if ctx.call is not None:
+                self._returned(ctx.call, result)
+            elif ctx.inbound.i is not UNSET:
+                if ctx.anonymous is None and session.state is not OVER:
+                    out = self._out  # what `_answer` does, with one call less
+                    out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
+                else:
+                    self._answer(ctx, result, session)
+        except BaseException as exc:
+            if ctx.call is None:
+                handler.put_back()  # if its arguments did not fit, the next message may have it
+            if not self._dealt_with(exc, ctx, ctx.call, quiet=session.over):
+                raise
+        finally:
+            if ctx.call is not None:
+                call, ctx.call = ctx.call, None  # no longer a reference cycle
+                self._exited(call)
+            elif ctx.message is not None:
+                finish(ctx.message)
 
     async def _run(self, call: Call, result: Any, local: Registry | None) -> None:
         """Run a handler within its task, and answer.
@@ -297,15 +361,9 @@ class Dispatcher:
             if result.__class__ not in PLAIN and call.channel is None and as_source(result) is not None:
                 result = await self.invoker.finish(call, result)
             self._returned(call, result)
-        except asyncio.CancelledError as exc:
-            if not self._was_cancelled(call, exc):
-                raise
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and not call.is_current:
-                raise  # the coroutine is thrown away, with its event loop
-            self._failed(ctx, exc, call)
+            if not self._dealt_with(exc, ctx, call):
+                raise
         finally:
             if call.thread is None:
                 self._exited(call)
@@ -327,6 +385,23 @@ class Dispatcher:
                 out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
             else:
                 self._answer(ctx, result, call.session)
+
+    def _dealt_with(self, exc: BaseException, ctx: Invocation, call: Call | None, *, quiet: bool = False) -> bool:
+        """Deal with what a handler has raised in its task. Return False if the exception is for the event loop.
+
+        Args:
+            call: None in the first step of a handler that has none before it waits.
+            quiet: as in `_failed`.
+        """
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            return False
+        if call is not None:
+            if isinstance(exc, asyncio.CancelledError):
+                return self._was_cancelled(call, exc)
+            if isinstance(exc, GeneratorExit) and not call.is_current:
+                return False  # the coroutine is thrown away, with its event loop
+        self._failed(ctx, exc, call, quiet=quiet)
+        return True
 
     def _was_cancelled(self, call: Call, exc: asyncio.CancelledError) -> bool:
         """Deal with a handler that has raised CancelledError; return False if the event loop is being shut down."""
@@ -383,6 +458,7 @@ class Dispatcher:
 
         Events that waited are handled now, in a session that is over, and whose channels end only after this.
         """
+        session.end_reason = reason
         for call in list(session.active.values()):
             call.orphan(reason)
         session.active.clear()
