@@ -48,6 +48,7 @@ from .session import Call, Session, SessionState
 __all__ = ["Dispatcher"]
 
 OVER = SessionState.OVER
+set_current = CURRENT.set
 
 
 class Dispatcher:
@@ -178,11 +179,12 @@ class Dispatcher:
             else:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
             return
+        time = self._loop.time
         since = self._mark
         if since is None:
-            since = self._mark = self._loop.time()
+            since = self._mark = time()
         context = session.context.copy()
-        context.run(CURRENT.set, ctx)
+        context.run(set_current, ctx)
         try:
             result = context.run(handler.call, ctx, a)
             if result.__class__ not in PLAIN and self.invoker.goes_on(result):
@@ -191,7 +193,8 @@ class Dispatcher:
             if message.i is not UNSET:
                 if ctx.anonymous is None and session.state is not OVER:
                     out = self._out  # what `_answer` does, with one call less
-                    out.reply(out.terms.encode(Resolution(message.i, result)))
+                    encode = out.terms.encode
+                    out.reply(encode(Resolution(message.i, result)))
                 else:
                     self._answer(ctx, result, session)
         except (KeyboardInterrupt, SystemExit):
@@ -202,7 +205,7 @@ class Dispatcher:
             self._failed(ctx, exc, quiet=session.over)
         if view is not None:
             finish(view)
-        now = self._loop.time()
+        now = time()
         if now - since > SLOW_HANDLER:
             self.invoker.warn_slow(handler, now - since)
         # A channel may also deliver messages that it has kept, in a turn of the event loop in which nothing is read.
@@ -308,7 +311,7 @@ class Dispatcher:
 
     async def _run_bare(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> None:
         """Run a coroutine function within its eager task, and answer. It does what `_run` does."""
-        CURRENT.set(ctx)
+        set_current(ctx)
         try:
             result = await handler.call(ctx, ctx.inbound.a)
             if result.__class__ not in PLAIN and as_source(result) is not None:
@@ -319,7 +322,8 @@ class Dispatcher:
             elif ctx.inbound.i is not UNSET:
                 if ctx.anonymous is None and session.state is not OVER:
                     out = self._out  # what `_answer` does, with one call less
-                    out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
+                    encode = out.terms.encode
+                    out.reply(encode(Resolution(ctx.inbound.i, result)))
                 else:
                     self._answer(ctx, result, session)
         except BaseException as exc:

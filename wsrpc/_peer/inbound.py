@@ -159,10 +159,11 @@ class Inbound:
             if text and not payload.isascii() and not _is_utf8(payload):
                 self._not_utf8()
                 return
-            deep = size > bounds.depth and codec.nests_deeper(payload, message, bounds.depth)
-            if deep or message.ours is False:
-                self._set_aside(payload, text, codec, message, deep)
-                return
+            if size > bounds.depth or message.ours is False:
+                deep = codec.nests_deeper(payload, message, bounds.depth)
+                if deep or message.ours is False:
+                    self._set_aside(payload, text, codec, message, deep)
+                    return
             view = None
             if self._own.observed or self._shared.observed:
                 view = self._observe(payload, text, decode)
