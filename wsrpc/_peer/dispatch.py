@@ -113,6 +113,8 @@ class Dispatcher:
         tasks, too, so that they stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
+        self._eager = EAGER and limits.handler is None
+        """Whether coroutine functions may go through `_start_bare`."""
 
     def begin(self, session: Session) -> None:
         """Take the messages of ``session`` from now on."""
@@ -151,30 +153,18 @@ class Dispatcher:
         shared = self._shared
         session = self.session
         local = None
-        if channel is None:
-            handler = own.take(message.c, a[0]) if own.used else None
-            if handler is None:
-                handler = shared.take(message.c, a[0])
-        else:
+        if channel is not None:
             local = channel.registry
             handler = local.take(message.h, a[0])
+        else:
+            handler = own.take(message.c, a[0]) if own.used else None
+            if handler is None and (scope := shared.scopes.get(message.c)) is not None:
+                take = scope.take  # what `Registry.take` does, with one call less
+                handler = take(a[0])
         ctx = Invocation(self._peer, message, session.channels, view)
-        if (
-            handler is None
-            or not handler.inline
-            or self._queued
-            or own.layered
-            or shared.layered
-            or (local is not None and local.layered)
-        ):
-            if (
-                EAGER
-                and handler is not None
-                and handler.bare
-                and handler.timeout is UNSET
-                and local is None
-                and not (self._queued or own.layered or shared.layered or self.invoker.limit is not None)
-            ):
+        layered = own.layered or shared.layered or (local is not None and local.layered)
+        if handler is None or not handler.inline or layered or self._queued:
+            if handler is not None and handler.bare and self._eager and not (layered or self._queued):
                 self._start_bare(ctx, len(payload), handler)
             else:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
@@ -355,11 +345,9 @@ class Dispatcher:
             handler = call.handler
             if result is not None:
                 result = await self.invoker.finish(call, result)
-            elif handler is not None and handler.bare and local is None and not self.invoker.layered:
-                # As `Invoker.run`, without the layers, lane, thread and channel that it looks for.
-                coroutine = handler.call(ctx, ctx.inbound.a)
-                limited = handler.timeout is not UNSET or self.invoker.limit is not None
-                result = await (self.invoker.finish(call, coroutine) if limited else coroutine)
+            elif handler is not None and handler.bare and local is None and not self.invoker.adds_to_calls:
+                # As `Invoker.run`, without the layers, lane, thread, channel and time limit that it looks for.
+                result = await handler.call(ctx, ctx.inbound.a)
             else:
                 result = await self.invoker.run(call, local)
             if result.__class__ not in PLAIN and call.channel is None and as_source(result) is not None:
