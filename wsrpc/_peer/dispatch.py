@@ -11,7 +11,6 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
-from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
@@ -113,8 +112,6 @@ class Dispatcher:
         tasks, too, so that they stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
-        self._eager = EAGER and limits.handler is None
-        """Whether coroutine functions may go through `_start_bare`."""
 
     def begin(self, session: Session) -> None:
         """Take the messages of ``session`` from now on."""
@@ -164,10 +161,14 @@ class Dispatcher:
         ctx = Invocation(self._peer, message, session.channels, view)
         layered = own.layered or shared.layered or (local is not None and local.layered)
         if handler is None or not handler.inline or layered or self._queued:
-            if handler is not None and handler.bare and self._eager and not (layered or self._queued):
-                self._start_bare(ctx, len(payload), handler)
-            else:
+            if handler is None or not handler.bare or layered or self._queued or self.invoker.limit is not None:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
+                return
+            coroutine = self._run_bare(ctx, len(payload), handler, session)
+            task = self._loop.spawn(coroutine, session.context.copy())
+            self._mark = None  # as in `_start`
+            if not task.done():
+                self._goes_on(task, coroutine.cr_suspended, ctx, len(payload), handler, session)
             return
         time = self._loop.time
         since = self._mark
@@ -262,29 +263,25 @@ class Dispatcher:
         call = Call(ctx, handler, size, session, bytes_on_channel)
         self.running.add(call)
         self.admission.needs_checks = True
-        if not EAGER:
-            self._queued += 1
         context = session.context.copy()
         context.run(CURRENT.set, ctx)
         call.task = self._loop.spawn(self._run(call, result, local), context)
+        if not call.started:
+            self._queued += 1
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
             call.task.cancel(bounded_reason(ctx.cancel_reason))
 
-    def _start_bare(self, ctx: Invocation, size: int, handler: Handler) -> None:
-        """Run a coroutine function in an eager task. It does what `_start` does, which runs every other handler.
-
-        Most coroutines do not wait, or only some of the time. So there is no `Call`, and the handler is not counted
-        among those that run, until its first step has ended with waiting. During that step it is as a plain function
-        that runs inline.
-        """
-        session = self.session
-        task = self._loop.spawn(self._run_bare(ctx, size, handler, session), session.context.copy())
-        self._mark = None  # as in `_start`
-        if task.done():
-            return
+    def _goes_on(
+        self, task: asyncio.Task[None], began: bool, ctx: Invocation, size: int, handler: Handler, session: Session
+    ) -> None:
+        """Make the `Call` of a coroutine function that waits after its first step, or has not begun."""
         call = ctx.call or self._count(ctx, size, handler, session)
-        call.task, call.started = task, True
+        call.task = task
+        if not began:
+            self._queued += 1
+            return
+        call.started = True
         if session.end_reason is not None and ctx.inbound.i is not UNSET:
             call.orphan(session.end_reason)  # the handler itself has ended the connection
         elif call.cancelled:
@@ -300,8 +297,16 @@ class Dispatcher:
     # ------------------------------------------------------------ running
 
     async def _run_bare(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> None:
-        """Run a coroutine function within its eager task, and answer. It does what `_run` does."""
+        """Run a coroutine function within its task, and answer. It does what `_run` does, which can run any handler.
+
+        Most coroutines do not wait, or only some of the time. So there is no `Call`, and the handler is not counted
+        among those that run, until its first step has ended with waiting. During that step it is as a plain function
+        that runs inline.
+        """
         set_current(ctx)
+        if ctx.call is not None:  # the task has not begun at once
+            await self._run(ctx.call, None, None)
+            return
         try:
             result = await handler.call(ctx, ctx.inbound.a)
             if result.__class__ not in PLAIN and as_source(result) is not None:
@@ -309,11 +314,11 @@ class Dispatcher:
                 result = await self.invoker.finish(call, result)
             if ctx.call is not None:
                 self._returned(ctx.call, result)
-            elif ctx.inbound.i is not UNSET:
+            elif (i := ctx.inbound.i) is not UNSET:
                 if ctx.anonymous is None and session.state is not OVER:
                     out = self._out  # what `_answer` does, with one call less
                     encode = out.terms.encode
-                    out.reply(encode(Resolution(ctx.inbound.i, result)))
+                    out.reply(encode(Resolution(i, result)))
                 else:
                     self._answer(ctx, result, session)
         except BaseException as exc:
@@ -323,8 +328,7 @@ class Dispatcher:
                 raise
         finally:
             if ctx.call is not None:
-                call, ctx.call = ctx.call, None  # no longer a reference cycle
-                self._exited(call)
+                self._exited(ctx.call)
             elif ctx.message is not None:
                 finish(ctx.message)
 
@@ -334,7 +338,7 @@ class Dispatcher:
         If the handler was called inline and there is more to do with its ``result``, that is done instead.
         """
         call.started = True
-        if not EAGER:
+        if call.task is not None:  # the task has not begun at once
             self._queued -= 1
         ctx = call.ctx
         try:
@@ -415,6 +419,7 @@ class Dispatcher:
         if call.channel is not None and call.channel.closed:
             call.channel.mailbox.leave()  # nothing is left that could listen
         ctx = call.ctx
+        ctx.call = None  # the two refer to each other
         if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
             ctx.anonymous.close()
         if ctx.message is not None:
