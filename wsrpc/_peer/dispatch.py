@@ -455,10 +455,7 @@ class Dispatcher:
 
         Events that waited are handled now, in a session that is over, and whose channels end only after this.
         """
-        session.end_reason = reason
-        for call in list(session.active.values()):
-            call.orphan(reason)
-        session.active.clear()
+        session.orphan_calls(reason)
         self.admission.end_session()
 
     # ------------------------------------------------------------ failing

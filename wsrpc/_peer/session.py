@@ -170,6 +170,13 @@ class Session:
         self._move(SessionState.OVER)
         self.link = None
 
+    def orphan_calls(self, reason: Exception) -> None:
+        """Cancel the handlers of requests: the session is over, so nobody can get their answers."""
+        self.end_reason = reason
+        for call in list(self.active.values()):
+            call.orphan(reason)
+        self.active.clear()
+
     def end_reported(self) -> None:
         """Wake what waits in `wait_gone`: the `close` handlers were called."""
         if self._gone is not None and not self._gone.done():
