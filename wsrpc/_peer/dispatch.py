@@ -450,14 +450,6 @@ class Dispatcher:
         call.cancel(reason)
         return True
 
-    def end_session(self, session: Session, reason: Exception) -> None:
-        """Cancel the handlers of requests, because nobody can get their answers. Handlers of events finish.
-
-        Events that waited are handled now, in a session that is over, and whose channels end only after this.
-        """
-        session.orphan_calls(reason)
-        self.admission.end_session()
-
     # ------------------------------------------------------------ failing
 
     def reject(self, i: int, error: RpcError, /) -> None:

@@ -171,7 +171,10 @@ class Session:
         self.link = None
 
     def orphan_calls(self, reason: Exception) -> None:
-        """Cancel the handlers of requests: the session is over, so nobody can get their answers."""
+        """Cancel the handlers of requests: the session is over, so nobody can get their answers.
+
+        Handlers of events finish.
+        """
         self.end_reason = reason
         for call in list(self.active.values()):
             call.orphan(reason)
