@@ -140,8 +140,9 @@ class Dispatcher:
     ) -> None:
         """Run the handler of a message now. ``payload`` is the message, encoded.
 
-        A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. Every other
-        handler goes through `_dispatch_slowly`, which can run plain functions, too.
+        A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. A coroutine
+        function without middleware and time limit is started here; see `_run_bare`. Every other handler goes through
+        `_dispatch_slowly`, which can run these two kinds, too.
 
         ``channel`` is the anonymous channel on which the message came. It may have ended since then.
         """
@@ -164,7 +165,7 @@ class Dispatcher:
             if handler is None or not handler.bare or layered or self._queued or self.invoker.limit is not None:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
                 return
-            coroutine = self._run_bare(ctx, len(payload), handler, session)
+            coroutine: Any = self._run_bare(ctx, len(payload), handler, session)
             task = self._loop.spawn(coroutine, session.context.copy())
             self._mark = None  # as in `_start`
             if not task.done():
@@ -304,8 +305,9 @@ class Dispatcher:
         that runs inline.
         """
         set_current(ctx)
-        if ctx.call is not None:  # the task has not begun at once
-            await self._run(ctx.call, None, None)
+        late = ctx.call
+        if late is not None:  # the task has not begun at once
+            await self._run(late, None, None)
             return
         try:
             result = await handler.call(ctx, ctx.inbound.a)
