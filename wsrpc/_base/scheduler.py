@@ -28,8 +28,8 @@ def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Conte
 def _is_asyncio(method: Any, name: str) -> bool:
     """Whether a method of a loop is the one that asyncio's own loops inherit.
 
-    Each request reads the time. asyncio's method only passes that on to `time.monotonic`, so this is called directly: it
-    saves a call in Python.
+    Each request reads the time. asyncio's method only passes that on to `time.monotonic`, so this is called directly,
+    which saves a call in Python.
     """
     return getattr(method, "__func__", None) is getattr(asyncio.BaseEventLoop, name)
 

@@ -69,8 +69,10 @@ class Crowded(asyncio.SelectorEventLoop):
 
     crowd: Callable[[], object] | None = None
 
-    def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:
-        handle = super().call_soon(*args, **options)
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = super().call_soon(callback, *args, context=context)
         if self.crowd is not None:
             crowd, self.crowd = self.crowd, None
             super().call_soon_threadsafe(crowd)
