@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import pytest
 
 from wsrpc._base.scheduler import EAGER, LoopScheduler
+
+Ts = TypeVarTuple("Ts")
 
 VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 
@@ -70,7 +72,7 @@ class Crowded(asyncio.SelectorEventLoop):
     crowd: Callable[[], object] | None = None
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         handle = super().call_soon(callback, *args, context=context)
         if self.crowd is not None:
@@ -116,11 +118,17 @@ def test_a_task_runs_in_the_context_that_it_is_given(waits: bool) -> None:
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_program_passes_through_the_first_step(interrupt: type[BaseException]) -> None:
+    tasks: list[asyncio.Task[None] | None] = []
+
     async def coroutine() -> None:
+        tasks.append(asyncio.current_task())
         raise interrupt
 
     with pytest.raises(interrupt):
         called_by_loop(lambda: LoopScheduler().spawn(coroutine()))
+    (task,) = tasks
+    assert task is not None
+    assert isinstance(task.exception(), interrupt)
 
 
 def test_an_exception_of_the_first_step_belongs_to_the_task() -> None:
