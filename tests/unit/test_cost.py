@@ -10,7 +10,7 @@ if the function
 - belongs to a library or the standard library and is called by one of these. What it calls in turn does not count.
 
 Calls of functions written in C do not count, nor do comprehensions, which are no calls from Python 3.12 on, nor the
-user's code, here the handler. Tasks start eagerly from Python 3.12 on, so the figures depend on the version.
+user's code, here the handler. asyncio has eager tasks from Python 3.12 on, so the figures depend on the version.
 
 Blocks are those of Python's memory allocator, whoever allocates them: about one for each object, two for a list or a
 dict that is not empty. The number of blocks in use is read at each event of the profiler, so also before and after each
@@ -45,15 +45,15 @@ from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports,
 AT_MOST: dict[str, tuple[float, float]] = {
     # Each figure on Python 3.11, and from 3.12 on.
     #
-    # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 18 if
+    # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 17 if
     # the handler (1), the transport in memory (6) and its `call_soon` (1) are included.
     "inline request, requesting end": (19, 19),
-    "inline request, serving end": (10, 10),
-    "inline request, both ends": (29, 29),
+    "inline request, serving end": (9, 9),
+    "inline request, both ends": (28, 28),
     # The same, answered by an `async def` handler that does not wait.
     "async request, requesting end": (19, 19),
-    "async request, serving end": (18, 19),
-    "async request, both ends": (37, 38),
+    "async request, serving end": (15, 11),
+    "async request, both ends": (34, 30),
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (12.03125, 12.03125),
     # One item of a stream, on average: the producer never waits, so items arrive together.
@@ -64,7 +64,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "broadcast member, both ends": (3.8125, 3.8125),
     # The same operations in blocks of memory, both ends together. Rounded up, because Python versions differ a little.
     "inline request, blocks": (31, 39),
-    "async request, blocks": (39, 44),
+    "async request, blocks": (38, 41),
     "event, blocks": (11, 14),
     "stream item, blocks": (8, 9),
     "broadcast member, blocks": (1.25, 1.25),

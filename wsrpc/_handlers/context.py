@@ -47,6 +47,8 @@ class Invocation(msgspec.Struct, eq=False):
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     shown: ref[Context] | None = None
+    call: Any = None
+    """The `Call` of a coroutine function that was started without one, and has waited since then."""
 
     @property
     def context(self) -> Context:

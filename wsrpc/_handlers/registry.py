@@ -6,6 +6,7 @@ import inspect
 import types
 from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, Union
 from weakref import ref
 
@@ -64,13 +65,29 @@ MAX_CONVERTERS = 1024
 class Scope:
     """The handlers and the middleware of one channel."""
 
-    __slots__ = ("__weakref__", "handlers", "middleware", "once", "ordered")
+    __slots__ = ("__weakref__", "handlers", "middleware", "once", "ordered", "take")
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
         self.once: dict[str, Handler] = {}
+        self.take: Callable[[str], Handler | None] = self.handlers.get
+        """Returns the handler for an event, see `Registry.take`. Until a handler is registered with `once`, this is a
+        method of the dictionary, which costs no call in Python."""
         self.middleware: list[Middleware] = []
         self.ordered = False
+
+    def add_once(self, event: str, handler: Handler) -> None:
+        """Let ``handler`` have the next message for ``event``."""
+        self.once[event] = handler
+        self.take = partial(_take, self.once, self.handlers)
+
+
+def _take(once: dict[str, Handler], handlers: dict[str, Handler], event: str) -> Handler | None:
+    handler = once.get(event)
+    if handler is None or handler.taken:
+        return handlers.get(event)
+    handler.taken = True
+    return handler
 
 
 class Registry:
@@ -183,12 +200,7 @@ class Registry:
         called. A call that ends without calling it has to put it back (`Handler.put_back`).
         """
         scope = self.scopes.get(channel)
-        if scope is None:
-            return None
-        if scope.once and (handler := scope.once.get(event)) is not None and not handler.taken:
-            handler.taken = True
-            return handler
-        return scope.handlers.get(event)
+        return None if scope is None else scope.take(event)
 
     def add(
         self,
@@ -243,7 +255,9 @@ class Registry:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if once:
             _remove_when_called(handler, event, scope)
-        table[event] = handler
+            scope.add_once(event, handler)
+        else:
+            table[event] = handler
         self.used = True
 
     def add_raw(self, function: Callable[..., Any], only: RawOnly = None) -> None:

@@ -306,7 +306,10 @@ class Admission:
         waiting.finish()
 
     def end_session(self) -> None:
-        """Drop the requests that wait: nobody waits for their answers. Events start when there is room."""
+        """Drop the requests that wait: nobody waits for their answers. Events start when there is room.
+
+        They start in a session that is over, and whose channels end only after this.
+        """
         if self.room.items:
             for waiting in self.room.take_requests():
                 waiting.finish()

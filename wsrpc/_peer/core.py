@@ -606,7 +606,8 @@ class PeerCore:
         lost = ConnectionLost(info.code, info.reason)
         if by_user:
             closed_here(lost)
-        self.dispatcher.end_session(session, lost)
+        session.orphan_calls(lost)
+        self.dispatcher.admission.end_session()
         self.readers.connection_lost(lost)
         session.channels.end(lost)
         self.reporter.tell("close", info)

@@ -11,7 +11,6 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
-from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
@@ -48,6 +47,7 @@ from .session import Call, Session, SessionState
 __all__ = ["Dispatcher"]
 
 OVER = SessionState.OVER
+set_current = CURRENT.set
 
 
 class Dispatcher:
@@ -140,8 +140,9 @@ class Dispatcher:
     ) -> None:
         """Run the handler of a message now. ``payload`` is the message, encoded.
 
-        A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. Every other
-        handler goes through `_dispatch_slowly`, which can run plain functions, too.
+        A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. A coroutine
+        function without middleware and time limit is started here; see `_run_bare`. Every other handler goes through
+        `_dispatch_slowly`, which can run these two kinds, too.
 
         ``channel`` is the anonymous channel on which the message came. It may have ended since then.
         """
@@ -150,29 +151,32 @@ class Dispatcher:
         shared = self._shared
         session = self.session
         local = None
-        if channel is None:
-            handler = own.take(message.c, a[0]) if own.used else None
-            if handler is None:
-                handler = shared.take(message.c, a[0])
-        else:
+        if channel is not None:
             local = channel.registry
             handler = local.take(message.h, a[0])
+        else:
+            handler = own.take(message.c, a[0]) if own.used else None
+            if handler is None and (scope := shared.scopes.get(message.c)) is not None:
+                take = scope.take  # what `Registry.take` does, with one call less
+                handler = take(a[0])
         ctx = Invocation(self._peer, message, session.channels, view)
-        if (
-            handler is None
-            or not handler.inline
-            or self._queued
-            or own.layered
-            or shared.layered
-            or (local is not None and local.layered)
-        ):
-            self._dispatch_slowly(ctx, len(payload), handler, local)
+        layered = own.layered or shared.layered or (local is not None and local.layered)
+        if handler is None or not handler.inline or layered or self._queued:
+            if handler is None or not handler.bare or layered or self._queued or self.invoker.limit is not None:
+                self._dispatch_slowly(ctx, len(payload), handler, local)
+                return
+            coroutine: Any = self._run_bare(ctx, len(payload), handler, session)
+            task = self._loop.spawn(coroutine, session.context.copy())
+            self._mark = None  # as in `_start`
+            if not task.done():
+                self._goes_on(task, coroutine.cr_suspended, ctx, len(payload), handler, session)
             return
+        time = self._loop.time
         since = self._mark
         if since is None:
-            since = self._mark = self._loop.time()
+            since = self._mark = time()
         context = session.context.copy()
-        context.run(CURRENT.set, ctx)
+        context.run(set_current, ctx)
         try:
             result = context.run(handler.call, ctx, a)
             if result.__class__ not in PLAIN and self.invoker.goes_on(result):
@@ -181,7 +185,8 @@ class Dispatcher:
             if message.i is not UNSET:
                 if ctx.anonymous is None and session.state is not OVER:
                     out = self._out  # what `_answer` does, with one call less
-                    out.reply(out.terms.encode(Resolution(message.i, result)))
+                    encode = out.terms.encode
+                    out.reply(encode(Resolution(message.i, result)))
                 else:
                     self._answer(ctx, result, session)
         except (KeyboardInterrupt, SystemExit):
@@ -192,7 +197,7 @@ class Dispatcher:
             self._failed(ctx, exc, quiet=session.over)
         if view is not None:
             finish(view)
-        now = self._loop.time()
+        now = time()
         if now - since > SLOW_HANDLER:
             self.invoker.warn_slow(handler, now - since)
         # A channel may also deliver messages that it has kept, in a turn of the event loop in which nothing is read.
@@ -259,16 +264,75 @@ class Dispatcher:
         call = Call(ctx, handler, size, session, bytes_on_channel)
         self.running.add(call)
         self.admission.needs_checks = True
-        if not EAGER:
-            self._queued += 1
         context = session.context.copy()
         context.run(CURRENT.set, ctx)
-        call.task = context.run(self._loop.spawn, self._run(call, result, local))
+        call.task = self._loop.spawn(self._run(call, result, local), context)
+        if not call.started:
+            self._queued += 1
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if call.cancelled and not call.task.done():  # in its first step, where that runs at once
             call.task.cancel(bounded_reason(ctx.cancel_reason))
 
+    def _goes_on(
+        self, task: asyncio.Task[None], began: bool, ctx: Invocation, size: int, handler: Handler, session: Session
+    ) -> None:
+        """Make the `Call` of a coroutine function that waits after its first step, or has not begun."""
+        call = ctx.call or self._count(ctx, size, handler, session)
+        call.task = task
+        if not began:
+            self._queued += 1
+            return
+        call.started = True
+        if session.end_reason is not None and ctx.inbound.i is not UNSET:
+            call.orphan(session.end_reason)  # the handler itself has ended the connection
+        elif call.cancelled:
+            task.cancel(bounded_reason(ctx.cancel_reason))
+
+    def _count(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> Call:
+        """Make the `Call` of a coroutine function that was started without one."""
+        ctx.call = call = Call(ctx, handler, size, session)
+        self.running.add(call)
+        self.admission.needs_checks = True
+        return call
+
     # ------------------------------------------------------------ running
+
+    async def _run_bare(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> None:
+        """Run a coroutine function within its task, and answer. It does what `_run` does, which can run any handler.
+
+        Most coroutines do not wait, or only some of the time. So there is no `Call`, and the handler is not counted
+        among those that run, until its first step has ended with waiting. During that step it is as a plain function
+        that runs inline.
+        """
+        set_current(ctx)
+        late = ctx.call
+        if late is not None:  # the task has not begun at once
+            await self._run(late, None, None)
+            return
+        try:
+            result = await handler.call(ctx, ctx.inbound.a)
+            if result.__class__ not in PLAIN and as_source(result) is not None:
+                call = ctx.call or self._count(ctx, size, handler, session)
+                result = await self.invoker.finish(call, result)
+            if ctx.call is not None:
+                self._returned(ctx.call, result)
+            elif (i := ctx.inbound.i) is not UNSET:
+                if ctx.anonymous is None and session.state is not OVER:
+                    out = self._out  # what `_answer` does, with one call less
+                    encode = out.terms.encode
+                    out.reply(encode(Resolution(i, result)))
+                else:
+                    self._answer(ctx, result, session)
+        except BaseException as exc:
+            if ctx.call is None:
+                handler.put_back()  # if its arguments did not fit, the next message may have it
+            if not self._dealt_with(exc, ctx, ctx.call, quiet=session.over):
+                raise
+        finally:
+            if ctx.call is not None:
+                self._exited(ctx.call)
+            elif ctx.message is not None:
+                finish(ctx.message)
 
     async def _run(self, call: Call, result: Any, local: Registry | None) -> None:
         """Run a handler within its task, and answer.
@@ -276,7 +340,7 @@ class Dispatcher:
         If the handler was called inline and there is more to do with its ``result``, that is done instead.
         """
         call.started = True
-        if not EAGER:
+        if call.task is not None:  # the task has not begun at once
             self._queued -= 1
         ctx = call.ctx
         try:
@@ -287,25 +351,17 @@ class Dispatcher:
             handler = call.handler
             if result is not None:
                 result = await self.invoker.finish(call, result)
-            elif handler is not None and handler.bare and local is None and not self.invoker.layered:
-                # As `Invoker.run`, without the layers, lane, thread and channel that it looks for.
-                coroutine = handler.call(ctx, ctx.inbound.a)
-                limited = handler.timeout is not UNSET or self.invoker.limit is not None
-                result = await (self.invoker.finish(call, coroutine) if limited else coroutine)
+            elif handler is not None and handler.bare and local is None and not self.invoker.adds_to_calls:
+                # As `Invoker.run`, without the layers, lane, thread, channel and time limit that it looks for.
+                result = await handler.call(ctx, ctx.inbound.a)
             else:
                 result = await self.invoker.run(call, local)
             if result.__class__ not in PLAIN and call.channel is None and as_source(result) is not None:
                 result = await self.invoker.finish(call, result)
             self._returned(call, result)
-        except asyncio.CancelledError as exc:
-            if not self._was_cancelled(call, exc):
-                raise
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and not call.is_current:
-                raise  # the coroutine is thrown away, with its event loop
-            self._failed(ctx, exc, call)
+            if not self._dealt_with(exc, ctx, call):
+                raise
         finally:
             if call.thread is None:
                 self._exited(call)
@@ -328,6 +384,23 @@ class Dispatcher:
             else:
                 self._answer(ctx, result, call.session)
 
+    def _dealt_with(self, exc: BaseException, ctx: Invocation, call: Call | None, *, quiet: bool = False) -> bool:
+        """Deal with what a handler has raised in its task. Return False if the exception is for the event loop.
+
+        Args:
+            call: None in the first step of a handler that has none before it waits.
+            quiet: as in `_failed`.
+        """
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            return False
+        if call is not None:
+            if isinstance(exc, asyncio.CancelledError):
+                return self._was_cancelled(call, exc)
+            if isinstance(exc, GeneratorExit) and not call.is_current:
+                return False  # the coroutine is thrown away, with its event loop
+        self._failed(ctx, exc, call, quiet=quiet)
+        return True
+
     def _was_cancelled(self, call: Call, exc: asyncio.CancelledError) -> bool:
         """Deal with a handler that has raised CancelledError; return False if the event loop is being shut down."""
         if not call.cancelled:
@@ -348,6 +421,7 @@ class Dispatcher:
         if call.channel is not None and call.channel.closed:
             call.channel.mailbox.leave()  # nothing is left that could listen
         ctx = call.ctx
+        ctx.call = None  # the two refer to each other
         if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
             ctx.anonymous.close()
         if ctx.message is not None:
@@ -377,16 +451,6 @@ class Dispatcher:
             return self.admission.cancel(i)
         call.cancel(reason)
         return True
-
-    def end_session(self, session: Session, reason: Exception) -> None:
-        """Cancel the handlers of requests, because nobody can get their answers. Handlers of events finish.
-
-        Events that waited are handled now, in a session that is over, and whose channels end only after this.
-        """
-        for call in list(session.active.values()):
-            call.orphan(reason)
-        session.active.clear()
-        self.admission.end_session()
 
     # ------------------------------------------------------------ failing
 

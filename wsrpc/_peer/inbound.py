@@ -159,9 +159,7 @@ class Inbound:
             if text and not payload.isascii() and not _is_utf8(payload):
                 self._not_utf8()
                 return
-            deep = size > bounds.depth and codec.nests_deeper(payload, message, bounds.depth)
-            if deep or message.ours is False:
-                self._set_aside(payload, text, codec, message, deep)
+            if (size > bounds.depth or message.ours is False) and self._set_aside(payload, text, codec, message):
                 return
             view = None
             if self._own.observed or self._shared.observed:
@@ -239,18 +237,22 @@ class Inbound:
         else:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
 
-    def _set_aside(
-        self, payload: bytes | bytearray, text: bool, codec: Codec, message: WireMessage, deep: bool
-    ) -> None:
-        """Deal with a decoded message that is a control message, not ws-wrapper's, or nested too deep."""
+    def _set_aside(self, payload: bytes | bytearray, text: bool, codec: Codec, message: WireMessage) -> bool:
+        """Deal with a decoded message that is a control message, not ws-wrapper's, or nested too deep.
+
+        Return False if it is none of these.
+        """
+        bound = self._bounds.depth
+        deep = len(payload) > bound and codec.nests_deeper(payload, message, bound)
         if message.ours is False and self._control(payload, text):
-            return  # what two wsrpc peers say has a depth of its own
-        if not deep:
-            self._foreign(payload, text)
-        else:
+            return True  # what two wsrpc peers say has a depth of its own
+        if deep:
             if message.a is not UNSET and message.a.__class__ is not list:
                 message.a = None  # as in an outline
             self._drop_too_deep(payload, text, codec, message)
+        elif message.ours is False:
+            self._foreign(payload, text)
+        return deep or message.ours is False
 
     @property
     def _too_deep(self) -> str:

@@ -186,6 +186,11 @@ class Invoker:
         """Whether anything runs around handlers."""
         return self._own.layered or self._shared.layered
 
+    @property
+    def adds_to_calls(self) -> bool:
+        """Whether even a handler that is simply called has something around it: a layer or a time limit."""
+        return self.limit is not None or self._own.layered or self._shared.layered
+
     def goes_on(self, result: object) -> bool:
         """Whether there is more to do with what a handler returned: await it, or stream it."""
         cls = result.__class__

@@ -135,7 +135,7 @@ class Session:
     It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("_gone", "active", "channels", "context", "link", "state")
+    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "state")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
@@ -145,6 +145,8 @@ class Session:
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.link: Link | None = None
         self.state = SessionState.NEW
+        self.end_reason: Exception | None = None
+        """Why it has ended: what handlers are cancelled with, because nobody can get their answers."""
         self._gone: asyncio.Future[None] | None = None
         """Done once the session is over and its `close` handlers were called. None unless something waits for that."""
 
@@ -167,6 +169,16 @@ class Session:
         """End the session with everything in it."""
         self._move(SessionState.OVER)
         self.link = None
+
+    def orphan_calls(self, reason: Exception) -> None:
+        """Cancel the handlers of requests: the session is over, so nobody can get their answers.
+
+        Handlers of events finish.
+        """
+        self.end_reason = reason
+        for call in list(self.active.values()):
+            call.orphan(reason)
+        self.active.clear()
 
     def end_reported(self) -> None:
         """Wake what waits in `wait_gone`: the `close` handlers were called."""

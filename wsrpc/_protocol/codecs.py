@@ -254,7 +254,8 @@ class NegotiatedCodec(MsgpackCodec):
 
         def encode_either(message: Any) -> bytes:
             try:
-                if _travels_alike(message):
+                # Most answers are seen here, because a call in Python takes as long as the encoding.
+                if (message.__class__ is Resolution and message.d.__class__ in _SAME) or _travels_alike(message):
                     return encode(message)
                 message = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
                 payload = encode(message)

@@ -357,8 +357,9 @@ class Outbound:
             self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
+        send = link.send
         try:
-            link.send(payload, payload[0] == BRACE if text is None else text)
+            send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost:
             self._listener.ignored["answer without a connection"] += 1
 

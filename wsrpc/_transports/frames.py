@@ -225,7 +225,8 @@ class FrameReader:
             if masked:
                 payload = apply_mask(payload, buffer[start - 4 : start])
             count += 1
-            receiver.receive(payload, first == TEXT)  # looked up each time: the receiver may have changed meanwhile
+            receive = receiver.receive  # looked up each time: the receiver may have changed meanwhile
+            receive(payload, first == TEXT)
             position = after
         self.messages += count
         if not plain:

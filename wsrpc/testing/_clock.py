@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 from collections.abc import Callable, Coroutine
 from itertools import count
@@ -40,8 +41,10 @@ class Clock:
     def create_future(self) -> asyncio.Future[Any]:
         return self._real.create_future()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
-        return self._real.spawn(coroutine)
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]:
+        return self._real.spawn(coroutine, context)
 
     def advance(self, seconds: float) -> None:
         """Let time pass. Timers that fall due run inside this call, in order, each at its own time."""

@@ -1,0 +1,140 @@
+"""`LoopScheduler.spawn`: where a task takes its first step, and in which context."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVarTuple
+
+import pytest
+
+from wsrpc._base.scheduler import EAGER, LoopScheduler
+
+Ts = TypeVarTuple("Ts")
+
+VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
+
+
+def called_by_loop(function: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """Run ``function`` as a callback of an event loop, as transports are called, and then all that follows."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(function)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
+        runner.run(main())
+
+
+def step(seen: list[Any], what: str) -> Coroutine[Any, Any, None]:
+    async def coroutine() -> None:
+        seen.append(what)
+        await asyncio.sleep(0)
+        seen.append(f"{what} again")
+
+    return coroutine()
+
+
+def test_a_task_takes_its_first_step_at_once_in_a_callback_of_the_loop() -> None:
+    seen: list[Any] = []
+
+    def callback() -> None:
+        spawn = LoopScheduler().spawn
+        spawn(step(seen, "first"))
+        spawn(step(seen, "second"))
+        seen.append("callback")
+
+    called_by_loop(callback)
+    assert seen == ["first", "second", "callback", "first again", "second again"]
+
+
+def test_within_a_task_it_takes_its_first_step_at_once_where_python_can_do_that() -> None:
+    seen: list[Any] = []
+
+    async def main() -> None:
+        LoopScheduler().spawn(step(seen, "first"))
+        seen.append("task")
+        assert asyncio.current_task() is running
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    with asyncio.Runner() as runner:
+        running = runner.get_loop().create_task(main())
+        runner.get_loop().run_until_complete(running)
+    assert seen == (["first", "task", "first again"] if EAGER else ["task", "first", "first again"])
+
+
+class Crowded(asyncio.SelectorEventLoop):
+    """A loop in which another thread schedules something whenever a task does."""
+
+    crowd: Callable[[], object] | None = None
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = super().call_soon(callback, *args, context=context)
+        if self.crowd is not None:
+            crowd, self.crowd = self.crowd, None
+            super().call_soon_threadsafe(crowd)
+        return handle
+
+
+def test_what_another_thread_schedules_meanwhile_is_not_lost() -> None:
+    seen: list[Any] = []
+    loop = Crowded()
+
+    def callback() -> None:
+        loop.crowd = lambda: seen.append("other")
+        LoopScheduler().spawn(step(seen, "first"))
+
+    called_by_loop(callback, loop)
+    assert sorted(seen) == ["first", "first again", "other"]
+    assert loop.crowd is None or EAGER
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_task_runs_in_the_context_that_it_is_given(waits: bool) -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def coroutine() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        tasks.append(current)
+        VALUE.set(f"{VALUE.get()} and more")
+        if waits:
+            await asyncio.sleep(0)
+        VALUE.set(f"{VALUE.get()} and more")
+
+    context = contextvars.copy_context()
+    context.run(VALUE.set, "given")
+    spawned: list[asyncio.Task[None]] = []
+    called_by_loop(lambda: spawned.append(LoopScheduler().spawn(coroutine(), context)))
+    assert spawned == tasks
+    assert context[VALUE] == "given and more and more"
+    assert VALUE.get() == "nothing"
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_passes_through_the_first_step(interrupt: type[BaseException]) -> None:
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def coroutine() -> None:
+        tasks.append(asyncio.current_task())
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        called_by_loop(lambda: LoopScheduler().spawn(coroutine()))
+    (task,) = tasks
+    assert task is not None
+    assert isinstance(task.exception(), interrupt)
+
+
+def test_an_exception_of_the_first_step_belongs_to_the_task() -> None:
+    async def coroutine() -> None:
+        raise ValueError("a bug")
+
+    tasks: list[asyncio.Task[None]] = []
+    called_by_loop(lambda: tasks.append(LoopScheduler().spawn(coroutine())))
+    assert str(tasks[0].exception()) == "a bug"

@@ -1,0 +1,355 @@
+"""Handlers that are coroutine functions: their first step, what follows from it, and what they may rely on in it.
+
+Messages come either in a callback of the event loop, as from a socket, where a handler's task takes its first step at
+once, or within another task, where that depends on the version of Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from core_driver import ABORTED, Driven, turns
+
+from wsrpc import CloseInfo, ConnectionLost, Context, Limits, RpcError, current_context
+
+VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
+
+
+async def read(d: Driven, *messages: Any, within_task: bool = False) -> list[Any]:
+    """One read that brings ``messages``. Let everything happen, and return what was sent."""
+    if within_task:
+        d.feed(*messages)
+    else:
+        asyncio.get_running_loop().call_soon(lambda: d.feed(*messages))
+    await turns()
+    return d.take()
+
+
+# ---------------------------------------------------------------- the fast path and the general one
+
+
+def register(d: Driven) -> None:
+    async def value(number: int) -> int:
+        return number
+
+    async def nothing() -> None: ...
+
+    async def refuse() -> None:
+        raise RpcError("no", "refused")
+
+    async def fail() -> None:
+        raise ValueError("a bug")
+
+    async def unfit() -> Any:
+        return object()
+
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
+
+    async def leaves() -> None:
+        raise GeneratorExit
+
+    async def waits(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    async def waits_and_fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("a bug")
+
+    async def waits_and_gives_up() -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async def too_late() -> str:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.sleep(3600)
+        except TimeoutError:
+            return "too late"
+        return "not late"
+
+    async def items() -> Any:
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+
+        return numbers()
+
+    async def items_later() -> Any:
+        await asyncio.sleep(0)
+        return await items()
+
+    async def channel(ctx: Context) -> Any:
+        return ctx.channel()
+
+    async def channel_later(ctx: Context) -> Any:
+        await asyncio.sleep(0)
+        return ctx.channel()
+
+    async def channel_for_nothing(ctx: Context) -> str:
+        ctx.channel()
+        return "no channel"
+
+    async def in_group() -> list[int]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(value(number)) for number in range(3)]
+        return [task.result() for task in tasks]
+
+    for function in (
+        *(value, nothing, refuse, fail, unfit, gives_up, leaves, waits, waits_and_fails, waits_and_gives_up),
+        *(cancels_itself, too_late, items, items_later, channel, channel_later, channel_for_nothing, in_group),
+    ):
+        d.peer.on(function.__name__, function)
+
+
+CALLS: list[list[Any]] = [
+    *(["value", 5], ["value", "five"], ["value"], ["value", 5, 6], ["nothing"], ["refuse"], ["fail"], ["unfit"]),
+    *(["gives_up"], ["leaves"], ["waits", 5], ["waits_and_fails"], ["waits_and_gives_up"], ["cancels_itself"]),
+    *(["too_late"], ["items"], ["items_later"], ["channel"], ["channel_later"], ["channel_for_nothing"]),
+    *(["in_group"], ["nobody"]),
+]
+
+
+@pytest.mark.parametrize("within_task", [False, True])
+@pytest.mark.parametrize("a", CALLS, ids=str)
+async def test_a_coroutine_gives_the_same_with_a_call_from_the_start_and_without(
+    a: list[Any], within_task: bool
+) -> None:
+    async def outcome(d: Driven) -> tuple[Any, ...]:
+        register(d)
+        answered = await read(d, {"i": 3, "a": a}, within_task=within_task)
+        happened = await read(d, {"a": a}, within_task=within_task)
+        running = d.peer._core.dispatcher.running
+        counts = (running.count, running.held, running.held_by_channels, running.on_channels, len(running.calls))
+        return answered, happened, dict(d.ignored), counts, d.peer._core.dispatcher._queued
+
+    # A limit of time needs a `Call`. It is not reached: the clock of these tests stands still.
+    general = Driven(expose_errors=True, limits=Limits(handler=60.0))
+    assert await outcome(Driven(expose_errors=True)) == await outcome(general)
+
+
+# ---------------------------------------------------------------- what the first step may rely on
+
+
+@pytest.mark.parametrize("within_task", [False, True])
+async def test_the_current_task_is_the_handlers_own_from_its_first_step_to_its_last(within_task: bool) -> None:
+    d = Driven()
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def handler() -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        tasks.append(asyncio.current_task())
+
+    d.peer.on("handler", handler)
+    assert await read(d, {"i": 1, "a": ["handler"]}, {"i": 2, "a": ["handler"]}, within_task=within_task) == [
+        {"i": 1, "d": None},
+        {"i": 2, "d": None},
+    ]
+    assert len(set(tasks)) == 2
+    assert tasks.count(tasks[0]) == 2
+    assert None not in tasks
+    assert asyncio.current_task() not in tasks
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_coroutine_sets_is_seen_by_no_other_handler(waits: bool) -> None:
+    d = Driven()
+    seen: list[str] = []
+
+    async def handler(value: str) -> None:
+        seen.append(VALUE.get())
+        VALUE.set(value)
+        if waits:
+            await asyncio.sleep(0)
+        seen.append(VALUE.get())
+
+    d.peer.on("handler", handler)
+    d.peer.on("plain", lambda: seen.append(VALUE.get()))
+    await read(d, {"a": ["handler", "one"]}, {"a": ["handler", "two"]}, {"a": ["plain"]})
+    assert sorted(seen) == ["nothing", "nothing", "nothing", "one", "two"]
+    assert VALUE.get() == "nothing"
+
+
+async def test_the_context_is_there_from_the_first_step_on_and_in_tasks_that_it_starts() -> None:
+    d = Driven()
+    seen: list[Any] = []
+
+    async def handler(ctx: Context) -> None:
+        seen.append(current_context() is ctx)
+        await asyncio.create_task(inner(ctx))
+        seen.append(current_context() is ctx)
+
+    async def inner(ctx: Context) -> None:
+        seen.append(current_context() is ctx)
+
+    d.peer.on("handler", handler)
+    await read(d, {"a": ["handler"]})
+    assert seen == [True, True, True]
+
+
+# ---------------------------------------------------------------- once it waits
+
+
+async def test_a_handler_counts_as_running_once_it_waits() -> None:
+    d = Driven(limits=Limits(running=1))
+    gate = asyncio.Event()
+    began: list[int] = []
+
+    async def handler(number: int) -> None:
+        began.append(number)
+        await gate.wait()
+
+    d.peer.on("handler", handler)
+    assert await read(d, *({"i": number, "a": ["handler", number]} for number in (1, 2, 3))) == []
+    assert began == [1]
+    assert d.peer._core.dispatcher.running.count == 1
+    gate.set()
+    await turns()
+    d.expect({"i": 1, "d": None}, {"i": 2, "d": None}, {"i": 3, "d": None})
+    assert d.peer._core.dispatcher.running.count == 0
+
+
+async def test_a_handler_that_waits_can_be_cancelled_with_a_reason() -> None:
+    d = Driven()
+    reasons: list[Any] = []
+
+    async def handler(ctx: Context) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            reasons.append(ctx.cancel_reason)
+
+    d.peer.on("handler", handler)
+    assert await read(d, {"i": 1, "a": ["handler"]}) == []
+    assert await read(d, {"i": 1, "x": "enough"}) == [{"i": 1, "e": ABORTED, "_": 1}]
+    assert reasons == ["enough"]
+
+
+async def test_an_id_is_taken_once_its_handler_waits() -> None:
+    d = Driven()
+
+    async def handler() -> None:
+        await asyncio.sleep(3600)
+
+    d.peer.on("handler", handler)
+    assert await read(d, {"i": 1, "a": ["handler"]}, {"i": 1, "a": ["handler"]}) == []
+    assert d.ignored == {"duplicate id": 1}
+
+
+def ends_connection(d: Driven) -> None:
+    d.transport.lose(CloseInfo(1001, "gone"))
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(handler=60.0)], ids=["without a call", "with a call"])
+async def test_a_request_that_ends_its_connection_is_cancelled_when_it_waits(limits: Limits) -> None:
+    d = Driven(limits=limits)
+    seen: list[Any] = []
+
+    async def handler(ctx: Context) -> None:
+        ends_connection(d)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            seen.append(ctx.cancel_reason)
+
+    d.peer.on("handler", handler)
+    assert await read(d, {"i": 1, "a": ["handler"]}) == []
+    (reason,) = seen
+    assert isinstance(reason, ConnectionLost)
+    assert (reason.code, reason.reason) == (1001, "gone")
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(handler=60.0)], ids=["without a call", "with a call"])
+async def test_an_event_that_ends_its_connection_goes_on(limits: Limits) -> None:
+    d = Driven(limits=limits)
+    seen: list[str] = []
+
+    async def handler() -> None:
+        ends_connection(d)
+        await asyncio.sleep(0)
+        seen.append("the end")
+
+    d.peer.on("handler", handler)
+    assert await read(d, {"a": ["handler"]}) == []
+    assert seen == ["the end"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_answer_of_a_request_that_ends_its_connection_is_sent_to_nobody(fails: bool) -> None:
+    d = Driven()
+
+    async def handler() -> str:
+        ends_connection(d)
+        if fails:
+            raise RpcError("no")
+        return "answer"
+
+    d.peer.on("handler", handler)
+    assert await read(d, {"i": 1, "a": ["handler"]}) == []
+    assert d.ignored == {}
+
+
+async def test_a_coroutine_registered_with_once_gets_the_next_message_if_arguments_do_not_fit() -> None:
+    d = Driven()
+    seen: list[int] = []
+
+    async def handler(number: int) -> None:
+        seen.append(number)
+
+    d.peer.once("handler", handler)
+    await read(d, {"a": ["handler", "one"]}, {"a": ["handler", 2]}, {"a": ["handler", 3]})
+    assert seen == [2]
+    assert d.ignored == {"wrong arguments": 1, "unknown event": 1}
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_message_is_processed_when_its_coroutine_has_returned(waits: bool) -> None:
+    d = Driven()
+    order: list[str] = []
+
+    async def handler() -> None:
+        if waits:
+            await asyncio.sleep(0)
+        order.append("handler")
+
+    async def observe(_peer: Any, message: Any) -> None:
+        await message.processed()
+        order.append("processed")
+
+    d.peer.on("handler", handler)
+    d.peer.on("message", observe)
+    await read(d, {"a": ["handler"]})
+    assert order == ["handler", "processed"]
+
+
+@pytest.mark.parametrize("way", [lambda d: None, lambda d: d.peer._core.dispatcher.run_in_tasks(True)])
+async def test_coroutines_and_plain_functions_start_in_order(way: Callable[[Driven], None]) -> None:
+    d = Driven()
+    way(d)
+    order: list[int] = []
+
+    async def brief(number: int) -> None:
+        order.append(number)
+
+    async def slow(number: int) -> None:
+        order.append(number)
+        await asyncio.sleep(0)
+
+    d.peer.on("brief", brief)
+    d.peer.on("slow", slow)
+    d.peer.on("plain", lambda number: order.append(number))
+    names = ["brief", "slow", "plain", "slow", "brief", "plain", "plain", "brief"]
+    for within_task in (False, True):
+        order.clear()
+        await read(d, *({"a": [name, n]} for n, name in enumerate(names)), within_task=within_task)
+        assert order == list(range(len(names)))
