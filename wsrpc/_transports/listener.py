@@ -93,6 +93,7 @@ class AcceptedConnection(WebSocketConnection, ServerConnection):
         super().connection_lost(exc)
         # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
         del self.wsrpc
+        self.__dict__.pop("data_received", None)
         forget_parser(self.protocol)
 
     async def close(self, code: Any = 1000, reason: str = "") -> None:
