@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -498,6 +499,16 @@ class WebSocketCallbacks(WebSocketTransport):
         self._delivery.stop()
 
 
+class NoMessages:
+    """In place of the library's queue of messages, of 1.2 KiB for each connection: frames do not pass through it."""
+
+    def close(self) -> None:
+        """Nothing waits here."""
+
+
+NO_MESSAGES: Any = NoMessages()
+
+
 class WebSocketConnection(Connection):
     """Connection of the library that passes everything to a `WebSocketTransport`.
 
@@ -505,9 +516,10 @@ class WebSocketConnection(Connection):
     """
 
     # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
-    __slots__ = ("_limits", "wsrpc")
+    __slots__ = ("_drain_waiters", "_limits", "wsrpc")
 
     wsrpc: WebSocketCallbacks
+    _drain_waiters: deque[asyncio.Future[None]] | None
 
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -518,8 +530,20 @@ class WebSocketConnection(Connection):
         if limits is not self._limits:
             self.wsrpc = self.wsrpc.replaced(limits)
         self.wsrpc.describe(info)
+        self.recv_messages = NO_MESSAGES
         # In place of the method, which would be two more calls for each read: one here, one of the subclass.
         self.data_received = self.wsrpc.data_received  # type: ignore[method-assign]
+
+    @property
+    def drain_waiters(self) -> deque[asyncio.Future[None]]:
+        """What the library keeps for each connection, in 760 bytes. Here it is made when it is needed."""
+        if self._drain_waiters is None:
+            self._drain_waiters = deque()
+        return self._drain_waiters
+
+    @drain_waiters.setter
+    def drain_waiters(self, waiters: deque[asyncio.Future[None]]) -> None:
+        self._drain_waiters = waiters or None
 
     def parse(self, data: bytes) -> None:
         """Let the library parse ``data``."""
