@@ -77,7 +77,6 @@ class WebSocketTransport:
         self._reader = FrameReader(masked=not client, largest=0)
         self._output = output = _Output(connection, limits, masked=client)
         self._heartbeat = Heartbeat(output, loop, limits)
-        self._stall_watch = StallWatch(output, loop, limits)
         # A client shares the loop with the rest of its program, not with other connections.
         self._turns = None if client else turns_of(loop)
         self._receiving = True
@@ -243,8 +242,9 @@ class _Output(FrameWriter):
         "_answers",
         "_asks_library",
         "_fragmenting",
-        "_hard_cap",
+        "_limits",
         "_protocol",
+        "_stall_watch",
         "_tcp",
         "broken",
         "cause",
@@ -255,7 +255,9 @@ class _Output(FrameWriter):
         super().__init__(connection.loop, masked=masked)
         self._protocol = connection.protocol
         self._tcp = connection.transport
-        self._hard_cap = limits.hard_cap
+        self._limits = limits
+        self._stall_watch: StallWatch | None = None
+        """None while there is room."""
         self._asks_library = False
         """Whether the library may have something to write, too. It never has beside plain frames."""
         self._fragmenting = False
@@ -318,13 +320,21 @@ class _Output(FrameWriter):
         self.write_all()
 
     def filled(self) -> None:
-        """Begin to count answers: there is no room from now on."""
+        """Begin to count answers, and to watch: there is no room from now on."""
         self._answers = 0
+        self._stall_watch = StallWatch(self, asyncio.get_running_loop(), self._limits)
+        self._stall_watch.start()
+
+    def has_room(self) -> None:
+        """Stop watching: there is room again, or the connection is over. Idempotent."""
+        watch, self._stall_watch = self._stall_watch, None
+        if watch is not None:
+            watch.stop()
 
     def answering(self, size: int) -> None:
         """Count the answer to a ping of ``size`` bytes, for which there is no room."""
         self._answers += size + 2
-        if self._answers > self._hard_cap:  # the remote peer sends ping after ping and does not read the answers
+        if self._answers > self._limits.hard_cap:  # the remote peer sends ping after ping and does not read the answers
             self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
 
     def broke(self, error: BaseException | None) -> None:
@@ -458,12 +468,11 @@ class WebSocketCallbacks(WebSocketTransport):
 
     def pause_sending(self) -> None:
         self._output.filled()
-        self._stall_watch.start()
         if self._delivery.receiver is not None:
             self._delivery.receiver.pause_sending()
 
     def resume_sending(self) -> None:
-        self._stall_watch.stop()
+        self._output.has_room()
         if self._delivery.receiver is not None:
             self._delivery.receiver.resume_sending()
 
@@ -482,7 +491,7 @@ class WebSocketCallbacks(WebSocketTransport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._heartbeat.stop()
-        self._stall_watch.stop()
+        self._output.has_room()
         protocol = self._connection.protocol
         self._output.broke(exc or protocol.close_exc.__cause__)
         code, reason = self._close_code()
