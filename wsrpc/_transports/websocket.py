@@ -543,16 +543,16 @@ class WebSocketConnection(Connection):
         # In place of the method, which would be two more calls for each read: one here, one of the subclass.
         self.data_received = self.wsrpc.data_received  # type: ignore[method-assign]
 
-    @property
-    def drain_waiters(self) -> deque[asyncio.Future[None]]:
-        """What the library keeps for each connection, in 760 bytes. Here it is made when it is needed."""
+    def _get_drain_waiters(self) -> deque[asyncio.Future[None]]:
         if self._drain_waiters is None:
             self._drain_waiters = deque()
         return self._drain_waiters
 
-    @drain_waiters.setter
-    def drain_waiters(self, waiters: deque[asyncio.Future[None]]) -> None:
+    def _set_drain_waiters(self, waiters: deque[asyncio.Future[None]]) -> None:
         self._drain_waiters = waiters or None
+
+    drain_waiters: Any = property(_get_drain_waiters, _set_drain_waiters)
+    """What the library keeps for each connection, in 760 bytes. Here it is made when it is needed."""
 
     def parse(self, data: bytes) -> None:
         """Let the library parse ``data``."""
