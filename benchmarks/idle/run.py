@@ -17,11 +17,11 @@ KINDS = ("bare", "wsrpc")
 PING_INTERVAL = 5.0
 FEW = 100
 """Connections that are there when the growth of memory begins to count, so that what a server loads once does not."""
-MOST_MEMORY, MOST_CPU = 1.6, 1.3
+MOST_MEMORY, MOST_CPU = 1.2, 1.3
 
 
 def run_idle(connections: int, seconds: float, *, server_core: int, load_core: int) -> bool:
-    """Print what both cost; whether wsrpc costs at most 1.6 times the memory and 1.3 times the CPU time."""
+    """Print what both cost; whether wsrpc costs at most 1.2 times the memory and 1.3 times the CPU time."""
     allow_descriptors(connections + 100)
     grown: dict[str, float] = {}
     busy: dict[str, float] = {}

@@ -12,6 +12,9 @@ from websockets.datastructures import Headers
 __all__ = ["JoinedHeaders", "address", "joined_headers", "split_target"]
 
 
+NO_QUERY: Mapping[str, str] = MappingProxyType({})
+
+
 class JoinedHeaders(Mapping[str, str]):
     """View of the headers of the `websockets` library: each once, in lower case, with all its values.
 
@@ -28,6 +31,10 @@ class JoinedHeaders(Mapping[str, str]):
         if not values:
             raise KeyError(name)
         return ", ".join(values)
+
+    def get(self, name: str, default: Any = None) -> Any:  # that of Mapping raises and catches where there is none
+        values = self._headers.get_all(name)
+        return ", ".join(values) if values else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._headers)
@@ -57,7 +64,7 @@ def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def split_target(target: str) -> tuple[str, Mapping[str, str]]:
     """Return the path of a request's target, and the values of its query by name."""
     path, _, query = target.partition("?")
-    return path, MappingProxyType(dict(parse_qsl(query, keep_blank_values=True)))
+    return path, MappingProxyType(dict(parse_qsl(query, keep_blank_values=True))) if query else NO_QUERY
 
 
 def address(name: Any) -> tuple[str, int] | None:

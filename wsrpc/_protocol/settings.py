@@ -26,6 +26,10 @@ UNLIMITED = Announced(*(sys.maxsize,) * len(Announced.__struct_fields__))
 """What a plain peer accepts, as far as is known."""
 
 
+KINDS = 16
+"""Kinds of remote peers whose terms are shared. Their number is bounded because remote peers choose what they say."""
+
+
 class Terms(msgspec.Struct, frozen=True):
     """How messages are encoded on one connection, and what the remote peer accepts, as far as it has said so."""
 
@@ -84,6 +88,23 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
         """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
         largest = largest_sent(self.limits, self.codec)
         return Terms(self.codec.encode, self.codec.text, largest, largest)
+
+    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> Terms:
+        """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.
+
+        Peers that say the same share them, so that a broadcast looks at them once. Beyond `KINDS` each has its own.
+        """
+        kinds = self._kinds
+        terms = kinds.get((announced, codec, credit))
+        if terms is None:
+            terms = self.terms.agreed(announced, codec, credit)
+            if len(kinds) < KINDS:
+                kinds[announced, codec, credit] = terms
+        return terms
+
+    @cached_property
+    def _kinds(self) -> dict[tuple[Announced, NegotiatedCodec | None, bool], Terms]:
+        return {}
 
 
 def make_settings(

@@ -158,8 +158,8 @@ class Outbound:
             self._offline.refuse_bound(self._drained())
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> None:
-        """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
-        self.terms = self._settings.terms.agreed(announced, codec, credit)
+        """Use what both support from now on: the remote peer is wsrpc, too."""
+        self.terms = self._settings.agreed(announced, codec, credit)
 
     def unlink(self) -> None:
         """Send nothing more on the link, which is lost."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any
+from weakref import WeakKeyDictionary, proxy
 
 from ..transport import Receiver
 from .fairness import Loop
@@ -38,6 +41,52 @@ continues. Each further piece is twice as large, up to the size above which join
 other.)"""
 
 
+class TurnEnd:
+    """Writers that write at the end of the present turn of one event loop: one callback for all of them.
+
+    A broadcast to a thousand connections would otherwise schedule a thousand callbacks, which costs a fifth of it.
+    """
+
+    __slots__ = ("_loop", "_scheduled", "_writers")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._scheduled = False
+        self._writers: deque[FrameWriter] = deque()
+
+    def add(self, writer: FrameWriter) -> None:
+        """Call ``writer.turn_ended()`` at the end of the turn."""
+        self._writers.append(writer)
+        if not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self._ended)
+
+    def _ended(self) -> None:
+        self._scheduled = False
+        writers = self._writers
+        try:
+            for _ in range(len(writers)):  # those that are added meanwhile belong to the next turn
+                writers.popleft().turn_ended()
+        finally:
+            if writers and not self._scheduled:  # one has raised: the others write all the same
+                self._schedule()
+
+
+_turn_ends: WeakKeyDictionary[Any, TurnEnd] = WeakKeyDictionary()
+
+
+def turn_end_of(loop: Loop) -> TurnEnd:
+    """Return the `TurnEnd` of ``loop``, which all its connections share."""
+    end = _turn_ends.get(loop)
+    if end is None:
+        weak: Any = proxy(loop)  # a reference would keep the loop alive
+        end = _turn_ends[loop] = TurnEnd(weak)
+    return end
+
+
 class FrameWriter(ABC):
     """Builds data frames and writes them together: those that one read caused, or that one turn of the loop sent.
 
@@ -50,7 +99,6 @@ class FrameWriter(ABC):
 
     __slots__ = (
         "_frames",
-        "_loop",
         "_masked",
         "_masks",
         "_next_mask",
@@ -58,12 +106,13 @@ class FrameWriter(ABC):
         "_piece",
         "_scheduled",
         "_sent",
+        "_turn_end",
         "held",
         "unwritten",
     )
 
     def __init__(self, loop: Loop, *, masked: bool) -> None:
-        self._loop = loop
+        self._turn_end = turn_end_of(loop)
         self._masked = masked
         self._masks = b""
         self._next_mask = 0
@@ -158,9 +207,10 @@ class FrameWriter(ABC):
 
     def _schedule(self) -> None:
         self._scheduled = True
-        self._loop.call_soon(self._turn_ended)
+        self._turn_end.add(self)
 
-    def _turn_ended(self) -> None:
+    def turn_ended(self) -> None:
+        """Write what was added in a turn of the event loop, at its end."""
         self._scheduled = False
         self._piece = FIRST_PIECE
         if self.unwritten:
@@ -234,6 +284,24 @@ class FrameReader:
         if position < end:
             self._rest = buffer if position == 0 and isinstance(buffer, bytearray) else bytearray(buffer[position:])
         return b""
+
+    def only_message(self, data: bytes) -> bytes | None:
+        """Return the payload if ``data`` is one short message and nothing else, as from many clients that say little.
+
+        `feed` would deliver the same message. Returns None for everything else, which `feed` takes.
+        """
+        size = len(data) - (6 if self._masked else 2)
+        if (
+            size < 0
+            or size >= 126
+            or data[1] != self._masked | size
+            or ((first := data[0]) != TEXT and first != BINARY)
+            or self._rest
+            or size > self.largest
+        ):
+            return None
+        self.messages += 1
+        return apply_mask(data[6:], data[2:6]) if self._masked else data[2:]
 
     def only_pong(self, data: bytes) -> bytes | None:
         """Return the payload of a pong if ``data`` is one pong and nothing else, as on every idle connection."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -32,6 +33,7 @@ from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver, Traffic
 from .delivery import Delivery
 from .fairness import MUCH, READ, turns_of
+from .frames import TEXT as TEXT_FRAME
 from .frames import FrameReader, FrameWriter
 from .heartbeat import Heartbeat, StallWatch
 
@@ -75,7 +77,6 @@ class WebSocketTransport:
         self._reader = FrameReader(masked=not client, largest=0)
         self._output = output = _Output(connection, limits, masked=client)
         self._heartbeat = Heartbeat(output, loop, limits)
-        self._stall_watch = StallWatch(output, loop, limits)
         # A client shares the loop with the rest of its program, not with other connections.
         self._turns = None if client else turns_of(loop)
         self._receiving = True
@@ -129,7 +130,7 @@ class WebSocketTransport:
                 protocol.send_text(payload)
             else:
                 protocol.send_binary(payload)
-            output.added(len(payload))
+            output.library_added(len(payload))
         else:
             output.add(payload, text)
 
@@ -237,13 +238,28 @@ class WebSocketTransport:
 class _Output(FrameWriter):
     """Outgoing half of a connection: everything passes through `write`, in order, and is counted there."""
 
-    __slots__ = ("_answers", "_fragmenting", "_hard_cap", "_protocol", "_tcp", "broken", "cause", "written")
+    __slots__ = (
+        "_answers",
+        "_asks_library",
+        "_fragmenting",
+        "_limits",
+        "_protocol",
+        "_stall_watch",
+        "_tcp",
+        "broken",
+        "cause",
+        "written",
+    )
 
     def __init__(self, connection: Connection, limits: Limits, *, masked: bool) -> None:
         super().__init__(connection.loop, masked=masked)
         self._protocol = connection.protocol
         self._tcp = connection.transport
-        self._hard_cap = limits.hard_cap
+        self._limits = limits
+        self._stall_watch: StallWatch | None = None
+        """None while there is room."""
+        self._asks_library = False
+        """Whether the library may have something to write, too. It never has beside plain frames."""
         self._fragmenting = False
         """Whether the next fragment continues a message."""
         self._answers = 0
@@ -255,6 +271,25 @@ class _Output(FrameWriter):
         self.written = 0
 
     def write(self) -> None:
+        if self._asks_library:
+            self.write_all()
+            return
+        data = self.take()
+        self.written += len(data)
+        tcp = self._tcp
+        tcp.write(data)
+        # asyncio drops what is written on a broken socket, and reports that in a later turn of the loop, which a
+        # caller that sends without a pause never lets come.
+        self.broken = tcp.is_closing()
+
+    def library_added(self, size: int) -> None:
+        """Count a message of ``size`` bytes that the library has encoded, and that it will have to write."""
+        self._asks_library = True
+        self.added(size)
+
+    def write_all(self) -> None:
+        """Write what was added, and what the library has to write."""
+        self._asks_library = False
         data = self.take()
         pieces = self._protocol.data_to_send()
         if pieces:
@@ -263,9 +298,7 @@ class _Output(FrameWriter):
         if data:
             self.written += len(data)
             self._tcp.write(data)
-            # asyncio drops what is written on a broken socket, and reports that in a later turn of the loop, which a
-            # caller that sends without a pause never lets come.
-            self.broken = self._tcp.is_closing()
+            self.broken = self._tcp.is_closing()  # as in `write`
         if b"" in pieces:  # the end
             if self._tcp.can_write_eof():
                 with suppress(OSError, RuntimeError):  # the connection is broken already, which is reported elsewhere
@@ -283,16 +316,25 @@ class _Output(FrameWriter):
             self._protocol.send_binary(payload, last)
         self._fragmenting = not last
         self.added(len(payload), last)
-        self.write()  # what is sent after it must not overtake it, because the library collects its frames elsewhere
+        # What is sent after it must not overtake it, because the library collects its frames elsewhere.
+        self.write_all()
 
     def filled(self) -> None:
-        """Begin to count answers: there is no room from now on."""
+        """Begin to count answers, and to watch: there is no room from now on."""
         self._answers = 0
+        self._stall_watch = StallWatch(self, asyncio.get_running_loop(), self._limits)
+        self._stall_watch.start()
+
+    def has_room(self) -> None:
+        """Stop watching: there is room again, or the connection is over. Idempotent."""
+        watch, self._stall_watch = self._stall_watch, None
+        if watch is not None:
+            watch.stop()
 
     def answering(self, size: int) -> None:
         """Count the answer to a ping of ``size`` bytes, for which there is no room."""
         self._answers += size + 2
-        if self._answers > self._hard_cap:  # the remote peer sends ping after ping and does not read the answers
+        if self._answers > self._limits.hard_cap:  # the remote peer sends ping after ping and does not read the answers
             self.drop(CloseCode.SLOW_CONSUMER, "slow consumer")
 
     def broke(self, error: BaseException | None) -> None:
@@ -314,14 +356,14 @@ class _Output(FrameWriter):
 
     def send_ping(self, payload: bytes) -> None:
         self._protocol.send_ping(payload)
-        self.write()
+        self.write_all()
 
     def drop(self, code: int, reason: str) -> None:
         self.cause = (code, reason)
         if code != CloseCode.ABNORMAL and self._protocol.state is OPEN:
             # If the remote peer is there after all, and has room for it, it learns why.
             self._protocol.send_close(code, reason)
-            self.write()
+            self.write_all()
         self._tcp.abort()
 
 
@@ -358,6 +400,10 @@ class WebSocketCallbacks(WebSocketTransport):
         try:
             if reader.between_frames:
                 if connection.protocol.state is OPEN and receiver is not None:
+                    message = reader.only_message(data)
+                    if message is not None:
+                        receiver.receive(message, data[0] == TEXT_FRAME)
+                        return
                     data = bytes(reader.feed(data, receiver))
                     if reader.missing != self._room:
                         self._make_room(reader.missing)
@@ -371,18 +417,16 @@ class WebSocketCallbacks(WebSocketTransport):
             connection.parse(data)
             reader.between_frames = receiver is not None and _is_between_messages(connection.protocol)
         finally:
-            self._read_ended(filled=size >= READ)
+            receiver = self._delivery.receiver
+            if receiver is not None:
+                receiver.read_ended()
+            # A read that took as much as it may is most likely followed by more of the same burst.
+            output.release(in_burst=size >= READ)
+            protocol = connection.protocol
+            if protocol.state is not OPEN and protocol.close_expected():
+                self.expect_end()
             if size >= MUCH:
                 self._much_came(connection.loop.time() - began)
-
-    def _read_ended(self, *, filled: bool) -> None:
-        receiver, protocol = self._delivery.receiver, self._connection.protocol
-        if receiver is not None:
-            receiver.read_ended()
-        # A read that took as much as it may is most likely followed by more of the same burst.
-        self._output.release(in_burst=filled)
-        if protocol.state is not OPEN and protocol.close_expected():
-            self.expect_end()
 
     def _much_came(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
@@ -420,16 +464,15 @@ class WebSocketCallbacks(WebSocketTransport):
 
     def write(self) -> None:
         """Write what was gathered, and what the library has to say."""
-        self._output.write()
+        self._output.write_all()
 
     def pause_sending(self) -> None:
         self._output.filled()
-        self._stall_watch.start()
         if self._delivery.receiver is not None:
             self._delivery.receiver.pause_sending()
 
     def resume_sending(self) -> None:
-        self._stall_watch.stop()
+        self._output.has_room()
         if self._delivery.receiver is not None:
             self._delivery.receiver.resume_sending()
 
@@ -448,7 +491,7 @@ class WebSocketCallbacks(WebSocketTransport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._heartbeat.stop()
-        self._stall_watch.stop()
+        self._output.has_room()
         protocol = self._connection.protocol
         self._output.broke(exc or protocol.close_exc.__cause__)
         code, reason = self._close_code()
@@ -465,6 +508,16 @@ class WebSocketCallbacks(WebSocketTransport):
         self._delivery.stop()
 
 
+class NoMessages:
+    """In place of the library's queue of messages, of 1.2 KiB for each connection: frames do not pass through it."""
+
+    def close(self) -> None:
+        """Nothing waits here."""
+
+
+NO_MESSAGES: Any = NoMessages()
+
+
 class WebSocketConnection(Connection):
     """Connection of the library that passes everything to a `WebSocketTransport`.
 
@@ -472,9 +525,10 @@ class WebSocketConnection(Connection):
     """
 
     # Python gives up sharing the keys of instances' dicts where there are more than 30, and the library uses most.
-    __slots__ = ("_limits", "wsrpc")
+    __slots__ = ("_drain_waiters", "_limits", "wsrpc")
 
     wsrpc: WebSocketCallbacks
+    _drain_waiters: deque[asyncio.Future[None]] | None
 
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -485,6 +539,20 @@ class WebSocketConnection(Connection):
         if limits is not self._limits:
             self.wsrpc = self.wsrpc.replaced(limits)
         self.wsrpc.describe(info)
+        self.recv_messages = NO_MESSAGES
+        # In place of the method, which would be two more calls for each read: one here, one of the subclass.
+        self.data_received = self.wsrpc.data_received  # type: ignore[method-assign]
+
+    def _get_drain_waiters(self) -> deque[asyncio.Future[None]]:
+        if self._drain_waiters is None:
+            self._drain_waiters = deque()
+        return self._drain_waiters
+
+    def _set_drain_waiters(self, waiters: deque[asyncio.Future[None]]) -> None:
+        self._drain_waiters = waiters or None
+
+    drain_waiters: Any = property(_get_drain_waiters, _set_drain_waiters)
+    """What the library keeps for each connection, in 760 bytes. Here it is made when it is needed."""
 
     def parse(self, data: bytes) -> None:
         """Let the library parse ``data``."""

@@ -18,12 +18,15 @@ from wsrpc import (
     ConnectionLost,
     EmitReport,
     KeepLatest,
+    Limits,
+    MessageTooBig,
     Peer,
     PeerError,
     QueueFull,
     ReservedEvent,
     Server,
 )
+from wsrpc._peer.peer import core_of
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -275,6 +278,39 @@ async def test_the_report_has_one_error_for_each_that_failed() -> None:
             assert [await ear.heard.get() for ear, _ in pairs] == ["hello"] * 2
             await answer(mute, 1000)
             await closing
+
+
+@pytest.mark.parametrize("straight", [True, False], ids=["straight", "general"])
+async def test_it_is_the_same_straight_to_the_transport_and_by_the_general_way(straight: bool) -> None:
+    server = Server(limits=LIMITS)
+    small = Limits(message=600, close_timeout=1.0)
+    async with audience(server, 2) as pairs, AsyncExitStack() as stack:
+        ours, theirs = memory_transports(limits=LIMITS)
+        heard: list[str] = []
+        client = Client(transport=ours, limits=small)  # it announces that it takes less
+        client.on("say", heard.append)
+        accepting = asyncio.create_task(server.accept(theirs))
+        await stack.enter_async_context(client)
+        await accepting
+        await turns_until(lambda: [core_of(peer).out.terms.plain for peer in server.peers] == [False] * 3)
+        outs = [core_of(peer).out for peer in server.peers]
+        assert [out.clear for out in outs] == [True] * 3
+        if not straight:
+            for out in outs:
+                out.clear = False  # as while others wait for their turn
+        reports = []
+        for send in (server.emit, server.emit_nowait):
+            for text in ("short", "long" * 200):
+                given = send("say", text)
+                reports.append(await given if asyncio.iscoroutine(given) else given)
+        assert [(report.sent, report.dropped) for report in reports] == [(3, 0), (2, 0)] * 2
+        assert [[type(error.__cause__) for error in report.errors] for report in reports] == [[], [MessageTooBig]] * 2
+        raw = await server.send_raw(b"binary")
+        assert (raw.sent, [type(error.__cause__) for error in raw.errors]) == (0, [ValueError] * 3)
+        for ear, _ in pairs:
+            assert [await ear.heard.get() for _ in range(4)] == ["short", "long" * 200] * 2
+        await turns_until(lambda: len(heard) == 2)
+        assert heard == ["short"] * 2
 
 
 async def test_a_peer_in_its_open_handler_gets_it() -> None:

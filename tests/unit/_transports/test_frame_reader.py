@@ -101,3 +101,52 @@ def test_a_message_that_is_too_large_is_left_to_the_library_as_soon_as_its_size_
     assert collector.messages == [(bytes(size), False)]
     head = data[:14] if masked else data[:10]
     assert FrameReader(masked=masked, largest=size - 1).feed(head, collector) == head
+
+
+def told(frames: FrameReader, data: bytes) -> tuple[bytes, Messages, bytes, int]:
+    """What becomes of ``data``: what is left to the library, the messages, what is kept, how many were counted."""
+    collector = Collector()
+    left = bytes(frames.feed(data, collector))
+    return left, collector.messages, bytes(frames.take_rest()), frames.messages
+
+
+short = st.tuples(st.binary(max_size=130), st.booleans())
+
+
+@given(
+    st.one_of(
+        st.tuples(st.lists(short, max_size=2), st.booleans()).map(
+            lambda given: b"".join(frame(payload, text, given[1]) for payload, text in given[0])
+        ),
+        st.sampled_from([frame.serialize(mask=mask) for frame, _ in OTHERS.values() for mask in (True, False)]),
+        st.binary(min_size=1, max_size=8),
+    ),
+    st.booleans(),
+    st.integers(0, 3),
+    st.sampled_from([b"", b"\x81"]),
+    st.sampled_from([3, sys.maxsize]),
+)
+def test_a_message_that_came_alone_is_taken_as_among_others(
+    data: bytes, masked: bool, cut_off: int, rest: bytes, largest: int
+) -> None:
+    data = data[: len(data) - cut_off]
+    if not data:
+        return
+    expected, short_cut = (FrameReader(masked=masked, largest=largest) for _ in range(2))
+    for frames in (expected, short_cut):
+        frames.feed(rest, Collector())
+    general = told(expected, data)
+    alone = short_cut.only_message(data)
+    if alone is not None:
+        assert (b"", [(alone, data[0] == 0x81)], b"", short_cut.messages) == general
+    else:
+        assert told(short_cut, data) == general, "what is refused is not touched"
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_a_short_message_that_came_alone_needs_no_loop(size: int, text: bool, masked: bool) -> None:
+    frames = FrameReader(masked=masked, largest=125)
+    assert frames.only_message(frame(bytes(size), text, masked)) == bytes(size)
+    assert frames.messages == 1

@@ -138,3 +138,61 @@ def test_messages_that_the_library_builds_are_counted_and_written() -> None:
     assert (writer.unwritten, writer.sent) == (34, 1)
     writer.loop.turn()
     assert writer.written == [b""]
+
+
+class Crowd:
+    """Writers that share an event loop, and what they wrote, in order."""
+
+    def __init__(self, count: int) -> None:
+        self.loop = Loop()
+        self.written: list[tuple[int, bytes]] = []
+        self.writers = [Member(self, number) for number in range(count)]
+
+
+class Member(FrameWriter):
+    def __init__(self, crowd: Crowd, number: int) -> None:
+        super().__init__(crowd.loop, masked=False)
+        self.crowd = crowd
+        self.number = number
+
+    def write(self) -> None:
+        data = self.take()
+        if b"raise" in data:
+            raise OSError("broken")
+        if b"again" in data:
+            self.crowd.writers[0].add(b"next turn", True)
+        self.crowd.written.append((self.number, data[2:]))
+
+
+def test_all_writers_of_a_loop_share_one_callback_for_the_end_of_a_turn() -> None:
+    crowd = Crowd(5)
+    for text in (b"a", b"b"):
+        for writer in crowd.writers:
+            writer.add(text, True)
+        assert len(crowd.loop.soon) == 1
+        crowd.loop.turn()
+        assert crowd.written == [(number, text) for number in range(5)]
+        assert not crowd.loop.soon
+        crowd.written.clear()
+
+
+def test_what_is_added_at_the_end_of_a_turn_is_written_at_the_end_of_the_next_one() -> None:
+    crowd = Crowd(2)
+    for writer in crowd.writers:
+        writer.add(b"again", True)
+    crowd.loop.turn()
+    assert crowd.written == [(0, b"again"), (1, b"again")]
+    crowd.loop.turn()
+    assert crowd.written[2:] == [(0, b"next turn\x81\tnext turn")]
+    assert not crowd.loop.soon
+
+
+def test_a_writer_that_fails_does_not_keep_the_others_from_writing() -> None:
+    crowd = Crowd(3)
+    for writer, text in zip(crowd.writers, (b"a", b"raise", b"c"), strict=True):
+        writer.add(text, True)
+    with pytest.raises(OSError, match="broken"):
+        crowd.loop.turn()
+    crowd.loop.turn()
+    assert crowd.written == [(0, b"a"), (2, b"c")]
+    assert not crowd.loop.soon

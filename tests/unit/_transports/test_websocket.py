@@ -148,6 +148,55 @@ async def test_what_the_accepting_side_knows() -> None:
     await listener.wait_closed()
 
 
+async def test_a_port_waits_for_its_open_connections() -> None:
+    accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
+
+    async def accept(transport: WebSocketTransport, handshake: object) -> None:
+        transport.start(Inbox())
+        accepted.put_nowait(transport)
+
+    before = len(asyncio.all_tasks())
+    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
+    async with raw_client(listener.port), raw_client(listener.port):
+        transports = [await accepted.get() for _ in range(2)]
+        await turns_until(lambda: len(asyncio.all_tasks()) == before)  # an open connection has no task
+        listener.stop()
+        waiting = [asyncio.create_task(listener.wait_closed()) for _ in range(2)]
+        for transport in transports:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not any(task.done() for task in waiting)
+            transport.abort()
+        waiting.pop().cancel()
+        await asyncio.gather(*waiting)
+    await listener.wait_closed()  # at once
+
+
+async def test_a_connection_without_room_is_drained_as_the_library_does() -> None:
+    accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
+
+    async def accept(transport: WebSocketTransport, handshake: object) -> None:
+        transport.start(Inbox())
+        accepted.put_nowait(transport)
+
+    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
+    async with raw_client(listener.port) as raw:
+        transport = await accepted.get()
+        for _ in range(2):  # the library's queue of those that wait is made anew, or used again
+            while not transport.info.underlying.paused:
+                transport.send(bytes(100_000), False)
+                transport.flush()
+            draining = [asyncio.create_task(transport.drain()) for _ in range(2)]
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not any(task.done() for task in draining)
+            while not all(task.done() for task in draining):
+                await raw.read()
+            await asyncio.gather(*draining)
+    listener.stop()
+    await listener.wait_closed()
+
+
 async def test_a_compressed_frame_that_nobody_agreed_on_is_a_violation() -> None:
     server = Server(limits=LIMITS.replace(close_timeout=0.1))
     async with server.listen() as listener:
