@@ -82,6 +82,37 @@ def _all_but(kept: bytes) -> bytes:
 
 _NOT_STRUCTURE = _all_but(b'",:[{')
 _NOT_BRACKETS = _all_but(b'"' + bytes(_STEP))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_LEVELS = 8
+"""Levels of brackets that are taken away one by one. Few honest messages have more."""
+
+LONG = 4096
+"""Bytes of JSON text from which on `_outside_few_texts` is worth its calls."""
+_FEW = 32
+"""Strings in a message of which most is long text."""
+_BACKSLASH = ord("\\")
+
+
+def _outside_few_texts(payload: bytes | bytearray) -> bytes | None:
+    """Return the JSON text outside of its strings if it has few of them, and no quote in any; None otherwise.
+
+    The fast path before `_outside_texts`, for messages that are mostly long text. It leaves out every character inside
+    of the strings: searching for a quote is 30 times as fast as counting a character, up to Python 3.12. (Three
+    counts of 64 KiB took 57 µs, and this takes 3 µs.) Quotes that follow a backslash are left to `_outside_texts`.
+    """
+    outside = []
+    position = 0
+    for _ in range(_FEW):
+        opening = payload.find(b'"', position)
+        if opening < 0:
+            outside.append(payload[position:])
+            return b"".join(outside)
+        closing = payload.find(b'"', opening + 1)
+        if closing < 0 or payload[closing - 1] == _BACKSLASH or (opening and payload[opening - 1] == _BACKSLASH):
+            return None
+        outside.append(payload[position:opening])
+        position = closing + 1
+    return None
 
 
 def _outside_texts(payload: bytes | bytearray, dropped: bytes) -> Iterator[bytes]:
@@ -102,13 +133,16 @@ def _outside_texts(payload: bytes | bytearray, dropped: bytes) -> Iterator[bytes
 
 def json_objection(payload: bytes | bytearray, values: int) -> str | None:
     """Say why JSON text must not be decoded: more than ``values``, or too many slow floats. None if it may be."""
+    if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT:
+        payload = _outside_few_texts(payload) or payload
     if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT and _has_slow_floats(payload):
         return f"more than {SLOW_FLOATS} floats that take long to read, such as 5e-324"
     if len(payload) <= values // SHARE:
         return None
     # Each value, except the first of an array, follows a comma or a colon.
-    openings = payload.count(b"[") + payload.count(b"{")
-    if openings * SHARE <= values and openings + payload.count(b",") + payload.count(b":") <= values:
+    structure = payload.translate(None, _NOT_STRUCTURE)  # takes little more than one count
+    openings = structure.count(b"[") + structure.count(b"{")
+    if openings * SHARE <= values and len(structure) - structure.count(b'"') <= values:
         return None
     # Some of these characters may be inside of strings.
     return _too_many(values) if _exceeds_outside_texts(payload, values) else None
@@ -138,7 +172,7 @@ def _has_slow_floats(payload: bytes | bytearray) -> bool:
     """Whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
     # Few messages have so many digits followed by an "e". Counting these takes 6 ms for 4 MiB. Counting the letters
     # takes half of that, and is enough for messages that are nearly all numbers.
-    if payload.count(b"e") <= SLOW_FLOATS // 2 and payload.count(b"E") <= SLOW_FLOATS // 2:
+    if _count(payload, b"e") <= SLOW_FLOATS // 2 and _count(payload, b"E") <= SLOW_FLOATS // 2:
         return False
     if payload.translate(_EXPONENTS).count(b"0e") <= SLOW_FLOATS:
         return False
@@ -148,6 +182,11 @@ def _has_slow_floats(payload: bytes | bytearray) -> bool:
         if found > SLOW_FLOATS:
             return True
     return False
+
+
+def _count(payload: bytes | bytearray, character: bytes) -> int:
+    # The search is 30 times as fast as the count, up to Python 3.12, and most messages have no "E".
+    return payload.count(character) if character in payload else 0
 
 
 def json_is_flat(payload: bytes | bytearray) -> bool:
@@ -162,11 +201,44 @@ def json_is_flat(payload: bytes | bytearray) -> bool:
 
 def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
     """Whether JSON text has arrays and objects nested more than ``depth`` deep."""
-    # Nearly every message has fewer brackets than that, and costs no more than counting them.
-    if payload.count(b"[") + payload.count(b"{") <= depth:
+    # Nearly every message has fewer brackets than that, and costs no more than looking for them.
+    if not _has_openings(payload, depth):
         return False
+    if len(payload) > LONG and (outside := _outside_few_texts(payload)) is not None:
+        payload = outside
+        if not _has_openings(payload, depth):
+            return False
     brackets = b"".join(_outside_texts(payload, _NOT_BRACKETS))
+    if _closes_within(brackets, min(depth, _LEVELS)):
+        return False
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
+
+
+def _has_openings(payload: bytes | bytearray, most: int) -> bool:
+    """Whether JSON text has more than ``most`` opening brackets, those in its strings included."""
+    if len(payload) <= LONG:
+        return payload.count(b"[") + payload.count(b"{") > most
+    for opening in (b"[", b"{"):  # see `_count`: a few searches take far less time than a count
+        position = payload.find(opening)
+        while position >= 0:
+            most -= 1
+            if most < 0:
+                return True
+            position = payload.find(opening, position + 1)
+    return False
+
+
+def _closes_within(brackets: bytes, levels: int) -> bool:
+    """Whether the brackets are balanced and nested at most ``levels`` deep.
+
+    The fast path before the exact depth, which takes 50 ns for each bracket: this takes 1 to 3 ns for each level.
+    """
+    left = brackets.translate(_SQUARE)
+    for _ in range(levels):
+        left = left.replace(b"[]", b"")  # the innermost level
+        if not left:
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- MessagePack

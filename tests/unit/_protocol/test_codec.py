@@ -16,6 +16,7 @@ import pytest
 from msgspec import UNSET
 
 from wsrpc import Codec, JsonCodec, MsgpackCodec
+from wsrpc._protocol import counting
 from wsrpc._protocol.codecs import NegotiatedCodec
 from wsrpc._protocol.counting import json_is_flat, json_nests_deeper
 from wsrpc._protocol.messages import Event, Item, Request, WireMessage
@@ -194,6 +195,50 @@ def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(depth: 
         assert not (json_is_flat(payload) and deeper)
     assert json_is_flat(b'{"i":1,"a":["echo","x"]}')
     assert json_is_flat(bytearray(b'{"i":1,"d":"x"}'))
+
+
+PIECES = ("", " ", "{", "}", "[", "]", '"', "\\", ",", "1e5", "x" * 100)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_fast_paths_for_long_json_and_the_count_of_its_brackets_agree(
+    depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = 0
+    for chosen in itertools.product(PIECES, repeat=4):
+        payload = ('{"a":["' + "".join(chosen) + '"]}').encode()
+        with monkeypatch.context() as patch:
+            patch.setattr(counting, "LONG", 10**6)
+            patch.setattr(counting, "_LEVELS", 0)
+            deeper = json_nests_deeper(payload, depth)
+        monkeypatch.setattr(counting, "LONG", 0)
+        assert json_nests_deeper(payload, depth) is deeper, payload
+        outside = counting._outside_few_texts(payload)
+        if outside is not None:
+            fast += 1
+            assert outside.translate(None, counting._NOT_BRACKETS) == b"".join(
+                counting._outside_texts(payload, counting._NOT_BRACKETS)
+            )
+    assert fast > 1000, "some have no escaped quote"
+
+
+def test_the_fast_path_for_a_few_levels_of_brackets_and_their_exact_depth_agree() -> None:
+    for chosen in itertools.product(b"[]{}", repeat=6):
+        brackets = bytes(chosen)
+        levels = list(itertools.accumulate(map(counting._STEP.__getitem__, brackets)))
+        for depth in range(1, 5):
+            within = counting._closes_within(brackets, depth)
+            assert not within or max(levels) <= depth
+            if levels[-1] == 0 and min(levels) == 0:
+                assert within is (max(levels) <= depth)
+
+
+def test_text_is_left_out_of_the_count_wherever_it_has_few_strings() -> None:
+    for text in ("[" * 5000, "5e-324," * 5000, 'say "x"' * 5000, "\\" * 5000, "\\n" * 5000, "ü,[" * 5000):
+        payload = msgspec.json.encode({"i": 1, "a": ["e", text, {"key": text}]})
+        assert JsonCodec().objection(payload, 100) is None
+        assert not JsonCodec().nests_deeper(payload, WireMessage(), 4)
+        assert JsonCodec().nests_deeper(payload, WireMessage(), 2)
 
 
 @pytest.mark.parametrize(
