@@ -202,9 +202,12 @@ def json_is_flat(payload: bytes | bytearray) -> bool:
 def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
     """Whether JSON text has arrays and objects nested more than ``depth`` deep."""
     # Nearly every message has fewer brackets than that, and costs no more than looking for them.
-    if not _has_openings(payload, depth):
+    if len(payload) <= LONG:
+        if payload.count(b"[") + payload.count(b"{") <= depth:
+            return False
+    elif not _has_openings(payload, depth):
         return False
-    if len(payload) > LONG and (outside := _outside_few_texts(payload)) is not None:
+    elif (outside := _outside_few_texts(payload)) is not None:
         payload = outside
         if not _has_openings(payload, depth):
             return False
@@ -216,8 +219,6 @@ def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
 
 def _has_openings(payload: bytes | bytearray, most: int) -> bool:
     """Whether JSON text has more than ``most`` opening brackets, those in its strings included."""
-    if len(payload) <= LONG:
-        return payload.count(b"[") + payload.count(b"{") > most
     for opening in (b"[", b"{"):  # see `_count`: a few searches take far less time than a count
         position = payload.find(opening)
         while position >= 0:

@@ -31,7 +31,7 @@ from ..errors import ConnectionLost
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver, Traffic
 from .delivery import Delivery
-from .fairness import MUCH, READ, turns_of
+from .fairness import MUCH, READ, next_read, turns_of
 from .frames import FrameReader, FrameWriter
 from .heartbeat import Heartbeat, StallWatch
 
@@ -41,9 +41,6 @@ LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
 """The library's own log. wsrpc logs what the library would say at INFO itself, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
-
-READ_OF_LARGE = 256 * 1024
-"""Bytes that one read takes at most in the middle of a large message."""
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
@@ -80,8 +77,8 @@ class WebSocketTransport:
         self._turns = None if client else turns_of(loop)
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
-        self._room = 0
-        """Bytes of a large message for which the next read makes room."""
+        self._room = READ
+        """Bytes that the next read takes at most."""
         self._closing: asyncio.Task[None] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._ended: CloseInfo | None = None
@@ -333,7 +330,7 @@ class WebSocketCallbacks(WebSocketTransport):
 
     def __init__(self, connection: WebSocketConnection, limits: Limits) -> None:
         super().__init__(connection, limits)
-        self._make_room(0)
+        self._make_room(READ)
 
     def replaced(self, limits: Limits) -> WebSocketCallbacks:
         """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
@@ -351,16 +348,15 @@ class WebSocketCallbacks(WebSocketTransport):
     def data_received(self, data: bytes) -> None:
         connection, output, reader = self._connection, self._output, self._reader
         output.held = True
-        size = len(data)
+        size, filled = len(data), len(data) >= self._room
         reader.bytes += size
+        messages = reader.messages
         began = connection.loop.time() if size >= MUCH else 0.0
         receiver = self._delivery.receiver
         try:
             if reader.between_frames:
                 if connection.protocol.state is OPEN and receiver is not None:
                     data = bytes(reader.feed(data, receiver))
-                    if reader.missing != self._room:
-                        self._make_room(reader.missing)
                     if not data:
                         return
                     pong = reader.only_pong(data)
@@ -371,8 +367,11 @@ class WebSocketCallbacks(WebSocketTransport):
             connection.parse(data)
             reader.between_frames = receiver is not None and _is_between_messages(connection.protocol)
         finally:
-            self._read_ended(filled=size >= READ)
+            self._read_ended(filled=filled)
             if size >= MUCH:
+                room = next_read(size, reader.messages - messages)
+                if room != self._room:
+                    self._make_room(room)
                 self._much_came(connection.loop.time() - began)
 
     def _read_ended(self, *, filled: bool) -> None:
@@ -410,11 +409,11 @@ class WebSocketCallbacks(WebSocketTransport):
             self._output.answering(len(frame.data))
         return False
 
-    def _make_room(self, missing: int) -> None:
-        self._room = missing
+    def _make_room(self, room: int) -> None:
+        self._room = room
         tcp: Any = self._connection.transport
         with suppress(AttributeError):  # not asyncio's own transport, but uvloop's for instance
-            tcp.max_size = min(missing + READ, READ_OF_LARGE)
+            tcp.max_size = room
 
     # ------------------------------------------------------------ writing
 
