@@ -7,6 +7,7 @@ import enum
 import itertools
 import json
 import math
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from msgspec import UNSET
 
 from wsrpc import Codec, JsonCodec, MsgpackCodec
 from wsrpc._protocol import counting
-from wsrpc._protocol.codecs import NegotiatedCodec
+from wsrpc._protocol.codecs import NegotiatedCodec, validating_decoder
 from wsrpc._protocol.counting import json_is_flat, json_nests_deeper
 from wsrpc._protocol.messages import Event, Item, Request, WireMessage
 from wsrpc.testing import pair
@@ -195,6 +196,47 @@ def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(depth: 
         assert not (json_is_flat(payload) and deeper)
     assert json_is_flat(b'{"i":1,"a":["echo","x"]}')
     assert json_is_flat(bytearray(b'{"i":1,"d":"x"}'))
+
+
+def test_the_decoder_that_validates_and_a_check_of_the_whole_text_agree() -> None:
+    codec = JsonCodec()
+    validate = validating_decoder(codec)
+    assert validate is not None
+    texts = (
+        b'"x"',
+        '"ü\\n漢"'.encode(),
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        b'"\xc3\\u00a9"',
+        b"\xc3\xa9",
+        b"[[1]]",
+        b'{"\xc3":1}',
+    )
+    keys = (b'"a"', b'"i"', b'"ws-wrapper"', b'"wsrpc"', b'"z"', '"ü"'.encode(), b'"\xff"')
+    proved = 0
+    for key, other, text, after in itertools.product(keys, keys, texts, (b"", b" ", "ü".encode())):
+        payload = b'{"d":1,' + key + b":" + text + b"," + other + b":" + text + b"}" + after
+        expected: WireMessage | None = None
+        with suppress(ValueError):  # of msgspec and of UTF-8
+            expected = codec.decode(payload)
+            payload.decode()
+        valid = True
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            valid = False
+        try:
+            message = validate(payload)
+        except msgspec.ValidationError:
+            continue  # the general path
+        except ValueError:
+            assert expected is None or not valid
+        else:
+            proved += 1
+            assert valid and expected is not None
+            assert all(getattr(message, field) == getattr(expected, field) for field in WireMessage.__struct_fields__)
+    assert proved > 30
+    assert validating_decoder(MsgpackCodec()) is None
 
 
 PIECES = ("", " ", "{", "}", "[", "]", '"', "\\", ",", "1e5", "x" * 100)
