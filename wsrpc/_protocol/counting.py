@@ -89,7 +89,7 @@ _LEVELS = 8
 LONG = 4096
 """Bytes of JSON text from which on `_outside_few_texts` is worth its calls."""
 _FEW = 32
-"""Strings in a message of which most is long text."""
+"""Strings or values in a message of which most is long text or bytes."""
 _BACKSLASH = ord("\\")
 
 
@@ -282,7 +282,15 @@ _OTHERS = _all_but(bytes(_ARRAYS_AND_EXTENSIONS))
 
 def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
     """Say why MessagePack must not be decoded: it holds more than ``values``, or too many keys that may collide."""
-    suspect = (b"\xde" in payload or b"\xdf" in payload) and _may_collide(payload)
+    suspect = b"\xde" in payload or b"\xdf" in payload
+    if not suspect and len(payload) <= values // SHARE:
+        return None
+    # The fast path for messages that are mostly long text or bytes: if they hold few values and no large map, the
+    # general one would find that, too. It leaves out the quick look, which takes 80 µs for 64 KiB of random bytes.
+    exceeds, squares = _walk(payload, values, min(values, _FEW))
+    if not (exceeds or squares):
+        return None
+    suspect = suspect and _may_collide(payload)
     if not suspect and len(payload) <= values // SHARE:
         return None
     exceeds, squares = _walk(payload, values)
@@ -316,8 +324,10 @@ def _may_collide(payload: bytes | bytearray) -> bool:
     return False
 
 
-def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
+def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) -> tuple[bool, int]:
     """Return whether there are more than ``values``, and the sum of the squares of the sizes of large maps.
+
+    With ``visits`` the walk also ends, as if there were more, after that many values.
 
     Large maps are those with their size in two or four bytes. A value that claims to be longer than the payload ends
     the walk, as it will end the decoding.
@@ -326,7 +336,7 @@ def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
     pos = looked = claimed = squares = 0
     slices = len(payload)  # bytes that may be compared in all, so that the walk stays linear
     try:
-        for _ in range(values + 1):
+        for _ in range((values if visits is None else visits) + 1):
             first = payload[pos]
             step = steps[first]
             if step:
