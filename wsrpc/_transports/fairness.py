@@ -21,7 +21,7 @@ READ = 16 * 1024
 is ten thousand, handled in one go; with four connections that sent without a pause, the others waited for a third of a
 second.)"""
 
-READ_OF_LARGE = 256 * 1024
+READ_OF_LARGE = 128 * 1024
 """Bytes that one read takes at most, however large messages are."""
 
 IN_ONE_READ = 64
