@@ -15,8 +15,8 @@ opens a `Port`, `Server.listening` closes that with the server. On the dialing s
 - `DialRequest` checks the arguments of a dialing function, and has the rule for redirects: what is sent to which
   origin. `follow_redirects` applies it. Turn off the library's own redirects.
 - `turns_of` returns the places in the turns of an event loop, which keep connections that send without a pause from
-  taking all of its time: read at most `READ` bytes at once, and after a read of `MUCH` or more `Turns.take` a place, or
-  `Turns.wait` for one.
+  taking all of its time: after a read of `MUCH` bytes or more `Turns.take` a place, or `Turns.wait` for one. Read at
+  most `READ` bytes at first, and after such a read as many as `next_read` says.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
 - `check_close` refuses a close code or reason that may not be sent, `check_proxy` a URL that is not a proxy's;
   `environment_proxy` finds the proxy that the environment names.
@@ -33,7 +33,7 @@ from ._base.logs import safe_logger
 from ._server.listening import Port
 from ._transports.delivery import Delivery
 from ._transports.dial_request import DialRequest, follow_redirects
-from ._transports.fairness import MUCH, READ, Turns, turns_of
+from ._transports.fairness import MUCH, READ, Turns, next_read, turns_of
 from ._transports.frames import FrameWriter
 from ._transports.heartbeat import Heartbeat, StallWatch
 from ._transports.upgrade import ClientUpgrade, ServerUpgrade
@@ -59,6 +59,7 @@ __all__ = [
     "environment_proxy",
     "follow_redirects",
     "joined_headers",
+    "next_read",
     "one_line",
     "safe_logger",
     "turns_of",

@@ -24,6 +24,7 @@ from wsrpc.adapting import (
     StallWatch,
     Turns,
     check_close,
+    next_read,
     turns_of,
 )
 from wsrpc.transport import Receiver, Traffic
@@ -32,6 +33,9 @@ __all__ = ["PicowsTransport"]
 
 TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 PING, PONG, CLOSE = WSMsgType.PING, WSMsgType.PONG, WSMsgType.CLOSE
+
+LARGE_PARTS = 8 * 1024
+"""Bytes of parts of frames, on average, that are not joined. (Up to Python 3.11 asyncio's own transport joins them.)"""
 
 
 class PicowsTransport(WSListener):
@@ -49,12 +53,12 @@ class PicowsTransport(WSListener):
         "_opened",
         "_output",
         "_plain",
-        "_received",
         "_receiving",
         "_retrieving",
         "_stall_watch",
         "_tap",
         "largest",
+        "received",
     )
 
     _output: _Output
@@ -78,7 +82,7 @@ class PicowsTransport(WSListener):
         """The receiver, while whole messages may be passed to it without more checks."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
-        self._received = 0
+        self.received = 0
         """Messages that were received."""
         self._end = _End()
         self._retrieving: asyncio.Task[None] | None = None
@@ -111,7 +115,7 @@ class PicowsTransport(WSListener):
 
     @property
     def traffic(self) -> Traffic:
-        return Traffic(self._received, self._output.sent, self._tap.read, self._output.written)
+        return Traffic(self.received, self._output.sent, self._tap.read, self._output.written)
 
     def start(self, receiver: Receiver, /) -> None:
         if self._output.room is not None:
@@ -230,7 +234,7 @@ class PicowsTransport(WSListener):
             if not self._end.deaf:
                 self._other_frame(kind, frame)
             return
-        self._received += 1
+        self.received += 1
         plain.receive(frame.get_payload_as_bytes(), kind is TEXT)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -262,7 +266,7 @@ class PicowsTransport(WSListener):
             self._refuse(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {self.largest} bytes")
         else:
             last = bool(frame.fin)
-            self._received += last
+            self.received += last
             if not last:
                 self._plain = None
             self._delivery.frame(payload, kind is TEXT, last)
@@ -480,12 +484,21 @@ class _Output(FrameWriter):
         """Bytes of answers to pings that were written since there was no room."""
 
     def write(self) -> None:
-        data = self.take()
+        tcp = self.tcp
+        parts: list[bytes] | None = None
+        if self.unwritten > LARGE_PARTS * len(self._frames):
+            parts, data = self.take_parts(), b""
+            size = sum(map(len, parts))
+        else:
+            data = self.take()
+            size = len(data)
         # Where picows has sent a Close frame because of a violation, `read_ended` is about to find it.
-        if data and not self.ws.is_close_frame_sent:
-            self.written += len(data)
-            tcp = self.tcp
-            tcp.write(data)
+        if size and not self.ws.is_close_frame_sent:
+            self.written += size
+            if parts is None:
+                tcp.write(data)
+            else:
+                tcp.writelines(parts)
             # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
             # caller that sends without a pause never lets come.
             if tcp.is_closing():
@@ -552,6 +565,8 @@ class _Tap(asyncio.BufferedProtocol):
         self.get_buffer = picows.get_buffer  # type: ignore[method-assign]
         self.read = 0
         """Bytes that the connection has received."""
+        self._room = READ
+        """Bytes that the next read takes at most."""
 
     def buffer_updated(self, nbytes: int) -> None:
         transport = self._transport
@@ -565,14 +580,16 @@ class _Tap(asyncio.BufferedProtocol):
             return
         self.get_buffer = self._bounded_buffer  # type: ignore[method-assign]
         began = self._loop.time()
+        messages = transport.received
         self._feed(nbytes)
-        transport.read_ended(filled=nbytes >= READ)
+        transport.read_ended(filled=nbytes >= self._room)
+        self._room = next_read(nbytes, transport.received - messages)
         transport.much_came(self._loop.time() - began)
 
     def _bounded_buffer(self, sizehint: int) -> memoryview:
         # picows doubles its buffer whenever a read has filled it. For a client that sends without a pause it grew to
         # megabytes, and all the messages in them were handled in one go.
-        return self._whole_buffer(sizehint)[:READ]
+        return self._whole_buffer(sizehint)[: self._room]
 
     def eof_received(self) -> bool | None:
         self._transport.eof_received()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from .._channels.core import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
-from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec
+from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, validating_decoder
 from .._protocol.control import Credit, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import MAX_ID, WireMessage, channel_id, is_id, place_on
@@ -152,12 +153,10 @@ class Inbound:
             bounds = self._bounds
             size = len(payload)
             try:
-                message = decode(payload) if size <= bounds.small else self._decode_large(codec, decode, payload)
+                plain = size <= bounds.small and (not text or payload.isascii())
+                message = decode(payload) if plain else self._decode_checked(codec, decode, payload, text)
             except Exception as exc:  # a codec may be a user's, and raise anything
                 self._not_decoded(bytes(payload), text, codec, exc)
-                return
-            if text and not payload.isascii() and not _is_utf8(payload):
-                self._not_utf8()
                 return
             if (size > bounds.depth or message.ours is False) and self._set_aside(payload, text, codec, message):
                 return
@@ -201,21 +200,31 @@ class Inbound:
 
     # ------------------------------------------------------------ decoding
 
-    def _decode_large(self, codec: Codec, decode: Decode, payload: bytes | bytearray) -> WireMessage:
-        """Decode a message that is large enough to hold too many values.
+    def _decode_checked(self, codec: Codec, decode: Decode, payload: bytes | bytearray, text: bool) -> WireMessage:
+        """Decode a message that is large enough to hold too many values, or is text that may not be UTF-8.
 
         Raises:
-            TooManyValues: it does.
+            TooManyValues: it holds too many.
+            UnicodeDecodeError: some of it is not UTF-8.
         """
-        if not codec.claims(payload):
-            return decode(payload)  # fails at its first byte
-        why = codec.objection(payload, self._bounds.values)
-        if why is not None:
-            raise TooManyValues(why)
-        return decode_any(decode, payload)
+        if len(payload) > self._bounds.small and codec.claims(payload):  # else it fails at its first byte
+            why = codec.objection(payload, self._bounds.values)
+            if why is not None:
+                raise TooManyValues(why)
+        if not text or payload.isascii():
+            return decode_any(decode, payload)
+        if (validate := validating_decoder(codec)) is not None:
+            with suppress(msgspec.ValidationError):
+                return decode_any(validate, payload)
+        message = decode_any(decode, payload)
+        payload.decode()
+        return message
 
     def _not_decoded(self, payload: bytes, text: bool, codec: Codec, exc: Exception) -> None:
         """Find out what a message is that raised ``exc`` instead of being decoded, and deal with it."""
+        if text and isinstance(exc, UnicodeDecodeError) and not _is_utf8(payload):
+            self._not_utf8()
+            return
         if self._control(payload, text):
             return
         if isinstance(exc, TooManyValues):

@@ -15,10 +15,10 @@ from msgspec import UNSET, Raw, Struct
 
 from .._base.misuse import check_function
 from .._conversion.convert import EncHook, make_enc_hook
-from .counting import json_is_flat, json_nests_deeper, json_objection, msgpack_objection
+from .counting import json_nests_deeper, json_objection, msgpack_objection
 from .messages import Event, Item, NoMoreItems, Request, Resolution, WireMessage
 
-__all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
+__all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec", "validating_decoder"]
 
 BRACE = ord("{")
 """The first byte of a message in JSON. No message in MessagePack begins with it."""
@@ -160,6 +160,26 @@ def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
     return payload
 
 
+class _KnownKeys(WireMessage, forbid_unknown_fields=True):
+    """A message without keys that the protocol does not have. Control messages have one key more."""
+
+    wsrpc: Any = UNSET
+
+
+_decode_json = msgspec.json.Decoder(WireMessage).decode
+_decode_known_keys = msgspec.json.Decoder(_KnownKeys).decode
+
+
+def validating_decoder(codec: Codec) -> Callable[[bytes | bytearray], WireMessage] | None:
+    """Return a function that decodes as ``codec.decode`` does if the whole payload is UTF-8, or None.
+
+    msgspec skips the values of keys that it does not know, and checks all other text. So what decodes without such keys
+    need not be checked once more, which takes longer than decoding if the text is not ASCII. The function raises
+    `msgspec.ValidationError` if there are such keys.
+    """
+    return _decode_known_keys if codec.decode is _decode_json else None
+
+
 class JsonCodec:
     """JSON in text messages, encoded by msgspec.
 
@@ -175,7 +195,7 @@ class JsonCodec:
         self.enc_hook = enc_hook
         # Bound methods of C objects, so that no Python call stands between a peer and msgspec.
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
-        self.decode: Callable[[bytes | bytearray], WireMessage] = msgspec.json.Decoder(WireMessage).decode
+        self.decode: Callable[[bytes | bytearray], WireMessage] = _decode_json
 
     @staticmethod
     def claims(payload: bytes | bytearray, /) -> bool:
@@ -189,7 +209,12 @@ class JsonCodec:
 
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
-        return not json_is_flat(payload) and json_nests_deeper(payload, depth)
+        # The fast path for text with at most two opening brackets, as a message has whose arguments are all plain
+        # values: it is never too deep, because `Limits.depth` is at least 2. It leaves out the counting, which up to
+        # Python 3.12 takes 0.9 µs for 1 KiB; this takes 0.3 µs. The search ends at the first bracket from the end.
+        if payload.rfind(b"{") <= 0 and payload.rfind(b"[") == payload.find(b"["):
+            return False
+        return json_nests_deeper(payload, depth)
 
 
 class MsgpackCodec:

@@ -21,7 +21,6 @@ __all__ = [
     "SLOW_FLOATS",
     "SMALL",
     "decode_any",
-    "json_is_flat",
     "json_nests_deeper",
     "json_objection",
     "msgpack_objection",
@@ -82,6 +81,37 @@ def _all_but(kept: bytes) -> bytes:
 
 _NOT_STRUCTURE = _all_but(b'",:[{')
 _NOT_BRACKETS = _all_but(b'"' + bytes(_STEP))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_LEVELS = 8
+"""Levels of brackets that are taken away one by one. Few honest messages have more."""
+
+LONG = 4096
+"""Bytes of JSON text from which on `_outside_few_texts` is worth its calls."""
+_FEW = 32
+"""Strings or values in a message of which most is long text or bytes."""
+_BACKSLASH = ord("\\")
+
+
+def _outside_few_texts(payload: bytes | bytearray) -> bytes | None:
+    """Return the JSON text outside of its strings if it has few of them, and no quote in any; None otherwise.
+
+    The fast path before `_outside_texts`, for messages that are mostly long text. It leaves out every character inside
+    of the strings: searching for a quote is 30 times as fast as counting a character, up to Python 3.12. (Three
+    counts of 64 KiB took 57 µs, and this takes 3 µs.) Quotes that follow a backslash are left to `_outside_texts`.
+    """
+    outside = []
+    position = 0
+    for _ in range(_FEW):
+        opening = payload.find(b'"', position)
+        if opening < 0:
+            outside.append(payload[position:])
+            return b"".join(outside)
+        closing = payload.find(b'"', opening + 1)
+        if closing < 0 or payload[closing - 1] == _BACKSLASH or (opening and payload[opening - 1] == _BACKSLASH):
+            return None
+        outside.append(payload[position:opening])
+        position = closing + 1
+    return None
 
 
 def _outside_texts(payload: bytes | bytearray, dropped: bytes) -> Iterator[bytes]:
@@ -102,13 +132,16 @@ def _outside_texts(payload: bytes | bytearray, dropped: bytes) -> Iterator[bytes
 
 def json_objection(payload: bytes | bytearray, values: int) -> str | None:
     """Say why JSON text must not be decoded: more than ``values``, or too many slow floats. None if it may be."""
+    if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT:
+        payload = _outside_few_texts(payload) or payload
     if len(payload) > SLOW_FLOATS * _SHORTEST_SLOW_FLOAT and _has_slow_floats(payload):
         return f"more than {SLOW_FLOATS} floats that take long to read, such as 5e-324"
     if len(payload) <= values // SHARE:
         return None
     # Each value, except the first of an array, follows a comma or a colon.
-    openings = payload.count(b"[") + payload.count(b"{")
-    if openings * SHARE <= values and openings + payload.count(b",") + payload.count(b":") <= values:
+    structure = payload.translate(None, _NOT_STRUCTURE)  # takes little more than one count
+    openings = structure.count(b"[") + structure.count(b"{")
+    if openings * SHARE <= values and len(structure) - structure.count(b'"') <= values:
         return None
     # Some of these characters may be inside of strings.
     return _too_many(values) if _exceeds_outside_texts(payload, values) else None
@@ -138,7 +171,7 @@ def _has_slow_floats(payload: bytes | bytearray) -> bool:
     """Whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
     # Few messages have so many digits followed by an "e". Counting these takes 6 ms for 4 MiB. Counting the letters
     # takes half of that, and is enough for messages that are nearly all numbers.
-    if payload.count(b"e") <= SLOW_FLOATS // 2 and payload.count(b"E") <= SLOW_FLOATS // 2:
+    if _count(payload, b"e") <= SLOW_FLOATS // 2 and _count(payload, b"E") <= SLOW_FLOATS // 2:
         return False
     if payload.translate(_EXPONENTS).count(b"0e") <= SLOW_FLOATS:
         return False
@@ -150,23 +183,52 @@ def _has_slow_floats(payload: bytes | bytearray) -> bool:
     return False
 
 
-def json_is_flat(payload: bytes | bytearray) -> bool:
-    """Whether JSON text has at most two opening brackets, as a message has whose arguments are all plain values.
-
-    The fast path before `json_nests_deeper`: no such text is nested too deep, because ``Limits.depth`` is at least 2.
-    It leaves out the counting, which up to Python 3.12 takes 0.9 µs for 1 KiB, a fifth of the time of an echo of that
-    size; this takes 0.3 µs. The search ends at the first bracket from the end.
-    """
-    return payload.rfind(b"{") <= 0 and payload.rfind(b"[") == payload.find(b"[")
+def _count(payload: bytes | bytearray, character: bytes) -> int:
+    # The search is 30 times as fast as the count, up to Python 3.12, and most messages have no "E".
+    return payload.count(character) if character in payload else 0
 
 
 def json_nests_deeper(payload: bytes | bytearray, depth: int) -> bool:
     """Whether JSON text has arrays and objects nested more than ``depth`` deep."""
-    # Nearly every message has fewer brackets than that, and costs no more than counting them.
-    if payload.count(b"[") + payload.count(b"{") <= depth:
+    # Nearly every message has fewer brackets than that, and costs no more than looking for them.
+    if len(payload) <= LONG:
+        if payload.count(b"[") + payload.count(b"{") <= depth:
+            return False
+    elif not _has_openings(payload, depth):
         return False
+    elif (outside := _outside_few_texts(payload)) is not None:
+        payload = outside
+        if not _has_openings(payload, depth):
+            return False
     brackets = b"".join(_outside_texts(payload, _NOT_BRACKETS))
+    if _closes_within(brackets, min(depth, _LEVELS)):
+        return False
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > depth
+
+
+def _has_openings(payload: bytes | bytearray, most: int) -> bool:
+    """Whether JSON text has more than ``most`` opening brackets, those in its strings included."""
+    for opening in (b"[", b"{"):  # see `_count`: a few searches take far less time than a count
+        position = payload.find(opening)
+        while position >= 0:
+            most -= 1
+            if most < 0:
+                return True
+            position = payload.find(opening, position + 1)
+    return False
+
+
+def _closes_within(brackets: bytes, levels: int) -> bool:
+    """Whether the brackets are balanced and nested at most ``levels`` deep.
+
+    The fast path before the exact depth, which takes 50 ns for each bracket: this takes 1 to 3 ns for each level.
+    """
+    left = brackets.translate(_SQUARE)
+    for _ in range(levels):
+        left = left.replace(b"[]", b"")  # the innermost level
+        if not left:
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- MessagePack
@@ -209,7 +271,15 @@ _OTHERS = _all_but(bytes(_ARRAYS_AND_EXTENSIONS))
 
 def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
     """Say why MessagePack must not be decoded: it holds more than ``values``, or too many keys that may collide."""
-    suspect = (b"\xde" in payload or b"\xdf" in payload) and _may_collide(payload)
+    suspect = b"\xde" in payload or b"\xdf" in payload
+    if not suspect and len(payload) <= values // SHARE:
+        return None
+    # The fast path for messages that are mostly long text or bytes: if they hold few values and no large map, the
+    # general one would find that, too. It leaves out the quick look, which takes 80 µs for 64 KiB of random bytes.
+    exceeds, squares = _walk(payload, values, min(values, _FEW))
+    if not (exceeds or squares):
+        return None
+    suspect = suspect and _may_collide(payload)
     if not suspect and len(payload) <= values // SHARE:
         return None
     exceeds, squares = _walk(payload, values)
@@ -243,8 +313,10 @@ def _may_collide(payload: bytes | bytearray) -> bool:
     return False
 
 
-def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
+def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) -> tuple[bool, int]:
     """Return whether there are more than ``values``, and the sum of the squares of the sizes of large maps.
+
+    With ``visits`` the walk also ends, as if there were more, after that many values.
 
     Large maps are those with their size in two or four bytes. A value that claims to be longer than the payload ends
     the walk, as it will end the decoding.
@@ -253,7 +325,7 @@ def _walk(payload: bytes | bytearray, values: int) -> tuple[bool, int]:
     pos = looked = claimed = squares = 0
     slices = len(payload)  # bytes that may be compared in all, so that the walk stays linear
     try:
-        for _ in range(values + 1):
+        for _ in range((values if visits is None else visits) + 1):
             first = payload[pos]
             step = steps[first]
             if step:

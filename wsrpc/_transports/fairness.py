@@ -14,11 +14,18 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, proxy
 
-__all__ = ["MUCH", "READ", "Loop", "Turns", "turns_of"]
+__all__ = ["MUCH", "READ", "Loop", "Turns", "next_read", "turns_of"]
 
 READ = 16 * 1024
-"""Bytes that one read takes at most. (asyncio's own reads take 256 KiB. Of small messages that is ten thousand, handled
-in one go; with four connections that sent without a pause, the others waited for a third of a second.)"""
+"""Bytes that one read takes at most while messages are small. (asyncio's own reads take 256 KiB. Of small messages that
+is ten thousand, handled in one go; with four connections that sent without a pause, the others waited for a third of a
+second.)"""
+
+READ_OF_LARGE = 128 * 1024
+"""Bytes that one read takes at most, however large messages are."""
+
+IN_ONE_READ = 64
+"""Messages for which a read makes room if they are large."""
 
 MUCH = 4 * 1024
 """Bytes of the smallest read that takes a place in the turn. (64 small requests are half as much.)"""
@@ -26,6 +33,18 @@ MUCH = 4 * 1024
 AT_ONCE = 0.002
 """Seconds of a turn that are available for expensive work. (Less would not make a turn shorter: a single read
 that is full of requests takes as long.)"""
+
+
+def next_read(size: int, messages: int) -> int:
+    """Return how many bytes the next read takes at most, after one of ``size`` bytes that completed ``messages``.
+
+    As many messages of the same size as one read may hold: a power of two, from `READ` to `READ_OF_LARGE`. Each read
+    costs about 10 µs, whatever it takes.
+    """
+    wanted = size * IN_ONE_READ // (messages or 1)
+    if wanted < 2 * READ:
+        return READ
+    return min(1 << (wanted.bit_length() - 1), READ_OF_LARGE)
 
 
 class Loop(Protocol):

@@ -32,7 +32,7 @@ from ..errors import ConnectionLost
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver, Traffic
 from .delivery import Delivery
-from .fairness import MUCH, READ, turns_of
+from .fairness import MUCH, READ, next_read, turns_of
 from .frames import TEXT as TEXT_FRAME
 from .frames import FrameReader, FrameWriter
 from .heartbeat import Heartbeat, StallWatch
@@ -43,9 +43,6 @@ LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
 """The library's own log. wsrpc logs what the library would say at INFO itself, with the peer's id."""
 LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
-
-READ_OF_LARGE = 256 * 1024
-"""Bytes that one read takes at most in the middle of a large message."""
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
@@ -81,8 +78,8 @@ class WebSocketTransport:
         self._turns = None if client else turns_of(loop)
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
-        self._room = 0
-        """Bytes of a large message for which the next read makes room."""
+        self._room = READ
+        """Bytes that the next read takes at most."""
         self._closing: asyncio.Task[None] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._ended: CloseInfo | None = None
@@ -375,7 +372,7 @@ class WebSocketCallbacks(WebSocketTransport):
 
     def __init__(self, connection: WebSocketConnection, limits: Limits) -> None:
         super().__init__(connection, limits)
-        self._make_room(0)
+        self._make_room(READ)
 
     def replaced(self, limits: Limits) -> WebSocketCallbacks:
         """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
@@ -393,8 +390,9 @@ class WebSocketCallbacks(WebSocketTransport):
     def data_received(self, data: bytes) -> None:
         connection, output, reader = self._connection, self._output, self._reader
         output.held = True
-        size = len(data)
+        size, filled = len(data), len(data) >= self._room
         reader.bytes += size
+        messages = reader.messages
         began = connection.loop.time() if size >= MUCH else 0.0
         receiver = self._delivery.receiver
         try:
@@ -405,8 +403,6 @@ class WebSocketCallbacks(WebSocketTransport):
                         receiver.receive(message, data[0] == TEXT_FRAME)
                         return
                     data = bytes(reader.feed(data, receiver))
-                    if reader.missing != self._room:
-                        self._make_room(reader.missing)
                     if not data:
                         return
                     pong = reader.only_pong(data)
@@ -421,11 +417,14 @@ class WebSocketCallbacks(WebSocketTransport):
             if receiver is not None:
                 receiver.read_ended()
             # A read that took as much as it may is most likely followed by more of the same burst.
-            output.release(in_burst=size >= READ)
+            output.release(in_burst=filled)
             protocol = connection.protocol
             if protocol.state is not OPEN and protocol.close_expected():
                 self.expect_end()
             if size >= MUCH:
+                room = next_read(size, reader.messages - messages)
+                if room != self._room:
+                    self._make_room(room)
                 self._much_came(connection.loop.time() - began)
 
     def _much_came(self, seconds: float) -> None:
@@ -454,11 +453,11 @@ class WebSocketCallbacks(WebSocketTransport):
             self._output.answering(len(frame.data))
         return False
 
-    def _make_room(self, missing: int) -> None:
-        self._room = missing
+    def _make_room(self, room: int) -> None:
+        self._room = room
         tcp: Any = self._connection.transport
         with suppress(AttributeError):  # not asyncio's own transport, but uvloop's for instance
-            tcp.max_size = min(missing + READ, READ_OF_LARGE)
+            tcp.max_size = room
 
     # ------------------------------------------------------------ writing
 

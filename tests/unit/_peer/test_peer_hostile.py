@@ -279,6 +279,8 @@ async def test_text_to_a_messagepack_peer_is_ignored_even_if_it_is_json() -> Non
         b'{"i":1,"a":["echo","\xff"]}',
         b'{"i":1,"a":["echo"],"unknown":"\xff"}',
         b'{"i":1,"a":["echo"],"\xff":1}',
+        b'{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"z":"\xff"}}',
+        b'{"i":1,"a":["echo","' + b"x" * 10_000 + b'"],"unknown":"\xff"}',
         b'{"i":1,"a":["echo","\xc0\x80"]}',
         b'{"i":1,"a":["echo","\xed\xa0\x80"]}',
         b'{"i":1,"a":["echo","\xf4\x90\x80\x80"]}',

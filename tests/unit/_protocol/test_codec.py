@@ -7,6 +7,7 @@ import enum
 import itertools
 import json
 import math
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -16,8 +17,9 @@ import pytest
 from msgspec import UNSET
 
 from wsrpc import Codec, JsonCodec, MsgpackCodec
-from wsrpc._protocol.codecs import NegotiatedCodec
-from wsrpc._protocol.counting import json_is_flat, json_nests_deeper
+from wsrpc._protocol import codecs, counting
+from wsrpc._protocol.codecs import NegotiatedCodec, validating_decoder
+from wsrpc._protocol.counting import json_nests_deeper
 from wsrpc._protocol.messages import Event, Item, Request, WireMessage
 from wsrpc.testing import pair
 
@@ -185,15 +187,102 @@ def test_brackets_in_text_are_no_depth(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("depth", [2, 3, 64])
-def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(depth: int) -> None:
+def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(
+    depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = ("", " ", "{", "}", "[", "]", '"', "x" * 100)
     for chosen in itertools.product(parts, repeat=5):
         payload = "".join(chosen).encode()
         deeper = json_nests_deeper(payload, depth)
         assert JsonCodec().nests_deeper(payload, WireMessage(), depth) is deeper
-        assert not (json_is_flat(payload) and deeper)
-    assert json_is_flat(b'{"i":1,"a":["echo","x"]}')
-    assert json_is_flat(bytearray(b'{"i":1,"d":"x"}'))
+    monkeypatch.setattr(codecs, "json_nests_deeper", lambda *_: pytest.fail("it counted"))
+    for flat in (b'{"i":1,"a":["echo","x"]}', bytearray(b'{"i":1,"d":"x"}')):
+        assert not JsonCodec().nests_deeper(flat, WireMessage(), depth)
+
+
+def test_the_decoder_that_validates_and_a_check_of_the_whole_text_agree() -> None:
+    codec = JsonCodec()
+    validate = validating_decoder(codec)
+    assert validate is not None
+    texts = (
+        b'"x"',
+        '"ü\\n漢"'.encode(),
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        b'"\xc3\\u00a9"',
+        b"\xc3\xa9",
+        b"[[1]]",
+        b'{"\xc3":1}',
+    )
+    keys = (b'"a"', b'"i"', b'"ws-wrapper"', b'"wsrpc"', b'"z"', '"ü"'.encode(), b'"\xff"')
+    proved = 0
+    for key, other, text, after in itertools.product(keys, keys, texts, (b"", b" ", "ü".encode())):
+        payload = b'{"d":1,' + key + b":" + text + b"," + other + b":" + text + b"}" + after
+        expected: WireMessage | None = None
+        with suppress(ValueError):  # of msgspec and of UTF-8
+            expected = codec.decode(payload)
+            payload.decode()
+        valid = True
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            valid = False
+        try:
+            message = validate(payload)
+        except msgspec.ValidationError:
+            continue  # the general path
+        except ValueError:
+            assert expected is None or not valid
+        else:
+            proved += 1
+            assert valid and expected is not None
+            assert all(getattr(message, field) == getattr(expected, field) for field in WireMessage.__struct_fields__)
+    assert proved > 30
+    assert validating_decoder(MsgpackCodec()) is None
+
+
+PIECES = ("", " ", "{", "}", "[", "]", '"', "\\", ",", "1e5", "x" * 100)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_fast_paths_for_long_json_and_the_count_of_its_brackets_agree(
+    depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = 0
+    for chosen in itertools.product(PIECES, repeat=4):
+        payload = ('{"a":["' + "".join(chosen) + '"]}').encode()
+        with monkeypatch.context() as patch:
+            patch.setattr(counting, "LONG", 10**6)
+            patch.setattr(counting, "_LEVELS", 0)
+            deeper = json_nests_deeper(payload, depth)
+        monkeypatch.setattr(counting, "LONG", 0)
+        assert json_nests_deeper(payload, depth) is deeper, payload
+        outside = counting._outside_few_texts(payload)
+        if outside is not None:
+            fast += 1
+            assert outside.translate(None, counting._NOT_BRACKETS) == b"".join(
+                counting._outside_texts(payload, counting._NOT_BRACKETS)
+            )
+    assert fast > 1000, "some have no escaped quote"
+
+
+def test_the_fast_path_for_a_few_levels_of_brackets_and_their_exact_depth_agree() -> None:
+    for chosen in itertools.product(b"[]{}", repeat=6):
+        brackets = bytes(chosen)
+        levels = list(itertools.accumulate(map(counting._STEP.__getitem__, brackets)))
+        for depth in range(1, 5):
+            within = counting._closes_within(brackets, depth)
+            assert not within or max(levels) <= depth
+            if levels[-1] == 0 and min(levels) == 0:
+                assert within is (max(levels) <= depth)
+
+
+def test_text_is_left_out_of_the_count_wherever_it_has_few_strings() -> None:
+    for text in ("[" * 5000, "5e-324," * 5000, 'say "x"' * 5000, "\\" * 5000, "\\n" * 5000, "ü,[" * 5000):
+        payload = msgspec.json.encode({"i": 1, "a": ["e", text, {"key": text}]})
+        assert JsonCodec().objection(payload, 100) is None
+        assert not JsonCodec().nests_deeper(payload, WireMessage(), 4)
+        assert JsonCodec().nests_deeper(payload, WireMessage(), 2)
 
 
 @pytest.mark.parametrize(

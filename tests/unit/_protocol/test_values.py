@@ -150,6 +150,25 @@ def test_counting_survives_anything(payload: bytes, values: int) -> None:
     assert JsonCodec().nests_deeper(payload, WireMessage(), 3) in (True, False)
 
 
+@given(JSON | st.binary(max_size=60) | st.dictionaries(st.integers(0, 9), st.binary(max_size=9)), st.integers(1, 60))
+def test_the_fast_path_for_few_values_and_the_general_one_agree(value: Any, values: int) -> None:
+    packed = msgspec.msgpack.encode(value)
+    large = b"\x82\xa1b\xc6\x00\x00\x10\x00" + b"\xde\xdf\x90\xdc" * 1024 + b"\xa1v" + packed
+    long_map = b"\xde\x00\x14" + packed * 40
+    for payload in (packed, large, large[:-1], long_map, long_map + large, b"\xdf" + packed):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(counting, "_FEW", 0)
+            general = counting.msgpack_objection(payload, values)
+        assert counting.msgpack_objection(payload, values) == general
+
+
+def test_random_bytes_take_the_fast_path() -> None:
+    payload = encode(MsgpackCodec(), a=["e", bytes(range(256)) * 256])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_may_collide", lambda _: pytest.fail("it looked at all of the bytes"))
+        assert MsgpackCodec().objection(payload, Limits().values) is None
+
+
 def arrays(count: int, each: bytes = b"\x90", claimed: int | None = None) -> bytes:
     head = struct.pack("!I", count if claimed is None else claimed)
     return b"\x82\xa1i\x07\xa1a\x92\xa1e\xdd" + head + each * count

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from wsrpc._transports.frames import FrameReader
+from wsrpc._transports.frames import COPIED, FrameReader
 
 Messages = list[tuple[bytes, bool]]
 
 payloads = st.one_of(
     st.binary(max_size=200),
-    st.integers(0, 5).flatmap(lambda n: st.sampled_from([125, 126, 127, 65535, 65536])).map(bytes),
+    st.integers(0, 5).flatmap(lambda n: st.sampled_from([125, 126, 127, COPIED - 1, COPIED, 65535, 65536])).map(bytes),
 )
 plain = st.tuples(payloads, st.booleans())
 OTHERS = {
@@ -60,6 +60,30 @@ def test_messages_arrive_whole_and_in_order_however_they_are_cut(
         assert frames.feed(piece, collector) == b""
     assert collector.messages == messages
     assert frames.take_rest() == b""
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("step", [1, 700, COPIED + 100])
+def test_a_large_message_that_comes_in_many_reads_is_parsed_once(masked: bool, step: int) -> None:
+    collector = Collector()
+    frames = FrameReader(masked=masked, largest=sys.maxsize)
+    large = bytes(range(256)) * (COPIED // 64)
+    data = frame(large, False, masked) + frame(b"next", True, masked)
+    for start in range(0, len(data), step):
+        assert frames.feed(data[start : start + step], collector) == b""
+    assert collector.messages == [(large, False), (b"next", True)]
+    assert (frames.messages, frames.missing) == (2, 0)
+
+
+def test_what_is_kept_of_a_message_goes_to_the_library_with_what_follows() -> None:
+    collector = Collector()
+    frames = FrameReader(masked=True, largest=sys.maxsize)
+    data = frame(bytes(10_000), False, True)
+    assert frames.feed(data[:6000], collector) == b""
+    assert frames.feed(data[6000:7000], collector) == b""
+    assert frames.missing == 10_000 + 8 - 7000
+    assert frames.take_rest() == data[:7000]
+    assert frames.missing == 0 and frames.take_rest() == b""
 
 
 @pytest.mark.parametrize("kind", OTHERS)

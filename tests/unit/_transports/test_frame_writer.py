@@ -110,6 +110,20 @@ def test_what_one_read_causes_is_written_when_the_read_ends() -> None:
     assert not writer.loop.soon
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_parts_of_frames_are_what_is_taken_together(masked: bool) -> None:
+    writer = Writer(masked=masked)
+    writer.held = True
+    writer.add(b"x" * 10, True)
+    writer.add(b"y" * 300, False)
+    parts = writer.take_parts()
+    assert (writer.sent, writer.unwritten, writer.take()) == (2, 0, b"")
+    if not masked:
+        assert b"".join(parts) == b"\x81\x0a" + b"x" * 10 + b"\x82\x7e\x01\x2c" + b"y" * 300
+    writer.add(b"z", True)
+    assert writer.sent == 3 and len(parts) == (6 if masked else 4), "it is a list of their own"
+
+
 def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
     writer = Writer(masked=False)
     message = b"x" * 510  # with what an empty message counts for, 512

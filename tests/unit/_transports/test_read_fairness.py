@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from core_driver import start
@@ -13,7 +14,8 @@ from raw_websocket import TEXT, raw_client
 
 from wsrpc import Client, Limits, Server, current_peer
 from wsrpc._transports import fairness
-from wsrpc._transports.fairness import READ
+from wsrpc._transports.fairness import MUCH, READ, next_read
+from wsrpc._transports.frames import FrameReader
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -101,6 +103,43 @@ async def test_who_sends_little_is_not_behind_all_those_that_send_on_and_on(monk
         await asyncio.gather(*flood)
     # From there to the answer are a few turns: not in each of them were all dealt with.
     assert most <= SENDERS * (READ // len(raws[0].frame(TEXT, '{"a":["n"]}')) + 1)
+
+
+async def test_a_read_takes_more_only_while_messages_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(limits=Limits(close_timeout=2.0))
+    reads: list[tuple[int, int]] = []
+    came = 0
+
+    def take(text: str) -> None:
+        nonlocal came
+        came += 1
+
+    server.on("take", take)
+    server.on("done", lambda: came)
+    parse = FrameReader.feed
+
+    def feed(reader: FrameReader, data: bytes, receiver: Any) -> bytes | bytearray:
+        before = reader.messages
+        left = parse(reader, data, receiver)
+        if not client_side(reader):
+            reads.append((len(data), reader.messages - before))
+        return left
+
+    def client_side(reader: FrameReader) -> bool:
+        return not reader._masked
+
+    async with server.listen() as listener, Client(listener.url) as client:
+        monkeypatch.setattr(FrameReader, "feed", feed)
+        for size, count in ((200_000, 20), (10, 5000), (4096, 300), (10, 5000)):
+            for _ in range(count):
+                await client.emit("take", "x" * size)
+        assert await client.request("done") == came == 10_320
+    room = READ
+    for size, messages in reads:
+        assert size <= room
+        if size >= MUCH:
+            room = next_read(size, messages)
+    assert max(size for size, _ in reads) > READ
 
 
 @pytest.mark.parametrize("size", [READ - 20, READ, 3 * READ, 1024 * 1024])

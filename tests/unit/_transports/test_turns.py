@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from wsrpc._transports.fairness import AT_ONCE, Turns
+import pytest
+
+from wsrpc._transports.fairness import AT_ONCE, IN_ONE_READ, READ, READ_OF_LARGE, Turns, next_read
 
 
 class Loop:
@@ -67,3 +69,20 @@ def test_what_is_little_costs_no_turn_of_its_own() -> None:
     assert turns.take(AT_ONCE / 2) and loop.soon != []
     loop.turn()
     assert loop.soon == []
+
+
+@pytest.mark.parametrize(
+    ("each", "room"),
+    [
+        (6, READ),
+        (READ // IN_ONE_READ, READ),
+        (2 * READ // IN_ONE_READ, 2 * READ),
+        (1024, 64 * 1024),
+        (100_000, READ_OF_LARGE),
+    ],
+)
+def test_a_read_makes_room_for_as_many_messages_as_it_may_hold(each: int, room: int) -> None:
+    for messages in (1, 3, 1000):
+        assert next_read(each * messages, messages) == room
+    assert next_read(READ, 0) == READ_OF_LARGE, "it is the middle of a large message"
+    assert next_read(10, 0) == READ
