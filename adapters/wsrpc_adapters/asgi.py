@@ -160,7 +160,7 @@ class Application:
 
 
 async def serve(
-    server: Server, scope: Any, receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
+    server: Server, scope: Mapping[str, Any], receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
 ) -> None:
     """Serve one connection, from its handshake to its end."""
     event = await receive()
@@ -176,8 +176,9 @@ async def serve(
         with suppress(OSError):  # the client has left
             await refuse(exc, scope, send)
         return
-    extension = (scope.get("extensions") or {}).get(EXTENSION)
-    take_over = extension["reserve"](handshake, underlying) if extension else None
+    extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
+    reserve: Reserve | None = extensions.get(EXTENSION, {}).get("reserve")
+    take_over = None if reserve is None else reserve(handshake, underlying)
     headers = encoded(handshake.response_headers)
     try:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})

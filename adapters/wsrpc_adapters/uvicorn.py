@@ -10,7 +10,7 @@ uvicorn's own. See docs/uvicorn.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wsrpc import CloseCode, Handshake, WebSocketTransport
@@ -60,8 +60,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:  # else uvicorn has refused the request
             self._held = b""
-            extensions: dict[str, Any] = self.scope["extensions"]  # type: ignore[assignment]
-            extensions[EXTENSION] = {"reserve": self._reserve}
+            scope: Any = self.scope
+            scope["extensions"][EXTENSION] = {"reserve": self._reserve}
 
     def data_received(self, data: bytes) -> None:
         if self._held is None:
@@ -72,8 +72,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._held += data
             self.transport.pause_reading()
 
-    def send(self, message: ASGISendEvent) -> Coroutine[Any, Any, None]:
-        # On uvicorn's own connections this is uvicorn's own coroutine, without another one around it.
+    def send(self, message: ASGISendEvent) -> Any:
+        """Return the coroutine that sends ``message``; on uvicorn's own connections it is uvicorn's."""
         return super().send(message) if self._held is None else self._answer(message)
 
     async def _answer(self, message: ASGISendEvent) -> None:
