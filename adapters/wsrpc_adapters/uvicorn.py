@@ -18,7 +18,7 @@ from wsrpc.adapting import ServerUpgrade
 
 from .asgi import EXTENSION, TakeOver
 
-NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.50 or later: pip install 'python-wsrpc[uvicorn]'"
+NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.44 or later: pip install 'python-wsrpc[uvicorn]'"
 
 try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -53,6 +53,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._taken: WebSocketTransport | None = None
         """The transport that has taken the connection over."""
         self._lost: Callable[[], None] | None = None
+        """Called when the connection that was taken over has ended; None before and after."""
 
     # ------------------------------------------------------------ until the application has answered
 
@@ -77,7 +78,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return super().send(message) if self._held is None else self._answer(message)
 
     async def _answer(self, message: ASGISendEvent) -> None:
-        if self._taken is not None and not self.disconnected:
+        if self._lost is not None:
             raise RuntimeError(f"a wsrpc server has taken this connection over; it cannot send {message['type']!r}")
         await super().send(message)
         if self.handshake_complete and self._upgrade is None:
@@ -134,5 +135,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _ended(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._lost is not None:
-            self._lost()
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost()
