@@ -21,6 +21,7 @@ from .asgi import EXTENSION, TakeOver
 NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.44 or later: pip install 'python-wsrpc[uvicorn]'"
 
 try:
+    from uvicorn.protocols.utils import ClientDisconnected
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 except ImportError as exc:
     raise ImportError(NEEDED) from exc
@@ -47,6 +48,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self._held: bytes | None = None
         """What arrived after the request, while the application has not answered; None once uvicorn goes on with it."""
+        self._offered: dict[str, Any] = {}
+        """The extension in the scope. It is emptied at the end, so that nothing waits for the garbage collector."""
         self._upgrade: ServerUpgrade | None = None
         """The upgrade for which the connection is reserved."""
         self._underlying: object = None
@@ -61,8 +64,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:  # else uvicorn has refused the request
             self._held = b""
+            self._offered["reserve"] = self._reserve
             scope: Any = self.scope
-            scope["extensions"][EXTENSION] = {"reserve": self._reserve}
+            scope["extensions"][EXTENSION] = self._offered
 
     def data_received(self, data: bytes) -> None:
         if self._held is None:
@@ -80,6 +84,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def _answer(self, message: ASGISendEvent) -> None:
         if self._lost is not None:
             raise RuntimeError(f"a wsrpc server has taken this connection over; it cannot send {message['type']!r}")
+        if self._taken is not None:
+            raise ClientDisconnected
         await super().send(message)
         if self.handshake_complete and self._upgrade is None:
             self._go_on()
@@ -91,6 +97,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(held)
             if not self.read_paused:
                 self.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._offered.clear()
 
     # ------------------------------------------------------------ the extension
 
@@ -120,6 +130,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         held, self._held = self._held or b"", b""
         transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
         self._taken = transport
+        # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.
+        del self.conn, self.request, self.response
         return transport
 
     # ------------------------------------------------------------ once the connection is taken over
@@ -134,7 +146,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.tasks.add(closing)
 
     def _ended(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        self.connection_lost(exc)
         lost, self._lost = self._lost, None
         if lost is not None:
             lost()
