@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import ssl
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
@@ -600,6 +602,24 @@ async def test_uvicorn_counts_the_connection_until_its_end() -> None:
     await turns_until(lambda: not web.server_state.connections and not web.server_state.tasks)
     web.should_exit = True
     await serving
+
+
+async def test_an_ended_connection_does_not_wait_for_the_garbage_collector() -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(weakref.ref(scope["extensions"]["wsrpc"]["reserve"].__self__))
+        await echo(scope, receive, send)
+
+    async with uvicorn_serving(app, OURS, lifespan="off") as port:
+        gc.disable()
+        try:
+            async with raw_client(port) as raw:
+                await raw.send(raw.close_frame(1000))
+                await raw.read_to_end()
+            await turns_until(lambda: seen[0]() is None)
+        finally:
+            gc.enable()
 
 
 # ---------------------------------------------------------------- programs, and what surrounds them

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from served import AT_ONCE, LIMITS
 
-from wsrpc import Client, CloseInfo
+from wsrpc import Client, CloseInfo, Peer
 
 PATIENCE = 40.0
 
@@ -80,7 +80,12 @@ def client(port: int) -> tuple[Client, asyncio.Future[CloseInfo]]:
     """A client, and how its first connection ended."""
     made = Client(f"ws://127.0.0.1:{port}/ws", limits=LIMITS, reconnect=AT_ONCE)
     ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
-    made.on("close", lambda peer, info: ended.done() or ended.set_result(info))
+
+    @made.on("close")
+    def closed(peer: Peer, info: CloseInfo) -> None:
+        if not ended.done():
+            ended.set_result(info)
+
     return made, ended
 
 
