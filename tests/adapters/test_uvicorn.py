@@ -434,6 +434,30 @@ async def test_a_client_that_leaves_before_it_is_taken_over() -> None:
         assert await gone is None
 
 
+async def test_a_client_that_leaves_while_it_is_accepted_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio closes a connection in one turn of the loop, and tells uvicorn in the next."""
+    server, over = echo_server(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Any) -> None:
+            transports[0].close()  # as at the end of the stream
+            await send(message)
+
+        transports.append(scope["extensions"]["wsrpc"]["reserve"].__self__.transport)
+        await asgi(server)(scope, receive, sending)
+        over.set()
+
+    transports: list[asyncio.Transport] = []
+    async with uvicorn_serving(app, OURS, lifespan="off") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake("/"))
+        assert await reader.read() == b""
+        writer.close()
+        await over.wait()
+    assert server.stats().accepted == 0
+    assert "ASGI callable" not in caplog.text
+
+
 async def refuses(case: str, scope: Scope, receive: Receive, send: Send) -> bool:
     """Whether a reservation is refused in this state of the connection."""
     reserve, given = scope["extensions"]["wsrpc"]["reserve"], Handshake("/", request_headers(scope))
