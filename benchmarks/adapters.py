@@ -55,8 +55,8 @@ async def serve_with_aiohttp(handlers: Handlers | None, port: int) -> None:
     await runner.cleanup()
 
 
-async def serve_with_uvicorn(handlers: Handlers | None, port: int) -> None:
-    """Without handlers a bare echo."""
+async def serve_with_uvicorn(handlers: Handlers | None, port: int, *, fastapi: bool = False, ws: str = "auto") -> None:
+    """Without handlers a bare echo. ``fastapi`` puts them into a FastAPI route; ``ws`` is uvicorn's own option."""
     import uvicorn
 
     async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -69,9 +69,11 @@ async def serve_with_uvicorn(handlers: Handlers | None, port: int) -> None:
     if handlers is not None:
         from wsrpc_adapters.asgi import asgi
 
-        application = asgi(make_server(handlers))
+        from .fastapi_app import make_app
+
+        application = make_app(make_server(handlers)) if fastapi else asgi(make_server(handlers))
     with socket.create_server((HOST, port)) as sock:
-        config = uvicorn.Config(application, lifespan="off", log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(application, ws=ws, lifespan="off", log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         # uvicorn takes the signals; it ends as the others do, with stdin.
         serving = asyncio.create_task(server.serve(sockets=[sock]))

@@ -108,6 +108,11 @@ async def serve_with_adapter(kind: str, port: int) -> None:
             await adapters.serve_with_uvicorn(None, port)
         case "wsrpc-asgi":
             await adapters.serve_with_uvicorn(handlers, port)
+        case "wsrpc-fastapi":
+            await adapters.serve_with_uvicorn(handlers, port, fastapi=True)
+        case "wsrpc-uvicorn":
+            protocol = "wsrpc_adapters.uvicorn:WebSocketProtocol"
+            await adapters.serve_with_uvicorn(handlers, port, fastapi=True, ws=protocol)
         case _:
             sys.exit(f"unknown kind of server: {kind}")
 
