@@ -357,12 +357,13 @@ class Inbound:
         else:
             requests = self._out.requests
             pending = requests.settle(message)
-            # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
-            was_ours = pending is not None or requests.was_given_up(i)
-            if was_ours and message.h and message.e is UNSET:
-                self._answered_by_channel(i, pending)
-            elif pending is None:
-                self._ignored["answer to no request"] += 1
+            if pending is None or message.h:
+                # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
+                was_ours = pending is not None or requests.was_given_up(i)
+                if was_ours and message.h and message.e is UNSET:
+                    self._answered_by_channel(i, pending)
+                elif pending is None:
+                    self._ignored["answer to no request"] += 1
         if view is not None:
             finish(view)
 
