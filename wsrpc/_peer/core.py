@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -485,9 +485,9 @@ class PeerCore:
         """Send a control message."""
         self.out.say(control)
 
-    def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> None:
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: Collection[str]) -> None:
         """Use what both sides support from now on."""
-        self.out.agree(announced, codec, credit)
+        self.out.agree(announced, codec, common)
         assert self._inbound is not None
         self._inbound.agree(codec)
 

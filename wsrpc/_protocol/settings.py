@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from .._base.names import Profile, Redact
 from .._conversion.convert import EncHook
 from ..limits import Limits
 from .codecs import Codec, JsonCodec, NegotiatedCodec
-from .control import Announced
+from .control import BATCHES, CREDIT, Announced
 from .counting import SHARE
 from .go import GoCodec, largest_sent
 
@@ -40,16 +40,19 @@ class Terms(msgspec.Struct, frozen=True):
     """Whether the remote peer is not wsrpc, as far as is known."""
     credit: bool = False
     """Whether the remote peer keeps to credit when it produces."""
+    batches: bool = False
+    """Whether the remote peer takes several items of a stream in one message."""
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
     """While no more bytes of requests than this are in flight, the remote peer has room for any message."""
 
-    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> Terms:
+    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: Collection[str]) -> Terms:
         """Return the terms once the remote peer has said what it supports.
 
         Args:
             codec: the codec that both support for binary messages. None if only the codec of this side is used.
+            common: the features that both have.
         """
         largest = min(announced.message, self.largest)
         return Terms(
@@ -58,7 +61,8 @@ class Terms(msgspec.Struct, frozen=True):
             largest,
             min(largest, announced.values // SHARE),
             False,
-            credit,
+            CREDIT in common,
+            BATCHES in common,
             announced,
             max(0, announced.running_bytes - announced.message),
         )

@@ -111,6 +111,26 @@ class Link:
         """Send through ``wrap(send)`` from now on. Only before anything is sent."""
         self.send = wrap(self.send)
 
+    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
+        """Call ``first`` once, before the next message is sent. Return a function that ends this.
+
+        For code that runs while something is kept back that has to leave before what that code sends. It may be used
+        again before the end, by code that runs within the other.
+        """
+        send = self.send
+
+        def send_after(payload: bytes, text: bool = True, /) -> None:
+            self.send = send
+            first()
+            self.send(payload, text)
+
+        def end() -> None:
+            if self.send is send_after:
+                self.send = send
+
+        self.send = send_after
+        return end
+
     def enter(self, context: Invocation) -> None:
         """Begin a stage of the opening: messages that are sent in ``context`` leave at once."""
         self.contexts = (*self.contexts, context)

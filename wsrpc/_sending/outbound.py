@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -157,9 +158,9 @@ class Outbound:
         if self._offline is not None:
             self._offline.refuse_bound(self._drained())
 
-    def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> None:
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: Collection[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
-        self.terms = self._settings.terms.agreed(announced, codec, credit)
+        self.terms = self._settings.terms.agreed(announced, codec, common)
 
     def unlink(self) -> None:
         """Send nothing more on the link, which is lost."""

@@ -13,6 +13,7 @@ from wsrpc import ConnectionLost, Limits
 from wsrpc._sending.requests import Requester
 
 FIRST = 2**30 + 1
+NOT_TEXT: Any = 5
 Ask = Callable[[Driven], Any]
 Before = Callable[[Driven], None]
 
@@ -30,6 +31,10 @@ def broken(d: Driven) -> None:
     link.send = send
 
 
+def not_at_once(*_: object) -> None:
+    """In place of `Requester._send_at_once`."""
+
+
 ASKED: list[tuple[str, Ask]] = [
     ("plain", lambda d: d.peer.request("add", 1, 2)),
     ("no arguments", lambda d: d.peer.request("add")),
@@ -42,7 +47,7 @@ ASKED: list[tuple[str, Ask]] = [
     ("offline", lambda d: d.peer.request("add", 1, offline="fail")),
     ("reserved", lambda d: d.peer.request("open")),
     ("reserved only on the main channel", lambda d: d.peer.of("math").request("open")),
-    ("name is no text", lambda d: d.peer.request(5)),
+    ("name is no text", lambda d: d.peer.request(NOT_TEXT)),
     ("not encodable", lambda d: d.peer.request("add", object())),
     ("too large", lambda d: d.peer.request("add", "x" * 2000)),
 ]
@@ -64,7 +69,7 @@ async def effect(ask: Ask, before: Before, answer: dict[str, Any]) -> list[Any]:
         await turns()
     if not task.done():
         task.cancel()
-    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    outcome: Any = (await asyncio.gather(task, return_exceptions=True))[0]
     return [*seen, repr(outcome), d.take(), len(requests), flight.requests, flight.bytes, d.ignored]
 
 
@@ -75,7 +80,7 @@ async def test_both_ways_have_the_same_effect(
     ask: Ask, before: Before, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = await effect(ask, before, answer)
-    monkeypatch.setattr(Requester, "_send_at_once", lambda *_: None)
+    monkeypatch.setattr(Requester, "_send_at_once", not_at_once)
     assert await effect(ask, before, answer) == at_once
 
 
