@@ -398,7 +398,8 @@ class Inbound:
         if not isinstance(control, Credit):
             self._negotiation.received(control)
         elif (channel := self._channels.find(control.h)) is None:
-            self._ignored["credit for no channel"] += 1
+            if not self._channels.expects_credit(control.h):
+                self._ignored["credit for no channel"] += 1
         elif 0 <= control.n <= MAX_ID and 0 <= control.bytes <= MAX_ID:
             channel.credited(control.n, control.bytes)
         else:

@@ -112,17 +112,20 @@ class Link:
         self.send = wrap(self.send)
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
-        """Call ``first`` once, before the next message is sent. Return a function that ends this.
+        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
 
-        For code that runs while something is kept back that has to leave before what that code sends. It may be used
-        again before the end, by code that runs within the other.
+        For code that runs while something is kept back that has to leave before what that code sends. That code may use
+        it, too, and ends it first.
         """
         send = self.send
 
         def send_after(payload: bytes, text: bool = True, /) -> None:
             self.send = send
-            first()
-            self.send(payload, text)
+            try:
+                first()
+                self.send(payload, text)
+            finally:
+                self.send = send_after
 
         def end() -> None:
             if self.send is send_after:
