@@ -55,7 +55,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "async request, serving end": (17, 18),
     "async request, both ends": (31, 32),
     # An event with two integers, taken by a `def` handler.
-    "event, both ends": (11.03125, 11.03125),
+    "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
     "stream item, both ends": (2.46875, 2.46875),
     # The producer waits before each item, so each arrives alone.

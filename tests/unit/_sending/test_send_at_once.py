@@ -105,3 +105,15 @@ async def test_the_limit_of_pending_requests_holds() -> None:
         return repr(error)
 
     assert "Limits.pending=2" in await refused(3)
+
+
+@pytest.mark.parametrize("event", ["said", "open", "disconnect", "", NOT_TEXT])
+async def test_an_event_is_sent_alike_by_emit_and_the_general_way(event: Any) -> None:
+    d = Driven(dialer=True)
+    outcome: Any = (await asyncio.gather(d.peer.emit(event, 1, [2]), return_exceptions=True))[0]
+    sent = d.take()
+    try:
+        general: Any = d.peer.emit_nowait(event, 1, [2])
+    except (TypeError, ValueError) as exc:
+        general = exc
+    assert (repr(outcome), sent) == (repr(general), d.take())

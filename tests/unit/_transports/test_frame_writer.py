@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from wsrpc._transports.frames import FIRST_PIECE, LARGEST_PIECE, MASKS, FrameWriter
+from wsrpc._transports.frames import FIRST_OF_CLIENT, FIRST_PIECE, LARGEST_PIECE, MASKS, FrameWriter
 
 SIZES = [0, 1, 2, 3, 4, 5, 124, 125, 126, 127, 128, 255, 256, 65535, 65536, 65537, 200_000]
 
@@ -108,6 +108,14 @@ def test_what_one_read_causes_is_written_when_the_read_ends() -> None:
     writer.release()
     assert [len(piece) for piece in writer.written] == [14]
     assert not writer.loop.soon
+
+
+def test_a_client_begins_with_a_smaller_piece() -> None:
+    for masked, first in ((False, FIRST_PIECE), (True, FIRST_OF_CLIENT)):
+        writer = Writer(masked=masked)
+        for _ in range(FIRST_PIECE // 64 + 1):
+            writer.add(b"x" * 62, True)  # with what an empty message counts for, 64
+        assert len(writer.written[0]) // len(build(Writer(masked=masked), b"x" * 62, True)) * 64 == first
 
 
 def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
