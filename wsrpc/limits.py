@@ -101,8 +101,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     as ``hard_cap`` allows in the other direction; Chrome accepts 15 MiB of unread data on an HTTP/2 connection.) Items
     that another wsrpc peer sends within its credit count, but are always accepted."""
 
-    stream_window: int = 64
-    """Credit for one stream: items that another wsrpc peer may send ahead. It is renewed when half of it is used."""
+    stream_window: int = 256
+    """Credit for one stream: items that another wsrpc peer may send ahead. It is renewed when half of it is used. (64
+    small items are read in less time than new credit takes to arrive.)"""
 
     stream_window_bytes: int = 256 * KiB
     """Size of these items, encoded. One item may exceed it while any of it is left. (HTTP/2: 64 KiB for a stream.)"""

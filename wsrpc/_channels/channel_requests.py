@@ -168,7 +168,7 @@ class ChannelRequests(Requester):
 
     def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:
         seconds = self._limits.timeout if timeout is UNSET else timeout
-        return Producer(channel, self, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
+        return Producer(channel, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
 
     async def _produce(self, producer: Producer, send: Source) -> None:
         """Send the items until there are no more, or the consumer wants no more.

@@ -343,6 +343,11 @@ class ChannelCore:
         if self._credit is not None:
             on_credit(*self._credit)
 
+    @property
+    def produces(self) -> bool:
+        """Whether this side sends items on the channel."""
+        return self._on_credit is not None
+
     def credited(self, n: int, size: int) -> None:
         """Take credit from the remote peer: totals of items and of bytes."""
         if self._on_credit is not None:
@@ -495,6 +500,8 @@ class ChannelTable:
         self._aborted_here: dict[int, None] = {}
         """Ids of the channels that this side has aborted. Events on them may still arrive, and an abort is never
         answered, so each channel is aborted once."""
+        self._produced: dict[int, None] = {}
+        """Ids of the ended channels on which this side has produced. Credit may still arrive for them."""
         self._credited: dict[int, None] = {}
         """Ids of the channels whose items are read, by credit."""
         self.opened: dict[int, ChannelCore] = {}
@@ -515,6 +522,11 @@ class ChannelTable:
 
     def find(self, h: int) -> ChannelCore | None:
         return self.opened.get(h) or self.served.get(h)
+
+    def expects_credit(self, h: int) -> bool:
+        """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
+        was known."""
+        return h in self._produced
 
     def all(self) -> list[ChannelCore]:
         """Return all open channels."""
@@ -647,6 +659,10 @@ class ChannelTable:
             self.undelivered.pop(channel, None)
             return False
         self._credited.pop(h, None)
+        if channel.produces:
+            self._produced[h] = None
+            if len(self._produced) > MAX_REMEMBERED:
+                del self._produced[next(iter(self._produced))]
         requests = self.out.requests
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))

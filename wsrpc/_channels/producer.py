@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import partial
-from typing import Any, Never
+from types import AsyncGeneratorType
+from typing import Any, Never, cast
 
 from msgspec import UNSET
 
@@ -15,9 +17,9 @@ from .._base.scheduler import Timer
 from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._protocol.rejections import of_started_call
 from .._sending.pending import RequestOptions
-from .._sending.requests import Requester
 from .._streams.inbox import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
+from .batch import finish, take, take_async
 from .core import ChannelCore
 from .source import iterate
 
@@ -29,6 +31,10 @@ ITEM_REQUEST = RequestOptions(timeout=None, offline="fail", within_call=True)
 LARGEST_PULL = 100_000
 BURST = 64
 """Number of items that are sent without a pause."""
+TOGETHER = 4096
+"""Bytes of the items that are sent in one message."""
+CHEAPER = 2
+"""Items in one message that take as long as one by itself, or less, so that twice as many are sent without a pause."""
 MOST_PULLS = 64
 """Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
 
@@ -63,10 +69,10 @@ class Producer:
     """
 
     __slots__ = (
-        "_ask",
         "_channel",
         "_granted",
         "_granted_bytes",
+        "_item_size",
         "_message",
         "_mode",
         "_out",
@@ -80,24 +86,23 @@ class Producer:
         "stopped",
     )
 
-    def __init__(
-        self, channel: ChannelCore, requester: Requester, *, patience: float | None, late: Callable[[], Exception]
-    ) -> None:
+    def __init__(self, channel: ChannelCore, *, patience: float | None, late: Callable[[], Exception]) -> None:
         self._channel = channel
-        self._ask = requester.send_request
-        self._out = requester.out
+        self._out = channel.table.out
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
         """The way: "credit", "paced" or "pull". Before the start: "granted" if there is credit, else ""."""
         self._sent = self._sent_bytes = 0
+        self._item_size = 0
+        """Bytes of the last item that was sent at once. 0 before the first one."""
         self._over = False
         self._pause_at = BURST
         self._granted = self._granted_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._pulls: deque[tuple[int, int]] = deque()
         """Requests of a consumer that pulls: the id of each, and how many items it wants."""
-        loop = requester.out.loop
+        loop = self._out.loop
         self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when the consumer has said that it wants no more, or the channel is over. Only ``send=`` waits for it: a
         handler that streams is cancelled when its channel ends."""
@@ -250,37 +255,159 @@ class Producer:
             await self._run_pulled(source)
         elif self._mode == "paced":
             await self._run_paced(source)
+        elif not isinstance(source, AsyncIterable):
+            await self._run_plain(iter(source))
+        elif isinstance(items := aiter(source), AsyncGeneratorType):
+            await self._run_generator(cast("AsyncGenerator[Any, None]", items))
         else:
-            await self._run_credited(source)
+            await self._run_iterator(items)
 
-    async def _run_credited(self, source: Source) -> None:
-        # An item is made when there is room for it and not before, so that the items of a live feed are fresh.
-        # There are two loops because an async generator around a plain one would take as long as everything else.
-        if isinstance(source, AsyncIterable):
-            items = source.__aiter__()
-            while True:
-                while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
-                    await self._wait()
-                if self._sent >= self._pause_at:
-                    await self._pause()
-                try:
-                    value = await items.__anext__()
-                except StopAsyncIteration:
+    # An item is made when there is room for it and not before, so that the items of a live feed are fresh. There is a
+    # loop for each kind of source, because an async generator around another kind would take as long as all the rest.
+
+    async def _run_plain(self, items: Iterator[Any]) -> None:
+        while True:
+            await self._wait_for_room()
+            if (n := self._at_once()) > 1:
+                if not await self._send_together(partial(take, items), n):
                     return
-                if not self._send(value):
-                    await self._send_in_turn(value)
-        else:
-            values = iter(source)
-            while True:
-                while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
+                continue
+            value = next(items, _END)
+            if value is _END:
+                return
+            await self._send_one(value)
+
+    async def _run_generator(self, items: AsyncGenerator[Any, None]) -> None:
+        values: list[Any] = []
+        waited = True
+        while True:
+            while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
+                await self._wait()
+            if self._sent >= self._pause_at:
+                await self._pause()
+            # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
+            n = 1 if waited else self._at_once()
+            try:
+                step = (
+                    take_async(items, values, 1) if n == 1 else await self._send_together(partial(take_async, items), n)
+                )
+                waited = step is not None
+                if step is not None:
+                    values.append(await finish(*step))
+            except StopAsyncIteration:
+                return
+            if values and not self._send(value := values.pop()):
+                await self._send_in_turn(value)
+
+    async def _run_iterator(self, items: AsyncIterator[Any]) -> None:
+        while True:
+            await self._wait_for_room()
+            try:
+                value = await anext(items)
+            except StopAsyncIteration:
+                return
+            await self._send_one(value)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the consumer has granted another item."""
+        return self._sent < self._granted and self._sent_bytes < self._granted_bytes
+
+    async def _wait_for_room(self) -> None:
+        while not self._has_room:
+            await self._wait()
+        if self._sent >= self._pause_at:
+            await self._pause()
+
+    async def _send_one(self, value: Any) -> None:
+        """Send an item for which there was room when it was asked for."""
+        if not self._send(value):
+            await self._send_in_turn(value)
+
+    # ------------------------------------------------------------ several items in one message
+
+    def _at_once(self) -> int:
+        """Return how many items may be made before they are sent, in one message.
+
+        They are small, so that they take little memory, and no item waits long for those after it.
+        """
+        out = self._out
+        if not (out.clear and out.terms.batches and self._item_size):
+            return 1
+        n = min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER)
+        size = min(self._granted_bytes - self._sent_bytes, TOGETHER)
+        return max(1, min(n, size // self._item_size))
+
+    async def _send_together(self, take: Callable[[list[Any], int], Any], n: int) -> Any:
+        """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
+
+        The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
+        before it, because `Link.precede` then sends those first.
+
+        Raises:
+            StopAsyncIteration: the source has ended.
+            Exception: whatever the source raises, after the items before.
+        """
+        values: list[Any] = []
+        link = self._out.link
+        assert link is not None
+        end = link.precede(partial(self._send_now, values))
+        taken: Any = None
+        try:
+            taken = take(values, n)
+            return taken
+        finally:
+            end()
+            self._send_now(values)
+            if values:
+                await self._send_rest(values, taken)
+
+    def _send_now(self, values: list[Any]) -> None:
+        """Send what can be sent at once, and remove it from ``values``.
+
+        What is left has to wait, or cannot be sent. `_send_rest` waits, or raises the error.
+        """
+        if len(values) > 1 and self._send_batch(values):
+            values.clear()
+        with suppress(Exception):
+            while values and self._has_room and self._send(values[0]):
+                del values[0]
+
+    def _send_batch(self, values: list[Any]) -> bool:
+        """Send items in one message. Return False if that is not possible: then nothing was sent."""
+        out = self._out
+        terms = out.terms
+        if self._over or not (out.clear and terms.batches) or self._sent + len(values) > self._granted:
+            return False
+        try:
+            payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
+            size = len(payload)
+            if size > terms.unchecked or self._sent_bytes + size > self._granted_bytes or not out.send(payload):
+                return False
+        except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error
+            return False
+        count = len(values)
+        self._sent += count
+        self._pause_at += count - count // CHEAPER
+        self._sent_bytes += size
+        self._item_size = size // count
+        return True
+
+    async def _send_rest(self, values: list[Any], taken: Any) -> None:
+        """Send items one by one, each in its turn. ``taken`` is what was returned for the items after them."""
+        try:
+            for value in values:
+                while not self._has_room:
                     await self._wait()
-                if self._sent >= self._pause_at:
-                    await self._pause()
-                value = next(values, _END)
-                if value is _END:
-                    return
-                if not self._send(value):
-                    await self._send_in_turn(value)
+                await self._send_one(value)
+        except BaseException:
+            if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
+                step, waits_for = cast("tuple[Any, Any]", taken)
+                with suppress(GeneratorExit, StopAsyncIteration):
+                    await finish(step, waits_for, GeneratorExit())
+            raise
+
+    # ------------------------------------------------------------ one item
 
     def _send(self, value: Any) -> bool:
         """Send an item at once. Return False if the connection is not clear, or is broken."""
@@ -300,7 +427,8 @@ class Producer:
         except ConnectionLost:
             return False
         self._sent += 1
-        self._sent_bytes += len(payload)
+        self._item_size = size = len(payload)
+        self._sent_bytes += size
         return True
 
     async def _check_open(self) -> None:
@@ -328,7 +456,9 @@ class Producer:
                 await self._check_open()
                 try:
                     # The consumer may take as long as it likes. The end of the channel settles the request.
-                    await self._ask(self._channel.id, "next", (Item(value),), ITEM_REQUEST)
+                    await self._channel.table.sender.send_request(
+                        self._channel.id, "next", (Item(value),), ITEM_REQUEST
+                    )
                 except RemoteError as exc:
                     raise ItemRefused(of_started_call(exc)) from None
                 except (ChannelClosed, ConnectionLost):

@@ -142,7 +142,7 @@ class ChannelAnswers:
 
     async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread
-        producer = Producer(channel, self._requester, patience=patience, late=lambda: _not_read(call, patience))
+        producer = Producer(channel, patience=patience, late=lambda: _not_read(call, patience))
         try:
             await producer.run(source)
             await producer.finish()

@@ -485,9 +485,9 @@ class PeerCore:
         """Send a control message."""
         self.out.say(control)
 
-    def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> None:
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
-        self.out.agree(announced, codec, credit)
+        self.out.agree(announced, codec, common)
         assert self._inbound is not None
         self._inbound.agree(codec)
 

@@ -368,12 +368,13 @@ class Inbound:
         else:
             requests = self._out.requests
             pending = requests.settle(message)
-            # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
-            was_ours = pending is not None or requests.was_given_up(i)
-            if was_ours and message.h and message.e is UNSET:
-                self._answered_by_channel(i, pending)
-            elif pending is None:
-                self._ignored["answer to no request"] += 1
+            if pending is None or message.h:
+                # `was_given_up` also makes room for another request, so it has to be asked whatever the answer is.
+                was_ours = pending is not None or requests.was_given_up(i)
+                if was_ours and message.h and message.e is UNSET:
+                    self._answered_by_channel(i, pending)
+                elif pending is None:
+                    self._ignored["answer to no request"] += 1
         if view is not None:
             finish(view)
 
@@ -408,7 +409,8 @@ class Inbound:
         if not isinstance(control, Credit):
             self._negotiation.received(control)
         elif (channel := self._channels.find(control.h)) is None:
-            self._ignored["credit for no channel"] += 1
+            if not self._channels.expects_credit(control.h):
+                self._ignored["credit for no channel"] += 1
         elif 0 <= control.n <= MAX_ID and 0 <= control.bytes <= MAX_ID:
             channel.credited(control.n, control.bytes)
         else:

@@ -279,8 +279,23 @@ class NegotiatedCodec(MsgpackCodec):
 
         def encode_either(message: Any) -> bytes:
             try:
-                # Most answers are seen here, because a call in Python takes as long as the encoding.
-                if (message.__class__ is Resolution and message.d.__class__ in _SAME) or _travels_alike(message):
+                # A quick look at the values often shows that they arrive equal by MessagePack and by JSON. It is made
+                # here, because for a small message a call would take as long as the look.
+                cls = message.__class__
+                if cls is Event or cls is Request:
+                    parts = message.a
+                    if (last := parts[-1]).__class__ is Item:  # the only argument of "next"
+                        parts = (last.value,)
+                elif cls is Resolution:
+                    if message.d.__class__ in _SAME:
+                        return encode(message)
+                    parts = (message.d,)
+                else:
+                    parts = _UNKNOWN
+                for part in parts:
+                    if part.__class__ not in _SAME and not _is_alike(part):
+                        break
+                else:
                     return encode(message)
                 message = msgspec.to_builtins(message, builtin_types=_BYTES, str_keys=True, enc_hook=hook)
                 payload = encode(message)
@@ -309,23 +324,8 @@ def _finite(value: Any) -> Any:
 
 
 _ARRAYS = frozenset({list, tuple})
-
-
-def _travels_alike(message: Any) -> bool:
-    """Whether a quick look shows that the values of a message arrive equal by MessagePack and by JSON."""
-    cls = message.__class__
-    if cls is Resolution:
-        return message.d.__class__ in _SAME or _is_alike(message.d)
-    if cls is not Event and cls is not Request:
-        return False
-    last = message.a[-1]
-    if last.__class__ is Item:  # the only argument of "next"
-        value = last.value
-        return value.__class__ in _SAME or _is_alike(value)
-    for part in message.a:  # noqa: SIM110 - see `_is_alike`
-        if part.__class__ not in _SAME and not _is_alike(part):
-            return False
-    return True
+_UNKNOWN = (object(),)
+"""In place of the values of a message of another kind, so that they are looked through."""
 
 
 def _is_alike(value: Any) -> bool:

@@ -20,6 +20,7 @@ from msgspec import Struct
 from ..limits import Limits
 
 __all__ = [
+    "BATCHES",
     "CREDIT",
     "DRAIN",
     "MSGPACK",
@@ -37,6 +38,8 @@ __all__ = [
 LARGEST = 4096
 """Bytes of the largest control message."""
 
+BATCHES = "batches"
+"""The feature of a consumer that takes several items of a stream in one message."""
 CREDIT = "credit"
 DRAIN = "drain"
 MSGPACK = "msgpack"

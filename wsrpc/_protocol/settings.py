@@ -16,7 +16,7 @@ from .._base.names import Profile, Redact
 from .._conversion.convert import EncHook
 from ..limits import Limits
 from .codecs import Codec, JsonCodec, NegotiatedCodec
-from .control import Announced
+from .control import BATCHES, CREDIT, Announced
 from .counting import SHARE
 from .go import GoCodec, largest_sent
 
@@ -44,16 +44,19 @@ class Terms(msgspec.Struct, frozen=True):
     """Whether the remote peer is not wsrpc, as far as is known."""
     credit: bool = False
     """Whether the remote peer keeps to credit when it produces."""
+    batches: bool = False
+    """Whether the remote peer takes several items of a stream in one message."""
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
     """While no more bytes of requests than this are in flight, the remote peer has room for any message."""
 
-    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> Terms:
+    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms once the remote peer has said what it supports.
 
         Args:
             codec: the codec that both support for binary messages. None if only the codec of this side is used.
+            common: the features that both have.
         """
         largest = min(announced.message, self.largest)
         return Terms(
@@ -62,7 +65,8 @@ class Terms(msgspec.Struct, frozen=True):
             largest,
             min(largest, announced.values // SHARE),
             False,
-            credit,
+            CREDIT in common,
+            BATCHES in common,
             announced,
             max(0, announced.running_bytes - announced.message),
         )
@@ -89,21 +93,21 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
         largest = largest_sent(self.limits, self.codec)
         return Terms(self.codec.encode, self.codec.text, largest, largest)
 
-    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> Terms:
+    def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.
 
         Peers that say the same share them, so that a broadcast looks at them once. Beyond `KINDS` each has its own.
         """
         kinds = self._kinds
-        terms = kinds.get((announced, codec, credit))
+        terms = kinds.get((announced, codec, common))
         if terms is None:
-            terms = self.terms.agreed(announced, codec, credit)
+            terms = self.terms.agreed(announced, codec, common)
             if len(kinds) < KINDS:
-                kinds[announced, codec, credit] = terms
+                kinds[announced, codec, common] = terms
         return terms
 
     @cached_property
-    def _kinds(self) -> dict[tuple[Announced, NegotiatedCodec | None, bool], Terms]:
+    def _kinds(self) -> dict[tuple[Announced, NegotiatedCodec | None, frozenset[str]], Terms]:
         return {}
 
 

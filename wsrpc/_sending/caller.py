@@ -16,7 +16,7 @@ from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, event_timeout
 from .checks import check_thread, raw_payload
 from .outbound import Outbound
-from .pending import RequestOptions
+from .pending import NO_OPTIONS, RequestOptions
 from .retry import Retry
 
 if TYPE_CHECKING:
@@ -314,6 +314,15 @@ class Caller(EventReader):
                 raise no_keywords("request", event, unsupported)
             if offline is not None:
                 check_offline(offline)
+            if (
+                returns is UNSET
+                and timeout is UNSET
+                and offline is None
+                and send is None
+                and retry is None
+                and not idempotent
+            ):
+                return self._sender.send_request(self._channel_name, event, args, NO_OPTIONS)
             options = RequestOptions(returns, timeout, offline, send, retry, idempotent)
             if retry is not None:
                 check_retry(retry, send)

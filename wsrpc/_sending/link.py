@@ -111,6 +111,29 @@ class Link:
         """Send through ``wrap(send)`` from now on. Only before anything is sent."""
         self.send = wrap(self.send)
 
+    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
+        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
+
+        For code that runs while something is kept back that has to leave before what that code sends. That code may use
+        it, too, and ends it first.
+        """
+        send = self.send
+
+        def send_after(payload: bytes, text: bool = True, /) -> None:
+            self.send = send
+            try:
+                first()
+                self.send(payload, text)
+            finally:
+                self.send = send_after
+
+        def end() -> None:
+            if self.send is send_after:
+                self.send = send
+
+        self.send = send_after
+        return end
+
     def enter(self, context: Invocation) -> None:
         """Begin a stage of the opening: messages that are sent in ``context`` leave at once."""
         self.contexts = (*self.contexts, context)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from .._base.scheduler import Scheduler
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import (
+    BATCHES,
     CREDIT,
     DRAIN,
     MSGPACK,
@@ -42,7 +43,7 @@ class NegotiationListener(Protocol):
     def say(self, control: bytes, /) -> None:
         """Send a control message."""
 
-    def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool, /) -> None:
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Use what both sides support. See `Terms.agreed`."""
 
     def fall_silent(self) -> bool:
@@ -61,7 +62,7 @@ class Negotiation:
     __slots__ = (
         "_closing_at",
         "_codec",
-        "_credit",
+        "_common",
         "_dialer",
         "_drains",
         "_listener",
@@ -87,8 +88,8 @@ class Negotiation:
         """Whether the remote peer has said what it supports."""
         self._codec: NegotiatedCodec | None = None
         """The codec that both sides use for binary messages. None if only the codec of this side is used."""
-        self._credit = False
-        """Whether a producer keeps to credit."""
+        self._common: frozenset[str] = frozenset()
+        """The features that both sides have."""
         self._drains = False
         """Whether both sides can drain."""
         self._closing_at: float | None = None
@@ -102,8 +103,8 @@ class Negotiation:
     def _features(self) -> list[str]:
         # If binary messages are MessagePack, raw ones could not be told from them.
         if self._settings.binary is None or self._listener.takes_raw():
-            return [CREDIT, DRAIN]
-        return [CREDIT, DRAIN, MSGPACK]
+            return [BATCHES, CREDIT, DRAIN]
+        return [BATCHES, CREDIT, DRAIN, MSGPACK]
 
     def begin(self) -> None:
         """Send a hello before anything else. Do not wait for an answer: a plain peer sends none."""
@@ -191,7 +192,7 @@ class Negotiation:
         if isinstance(control, Drain):
             self._received_drain(control)
         elif isinstance(control, Changed) and self._negotiated:
-            self._listener.agree(control.limits, self._codec, self._credit)
+            self._listener.agree(control.limits, self._codec, self._common)
         elif isinstance(control, Changed) or self._negotiated or isinstance(control, Hello) is self._dialer:
             ignored["control message out of place"] += 1
         elif isinstance(control, Hello) and control.v < VERSION:
@@ -201,7 +202,7 @@ class Negotiation:
 
     def _settle(self, control: Hello | Welcome) -> None:
         features = self._features()
-        common = {*control.features} & {*features}
+        common = self._common = frozenset(control.features) & {*features}
         if isinstance(control, Hello):
             # Before anything else: what is sent after the welcome may use what was negotiated.
             self._listener.say(write_control(Welcome(features, announce(self.limits))))
@@ -209,8 +210,7 @@ class Negotiation:
             self._listener.say(write_control(Changed(announce(self.limits))))
         self._negotiated = True
         self._codec = self._settings.binary if MSGPACK in common else None
-        self._credit = CREDIT in common
         self._drains = DRAIN in common
-        self._listener.agree(control.limits, self._codec, self._credit)
+        self._listener.agree(control.limits, self._codec, self._common)
         if self._drains and self._closing_at is not None:  # this side drained before the hello came
             self._ask_for_quiet(self._closing_at)

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.misuse import shown_as
-from .._base.names import ChannelRef, Offline
+from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.context import CURRENT, Invocation
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec
@@ -157,9 +157,9 @@ class Outbound:
         if self._offline is not None:
             self._offline.refuse_bound(self._drained())
 
-    def agree(self, announced: Announced, codec: NegotiatedCodec | None, credit: bool) -> None:
-        """Use what both support from now on: the remote peer is wsrpc, too."""
-        self.terms = self._settings.agreed(announced, codec, credit)
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
+        """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
+        self.terms = self._settings.agreed(announced, codec, common)
 
     def unlink(self) -> None:
         """Send nothing more on the link, which is lost."""
@@ -462,8 +462,11 @@ class Outbound:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
     ) -> None:
         """See `Caller.emit`."""
-        check_sending(channel, event, self.thread)
-        message = event_on(channel, (event, *args))
+        if channel is None and event.__class__ is str and event not in RESERVED_EVENTS and get_ident() == self.thread:
+            message = Event((event, *args))  # most events, without the two calls below
+        else:
+            check_sending(channel, event, self.thread)
+            message = event_on(channel, (event, *args))
         if not (self.clear and self.send(self.terms.encode(message))):
             await self.send_in_turn(message, None, self.fails(offline))
 

@@ -15,7 +15,7 @@ from .._protocol.messages import WireMessage
 from ..errors import ConnectionLost, TooManyRequests
 from .retry import Retry
 
-__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests", "RequestOptions"]
+__all__ = ["MAX_REMEMBERED", "NO_OPTIONS", "InFlight", "Pending", "PendingRequests", "RequestOptions"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
@@ -36,6 +36,10 @@ class RequestOptions(Struct, frozen=True, eq=False):
     within_call: bool = False
     """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
     `TooManyRequests` would come too late."""
+
+
+NO_OPTIONS = RequestOptions()
+"""The options of every request that is made without any."""
 
 
 class InFlight(Struct, eq=False):
@@ -141,8 +145,8 @@ class PendingRequests:
             )
         number = self._next
         while number in pending or number in self._taken:
-            number = number + 2 if number + 2 <= LAST_ID else self._first
-        self._next = number + 2 if number + 2 <= LAST_ID else self._first
+            number = number + 2 if number <= LAST_ID - 2 else self._first
+        self._next = number + 2 if number <= LAST_ID - 2 else self._first
         deadline = None
         if timeout is not None:
             deadline = self._loop.time() + timeout
@@ -178,13 +182,21 @@ class PendingRequests:
     def settle(self, message: WireMessage) -> Pending | None:
         """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
         pending = self._pending.pop(message.i, None)
-        if pending is not None:
+        if pending is None:
+            return None
+        flight = pending.flight
+        if pending.h is None and flight is not None and not pending.waits_there:
+            # Most requests, and the same as `_left` without a call.
+            flight.requests -= 1
+            flight.bytes -= pending.size
+        else:
             self._left(pending)
-            if not pending.future.done():
-                pending.future.set_result(message)
-            freed = self.flight.freed
-            if freed is not None:
-                freed()
+        future = pending.future
+        if not future.done():
+            future.set_result(message)
+        freed = self.flight.freed
+        if freed is not None:
+            freed()
         return pending
 
     def fail(self, pending: Pending, error: Exception) -> None:

@@ -34,14 +34,24 @@ class Window:
         share: returns the bytes of one stream's window, which depend on how many streams are read.
     """
 
-    __slots__ = ("_share", "bytes", "grant", "granted", "granted_bytes", "renew_at", "renew_bytes_at")
+    __slots__ = ("_share", "bytes", "grant", "granted", "granted_bytes", "packed", "renew_at", "renew_bytes_at")
 
     def __init__(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
         self._share = share
         self.grant = grant
         self.granted = self.granted_bytes = self.bytes = 0
+        self.packed = 0
+        """Number of items in encoded messages of several that wait, without one item for each such message."""
         self.renew_at = self.renew_bytes_at = 0
         """Totals at which half of the window is free, so that the producer gets more."""
+
+    def pack(self, count: int) -> None:
+        """Note that a message of ``count`` items waits encoded. It counts as one item where messages are counted."""
+        self.packed += count - 1
+
+    def unpack(self, count: int) -> None:
+        """Note that these items wait by themselves from now on."""
+        self.packed -= count - 1
 
     def renew(self, taken: int, taken_bytes: int, limits: Limits) -> None:
         """Extend the credit to a full window beyond the totals that the reader has taken."""
@@ -183,11 +193,59 @@ class Inbox:
         queue.append((value, size, None, None))
         return True
 
+    def push_batch(self, values: list[Any], payload: bytes | bytearray, decode: Decode) -> bool:
+        """Keep the items of one message. If they exceed the credit, end the inbox and return False."""
+        window, queue, size, count = self._window, self.queue, len(payload), len(values)
+        if self.over or window is None or not count:
+            return True
+        if (
+            self.taken + len(queue) + window.packed + count > window.granted
+            or self._received_bytes >= window.granted_bytes
+        ):
+            self.end(StreamOverflow(f"{count} items came at once, and the producer had less credit"))
+            return False
+        if self._received_bytes + size <= self._decodes_until or self._reserve(size):
+            # Each counts for as much of the message, and the first one for what is left over.
+            share = size // count
+            entries = iter([(value, share, None, None) for value in values])
+            value, share, _, _ = next(entries)
+            queue.append((value, size - share * (count - 1), None, None))
+            queue.extend(entries)
+        else:
+            self._unread.take(size, 0, granted=True)
+            window.pack(count)
+            queue.append((bytes(payload), size, None, decode))
+        self._received_bytes += size
+        self.wake()
+        return True
+
+    def _unpack(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
+        """Return the value of a message that has waited encoded, and its size. Of several items return the first."""
+        self._unread.give_back(size)
+        message = decode(payload)
+        a, window = message.a, self._window
+        if window is None or not (self.items and len(a) > 1 and a[1].__class__ is list):
+            return self._value(message), size
+        # The others wait decoded from now on. They were accepted, so there is room for them, whatever the limit.
+        first, *others = a[1]
+        window.unpack(len(a[1]))
+        share = size // len(a[1])
+        waiting = share * len(others)
+        self._unread.reserve(waiting * DECODED, granted=True)
+        self._reserved += waiting
+        self.queue.extendleft((other, share, None, None) for other in reversed(others))
+        return first, size - waiting
+
+    @property
+    def has_window(self) -> bool:
+        """Whether the producer keeps to credit, so that it may send several items in one message."""
+        return self._window is not None
+
     def _is_within_credit(self) -> bool:
         window = self._window
         return (
             window is not None
-            and self.taken + len(self.queue) < window.granted
+            and self.taken + len(self.queue) + window.packed < window.granted
             and self._received_bytes < window.granted_bytes
         )
 
@@ -269,7 +327,8 @@ class Inbox:
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
         if self.queue or self.over:
             return
-        self._release()
+        if self._reserved:
+            self._release()
         self._waiter = self._unread.loop.create_future()
         try:
             await self._waiter
@@ -279,13 +338,12 @@ class Inbox:
     def take(self) -> Any:
         """Return the oldest message's value. The producer gets more credit when half of the window is free."""
         value, size, i, decode = self.queue.popleft()
+        if decode is not None:
+            value, size = self._unpack(value, size, decode)
         taken = self.taken = self.taken + 1
         taken_bytes = self._taken_bytes = self._taken_bytes + size
         if i is not None:
             self._answer(i)
-        if decode is not None:
-            self._unread.give_back(size)
-            value = self._value(decode(value))
         window = self._window
         if window is not None and (taken >= window.renew_at or taken_bytes >= window.renew_bytes_at):
             self._renew(window)

@@ -48,9 +48,12 @@ class UnreadMemory:
         self.used += size
         return True
 
-    def reserve(self, size: int) -> bool:
-        """Reserve ``size`` bytes for decoded messages; return False if there is not enough memory for them."""
-        if self.used + size > self.limits.unread_bytes // 2:
+    def reserve(self, size: int, *, granted: bool = False) -> bool:
+        """Reserve ``size`` bytes for decoded messages; return False if there is not enough memory for them.
+
+        There is enough for messages that were accepted before, and were ``granted`` their place.
+        """
+        if not granted and self.used + size > self.limits.unread_bytes // 2:
             return False
         self.used += size
         return True

@@ -113,6 +113,10 @@ class Reading:
                     return
                 if message.i is UNSET and inbox.push_item(item.get("value"), len(payload)):
                     return
+            elif len(a) > 1 and a[1].__class__ is list and message.i is UNSET and inbox.has_window:
+                if not inbox.push_batch(a[1], payload, decode):
+                    self.channel.abort(inbox.error)
+                return
         if not inbox.push(message, payload, decode):
             self.channel.abort(inbox.error)
 

@@ -13,6 +13,7 @@ from .._base.misuse import refusing
 from .._base.scheduler import Timer
 from .._protocol.rejections import reason_of
 from ..errors import ChannelClosed, bad_item
+from .inbox import Inbox
 from .reader import Reading
 
 __all__ = ["Stream", "end_after"]
@@ -39,7 +40,7 @@ class Stream(Generic[T_co]):
     Cancelling a read is safe: no item is lost.
     """
 
-    __slots__ = ("_begun", "_convert", "_label", "_left", "_misfit", "_open", "_opening", "_reading")
+    __slots__ = ("_begun", "_convert", "_inbox", "_label", "_left", "_misfit", "_open", "_opening", "_reading")
 
     def __init__(
         self,
@@ -55,6 +56,8 @@ class Stream(Generic[T_co]):
         self._reading = reading
         self._open = open
         self._misfit = misfit
+        self._inbox: Inbox | None = None
+        """What is read. None until reading has begun, and once the stream was left."""
         self._opening = False
         self._begun = False
         self._left = False
@@ -81,18 +84,13 @@ class Stream(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        reading = self._reading
-        if self._left:
-            raise StopAsyncIteration
-        if reading is None:
-            reading = await self._get_reading()
-        if not self._begun:
-            self._begin(reading)
-        inbox = reading.inbox
+        inbox = self._inbox
+        if inbox is None:
+            inbox = await self._open_inbox()
         while True:
             while not inbox.queue:
                 if inbox.over:
-                    await self._raise_end(reading)
+                    await self._raise_end()
                 await inbox.wait()
                 if self._left:
                     raise StopAsyncIteration
@@ -103,14 +101,33 @@ class Stream(Generic[T_co]):
                 value = self._convert(value)
                 break
             except msgspec.ValidationError as exc:
-                error = self._bad_item(reading, exc) if self._misfit is None else self._misfit(exc)
+                error = self._bad_item(exc) if self._misfit is None else self._misfit(exc)
                 if error is not None:
                     raise error from None
         item: T_co = value
         return item
 
-    def _bad_item(self, reading: Reading, exc: msgspec.ValidationError) -> Exception:
-        return bad_item(f"an item of {self._label!r} is not what returns= asks for: {exc}", reading.channel)
+    async def _open_inbox(self) -> Inbox:
+        """Open the stream, and begin to read it, as far as that was not done.
+
+        Raises:
+            StopAsyncIteration: the stream was left.
+        """
+        if self._left:
+            raise StopAsyncIteration
+        reading = self._reading
+        if reading is None:
+            reading = await self._get_reading()
+        if not self._begun:
+            self._begin(reading)
+        if self._left:
+            return reading.inbox
+        inbox = self._inbox = reading.inbox
+        return inbox
+
+    def _bad_item(self, exc: msgspec.ValidationError) -> Exception:
+        assert self._reading is not None
+        return bad_item(f"an item of {self._label!r} is not what returns= asks for: {exc}", self._reading.channel)
 
     async def aclose(self) -> None:
         """Stop the producer, and drop the items that have not been read. Idempotent. Cancelling is safe.
@@ -119,7 +136,9 @@ class Stream(Generic[T_co]):
         """
         self._leave(None)
 
-    async def _raise_end(self, reading: Reading) -> NoReturn:
+    async def _raise_end(self) -> NoReturn:
+        reading = self._reading
+        assert reading is not None
         error = reading.inbox.take_error()
         reading.leave(None)
         task = asyncio.current_task()
@@ -160,7 +179,7 @@ class Stream(Generic[T_co]):
         if self._left:  # another stream may read on
             return
         self._left = True
-        self._open = None
+        self._open = self._inbox = None
         if self._reading is not None:
             self._reading.leave(reason)
 

@@ -10,7 +10,7 @@ import pytest
 from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import Both, collect
+from stream_driver import WINDOW, Both, collect
 from stream_driver import both as both
 
 from wsrpc import (
@@ -431,8 +431,8 @@ async def test_a_slow_reader_holds_its_producer_back(both: Both) -> None:
     async with left.of("feed").items(returns=int) as items:
         assert await anext(items) == 0
         await turns(1000)
-        assert made.made <= 70  # Limits.stream_window, and one that is on its way
-        assert [await anext(items) for _ in range(200)] == list(range(1, 201))
+        assert made.made <= WINDOW + 6  # Limits.stream_window, and one that is on its way
+        assert [await anext(items) for _ in range(3 * WINDOW)] == list(range(1, 3 * WINDOW + 1))
     await turns_until(lambda: not right.active and not left.pending)
 
 

@@ -108,7 +108,7 @@ async def test_one_item_larger_than_the_queue_is_an_item() -> None:
 
 async def test_a_producer_that_requests_goes_no_faster_than_the_reader() -> None:
     d, stream, h = await reading()
-    sent = await d.fed(*(item(h, n, 1000 + n) for n in range(200)))
+    sent = await d.fed(*(item(h, n, 1000 + n) for n in range(1000)))
     answered = len(sent)
     assert answered == Limits().stream_window
     for n in range(100):
@@ -116,7 +116,7 @@ async def test_a_producer_that_requests_goes_no_faster_than_the_reader() -> None
     later = len([message for message in d.take() if "i" in message])
     assert 100 - answered <= later <= 100
     await stream.aclose()
-    assert len({message["i"] for message in d.take() if "i" in message}) == 200 - answered - later
+    assert len({message["i"] for message in d.take() if "i" in message}) == 1000 - answered - later
     await emptied(d.peer)
 
 

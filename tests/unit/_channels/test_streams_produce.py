@@ -10,7 +10,7 @@ import pytest
 from core_driver import messages, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import Both, Feed, collect, emptied, is_empty
+from stream_driver import WINDOW, Both, Feed, collect, emptied, is_empty
 from stream_driver import both as both
 
 from wsrpc import HandlerFailed, Limits, RemoteError, RpcError, Server
@@ -61,7 +61,7 @@ async def test_finally_runs_promptly_however_the_consumer_goes(how: str, wait: b
             assert not wait or feed.cancelled == ["bored"]
         task.cancel()
         await asyncio.wait([task])
-        assert feed.made <= 3 + 64 + 1
+        assert feed.made <= 3 + WINDOW + 1
         assert peer.channels == peer.active == peer.pending == 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from stream_driver import Both, Source, collect, emptied, total
+from stream_driver import WINDOW, Both, Source, collect, emptied, total
 from stream_driver import both as both
 
 from wsrpc import BadResult, HandlerFailed, Limits, RemoteError
@@ -86,7 +86,7 @@ async def test_a_handler_that_reads_a_part_answers_and_closes_the_source(both: B
     for n in (1, 70):
         source = Source()
         assert await left.request("first", n, send=source.items()) == list(range(n))
-        assert source.closed and source.made <= n + 65
+        assert source.closed and source.made <= n + WINDOW + 1
 
 
 async def test_it_answers_though_the_source_waits_for_ever(both: Both) -> None:

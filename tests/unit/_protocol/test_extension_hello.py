@@ -30,7 +30,7 @@ async def test_the_dialer_says_hello_first_and_goes_on_without_waiting() -> None
     assert first.keys() == {"ws-wrapper", "wsrpc"} and first["ws-wrapper"] is False
     said = first["wsrpc"]
     assert said.keys() == {"t", "v", "features", "limits"}
-    assert (said["t"], said["v"], sorted(said["features"])) == ("hello", 1, ["credit", "drain", "msgpack"])
+    assert (said["t"], said["v"], sorted(said["features"])) == ("hello", 1, ["batches", "credit", "drain", "msgpack"])
     assert said["limits"]["message"] == Limits().message
     assert len(json.dumps(first)) < 4096
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from wsrpc import Limits
-from wsrpc._protocol.control import Announced
+from wsrpc._protocol.control import CREDIT, Announced
 from wsrpc._protocol.settings import KINDS, make_settings
+
+NOTHING: frozenset[str] = frozenset()
+FEATURES = frozenset({CREDIT})
 
 
 def test_remote_peers_that_say_the_same_share_their_terms() -> None:
     settings = make_settings(Limits(), None, None)
-    terms = settings.agreed(Announced(message=1000), None, True)
-    assert terms == settings.terms.agreed(Announced(message=1000), None, True)
-    assert settings.agreed(Announced(message=1000), None, True) is terms
-    assert settings.agreed(Announced(message=1000), None, False) == settings.terms.agreed(
-        Announced(message=1000), None, False
-    )
-    assert settings.agreed(Announced(message=2000), None, True).largest == 2000
+    small, large = Announced(message=1000), Announced(message=2000)
+    terms = settings.agreed(small, None, FEATURES)
+    assert terms == settings.terms.agreed(small, None, FEATURES)
+    assert settings.agreed(small, None, FEATURES) is terms
+    assert settings.agreed(small, None, NOTHING) == settings.terms.agreed(small, None, NOTHING)
+    assert settings.agreed(large, None, FEATURES).largest == 2000
 
 
 def test_remote_peers_cannot_fill_the_memory_with_terms() -> None:
     settings = make_settings(Limits(), None, None)
     for size in range(1000, 1000 + 3 * KINDS):
-        assert settings.agreed(Announced(message=size), None, True).largest == size
-    again = [settings.agreed(Announced(message=size), None, True) for size in range(1000, 1000 + 3 * KINDS)]
-    shared = [settings.agreed(terms.announced, None, True) is terms for terms in again]
+        assert settings.agreed(Announced(message=size), None, FEATURES).largest == size
+    again = [settings.agreed(Announced(message=size), None, FEATURES) for size in range(1000, 1000 + 3 * KINDS)]
+    shared = [settings.agreed(terms.announced, None, FEATURES) is terms for terms in again]
     assert shared == [True] * KINDS + [False] * 2 * KINDS

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from wsrpc._transports.frames import FIRST_PIECE, LARGEST_PIECE, MASKS, FrameWriter
+from wsrpc._transports.frames import FIRST_OF_CLIENT, FIRST_PIECE, LARGEST_PIECE, MASKS, FrameWriter
 
 SIZES = [0, 1, 2, 3, 4, 5, 124, 125, 126, 127, 128, 255, 256, 65535, 65536, 65537, 200_000]
 
@@ -76,10 +76,10 @@ def test_masked(size: int, text: bool) -> None:
 def test_every_frame_has_a_mask_of_its_own() -> None:
     # Also where the stock of random bytes ends and the next one begins.
     writer = Writer(masked=True)
-    count = MASKS // 4 * 3 + 1
+    count = MASKS * 3 + 1
     masks = [build(writer, b"", True)[2:6] for _ in range(count)]
     assert all(len(mask) == 4 for mask in masks)
-    # Four random bytes each: a few may meet by chance, not many (3,000 of 4,000,000,000).
+    # Four random bytes each: a few may meet by chance, not many (200 of 4,000,000,000).
     assert len(set(masks)) > count - 5
 
 
@@ -122,6 +122,14 @@ def test_parts_of_frames_are_what_is_taken_together(masked: bool) -> None:
         assert b"".join(parts) == b"\x81\x0a" + b"x" * 10 + b"\x82\x7e\x01\x2c" + b"y" * 300
     writer.add(b"z", True)
     assert writer.sent == 3 and len(parts) == (6 if masked else 4), "it is a list of their own"
+
+
+def test_a_client_begins_with_a_smaller_piece() -> None:
+    for masked, first in ((False, FIRST_PIECE), (True, FIRST_OF_CLIENT)):
+        writer = Writer(masked=masked)
+        for _ in range(FIRST_PIECE // 64 + 1):
+            writer.add(b"x" * 62, True)  # with what an empty message counts for, 64
+        assert len(writer.written[0]) // len(build(Writer(masked=masked), b"x" * 62, True)) * 64 == first
 
 
 def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:

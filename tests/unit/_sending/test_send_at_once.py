@@ -1,0 +1,120 @@
+"""A request that is sent at once has the same effect as one that goes the general way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from core_driver import Driven, start, turns
+
+from wsrpc import ConnectionLost, Limits
+from wsrpc._sending.requests import Requester
+
+FIRST = 2**30 + 1
+NOT_TEXT: Any = 5
+Ask = Callable[[Driven], Any]
+Before = Callable[[Driven], None]
+
+
+def nothing(d: Driven) -> None:
+    """The connection is open and has room."""
+
+
+def broken(d: Driven) -> None:
+    def send(payload: bytes, text: bool = True) -> None:
+        raise ConnectionLost(1006, "gone", "not_sent")
+
+    link = d.peer._core.link
+    assert link is not None
+    link.send = send
+
+
+def not_at_once(*_: object) -> None:
+    """In place of `Requester._send_at_once`."""
+
+
+ASKED: list[tuple[str, Ask]] = [
+    ("plain", lambda d: d.peer.request("add", 1, 2)),
+    ("no arguments", lambda d: d.peer.request("add")),
+    ("named channel", lambda d: d.peer.of("math").request("add", 1, 2)),
+    ("returns", lambda d: d.peer.request("add", 1, 2, returns=int)),
+    ("returns another type", lambda d: d.peer.request("add", 1, 2, returns=str)),
+    ("timeout", lambda d: d.peer.request("add", 1, timeout=3)),
+    ("no timeout", lambda d: d.peer.request("add", 1, timeout=None)),
+    ("bad timeout", lambda d: d.peer.request("add", 1, timeout=-1)),
+    ("offline", lambda d: d.peer.request("add", 1, offline="fail")),
+    ("reserved", lambda d: d.peer.request("open")),
+    ("reserved only on the main channel", lambda d: d.peer.of("math").request("open")),
+    ("name is no text", lambda d: d.peer.request(NOT_TEXT)),
+    ("not encodable", lambda d: d.peer.request("add", object())),
+    ("too large", lambda d: d.peer.request("add", "x" * 2000)),
+]
+
+
+async def effect(ask: Ask, before: Before, answer: dict[str, Any]) -> list[Any]:
+    """Make a request, answer it, and return all that can be seen of it."""
+    d = Driven(dialer=True, limits=Limits(sent_message=1000, pending=2), keeps_offline=before is broken)
+    requests = d.peer._core.out.requests
+    requests._next = FIRST
+    before(d)
+    task = start(ask(d))
+    await turns()
+    flight = requests.flight
+    seen: list[Any] = [d.take(), len(requests), flight.requests, flight.bytes, d.peer._core.out.queued]
+    seen += [(pending.timeout, pending.deadline, pending.size) for pending in requests.all()]
+    if not task.done():
+        d.feed({"i": FIRST, **answer})
+        await turns()
+    if not task.done():
+        task.cancel()
+    outcome: Any = (await asyncio.gather(task, return_exceptions=True))[0]
+    return [*seen, repr(outcome), d.take(), len(requests), flight.requests, flight.bytes, d.ignored]
+
+
+@pytest.mark.parametrize("answer", [{"d": 3}, {"e": "no"}, {"e": {"message": "no"}, "_": 1}, {"h": 1}], ids=str)
+@pytest.mark.parametrize("before", [nothing, broken])
+@pytest.mark.parametrize("ask", [ask for _, ask in ASKED], ids=[name for name, _ in ASKED])
+async def test_both_ways_have_the_same_effect(
+    ask: Ask, before: Before, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = await effect(ask, before, answer)
+    monkeypatch.setattr(Requester, "_send_at_once", not_at_once)
+    assert await effect(ask, before, answer) == at_once
+
+
+async def test_a_request_that_cannot_be_encoded_leaves_nothing_behind() -> None:
+    d = Driven(dialer=True, limits=Limits(pending=1))
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            await d.peer.request("add", object())
+    requests = d.peer._core.out.requests
+    assert (len(requests), requests.flight.requests, d.take()) == (0, 0, [])
+
+
+async def test_the_limit_of_pending_requests_holds() -> None:
+    async def refused(times: int) -> str:
+        d = Driven(dialer=True, limits=Limits(pending=2))
+        tasks = [start(d.peer.request("add")) for _ in range(times)]
+        await turns()
+        assert len(d.take()) == 2
+        (error,) = [task.exception() for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        return repr(error)
+
+    assert "Limits.pending=2" in await refused(3)
+
+
+@pytest.mark.parametrize("event", ["said", "open", "disconnect", "", NOT_TEXT])
+async def test_an_event_is_sent_alike_by_emit_and_the_general_way(event: Any) -> None:
+    d = Driven(dialer=True)
+    outcome: Any = (await asyncio.gather(d.peer.emit(event, 1, [2]), return_exceptions=True))[0]
+    sent = d.take()
+    general: Any = None
+    try:
+        d.peer.emit_nowait(event, 1, [2])
+    except (TypeError, ValueError) as exc:
+        general = exc
+    assert (repr(outcome), sent) == (repr(general), d.take())
