@@ -43,9 +43,7 @@ LIBRARY_LOGGER.setLevel(logging.WARNING)
 LIBRARY_LOGGER.addFilter(quieten)
 
 READ_OF_LARGE = 256 * 1024
-"""Bytes that one read takes at most in the middle of a large message, and on a client that receives large messages one
-after another. (Three streams of 16 KiB items, both ends Python: 1.0 GB/s, and 0.45 GB/s by reads of 16 KiB; an answer
-that waits behind the items in flight comes after half the time.)"""
+"""Bytes that one read takes at most in the middle of a large message."""
 
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
@@ -83,7 +81,7 @@ class WebSocketTransport:
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._room = 0
-        """Bytes of large messages for which the next read makes room."""
+        """Bytes of a large message for which the next read makes room."""
         self._closing: asyncio.Task[None] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._ended: CloseInfo | None = None
@@ -360,14 +358,9 @@ class WebSocketCallbacks(WebSocketTransport):
         try:
             if reader.between_frames:
                 if connection.protocol.state is OPEN and receiver is not None:
-                    before = reader.messages
                     data = bytes(reader.feed(data, receiver))
-                    room = reader.missing
-                    # Not on a server, where others would wait if small messages come next.
-                    if size >= READ and self._turns is None and (reader.messages - before) * MUCH <= size:
-                        room = READ_OF_LARGE
-                    if room != self._room:
-                        self._make_room(room)
+                    if reader.missing != self._room:
+                        self._make_room(reader.missing)
                     if not data:
                         return
                     pong = reader.only_pong(data)

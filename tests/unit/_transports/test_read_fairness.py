@@ -9,12 +9,11 @@ import pytest
 from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import TEXT, build_frame, raw_client
+from raw_websocket import TEXT, raw_client
 
-from wsrpc import Client, Limits, Peer, Server, current_peer
+from wsrpc import Client, Limits, Server, current_peer
 from wsrpc._transports import fairness
 from wsrpc._transports.fairness import READ
-from wsrpc._transports.websocket import READ_OF_LARGE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -117,31 +116,3 @@ async def test_large_messages_among_small_ones_arrive_whole_and_in_order(size: i
                 await client.emit("take", "x" * number)
         assert await client.request("done") == 84
     assert lengths == [size, *range(20)] * 4
-
-
-@pytest.mark.parametrize("on_client", [True, False])
-async def test_only_a_client_reads_more_at_once_while_messages_are_large(on_client: bool) -> None:
-    """Feeds the connection itself: how much one read takes is up to the kernel otherwise."""
-    server = Server()
-    peers: list[Peer] = []
-    server.on("open", lambda: peers.append(current_peer()))
-    taken: list[int] = []
-    large, small = '{"a":["take","' + "x" * 15_000 + '"]}', '{"a":["take","x"]}'
-    async with server.listen() as listener, Client(listener.url) as client:
-        peer = client.peer if on_client else peers[0]
-        peer.on("take", lambda text: taken.append(len(text)))
-        connection = peer.info.underlying
-
-        def read(messages: list[str]) -> int:
-            """Deliver one read, and return how many bytes the next one may take."""
-            connection.data_received(b"".join(build_frame(TEXT, m.encode(), masked=not on_client) for m in messages))
-            return int(connection.transport.max_size)
-
-        assert read([small]) == READ
-        assert read([large, small]) == READ  # a short read: nothing more was there
-        assert read([large] * 3) == (READ_OF_LARGE if on_client else READ)
-        assert read([large] * 16) == (READ_OF_LARGE if on_client else READ)
-        assert read([small] * 1000) == READ
-        assert read([large] * 2) == (READ_OF_LARGE if on_client else READ)
-        assert read([small]) == READ
-    assert len(taken) == 1 + 2 + 3 + 16 + 1000 + 2 + 1
