@@ -59,7 +59,7 @@ def run_generator(
     Raises:
         BenchmarkError: it stops answering.
     """
-    command = [
+    command: list[str | Path] = [
         PROGRAM,
         *(str(port), str(server.pid), f"{rate:.3f}", str(warm), str(seconds)),
         REQUEST,

@@ -204,7 +204,7 @@ def is_flat(message: WireMessage) -> bool:
     The fast path of the items of streams, ``["next", {"value": item}]``, where it takes a quarter of the time of the
     walk: a fifth more items of 16 KiB per second. Where it returns False the walk finds out.
     """
-    a = message.a
+    a: Any = message.a
     if a.__class__ is not list or len(a) > _FEW or not (message.d is message.e is message.x is UNSET):
         return False
     for part in a:
