@@ -107,8 +107,8 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
 def plan_text(choice: Choice, plan: Plan) -> str:
     slots, seconds = estimate(choice.sections, choice.curves, choice.subjects, plan)
     return (
-        f"{len(choice.subjects)} subjects; {slots} slots of {plan.seconds:g} s ({plan.curve_seconds:g} s in the curves) "
-        f"in {plan.rounds} round{'s' if plan.rounds > 1 else ''}: about {seconds / 60:.1f} min"
+        f"{len(choice.subjects)} subjects; {slots} slots of {plan.seconds:g} s ({plan.curve_seconds:g} s in the curves), "
+        f"{plan.rounds} round{'s' if plan.rounds > 1 else ''}: about {seconds / 60:.1f} min"
     )
 
 

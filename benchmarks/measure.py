@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from statistics import median
@@ -36,15 +37,18 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ratios(ours: Sequence[Sample], base: Sequence[Sample]) -> list[float]:
-    """Our rate to that of the base, round by round: each pair was measured within moments."""
-    return [mine.rate / theirs.rate for mine, theirs in zip(ours, base, strict=True)]
+    """Our rate to that of the base, round by round: each pair was measured within moments.
+
+    It is infinite where the base did nothing at all, as happens in the short slots of a quick run.
+    """
+    return [mine.rate / theirs.rate if theirs.rate else math.inf for mine, theirs in zip(ours, base, strict=True)]
 
 
 def cpu_ratio(ours: Sequence[Sample], base: Sequence[Sample]) -> float | None:
     """The same by answers per second of the server's CPU time, the median.
 
-    It agrees with the ratio where the server was the limit and had a core to itself, and is the one to trust where other
-    work disturbed the run.
+    It agrees with the ratio where the server was the limit and had a core to itself, and is the one to trust where
+    other work disturbed the run.
     """
     pairs = list(zip(ours, base, strict=True))
     if any(mine.server_us == 0 or theirs.server_us == 0 for mine, theirs in pairs):

@@ -30,7 +30,7 @@ def subject_on(python: Path) -> Subject:
 
 
 def find() -> Path | None:
-    """Python 3.13 with wsrpc's dependencies, found and set up as ``make test-pythons`` does it; None if there is none."""
+    """Python 3.13 with wsrpc's dependencies, found and set up as ``make test-pythons`` does it, or None."""
     from scripts import test_pythons
 
     if sys.version_info[:2] == WANTED:

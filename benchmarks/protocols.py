@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from .servers.handlers import TICK
 
-ID = "000000"
-"""Where the generator writes the id of each request; its answer has the same."""
+ID = "100000"
+"""The id of a request. The generator writes another one over it each time, of the same length."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class SocketIO:
 class FastapiRpc:
     """fastapi-websocket-rpc's JSON: arguments by name, and ids that are text. It has no broadcasts."""
 
-    names = {"add": ("a", "b"), "echo": ("text",)}
+    names: ClassVar = {"add": ("a", "b"), "echo": ("text",)}
 
     def texts(self, call: Call) -> Texts | None:
         if isinstance(call.argument, bytes) or call in (BROADCAST, TO_A_ROOM):
@@ -149,7 +149,7 @@ class FastapiRpc:
 class Grpc:
     """HTTP/2, which the generator in C does not speak: the one in Go does; see `benchmarks.go`."""
 
-    methods = {"add": "Add", "add_async": "Add", "echo": "Echo", "echo_bytes": "EchoBytes"}
+    methods: ClassVar = {"add": "Add", "add_async": "Add", "echo": "Echo", "echo_bytes": "EchoBytes"}
 
     def texts(self, call: Call) -> Texts | None:
         return None

@@ -35,7 +35,7 @@ MOST_OVERHEAD = {Requests: 0.12, Broadcasts: 0.5, Idle: 1.6, Accepts: 0.1, Pytho
 
 @dataclass(frozen=True)
 class Plan:
-    """How long: `rounds` times `warm` + `seconds` for each subject under each workload; likewise each point of a curve."""
+    """How long: `rounds` times `warm` + `seconds` for each subject under each workload, and each point of a curve."""
 
     rounds: int
     warm: float

@@ -291,7 +291,9 @@ static void take_frame(struct connection *one, const struct frame *frame, bool r
         case PONG:
             break;
         case CLOSE:
-            fail("the server closed the connection");
+            fail("the server closed the connection: %d %.*s",
+                 frame->length < 2 ? 0 : frame->payload[0] << 8 | frame->payload[1],
+                 frame->length < 2 ? 0 : (int)frame->length - 2, (const char *)frame->payload + 2);
         default:
             if (plan.socketio && frame->length == 1 && frame->payload[0] == '2') {
                 append_frame(&one->out, TEXT, "3", 1, true); /* Engine.IO has pings of its own */

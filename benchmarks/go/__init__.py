@@ -1,4 +1,4 @@
-"""The load generator in Go: built when it has to be. It is for gRPC, and for opening connections with and without TLS."""
+"""The load generator in Go: built when it has to be. It is for gRPC, and for opening connections, TLS or not."""
 
 from __future__ import annotations
 

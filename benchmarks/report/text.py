@@ -9,9 +9,9 @@ from ..results import Run, SectionResult
 from .analysis import Cell, amount, async_to_def, cell, ratio, subjects_of
 
 INTRODUCTION = """\
-Ratios are to the base of each table, measured a moment before: the median over the rounds. "*" is generator-bound: within
-20 % of what the load generator reaches with the smallest server, so the subject may be faster than that. "-": the system
-cannot do that, or not with this generator. "!": answers were wrong or missing."""
+Ratios are to the base of each table, measured a moment before: the median over the rounds. "*" is generator-bound:
+within 20 % of what the load generator reaches with the smallest server, so the subject may be faster than that.
+"-": the system cannot do that, or the load generator cannot say it. "!": answers were wrong or missing."""
 
 
 def render(run: Run) -> str:
@@ -71,7 +71,8 @@ def _rates(run: Run, section: SectionResult) -> str:
             found = cell(run, section, column, key)
             row.append("-" if found is None else _rate(found, column.unit))
         rows.append(row)
-    title = f"{section.title}: {', '.join(dict.fromkeys(column.unit for column in section.columns))}, and share of the ceiling"
+    units = ", ".join(dict.fromkeys(column.unit for column in section.columns))
+    title = f"{section.title}: {units}, and share of the ceiling"
     return table(title, ["", *(column.title for column in section.columns)], rows)
 
 
