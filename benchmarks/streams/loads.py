@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
-from ..workloads import Subject
-
 ITEM_BYTES = 16 * 1024
 """Of each item on the line that three streams fill."""
 
 STREAMS = 3
 
-SMALL_TITLE = "small items of one stream, Python on both ends"
-
-SMALL = (
-    Subject("bare", "bare websockets, send() in a loop"),
-    Subject("async", "wsrpc, an async generator"),
-    Subject("plain", "wsrpc, a plain generator"),
-)
-
 
 class Task(msgspec.Struct, frozen=True):
     """One slot for a client: a line of JSON on its stdin."""
 
-    subject: str
     warm: float
     seconds: float
     rate: float = 0.0
     """Bytes per second that the line is to carry; for the bare one, which has nothing that would set a pace."""
-    shared: bool = False
-    """Whether the line is shared by streams and small requests, or else there is one stream of small items."""
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
