@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import msgspec
 
+from ..generator import find_compiler
 from ..processes import BenchmarkError, Child, start
-from .subjects import REQUEST, Subject
+from ..protocols import Texts
 
 SOURCE = Path(__file__).with_name("open_loop.c")
-PROGRAM = SOURCE.parent.parent / "build" / "open_loop"
+WIRE = SOURCE.parents[1] / "generator" / "wire.c"
+PROGRAM = SOURCE.parents[1] / "build" / "open_loop"
+PATIENCE = 20.0
+"""Seconds for the handshake and for the last answers."""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,30 +43,25 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 def compile_generator() -> None:
     """Raises BenchmarkError if there is no compiler, or if it complains."""
-    if PROGRAM.exists() and PROGRAM.stat().st_mtime >= SOURCE.stat().st_mtime:
+    newest = max(path.stat().st_mtime for path in (SOURCE, WIRE, WIRE.with_suffix(".h")))
+    if PROGRAM.exists() and PROGRAM.stat().st_mtime >= newest:
         return
-    compiler = shutil.which("cc")
-    if compiler is None:
-        raise BenchmarkError("cc is missing: the generator is in C. Install a C compiler, gcc for instance.")
     PROGRAM.parent.mkdir(exist_ok=True)
-    outcome = subprocess.run([compiler, "-O2", "-o", PROGRAM, SOURCE], capture_output=True, text=True)
+    command = [find_compiler(), "-O2", "-o", PROGRAM, SOURCE, WIRE]
+    outcome = subprocess.run(command, capture_output=True, text=True)
     if outcome.returncode != 0:
         raise BenchmarkError(f"cc could not compile {SOURCE.name}:\n{outcome.stderr.strip()}")
 
 
 def run_generator(
-    server: Child, port: int, subject: Subject, rate: float, *, warm: float, seconds: float, core: int
+    server: Child, port: int, texts: Texts, rate: float, *, warm: float, seconds: float, core: int
 ) -> Latency:
     """Load one server at ``rate`` requests per second; at 0, with as many as it can carry.
 
     Raises:
         BenchmarkError: it stops answering.
     """
-    command: list[str | Path] = [
-        PROGRAM,
-        *(str(port), str(server.pid), f"{rate:.3f}", str(warm), str(seconds)),
-        REQUEST,
-        subject.expected,
-    ]
+    numbers = (str(port), str(server.pid), f"{rate:.3f}", str(warm), str(seconds))
+    command = [PROGRAM, *numbers, texts.request.decode(), texts.result.decode()]
     with start(f"the generator on {server.name}", command, core) as generator:
-        return msgspec.json.decode(generator.read_line(warm + seconds + 20), type=Latency)
+        return msgspec.json.decode(generator.read_line(warm + seconds + PATIENCE), type=Latency)

@@ -15,41 +15,32 @@
  * It polls its socket and the clock instead of sleeping, so that no timer adds to what is measured. How late its own
  * sends were is in the outcome: "late" is their 99th percentile.
  */
-#define _GNU_SOURCE
+#include "../generator/wire.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PENDING 64u
-#define BUFFER_SIZE (4u << 20)
-#define LARGEST 4096u
 #define FIRST_ID 100000u /* six digits, so that the place of an id in a frame never moves */
 #define ID_COUNT 65536u
 #define STALL_SECONDS 5.0
 
-enum { TEXT = 1, CLOSE = 8, PING = 9, PONG = 10 };
-
-static const unsigned char mask[4] = {0x5a, 0xc3, 0x17, 0x8e};
-
 static struct {
     int socket;
-    unsigned char frame[LARGEST + 8]; /* a whole masked request */
-    size_t frame_size, header_size, id_offset;
+    struct buffer request; /* a whole masked frame */
+    size_t id_at, payload_size;
     const char *result;
     size_t result_size;
-    unsigned char in[BUFFER_SIZE], out[BUFFER_SIZE];
-    size_t in_start, in_end, out_start, out_end;
+    struct buffer in, out;
     double due[ID_COUNT]; /* when the request with that id was to be sent; 0: it is not pending */
     uint32_t next_id, pending;
     uint64_t sent, answers, wrong;
@@ -58,25 +49,10 @@ static struct {
     size_t took_count, late_count, room;
 } load;
 
-static void fail(const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("open_loop: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    exit(1);
-}
-
 static double clock_seconds(clockid_t clock) {
     struct timespec value;
     if (clock_gettime(clock, &value) != 0) fail("cannot read a clock: %s", strerror(errno));
     return (double)value.tv_sec + (double)value.tv_nsec * 1e-9;
-}
-
-static double now(void) { return clock_seconds(CLOCK_MONOTONIC); }
-
-static void apply_mask(unsigned char *payload, size_t length) {
-    for (size_t at = 0; at < length; at++) payload[at] ^= mask[at & 3];
 }
 
 /* ---- the connection ---- */
@@ -87,93 +63,29 @@ static void dial(int port) {
     load.socket = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(load.socket, (struct sockaddr *)&address, sizeof address) != 0)
         fail("cannot connect to port %d: %s", port, strerror(errno));
-    int on = 1;
-    setsockopt(load.socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    no_delay(load.socket);
     char head[8192];
     int size = snprintf(head, sizeof head,
                         "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n\r\n",
                         port);
     if (send(load.socket, head, (size_t)size, MSG_NOSIGNAL) != size) fail("cannot send the handshake");
-    size_t used = 0;
-    while (used < 4 || memcmp(head + used - 4, "\r\n\r\n", 4) != 0) {
-        if (used + 1 == sizeof head) fail("the HTTP head is too long");
-        if (recv(load.socket, head + used, 1, 0) != 1) fail("the connection ended during the handshake");
-        used++;
-    }
-    head[used] = '\0';
+    read_http_head(load.socket, head, sizeof head);
     if (strncmp(head, "HTTP/1.1 101 ", 13) != 0) fail("the server refused the upgrade: %s", head);
 }
 
-/* Sends what the socket takes now and keeps the rest. */
-static void flush(void) {
-    while (load.out_start < load.out_end) {
-        ssize_t sent = send(load.socket, load.out + load.out_start, load.out_end - load.out_start,
-                            MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent < 0) {
-            if (errno == EAGAIN || errno == EINTR) return;
-            fail("send failed: %s", strerror(errno));
-        }
-        load.out_start += (size_t)sent;
-    }
-    load.out_start = load.out_end = 0;
-}
-
-static void append(const unsigned char *bytes, size_t size) {
-    if (load.out_end + size > BUFFER_SIZE) fail("the server reads nothing any more");
-    memcpy(load.out + load.out_end, bytes, size);
-    load.out_end += size;
-}
-
-/* Reads what is there. False: nothing yet. */
-static bool fill(void) {
-    if (load.in_start == load.in_end) load.in_start = load.in_end = 0;
-    if (load.in_end == BUFFER_SIZE) {
-        memmove(load.in, load.in + load.in_start, load.in_end - load.in_start);
-        load.in_end -= load.in_start;
-        load.in_start = 0;
-    }
-    ssize_t got = recv(load.socket, load.in + load.in_end, BUFFER_SIZE - load.in_end, MSG_DONTWAIT);
-    if (got == 0) fail("the server went away without a Close frame");
-    if (got < 0) {
-        if (errno == EAGAIN || errno == EINTR) return false;
-        fail("recv failed: %s", strerror(errno));
-    }
-    load.in_end += (size_t)got;
-    return true;
-}
-
-static void send_control(int opcode, const unsigned char *payload, size_t length) {
-    unsigned char frame[131] = {(unsigned char)(0x80 | opcode), (unsigned char)(0x80 | length)};
-    memcpy(frame + 2, mask, 4);
-    memcpy(frame + 6, payload, length);
-    apply_mask(frame + 6, length);
-    append(frame, length + 6);
+static void send_out(void) {
+    if (!flush(load.socket, &load.out)) fail("send failed: %s", strerror(errno));
 }
 
 /* ---- requests and answers ---- */
 
 static void prepare(const char *request, const char *result) {
-    size_t length = strlen(request);
     const char *key = strstr(request, "\"i\":");
     if (key == NULL) fail("the request has no id");
-    if (length > LARGEST) fail("the request is too long");
-    load.frame[0] = 0x80 | TEXT;
-    load.header_size = 2;
-    if (length < 126) {
-        load.frame[1] = (unsigned char)(0x80 | length);
-    } else {
-        load.frame[1] = 0x80 | 126;
-        load.frame[2] = (unsigned char)(length >> 8);
-        load.frame[3] = (unsigned char)length;
-        load.header_size = 4;
-    }
-    memcpy(load.frame + load.header_size, mask, 4);
-    load.header_size += 4;
-    load.id_offset = (size_t)(key - request) + 4;
-    memcpy(load.frame + load.header_size, request, length);
-    apply_mask(load.frame + load.header_size, length);
-    load.frame_size = load.header_size + length;
+    append_frame(&load.request, TEXT, request, strlen(request), true);
+    load.payload_size = strlen(request);
+    load.id_at = load.request.end - strlen(key) + 4;
     load.result = result;
     load.result_size = strlen(result);
 }
@@ -187,10 +99,11 @@ static bool send_request(double due) {
     load.next_id = (slot + 1) % ID_COUNT;
     load.pending++;
     load.sent++;
-    for (size_t place = load.id_offset + 6; place-- > load.id_offset; digits /= 10)
-        load.frame[load.header_size + place] = (unsigned char)(('0' + digits % 10) ^ mask[place & 3]);
-    append(load.frame, load.frame_size);
-    flush();
+    size_t header = load.request.end - load.payload_size;
+    for (size_t place = load.id_at + 6; place-- > load.id_at; digits /= 10)
+        load.request.bytes[place] = (unsigned char)(('0' + digits % 10) ^ mask[(place - header) & 3]);
+    append(&load.out, load.request.bytes, load.request.end);
+    send_out();
     return true;
 }
 
@@ -220,26 +133,21 @@ static void take_answer(const unsigned char *text, size_t length, double came) {
     if (load.took_count < load.room) load.took[load.took_count++] = came - due;
 }
 
-static void take_frames(double came) {
-    for (;;) {
-        unsigned char *bytes = load.in + load.in_start;
-        size_t available = load.in_end - load.in_start, header = 2;
-        if (available < 2) return;
-        if ((bytes[0] & 0x70) != 0 || (bytes[0] & 0x80) == 0) fail("a fragmented or compressed message came");
-        size_t length = bytes[1];
-        if (length > 126) fail("a masked message came, or one of 64 KiB and more");
-        if (length == 126) {
-            if (available < 4) return;
-            length = (size_t)bytes[2] << 8 | bytes[3];
-            header = 4;
-        }
-        if (available < header + length) return;
-        int opcode = bytes[0] & 0x0f;
-        if (opcode == CLOSE) fail("the server closed the connection");
-        if (opcode == TEXT) take_answer(bytes + header, length, came);
-        if (opcode == PING) send_control(PONG, bytes + header, length);
-        load.in_start += header + length;
+/* Reads what is there. False: nothing yet. */
+static bool take_frames(void) {
+    struct buffer seen;
+    struct frame frame;
+    int outcome = read_more(load.socket, &load.in, &seen);
+    if (outcome < 0) fail("the server went away without a Close frame");
+    if (outcome == 0) return false;
+    double came = seconds_now();
+    while (next_frame(&seen, &frame)) {
+        if (frame.opcode == TEXT) take_answer(frame.payload, frame.length, came);
+        if (frame.opcode == PING) append_frame(&load.out, PONG, frame.payload, frame.length, true);
+        if (frame.opcode == CLOSE) fail("the server closed the connection");
     }
+    keep_rest(&load.in, &seen);
+    return true;
 }
 
 /* Says goodbye and waits for the end, so that no server has an abnormal closure to report. */
@@ -247,8 +155,8 @@ static void hang_up(void) {
     struct timeval patience = {.tv_sec = 2};
     char rest[4096];
     setsockopt(load.socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    send_control(CLOSE, (const unsigned char *)"\x03\xe8", 2);
-    flush();
+    append_frame(&load.out, CLOSE, "\x03\xe8", 2, true);
+    send_out();
     while (recv(load.socket, rest, sizeof rest, 0) > 0) continue;
     close(load.socket);
 }
@@ -289,16 +197,14 @@ int main(int count, char **arguments) {
     prepare(arguments[6], arguments[7]);
     dial(atoi(arguments[1]));
 
-    double began = now(), end = began + warm + seconds, time = began, heard = began, server = 0;
+    double began = seconds_now(), end = began + warm + seconds, time = began, heard = began, server = 0;
     uint64_t number = 0;
     bool counting = false;
     load.counts_from = began + warm;
     while (time < end || load.pending > 0) {
-        if (fill()) {
-            heard = now();
-            take_frames(heard);
-        }
-        time = now();
+        bool answered = take_frames();
+        time = seconds_now();
+        if (answered) heard = time;
         if (!counting && time >= load.counts_from) {
             counting = true;
             server = clock_seconds(server_clock);
@@ -313,11 +219,11 @@ int main(int count, char **arguments) {
             for (double due; (due = began + (double)(load.sent + 1) / rate) <= time && due < end;) {
                 if (!send_request(due)) break;
                 number++;
-                double sent = now();
+                double sent = seconds_now();
                 if (due >= load.counts_from && load.late_count < load.room) load.late[load.late_count++] = sent - due;
             }
         }
-        if (load.out_start < load.out_end) flush();
+        if (load.out.start < load.out.end) send_out();
         if (load.pending == 0) heard = time;
         if (time - heard > STALL_SECONDS) {
             if (time > end) break;

@@ -1,39 +1,45 @@
-"""The outcome as text."""
+"""The measurement from its lines to its table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
 
-from .run import ENOUGH_FOR_P999, Row
+from ..machine import require
+from ..report.text import table
+from .run import DEFAULT, ENOUGH_FOR_P999, QUICK, Row, run_latency
+from .subjects import lines
 
 INTRODUCTION = """\
-One request after the other at fixed times on one connection, whether or not the answers to earlier ones have
-come; latency counts from the time at which a request was to be sent. "of its most" is the share of the rate that
-the server carries with 64 requests pending. µs, medians over the rounds; "p99 ratio" is to the first line at the
-same rate in the same round (median, lowest and highest): lower is better. "late" is how late the generator was."""
+requests at fixed times on one connection, whether or not earlier ones have been answered
+  Latency counts from the time at which a request was to be sent. "of its most" is the share of the rate that the
+  server carries with 64 requests pending. µs, medians over the rounds; "p99 ratio" is to the bare echo of the same
+  library, or of `websockets`, at the same rate in the same round (median, lowest and highest): lower is better.
+  "late" is the 99th percentile of how late the generator itself has sent, which is part of all other figures."""
 
-COLUMNS = ("", "of its most", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", "")
+COLUMNS = ["", "of its most", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", ""]
 
-
-def render(rows: Sequence[Row], facts: dict[str, str]) -> str:
-    """Return the table, with ``facts`` about the machine at its foot."""
-    table = [COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(cells[column]) for cells in table) for column in range(len(COLUMNS))]
-    lines = [INTRODUCTION, ""]
-    for number, (name, *cells, remark) in enumerate(table):
-        if number > 1 and name != table[number - 1][0]:
-            lines.append("")
-        padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:-1], strict=True)]
-        lines.append("  ".join([f"{name:<{widths[0]}}", *padded, remark]).rstrip())
-    width = max(map(len, facts))
-    return "\n".join([*lines, "", *(f"{name:<{width}}  {fact}" for name, fact in facts.items())])
+LATE = 0.5
+"""Share of a p99 from which on the generator's own lateness makes most of it: other work had its core."""
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def print_latency(quick: bool, without: tuple[str, ...] = (), *, server_core: int, load_core: int) -> list[Row]:
+    """Measure and print. Raises BenchmarkError."""
+    chosen = lines(without)
+    require([line.subject for line in chosen])
+    rows = run_latency(chosen, QUICK if quick else DEFAULT, server_core=server_core, load_core=load_core)
+    print(render(rows))
+    return rows
+
+
+def render(rows: Sequence[Row]) -> str:
+    return table(INTRODUCTION, COLUMNS, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
     enough = min(sample.answers for sample in row.samples) >= ENOUGH_FOR_P999
     ratios = row.ratios
-    return (
+    return [
         row.title,
         f"{row.rate / row.saturation:.0%}",
         f"{row.rate:,.0f}",
@@ -44,8 +50,16 @@ def _cells(row: Row) -> tuple[str, ...]:
         _micro([sample.late for sample in row.samples]),
         f"{median(ratios):.2f}" if ratios else "",
         f"({min(ratios):.2f}-{max(ratios):.2f})" if ratios else "",
-        f"{row.bad:,} WRONG OR MISSING ANSWERS" if row.bad else "",
-    )
+        _remark(row),
+    ]
+
+
+def _remark(row: Row) -> str:
+    if row.bad:
+        return f"{row.bad:,} WRONG OR MISSING ANSWERS"
+    if any(sample.late > LATE * sample.p99 for sample in row.samples):
+        return "disturbed: the generator did not have its core to itself"
+    return f"to: {row.base}" if row.ratios and row.share is None else ""
 
 
 def _micro(seconds: list[float]) -> str:

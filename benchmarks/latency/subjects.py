@@ -1,46 +1,61 @@
-"""The servers whose latency is measured, and what is asked of them."""
+"""The lines of the latency table: which server is asked what, and which line each is compared with."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-JS_SERVER = Path(__file__).parent.parent / "js" / "server.mjs"
-
-CALL = '["add",1,2]'
-REQUEST = f'{{"i":000000,"a":{CALL}}}'
-"""The message, with a six-digit id that the generator overwrites."""
+from ..protocols import ADD, ADD_ASYNC, Call, Texts
+from ..subjects import SUBJECTS, Subject
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One server. ``key`` is what `benchmarks.servers` calls it."""
+class Line:
+    """One line of the table."""
 
-    key: str
-    title: str
-    echoes: bool = False
+    subject: Subject
+    call: Call
+    base: str
+    """The subject of the line that it is compared with, at the same rate: a bare echo."""
 
     @property
-    def expected(self) -> str:
-        """What must stand in each answer; a server that only echoes sends the call itself back."""
-        return f'"a":{CALL}' if self.echoes else '"d":3'
+    def key(self) -> str:
+        return f"{self.subject.key} {self.call.name}"
 
-    def command(self, node: str | None) -> list[str | Path]:
-        """What starts it. It prints its port, and ends when its stdin does."""
-        if self.key == "js":
-            assert node is not None
-            return [node, JS_SERVER, "0"]
-        return [sys.executable, "-m", "benchmarks.servers", self.key, "0"]
+    @property
+    def title(self) -> str:
+        if not self.subject.is_wsrpc:
+            return self.subject.title
+        return f"{self.subject.title}, {'async def' if self.call == ADD_ASYNC else 'def'} handler"
+
+    @property
+    def is_base(self) -> bool:
+        return self.base == self.subject.key
+
+    @property
+    def texts(self) -> Texts:
+        texts = None if self.subject.speaks is None else self.subject.speaks.texts(self.call)
+        assert texts is not None, f"{self.key} cannot be asked that"
+        return texts
 
 
-SUBJECTS = (
-    Subject("bare", "bare websockets echo", echoes=True),
-    Subject("wsrpc", "wsrpc, def handlers"),
-    Subject("wsrpc-async", "wsrpc, async def handlers"),
-    Subject("wsrpc-picows", "wsrpc on picows"),
-    Subject("bare-asgi", "bare ASGI echo under uvicorn", echoes=True),
-    Subject("wsrpc-asgi", "wsrpc on ASGI under uvicorn"),
-    Subject("js", "JavaScript ws-wrapper on ws"),
+def lines(without: tuple[str, ...] = ()) -> list[Line]:
+    """Return the lines, those of `_COMPARED` that are not left out by their key or by what they need."""
+    subjects = {subject.key: subject for subject in SUBJECTS}
+    return [
+        Line(subject, call, base)
+        for key, call, base in _COMPARED
+        if (subject := subjects.get(key)) is not None and not {key, *subject.needs} & {*without}
+    ]
+
+
+_COMPARED = (
+    ("websockets", ADD, "websockets"),
+    ("wsrpc", ADD, "websockets"),
+    ("wsrpc", ADD_ASYNC, "websockets"),
+    ("wsrpc-picows", ADD, "websockets"),
+    ("uvicorn", ADD, "uvicorn"),
+    ("wsrpc-asgi", ADD, "uvicorn"),
+    ("wsrpc-uvicorn", ADD, "uvicorn"),
+    ("js", ADD, "websockets"),
 )
-"""The first is what the others are compared with."""
+"""Key of the subject, what it is asked, and its base, which comes before it."""

@@ -207,6 +207,7 @@ def is_flat(message: WireMessage) -> bool:
     a: Any = message.a
     if a.__class__ is not list or len(a) > _FEW or not (message.d is message.e is message.x is UNSET):
         return False
+    part: Any
     for part in a:
         if part.__class__ in _CONTAINERS:
             if len(part) > _FEW:
