@@ -47,7 +47,7 @@ def compile_generator() -> None:
     if PROGRAM.exists() and PROGRAM.stat().st_mtime >= newest:
         return
     PROGRAM.parent.mkdir(exist_ok=True)
-    command = [find_compiler(), "-O2", "-o", PROGRAM, SOURCE, WIRE]
+    command: list[str | Path] = [find_compiler(), "-O2", "-o", PROGRAM, SOURCE, WIRE]
     outcome = subprocess.run(command, capture_output=True, text=True)
     if outcome.returncode != 0:
         raise BenchmarkError(f"cc could not compile {SOURCE.name}:\n{outcome.stderr.strip()}")
@@ -62,6 +62,6 @@ def run_generator(
         BenchmarkError: it stops answering.
     """
     numbers = (str(port), str(server.pid), f"{rate:.3f}", str(warm), str(seconds))
-    command = [PROGRAM, *numbers, texts.request.decode(), texts.result.decode()]
+    command: list[str | Path] = [PROGRAM, *numbers, texts.request.decode(), texts.result.decode()]
     with start(f"the generator on {server.name}", command, core) as generator:
         return msgspec.json.decode(generator.read_line(warm + seconds + PATIENCE), type=Latency)

@@ -204,16 +204,16 @@ def is_flat(message: WireMessage) -> bool:
     The fast path of the items of streams, ``["next", {"value": item}]``, where it takes a quarter of the time of the
     walk: a fifth more items of 16 KiB per second. Where it returns False the walk finds out.
     """
-    a: Any = message.a
+    a = message.a
     if a.__class__ is not list or len(a) > _FEW or not (message.d is message.e is message.x is UNSET):
         return False
-    part: Any
     for part in a:
-        if part.__class__ in _CONTAINERS:
+        kind = part.__class__
+        if kind in _CONTAINERS:
             if len(part) > _FEW:
                 return False
             for inner in part:
-                if inner.__class__ in _CONTAINERS or (part.__class__ is dict and part[inner].__class__ in _CONTAINERS):
+                if inner.__class__ in _CONTAINERS or (kind is dict and part[inner].__class__ in _CONTAINERS):
                     return False
     return True
 
