@@ -32,7 +32,7 @@ from .workloads import CURVES, SECTIONS, Curve, Section
 
 SPECIAL: dict[str, tuple[str, Callable[[bool, Cores], bool]]] = {
     "streams": (
-        "only small requests beside three streams that fill the line, about 10 s",
+        "only small requests beside three streams, about 40 s",
         lambda quick, cores: print_streams(QUICK if quick else DEFAULT, server_core=cores.server, load_core=cores.load),
     ),
     "latency": (
