@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -95,7 +95,7 @@ class Fleet:
         return self._clients[kind]
 
 
-def start_server(subject: Subject, core: int, setup: tuple[str, ...] = ()) -> Child | object:
+def start_server(subject: Subject, core: int, setup: tuple[str, ...] = ()) -> AbstractContextManager[Child]:
     return start(f"the server of {subject.title}", [*subject.command(), *setup], core)
 
 

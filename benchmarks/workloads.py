@@ -7,6 +7,7 @@ class. A section names the subject that all others are compared with, which is m
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .protocols import ADD, ADD_ASYNC, BROADCAST, TO_A_ROOM, Call, echo, echo_bytes
 
@@ -109,22 +110,21 @@ class Curve:
 
     def workload(self, point: int) -> Workload:
         """What is measured at one point of the axis."""
-        workload, key = self.template, f"{self.key} {point}"
+        key = f"{self.key} {point}"
+        workload: Any = self.template  # of the class that has the field that grows
+        changed: dict[str, Any]
         match self.key:
             case "pending":
-                return replace(workload, key=key, pending=point)
-            case "connections":
-                return replace(workload, key=key, connections=point)
+                changed = {"pending": point}
             case "payload":
-                # A larger message, fewer of them: at most 1 MiB is under way.
-                return replace(workload, key=key, call=echo(point), pending=max(2, min(64, MiB // point)))
-            case "broadcast":
-                return replace(workload, key=key, connections=point)
-            case "handlers":
-                return replace(workload, key=key, setup=("--handlers", str(point)))
-            case "rooms":
-                return replace(workload, key=key, setup=("--rooms", str(point)))
-        raise KeyError(self.key)
+                # The larger a message, the fewer of them: at most 1 MiB is under way.
+                changed = {"call": echo(point), "pending": max(2, min(64, MiB // point))}
+            case "connections" | "broadcast":
+                changed = {"connections": point}
+            case _:
+                changed = {"setup": (f"--{self.key}", str(point))}
+        made: Workload = replace(workload, key=key, **changed)
+        return made
 
 
 SECTIONS = (

@@ -13,7 +13,7 @@ from typing import Any
 
 HOST = "127.0.0.1"
 BACKLOG = 4096
-"""Connections that the system keeps until they are accepted: the generator opens them faster than any server accepts."""
+"""Connections that the system keeps until they are accepted: the generators open them faster than servers accept."""
 LARGEST_MESSAGE = 4 * 2**20
 """Bytes: wsrpc's default, given to the libraries that have a lower one."""
 CHUNK = bytes(64 * 1024)

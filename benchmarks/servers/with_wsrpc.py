@@ -54,7 +54,7 @@ def _add_rooms(server: Server, count: int) -> None:
             peers = itertools.cycle(list(server.peers))
             for room in rooms:
                 for peer in itertools.islice(peers, ROOM_MEMBERS):
-                    await room.add(peer)
+                    room.add(peer)
         await next(turns).emit("tick", TICK)
         return 1
 
