@@ -114,7 +114,7 @@ def plan_text(choice: Choice, plan: Plan) -> str:
 def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
     """Raises BenchmarkError."""
     began = time.monotonic()
-    prepare(choice.curves)
+    prepare(choice.curves, plan)
     facts = describe(cores.server, cores.load, choice.subjects)
     with Fleet(cores) as fleet:
         bench = Bench(fleet, plan, cores)

@@ -217,7 +217,7 @@ CURVES = (
         "requests/s",
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
-        (1, 100, 1000),
+        (1, 100),
         template=Requests("", "", "add(1, 2), `def` handler", pending=1),
     ),
     Curve(
@@ -237,7 +237,7 @@ CURVES = (
         "deliveries/s",
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
-        (1, 100, 1000),
+        (1, 100),
         template=Broadcasts("", "", "an event of 100 bytes to everybody"),
     ),
     Curve(

@@ -118,7 +118,7 @@ def write(run: Run) -> list[Path]:
 def _page(run: Run) -> Iterator[str]:
     yield INTRODUCTION
     if run.quick:
-        yield "> **This is a quick run**: one short round on a machine that was busy with other work. Do not quote it.\n"
+        yield "> **This is a quick run**, one short round for everything: do not quote it.\n"
     yield from _summary(run)
     yield HOW_TO_READ.format(rounds=_rounds(run), bound=1 - BOUND)
     for section in run.sections:
@@ -154,15 +154,15 @@ def _summary(run: Run) -> Iterator[str]:
     if ours is None:
         return
     others = [
-        f"{ratio(ours.rate / theirs.rate)} times as many as {run.subjects[key].title}"
+        f"- {ratio(ours.ratio / theirs.ratio)} times as many as {run.subjects[key].title}"
         for key, theirs in cells.items()
-        if theirs is not None and theirs.rate and run.subjects[key].kind == "rpc"
+        if theirs is not None and theirs.ratio and (run.subjects[key].kind == "rpc" or key == section.base)
     ]
     yield (
-        f"On one core of the machine below, with {column.about}, wsrpc on its default transport answers "
-        f"{amount(ours.rate, column.unit)} requests a second. That is {ratio(ours.ratio)} times as many as a bare "
-        f"`websockets` echo" + "".join(f", {other}" for other in others) + ".\n"
+        f"On one core of [the machine](#the-machine), wsrpc on its default transport answers "
+        f"{amount(ours.rate, column.unit)} small requests\na second ({column.about}). That is\n"
     )
+    yield "\n".join(others) + "\n"
     yield f"![{_overview_title(column)}](performance/overview.svg)\n"
 
 
@@ -250,7 +250,7 @@ def _not_fastest(run: Run) -> Iterator[str]:
     yield _faster_list(run, list(where_others_are_faster(run, "rpc")))
     yield "**Bare echoes, which do none**\n"
     yield _faster_list(run, list(where_others_are_faster(run, "bare")))
-    yield "**The default transport** is slower than another system that does calls, though some transport is not, here:\n"
+    yield "**Where only another transport is ahead**: the default one is slower than a system that does calls\n"
     yield _faster_list(run, list(_default_is_slower(run)))
 
 
@@ -298,8 +298,8 @@ def _choosing(run: Run) -> Iterator[str]:
 def _rates(run: Run) -> Iterator[str]:
     yield "## All rates\n"
     yield (
-        f"Medians over {_rounds(run)}, with the lowest and the highest ratio of a round, and the share of what the generator "
-        "reaches.\n"
+        f"Medians over {_rounds(run)}, with the lowest and the highest ratio of a round, and the share of what the "
+        "generator reaches.\n"
     )
     for section in run.sections:
         rows: list[list[str]] = []
@@ -339,8 +339,8 @@ def _machine(run: Run) -> Iterator[str]:
     yield "## The machine\n"
     yield _table(["", ""], [[name, fact] for name, fact in run.machine.items()])
     yield (
-        f"The run took {run.took / 60:.1f} minutes on {run.date}: {_rounds(run)}, {run.seconds:g} s for each system under "
-        f"each workload, after {run.warm:g} s to warm up.\n"
+        f"The run took {run.took / 60:.1f} minutes on {run.date}: {_rounds(run)}, {run.seconds:g} s for each system "
+        f"under each workload, after {run.warm:g} s to warm up.\n"
     )
 
 

@@ -118,11 +118,11 @@ def _mark(shape: int, x: float, y: float) -> str:
 
 def _names(lines: Sequence[Line], up: _Scale) -> list[str]:
     """Each name at the end of its line, moved down where two would meet."""
-    ends = sorted((up(line.points[max(line.points)]), line) for line in lines if line.points)
+    ends = [(up(line.points[max(line.points)]), line) for line in lines]
     parts: list[str] = []
     lowest = -math.inf
     overflow = max(0.0, len(ends) * LABEL_HEIGHT - (HEIGHT - BOTTOM - TOP))
-    for place, line in ends:
+    for place, line in sorted(ends, key=lambda end: end[0]):
         lowest = max(place, lowest + LABEL_HEIGHT)
         parts.append(
             f'<g class="c{line.colour}">{_text(WIDTH - RIGHT + 12, lowest + 4 - overflow, line.name, "name")}</g>'
@@ -154,9 +154,8 @@ def bars(title: str, x: str, rows: Sequence[Bar]) -> str:
         top = TOP + index * (BAR + GAP)
         width = max(across(row.value) - NAMES, 1)
         parts.append(_text(NAMES - 10, top + 14, row.name, anchor="end"))
-        parts.append(
-            f'<g class="c{row.colour}"><rect class="bar" x="{NAMES}" y="{top}" width="{width:.1f}" height="{BAR}" rx="2"/></g>'
-        )
+        bar = f'<rect class="bar" x="{NAMES}" y="{top}" width="{width:.1f}" height="{BAR}" rx="2"/>'
+        parts.append(f'<g class="c{row.colour}">{bar}</g>')
         parts.append(_text(NAMES + width + 7, top + 14, row.text, "value"))
     parts.append(f'<line class="axis" x1="{NAMES}" x2="{NAMES}" y1="{TOP - 6}" y2="{height - 34}"/>')
     parts.append(_text(NAMES, height - 12, x))
@@ -164,7 +163,8 @@ def bars(title: str, x: str, rows: Sequence[Bar]) -> str:
 
 
 def _document(width: int, height: int, title: str, parts: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+    box = f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>'
     surface = f'<rect class="surface" width="{width}" height="{height}" rx="6"/>'
     return "\n".join([head, STYLE, surface, *parts, "</svg>", ""])
 
