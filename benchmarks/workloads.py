@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .protocols import ADD, ADD_ASYNC, BROADCAST, TO_A_ROOM, Call, echo, echo_bytes
+from .servers.handlers import ROOM_CONNECTIONS, ROOM_MEMBERS
 
 MiB = 2**20
 
@@ -252,14 +253,19 @@ CURVES = (
     ),
     Curve(
         "rooms",
-        "Rooms of ten members each, on 100 connections",
+        "Rooms of ten members each, on 500 connections",
         "rooms",
         "deliveries/s",
         ("wsrpc", "wsrpc-picows"),
         (1, 100, 10_000),
         (1, 10_000),
         template=Broadcasts(
-            "", "", "an event to one room after another", call=TO_A_ROOM, connections=100, receivers=10
+            "",
+            "",
+            "an event to one room after another",
+            call=TO_A_ROOM,
+            connections=ROOM_CONNECTIONS,
+            receivers=ROOM_MEMBERS,
         ),
     ),
 )

@@ -72,7 +72,7 @@ def test_plots_are_xml_with_a_name_for_each_line() -> None:
     names = [element for element in drawn.iter() if element.get("class") == "name"]
     places = sorted(float(element.attrib["y"]) for element in names)
     assert places[1] - places[0] >= plots.LABEL_HEIGHT, "two names do not cover each other"
-    assert "prefers-color-scheme: dark" in plots.bars("Title", "ratio", [plots.Bar("one", 1, 2.0, "2.0")])
+    assert "prefers-color-scheme: dark" in plots.bars("Title", {1: "ours"}, [plots.Bar("one", 1, 2.0, "2.0")])
 
 
 # ---------------------------------------------------------------- what is computed

@@ -14,7 +14,7 @@ from html import escape
 from .analysis import number
 
 WIDTH, HEIGHT = 760, 400
-LEFT, RIGHT, TOP, BOTTOM = 76, 190, 52, 58
+LEFT, RIGHT, TOP, BOTTOM = 76, 204, 60, 58
 LABEL_HEIGHT = 17
 BAR, GAP, NAMES = 18, 9, 262
 
@@ -73,13 +73,14 @@ class _Scale:
 
 
 def curve(title: str, x: str, y: str, lines: Sequence[Line], *, bytes_on_x: bool = False) -> str:
-    """Lines over logarithmic axes; ``x`` and ``y`` are their labels, with units."""
+    """Lines over logarithmic axes, of values above 0; ``x`` and ``y`` are their labels, with units."""
+    lines = [line for line in lines if line.points]
     points = sorted({point for line in lines for point in line.points})
-    values = [value for line in lines for value in line.points.values() if value > 0]
+    values = [value for line in lines for value in line.points.values()]
     ticks = _ticks(min(values), max(values))
     across = _Scale(points[0], points[-1], LEFT, WIDTH - RIGHT)
     up = _Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [_text(LEFT, 24, title, "title"), _text(LEFT, 43, y, anchor="start")]
+    parts = [_text(16, 24, title, "title"), _text(16, 45, y)]
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>')
         parts.append(_text(LEFT - 8, up(tick) + 4, number(tick), anchor="end"))
@@ -99,7 +100,7 @@ def curve(title: str, x: str, y: str, lines: Sequence[Line], *, bytes_on_x: bool
 
 
 def _line(line: Line, across: _Scale, up: _Scale) -> list[str]:
-    places = [(across(x), up(y)) for x, y in sorted(line.points.items()) if y > 0]
+    places = [(across(x), up(y)) for x, y in sorted(line.points.items())]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     marks = "".join(_mark(line.colour, x, y) for x, y in places)
     return [f'<g class="c{line.colour}"><polyline class="line" points="{path}"/>{marks}</g>']
@@ -140,9 +141,9 @@ def _ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if below[-1] <= tick <= above[0]]
 
 
-def bars(title: str, x: str, rows: Sequence[Bar]) -> str:
-    """Horizontal bars from 0 on, each with its value at its end."""
-    height = TOP + len(rows) * (BAR + GAP) + 34
+def bars(title: str, legend: Mapping[int, str], rows: Sequence[Bar]) -> str:
+    """Horizontal bars from 0 on, each with its value at its end. ``legend`` says what the colours mean."""
+    height = TOP + len(rows) * (BAR + GAP) + 8
     most = max(row.value for row in rows)
     end = WIDTH - 62
 
@@ -150,6 +151,11 @@ def bars(title: str, x: str, rows: Sequence[Bar]) -> str:
         return NAMES + (end - NAMES) * value / most
 
     parts = [_text(16, 24, title, "title")]
+    left = 16.0
+    for colour, meaning in legend.items():
+        parts.append(f'<g class="c{colour}"><rect class="bar" x="{left}" y="34" width="11" height="11" rx="2"/></g>')
+        parts.append(_text(left + 17, 44, meaning))
+        left += 17 + 7.2 * len(meaning) + 18
     for index, row in enumerate(rows):
         top = TOP + index * (BAR + GAP)
         width = max(across(row.value) - NAMES, 1)
@@ -157,8 +163,7 @@ def bars(title: str, x: str, rows: Sequence[Bar]) -> str:
         bar = f'<rect class="bar" x="{NAMES}" y="{top}" width="{width:.1f}" height="{BAR}" rx="2"/>'
         parts.append(f'<g class="c{row.colour}">{bar}</g>')
         parts.append(_text(NAMES + width + 7, top + 14, row.text, "value"))
-    parts.append(f'<line class="axis" x1="{NAMES}" x2="{NAMES}" y1="{TOP - 6}" y2="{height - 34}"/>')
-    parts.append(_text(NAMES, height - 12, x))
+    parts.append(f'<line class="axis" x1="{NAMES}" x2="{NAMES}" y1="{TOP - 6}" y2="{height - 12}"/>')
     return _document(WIDTH, height, title, parts)
 
 

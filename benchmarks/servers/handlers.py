@@ -21,6 +21,8 @@ CHUNK = bytes(64 * 1024)
 TICK = "x" * 100
 """What a broadcast says."""
 ROOM_MEMBERS = 10
+ROOM_CONNECTIONS = 500
+"""Enough for 10,000 rooms, as a peer may be in 256 of them by default."""
 
 CERTIFICATES = Path(__file__).resolve().parents[2] / "tests" / "certificates"
 
@@ -35,7 +37,7 @@ class Options:
     handlers: int = 0
     """Further handlers that nobody calls."""
     rooms: int = 0
-    """Rooms, each with `ROOM_MEMBERS` members, as soon as the connections are there."""
+    """Rooms, each with `ROOM_MEMBERS` members as soon as there are `ROOM_CONNECTIONS` connections."""
 
     @property
     def ssl(self) -> ssl.SSLContext | None:
