@@ -40,7 +40,7 @@ where wsrpc is not the fastest. A program makes this page of one run of `make be
 HOW_TO_REPEAT = """\
 ## How to repeat it
 
-```sh
+```text
 make bench                                       # about 15 minutes
 make bench ARGS=--quick                          # about 2 minutes: a smoke test, too short to quote
 make bench ARGS="--json run.json"                # the default run, with every sample in a file
