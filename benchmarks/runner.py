@@ -46,7 +46,7 @@ class Plan:
     quick: bool = False
 
 
-DEFAULT = Plan(rounds=3, warm=0.15, seconds=0.4, curve_seconds=0.2)
+DEFAULT = Plan(rounds=3, warm=0.15, seconds=0.3, curve_seconds=0.15)
 QUICK = Plan(rounds=1, warm=0.04, seconds=0.1, curve_seconds=0.06, transfer_share=0.1, quick=True)
 
 

@@ -209,7 +209,7 @@ CURVES = (
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
         (1, 100, 10_000),
-        template=Requests("", "", "add(1, 2), `def` handler"),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler"),
     ),
     Curve(
         "connections",
@@ -219,7 +219,7 @@ CURVES = (
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
         (1, 100),
-        template=Requests("", "", "add(1, 2), `def` handler", pending=1),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler", pending=1),
     ),
     Curve(
         "payload",
@@ -229,7 +229,7 @@ CURVES = (
         WSRPC_AND_BARE,
         (16, 256, 4096, 65_536, MiB),
         (16, 4096, MiB),
-        template=Requests("", "", "echo, 64 pending, fewer from 16 KiB on"),
+        template=Requests("", "", "Echoes of text, 64 pending, fewer from 16 KiB on"),
     ),
     Curve(
         "broadcast",
@@ -239,7 +239,7 @@ CURVES = (
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
         (1, 100),
-        template=Broadcasts("", "", "an event of 100 bytes to everybody"),
+        template=Broadcasts("", "", "An event of 100 bytes to everybody"),
     ),
     Curve(
         "handlers",
@@ -249,7 +249,7 @@ CURVES = (
         ("wsrpc", "wsrpc-picows"),
         (1, 100, 10_000),
         (1, 10_000),
-        template=Requests("", "", "add(1, 2), `def` handler, 64 pending"),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler, 64 pending"),
     ),
     Curve(
         "rooms",
@@ -262,7 +262,7 @@ CURVES = (
         template=Broadcasts(
             "",
             "",
-            "an event to one room after another",
+            "An event of 100 bytes to one room after another",
             call=TO_A_ROOM,
             connections=ROOM_CONNECTIONS,
             receivers=ROOM_MEMBERS,

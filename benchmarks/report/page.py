@@ -132,7 +132,7 @@ def _page(run: Run) -> Iterator[str]:
         yield GROWTH
         for curve in run.curves:
             yield f"![{curve.title}: {curve.y}](performance/{_plot_path(curve).name})\n"
-            yield f"*{_sentence(curve.about)}*\n"
+            yield f"*{curve.about}.*\n"
     yield HOW_TO_REPEAT
     yield from _rates(run)
     yield from _machine(run)
@@ -140,10 +140,6 @@ def _page(run: Run) -> Iterator[str]:
 
 def _rounds(run: Run) -> str:
     return f"{run.rounds} rounds" if run.rounds > 1 else "one round"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _summary(run: Run) -> Iterator[str]:
@@ -244,7 +240,7 @@ def _async(run: Run) -> Iterator[str]:
 
 def _not_fastest(run: Run) -> Iterator[str]:
     yield NOT_FASTEST
-    yield "**Other systems that do calls**\n"
+    yield "**Other systems that do calls, and what one writes by hand**\n"
     yield _faster_list(run, list(where_others_are_faster(run, "rpc")))
     yield "**Bare echoes, which do none**\n"
     yield _faster_list(run, list(where_others_are_faster(run, "bare")))
@@ -269,15 +265,13 @@ def _default_is_slower(run: Run) -> Iterator[Faster]:
 def _faster_list(run: Run, found: Sequence[Faster]) -> str:
     if not found:
         return "None in this run.\n"
-    lines = [
-        f"- {one.section.title}, {one.column.title}: "
-        + ", ".join(
-            f"{run.subjects[key].title} ({ratio(times)} times {run.subjects[one.best].title})"
-            for key, times in one.ahead
-        )
-        for one in found
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(f"- {one.section.title}, {one.column.title}: {_ahead(run, one)}" for one in found) + "\n"
+
+
+def _ahead(run: Run, one: Faster) -> str:
+    ours = run.subjects[one.best].title
+    by = "less than" if one.column.lower_is_better else "as much as"
+    return ", ".join(f"{run.subjects[key].title} ({ratio(times)} times {by} {ours})" for key, times in one.ahead)
 
 
 def _choosing(run: Run) -> Iterator[str]:
