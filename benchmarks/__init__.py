@@ -15,8 +15,8 @@ How it is measured:
 
     runner       one workload on one subject after another, in rounds; starts the servers
     protocols    a call in the words of each system
-    generator    the load in C: WebSocket connections, broadcasts, idle connections; and the smallest server, its ceiling
-    go           the load in Go: gRPC, and opening connections, with and without TLS; and the smallest servers for those
+    generator    the load in C: WebSocket connections, broadcasts, idle connections; the smallest server, its ceiling
+    go           the load in Go: gRPC, and opening connections, with and without TLS; the smallest servers for those
     servers      the servers in Python, one module for each library
     clients      the clients in Python, likewise
     js           the server in JavaScript; the one in Go is that of interop/go
