@@ -113,16 +113,15 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
 
 def plan_text(choice: Choice, plan: Plan) -> str:
     slots, seconds = estimate(choice.sections, choice.curves, choice.subjects, plan)
-    return (
-        f"{len(choice.subjects)} subjects; {slots} slots of {plan.seconds:g} s ({plan.curve_seconds:g} s in the curves), "
-        f"{plan.rounds} round{'s' if plan.rounds > 1 else ''}: about {seconds / 60:.1f} min"
-    )
+    rounds = f"{plan.rounds} round{'s' if plan.rounds > 1 else ''}"
+    each = f"{plan.seconds:g} s ({plan.curve_seconds:g} s in the curves)"
+    return f"{len(choice.subjects)} subjects; {slots} slots of {each}, {rounds}: about {seconds / 60:.1f} min"
 
 
 def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
     """Raises BenchmarkError."""
     began = time.monotonic()
-    prepare(choice.curves)
+    prepare(choice.curves, plan)
     facts = describe(cores.server, cores.load, choice.subjects)
     with Fleet(cores) as fleet:
         bench = Bench(fleet, plan, cores)

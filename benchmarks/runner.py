@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -29,7 +29,7 @@ from .workloads import Accepts, Broadcasts, Curve, Idle, PythonClient, Requests,
 START_SECONDS = 30.0
 FEW = 100
 """Connections that are there when the growth of memory begins to count, so that what a server loads once does not."""
-MOST_OVERHEAD = {Requests: 0.12, Broadcasts: 0.5, Idle: 1.6, Accepts: 0.1, PythonClient: 0.15}
+MOST_OVERHEAD = {Requests: 0.12, Broadcasts: 0.5, Idle: 1.1, Accepts: 0.1, PythonClient: 0.15}
 """Seconds of a slot besides those that are measured; for the estimate that is printed."""
 
 
@@ -46,8 +46,8 @@ class Plan:
     quick: bool = False
 
 
-DEFAULT = Plan(rounds=3, warm=0.15, seconds=0.45, curve_seconds=0.25)
-QUICK = Plan(rounds=1, warm=0.05, seconds=0.12, curve_seconds=0.1, transfer_share=0.1, quick=True)
+DEFAULT = Plan(rounds=3, warm=0.15, seconds=0.3, curve_seconds=0.15)
+QUICK = Plan(rounds=1, warm=0.04, seconds=0.1, curve_seconds=0.06, transfer_share=0.1, quick=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Fleet:
         return self._clients[kind]
 
 
-def start_server(subject: Subject, core: int, setup: tuple[str, ...] = ()) -> Child | object:
+def start_server(subject: Subject, core: int, setup: tuple[str, ...] = ()) -> AbstractContextManager[Child]:
     return start(f"the server of {subject.title}", [*subject.command(), *setup], core)
 
 
@@ -247,7 +247,7 @@ def estimate(
             count += slots
             seconds += slots * _slot_seconds(workload, plan, plan.seconds)
     for curve in curves:
-        for point in curve.quick_points if plan.quick else curve.points:
+        for point in points_of(curve, plan):
             workload = curve.workload(point)
             slots = sum(subject.key in curve.subjects and able(subject, workload) for subject in subjects) * plan.rounds
             count += slots
@@ -263,6 +263,10 @@ def _slot_seconds(workload: Workload, plan: Plan, seconds: float) -> float:
         return overhead + workload.size * plan.transfer_share / 200e6
     connections = getattr(workload, "connections", 1)
     return overhead + plan.warm + seconds + connections * 0.0004
+
+
+def points_of(curve: Curve, plan: Plan) -> tuple[int, ...]:
+    return curve.quick_points if plan.quick else curve.points
 
 
 def run_sections(
@@ -306,7 +310,7 @@ def run_curves(bench: Bench, curves: Sequence[Curve], subjects: Sequence[Subject
     for number in range(1, plan.rounds + 1):
         for curve in curves:
             say(f"round {number} of {plan.rounds}: {curve.title}")
-            for point in curve.quick_points if plan.quick else curve.points:
+            for point in points_of(curve, plan):
                 workload = curve.workload(point)
                 for subject in subjects:
                     if subject.key in curve.subjects and able(subject, workload):
@@ -327,9 +331,10 @@ def info_of(subject: Subject) -> SubjectInfo:
     return SubjectInfo(title=subject.title, kind=kind, own=subject.own, ceiling=ceiling)
 
 
-def prepare(curves: Sequence[Curve]) -> None:
+def prepare(curves: Sequence[Curve], plan: Plan) -> None:
     """Raise the limit of open files, if it is needed, for the largest number of connections."""
-    allow_descriptors(max([2000, *(max(curve.points) for curve in curves)]) + 500)
+    points = [curve.workload(point) for curve in curves for point in points_of(curve, plan)]
+    allow_descriptors(max([1000, *(getattr(workload, "connections", 1) for workload in points)]) + 1000)
 
 
 def say(text: str) -> None:

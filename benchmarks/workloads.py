@@ -7,8 +7,10 @@ class. A section names the subject that all others are compared with, which is m
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .protocols import ADD, ADD_ASYNC, BROADCAST, TO_A_ROOM, Call, echo, echo_bytes
+from .servers.handlers import ROOM_CONNECTIONS, ROOM_MEMBERS
 
 MiB = 2**20
 
@@ -109,22 +111,21 @@ class Curve:
 
     def workload(self, point: int) -> Workload:
         """What is measured at one point of the axis."""
-        workload, key = self.template, f"{self.key} {point}"
+        key = f"{self.key} {point}"
+        workload: Any = self.template  # of the class that has the field that grows
+        changed: dict[str, Any]
         match self.key:
             case "pending":
-                return replace(workload, key=key, pending=point)
-            case "connections":
-                return replace(workload, key=key, connections=point)
+                changed = {"pending": point}
             case "payload":
-                # A larger message, fewer of them: at most 1 MiB is under way.
-                return replace(workload, key=key, call=echo(point), pending=max(2, min(64, MiB // point)))
-            case "broadcast":
-                return replace(workload, key=key, connections=point)
-            case "handlers":
-                return replace(workload, key=key, setup=("--handlers", str(point)))
-            case "rooms":
-                return replace(workload, key=key, setup=("--rooms", str(point)))
-        raise KeyError(self.key)
+                # The larger a message, the fewer of them: at most 1 MiB is under way.
+                changed = {"call": echo(point), "pending": max(2, min(64, MiB // point))}
+            case "connections" | "broadcast":
+                changed = {"connections": point}
+            case _:
+                changed = {"setup": (f"--{self.key}", str(point))}
+        made: Workload = replace(workload, key=key, **changed)
+        return made
 
 
 SECTIONS = (
@@ -208,7 +209,7 @@ CURVES = (
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
         (1, 100, 10_000),
-        template=Requests("", "", "add(1, 2), `def` handler"),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler"),
     ),
     Curve(
         "connections",
@@ -217,8 +218,8 @@ CURVES = (
         "requests/s",
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
-        (1, 100, 1000),
-        template=Requests("", "", "add(1, 2), `def` handler", pending=1),
+        (1, 100),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler", pending=1),
     ),
     Curve(
         "payload",
@@ -228,7 +229,7 @@ CURVES = (
         WSRPC_AND_BARE,
         (16, 256, 4096, 65_536, MiB),
         (16, 4096, MiB),
-        template=Requests("", "", "echo, 64 pending, fewer from 16 KiB on"),
+        template=Requests("", "", "Echoes of text, 64 pending, fewer from 16 KiB on"),
     ),
     Curve(
         "broadcast",
@@ -237,8 +238,8 @@ CURVES = (
         "deliveries/s",
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
-        (1, 100, 1000),
-        template=Broadcasts("", "", "an event of 100 bytes to everybody"),
+        (1, 100),
+        template=Broadcasts("", "", "An event of 100 bytes to everybody"),
     ),
     Curve(
         "handlers",
@@ -248,18 +249,23 @@ CURVES = (
         ("wsrpc", "wsrpc-picows"),
         (1, 100, 10_000),
         (1, 10_000),
-        template=Requests("", "", "add(1, 2), `def` handler, 64 pending"),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler, 64 pending"),
     ),
     Curve(
         "rooms",
-        "Rooms of ten members each, on 100 connections",
+        "Rooms of ten members each, on 500 connections",
         "rooms",
         "deliveries/s",
         ("wsrpc", "wsrpc-picows"),
         (1, 100, 10_000),
         (1, 10_000),
         template=Broadcasts(
-            "", "", "an event to one room after another", call=TO_A_ROOM, connections=100, receivers=10
+            "",
+            "",
+            "An event of 100 bytes to one room after another",
+            call=TO_A_ROOM,
+            connections=ROOM_CONNECTIONS,
+            receivers=ROOM_MEMBERS,
         ),
     ),
 )

@@ -60,7 +60,8 @@ def held(server: Child, port: int, texts: Texts, core: int, connections: int) ->
 @contextmanager
 def _started(server: Child, port: int, texts: Texts, core: int, options: dict[str, object]) -> Iterator[Child]:
     given = {"port": port, "pid": server.pid, "path": texts.path, "id_offset": texts.id_offset, **options}
-    command = [PROGRAM, "run", *(f"{name}={_value(value)}" for name, value in given.items()), *texts.options]
+    words = [f"{name}={_value(value)}" for name, value in given.items()]
+    command: list[str | Path] = [PROGRAM, "run", *words, *texts.options]
     with start(f"the load on {server.name}", command, core) as load:
         for text in (texts.request, texts.mark, texts.result, texts.opening):
             load.write(b"%d\n%s" % (len(text), text))

@@ -261,6 +261,7 @@ static bool take_answer(struct connection *one, const unsigned char *text, size_
 
 static void ask_for_broadcasts(void) {
     while (rounds * plan.receivers < deliveries + ROUNDS_AT_ONCE * plan.receivers) {
+        if (plan.id_offset > 0) write_id(FIRST_ID + (uint32_t)(rounds % ID_COUNT));
         append(&connections[0].out, frame_of_request.bytes, frame_of_request.size);
         rounds++;
     }
@@ -402,9 +403,9 @@ static void measure(void) {
     }
     uint64_t unanswered = missing();
     hang_up();
-    printf("{\"answers\":%" PRIu64 ",\"seconds\":%.6f,\"wrong\":%" PRIu64 ",\"unanswered\":%" PRIu64
+    printf("{\"answers\":%" PRIu64 ",\"checked\":%" PRIu64 ",\"seconds\":%.6f,\"wrong\":%" PRIu64 ",\"unanswered\":%" PRIu64
            ",\"server_cpu\":%.4f,\"load_busy\":%.4f,\"answers_per_read\":%.2f}\n",
-           counted, took, wrong, unanswered, server / took, 1 - idle_before / took,
+           counted, answers, took, wrong, unanswered, server / took, 1 - idle_before / took,
            counted_reads == 0 ? 0.0 : (double)counted / (double)counted_reads);
 }
 

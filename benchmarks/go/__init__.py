@@ -33,7 +33,7 @@ def build() -> Path:
     program = BUILT / f"load-go-{digest.hexdigest()[:16]}"
     if not program.exists():
         BUILT.mkdir(exist_ok=True)
-        command = [go, "build", "-buildvcs=false", "-o", program, "."]
+        command: list[str | Path] = [go, "build", "-buildvcs=false", "-o", program, "."]
         done = subprocess.run(
             command, cwd=HERE, env=environment(), capture_output=True, text=True, check=False, timeout=BUILD_TIMEOUT
         )
@@ -49,6 +49,6 @@ def build() -> Path:
 def run_go(what: str, name: str, core: int, **options: object) -> Sample:
     """``what`` is "grpc" or "accepts"; for the options see main.go."""
     seconds = float(str(options["warm"])) + float(str(options["seconds"]))
-    command = [build(), what, *(f"{key}={value}" for key, value in options.items())]
+    command: list[str | Path] = [build(), what, *(f"{key}={value}" for key, value in options.items())]
     with start(f"the load on {name}", command, core) as load:
         return msgspec.json.decode(load.read_line(seconds + PATIENCE), type=Sample)

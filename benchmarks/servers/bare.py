@@ -19,7 +19,7 @@ Handler = Callable[[ServerConnection], Coroutine[Any, Any, None]]
 
 
 async def serve_with_websockets(handler: Handler, options: Options) -> None:
-    limits = {"max_size": LARGEST_MESSAGE, "backlog": BACKLOG}
+    limits: dict[str, Any] = {"max_size": LARGEST_MESSAGE, "backlog": BACKLOG}
     async with serve(handler, HOST, 0, compression=None, ssl=options.ssl, **limits) as server:
         (listener,) = server.sockets
         say_port(listener.getsockname()[1])

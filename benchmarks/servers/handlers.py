@@ -13,7 +13,7 @@ from typing import Any
 
 HOST = "127.0.0.1"
 BACKLOG = 4096
-"""Connections that the system keeps until they are accepted: the generator opens them faster than any server accepts."""
+"""Connections that the system keeps until they are accepted: the generators open them faster than servers accept."""
 LARGEST_MESSAGE = 4 * 2**20
 """Bytes: wsrpc's default, given to the libraries that have a lower one."""
 CHUNK = bytes(64 * 1024)
@@ -21,6 +21,8 @@ CHUNK = bytes(64 * 1024)
 TICK = "x" * 100
 """What a broadcast says."""
 ROOM_MEMBERS = 10
+ROOM_CONNECTIONS = 500
+"""Enough for 10,000 rooms, as a peer may be in 256 of them by default."""
 
 CERTIFICATES = Path(__file__).resolve().parents[2] / "tests" / "certificates"
 
@@ -35,7 +37,7 @@ class Options:
     handlers: int = 0
     """Further handlers that nobody calls."""
     rooms: int = 0
-    """Rooms, each with `ROOM_MEMBERS` members, as soon as the connections are there."""
+    """Rooms, each with `ROOM_MEMBERS` members as soon as there are `ROOM_CONNECTIONS` connections."""
 
     @property
     def ssl(self) -> ssl.SSLContext | None:

@@ -31,10 +31,8 @@ async def serve(application: Any, options: Options, **settings: Any) -> None:
             **settings,
         )
         server = uvicorn.Server(config)
-        # uvicorn takes the signals; it ends as the others do, with stdin.
+        # uvicorn takes the signals; it ends as the others do, with stdin. Until it has started, connections wait.
         serving = asyncio.create_task(server.serve(sockets=[sock]))
-        while not server.started:
-            await asyncio.sleep(0.01)
         say_port(sock.getsockname()[1])
         await parent_left()
         server.should_exit = True

@@ -9,7 +9,7 @@ from typing import Any
 from wsrpc import Peer, Server
 
 from . import handlers
-from .handlers import BACKLOG, HOST, ROOM_MEMBERS, TICK, Options, parent_left, say_port
+from .handlers import BACKLOG, HOST, ROOM_CONNECTIONS, ROOM_MEMBERS, TICK, Options, parent_left, say_port
 
 
 def make_server(options: Options) -> Server:
@@ -39,22 +39,25 @@ def make_server(options: Options) -> Server:
         await server.emit("tick", TICK)
         return 1
 
-    _add_rooms(server, options.rooms)
+    if options.rooms:
+        _add_rooms(server, options.rooms)
     return server
 
 
 def _add_rooms(server: Server, count: int) -> None:
-    """Each of so many rooms has members, and ``to_a_room`` emits to one room after another."""
+    """Each of so many rooms gets ten of `ROOM_CONNECTIONS` peers, and ``to_a_room`` emits to one room after another."""
     rooms = [server.room(f"room {number}") for number in range(count)]
     turns = itertools.cycle(rooms)
+    numbers = itertools.cycle(range(ROOM_CONNECTIONS))
+
+    @server.on("open")
+    def join(peer: Peer) -> None:
+        # Peers 0 to 9 are in the first room, 10 to 19 in the second, and when all have one it begins again.
+        for room in rooms[next(numbers) // ROOM_MEMBERS :: ROOM_CONNECTIONS // ROOM_MEMBERS]:
+            room.add(peer)
 
     @server.on("to_a_room")
     async def to_a_room() -> int:
-        if not len(rooms[-1]):
-            peers = itertools.cycle(list(server.peers))
-            for room in rooms:
-                for peer in itertools.islice(peers, ROOM_MEMBERS):
-                    await room.add(peer)
         await next(turns).emit("tick", TICK)
         return 1
 
