@@ -28,5 +28,5 @@ What comes of it:
     report       tables for the terminal, the page and its plots
 
 Measurements with an answer of their own, yes or no, are packages of their own: `idle`, `floods`, `herd`, `broadcast`,
-`streams`.
+`streams`, and `latency`, which has a generator of its own: requests at fixed times, whatever becomes of earlier ones.
 """

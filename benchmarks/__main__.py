@@ -62,7 +62,7 @@ SPECIAL: dict[str, tuple[str, Callable[[bool, Cores], bool]]] = {
 }
 """Measurements with an answer of their own, yes or no. Each is an option.
 
-The slot for the latency at fixed rates in the report: one call of `benchmarks.latency.run.run_latency` in `measure` below.
+The slot for latency in the report: one call of `benchmarks.latency.run.run_latency` in `measure` below.
 """
 
 
