@@ -9,7 +9,7 @@
 #   make check   formatting, lints, types, import order
 #   make dist    sdist and wheel, checked and tried out in a fresh environment
 #   make fmt     format and apply the safe lint fixes
-#   make bench   the benchmarks
+#   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
 #                streams left in every way, 1 GiB to a slow consumer, 10,000 cuts of a connection in use,
 #                a server that is killed 200 times, 5,000 runs of each state machine and fuzzer, 3,000
@@ -18,7 +18,7 @@
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
-# (and for the benchmarks: make bench ARGS=--quick, or --idle, --floods, --broadcast and others: --help).
+# (and for the benchmarks: make bench ARGS=--plan says what they do; --idle, --floods and others: --help).
 
 PYTHON ?= python3
 ARGS ?=
@@ -79,7 +79,7 @@ soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
 	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py interop/test_js_fuzz.py $(ARGS)
 
-bench: $(STAMPS)/bench $(STAMPS)/npm
+bench: $(STAMPS)/bench $(STAMPS)/npm go
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)
 
 autobahn: $(STAMPS)/dev

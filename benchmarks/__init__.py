@@ -1,5 +1,32 @@
 """Benchmarks: the same load on wsrpc and on what it is compared with, side by side in one run.
 
-``python -m benchmarks`` prints ratios first, because rates say more about the machine than about the code.
-Linux only, and it needs two cores: one for the server, one for the load.
+    python -m benchmarks               the run: about 15 minutes, or 2 with --quick; --plan says what it does
+    python -m benchmarks report FILE   makes docs/performance.md of the JSON of a run
+
+Ratios come first, because rates say more about the machine than about the code. Linux only, and it needs two cores: one
+for the server, one for the load.
+
+What is measured, and on what, are two lists:
+
+    workloads    each column of a table, each curve
+    subjects     each system: how its server is started, what is spoken with it, what must be installed
+
+How it is measured:
+
+    runner       one workload on one subject after another, in rounds; starts the servers
+    protocols    a call in the words of each system
+    generator    the load in C: WebSocket connections, broadcasts, idle connections; the smallest server, its ceiling
+    go           the load in Go: gRPC, and opening connections, with and without TLS; the smallest servers for those
+    servers      the servers in Python, one module for each library
+    clients      the clients in Python, likewise
+    js           the server in JavaScript; the one in Go is that of interop/go
+
+What comes of it:
+
+    measure      one sample, ratios
+    results      the document of a run
+    report       tables for the terminal, the page and its plots
+
+Measurements with an answer of their own, yes or no, are packages of their own: `idle`, `floods`, `herd`, `broadcast`,
+`streams`, and `latency`, which has a generator of its own: requests at fixed times, whatever becomes of earlier ones.
 """

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
 
+from interop.golang import find_go
+
 from .processes import ROOT, BenchmarkError
+from .subjects import INSTALL, Subject
 
 NODE_MODULES = ROOT / "interop" / "js" / "node_modules"
 
@@ -27,40 +32,100 @@ def pick_cores() -> tuple[int, int]:
     return cores[0], next((core for core in cores[1:] if core not in siblings), cores[1])
 
 
-def require_javascript() -> str:
-    """The path of node. Raises BenchmarkError if it or the JavaScript libraries are missing."""
+def allow_descriptors(needed: int) -> None:
+    """Raise this process's limit of open files, which its children inherit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise BenchmarkError(f"{needed} open files are needed, and `ulimit -Hn` says {hard}: raise that")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def find_node() -> str:
+    """The path of node. Raises BenchmarkError if it is missing."""
     node = shutil.which("node")
     if node is None:
-        raise BenchmarkError("node is missing: install Node.js, or leave its server out with --without-js")
-    for package in ("ws", "ws-wrapper"):
-        if not (NODE_MODULES / package).is_dir():
-            raise BenchmarkError(
-                f"the JavaScript package {package} is missing: run `npm install` in interop/js, "
-                "or leave that server out with --without-js"
-            )
+        raise BenchmarkError(f"node is missing. {INSTALL['node']}; or leave out what needs it: --without node")
     return node
 
 
-def describe(server_core: int, load_core: int, node: str | None) -> dict[str, str]:
-    """Facts for the foot of the table, name by name."""
+def require(subjects: Sequence[Subject]) -> None:
+    """Raise BenchmarkError, with one sentence for each thing, if something is missing that the subjects need."""
+    missing = [need for need in dict.fromkeys(need for subject in subjects for need in subject.needs) if not _has(need)]
+    if missing:
+        packages = [need for need in missing if need not in INSTALL]
+        sentences = [f"{need} is missing. {INSTALL[need]}" for need in missing if need in INSTALL]
+        if packages:
+            sentences.append(
+                f"Python packages are missing: {', '.join(packages)}. "
+                "`make bench` installs them; by hand it is `pip install --group bench`"
+            )
+        leave = " ".join(f"--without {need}" for need in missing)
+        raise BenchmarkError(f"{'. '.join(sentences)}. Or leave out what needs them: {leave}")
+
+
+def _has(need: str) -> bool:
+    if need == "node":
+        return shutil.which("node") is not None and all((NODE_MODULES / name).is_dir() for name in ("ws", "ws-wrapper"))
+    if need == "go":
+        try:
+            find_go()
+        except RuntimeError:
+            return False
+        return True
+    try:
+        return util.find_spec(need) is not None
+    except ModuleNotFoundError:  # of a package that it is in
+        return False
+
+
+PACKAGES = {
+    "picows": "picows",
+    "aiohttp": "aiohttp",
+    "uvicorn": "uvicorn",
+    "fastapi": "fastapi",
+    "uvloop": "uvloop",
+    "httptools": "httptools",
+    "socketio": "python-socketio",
+    "grpc": "grpcio",
+    "google.protobuf": "protobuf",
+    "fastapi_websocket_rpc": "fastapi-websocket-rpc",
+}
+"""Distributions of the Python modules that `Subject.needs` names."""
+
+
+def describe(server_core: int, load_core: int, subjects: Sequence[Subject]) -> dict[str, str]:
+    """Facts for the foot of the report, name by name."""
     speedups = "with" if util.find_spec("websockets.speedups") else "WITHOUT"
     facts = {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "wsrpc": _version("python-wsrpc"),
-        "websockets": f"{_version('websockets')} ({speedups} its C speedups)",
-        "msgspec": _version("msgspec"),
+        "cpu": f"{_cpu_model()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "pinned": f"servers to core {server_core}, load and clients to core {load_core}",
     }
-    if node is not None:
-        facts["node"] = subprocess.check_output([node, "--version"], text=True).strip()
-        for package in ("ws", "ws-wrapper"):
-            facts[package] = str(json.loads((NODE_MODULES / package / "package.json").read_text())["version"])
-    facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
-    facts["cpu"] = f"{_cpu_model()}, {os.cpu_count()} cores"
-    facts["pinned"] = f"servers to core {server_core}, load and clients to core {load_core}"
     if load_core in _siblings(server_core):
         facts["pinned"] += " (threads of one physical core: the load slows the server)"
     # Read before anything is measured: what is above zero here is other work, and noise.
     facts["load average before"] = f"{os.getloadavg()[0]:.2f}"
+    facts |= {
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "wsrpc": _version("python-wsrpc"),
+        "websockets": f"{_version('websockets')} ({speedups} its C speedups)",
+        "msgspec": _version("msgspec"),
+    }
+    needs = {need for subject in subjects for need in subject.needs}
+    facts |= {name: _version(name) for module, name in PACKAGES.items() if module in needs}
+    if "node" in needs:
+        facts["Node"] = subprocess.check_output([find_node(), "--version"], text=True).strip()
+        for package in ("ws", "ws-wrapper"):
+            facts[package] = str(json.loads((NODE_MODULES / package / "package.json").read_text())["version"])
+    if "go" in needs:
+        facts["Go"] = subprocess.check_output([find_go(), "env", "GOVERSION"], text=True).strip()
+        facts["ws-wrapper in Go"] = (
+            f"the real ws-server-wrapper-go, {os.environ['WS_WRAPPER_GO']}"
+            if os.environ.get("WS_WRAPPER_GO")
+            else "NOT the real library: the stand-in of interop/go/played, because WS_WRAPPER_GO is not set"
+        )
     return facts
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from statistics import median
 
 import msgspec
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One slot of one round, as the load reports it. CPU figures are shares of one core: 1.0 is all of it."""
+    """One slot of one round. CPU figures are shares of one core: 1.0 is all of it.
+
+    ``answers`` counts whatever the workload's unit says: requests, deliveries, items, bytes.
+    """
 
     answers: int
     seconds: float
-    server_cpu: float
-    load_busy: float
+    server_cpu: float = 0.0
+    load_busy: float = 0.0
+    """Share of the time in which the load was not waiting."""
+    checked: int = 0
+    """Answers that the generator in C checked, before, in and after the time that counts."""
     wrong: int = 0
     unanswered: int = 0
     answers_per_read: float | None = None
@@ -29,54 +37,34 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         """Microseconds of the server's CPU time per answer."""
         return 1e6 * self.server_cpu * self.seconds / max(self.answers, 1)
 
-    @property
-    def load_us(self) -> float:
-        """Microseconds per answer in which the load was busy."""
-        return 1e6 * self.load_busy * self.seconds / max(self.answers, 1)
+
+def ratios(ours: Sequence[Sample], base: Sequence[Sample]) -> list[float]:
+    """Our rate to that of the base, round by round: each pair was measured within moments.
+
+    It is infinite where the base did nothing at all, as happens in the short slots of a quick run.
+    """
+    return [mine.rate / theirs.rate if theirs.rate else math.inf for mine, theirs in zip(ours, base, strict=True)]
 
 
-class Result(msgspec.Struct, kw_only=True):
-    """All samples of one subject under one workload."""
+def cpu_ratio(ours: Sequence[Sample], base: Sequence[Sample]) -> float | None:
+    """The same by answers per second of the server's CPU time, the median.
 
-    workload: str
-    subject: str
-    title: str
-    samples: list[Sample]
-    ratio: float = 0.0
-    """Median over the rounds of this rate to the first subject's, measured a moment before or after."""
-    ratio_low: float = 0.0
-    ratio_high: float = 0.0
-    cpu_ratio: float = 0.0
-    """The same by answers per second of the server's CPU time. It agrees with `ratio` where the server was
-    the limit and had a core to itself, and is the one to trust where other work disturbed the run."""
-    own_ratio: float | None = None
-    """As `ratio`, to the bare echo that the same library makes."""
-    rate: float = 0.0
-    """Answers per second, the median."""
-    server_cpu: float = 0.0
-    load_busy: float = 0.0
-    server_us: float = 0.0
-    load_us: float = 0.0
-    bad: int = 0
+    It agrees with the ratio where the server was the limit and had a core to itself, and is the one to trust where
+    other work disturbed the run.
+    """
+    pairs = list(zip(ours, base, strict=True))
+    if any(mine.server_us == 0 or theirs.server_us == 0 for mine, theirs in pairs):
+        return None
+    return median(theirs.server_us / mine.server_us for mine, theirs in pairs)
 
-    def summarise(self, base: list[Sample], own: list[Sample] | None = None) -> None:
-        """Fills in what follows from the samples; `base` are those of the first subject, round by round.
 
-        `own` are those of the bare echo that the same library makes.
-        """
-        samples = self.samples
-        pairs = list(zip(samples, base, strict=True))
-        ratios = [ours.rate / theirs.rate for ours, theirs in pairs]
-        self.ratio, self.ratio_low, self.ratio_high = median(ratios), min(ratios), max(ratios)
-        self.cpu_ratio = median(theirs.server_us / ours.server_us for ours, theirs in pairs)
-        if own is not None:
-            self.own_ratio = median(ours.rate / theirs.rate for ours, theirs in zip(samples, own, strict=True))
-        self.rate = median(sample.rate for sample in samples)
-        self.server_cpu = median(sample.server_cpu for sample in samples)
-        self.load_busy = median(sample.load_busy for sample in samples)
-        self.server_us = median(sample.server_us for sample in samples)
-        self.load_us = median(sample.load_us for sample in samples)
-        self.bad = sum(sample.wrong + sample.unanswered for sample in samples)
+def rate(samples: Sequence[Sample]) -> float:
+    return median(sample.rate for sample in samples)
+
+
+def bad(samples: Sequence[Sample]) -> int:
+    """Wrong and missing answers."""
+    return sum(sample.wrong + sample.unanswered for sample in samples)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -85,3 +73,8 @@ def cpu_seconds(pid: int) -> float:
         # The second field, the name, may contain anything; what follows its closing parenthesis does not.
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

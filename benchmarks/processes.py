@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -41,12 +42,24 @@ class Child:
         raise BenchmarkError(f"{self.name}: {problem}\n{errors[-3000:] or '(nothing on stderr)'}")
 
     def write_line(self, line: str) -> None:
+        self.write(f"{line}\n".encode())
+
+    def write(self, data: bytes) -> None:
         # A process that has ended says why when its answer is read.
         with suppress(BrokenPipeError):
-            self._stdin.write(f"{line}\n".encode())
+            while data:
+                data = data[self._stdin.write(data) :]
+
+    def pause(self) -> None:
+        """Stop the process where it is. A server that is not measured then costs the others nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         """Closes stdin, upon which the process should end, and kills it if it does not."""
+        self.resume()
         self._stdin.close()
         try:
             self._process.wait(3)

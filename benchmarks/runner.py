@@ -1,91 +1,355 @@
-"""The run: everything is started, then measured in turns, so that a drift of the machine hits all alike."""
+"""The run: everything is measured in turns, so that a drift of the machine hits all alike.
+
+A round measures each workload on one subject after another. Servers are started when they are first needed, and are
+stopped where they are (SIGSTOP) while another is measured, so that they cost it nothing.
+"""
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from .load import PROGRAM, compile_load, run_load
-from .measure import Result, Sample
-from .processes import Child, start
-from .workloads import CLIENT_TITLE, CLIENTS, SERVERS, WORKLOADS, Subject
+from .clients.__main__ import can
+from .clients.tasks import Task
+from .generator import held, run_load
+from .go import run_go
+from .machine import allow_descriptors
+from .measure import Sample, resident_bytes
+from .processes import BenchmarkError, Child, start
+from .protocols import ADD, Grpc, Texts
+from .results import Column, CurveResult, Samples, SectionResult, SubjectInfo
+from .subjects import Subject
+from .workloads import Accepts, Broadcasts, Curve, Idle, PythonClient, Requests, Section, Workload
 
-START_SECONDS = 15.0
-
-Samples = dict[tuple[str, str], list[Sample]]
+START_SECONDS = 30.0
+FEW = 100
+"""Connections that are there when the growth of memory begins to count, so that what a server loads once does not."""
+MOST_OVERHEAD = {Requests: 0.12, Broadcasts: 0.5, Idle: 1.1, Accepts: 0.1, PythonClient: 0.15}
+"""Seconds of a slot besides those that are measured; for the estimate that is printed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long: `rounds` times `warm` + `seconds` for each server under each workload and for each client."""
+    """How long: `rounds` times `warm` + `seconds` for each subject under each workload, and each point of a curve."""
 
     rounds: int
     warm: float
     seconds: float
+    curve_seconds: float
+    transfer_share: float = 1.0
+    """Of the size of uploads and downloads."""
+    quick: bool = False
 
 
-DEFAULT = Plan(rounds=5, warm=0.2, seconds=0.4)
-QUICK = Plan(rounds=1, warm=0.1, seconds=0.3)
+DEFAULT = Plan(rounds=3, warm=0.15, seconds=0.3, curve_seconds=0.15)
+QUICK = Plan(rounds=1, warm=0.04, seconds=0.1, curve_seconds=0.06, transfer_share=0.1, quick=True)
 
 
-def run(plan: Plan, *, server_core: int, load_core: int, node: str | None) -> list[Result]:
-    """Measures everything; `node` None leaves the JavaScript server out. Raises BenchmarkError."""
-    compile_load()
-    subjects = [subject for subject in SERVERS if subject.key != "js" or node is not None]
+@dataclass(frozen=True)
+class Cores:
+    server: int
+    load: int
+
+
+class Fleet:
+    """Servers and Python clients that run, each on its core, until the block ends."""
+
+    def __init__(self, cores: Cores) -> None:
+        self._cores = cores
+        self._stack = ExitStack()
+        self._servers: dict[tuple[str, tuple[str, ...]], tuple[Child, int]] = {}
+        self._clients: dict[str, Child] = {}
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def server(self, subject: Subject, setup: tuple[str, ...] = ()) -> Iterator[tuple[Child, int]]:
+        """The server of a subject and its port. It runs within the block only."""
+        found = self._servers.get((subject.key, setup))
+        if found is None:
+            child = self._stack.enter_context(start_server(subject, self._cores.server, setup))
+            found = self._servers[subject.key, setup] = child, int(child.read_line(START_SECONDS))
+        else:
+            found[0].resume()
+        try:
+            yield found
+        finally:
+            found[0].pause()
+
+    def client(self, kind: str, server: Child, port: int) -> Child:
+        """A Python client of that server, which waits for tasks."""
+        if kind not in self._clients:
+            command = [sys.executable, "-m", "benchmarks.clients", kind, str(port), str(server.pid)]
+            child = self._stack.enter_context(start(f"the Python client {kind}", command, self._cores.load))
+            child.read_line(START_SECONDS)
+            self._clients[kind] = child
+        return self._clients[kind]
+
+
+def start_server(subject: Subject, core: int, setup: tuple[str, ...] = ()) -> AbstractContextManager[Child]:
+    return start(f"the server of {subject.title}", [*subject.command(), *setup], core)
+
+
+def able(subject: Subject, workload: Workload) -> bool:
+    """Whether a subject can do that, and our load can say it to it."""
+    if workload.only and subject.key not in workload.only:
+        return False
+    match workload:
+        case Requests():
+            if isinstance(subject.speaks, Grpc):
+                return not workload.separate
+            return texts_of(subject, workload) is not None
+        case Broadcasts():
+            return texts_of(subject, workload) is not None
+        case Accepts():
+            return subject.key == "ceiling-accepts" or (
+                _opens(subject) and not subject.is_ceiling and (subject.tls or not workload.tls)
+            )
+        case Idle():
+            return _opens(subject) and not subject.is_ceiling
+        case PythonClient():
+            return bool(subject.client) and can(subject.client, workload.task)
+    raise TypeError(workload)
+
+
+def texts_of(subject: Subject, workload: Requests | Broadcasts) -> Texts | None:
+    return None if subject.speaks is None else subject.speaks.texts(workload.call)
+
+
+def _opens(subject: Subject) -> bool:
+    """Whether the load generators can open connections to it."""
+    return subject.speaks is not None and subject.speaks.texts(ADD) is not None and subject.key != "by-hand"
+
+
+class Bench:
+    """Measures one workload on one subject at a time."""
+
+    def __init__(self, fleet: Fleet, plan: Plan, cores: Cores) -> None:
+        self._fleet, self._plan, self._cores = fleet, plan, cores
+
+    def measure(self, subject: Subject, workload: Workload, seconds: float) -> Sample:
+        """Raises BenchmarkError if the server ends, or stops answering."""
+        if isinstance(workload, Idle):
+            return self._idle(subject, workload)
+        with self._fleet.server(subject, workload.setup) as (server, port):
+            match workload:
+                case Requests() if isinstance(subject.speaks, Grpc):
+                    return self._grpc(server, port, workload, seconds, subject.speaks)
+                case Requests():
+                    return self._requests(server, port, subject, workload, seconds)
+                case Broadcasts():
+                    return self._broadcasts(server, port, subject, workload, seconds)
+                case Accepts():
+                    return self._accepts(server, port, subject, workload, seconds)
+                case PythonClient():
+                    return self._python_client(server, port, subject, workload, seconds)
+        raise TypeError(workload)
+
+    def _timing(self, seconds: float) -> dict[str, object]:
+        return {"warm": self._plan.warm, "seconds": seconds}
+
+    def _requests(self, server: Child, port: int, subject: Subject, workload: Requests, seconds: float) -> Sample:
+        texts = texts_of(subject, workload)
+        assert texts is not None
+        return run_load(
+            server,
+            port,
+            texts,
+            self._cores.load,
+            connections=workload.connections,
+            pending=workload.pending,
+            separate=workload.separate,
+            **self._timing(seconds),
+        )
+
+    def _broadcasts(self, server: Child, port: int, subject: Subject, workload: Broadcasts, seconds: float) -> Sample:
+        texts = texts_of(subject, workload)
+        assert texts is not None
+        return run_load(
+            server,
+            port,
+            texts,
+            self._cores.load,
+            mode="broadcast",
+            connections=workload.connections,
+            receivers=workload.receivers,
+            **self._timing(seconds),
+        )
+
+    def _grpc(self, server: Child, port: int, workload: Requests, seconds: float, speaks: Grpc) -> Sample:
+        return run_go(
+            "grpc",
+            server.name,
+            self._cores.load,
+            port=port,
+            pid=server.pid,
+            method=speaks.methods[workload.call.name],
+            size=len(workload.call.argument or ""),
+            connections=workload.connections,
+            pending=workload.pending,
+            **self._timing(seconds),
+        )
+
+    def _accepts(self, server: Child, port: int, subject: Subject, workload: Accepts, seconds: float) -> Sample:
+        texts = subject.speaks.texts(ADD) if subject.speaks is not None else None
+        return run_go(
+            "accepts",
+            server.name,
+            self._cores.load,
+            port=port,
+            pid=server.pid,
+            path=texts.path if texts is not None else "/",
+            tls=int(workload.tls),
+            at_once=workload.at_once,
+            **self._timing(seconds),
+        )
+
+    def _python_client(
+        self, server: Child, port: int, subject: Subject, workload: PythonClient, seconds: float
+    ) -> Sample:
+        client = self._fleet.client(subject.client, server, port)
+        size = int(workload.size * self._plan.transfer_share)
+        task = Task(workload.task, self._plan.warm, seconds, workload.variant, size)
+        client.write_line(msgspec.json.encode(task).decode())
+        return msgspec.json.decode(client.read_line(self._plan.warm + seconds + 60), type=Sample)
+
+    def _idle(self, subject: Subject, workload: Idle) -> Sample:
+        """In a new server: what it did before would have left it memory to use again."""
+        assert subject.speaks is not None
+        texts = subject.speaks.texts(ADD)
+        assert texts is not None
+        with start(f"the server of {subject.title}", subject.command(), self._cores.server) as server:
+            port = int(server.read_line(START_SECONDS))
+            with held(server, port, texts, self._cores.load, FEW):
+                before = resident_bytes(server.pid)
+                with held(server, port, texts, self._cores.load, workload.connections):
+                    grown = resident_bytes(server.pid) - before
+        return Sample(answers=max(grown, 1) // workload.connections, seconds=1.0)
+
+
+def estimate(
+    sections: Sequence[Section], curves: Sequence[Curve], subjects: Sequence[Subject], plan: Plan
+) -> tuple[int, float]:
+    """How many slots a run has, and about how many seconds it takes."""
+    count, seconds = 0, float(len(subjects))
+    for section in sections:
+        for workload in section.workloads:
+            slots = sum(able(subject, workload) for subject in subjects) * plan.rounds
+            count += slots
+            seconds += slots * _slot_seconds(workload, plan, plan.seconds)
+    for curve in curves:
+        for point in points_of(curve, plan):
+            workload = curve.workload(point)
+            slots = sum(subject.key in curve.subjects and able(subject, workload) for subject in subjects) * plan.rounds
+            count += slots
+            seconds += slots * _slot_seconds(workload, plan, plan.curve_seconds)
+    return count, seconds
+
+
+def _slot_seconds(workload: Workload, plan: Plan, seconds: float) -> float:
+    overhead = MOST_OVERHEAD[type(workload)]
+    if isinstance(workload, Idle):
+        return overhead
+    if isinstance(workload, PythonClient) and workload.size:
+        return overhead + workload.size * plan.transfer_share / 200e6
+    connections = getattr(workload, "connections", 1)
+    return overhead + plan.warm + seconds + connections * 0.0004
+
+
+def points_of(curve: Curve, plan: Plan) -> tuple[int, ...]:
+    return curve.quick_points if plan.quick else curve.points
+
+
+def run_sections(
+    bench: Bench, sections: Sequence[Section], subjects: Sequence[Subject], plan: Plan
+) -> list[SectionResult]:
+    """Raises BenchmarkError."""
     samples: Samples = {}
-    with ExitStack() as stack:
-
-        def start_server(key: str, title: str) -> tuple[Child, int]:
-            server = stack.enter_context(start(title, _server_command(key, node), server_core))
-            return server, int(server.read_line(START_SECONDS))
-
-        servers = [(subject, *start_server(subject.key, subject.title)) for subject in subjects]
-        clients: list[tuple[Subject, Child]] = []
-        for subject in CLIENTS:
-            server, port = start_server(subject.key, f"the server of: {subject.title}")
-            command = _python("benchmarks.clients", subject.key, str(port), str(server.pid))
-            client = stack.enter_context(start(subject.title, command, load_core))
-            client.read_line(START_SECONDS)
-            clients.append((subject, client))
-
-        for number in range(1, plan.rounds + 1):
-            print(f"round {number} of {plan.rounds}", file=sys.stderr, flush=True)
-            for workload in WORKLOADS:
-                for subject, server, port in servers:
-                    expected = workload.expected(subject.echoes)
-                    sample = run_load(server, port, workload, expected, plan.warm, plan.seconds, load_core)
-                    samples.setdefault((workload.title, subject.key), []).append(sample)
-            for subject, client in clients:
-                client.write_line(f"{plan.warm} {plan.seconds}")
-                sample = msgspec.json.decode(client.read_line(plan.warm + plan.seconds + 15), type=Sample)
-                samples.setdefault((CLIENT_TITLE, subject.key), []).append(sample)
-    results = [result for workload in WORKLOADS for result in _summaries(workload.title, subjects, samples)]
-    return results + _summaries(CLIENT_TITLE, list(CLIENTS), samples)
-
-
-def _summaries(workload: str, subjects: list[Subject], samples: Samples) -> list[Result]:
-    base = samples[workload, subjects[0].key]
-    results: list[Result] = []
-    for subject in subjects:
-        measured = samples[workload, subject.key]
-        result = Result(workload=workload, subject=subject.key, title=subject.title, samples=measured)
-        result.summarise(base, samples[workload, subject.own] if subject.own else None)
-        results.append(result)
-    return results
+    for number in range(1, plan.rounds + 1):
+        for section in sections:
+            say(f"round {number} of {plan.rounds}: {section.title}")
+            for workload in section.workloads:
+                for subject in subjects:
+                    if able(subject, workload):
+                        sample = bench.measure(subject, workload, plan.seconds)
+                        samples.setdefault(workload.key, {}).setdefault(subject.key, []).append(sample)
+    return [
+        SectionResult(
+            key=section.key,
+            title=section.title,
+            about=section.about,
+            base=section.base,
+            columns=[
+                Column(
+                    key=workload.key,
+                    title=workload.title,
+                    about=workload.about,
+                    unit=workload.unit,
+                    lower_is_better=workload.lower_is_better,
+                )
+                for workload in section.workloads
+            ],
+            samples={workload.key: samples.get(workload.key, {}) for workload in section.workloads},
+        )
+        for section in sections
+    ]
 
 
-def _server_command(key: str, node: str | None) -> list[str | Path]:
-    if key == "ceiling":
-        return [PROGRAM, "echo"]
-    if key == "js":
-        assert node is not None
-        return [node, Path(__file__).parent / "js" / "server.mjs", "0"]
-    return _python("benchmarks.servers", key, "0")
+def run_curves(bench: Bench, curves: Sequence[Curve], subjects: Sequence[Subject], plan: Plan) -> list[CurveResult]:
+    """Raises BenchmarkError."""
+    lines: dict[str, dict[str, dict[int, list[Sample]]]] = {curve.key: {} for curve in curves}
+    for number in range(1, plan.rounds + 1):
+        for curve in curves:
+            say(f"round {number} of {plan.rounds}: {curve.title}")
+            for point in points_of(curve, plan):
+                workload = curve.workload(point)
+                for subject in subjects:
+                    if subject.key in curve.subjects and able(subject, workload):
+                        sample = bench.measure(subject, workload, plan.curve_seconds)
+                        line = lines[curve.key].setdefault(subject.key, {})
+                        line.setdefault(point, []).append(sample)
+    return [
+        CurveResult(
+            key=curve.key, title=curve.title, about=curve.template.about, x=curve.x, y=curve.y, lines=lines[curve.key]
+        )
+        for curve in curves
+    ]
 
 
-def _python(module: str, *arguments: str) -> list[str | Path]:
-    return [sys.executable, "-m", module, *arguments]
+def info_of(subject: Subject) -> SubjectInfo:
+    kind = "ceiling" if subject.is_ceiling else "wsrpc" if subject.is_wsrpc else "bare" if subject.is_bare else "rpc"
+    ceiling = "ceiling-grpc" if isinstance(subject.speaks, Grpc) else "ceiling"
+    return SubjectInfo(title=subject.title, kind=kind, own=subject.own, ceiling=ceiling)
+
+
+def prepare(curves: Sequence[Curve], plan: Plan) -> None:
+    """Raise the limit of open files, if it is needed, for the largest number of connections."""
+    points = [curve.workload(point) for curve in curves for point in points_of(curve, plan)]
+    allow_descriptors(max([1000, *(getattr(workload, "connections", 1) for workload in points)]) + 1000)
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+__all__ = [
+    "DEFAULT",
+    "QUICK",
+    "Bench",
+    "BenchmarkError",
+    "Cores",
+    "Fleet",
+    "Plan",
+    "estimate",
+    "run_curves",
+    "run_sections",
+]

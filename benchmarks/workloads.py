@@ -1,68 +1,271 @@
-"""What is measured: the servers, the clients, and what is asked of them."""
+"""What is measured: this file is the only list of it. `SECTIONS` are tables of the report, `CURVES` its plots.
+
+A workload is one column of a table: how it is measured is its class, and `benchmarks.runner` has one function for each
+class. A section names the subject that all others are compared with, which is measured a moment before or after them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-PENDING = 64
-"""Requests that are under way on the one connection, in every workload."""
+from .protocols import ADD, ADD_ASYNC, BROADCAST, TO_A_ROOM, Call, echo, echo_bytes
+from .servers.handlers import ROOM_CONNECTIONS, ROOM_MEMBERS
 
-TEXT = "x" * 1024
+MiB = 2**20
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of load on a server. ``call`` and ``result`` are JSON text."""
+    """One column of a table."""
 
     key: str
     title: str
-    call: str
-    result: str
-    separate: bool = False
-
-    @property
-    def request(self) -> str:
-        """The message, with a six-digit id that the load generator overwrites."""
-        return f'{{"i":000000,"a":{self.call}}}'
-
-    def expected(self, echoes: bool) -> str:
-        """What must stand in each answer; a server that only echoes sends the call itself back."""
-        return f'"a":{self.call}' if echoes else f'"d":{self.result}'
+    """Of the column, short."""
+    about: str
+    """What is done, in a sentence."""
+    unit: str = "requests/s"
+    lower_is_better: bool = False
+    only: tuple[str, ...] = ()
+    """Subjects; none: all that can."""
+    setup: tuple[str, ...] = ()
+    """Further words on the command line of the server."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One thing that is measured. The first of each list is what the others are compared with."""
+class Requests(Workload):
+    """The load generator keeps so many requests pending on each of so many connections."""
+
+    call: Call = ADD
+    connections: int = 1
+    pending: int = 64
+    separate: bool = False
+
+
+@dataclass(frozen=True)
+class Broadcasts(Workload):
+    """The first of so many connections asks for broadcasts, two at a time. Deliveries count."""
+
+    unit: str = "deliveries/s"
+    call: Call = BROADCAST
+    connections: int = 1000
+    receivers: int = 0
+    """Of each; 0 means all."""
+
+
+@dataclass(frozen=True)
+class Idle(Workload):
+    """How much a new server grows by so many connections."""
+
+    unit: str = "bytes each"
+    lower_is_better: bool = True
+    connections: int = 1000
+
+
+@dataclass(frozen=True)
+class Accepts(Workload):
+    """A client in Go opens connections and closes them again, `at_once` at a time."""
+
+    unit: str = "connections/s"
+    tls: bool = False
+    at_once: int = 16
+
+
+@dataclass(frozen=True)
+class PythonClient(Workload):
+    """A Python client with a Python server, each on a core of its own; `task` is a method of the client programs."""
+
+    task: str = ""
+    variant: str = ""
+    """Which handler is streamed from."""
+    size: int = 0
+    """Bytes of a transfer; 0: it goes on for as long as the plan says."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: a row for each subject, a column for each workload."""
 
     key: str
     title: str
-    echoes: bool = False
-    own: str = ""
-    """The key of the bare echo that the same library makes, if that is among them."""
+    base: str
+    """The subject that all ratios are to."""
+    workloads: tuple[Workload, ...]
+    about: str = ""
 
 
-WORKLOADS = (
-    Workload("add", "add(1, 2), one write per read", '["add",1,2]', "3"),
-    Workload("add-separate", "add(1, 2), one write per request", '["add",1,2]', "3", separate=True),
-    Workload("echo-1k", "echo of 1 KiB, one write per read", f'["echo","{TEXT}"]', f'"{TEXT}"'),
+@dataclass(frozen=True)
+class Curve:
+    """One plot: how the cost grows with one number."""
+
+    key: str
+    title: str
+    x: str
+    """The axis: what grows, and its unit."""
+    y: str
+    subjects: tuple[str, ...]
+    points: tuple[int, ...]
+    quick_points: tuple[int, ...]
+    template: Workload = field(kw_only=True)
+    about: str = ""
+
+    def workload(self, point: int) -> Workload:
+        """What is measured at one point of the axis."""
+        key = f"{self.key} {point}"
+        workload: Any = self.template  # of the class that has the field that grows
+        changed: dict[str, Any]
+        match self.key:
+            case "pending":
+                changed = {"pending": point}
+            case "payload":
+                # The larger a message, the fewer of them: at most 1 MiB is under way.
+                changed = {"call": echo(point), "pending": max(2, min(64, MiB // point))}
+            case "connections" | "broadcast":
+                changed = {"connections": point}
+            case _:
+                changed = {"setup": (f"--{self.key}", str(point))}
+        made: Workload = replace(workload, key=key, **changed)
+        return made
+
+
+SECTIONS = (
+    Section(
+        "requests",
+        "Small requests",
+        "websockets",
+        (
+            Requests("requests", "1 × 64", "add(1, 2), `def` handler, one connection, 64 pending, one write per read"),
+            Requests("async", "`async def`", "the same, `async def` handler that does not wait", call=ADD_ASYNC),
+            Requests("separate", "one write each", "the same as the first, one write per request", separate=True),
+            Requests("100x10", "100 × 10", "100 connections with 10 pending each", connections=100, pending=10),
+            Requests("1000x1", "1,000 × 1", "1,000 connections with one pending each", connections=1000, pending=1),
+        ),
+    ),
+    Section(
+        "payloads",
+        "Payloads",
+        "websockets",
+        (
+            Requests("echo-1k", "1 KiB", "echo of 1 KiB of text, 64 pending", call=echo(1024)),
+            Requests("echo-64k", "64 KiB", "echo of 64 KiB of text, 16 pending", call=echo(65536), pending=16),
+            Requests(
+                "binary-64k",
+                "64 KiB binary",
+                "echo of 64 KiB of bytes, 16 pending (wsrpc: MessagePack; gRPC: protobuf)",
+                call=echo_bytes(65536),
+                pending=16,
+            ),
+        ),
+        about="The bare echoes parse nothing: they send back what came.",
+    ),
+    Section(
+        "clients",
+        "Python clients",
+        "by-hand",
+        (
+            PythonClient("workers", "64 at once", "64 coroutines await request('add', 1, 2) in a loop", task="workers"),
+            PythonClient("one", "one at a time", "one coroutine awaits request('add', 1, 2) in a loop", task="one"),
+            PythonClient(
+                "emit", "emit", "emit('note', n) in a loop, until the server has all", "events/s", task="emit"
+            ),
+        ),
+        about="Python on both ends; the client is the limit, so there is no ceiling.",
+    ),
+    Section(
+        "streams",
+        "Streams and transfers",
+        "by-hand",
+        (
+            PythonClient(
+                "items", "small items", "items of an async generator", "items/s", task="items", variant="async"
+            ),
+            PythonClient("items-plain", "plain generator", "of a plain one", "items/s", task="items", variant="plain"),
+            PythonClient("upload", "upload", "100 MiB in pieces of 64 KiB", "bytes/s", task="upload", size=100 * MiB),
+            PythonClient("download", "download", "the other way round", "bytes/s", task="download", size=100 * MiB),
+        ),
+        about="Python on both ends. By hand it is `send()` in a loop, without flow control of its own.",
+    ),
+    Section(
+        "connections",
+        "Connections",
+        "websockets",
+        (
+            Broadcasts("broadcast", "broadcast", "deliveries of a broadcast to 1,000 connections"),
+            Accepts("accepts", "opened", "connections opened and closed, 16 at a time"),
+            Accepts("accepts-tls", "opened, TLS", "the same over TLS 1.3", tls=True, setup=("--tls",)),
+            Idle("idle", "idle memory", "memory of a connection that says nothing, of 1,000; lower is better"),
+        ),
+    ),
 )
 
-SERVERS = (
-    Subject("bare", "bare websockets echo", echoes=True),
-    Subject("wsrpc", "wsrpc, def handlers"),
-    Subject("wsrpc-async", "wsrpc, async def handlers"),
-    Subject("wsrpc-picows", "wsrpc on picows"),
-    Subject("bare-aiohttp", "bare aiohttp echo", echoes=True),
-    Subject("wsrpc-aiohttp", "wsrpc on aiohttp", own="bare-aiohttp"),
-    Subject("bare-asgi", "bare ASGI echo under uvicorn", echoes=True),
-    Subject("wsrpc-asgi", "wsrpc on ASGI under uvicorn", own="bare-asgi"),
-    Subject("js", "JavaScript ws-wrapper on ws"),
-    Subject("ceiling", "C echo (the generator's ceiling)", echoes=True),
-)
+WSRPC_AND_BARE = ("websockets", "wsrpc", "wsrpc-picows", "js")
 
-CLIENTS = (
-    Subject("handwritten", "by hand over websockets, both ends"),
-    Subject("wsrpc", "wsrpc Client and Server"),
+CURVES = (
+    Curve(
+        "pending",
+        "Requests pending on one connection",
+        "requests pending",
+        "requests/s",
+        WSRPC_AND_BARE,
+        (1, 10, 100, 1000, 10_000),
+        (1, 100, 10_000),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler"),
+    ),
+    Curve(
+        "connections",
+        "Connections, one request pending on each",
+        "connections",
+        "requests/s",
+        WSRPC_AND_BARE,
+        (1, 10, 100, 1000, 10_000),
+        (1, 100),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler", pending=1),
+    ),
+    Curve(
+        "payload",
+        "Size of an echoed text",
+        "bytes",
+        "requests/s",
+        WSRPC_AND_BARE,
+        (16, 256, 4096, 65_536, MiB),
+        (16, 4096, MiB),
+        template=Requests("", "", "Echoes of text, 64 pending, fewer from 16 KiB on"),
+    ),
+    Curve(
+        "broadcast",
+        "Peers that a broadcast reaches",
+        "peers",
+        "deliveries/s",
+        WSRPC_AND_BARE,
+        (1, 10, 100, 1000, 10_000),
+        (1, 100),
+        template=Broadcasts("", "", "An event of 100 bytes to everybody"),
+    ),
+    Curve(
+        "handlers",
+        "Handlers that are registered",
+        "handlers",
+        "requests/s",
+        ("wsrpc", "wsrpc-picows"),
+        (1, 100, 10_000),
+        (1, 10_000),
+        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler, 64 pending"),
+    ),
+    Curve(
+        "rooms",
+        "Rooms of ten members each, on 500 connections",
+        "rooms",
+        "deliveries/s",
+        ("wsrpc", "wsrpc-picows"),
+        (1, 100, 10_000),
+        (1, 10_000),
+        template=Broadcasts(
+            "",
+            "",
+            "An event of 100 bytes to one room after another",
+            call=TO_A_ROOM,
+            connections=ROOM_CONNECTIONS,
+            receivers=ROOM_MEMBERS,
+        ),
+    ),
 )
-
-CLIENT_TITLE = f"{PENDING} coroutines awaiting request('add', 1, 2), Python on both ends"

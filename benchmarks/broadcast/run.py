@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from ..idle.run import allow_descriptors
+from ..machine import allow_descriptors
 from ..processes import start
 
 __all__ = ["run_broadcast"]

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..idle.run import allow_descriptors
+from ..machine import allow_descriptors
 from ..processes import BenchmarkError, Child, start
 from .attacks import ATTACKS, SLOW
 

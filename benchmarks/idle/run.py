@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from contextlib import ExitStack
 from typing import Any
 
+from ..machine import allow_descriptors
 from ..processes import BenchmarkError, Child, start
 
 __all__ = ["run_idle"]
@@ -64,13 +64,3 @@ def run_idle(connections: int, seconds: float, *, server_core: int, load_core: i
 def ask(child: Child) -> Any:
     child.write_line("")
     return json.loads(child.read_line(60))
-
-
-def allow_descriptors(needed: int) -> None:
-    """Raise this process's limit of open files, which its children inherit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise BenchmarkError(f"{needed} open files are needed, and `ulimit -Hn` says {hard}: raise that")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,5 +1,7 @@
-// The JavaScript server under test: `node server.mjs PORT` prints its port when it is ready.
+// The JavaScript server under test: `node server.mjs [--tls]` prints its port when it is ready.
 // The libraries are those that the interop tests install.
+import { readFileSync } from "node:fs"
+import { createServer } from "node:https"
 import { createRequire } from "node:module"
 import { pathToFileURL } from "node:url"
 
@@ -7,14 +9,33 @@ const require = createRequire(new URL("../../interop/js/package.json", import.me
 const { WebSocketServer } = require("ws")
 const { default: WebSocketWrapper } = await import(pathToFileURL(require.resolve("ws-wrapper")))
 
-const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.argv[2]), perMessageDeflate: false })
+const TICK = "x".repeat(100)
+const options = { perMessageDeflate: false, backlog: 4096 }
+const peers = new Set()
 
-server.on("connection", (socket) => {
+function serve(socket) {
   const peer = new WebSocketWrapper(socket)
+  peers.add(peer)
+  peer.on("disconnect", () => peers.delete(peer))
   peer.on("add", (a, b) => a + b)
+  peer.on("add_async", async (a, b) => a + b)
   peer.on("echo", (text) => text)
-})
-server.on("listening", () => console.log(server.address().port))
+  peer.on("broadcast", () => {
+    for (const one of peers) one.emit("tick", TICK)
+    return 1
+  })
+}
+
+if (process.argv.includes("--tls")) {
+  const certificate = (name) => readFileSync(new URL(`../../tests/certificates/${name}`, import.meta.url))
+  const https = createServer({ cert: certificate("server.pem"), key: certificate("server.key") })
+  new WebSocketServer({ ...options, server: https }).on("connection", serve)
+  https.listen({ host: "127.0.0.1", port: 0, backlog: 4096 }, () => console.log(https.address().port))
+} else {
+  const server = new WebSocketServer({ ...options, host: "127.0.0.1", port: 0 })
+  server.on("connection", serve)
+  server.on("listening", () => console.log(server.address().port))
+}
 
 // The end of stdin means that whoever started this has gone.
 process.stdin.on("end", () => process.exit(0)).resume()

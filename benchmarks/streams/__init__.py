@@ -1,1 +1,1 @@
-"""Streams beside what one does without them: a bare ``websockets`` connection that sends in a loop."""
+"""A connection that three streams fill, and small requests beside them: wsrpc beside a bare ``websockets`` echo."""

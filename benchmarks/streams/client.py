@@ -1,7 +1,7 @@
-"""The clients of the stream measurements: ``python -m benchmarks.streams.client KIND PORT SERVER_PID``.
+"""The clients of the stream measurements: ``python -m benchmarks.streams.client KIND PORT``.
 
-It says ``ready``, then takes a `Task` in JSON from each line of stdin and answers it with one line of JSON, a
-`Sample` or a `Shared`. Every line is a new connection in a new event loop.
+It says ``ready``, then takes a `Task` in JSON from each line of stdin and answers it with a `Shared`. Every line is a
+new connection in a new event loop.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import quantiles
@@ -18,36 +18,9 @@ from typing import Any
 import msgspec
 from websockets.asyncio.client import connect
 
-from ..measure import Sample, cpu_seconds
 from .loads import ITEM_BYTES, STREAMS, Shared, Task
 
 PING = "hello"
-
-
-@dataclass
-class Counter:
-    """Counts small items until told to stop."""
-
-    items: int = 0
-    wrong: int = 0
-    stopping: bool = False
-
-    async def measure(self, reading: Coroutine[Any, Any, None], server_pid: int, task: Task) -> Sample:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(reading)
-            await asyncio.sleep(task.warm)
-            items, began = self.items, time.perf_counter()
-            server, own = cpu_seconds(server_pid), time.process_time()
-            await asyncio.sleep(task.seconds)
-            took = time.perf_counter() - began
-            sample = Sample(
-                answers=self.items - items,
-                seconds=took,
-                server_cpu=(cpu_seconds(server_pid) - server) / took,
-                load_busy=(time.process_time() - own) / took,
-            )
-            self.stopping = True
-        return msgspec.structs.replace(sample, wrong=self.wrong)
 
 
 @dataclass
@@ -86,19 +59,6 @@ class Line:
 # ---------------------------------------------------------------- bare
 
 
-async def bare_small(url: str, task: Task, counter: Counter) -> None:
-    async with connect(url, compression=None) as connection:
-        await connection.send(msgspec.json.encode(task), text=True)
-        async for message in connection:
-            # The JSON library is the one that wsrpc uses: it is not what is compared.
-            item = msgspec.json.decode(message)
-            if item["n"] != counter.items:
-                counter.wrong += 1
-            counter.items += 1
-            if counter.stopping:
-                return
-
-
 @asynccontextmanager
 async def bare_line(url: str, task: Task) -> AsyncIterator[Line]:
     answers: asyncio.Queue[str] = asyncio.Queue()
@@ -125,25 +85,12 @@ async def bare_line(url: str, task: Task) -> AsyncIterator[Line]:
 # ---------------------------------------------------------------- wsrpc
 
 
-async def wsrpc_small(url: str, task: Task, counter: Counter) -> None:
-    # Only here, so that a wsrpc that cannot be imported does not take the other client with it.
-    from wsrpc import Client
-
-    async with Client(url) as client, client.stream(task.subject) as items:
-        async for item in items:
-            if item["n"] != counter.items:
-                counter.wrong += 1
-            counter.items += 1
-            if counter.stopping:
-                return
-
-
 @asynccontextmanager
 async def wsrpc_line(url: str, task: Task) -> AsyncIterator[Line]:
     from wsrpc import Client
 
     async def read(index: int) -> None:
-        async with client.stream("large", returns=bytes) as items:
+        async with client.stream("large", task.rate / STREAMS, returns=bytes) as items:
             async for item in items:
                 line.items[index] += 1
                 line.wrong += len(item) != ITEM_BYTES
@@ -156,23 +103,17 @@ async def wsrpc_line(url: str, task: Task) -> AsyncIterator[Line]:
             reading.cancel()
 
 
-def main(kind: str, port: int, server_pid: int) -> None:
-    url = f"ws://127.0.0.1:{port}/"
-    small = {"bare": bare_small, "wsrpc": wsrpc_small}[kind]
-    shared = {"bare": bare_line, "wsrpc": wsrpc_line}[kind]
+def main(kind: str, port: int) -> None:
+    opened = {"bare": bare_line, "wsrpc": wsrpc_line}[kind]
 
-    async def measure(task: Task) -> Sample | Shared:
-        if task.shared:
-            async with shared(url, task) as line:
-                return await line.measure(task)
-        counter = Counter()
-        return await counter.measure(small(url, task, counter), server_pid, task)
+    async def measure(task: Task) -> Shared:
+        async with opened(f"ws://127.0.0.1:{port}/", task) as line:
+            return await line.measure(task)
 
     print("ready", flush=True)
     for text in sys.stdin:
-        outcome = asyncio.run(measure(msgspec.json.decode(text, type=Task)))
-        print(msgspec.json.encode(outcome).decode(), flush=True)
+        print(msgspec.json.encode(asyncio.run(measure(msgspec.json.decode(text, type=Task)))).decode(), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""The servers of the stream measurements: ``python -m benchmarks.streams.server KIND PORT``.
+"""The servers of the stream measurements: ``python -m benchmarks.streams.server KIND``.
 
 As the other servers: prints the port that it listens on, and ends when its stdin does.
 """
@@ -8,33 +8,24 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from itertools import count
-from typing import Any
 
 import msgspec
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from ..servers import HOST, echo, parent_left, serve_with_websockets
+from ..servers.bare import serve_with_websockets
+from ..servers.handlers import HOST, Options, echo, parent_left, say_port
 from .loads import ITEM_BYTES, STREAMS, Task
 
-Item = dict[str, Any]
-
-
-def small(n: int) -> Item:
-    return {"n": n, "x": 1.5}
+MOST_LATE = 0.005
+"""Seconds by which a sender may be behind its plan."""
 
 
 async def bare(connection: ServerConnection) -> None:
-    """The first message says what is wanted, and that until the client leaves."""
+    """The first message says how fast the line is to be filled, until the client leaves."""
     task = msgspec.json.decode(await connection.recv(), type=Task)
-    if not task.shared:
-        with suppress(ConnectionClosed):
-            for n in count():
-                await connection.send(msgspec.json.encode(small(n)), text=True)
-        return
     async with asyncio.TaskGroup() as tasks:
         for index in range(STREAMS):
             tasks.create_task(_fill(connection, index, task.rate / STREAMS))
@@ -46,43 +37,54 @@ async def bare(connection: ServerConnection) -> None:
 async def _fill(connection: ServerConnection, index: int, rate: float) -> None:
     """Send messages at so many bytes per second, the first byte of each telling whose it is."""
     message = bytes([index]) * ITEM_BYTES
-    began = time.perf_counter()
+    pace = Pace(rate)
     with suppress(ConnectionClosed):
-        for n in count(1):
+        while True:
             await connection.send(message)
-            # Behind the plan, because sleeping is coarse, it catches up.
-            await asyncio.sleep(max(began + n * ITEM_BYTES / rate - time.perf_counter(), 0))
+            await pace.wait()
 
 
-async def small_async() -> AsyncIterator[Item]:
-    for n in count():
-        yield small(n)
+class Pace:
+    """When the next message of `ITEM_BYTES` is due, at ``rate`` bytes per second.
+
+    One that is late, because sleeping is coarse, is followed by others that catch up. But what is more than `MOST_LATE`
+    behind is left out: a sender that makes up for a pause of the machine fills the line, and a small request would then
+    wait behind what nobody has asked for.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._step = ITEM_BYTES / rate
+        self._due = time.perf_counter()
+
+    async def wait(self) -> None:
+        now = time.perf_counter()
+        self._due = max(self._due + self._step, now - MOST_LATE)
+        await asyncio.sleep(max(self._due - now, 0))
 
 
-def small_plain() -> Iterator[Item]:
-    return map(small, count())
-
-
-async def large() -> AsyncIterator[bytes]:
+async def large(rate: float = 0.0) -> AsyncIterator[bytes]:
+    """Items without a pause, or at so many bytes per second."""
     item = bytes(ITEM_BYTES)
+    if not rate:
+        while True:
+            yield item
+    pace = Pace(rate)
     while True:
         yield item
+        await pace.wait()
 
 
-async def serve_with_wsrpc(port: int) -> None:
+async def serve_with_wsrpc() -> None:
     # Only here, so that a wsrpc that cannot be imported does not take the other server with it.
     from wsrpc import Server
 
     server = Server()
-    server.on("async", small_async)
-    server.on("plain", small_plain)
     server.on("large", large)
     server.on("echo", echo)
-    async with server.listen(HOST, port) as listener:
-        print(listener.port, flush=True)
+    async with server.listen(HOST) as listener:
+        say_port(listener.port)
         await parent_left()
 
 
 if __name__ == "__main__":
-    kind = sys.argv[1]
-    asyncio.run(serve_with_websockets(bare, int(sys.argv[2])) if kind == "bare" else serve_with_wsrpc(int(sys.argv[2])))
+    asyncio.run(serve_with_websockets(bare, Options()) if sys.argv[1] == "bare" else serve_with_wsrpc())

@@ -2,6 +2,7 @@
 // ../agents.py.
 //
 //	interop -socket coder|gorilla
+//	interop -socket coder|gorilla -serve      a plain server for the benchmarks: see serving.go
 package main
 
 import (
@@ -35,11 +36,19 @@ func (o *output) write(line map[string]any) {
 
 func main() {
 	socket := flag.String("socket", "coder", "the WebSocket library: coder or gorilla")
+	plain := flag.Bool("serve", false, "be a plain server for the benchmarks")
 	flag.Parse()
 	kind, ok := sockets[*socket]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "no WebSocket library %q\n", *socket)
 		os.Exit(2)
+	}
+	if *plain {
+		if err := serve(kind); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	out := &output{}
 	agent := newAgent(kind)

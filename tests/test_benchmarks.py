@@ -1,0 +1,313 @@
+"""The benchmarks: their lists, their load generator, what they compute, and the page that is made of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from benchmarks import results
+from benchmarks.__main__ import anything_wrong, choose, parse
+from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
+from benchmarks.clients.__main__ import can
+from benchmarks.clients.tasks import TASKS, Task
+from benchmarks.generator import compile_load, held, run_load
+from benchmarks.machine import require
+from benchmarks.measure import Sample
+from benchmarks.processes import BenchmarkError, Child, start
+from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
+from benchmarks.report import analysis, page, plots, text
+from benchmarks.runner import DEFAULT, QUICK, able, estimate
+from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
+from benchmarks.subjects import SUBJECTS, WSRPC, Subject, python_server
+from benchmarks.workloads import CURVES, SECTIONS, PythonClient, Requests
+
+ROOT = Path(__file__).parent.parent
+CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
+SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
+BY_KEY = {subject.key: subject for subject in SUBJECTS}
+
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("cc") is None, reason="the load generator needs Linux and a C compiler"
+)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_page_is_what_its_results_make() -> None:
+    """Whoever edits it by hand loses that: `python -m benchmarks report` writes it."""
+    made = page.render(results.load(page.RESULTS))
+    for path, expected in made.items():
+        assert path.read_text("utf-8") == expected, f"{path.name}: python -m benchmarks report"
+    plots_there = {path for path in page.FOLDER.iterdir() if path.suffix == ".svg"}
+    assert plots_there == {path for path in made if path.suffix == ".svg"}
+
+
+def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:
+    run = results.load(page.RESULTS)
+    results.save(run, tmp_path / "run.json")
+    assert results.load(tmp_path / "run.json") == run
+
+
+def test_the_text_has_a_row_for_each_system() -> None:
+    run = results.load(page.RESULTS)
+    rendered = text.render(run)
+    assert all(info.title in rendered for info in run.subjects.values())
+
+
+def test_plots_are_xml_with_a_name_for_each_line() -> None:
+    lines = [plots.Line("one & two", 1, {1: 10.0, 1000: 4e6}), plots.Line("other", 2, {1: 10.0, 1000: 4e6})]
+    drawn = ElementTree.fromstring(plots.curve("Title", "bytes", "requests/s", lines, bytes_on_x=True))
+    written = [element.text for element in drawn.iter() if element.tag.endswith("text")]
+    assert {"one & two", "other", "Title", "requests/s", "1 B", "10M"} <= set(written)
+    names = [element for element in drawn.iter() if element.get("class") == "name"]
+    places = sorted(float(element.attrib["y"]) for element in names)
+    assert places[1] - places[0] >= plots.LABEL_HEIGHT, "two names do not cover each other"
+    assert "prefers-color-scheme: dark" in plots.bars("Title", {1: "ours"}, [plots.Bar("one", 1, 2.0, "2.0")])
+
+
+# ---------------------------------------------------------------- what is computed
+
+
+def _run(rates: dict[str, tuple[str, float]], *, lower_is_better: bool = False) -> results.Run:
+    """One section with one workload, in which each subject has a kind and a rate."""
+    samples = {key: [Sample(answers=int(rate), seconds=1.0, server_cpu=1.0)] * 3 for key, (_, rate) in rates.items()}
+    unit = "bytes each" if lower_is_better else "requests/s"
+    column = results.Column(key="k", title="K", about="a thing", unit=unit, lower_is_better=lower_is_better)
+    section = results.SectionResult(key="s", title="S", about="", base="bare", columns=[column], samples={"k": samples})
+    return results.Run(
+        date="2026-01-01",
+        quick=False,
+        rounds=3,
+        warm=0.1,
+        seconds=0.4,
+        took=60.0,
+        machine={"cpu": "one"},
+        subjects={key: results.SubjectInfo(title=f"the {key}", kind=kind) for key, (kind, _) in rates.items()},
+        sections=[section],
+        curves=[],
+    )
+
+
+def test_a_row_near_the_ceiling_is_generator_bound() -> None:
+    run = _run({"bare": ("bare", 100), "wsrpc": ("wsrpc", 399), "other": ("rpc", 400), "ceiling": ("ceiling", 500)})
+    (section,) = run.sections
+    (column,) = section.columns
+    found = {key: analysis.cell(run, section, column, key) for key in run.subjects}
+    assert found["wsrpc"] is not None and found["wsrpc"].ratio == 3.99 and not found["wsrpc"].bound
+    assert found["other"] is not None and found["other"].bound
+    assert found["ceiling"] is not None and found["ceiling"].of_ceiling is None
+    assert "4.00*" in text.render(run)
+
+
+@pytest.mark.parametrize(("lower_is_better", "ahead"), [(False, ["fast"]), (True, ["slow"])])
+def test_who_is_ahead_is_computed(lower_is_better: bool, ahead: list[str]) -> None:
+    rates = {
+        "bare": ("bare", 100.0),
+        "wsrpc": ("wsrpc", 200.0),
+        "slow": ("rpc", 150.0),
+        "same": ("rpc", 203.0),
+        "fast": ("rpc", 300.0),
+    }
+    run = _run(rates, lower_is_better=lower_is_better)
+    (faster,) = analysis.where_others_are_faster(run, "rpc")
+    assert faster.best == "wsrpc" and [key for key, _ in faster.ahead] == ahead
+
+
+def test_what_cannot_be_done_is_a_dash() -> None:
+    run = _run({"bare": ("bare", 100), "wsrpc": ("wsrpc", 200)})
+    run.subjects["other"] = results.SubjectInfo(title="the other", kind="rpc")
+    (section,) = run.sections
+    assert analysis.cell(run, section, section.columns[0], "other") is None
+    assert page._ratio(None) == "–"
+
+
+def test_wrong_answers_fail_the_run_and_do_not_count() -> None:
+    run = _run({"bare": ("bare", 100), "wsrpc": ("wsrpc", 200)})
+    assert not anything_wrong(run)
+    run.sections[0].samples["k"]["wsrpc"] = [Sample(answers=200, seconds=1.0, wrong=50)] * 3
+    assert anything_wrong(run)
+    assert "1.50!" in text.render(run)
+
+
+# ---------------------------------------------------------------- the lists
+
+
+def test_keys_are_unique_and_bases_exist() -> None:
+    keys = [workload.key for section in SECTIONS for workload in section.workloads]
+    assert len(set(keys)) == len(keys)
+    assert len(BY_KEY) == len(SUBJECTS)
+    for section in SECTIONS:
+        assert all(able(BY_KEY[section.base], workload) for workload in section.workloads), section.key
+    assert all(subject in BY_KEY for curve in CURVES for subject in curve.subjects)
+    assert {subject.own for subject in SUBJECTS} <= {"", *BY_KEY}
+
+
+def test_every_program_that_the_lists_name_exists() -> None:
+    started = {str(command[-1]) for subject in SUBJECTS if "benchmarks.servers" in (command := _command(subject))}
+    assert started <= SERVER_KINDS.keys()
+    assert {subject.client for subject in SUBJECTS if subject.client} == CLIENT_KINDS.keys()
+    asked = {
+        workload.task for section in SECTIONS for workload in section.workloads if isinstance(workload, PythonClient)
+    }
+    assert asked == TASKS.keys()
+
+
+def _command(subject: Subject) -> list[str]:
+    return [] if {"node", "go"} & set(subject.needs) and subject.key != "grpc" else list(map(str, subject.command()))
+
+
+@pytest.mark.parametrize(("plan", "minutes"), [(DEFAULT, 15), (QUICK, 2)])
+def test_a_run_takes_no_longer_than_it_says(plan: object, minutes: int) -> None:
+    assert plan in (DEFAULT, QUICK)
+    _, seconds = estimate(SECTIONS, CURVES, SUBJECTS, DEFAULT if plan is DEFAULT else QUICK)
+    assert seconds < minutes * 60
+    assert DEFAULT.rounds >= 3
+
+
+def test_only_and_without_choose() -> None:
+    chosen = choose(["echo-"], ["go", "js"])
+    assert [workload.key for section in chosen.sections for workload in section.workloads] == ["echo-1k", "echo-64k"]
+    assert chosen.curves == ()
+    keys = {subject.key for subject in chosen.subjects}
+    assert "wsrpc" in keys and not keys & {"js", "go", "grpc", "ceiling-grpc"}
+    assert choose([], ["curves"]).curves == ()
+    assert "websockets" in {subject.key for subject in choose([], ["websockets"]).subjects}, "the base of all ratios"
+    with pytest.raises(BenchmarkError, match=r"chooses nothing.*echo-64k.*curve-rooms"):
+        choose(["nonesuch"], [])
+    with pytest.raises(BenchmarkError, match="--without nonesuch: not one of"):
+        choose([], ["nonesuch"])
+
+
+def test_what_is_missing_is_said_with_what_to_do() -> None:
+    subject = Subject("x", "x", python_server("x"), needs=("no_such_module_anywhere", "google.no_such_module"))
+    with pytest.raises(BenchmarkError) as caught:
+        require([subject])
+    assert "no_such_module_anywhere, google.no_such_module" in str(caught.value)
+    assert "pip install --group bench" in str(caught.value)
+    assert "--without no_such_module_anywhere" in str(caught.value)
+
+
+def test_the_special_runs_are_options() -> None:
+    for name in ("streams", "herd", "idle", "floods", "broadcast"):
+        assert parse([f"--{name}"]).special == name
+
+
+# ---------------------------------------------------------------- the texts of the protocols
+
+
+@pytest.mark.parametrize(
+    "subject", [subject for subject in SUBJECTS if subject.speaks], ids=lambda subject: subject.key
+)
+@pytest.mark.parametrize("call", [ADD, echo(1024), echo_bytes(1024), BROADCAST], ids=lambda call: call.name)
+def test_a_request_has_its_id_where_it_is_written(subject: Subject, call: object) -> None:
+    assert subject.speaks is not None
+    texts = subject.speaks.texts(call)  # type: ignore[arg-type]
+    if texts is None or texts.id_offset == 0:
+        return
+    packed = "msgpack_id=1" in texts.options
+    there = texts.request[texts.id_offset :][: 4 if packed else 6]
+    assert (int.from_bytes(there) if packed else int(there)) == 100000
+    if texts.request[:1] == b"{":
+        json.loads(texts.request)
+
+
+# ---------------------------------------------------------------- measuring, for a moment
+
+
+@contextmanager
+def _server(subject: Subject) -> Iterator[tuple[Child, int]]:
+    compile_load()
+    with start(subject.title, subject.command(), SERVER_CORE) as server:
+        yield server, int(server.read_line(30))
+
+
+def _load(server: Child, port: int, texts: Texts | None, **options: object) -> Sample:
+    assert texts is not None
+    return run_load(server, port, texts, LOAD_CORE, warm=0.01, seconds=0.05, **options)
+
+
+@needs_linux
+def test_the_generator_and_its_ceiling() -> None:
+    with _server(BY_KEY["ceiling"]) as (server, port):
+        speaks = Echo()
+        for options in ({"pending": 64}, {"pending": 5, "separate": True}, {"pending": 2, "connections": 20}):
+            sample = _load(server, port, speaks.texts(ADD), **options)
+            assert sample.checked > 0 and sample.wrong == sample.unanswered == 0
+        for size in (125, 126, 65535, 65536, 2**20):
+            sample = _load(server, port, speaks.texts(echo(size)), pending=3)
+            assert sample.checked > 0 and sample.wrong == sample.unanswered == 0
+        sample = _load(server, port, speaks.texts(BROADCAST), mode="broadcast", connections=10)
+        assert sample.checked > 0 and sample.checked % 10 == sample.wrong == sample.unanswered == 0
+
+
+@needs_linux
+def test_the_generator_notices_wrong_answers() -> None:
+    texts = Echo().texts(ADD)
+    assert texts is not None
+    with _server(BY_KEY["ceiling"]) as (server, port):
+        # The echo sends 2 where 3 is expected; and the beginning of a longer number is not the number.
+        for result in (b'"a":["add",1,3]', b'"a":["add",1'):
+            sample = _load(server, port, _with(texts, result))
+            assert (sample.wrong > 0) == (result == b'"a":["add",1,3]')
+
+
+def _with(texts: Texts, result: bytes) -> Texts:
+    return Texts(texts.request, texts.id_offset, texts.mark, result)
+
+
+@needs_linux
+def test_wsrpc_is_measured_in_every_way() -> None:
+    with _server(BY_KEY["wsrpc"]) as (server, port):
+        for call in (ADD, echo(1000), echo_bytes(70_000)):
+            sample = _load(server, port, WSRPC.texts(call), pending=4)
+            assert sample.checked > 0 and sample.wrong == sample.unanswered == 0
+        sample = _load(server, port, WSRPC.texts(BROADCAST), mode="broadcast", connections=5)
+        assert sample.checked > 0 and sample.wrong == sample.unanswered == 0
+        texts = WSRPC.texts(ADD)
+        assert texts is not None
+        with held(server, port, texts, LOAD_CORE, 10):
+            pass
+
+
+@needs_linux
+@pytest.mark.parametrize("key", ["by-hand", "wsrpc"])
+def test_the_python_clients_do_every_task(key: str) -> None:
+    subject = BY_KEY[key]
+    with _server(subject) as (server, port):
+        command: list[str | Path] = [sys.executable, "-m", "benchmarks.clients", key, str(port), str(server.pid)]
+        with start("client", command, LOAD_CORE) as client:
+            assert client.read_line(30) == "ready"
+            for task in TASKS:
+                assert can(key, task)
+                wanted = Task(task, 0.01, 0.05, "async", 2**20)
+                client.write_line(msgspec.json.encode(wanted).decode())
+                sample = msgspec.json.decode(client.read_line(30), type=Sample)
+                assert sample.wrong == 0, task
+
+
+@needs_linux
+def test_a_paused_server_goes_on() -> None:
+    with _server(BY_KEY["ceiling"]) as (server, port):
+        server.pause()
+        server.resume()
+        assert _load(server, port, Echo().texts(ADD), pending=1).checked > 0
+        server.pause()  # it is ended all the same
+
+
+def test_curves_change_what_their_axis_names() -> None:
+    grown = {curve.key: curve.workload(100) for curve in CURVES}
+    pending, connections, payload = grown["pending"], grown["connections"], grown["payload"]
+    assert isinstance(pending, Requests) and pending.pending == 100
+    assert isinstance(connections, Requests) and connections.connections == 100
+    assert isinstance(payload, Requests) and payload.call == echo(100)
+    assert grown["rooms"].setup == ("--rooms", "100") and grown["handlers"].setup == ("--handlers", "100")
