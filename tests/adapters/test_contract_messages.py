@@ -10,6 +10,7 @@ from raw_websocket import BINARY, CONT, PING, PONG, TEXT, RawPeer
 from recorder import Recorder
 
 from wsrpc import Limits, Transport
+from wsrpc.transport import Traffic
 
 LIMITS = Limits(close_timeout=2.0)
 
@@ -36,6 +37,29 @@ async def test_messages_arrive_complete_and_in_order_both_ways(flavour: Flavour)
             await recorder.count(len(messages))
             assert recorder.messages == messages
             assert recorder.wrong == []
+
+
+@over_sockets
+async def test_what_is_counted_as_written_is_what_arrives(flavour: OverSockets) -> None:
+    """Large messages may be written in another way than small ones."""
+    async with flavour.pair(LIMITS) as (ours, theirs):
+        recorder = Recorder.of(theirs)
+        ours.start(Recorder())
+        before = traffic(ours), traffic(theirs)
+        for size in SIZES:
+            ours.send(pattern(size), True)
+        await recorder.count(len(SIZES))
+        after = traffic(ours), traffic(theirs)
+        assert after[0].messages_out - before[0].messages_out == len(SIZES)
+        assert after[1].messages_in - before[1].messages_in == len(SIZES)
+        if after[0].bytes_out is not None and after[1].bytes_in is not None:
+            assert before[0].bytes_out is not None and before[1].bytes_in is not None
+            assert after[0].bytes_out - before[0].bytes_out == after[1].bytes_in - before[1].bytes_in > sum(SIZES)
+
+
+def traffic(transport: Transport) -> Traffic:
+    counted: Traffic = getattr(transport, "traffic")  # noqa: B009  (it is not part of the Protocol)
+    return counted
 
 
 @flavours
