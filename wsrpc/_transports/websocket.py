@@ -118,18 +118,19 @@ class WebSocketTransport:
             self._continue_receiving()
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
-        protocol, output = self._connection.protocol, self._output
-        if protocol.state is not OPEN or output.broken:
+        output = self._output
+        if not output.open:
             raise self._not_sent()
-        if protocol.extensions:
-            # Compression and the like belong to the library, which builds the frame.
-            if text:
-                protocol.send_text(payload)
-            else:
-                protocol.send_binary(payload)
-            output.library_added(len(payload))
-        else:
+        if not output.extended:
             output.add(payload, text)
+            return
+        # Compression and the like belong to the library, which builds the frame.
+        protocol = self._connection.protocol
+        if text:
+            protocol.send_text(payload)
+        else:
+            protocol.send_binary(payload)
+        output.library_added(len(payload))
 
     def flush(self) -> None:
         self._output.flush()
@@ -173,7 +174,7 @@ class WebSocketTransport:
                 self._continue_receiving()
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
-        if self._connection.protocol.state is not OPEN or self._output.broken:
+        if not self._output.open:
             raise self._not_sent()
         self._output.send_fragment(payload, text, last)
 
@@ -243,8 +244,9 @@ class _Output(FrameWriter):
         "_protocol",
         "_stall_watch",
         "_tcp",
-        "broken",
         "cause",
+        "extended",
+        "open",
         "written",
     )
 
@@ -261,11 +263,18 @@ class _Output(FrameWriter):
         """Whether the next fragment continues a message."""
         self._answers = 0
         """Bytes of answers to pings that were written since there was no room."""
-        self.broken = False
-        """Whether asyncio has found the socket broken, which it reports in a later turn of the loop."""
         self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
         """Close code and reason if there is no Close frame."""
         self.written = 0
+        self._look()
+
+    def _look(self) -> None:
+        """Look at what the library has changed. Each of its changes is followed by a call of `write_all` or `broke`."""
+        # Attributes, because the library's state is a property, and each message would call it.
+        self.open = self._protocol.state is OPEN and not self._tcp.is_closing()
+        """Whether messages can be sent."""
+        self.extended = bool(self._protocol.extensions)
+        """Whether the library has to build each frame."""
 
     def write(self) -> None:
         if self._asks_library:
@@ -277,7 +286,8 @@ class _Output(FrameWriter):
         tcp.write(data)
         # asyncio drops what is written on a broken socket, and reports that in a later turn of the loop, which a
         # caller that sends without a pause never lets come.
-        self.broken = tcp.is_closing()
+        if tcp.is_closing():
+            self.open = False
 
     def library_added(self, size: int) -> None:
         """Count a message of ``size`` bytes that the library has encoded, and that it will have to write."""
@@ -295,7 +305,7 @@ class _Output(FrameWriter):
         if data:
             self.written += len(data)
             self._tcp.write(data)
-            self.broken = self._tcp.is_closing()  # as in `write`
+        self._look()
         if b"" in pieces:  # the end
             if self._tcp.can_write_eof():
                 with suppress(OSError, RuntimeError):  # the connection is broken already, which is reported elsewhere
@@ -336,6 +346,7 @@ class _Output(FrameWriter):
 
     def broke(self, error: BaseException | None) -> None:
         """Take ``error`` as the reason of the end if there is no Close frame, and `drop` gave no other reason."""
+        self.open = False
         if error is not None and not self.cause[1]:
             self.cause = (CloseCode.ABNORMAL, str(error))
 
@@ -397,7 +408,7 @@ class WebSocketCallbacks(WebSocketTransport):
         receiver = self._delivery.receiver
         try:
             if reader.between_frames:
-                if connection.protocol.state is OPEN and receiver is not None:
+                if output.open and receiver is not None:
                     message = reader.only_message(data)
                     if message is not None:
                         receiver.receive(message, data[0] == TEXT_FRAME)
@@ -418,8 +429,7 @@ class WebSocketCallbacks(WebSocketTransport):
                 receiver.read_ended()
             # A read that took as much as it may is most likely followed by more of the same burst.
             output.release(in_burst=filled)
-            protocol = connection.protocol
-            if protocol.state is not OPEN and protocol.close_expected():
+            if not output.open and connection.protocol.close_expected():
                 self.expect_end()
             if size >= MUCH:
                 room = next_read(size, reader.messages - messages)
