@@ -15,6 +15,8 @@ from wsrpc.transport import Traffic
 LIMITS = Limits(close_timeout=2.0)
 
 MiB = 1024 * 1024
+FEW = 80
+"""Messages of four bytes that are less than what a client writes before a turn or a read ends."""
 SIZES = [0, 1, 125, 126, 127, 1000, 65535, 65536, 65537, 300_000]
 
 flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
@@ -258,14 +260,14 @@ async def test_read_ended_follows_the_messages(flavour: Flavour) -> None:
 async def test_what_one_turn_sends_is_written_together(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         transport.start(Recorder())
-        for number in range(100):
+        for number in range(FEW):
             transport.send(b"%04d" % number)
         await all_at_once(flavour, raw)
 
 
 async def all_at_once(flavour: OverSockets, raw: RawPeer) -> None:
-    """Read a hundred messages of four bytes that the code under test sends: in one read, if it can."""
-    size = 100 * (6 if raw.client else 10)
+    """Read ``FEW`` messages of four bytes that the code under test sends: in one read, if it can."""
+    size = FEW * (6 if raw.client else 10)
     data = await raw.read()
     if "written together" in flavour.cannot:
         while len(data) < size:
@@ -281,7 +283,7 @@ async def test_what_several_tasks_send_in_one_turn_is_written_together(flavour: 
         async def send() -> None:
             transport.send(b"1234")
 
-        tasks = [asyncio.create_task(send()) for _ in range(100)]
+        tasks = [asyncio.create_task(send()) for _ in range(FEW)]
         await all_at_once(flavour, raw)
         await asyncio.gather(*tasks)
 
@@ -290,7 +292,7 @@ async def test_what_several_tasks_send_in_one_turn_is_written_together(flavour: 
 async def test_what_one_read_causes_is_written_together(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         transport.start(Recorder(transport.send))
-        await raw.send(*(raw.frame(TEXT, "abcd") for _ in range(100)))
+        await raw.send(*(raw.frame(TEXT, "abcd") for _ in range(FEW)))
         await all_at_once(flavour, raw)
 
 
