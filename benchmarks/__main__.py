@@ -18,6 +18,7 @@ from .generator import compile_load
 from .go import build as build_go
 from .herd.run import run_herd
 from .idle.run import run_idle
+from .latency.report import print_latency
 from .machine import describe, pick_cores, require
 from .measure import bad
 from .other_python import find as find_other_python
@@ -31,8 +32,14 @@ from .workloads import CURVES, SECTIONS, Curve, Section
 
 SPECIAL: dict[str, tuple[str, Callable[[bool, Cores], bool]]] = {
     "streams": (
-        "only small requests beside three streams that fill the line, about 10 s",
+        "only small requests beside three streams, about 40 s",
         lambda quick, cores: print_streams(QUICK if quick else DEFAULT, server_core=cores.server, load_core=cores.load),
+    ),
+    "latency": (
+        "only percentiles at fixed rates, about 4 min",
+        lambda quick, cores: (
+            not any(row.bad for row in print_latency(quick, server_core=cores.server, load_core=cores.load))
+        ),
     ),
     "herd": (
         "only a thousand clients that are cut at once, about 30 s",

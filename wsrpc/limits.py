@@ -105,7 +105,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Credit for one stream: items that another wsrpc peer may send ahead. It is renewed when half of it is used."""
 
     stream_window_bytes: int = 256 * KiB
-    """Size of these items, encoded. One item may exceed it while any of it is left. (HTTP/2: 64 KiB for a stream.)"""
+    """Size of these items, encoded. The streams that a connection reads share it, down to 32 KiB for each, because all
+    of it is ahead of the next answer. One item may exceed it while any of it is left. (HTTP/2: 64 KiB for a stream.)"""
 
     stream_queue: int = 1 * MiB
     """Size of the messages, undecoded, that wait for the reader of a stream or a channel if the other side has no flow

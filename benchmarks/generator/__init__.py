@@ -20,19 +20,24 @@ PATIENCE = 30.0
 """Seconds for opening and closing connections, and for the last answers."""
 
 
-def compile_load() -> None:
-    """Raises BenchmarkError if there is no compiler, or if it complains."""
-    read = [*SOURCES, *Path(__file__).parent.glob("*.h")]
-    if PROGRAM.exists() and PROGRAM.stat().st_mtime >= max(source.stat().st_mtime for source in read):
-        return
+def find_compiler() -> str:
+    """The path of the C compiler. Raises BenchmarkError if there is none."""
     compiler = shutil.which("cc")
     if compiler is None:
         raise BenchmarkError(
             "cc is missing: the load generator is in C, for one in Python would be slower than the servers. "
             "Install a C compiler (Debian, Ubuntu: apt-get install gcc libc6-dev; Fedora: dnf install gcc)."
         )
+    return compiler
+
+
+def compile_load() -> None:
+    """Raises BenchmarkError if there is no compiler, or if it complains."""
+    read = [*SOURCES, *Path(__file__).parent.glob("*.h")]
+    if PROGRAM.exists() and PROGRAM.stat().st_mtime >= max(source.stat().st_mtime for source in read):
+        return
     PROGRAM.parent.mkdir(exist_ok=True)
-    outcome = subprocess.run([compiler, "-O2", "-o", PROGRAM, *SOURCES], capture_output=True, text=True)
+    outcome = subprocess.run([find_compiler(), "-O2", "-o", PROGRAM, *SOURCES], capture_output=True, text=True)
     if outcome.returncode != 0:
         raise BenchmarkError(f"cc could not compile the load generator:\n{outcome.stderr.strip()}")
 

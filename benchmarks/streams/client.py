@@ -1,7 +1,7 @@
 """The clients of the stream measurements: ``python -m benchmarks.streams.client KIND PORT``.
 
-It says ``ready``, then takes a `Task` in JSON from each line of stdin and answers it with a `Shared`. Every line is a
-new connection in a new event loop.
+It says ``ready``, then takes a `Task` in JSON from each line of stdin and answers it with a `Shared`. Every line is
+a new connection in a new event loop.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ async def wsrpc_line(url: str, task: Task) -> AsyncIterator[Line]:
     from wsrpc import Client
 
     async def read(index: int) -> None:
-        async with client.stream("large", returns=bytes) as items:
+        async with client.stream("large", task.rate / STREAMS, returns=bytes) as items:
             async for item in items:
                 line.items[index] += 1
                 line.wrong += len(item) != ITEM_BYTES

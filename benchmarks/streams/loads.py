@@ -16,7 +16,7 @@ class Task(msgspec.Struct, frozen=True):
     warm: float
     seconds: float
     rate: float = 0.0
-    """Bytes per second that the line is to carry; for the bare one, which has nothing that would set a pace."""
+    """Bytes per second that the line is to carry. 0: as many as it can, for wsrpc alone."""
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     wrong: int = 0
 
 
-class SharedResult(msgspec.Struct, kw_only=True):
+class Pairs(msgspec.Struct, kw_only=True):
     """All rounds; each pairs one of wsrpc with a bare one at the same byte rate, a moment later."""
 
     bare: list[Shared]
@@ -48,3 +48,14 @@ class SharedResult(msgspec.Struct, kw_only=True):
     @property
     def wrong(self) -> int:
         return sum(sample.wrong for sample in [*self.bare, *self.wsrpc])
+
+
+class SharedResult(msgspec.Struct, kw_only=True):
+    """Small requests beside streams that fill the line, and beside the same at a rate that leaves both ends time."""
+
+    filled: Pairs
+    paced: Pairs
+
+    @property
+    def wrong(self) -> int:
+        return self.filled.wrong + self.paced.wrong

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from itertools import count
 
 import msgspec
 from websockets.asyncio.server import ServerConnection
@@ -19,6 +18,9 @@ from websockets.exceptions import ConnectionClosed
 from ..servers.bare import serve_with_websockets
 from ..servers.handlers import HOST, Options, echo, parent_left, say_port
 from .loads import ITEM_BYTES, STREAMS, Task
+
+MOST_LATE = 0.005
+"""Seconds by which a sender may be behind its plan."""
 
 
 async def bare(connection: ServerConnection) -> None:
@@ -35,18 +37,41 @@ async def bare(connection: ServerConnection) -> None:
 async def _fill(connection: ServerConnection, index: int, rate: float) -> None:
     """Send messages at so many bytes per second, the first byte of each telling whose it is."""
     message = bytes([index]) * ITEM_BYTES
-    began = time.perf_counter()
+    pace = Pace(rate)
     with suppress(ConnectionClosed):
-        for n in count(1):
+        while True:
             await connection.send(message)
-            # Behind the plan, because sleeping is coarse, it catches up.
-            await asyncio.sleep(max(began + n * ITEM_BYTES / rate - time.perf_counter(), 0))
+            await pace.wait()
 
 
-async def large() -> AsyncIterator[bytes]:
+class Pace:
+    """When the next message of `ITEM_BYTES` is due, at ``rate`` bytes per second.
+
+    One that is late, because sleeping is coarse, is followed by others that catch up. But what is more than `MOST_LATE`
+    behind is left out: a sender that makes up for a pause of the machine fills the line, and a small request would then
+    wait behind what nobody has asked for.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._step = ITEM_BYTES / rate
+        self._due = time.perf_counter()
+
+    async def wait(self) -> None:
+        now = time.perf_counter()
+        self._due = max(self._due + self._step, now - MOST_LATE)
+        await asyncio.sleep(max(self._due - now, 0))
+
+
+async def large(rate: float = 0.0) -> AsyncIterator[bytes]:
+    """Items without a pause, or at so many bytes per second."""
     item = bytes(ITEM_BYTES)
+    if not rate:
+        while True:
+            yield item
+    pace = Pace(rate)
     while True:
         yield item
+        await pace.wait()
 
 
 async def serve_with_wsrpc() -> None:

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, Struct
 from .._base.misuse import check_function
 from .._conversion.convert import EncHook, make_enc_hook
 from .counting import json_is_flat, json_nests_deeper, json_objection, msgpack_objection
-from .messages import Event, Item, NoMoreItems, Request, Resolution, WireMessage
+from .messages import CONTAINERS, FLAT_LEVELS, Event, Item, NoMoreItems, Request, Resolution, WireMessage, is_flat
 
 __all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec"]
 
@@ -75,9 +75,6 @@ class Codec(Protocol):
     def nests_deeper(self, payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         """Whether a payload, which decoded to ``message``, has arrays and objects nested more than ``depth`` deep."""
         ...
-
-
-_CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})  # arrays become tuples where they are keys of a map
 
 
 class _Outline(Struct):
@@ -214,8 +211,10 @@ class MsgpackCodec:
     @staticmethod
     def nests_deeper(payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         # MessagePack has lengths instead of brackets, so the decoded values are walked, level by level.
+        if depth >= FLAT_LEVELS and is_flat(message):
+            return False
         level: list[Any] = [
-            part for part in (message.a, message.d, message.e, message.x) if part.__class__ in _CONTAINERS
+            part for part in (message.a, message.d, message.e, message.x) if part.__class__ in CONTAINERS
         ]
         for _ in range(depth - 1):  # the message itself is the first level
             inside: list[Any] = []
@@ -223,7 +222,7 @@ class MsgpackCodec:
                 inside.extend(container)
                 if container.__class__ is dict:
                     inside.extend(container.values())
-            level = [item for item in inside if item.__class__ in _CONTAINERS]
+            level = [item for item in inside if item.__class__ in CONTAINERS]
             if not level:
                 return False
         return bool(level)

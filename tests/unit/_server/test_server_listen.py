@@ -109,6 +109,19 @@ async def test_a_socket_of_one_s_own() -> None:
             assert await client.request("echo", 1) == 1
 
 
+@pytest.mark.parametrize("own", [True, False])
+async def test_small_messages_are_not_held_back_until_the_one_before_is_acknowledged(own: bool) -> None:
+    """Also on a socket of the user's own, of which asyncio does not see that it is TCP."""
+    where = {"sock": socket.create_server(("127.0.0.1", 0))} if own else {"host": "127.0.0.1", "port": 0}
+    server = echo_server()
+    async with server.listen(**where) as listener, Client(listener.url, limits=LIMITS) as client:
+        await client.request("echo", 1)
+        (peer,) = server.peers
+        for end in (peer, client.peer):
+            sock = end.info.underlying.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_a_unix_socket() -> None:
     server = echo_server()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,66 @@
+"""The measurement from its lines to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from ..machine import require
+from ..report.text import table
+from .run import DEFAULT, ENOUGH_FOR_P999, QUICK, Row, run_latency
+from .subjects import lines
+
+INTRODUCTION = """\
+requests at fixed times on one connection, whether or not earlier ones have been answered
+  Latency counts from the time at which a request was to be sent. "of its most" is the share of the rate that the
+  server carries with 64 requests pending. µs, medians over the rounds; "p99 ratio" is to the bare echo of the same
+  library, or of `websockets`, at the same rate in the same round (median, lowest and highest): lower is better.
+  "late" is the 99th percentile of how late the generator itself has sent, which is part of all other figures."""
+
+COLUMNS = ["", "of its most", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", ""]
+
+LATE = 0.5
+"""Share of a p99 from which on the generator's own lateness makes most of it: other work had its core."""
+
+
+def print_latency(quick: bool, without: tuple[str, ...] = (), *, server_core: int, load_core: int) -> list[Row]:
+    """Measure and print. Raises BenchmarkError."""
+    chosen = lines(without)
+    require([line.subject for line in chosen])
+    rows = run_latency(chosen, QUICK if quick else DEFAULT, server_core=server_core, load_core=load_core)
+    print(render(rows))
+    return rows
+
+
+def render(rows: Sequence[Row]) -> str:
+    return table(INTRODUCTION, COLUMNS, [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    enough = min(sample.answers for sample in row.samples) >= ENOUGH_FOR_P999
+    ratios = row.ratios
+    return [
+        row.title,
+        f"{row.rate / row.saturation:.0%}",
+        f"{row.rate:,.0f}",
+        _micro([sample.p50 for sample in row.samples]),
+        _micro([sample.p99 for sample in row.samples]),
+        _micro([sample.p999 for sample in row.samples]) if enough else "-",
+        _micro([sample.longest for sample in row.samples]),
+        _micro([sample.late for sample in row.samples]),
+        f"{median(ratios):.2f}" if ratios else "",
+        f"({min(ratios):.2f}-{max(ratios):.2f})" if ratios else "",
+        _remark(row),
+    ]
+
+
+def _remark(row: Row) -> str:
+    if row.bad:
+        return f"{row.bad:,} WRONG OR MISSING ANSWERS"
+    if any(sample.late > LATE * sample.p99 for sample in row.samples):
+        return "disturbed: the generator did not have its core to itself"
+    return f"to: {row.base}" if row.ratios and row.share is None else ""
+
+
+def _micro(seconds: list[float]) -> str:
+    return f"{1e6 * median(seconds):,.0f}"

@@ -1,0 +1,117 @@
+"""The run: saturation of every server first, then every server at its rates, in turns."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+
+import msgspec
+
+from ..processes import Child, start
+from ..runner import say
+from .generator import Latency, compile_generator, run_generator
+from .subjects import Line
+
+START_SECONDS = 15.0
+
+SHARES = (0.1, 0.5, 0.8)
+"""Rates, as shares of the saturation of each server."""
+
+SAME = 0.5
+"""The share of the base's saturation that gives the rate at which others are compared with it."""
+
+TOO_MUCH = 0.9
+"""Of a server's saturation: above it, latency says how long the slot was."""
+
+ENOUGH_FOR_P999 = 20_000
+"""Samples behind a 99.9th percentile: with fewer, it is a handful of accidents."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long: a slot takes ``seconds``, or as long as ``samples`` requests take at its rate."""
+
+    rounds: int
+    warm: float
+    seconds: float
+    samples: int
+
+
+DEFAULT = Plan(rounds=3, warm=0.3, seconds=1.0, samples=ENOUGH_FOR_P999 + 1000)
+QUICK = Plan(rounds=1, warm=0.1, seconds=0.4, samples=2000)
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """All rounds of one line of `subjects` at one rate."""
+
+    key: str
+    title: str
+    saturation: float
+    """Requests per second that it carries at most: the median."""
+    share: float | None
+    """Of its saturation. None: at the rate at which it is compared with its base."""
+    rate: float
+    base: str = ""
+    """Title of the line that it is compared with."""
+    samples: list[Latency]
+    ratios: list[float]
+    """Its p99 to that of its base at the same rate, round by round: lower is better."""
+
+    @property
+    def bad(self) -> int:
+        return sum(sample.wrong + sample.unanswered for sample in self.samples)
+
+
+def run_latency(lines: list[Line], plan: Plan, *, server_core: int, load_core: int) -> list[Row]:
+    """Measure all lines, each of whose bases must be among them. Raises BenchmarkError."""
+    compile_generator()
+    with ExitStack() as stack:
+        servers: dict[str, tuple[Child, int]] = {}
+        for subject in {line.subject.key: line.subject for line in lines}.values():
+            server = stack.enter_context(start(subject.title, subject.command(), server_core))
+            servers[subject.key] = server, int(server.read_line(START_SECONDS))
+            server.pause()
+
+        def measure(line: Line, rate: float) -> Latency:
+            seconds = plan.seconds if rate == 0 else max(plan.seconds, plan.samples / rate)
+            server, port = servers[line.subject.key]
+            server.resume()
+            sample = run_generator(server, port, line.texts, rate, warm=plan.warm, seconds=seconds, core=load_core)
+            server.pause()
+            return sample
+
+        saturations: dict[str, list[float]] = {line.key: [] for line in lines}
+        for _ in range(plan.rounds):
+            for line in lines:
+                saturations[line.key].append(measure(line, 0).rate)
+        rows = {line.key: _rows(line, lines, saturations) for line in lines}
+        for number in range(1, plan.rounds + 1):
+            say(f"latency, round {number} of {plan.rounds}")
+            for line in lines:
+                for row in rows[line.key]:
+                    row.samples.append(measure(line, row.rate))
+    for line in lines:
+        base = next(row for row in rows[_base(line, lines).key] if row.share == SAME)
+        for row in rows[line.key]:
+            if row.share is None or row is base:
+                row.base = base.title
+                row.ratios = [ours.p99 / theirs.p99 for ours, theirs in zip(row.samples, base.samples, strict=True)]
+    return [row for line in lines for row in rows[line.key]]
+
+
+def _base(line: Line, lines: list[Line]) -> Line:
+    return next(other for other in lines if other.is_base and other.subject.key == line.base)
+
+
+def _rows(line: Line, lines: list[Line], saturations: dict[str, list[float]]) -> list[Row]:
+    """Return what is to be measured of one line: its own rates, and the rate of its base if it can carry that."""
+    saturation = median(saturations[line.key])
+    rates: list[tuple[float | None, float]] = [(share, share * saturation) for share in SHARES]
+    same = SAME * median(saturations[_base(line, lines).key])
+    if not line.is_base and same <= TOO_MUCH * saturation:
+        rates.append((None, same))
+    return [
+        Row(key=line.key, title=line.title, saturation=saturation, share=share, rate=rate, samples=[], ratios=[])
+        for share, rate in rates
+    ]
