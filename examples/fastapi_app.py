@@ -1,7 +1,7 @@
 """A FastAPI application with an authenticated WebSocket beside its routes.
 
-uvicorn fastapi_app:app --ws-per-message-deflate false      in examples/, for browsers and other clients
-python examples/fastapi_app.py                              the same, with two clients that use it
+uvicorn fastapi_app:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol      in examples/, for browsers and other clients
+python examples/fastapi_app.py                                             the same, with two clients that use it
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fastapi import Depends, FastAPI, WebSocket, WebSocketException
 
 from wsrpc import Client, HandshakeRejected, Peer, RpcError, Server
 from wsrpc_adapters.asgi import lifespan, serve_websocket
+from wsrpc_adapters.uvicorn import WebSocketProtocol
 
 TOKENS = {"secret-1": "Ada", "secret-2": "Bob"}
 
@@ -100,7 +101,7 @@ def restocked_by_http(url: str) -> str:
 
 
 async def main() -> None:
-    web = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    web = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws=WebSocketProtocol))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         serving = asyncio.create_task(web.serve([sock]))
         while not web.started:  # noqa: ASYNC110 - uvicorn sets no event

@@ -2,8 +2,13 @@
 
 ASGI shows neither reads nor writes, so both are inferred. A *read* is the messages that ``receive()`` returns without
 waiting; it ends when ``receive()`` begins to wait. A message counts as *unsent* until ``send()`` has returned for it,
-and a ``send()`` that waits is the only sign that there is no room. ``send()`` runs in a task that lives while there is
-something to write, because it may wait, and ``receive()`` must go on meanwhile.
+and a ``send()`` that waits is the only sign that there is no room. ``receive()`` must go on meanwhile, so ``send()``
+runs in a task that lives while there is something to write.
+
+Where a read brought one message, the next read most likely does, too. What that causes is then written at once, by the
+task that reads; a task for it would cost as much as the message. If ``send()`` has to wait, which uvicorn's does only
+when there is no room, that task goes on writing, and another one reads. So no call of ``receive()`` or ``send()``
+begins in one task and ends in another, which middlewares with timeouts of their own would not survive.
 """
 
 from __future__ import annotations
@@ -49,9 +54,9 @@ class AsgiTransport:
         self._end = _End(self._loop)
         self._output = _Output(self, self._end, send, limits)
         self._stall_watch = StallWatch(self, self._loop, limits)
-        self._early: list[tuple[bytes, bool]] = []
-        """Messages that arrived before `start`."""
-        self._early_size = 0
+        self._early = _Early()
+        self._reader: asyncio.Task[None] | None = None
+        """The task that reads."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
         self._held: asyncio.Future[None] | None = None
@@ -67,14 +72,14 @@ class AsgiTransport:
         Raises:
             Exception: what ``receive()`` or ``send()`` raised, unless it only means that the client has left.
         """
-        reading = self._loop.create_task(self._read())
+        self._reader = self._loop.create_task(self._read())
         try:
             await accepted(self)
             await asyncio.shield(self._end.over)
         finally:
             # If the ASGI server cancels the application, for instance, the connection is as good as lost.
             self._finish(CloseInfo(CloseCode.ABNORMAL, "the ASGI server stopped the application"))
-            tasks = [task for task in (reading, self._output.task) if task is not None]
+            tasks = [task for task in (self._reader, self._output.task) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -95,9 +100,9 @@ class AsgiTransport:
         self._receiver = receiver
         if self._output.full:
             receiver.pause_sending()
-        early, self._early = self._early, []
+        early, self._early = self._early, _Early()
         self._reading = True
-        for payload, text in early:
+        for payload, text in early.messages:
             receiver.receive(payload, text)
         self._reading = False
         receiver.read_ended()
@@ -163,9 +168,16 @@ class AsgiTransport:
     # ------------------------------------------------------------ reading
 
     async def _read(self) -> None:
-        at_once, began = 0, self._loop.time()
+        at_once, began, output = 0, self._loop.time(), self._output
+        single = False  # whether the read before brought one message
         try:
             while True:
+                if single and at_once == 0 and output.waits:
+                    waits = output.write_at_once()
+                    if waits is not None:
+                        self._reader = self._loop.create_task(self._read())
+                        await output.write_on(*waits)
+                        return
                 if at_once == AT_ONCE:
                     await self._take_turn(self._loop.time() - began)
                     at_once, began = 0, self._loop.time()
@@ -180,6 +192,7 @@ class AsgiTransport:
                     at_once += 1
                 else:
                     self._read_ended()
+                    single = at_once == 0
                     event = await resume(waiting, step)
                     at_once, began = 0, self._loop.time()
                 if event["type"] == "websocket.receive":
@@ -188,7 +201,7 @@ class AsgiTransport:
                         self._deliver(event["bytes"], False)
                     else:
                         self._deliver(text.encode(), True)
-                    if self._output.full:
+                    if output.full:
                         await asyncio.sleep(0)  # answers to messages that are read without waiting need time to leave
                 elif event["type"] == "websocket.disconnect":
                     self._read_ended()
@@ -211,7 +224,7 @@ class AsgiTransport:
         """Whether nothing may be read now."""
         if self._end.closing is not None or self._end.broken is not None:
             return False  # the end has to be seen
-        return not self._receiving or (self._receiver is None and self._early_size > self._limits.high_water)
+        return not self._receiving or (self._receiver is None and self._early.size > self._limits.high_water)
 
     def _release(self) -> None:
         if self._held is not None and not self._held.done():
@@ -227,8 +240,7 @@ class AsgiTransport:
             self._reading = True
             self._receiver.receive(payload, text)
         else:
-            self._early.append((payload, text))
-            self._early_size += len(payload) + FRAME
+            self._early.add(payload, text)
 
     def _read_ended(self) -> None:
         if self._reading:
@@ -283,6 +295,18 @@ class AsgiTransport:
             self._output.stop()
             if self._receiver is not None:
                 self._receiver.connection_lost(info)
+
+
+class _Early:
+    """Messages that arrived before `AsgiTransport.start`, and their size in bytes."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[bytes, bool]] = []
+        self.size = 0
+
+    def add(self, payload: bytes, text: bool) -> None:
+        self.messages.append((payload, text))
+        self.size += len(payload) + FRAME
 
 
 class _End:
@@ -447,23 +471,49 @@ class _Output:
         self._scheduled = False
         self.flush()
 
-    async def _write(self) -> None:
+    @property
+    def waits(self) -> bool:
+        """Whether there are messages that nothing writes yet."""
+        return bool(self._messages) and not self._writing and self._end.broken is None and self._end.info is None
+
+    def write_at_once(self) -> tuple[Generator[Any, Any, Any], Any] | None:
+        """Write the messages that wait without a task, as long as ``send()`` does not wait; `flush` is the general way.
+
+        Returns:
+            None if all are written, or a ``send()`` that waits, as arguments of `write_on`.
+        """
+        self._gathered = 0
+        self._writing = True
+        messages, send = self._messages, self._send_event
+        try:
+            while messages:
+                sending = send(event_of(*messages[0])).__await__()
+                try:
+                    step = next(sending)
+                except StopIteration:
+                    self._left()
+                else:
+                    return sending, step
+        except Exception as exc:
+            self._transport.send_failed(exc)
+        self._writing = False
+        return None
+
+    async def write_on(self, sending: Generator[Any, Any, Any], step: Any) -> None:
+        """Go on with a ``send()`` that waits, then write the rest."""
+        self.task = asyncio.current_task()
+        await self._write(resume(sending, step))
+
+    async def _write(self, first: Awaitable[Any] | None = None) -> None:
+        """Write the messages that wait, and then the Close frame if it is due. ``first`` sends the first message."""
         messages, send, end, written = self._messages, self._send_event, self._end, 0
         try:
             while messages:
-                payload, text = messages[0]
-                if text:
-                    await send({"type": "websocket.send", "text": payload.decode()})
-                else:
-                    await send({"type": "websocket.send", "bytes": payload})
+                await (send(event_of(*messages[0])) if first is None else first)
+                first = None
                 if not messages:  # the connection ended meanwhile
                     return
-                messages.popleft()
-                self.unsent -= len(payload) + FRAME
-                if self.full and self.unsent <= self._high_water // 4:
-                    self.full = False
-                    self._wake_drained()
-                    self._transport.resume_sending()
+                self._left()
                 written += 1
                 if written % BURST == 0:
                     await asyncio.sleep(0)
@@ -477,11 +527,26 @@ class _Output:
             self.task = None
         self.flush()  # the transport may have begun to close while the last message was written
 
+    def _left(self) -> None:
+        """Count the first message as written."""
+        payload, _ = self._messages.popleft()
+        self.unsent -= len(payload) + FRAME
+        if self.full and self.unsent <= self._high_water // 4:
+            self.full = False
+            self._wake_drained()
+            self._transport.resume_sending()
+
     def _wake_drained(self) -> None:
         for waiter in self._drained:
             if not waiter.done():
                 waiter.set_result(None)
         self._drained.clear()
+
+
+def event_of(payload: bytes, text: bool) -> Event:
+    if text:
+        return {"type": "websocket.send", "text": payload.decode()}
+    return {"type": "websocket.send", "bytes": payload}
 
 
 def spawn(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:

@@ -1,21 +1,46 @@
 """Serving a `wsrpc.Server` in an ASGI application: Starlette, FastAPI, Litestar, Quart, Django Channels, or plain ASGI.
 
 Mount ``asgi(server)`` where the framework accepts an ASGI application, or call `serve_websocket` in a WebSocket route.
-You need nothing but wsrpc and an ASGI server, for instance uvicorn.
+You need nothing but wsrpc and an ASGI server, for instance uvicorn. A server that offers the extension `EXTENSION`, as
+uvicorn does with `wsrpc_adapters.uvicorn`, gives the connection away once the application has accepted it: then
+messages do not pass through ``receive()`` and ``send()``.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server, Transport
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
 
-__all__ = ["Application", "WebSocket", "asgi", "lifespan", "serve_websocket"]
+__all__ = ["EXTENSION", "Application", "Reserve", "TakeOver", "WebSocket", "asgi", "lifespan", "serve_websocket"]
+
+EXTENSION = "wsrpc"
+"""Name of the extension by which an ASGI server gives its connection away.
+
+``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` at ``"reserve"``. A middleware that has to see each message
+removes it from the scope.
+"""
+
+TakeOver = Callable[[Callable[[], None]], Transport | None]
+"""``take_over(lost)`` returns the transport of the connection, or None if the connection is over.
+
+It is called once, when the application has sent ``websocket.accept``. From then on the ASGI server calls neither the
+application's ``receive()`` nor its ``send()`` with messages. ``lost()`` is called when the connection has ended; the
+application returns then. If it returns earlier, the server ends the connection.
+"""
+Reserve = Callable[[Handshake, object], TakeOver | None]
+"""``reserve(handshake, underlying)`` reserves the connection for `TakeOver`.
+
+It is called once, before the application sends ``websocket.accept``. ``handshake`` decides about compression, limits
+and `Transport.info`; ``underlying`` becomes `ConnectionInfo.underlying`. Returns None if this connection cannot be
+given away: the application then uses ``receive()`` and ``send()``.
+"""
 
 UPGRADE: list[tuple[bytes, bytes]] = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -135,7 +160,7 @@ class Application:
 
 
 async def serve(
-    server: Server, scope: Any, receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
+    server: Server, scope: Mapping[str, Any], receive: Receive, send: Send, state: Mapping[str, Any], underlying: Any
 ) -> None:
     """Serve one connection, from its handshake to its end."""
     event = await receive()
@@ -151,11 +176,17 @@ async def serve(
         with suppress(OSError):  # the client has left
             await refuse(exc, scope, send)
         return
+    extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
+    reserve: Reserve | None = extensions.get(EXTENSION, {}).get("reserve")
+    take_over = None if reserve is None else reserve(handshake, underlying)
     headers = encoded(handshake.response_headers)
     try:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})
     except OSError:
         return  # the client has left
+    if take_over is not None:
+        await serve_taken_over(server, handshake, take_over)
+        return
 
     async def accepted(transport: AsgiTransport) -> None:
         with suppress(ConnectionLost):  # the server is closing, and has closed the connection
@@ -163,6 +194,25 @@ async def serve(
 
     info = handshake.connection_info(underlying)
     await AsgiTransport(receive, send, info, handshake.limits).run(accepted)
+
+
+async def serve_taken_over(server: Server, handshake: Handshake, take_over: TakeOver) -> None:
+    """Serve a connection that the ASGI server gives away, until its end."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def lost() -> None:
+        if not over.done():  # the application was cancelled
+            over.set_result(None)
+
+    transport = take_over(lost)
+    if transport is None:
+        return  # the client has left
+    try:
+        with suppress(ConnectionLost):  # the server is closing, and has closed the connection
+            await server.accept(transport, handshake)
+        await over
+    finally:
+        transport.abort()
 
 
 def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
@@ -183,6 +233,7 @@ def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
         secure=scope.get("scheme") in ("wss", "https"),
         subprotocols=scope.get("subprotocols"),
         limits=server.limits,
+        compression=server.compression,
     )
 
 

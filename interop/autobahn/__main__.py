@@ -23,7 +23,15 @@ PAGE = ROOT / "docs" / "autobahn.md"
 
 GOOD = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"]
 """Verdicts that are no failure, best first."""
-PACKAGES = {"websockets": "websockets", "aiohttp": "aiohttp", "asgi": "uvicorn", "picows": "picows"}
+PACKAGES = {
+    "websockets": "websockets",
+    "aiohttp": "aiohttp",
+    "asgi": "uvicorn",
+    "uvicorn": "uvicorn",
+    "picows": "picows",
+}
+OPTIONS = {"uvicorn": ", `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`"}
+"""What the page adds to the name of a library."""
 
 CASES = [f"{section}.*" for section in (1, 2, 3, 4, 5, 6, 7, 9, 10)]
 COMPRESSION = ["12.*", "13.*"]
@@ -101,7 +109,8 @@ def main() -> int:
         worse_anywhere |= bool(worse)
         shown = ", ".join(f"{case} ({ours[case]})" for case in sorted(worse, key=by_number)) or "none"
         package = PACKAGES[name]
-        lines.append(f"| {package} {version(package)} | {summary(alone)} | {summary(ours)} | {shown} |")
+        library = f"{package} {version(package)}{OPTIONS.get(name, '')}"
+        lines.append(f"| {library} | {summary(alone)} | {summary(ours)} | {shown} |")
         print(lines[-1], flush=True)
     if set(options.names) == set(ECHOES):
         without = "" if options.compression else "Without the cases of compression, which is the libraries' own.\n\n"

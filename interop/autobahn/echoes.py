@@ -101,10 +101,10 @@ async def _asgi_echo(scope: Any, receive: Callable[[], Awaitable[Any]], send: Ca
 
 
 @asynccontextmanager
-async def _uvicorn(app: Any) -> AsyncGenerator[str]:
+async def _uvicorn(app: Any, ws: str = "websockets-sansio") -> AsyncGenerator[str]:
     import uvicorn
 
-    options: dict[str, Any] = {"ws": "websockets-sansio", "ws_max_size": LARGEST, "ws_ping_interval": None}
+    options: dict[str, Any] = {"ws": ws, "ws_max_size": LARGEST, "ws_ping_interval": None}
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error", **options))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve([listening]))
@@ -117,10 +117,16 @@ def uvicorn_alone() -> AbstractAsyncContextManager[str]:
     return _uvicorn(_asgi_echo)
 
 
-def wsrpc_on_uvicorn() -> AbstractAsyncContextManager[str]:
+def wsrpc_on_asgi() -> AbstractAsyncContextManager[str]:
     from wsrpc_adapters.asgi import asgi
 
     return _uvicorn(asgi(raw_server()))
+
+
+def wsrpc_on_uvicorn() -> AbstractAsyncContextManager[str]:
+    from wsrpc_adapters.asgi import asgi
+
+    return _uvicorn(asgi(raw_server()), "wsrpc_adapters.uvicorn:WebSocketProtocol")
 
 
 @asynccontextmanager
@@ -163,7 +169,8 @@ async def wsrpc_on_picows() -> AsyncGenerator[str]:
 ECHOES: dict[str, tuple[Echo, Echo]] = {
     "websockets": (websockets_alone, wsrpc_on_websockets),
     "aiohttp": (aiohttp_alone, wsrpc_on_aiohttp),
-    "asgi": (uvicorn_alone, wsrpc_on_uvicorn),
+    "asgi": (uvicorn_alone, wsrpc_on_asgi),
+    "uvicorn": (uvicorn_alone, wsrpc_on_uvicorn),
     "picows": (picows_alone, wsrpc_on_picows),
 }
 """The library alone, and wsrpc on it."""

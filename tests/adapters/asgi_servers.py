@@ -69,6 +69,7 @@ def uvicorn_with(ws: str) -> Serving:
 
 SERVERS: dict[str, Serving] = {
     "uvicorn": uvicorn_with("websockets-sansio"),
+    "uvicorn-wsrpc": uvicorn_with("wsrpc_adapters.uvicorn:WebSocketProtocol"),
     "uvicorn-websockets": uvicorn_with("websockets"),
     "uvicorn-wsproto": uvicorn_with("wsproto"),
     "hypercorn": hypercorn_serving,

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 from asgi_servers import SERVERS
-from hosts import Asgi, AsgiHypercorn
+from hosts import Asgi, AsgiHypercorn, Host, Uvicorn
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 from websockets.server import ServerProtocol
 
@@ -193,12 +193,12 @@ class Accepting(Server):
 
 
 class AsgiAccepts(Accepts):
-    """The transport of `wsrpc_adapters.asgi`."""
+    """The transport of `wsrpc_adapters.asgi`, or the one with which it takes a connection over."""
 
-    def __init__(self, host: Asgi) -> None:
+    def __init__(self, host: Host, run: str) -> None:
         self.name = host.name
         self.cannot = host.cannot
-        self._serving = SERVERS[host.name.removeprefix("asgi-")]
+        self._serving = SERVERS[run]
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
@@ -315,8 +315,9 @@ FLAVOURS: list[Flavour] = [
     AiohttpAccepts(),
     PicowsDials(),
     PicowsAccepts(),
-    AsgiAccepts(Asgi()),
-    AsgiAccepts(AsgiHypercorn()),
+    AsgiAccepts(Uvicorn(), "uvicorn-wsrpc"),
+    AsgiAccepts(Asgi(), "uvicorn"),
+    AsgiAccepts(AsgiHypercorn(), "hypercorn"),
     Memory(),
 ]
 

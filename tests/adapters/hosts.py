@@ -117,6 +117,29 @@ class Picows(Host):
             yield listener.url
 
 
+class Uvicorn(Host):
+    """`wsrpc_adapters.asgi`, under uvicorn with the protocol of `wsrpc_adapters.uvicorn`."""
+
+    name = "uvicorn"
+    cannot: ClassVar[Mapping[str, str]] = {
+        "early": "uvicorn's HTTP drops what came with the request; RFC 6455 forbids a client to send it",
+    }
+
+    @asynccontextmanager
+    async def serving(self, server: Server) -> AsyncGenerator[str]:
+        async with serving_starlette(server, "uvicorn-wsrpc") as url:
+            yield url
+
+
+@asynccontextmanager
+async def serving_starlette(server: Server, run: str) -> AsyncGenerator[str]:
+    """Serve ``server`` beside a Starlette application, under the ASGI server ``run``."""
+    app = Starlette(routes=[WebSocketRoute("/ws", asgi(server))], lifespan=lifespan(server))
+    async with SERVERS[run](app) as port:
+        yield f"ws://127.0.0.1:{port}/ws"
+        await server.close()
+
+
 class Asgi(Host):
     """`wsrpc_adapters.asgi`, under uvicorn."""
 
@@ -138,10 +161,8 @@ class Asgi(Host):
 
     @asynccontextmanager
     async def serving(self, server: Server) -> AsyncGenerator[str]:
-        app = Starlette(routes=[WebSocketRoute("/ws", asgi(server))], lifespan=lifespan(server))
-        async with SERVERS[self.name.removeprefix("asgi-")](app) as port:
-            yield f"ws://127.0.0.1:{port}/ws"
-            await server.close()
+        async with serving_starlette(server, self.name.removeprefix("asgi-")) as url:
+            yield url
 
 
 OF_UVICORN = ("answered close", "before a violation", "half-closed")
@@ -165,4 +186,4 @@ class AsgiHypercorn(Asgi):
     }
 
 
-HOSTS: list[Host] = [Default(), Aiohttp(), Picows(), Asgi(), AsgiHypercorn()]
+HOSTS: list[Host] = [Default(), Aiohttp(), Picows(), Uvicorn(), Asgi(), AsgiHypercorn()]

@@ -257,6 +257,87 @@ async def test_a_send_that_never_returns_does_not_keep_what_is_read() -> None:
     await played.running
 
 
+def request(number: int) -> str:
+    return f'{{"i":{number},"a":["echo",{number}]}}'
+
+
+def answer(number: int) -> str:
+    return f'{{"i":{number},"d":{number}}}'
+
+
+async def answers_to(batches: list[int], *, waits: bool) -> list[str]:
+    """What is sent in answer to requests that come in batches; each ``send()`` may wait for a turn of the loop."""
+    server = echo_server()
+    played = Played(asgi(server))
+    await played.next()
+    answers: list[str] = []
+    for size in batches:
+        played.blocked = asyncio.get_running_loop().create_future() if waits else None
+        for number in range(len(answers) + 1, len(answers) + size + 1):
+            played.text(request(number))
+        if waits:
+            assert played.blocked is not None
+            asyncio.get_running_loop().call_later(0, played.blocked.set_result, None)
+        answers += [(await played.next())["text"] for _ in range(size)]
+    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await played.running
+    return answers
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at-once", "waits"])
+@pytest.mark.parametrize("batches", [[1] * 6, [6], [1, 1, 4], [3, 1, 1, 1]], ids=str)
+async def test_answers_are_the_same_however_they_are_written(batches: list[int], waits: bool) -> None:
+    """By the task that reads, where each read brings one message, and by a task of their own."""
+    assert await answers_to(batches, waits=waits) == [answer(number) for number in range(1, 7)]
+
+
+async def test_a_single_answer_is_written_by_the_task_that_reads() -> None:
+    server = echo_server()
+    writers: list[asyncio.Task[Any] | None] = []
+    readers: list[asyncio.Task[Any] | None] = []
+
+    class Noting(Played):
+        async def _receive(self) -> dict[str, Any]:
+            readers.append(asyncio.current_task())
+            return await super()._receive()
+
+        async def _send(self, event: dict[str, Any]) -> None:
+            writers.append(asyncio.current_task())
+            await super()._send(event)
+
+    played = Noting(asgi(server))
+    await played.next()
+    for number in range(1, 6):
+        played.text(request(number))
+        await played.next()
+    assert writers[1] is not readers[1]  # nothing foretold that the first read would bring one message
+    assert writers[4] is writers[5] is readers[1]
+    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await played.running
+
+
+async def test_a_send_that_waits_in_the_task_that_reads_leaves_the_reading_to_another() -> None:
+    server = echo_server()
+    heard = asyncio.Event()
+    server.on("heard", heard.set)
+    played = Played(asgi(server))
+    await played.next()
+    for number in range(1, 4):
+        played.text(request(number))
+        await played.next()
+    played.blocked = asyncio.get_running_loop().create_future()
+    played.text(request(4))
+    await turns_until(lambda: server.peers[0].transport is not None and server.peers[0].transport.unsent)
+    played.text('{"a":["heard"]}')
+    played.text(request(5))
+    await heard.wait()
+    assert played.said.empty()
+    played.blocked.set_result(None)
+    assert [(await played.next())["text"] for _ in range(2)] == [answer(4), answer(5)]
+    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await played.running
+
+
 async def test_what_is_too_large_for_this_connection_closes_with_1009() -> None:
     server = echo_server(limits=LIMITS.replace(message=1024))
     endings = Endings(server)

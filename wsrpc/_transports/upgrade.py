@@ -95,7 +95,12 @@ class ServerUpgrade:
             self.headers = kept | handshake.response_headers
 
     def take_over(
-        self, transport: asyncio.Transport, early: bytes = b"", lost: Callable[[Exception | None], None] | None = None
+        self,
+        transport: asyncio.Transport,
+        early: bytes = b"",
+        lost: Callable[[Exception | None], None] | None = None,
+        *,
+        underlying: object = None,
     ) -> WebSocketTransport:
         """Take over the connection, once the answer is written. Returns a transport that is ready for `Server.accept`.
 
@@ -103,10 +108,12 @@ class ServerUpgrade:
             transport: asyncio's, on which nothing waits to be written. It gets another protocol.
             early: what was read of the connection after the request.
             lost: called as asyncio's ``connection_lost`` when the connection is over.
+            underlying: becomes `ConnectionInfo.underlying`, in place of the connection of the `websockets` library.
         """
         connection = TakenOver(self._protocol, self._handshake.limits, lost)
         connection.request, connection.response = self._request, self._response
-        info = self._handshake.connection_info(connection, address(transport.get_extra_info("sockname")))
+        shown = connection if underlying is None else underlying
+        info = self._handshake.connection_info(shown, address(transport.get_extra_info("sockname")))
         return connection.take_over(transport, early, info)
 
 

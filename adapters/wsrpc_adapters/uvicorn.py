@@ -1,0 +1,152 @@
+"""A WebSocket protocol for uvicorn, whose connections a `wsrpc.Server` takes over.
+
+    uvicorn module:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol
+    uvicorn.run("module:app", ws="wsrpc_adapters.uvicorn:WebSocketProtocol")
+
+The application is the same as without it: `wsrpc_adapters.asgi` finds the extension that this protocol offers, and
+takes the connection over when it has accepted it (see ``wsrpc.adapting``). All other WebSockets of the application are
+uvicorn's own. See docs/uvicorn.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from wsrpc import CloseCode, Handshake, WebSocketTransport
+from wsrpc.adapting import ServerUpgrade
+
+from .asgi import EXTENSION, TakeOver
+
+NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.44 or later: pip install 'python-wsrpc[uvicorn]'"
+
+try:
+    from uvicorn.protocols.utils import ClientDisconnected
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+except ImportError as exc:
+    raise ImportError(NEEDED) from exc
+
+if not hasattr(WebSocketsSansIOProtocol, "stop_keepalive"):
+    raise ImportError(NEEDED)
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
+    from websockets.http11 import Request
+
+__all__ = ["WebSocketProtocol"]
+
+EXTENSIONS = "Sec-WebSocket-Extensions"
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's own protocol for one WebSocket, until a server takes the connection over.
+
+    It stays in uvicorn's list of connections until the end, so that uvicorn closes it when it shuts down.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held: bytes | None = None
+        """What arrived after the request, while the application has not answered; None once uvicorn goes on with it."""
+        self._offered: dict[str, Any] = {}
+        """The extension in the scope. It is emptied at the end, so that nothing waits for the garbage collector."""
+        self._upgrade: ServerUpgrade | None = None
+        """The upgrade for which the connection is reserved."""
+        self._underlying: object = None
+        self._taken: WebSocketTransport | None = None
+        """The transport that has taken the connection over."""
+        self._lost: Callable[[], None] | None = None
+        """Called when the connection that was taken over has ended; None before and after."""
+
+    # ------------------------------------------------------------ until the application has answered
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:  # else uvicorn has refused the request
+            self._held = b""
+            self._offered["reserve"] = self._reserve
+            scope: Any = self.scope
+            scope["extensions"][EXTENSION] = self._offered
+
+    def data_received(self, data: bytes) -> None:
+        if self._held is None:
+            super().data_received(data)
+        else:
+            # Most likely the answer is on its way to the client, and the application is about to take over. A client
+            # that does not wait for the answer is not read further: what is kept is one read.
+            self._held += data
+            self.transport.pause_reading()
+
+    def send(self, message: ASGISendEvent) -> Any:
+        """Return the coroutine that sends ``message``; on uvicorn's own connections it is uvicorn's."""
+        return super().send(message) if self._held is None else self._answer(message)
+
+    async def _answer(self, message: ASGISendEvent) -> None:
+        if self._lost is not None:
+            raise RuntimeError(f"a wsrpc server has taken this connection over; it cannot send {message['type']!r}")
+        if self._taken is not None:
+            raise ClientDisconnected
+        await super().send(message)
+        if self.handshake_complete and self._upgrade is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Let uvicorn have what was held: the connection is its own."""
+        held, self._held = self._held, None
+        if held and not self.transport.is_closing():
+            super().data_received(held)
+            if not self.read_paused:
+                self.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._offered.clear()
+
+    # ------------------------------------------------------------ the extension
+
+    def _reserve(self, handshake: Handshake, underlying: object) -> TakeOver | None:
+        """Reserve the connection, as `wsrpc_adapters.asgi.Reserve` says."""
+        if self._upgrade is not None or self.handshake_complete or self.transport.get_write_buffer_size():
+            return None  # in the last case the client has not read what uvicorn has answered on this connection before
+        upgrade = ServerUpgrade(handshake)
+        if upgrade.status != 101:
+            return None  # a middleware has changed the request
+        self._upgrade, self._underlying = upgrade, underlying
+        # What uvicorn would compress is not what this server compresses.
+        headers, chosen = self.response.headers, upgrade.headers.get(EXTENSIONS)
+        if EXTENSIONS in headers:
+            del headers[EXTENSIONS]
+        if chosen is not None:
+            headers[EXTENSIONS] = chosen
+        return self._take_over
+
+    def _take_over(self, lost: Callable[[], None]) -> WebSocketTransport | None:
+        """Make the transport of the connection, as `wsrpc_adapters.asgi.TakeOver` says."""
+        assert self._upgrade is not None and self._taken is None, "a reserved connection is taken over once"
+        if not self.handshake_complete or self.transport.is_closing():
+            return None
+        self.stop_keepalive()
+        self._lost = lost
+        held, self._held = self._held or b"", b""
+        transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
+        self._taken = transport
+        # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.
+        del self.conn, self.request, self.response
+        return transport
+
+    # ------------------------------------------------------------ once the connection is taken over
+
+    def shutdown(self) -> None:
+        if self._taken is None:
+            super().shutdown()
+            return
+        # uvicorn waits for its tasks, and cancels them after `timeout_graceful_shutdown`.
+        closing = self.loop.create_task(self._taken.close(CloseCode.SERVICE_RESTART))
+        closing.add_done_callback(self.on_task_complete)
+        self.tasks.add(closing)
+
+    def _ended(self, exc: Exception | None) -> None:
+        self.connection_lost(exc)
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost()
