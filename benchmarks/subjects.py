@@ -121,10 +121,14 @@ SUBJECTS = (
         ("uvicorn", "fastapi"),
         own="uvicorn",
     ),
-    # The slot for uvicorn with wsrpc's protocol class, `wsrpc_adapters.uvicorn:WebSocketProtocol`. Its server is there
-    # already (benchmarks.servers); once the adapter is, this line is all:
-    #   Subject("wsrpc-uvicorn", "wsrpc in FastAPI, its uvicorn protocol", python_server("wsrpc-uvicorn"), WSRPC,
-    #           ("uvicorn", "fastapi"), own="uvicorn"),
+    Subject(
+        "wsrpc-uvicorn",
+        "wsrpc in FastAPI, its own protocol under uvicorn",
+        python_server("wsrpc-uvicorn"),
+        WSRPC,
+        ("uvicorn", "fastapi"),
+        own="uvicorn",
+    ),
     Subject("js", "ws-wrapper in JavaScript, on `ws`", javascript_server, WsWrapper(), ("node",)),
     Subject("go", "ws-wrapper in Go", go_wrapper_server, WsWrapper(), ("go",), tls=False),
     Subject(

@@ -7,7 +7,9 @@ from statistics import median
 
 from ..machine import require
 from ..report.text import table
-from .run import DEFAULT, ENOUGH_FOR_P999, QUICK, Row, run_latency
+from ..results import TableResult
+from ..subjects import Subject
+from .run import DEFAULT, ENOUGH_FOR_P999, IN_RUN, QUICK, QUICK_IN_RUN, Row, run_latency
 from .subjects import lines
 
 INTRODUCTION = """\
@@ -30,6 +32,22 @@ def print_latency(quick: bool, without: tuple[str, ...] = (), *, server_core: in
     rows = run_latency(chosen, QUICK if quick else DEFAULT, server_core=server_core, load_core=load_core)
     print(render(rows))
     return rows
+
+
+def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, load_core: int) -> TableResult:
+    """Measure the lines of the chosen subjects, for the report of a whole run. Raises BenchmarkError."""
+    keys = {subject.key for subject in chosen}
+    found = [line for line in lines() if {line.subject.key, line.base} <= keys]
+    plan = QUICK_IN_RUN if quick else IN_RUN
+    rows = run_latency(found, plan, server_core=server_core, load_core=load_core)
+    return TableResult(
+        key="latency",
+        title="Latency at fixed rates",
+        about=INTRODUCTION,
+        columns=COLUMNS,
+        rows=[_cells(row) for row in rows],
+        bad=sum(row.bad for row in rows),
+    )
 
 
 def render(rows: Sequence[Row]) -> str:

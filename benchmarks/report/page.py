@@ -85,8 +85,9 @@ All transports have the same features and the same API; [adapters](adapters.md) 
    compression, Unix sockets and health checks.
 2. **[picows](picows.md)** if you serve large messages or many of them, and can do without compression and without an
    async `on_handshake`.
-3. **aiohttp, FastAPI or another ASGI framework** if your application is written in it. It costs some of the speed,
-   since the messages pass through its server; [ASGI](asgi.md) says what each server does.
+3. **aiohttp, FastAPI or another ASGI framework** if your application is written in it. Under uvicorn, start it with
+   `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`, so that messages do not pass through ASGI; [ASGI](asgi.md) says how,
+   and what each server does.
 
 The ratios of this run, to a bare `websockets` echo:
 """
@@ -126,6 +127,10 @@ def _page(run: Run) -> Iterator[str]:
     for section in run.sections:
         yield from _section(run, section)
     yield from _async(run)
+    for one in run.tables:
+        yield f"## {one.title}\n"
+        yield f"{one.about}\n"
+        yield _table(one.columns, one.rows)
     yield from _not_fastest(run)
     yield from _choosing(run)
     if run.curves:
