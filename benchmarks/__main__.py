@@ -190,7 +190,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run_all(options: argparse.Namespace, cores: Cores) -> int:
-    other = None if "python" in options.without or options.plan else options.python or find_other_python()
+    other = options.python
+    if other is None and "python" not in options.without and not options.plan:
+        say("looking for Python 3.13, whose environment is made once")
+        other = find_other_python()
     choice = choose(
         options.only, options.without, [subject_on(other)] if other is not None else [], quick=options.quick
     )
