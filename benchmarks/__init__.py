@@ -19,6 +19,7 @@ How it is measured:
     go           the load in Go: gRPC, and opening connections, with and without TLS; the smallest servers for those
     servers      the servers in Python, one module for each library
     clients      the clients in Python, likewise
+    latency      percentiles at fixed rates, with a generator of its own; a part of the run
     js           the server in JavaScript; the one in Go is that of interop/go
 
 What comes of it:
