@@ -296,7 +296,8 @@ def _rates(run: Run) -> Iterator[str]:
     yield "## All rates\n"
     yield (
         f"Medians over {_rounds(run)}, with the lowest and the highest ratio of a round, and the share of what the "
-        "generator reaches.\n"
+        'generator reaches. "By CPU" is the ratio of answers for each second of the server\'s CPU time: trust it where '
+        "it differs from the ratio and other work disturbed the run.\n"
     )
     for section in run.sections:
         rows: list[list[str]] = []
@@ -306,7 +307,7 @@ def _rates(run: Run) -> Iterator[str]:
                 if found is not None:
                     rows.append([column.title, run.subjects[key].title, *_rate_cells(found, column)])
         yield f"<details><summary>{section.title}</summary>\n"
-        yield _table(["workload", "system", "rate", "ratio", "lowest–highest", "of the ceiling"], rows)
+        yield _table(["workload", "system", "rate", "ratio", "lowest–highest", "by CPU", "of the ceiling"], rows)
         yield "</details>\n"
     for curve in run.curves:
         yield f"<details><summary>Curve: {curve.title}</summary>\n"
@@ -328,6 +329,7 @@ def _rate_cells(found: Cell, column: Column) -> list[str]:
         f"{amount(found.rate, column.unit)}{unit}",
         ratio(found.ratio),
         f"{ratio(found.low)}–{ratio(found.high)}",
+        "–" if found.cpu is None else ratio(found.cpu),
         "–" if found.of_ceiling is None else f"{found.of_ceiling:.0%}",
     ]
 
