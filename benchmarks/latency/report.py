@@ -12,12 +12,12 @@ from ..subjects import Subject
 from .run import DEFAULT, ENOUGH_FOR_P999, IN_RUN, QUICK, QUICK_IN_RUN, Row, run_latency
 from .subjects import lines
 
-INTRODUCTION = """\
-requests at fixed times on one connection, whether or not earlier ones have been answered
-  Latency counts from the time at which a request was to be sent. "of its most" is the share of the rate that the
-  server carries with 64 requests pending. µs, medians over the rounds; "p99 ratio" is to the bare echo of the same
-  library, or of `websockets`, at the same rate in the same round (median, lowest and highest): lower is better.
-  "late" is the 99th percentile of how late the generator itself has sent, which is part of all other figures."""
+ABOUT = """\
+Requests are sent at fixed times on one connection, whether or not earlier ones have been answered. Latency counts from
+the time at which a request was to be sent. "of its most" is the share of the rate that the server carries with 64
+requests pending. Latencies are in µs, medians over the rounds; "p99 ratio" is to the bare echo of the same library, or
+of `websockets`, at the same rate in the same round (median, lowest and highest): lower is better. "late" is the 99th
+percentile of how late the generator itself has sent, which is part of all other figures."""
 
 COLUMNS = ["", "of its most", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", ""]
 
@@ -43,7 +43,7 @@ def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, l
     return TableResult(
         key="latency",
         title="Latency at fixed rates",
-        about=INTRODUCTION,
+        about=ABOUT,
         columns=COLUMNS,
         rows=[_cells(row) for row in rows],
         bad=sum(row.bad for row in rows),
@@ -51,7 +51,7 @@ def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, l
 
 
 def render(rows: Sequence[Row]) -> str:
-    return table(INTRODUCTION, COLUMNS, [_cells(row) for row in rows])
+    return table(ABOUT, COLUMNS, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[str]:
