@@ -19,7 +19,6 @@ How it is measured:
     go           the load in Go: gRPC, and opening connections, with and without TLS; the smallest servers for those
     servers      the servers in Python, one module for each library
     clients      the clients in Python, likewise
-    latency      percentiles at fixed rates, with a generator of its own; a part of the run
     js           the server in JavaScript; the one in Go is that of interop/go
 
 What comes of it:
@@ -29,5 +28,6 @@ What comes of it:
     report       tables for the terminal, the page and its plots
 
 Measurements with an answer of their own, yes or no, are packages of their own: `idle`, `floods`, `herd`, `broadcast`,
-`streams`.
+`streams`, and `latency`, which has a generator of its own: requests at fixed times, whatever becomes of earlier ones.
+Its table is a part of the run, too.
 """

@@ -1,7 +1,7 @@
 """The clients of the stream measurements: ``python -m benchmarks.streams.client KIND PORT``.
 
-It says ``ready``, then takes a `Task` in JSON from each line of stdin and answers it with a `Shared`. Every line is
-a new connection in a new event loop.
+It says ``ready``, then takes a `Task` in JSON from each line of stdin and answers it with a `Shared`. Every line is a
+new connection in a new event loop.
 """
 
 from __future__ import annotations
