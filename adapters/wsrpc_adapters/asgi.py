@@ -28,7 +28,7 @@ removes it from the scope.
 """
 
 TakeOver = Callable[[Callable[[], None]], Transport | None]
-"""``take_over(lost)`` returns the transport of the connection, or None if the connection is over.
+"""``take_over(lost)`` returns the transport of the connection, or None if the client has left.
 
 It is called once, when the application has sent ``websocket.accept``. From then on the ASGI server calls neither the
 application's ``receive()`` nor its ``send()`` with messages. ``lost()`` is called when the connection has ended; the
@@ -185,7 +185,7 @@ async def serve(
     except OSError:
         return  # the client has left
     if take_over is not None:
-        await serve_taken_over(server, handshake, take_over)
+        await serve_taken_over(server, handshake, take_over, receive)
         return
 
     async def accepted(transport: AsgiTransport) -> None:
@@ -196,7 +196,7 @@ async def serve(
     await AsgiTransport(receive, send, info, handshake.limits).run(accepted)
 
 
-async def serve_taken_over(server: Server, handshake: Handshake, take_over: TakeOver) -> None:
+async def serve_taken_over(server: Server, handshake: Handshake, take_over: TakeOver, receive: Receive) -> None:
     """Serve a connection that the ASGI server gives away, until its end."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -206,7 +206,10 @@ async def serve_taken_over(server: Server, handshake: Handshake, take_over: Take
 
     transport = take_over(lost)
     if transport is None:
-        return  # the client has left
+        # The client has left, which the server is about to notice. It would log an application that returns before.
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return
     try:
         with suppress(ConnectionLost):  # the server is closing, and has closed the connection
             await server.accept(transport, handshake)

@@ -19,7 +19,7 @@ from wsrpc_adapters.asgi import asgi, serve_websocket
 LIMITS = Limits(close_timeout=2.0)
 
 apps = pytest.mark.parametrize("app", APPS.values(), ids=APPS)
-servers = pytest.mark.parametrize("run", ["uvicorn", "hypercorn"])
+servers = pytest.mark.parametrize("run", ["uvicorn", "uvicorn-wsrpc", "hypercorn"])
 
 
 def talking_server() -> Server:

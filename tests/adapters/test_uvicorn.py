@@ -179,6 +179,29 @@ async def test_the_size_of_messages_is_the_server_s() -> None:
                 assert (await raw.next_of(CLOSE)).code == 1009
 
 
+async def test_the_access_log_is_as_with_uvicorn_s_own(caplog: pytest.LogCaptureFixture) -> None:
+    logs: list[list[str]] = []
+    for ws in (UVICORN_S_OWN, OURS):
+        server = echo_server()
+
+        @server.on_handshake
+        def gate(given: Handshake) -> None:
+            if "refused" in given.query:
+                given.reject(404, "no such room")
+
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "uvicorn.error"):
+            async with uvicorn_serving(make_app(server), ws) as port:
+                async with Client(url_of(port) + "?access_token=t1", reconnect=None, limits=LIMITS):
+                    pass
+                for query in ("", "?access_token=t1&refused=1"):  # by the dependency, by on_handshake
+                    with pytest.raises(HandshakeRejected):
+                        await Client(url_of(port) + query, reconnect=None, limits=LIMITS).connect()
+        lines = [record.getMessage() for record in caplog.records if '"WebSocket' in record.getMessage()]
+        logs.append([line.partition(" - ")[2] for line in lines])  # without the client's port
+    assert logs[0] == logs[1] and [line.split()[-1] for line in logs[0]] == ["[accepted]", "403", "404"]
+
+
 # ---------------------------------------------------------------- uvicorn's own connections
 
 
@@ -432,6 +455,30 @@ async def test_a_client_that_leaves_before_it_is_taken_over() -> None:
             await accepted.wait()
         left.set()
         assert await gone is None
+
+
+async def test_a_client_that_leaves_while_it_is_accepted_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio closes a connection in one turn of the loop, and tells uvicorn in the next."""
+    server, over = echo_server(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Any) -> None:
+            transports[0].close()  # as at the end of the stream
+            await send(message)
+
+        transports.append(scope["extensions"]["wsrpc"]["reserve"].__self__.transport)
+        await asgi(server)(scope, receive, sending)
+        over.set()
+
+    transports: list[asyncio.Transport] = []
+    async with uvicorn_serving(app, OURS, lifespan="off") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake("/"))
+        assert await reader.read() == b""
+        writer.close()
+        await over.wait()
+    assert server.stats().accepted == 0
+    assert "ASGI callable" not in caplog.text
 
 
 async def refuses(case: str, scope: Scope, receive: Receive, send: Send) -> bool:
