@@ -29,4 +29,5 @@ What comes of it:
 
 Measurements with an answer of their own, yes or no, are packages of their own: `idle`, `floods`, `herd`, `broadcast`,
 `streams`, and `latency`, which has a generator of its own: requests at fixed times, whatever becomes of earlier ones.
+Its table is a part of the run, too.
 """

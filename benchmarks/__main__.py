@@ -18,7 +18,8 @@ from .generator import compile_load
 from .go import build as build_go
 from .herd.run import run_herd
 from .idle.run import run_idle
-from .latency.report import print_latency
+from .latency.report import measure_table, print_latency
+from .latency.run import QUICK_SECONDS_IN_RUN, SECONDS_IN_RUN
 from .machine import describe, pick_cores, require
 from .measure import bad
 from .other_python import find as find_other_python
@@ -60,10 +61,7 @@ SPECIAL: dict[str, tuple[str, Callable[[bool, Cores], bool]]] = {
         lambda quick, cores: run_broadcast(200 if quick else 1000, server_core=cores.server, load_core=cores.load),
     ),
 }
-"""Measurements with an answer of their own, yes or no. Each is an option.
-
-The slot for latency in the report: one call of `benchmarks.latency.run.run_latency` in `measure` below.
-"""
+"""Measurements with an answer of their own, yes or no. Each is an option."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,12 @@ class Choice:
     """What of the lists is measured."""
 
     sections: tuple[Section, ...]
+    latency: bool
     curves: tuple[Curve, ...]
     subjects: tuple[Subject, ...]
 
 
-def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] = ()) -> Choice:
+def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] = (), *, quick: bool = False) -> Choice:
     """``only`` are beginnings of keys of sections, workloads and curves, ``without`` subjects and what they need.
 
     The base of a section is always measured. Raises BenchmarkError for what does not name anything.
@@ -87,17 +86,22 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
     sections = [
         replace(
             section,
-            workloads=tuple(workload for workload in section.workloads if wanted(section.key) or wanted(workload.key)),
+            workloads=tuple(
+                workload
+                for workload in section.workloads
+                if (wanted(section.key) or wanted(workload.key)) and (workload.quick or only or not quick)
+            ),
         )
         for section in SECTIONS
     ]
     chosen = tuple(section for section in sections if section.workloads)
     curves = () if "curves" in without else tuple(curve for curve in CURVES if wanted(f"curve-{curve.key}"))
-    if not chosen and not curves:
+    latency = wanted("latency")
+    if not chosen and not curves and not latency:
         known = [workload.key for section in SECTIONS for workload in section.workloads]
         raise BenchmarkError(
             f"--only {' '.join(only)} chooses nothing. There are the sections {', '.join(s.key for s in SECTIONS)}, "
-            f"the workloads {', '.join(known)}, and the curves {', '.join(f'curve-{c.key}' for c in CURVES)}"
+            f"the workloads {', '.join(known)}, latency, and the curves {', '.join(f'curve-{c.key}' for c in CURVES)}"
         )
     names = {"curves", "python"} | {name for subject in SUBJECTS for name in (subject.key, *subject.needs)}
     if unknown := [name for name in without if name not in names]:
@@ -108,11 +112,13 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
         for subject in (*SUBJECTS, *more)
         if subject.key in bases or not {subject.key, *subject.needs} & set(without)
     )
-    return Choice(chosen, curves, subjects)
+    return Choice(chosen, latency, curves, subjects)
 
 
 def plan_text(choice: Choice, plan: Plan) -> str:
     slots, seconds = estimate(choice.sections, choice.curves, choice.subjects, plan)
+    if choice.latency:
+        seconds += QUICK_SECONDS_IN_RUN if plan.quick else SECONDS_IN_RUN
     rounds = f"{plan.rounds} round{'s' if plan.rounds > 1 else ''}"
     each = f"{plan.seconds:g} s ({plan.curve_seconds:g} s in the curves)"
     return f"{len(choice.subjects)} subjects; {slots} slots of {each}, {rounds}: about {seconds / 60:.1f} min"
@@ -127,6 +133,9 @@ def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
         bench = Bench(fleet, plan, cores)
         sections = run_sections(bench, choice.sections, choice.subjects, plan)
         curves = run_curves(bench, choice.curves, choice.subjects, plan)
+    tables = []
+    if choice.latency:
+        tables.append(measure_table(plan.quick, choice.subjects, server_core=cores.server, load_core=cores.load))
     facts["load average after"] = f"{os.getloadavg()[0]:.2f}"
     return results.Run(
         date=time.strftime("%Y-%m-%d"),
@@ -138,6 +147,7 @@ def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
         machine=facts,
         subjects={subject.key: info_of(subject) for subject in choice.subjects},
         sections=sections,
+        tables=tables,
         curves=curves,
     )
 
@@ -145,7 +155,7 @@ def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
 def anything_wrong(run: results.Run) -> bool:
     lines = [line for section in run.sections for subjects in section.samples.values() for line in subjects.values()]
     lines += [line for curve in run.curves for points in curve.lines.values() for line in points.values()]
-    return any(bad(line) for line in lines)
+    return any(bad(line) for line in lines) or any(table.bad for table in run.tables)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -180,8 +190,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run_all(options: argparse.Namespace, cores: Cores) -> int:
-    other = None if "python" in options.without or options.plan else options.python or find_other_python()
-    choice = choose(options.only, options.without, [subject_on(other)] if other is not None else [])
+    other = options.python
+    if other is None and "python" not in options.without and not options.plan:
+        say("looking for Python 3.13, whose environment is made once")
+        other = find_other_python()
+    choice = choose(
+        options.only, options.without, [subject_on(other)] if other is not None else [], quick=options.quick
+    )
     plan = QUICK if options.quick else DEFAULT
     print(plan_text(choice, plan), flush=True)
     if options.plan:

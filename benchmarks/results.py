@@ -49,6 +49,18 @@ class CurveResult(msgspec.Struct, kw_only=True):
     """By subject, then by point."""
 
 
+class TableResult(msgspec.Struct, kw_only=True):
+    """A measurement that has a table of its own, made when it was measured."""
+
+    key: str
+    title: str
+    about: str
+    columns: list[str]
+    rows: list[list[str]]
+    bad: int
+    """Wrong and missing answers."""
+
+
 class Run(msgspec.Struct, kw_only=True):
     date: str
     quick: bool
@@ -61,6 +73,7 @@ class Run(msgspec.Struct, kw_only=True):
     subjects: dict[str, SubjectInfo]
     """In the order of the tables."""
     sections: list[SectionResult]
+    tables: list[TableResult]
     curves: list[CurveResult]
 
 

@@ -123,7 +123,7 @@ SUBJECTS = (
     ),
     Subject(
         "wsrpc-uvicorn",
-        "wsrpc in FastAPI, its uvicorn protocol",
+        "wsrpc in FastAPI, own uvicorn protocol",
         python_server("wsrpc-uvicorn"),
         WSRPC,
         ("uvicorn", "fastapi"),

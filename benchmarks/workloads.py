@@ -30,6 +30,8 @@ class Workload:
     """Subjects; none: all that can."""
     setup: tuple[str, ...] = ()
     """Further words on the command line of the server."""
+    quick: bool = True
+    """Whether it is part of a quick run, too."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Idle(Workload):
 
     unit: str = "bytes each"
     lower_is_better: bool = True
+    quick: bool = False  # each server would be started once more
     connections: int = 1000
 
 

@@ -7,15 +7,17 @@ from statistics import median
 
 from ..machine import require
 from ..report.text import table
-from .run import DEFAULT, ENOUGH_FOR_P999, QUICK, Row, run_latency
+from ..results import TableResult
+from ..subjects import Subject
+from .run import DEFAULT, ENOUGH_FOR_P999, IN_RUN, QUICK, QUICK_IN_RUN, Row, run_latency
 from .subjects import lines
 
-INTRODUCTION = """\
-requests at fixed times on one connection, whether or not earlier ones have been answered
-  Latency counts from the time at which a request was to be sent. "of its most" is the share of the rate that the
-  server carries with 64 requests pending. µs, medians over the rounds; "p99 ratio" is to the bare echo of the same
-  library, or of `websockets`, at the same rate in the same round (median, lowest and highest): lower is better.
-  "late" is the 99th percentile of how late the generator itself has sent, which is part of all other figures."""
+ABOUT = """\
+Requests are sent at fixed times on one connection, whether or not earlier ones have been answered. Latency counts from
+the time at which a request was to be sent. "of its most" is the share of the rate that the server carries with 64
+requests pending. Latencies are in µs, medians over the rounds; "p99 ratio" is to the bare echo of the same library, or
+of `websockets`, at the same rate in the same round (median, lowest and highest): lower is better. "late" is the 99th
+percentile of how late the generator itself has sent, which is part of all other figures."""
 
 COLUMNS = ["", "of its most", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", ""]
 
@@ -32,8 +34,24 @@ def print_latency(quick: bool, without: tuple[str, ...] = (), *, server_core: in
     return rows
 
 
+def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, load_core: int) -> TableResult:
+    """Measure the lines of the chosen subjects, for the report of a whole run. Raises BenchmarkError."""
+    keys = {subject.key for subject in chosen}
+    found = [line for line in lines() if {line.subject.key, line.base} <= keys]
+    plan = QUICK_IN_RUN if quick else IN_RUN
+    rows = run_latency(found, plan, server_core=server_core, load_core=load_core)
+    return TableResult(
+        key="latency",
+        title="Latency at fixed rates",
+        about=ABOUT,
+        columns=COLUMNS,
+        rows=[_cells(row) for row in rows],
+        bad=sum(row.bad for row in rows),
+    )
+
+
 def render(rows: Sequence[Row]) -> str:
-    return table(INTRODUCTION, COLUMNS, [_cells(row) for row in rows])
+    return table(ABOUT, COLUMNS, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[str]:

@@ -41,6 +41,12 @@ class Plan:
 DEFAULT = Plan(rounds=3, warm=0.3, seconds=1.0, samples=ENOUGH_FOR_P999 + 1000)
 QUICK = Plan(rounds=1, warm=0.1, seconds=0.4, samples=2000)
 
+# The same as a part of the whole run, which has 15 minutes for everything.
+IN_RUN = Plan(rounds=3, warm=0.15, seconds=0.5, samples=ENOUGH_FOR_P999 + 1000)
+QUICK_IN_RUN = Plan(rounds=1, warm=0.05, seconds=0.1, samples=500)
+SECONDS_IN_RUN, QUICK_SECONDS_IN_RUN = 120.0, 9.0
+"""About how long these take."""
+
 
 class Row(msgspec.Struct, kw_only=True):
     """All rounds of one line of `subjects` at one rate."""

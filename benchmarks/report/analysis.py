@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -108,7 +109,8 @@ def where_others_are_faster(run: Run, kind: str) -> Iterator[Faster]:
                 for key, found in cells.items()
                 if found is not None
             }
-            ours = {key: speed for key, speed in speeds.items() if run.subjects[key].kind == "wsrpc"}
+            # In the short slots of a quick run, on a busy machine, one can have done nothing at all.
+            ours = {key: speed for key, speed in speeds.items() if run.subjects[key].kind == "wsrpc" and speed > 0}
             if not ours:
                 continue
             best = max(ours, key=lambda key: ours[key])
@@ -139,4 +141,6 @@ def amount(value: float, unit: str) -> str:
 
 
 def ratio(value: float) -> str:
+    if math.isinf(value):
+        return "∞"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -85,8 +85,9 @@ All transports have the same features and the same API; [adapters](adapters.md) 
    compression, Unix sockets and health checks.
 2. **[picows](picows.md)** if you serve large messages or many of them, and can do without compression and without an
    async `on_handshake`.
-3. **aiohttp, FastAPI or another ASGI framework** if your application is written in it. It costs some of the speed,
-   since the messages pass through its server; [ASGI](asgi.md) says what each server does.
+3. **aiohttp, FastAPI or another ASGI framework** if your application is written in it. Under uvicorn, start it with
+   `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`, so that messages do not pass through ASGI; [ASGI](asgi.md) says how,
+   and what each server does.
 
 The ratios of this run, to a bare `websockets` echo:
 """
@@ -126,6 +127,10 @@ def _page(run: Run) -> Iterator[str]:
     for section in run.sections:
         yield from _section(run, section)
     yield from _async(run)
+    for one in run.tables:
+        yield f"## {one.title}\n"
+        yield f"{one.about}\n"
+        yield _table(one.columns, one.rows)
     yield from _not_fastest(run)
     yield from _choosing(run)
     if run.curves:
@@ -291,7 +296,8 @@ def _rates(run: Run) -> Iterator[str]:
     yield "## All rates\n"
     yield (
         f"Medians over {_rounds(run)}, with the lowest and the highest ratio of a round, and the share of what the "
-        "generator reaches.\n"
+        'generator reaches. "By CPU" is the ratio of answers for each second of the server\'s CPU time: trust it where '
+        "it differs from the ratio and other work disturbed the run.\n"
     )
     for section in run.sections:
         rows: list[list[str]] = []
@@ -301,7 +307,7 @@ def _rates(run: Run) -> Iterator[str]:
                 if found is not None:
                     rows.append([column.title, run.subjects[key].title, *_rate_cells(found, column)])
         yield f"<details><summary>{section.title}</summary>\n"
-        yield _table(["workload", "system", "rate", "ratio", "lowest–highest", "of the ceiling"], rows)
+        yield _table(["workload", "system", "rate", "ratio", "lowest–highest", "by CPU", "of the ceiling"], rows)
         yield "</details>\n"
     for curve in run.curves:
         yield f"<details><summary>Curve: {curve.title}</summary>\n"
@@ -323,6 +329,7 @@ def _rate_cells(found: Cell, column: Column) -> list[str]:
         f"{amount(found.rate, column.unit)}{unit}",
         ratio(found.ratio),
         f"{ratio(found.low)}–{ratio(found.high)}",
+        "–" if found.cpu is None else ratio(found.cpu),
         "–" if found.of_ceiling is None else f"{found.of_ceiling:.0%}",
     ]
 

@@ -21,6 +21,7 @@ def render(run: Run) -> str:
     if shares := async_to_def(run):
         rows = [[run.subjects[key].title, ratio(share)] for key, share in shares.items()]
         blocks.append(table("`async def` handlers that do not wait, to `def` handlers", ["", "ratio"], rows))
+    blocks += [table(f"{one.title}: {one.about}", one.columns, one.rows) for one in run.tables]
     for curve in run.curves:
         points = sorted({point for line in curve.lines.values() for point in line})
         rows = [

@@ -17,8 +17,8 @@ async def serve(application: Any, options: Options, **settings: Any) -> None:
         settings |= {"ssl_keyfile": CERTIFICATES / "server.key", "ssl_certfile": CERTIFICATES / "server.pem"}
     settings.setdefault("ws_per_message_deflate", False)
     with socket.create_server((HOST, 0), backlog=BACKLOG) as sock:
-        # As it is where uvicorn makes the socket; connections inherit it. Of this one asyncio does not see that it is
-        # TCP, and answers would wait for the acknowledgement of the ones before, for up to 40 ms.
+        # As uvicorn has it where it makes the socket itself; its connections inherit it. Of this one asyncio does not
+        # see that it is TCP, and answers would wait for the acknowledgement of the ones before, for up to 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             application,
