@@ -57,7 +57,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
-    "stream item, both ends": (2.46875, 2.46875),
+    "stream item, both ends": (2.4765625, 2.4765625),
     # The producer waits before each item, so each arrives alone.
     "lone stream item, both ends": (26.34375, 26.34375),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
