@@ -137,7 +137,7 @@ class Ledger:
 
     async def _download(self, caller: Client | Peer, n: int, options: Any) -> None:
         """To its end; more than a window at once, sometimes."""
-        size = self.dice.choice((0, 1, 10, 100))
+        size = self.dice.choice((0, 1, 10, 300))
         expected = 0
         async with caller.stream("download", n, size, returns=int, **options) as items:
             async for item in items:
@@ -147,7 +147,7 @@ class Ledger:
 
     async def _break_off(self, caller: Client | Peer, n: int, options: Any) -> None:
         """One that has no end is left after a while, if it gets that far."""
-        enough = self.dice.randrange(200)
+        enough = self.dice.randrange(600)
         expected = 0
         async with caller.stream("download", n, ENDLESS, returns=int, **options) as items:
             async for item in items:
@@ -159,11 +159,11 @@ class Ledger:
                 raise AssertionError("a stream without an end has ended")
 
     async def _upload(self, caller: Client | Peer, n: int, options: Any) -> None:
-        size = self.dice.choice((0, 1, 10, 100))
+        size = self.dice.choice((0, 1, 10, 300))
         assert await caller.request("upload", n, send=self._source(size), returns=int, **options) == size
 
     async def _translate(self, caller: Client | Peer, n: int, options: Any) -> None:
-        size = self.dice.choice((0, 1, 10, 100))
+        size = self.dice.choice((0, 1, 10, 300))
         expected = 0
         async with caller.stream("translate", n, send=self._source(size), returns=str, **options) as texts:
             async for text in texts:
