@@ -61,7 +61,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     # The producer waits before each item, so each arrives alone.
     "lone stream item, both ends": (26.34375, 26.34375),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
-    "broadcast member, both ends": (1.8125, 1.8125),
+    "broadcast member, both ends": (0.75, 0.75),
     # The same operations in blocks of memory, both ends together. Rounded up, because Python versions differ a little.
     "inline request, blocks": (30, 37),
     "async request, blocks": (37, 39),

@@ -139,8 +139,11 @@ class Audience:
         self._sent += 1
         if self._sent % BURST == 0:  # also in a loop that only emits, connections must come and go
             await asyncio.sleep(0)
-        if any((link := served.out.link) is not None and link.full for served in self.members.values()):
-            await self._wait_for_slow_readers(skipped)
+        for served in self.members.values():
+            link = served.out.link
+            if link is not None and link.full:
+                await self._wait_for_slow_readers(skipped)
+                break
         return self._send_now(encoded, key, skipped)
 
     def _send_now(self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[Peer]) -> EmitReport:
