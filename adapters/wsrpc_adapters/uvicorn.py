@@ -10,6 +10,7 @@ uvicorn's own. See docs/uvicorn.md.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_complete or self.transport.is_closing():
             return None
         self.stop_keepalive()
+        self._send_at_once()
         self._lost = lost
         held, self._held = self._held or b"", b""
         transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
@@ -135,6 +137,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return transport
 
     # ------------------------------------------------------------ once the connection is taken over
+
+    def _send_at_once(self) -> None:
+        """Turn off Nagle's algorithm.
+
+        asyncio does so only where the socket says that it is TCP. With ``--workers`` and ``--reload`` the one on which
+        uvicorn listens does not, and a message that follows another one could wait for up to 40 ms.
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def shutdown(self) -> None:
         if self._taken is None:

@@ -83,8 +83,8 @@ All transports have the same features and the same API; [adapters](adapters.md) 
 
 1. **The default transport** (`server.listen()`) is the one to begin with. It needs no further package and has
    compression, Unix sockets and health checks.
-2. **[picows](picows.md)** if you serve large messages or many of them, and can do without compression and without an
-   async `on_handshake`.
+2. **[picows](picows.md)** if many clients connect in a short time, or if you serve large binary messages, and can do
+   without compression and without an async `on_handshake`. It takes more memory for a connection.
 3. **aiohttp, FastAPI or another ASGI framework** if your application is written in it. Under uvicorn, start it with
    `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`, so that messages do not pass through ASGI; [ASGI](asgi.md) says how,
    and what each server does.

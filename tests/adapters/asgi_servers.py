@@ -27,8 +27,8 @@ class Uvicorn(uvicorn.Server):
 
 
 @asynccontextmanager
-async def uvicorn_serving(app: Any, ws: str = "auto", **options: Any) -> AsyncGenerator[int]:
-    """Serve with the WebSocket implementation ``ws``."""
+async def uvicorn_serving(app: Any, ws: Any = "auto", **options: Any) -> AsyncGenerator[int]:
+    """Serve with the WebSocket implementation ``ws``: uvicorn's name for it, or its class."""
     config = uvicorn.Config(app, ws=ws, log_config=None, **options)
     server = Uvicorn(config)
     with warnings.catch_warnings(), socket.create_server(("127.0.0.1", 0)) as sock:

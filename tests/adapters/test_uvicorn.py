@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 import ssl
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from uvicorn import Config
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server, WebSocketTransport
 from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
+from wsrpc_adapters.uvicorn import WebSocketProtocol
 
 with warnings.catch_warnings():  # of Starlette, because of the HTTP library that is installed
     warnings.simplefilter("ignore")
@@ -133,6 +135,22 @@ async def test_over_tls() -> None:
             large = "x" * 1_000_000
             assert await client.request("echo", large) == large
             assert isinstance(server.peers[0].transport, WebSocketTransport)
+
+
+async def test_small_messages_are_sent_at_once_whatever_socket_uvicorn_listens_on() -> None:
+    sockets: list[socket.socket] = []
+
+    class Remembers(WebSocketProtocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            sockets.append(transport.get_extra_info("socket"))
+
+    async with uvicorn_serving(asgi(echo_server()), Remembers) as port:
+        async with Client(url_of(port, "/"), reconnect=None, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            [sock] = sockets
+            assert sock.proto == 0, "asyncio would have set the option itself"
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_behind_a_proxy_the_scope_says_who_it_is() -> None:
