@@ -16,11 +16,15 @@ Step = Any
 def take(source: Iterator[Any], values: list[Any], n: int) -> bool:
     """Append the next ``n`` items of ``source`` to ``values``. Return False if it has ended.
 
+    The code of ``source`` may empty ``values`` meanwhile, because what it sends leaves after the items before. So they
+    are counted here, and not by the length of ``values``.
+
     What ``source`` raises is raised here. ``values`` then has the items before.
     """
-    before = len(values)
-    values.extend(islice(source, n))
-    return len(values) - before == n
+    count = 0
+    for count, value in enumerate(islice(source, n), 1):
+        values.append(value)
+    return count == n
 
 
 def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int) -> tuple[Step, Any] | None:

@@ -173,6 +173,30 @@ async def test_what_a_source_sends_comes_after_the_items_before_it() -> None:
         d.assert_empty()
 
 
+@pytest.mark.parametrize("source", [numbers, numbers_async])
+async def test_a_source_that_sends_loses_no_items(source: Make) -> None:
+    def talks(ctx: Context) -> Iterator[int]:
+        for n in range(200):
+            yield n
+            if n % 5 == 4:
+                ctx.peer.emit_nowait("progress", n)
+
+    async def talks_async(ctx: Context) -> AsyncIterator[int]:
+        for n in talks(ctx):
+            yield n
+
+    d = await producing(talks if source is numbers else talks_async)
+    sent = await started(d)
+    await turns(20)
+    expected: list[Any] = []
+    for n in range(200):
+        expected.append(item(5, n))
+        if n % 5 == 4:
+            expected.append({"a": ["progress", n]})
+    assert as_single(sent + d.take()) == [*expected, done(5)]
+    d.assert_empty()
+
+
 @pytest.mark.parametrize("kind", ["def", "async"])
 async def test_an_error_comes_after_the_items_before_it(kind: str) -> None:
     def fails() -> Iterator[int]:
