@@ -22,8 +22,9 @@ def take(source: Iterator[Any], values: list[Any], n: int) -> bool:
     What ``source`` raises is raised here. ``values`` then has the items before.
     """
     count = 0
-    for count, value in enumerate(islice(source, n), 1):
+    for value in islice(source, n):
         values.append(value)
+        count += 1
     return count == n
 
 

@@ -349,6 +349,18 @@ async def test_a_batch_is_read_like_its_items(batches: list[list[Any]], unread_b
     assert together == await read(*(item(0, value) for values in batches for value in values))
 
 
+@pytest.mark.parametrize("unread_bytes", [None, 1], ids=["decoded", "encoded"])
+async def test_an_array_in_a_request_is_one_item(unread_bytes: int | None) -> None:
+    d, stream, h = await consuming(Limits() if unread_bytes is None else Limits(unread_bytes=unread_bytes))
+    d.feed({**batch(h, 1, 2, 3), "i": 7}, item(h, 4), done(h))
+    await turns()
+    got: list[Any] = []
+    await collect(stream, got)
+    assert got == [None, 4], "it has no value, as any item that is no object"
+    assert d.peer._core.readers.unread().used == 0
+    await emptied(d.peer)
+
+
 async def test_more_items_than_were_granted_end_the_stream() -> None:
     d, stream, h = await consuming(Limits(stream_window=4))
     d.feed(batch(h, 1, 2), batch(h, 3, 4, 5))
