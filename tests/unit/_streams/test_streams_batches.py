@@ -197,6 +197,32 @@ async def test_a_source_that_sends_loses_no_items(source: Make) -> None:
     d.assert_empty()
 
 
+@pytest.mark.parametrize("source", [numbers, numbers_async])
+async def test_what_a_source_sends_does_not_overtake_items_that_wait_for_credit(source: Make) -> None:
+    def growing(ctx: Context) -> Iterator[str]:
+        for n in range(20):
+            yield "x" * (1 if n < 5 else 1000)
+            ctx.peer.emit_nowait("after", n)
+
+    async def growing_async(ctx: Context) -> AsyncIterator[str]:
+        for value in growing(ctx):
+            yield value
+
+    d = await producing(growing if source is numbers else growing_async)
+    size = 3000
+    single: list[Any] = []
+    sent = await started(d, 1000, size)
+    while sent:
+        single += as_single(sent)
+        size += 3000
+        sent = await d.fed(credit(5, 1000, size))
+    expected: list[Any] = []
+    for n in range(20):
+        expected += [item(5, "x" * (1 if n < 5 else 1000)), {"a": ["after", n]}]
+    assert single == [*expected, done(5)]
+    d.assert_empty()
+
+
 @pytest.mark.parametrize("kind", ["def", "async"])
 async def test_an_error_comes_after_the_items_before_it(kind: str) -> None:
     def fails() -> Iterator[int]:
