@@ -254,6 +254,15 @@ async def test_an_item_that_cannot_be_encoded_comes_after_those_before_it(featur
     d.assert_empty()
 
 
+async def test_an_item_that_travels_as_json_changes_no_other_one() -> None:
+    values = [b"1", b"2", 2**70, b"3", {"key": b"4"}, b"5", {b"key": 6}, b"7"]
+    async with pair() as (left, right):
+        right.on("s", lambda: iter(values))
+        got: list[Any] = []
+        await collect(left.stream("s"), got)
+    assert got == [b"1", b"2", 2**70, b"3", {"key": b"4"}, b"5", {"a2V5": 6}, b"7"]
+
+
 async def test_large_items_travel_alone() -> None:
     d = await producing(lambda: iter(["x" * 5000] * 4))
     assert await started(d) == [*[item(5, "x" * 5000)] * 4, done(5)]
