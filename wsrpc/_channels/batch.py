@@ -16,15 +16,24 @@ Step = Any
 def take(source: Iterator[Any], values: list[Any], n: int) -> bool:
     """Append the next ``n`` items of ``source`` to ``values``. Return False if it has ended.
 
+    The code of ``source`` may send something, which removes from ``values`` the items before. No further items are
+    taken then, because there may be no more room for them, and what ``source`` sends next must not overtake them.
+
     What ``source`` raises is raised here. ``values`` then has the items before.
     """
-    before = len(values)
-    values.extend(islice(source, n))
-    return len(values) - before == n
+    count = 0
+    for value in islice(source, n):
+        values.append(value)
+        count += 1
+        if len(values) < count:
+            return True
+    return count == n
 
 
 def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int) -> tuple[Step, Any] | None:
     """Append the next ``n`` items of ``source`` to ``values``, as far as they come without waiting.
+
+    Fewer if ``source`` sends something; see `take`.
 
     Returns:
         The step that waits, and what it waits for, for `finish`. None if no step waits.
@@ -34,12 +43,14 @@ def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int) -> 
         Exception: whatever ``source`` raises. ``values`` then has the items before.
     """
     advance = source.__anext__
-    for _ in range(n):
+    for count in range(1, n + 1):
         step: Any = advance()
         try:
             waits_for = step.send(None)
         except StopIteration as exc:  # how a coroutine returns
             values.append(exc.value)
+            if len(values) < count:
+                return None
         else:
             return step, waits_for
     return None

@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from .._base.names import Source
 from .._base.scheduler import Timer
+from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._protocol.rejections import of_started_call
 from .._sending.pending import RequestOptions
@@ -382,6 +383,8 @@ class Producer:
         try:
             payload = terms.encode(Event(("next", values), UNSET, self._channel.id))
             size = len(payload)
+            if terms.text is None and payload[0] == BRACE:
+                return False  # an item travels as JSON, which must not make text of the bytes in the other ones
             if size > terms.unchecked or self._sent_bytes + size > self._granted_bytes or not out.send(payload):
                 return False
         except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error

@@ -24,6 +24,10 @@ LEAST_RESERVED = 4096
 Decode = Callable[[bytes | bytearray], WireMessage]
 
 
+class Packed(bytes):
+    """An encoded message of several items. In other messages an array is one item without a value."""
+
+
 class Window:
     """How far ahead of its reader a producer may send, and when it gets more credit.
 
@@ -214,7 +218,7 @@ class Inbox:
         else:
             self._unread.take(size, 0, granted=True)
             window.pack(count)
-            queue.append((bytes(payload), size, None, decode))
+            queue.append((Packed(payload), size, None, decode))
         self._received_bytes += size
         self.wake()
         return True
@@ -224,7 +228,7 @@ class Inbox:
         self._unread.give_back(size)
         message = decode(payload)
         a, window = message.a, self._window
-        if window is None or not (self.items and len(a) > 1 and a[1].__class__ is list):
+        if window is None or payload.__class__ is not Packed:
             return self._value(message), size
         # The others wait decoded from now on. They were accepted, so there is room for them, whatever the limit.
         first, *others = a[1]

@@ -173,6 +173,56 @@ async def test_what_a_source_sends_comes_after_the_items_before_it() -> None:
         d.assert_empty()
 
 
+@pytest.mark.parametrize("source", [numbers, numbers_async])
+async def test_a_source_that_sends_loses_no_items(source: Make) -> None:
+    def talks(ctx: Context) -> Iterator[int]:
+        for n in range(200):
+            yield n
+            if n % 5 == 4:
+                ctx.peer.emit_nowait("progress", n)
+
+    async def talks_async(ctx: Context) -> AsyncIterator[int]:
+        for n in talks(ctx):
+            yield n
+
+    d = await producing(talks if source is numbers else talks_async)
+    sent = await started(d)
+    await turns(20)
+    expected: list[Any] = []
+    for n in range(200):
+        expected.append(item(5, n))
+        if n % 5 == 4:
+            expected.append({"a": ["progress", n]})
+    assert as_single(sent + d.take()) == [*expected, done(5)]
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("source", [numbers, numbers_async])
+async def test_what_a_source_sends_does_not_overtake_items_that_wait_for_credit(source: Make) -> None:
+    def growing(ctx: Context) -> Iterator[str]:
+        for n in range(20):
+            yield "x" * (1 if n < 5 else 1000)
+            ctx.peer.emit_nowait("after", n)
+
+    async def growing_async(ctx: Context) -> AsyncIterator[str]:
+        for value in growing(ctx):
+            yield value
+
+    d = await producing(growing if source is numbers else growing_async)
+    size = 3000
+    single: list[Any] = []
+    sent = await started(d, 1000, size)
+    while sent:
+        single += as_single(sent)
+        size += 3000
+        sent = await d.fed(credit(5, 1000, size))
+    expected: list[Any] = []
+    for n in range(20):
+        expected += [item(5, "x" * (1 if n < 5 else 1000)), {"a": ["after", n]}]
+    assert single == [*expected, done(5)]
+    d.assert_empty()
+
+
 @pytest.mark.parametrize("kind", ["def", "async"])
 async def test_an_error_comes_after_the_items_before_it(kind: str) -> None:
     def fails() -> Iterator[int]:
@@ -202,6 +252,15 @@ async def test_an_item_that_cannot_be_encoded_comes_after_those_before_it(featur
     assert as_single(items) == [item(5, n) for n in range(4)]
     assert abort.keys() >= {"h", "x"}
     d.assert_empty()
+
+
+async def test_an_item_that_travels_as_json_changes_no_other_one() -> None:
+    values = [b"1", b"2", 2**70, b"3", {"key": b"4"}, b"5", {b"key": 6}, b"7"]
+    async with pair() as (left, right):
+        right.on("s", lambda: iter(values))
+        got: list[Any] = []
+        await collect(left.stream("s"), got)
+    assert got == [b"1", b"2", 2**70, b"3", {"key": b"4"}, b"5", {"a2V5": 6}, b"7"]
 
 
 async def test_large_items_travel_alone() -> None:
@@ -323,6 +382,18 @@ async def test_a_batch_is_read_like_its_items(batches: list[list[Any]], unread_b
 
     together = await read(*(batch(0, *values) for values in batches))
     assert together == await read(*(item(0, value) for values in batches for value in values))
+
+
+@pytest.mark.parametrize("unread_bytes", [None, 1], ids=["decoded", "encoded"])
+async def test_an_array_in_a_request_is_one_item(unread_bytes: int | None) -> None:
+    d, stream, h = await consuming(Limits() if unread_bytes is None else Limits(unread_bytes=unread_bytes))
+    d.feed({**batch(h, 1, 2, 3), "i": 7}, item(h, 4), done(h))
+    await turns()
+    got: list[Any] = []
+    await collect(stream, got)
+    assert got == [None, 4], "it has no value, as any item that is no object"
+    assert d.peer._core.readers.unread().used == 0
+    await emptied(d.peer)
 
 
 async def test_more_items_than_were_granted_end_the_stream() -> None:
