@@ -57,17 +57,18 @@ AT_MOST: dict[str, tuple[float, float]] = {
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
-    "stream item, both ends": (2.4765625, 2.4765625),
+    "stream item, both ends": (2.6328125, 2.6328125),
     # The producer waits before each item, so each arrives alone.
     "lone stream item, both ends": (26.34375, 26.34375),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
     "broadcast member, both ends": (0.75, 0.75),
-    # The same operations in blocks of memory, both ends together. Rounded up, because Python versions differ a little.
-    "inline request, blocks": (30, 37),
-    "async request, blocks": (37, 39),
-    "event, blocks": (10, 12),
+    # The same operations in blocks of memory, both ends together. One more than was counted, because versions of Python
+    # differ a little, and some blocks come from lists of free ones that other tests have filled or emptied.
+    "inline request, blocks": (31, 38),
+    "async request, blocks": (38, 40),
+    "event, blocks": (11, 13),
     "stream item, blocks": (3, 4),
-    "broadcast member, blocks": (1.25, 1.25),
+    "broadcast member, blocks": (1.5, 1.5),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again.
     "drop and reconnect, both ends": (347, 347),
     # Instances of wsrpc's classes, of those that the garbage collector knows, that one more connection adds to a server
@@ -82,7 +83,7 @@ Found = Counter[tuple[str, str]]
 
 WARM_UP = 2
 """Batches before those that count."""
-ROUNDS = 3
+ROUNDS = 8
 REQUESTS = 64
 ITEMS = 1024
 """A multiple of the number of items for which credit is granted at once."""

@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import types
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from itertools import islice
 from typing import Any
 
-__all__ = ["Step", "finish", "take", "take_async"]
+__all__ = ["Measure", "Step", "finish", "take", "take_async"]
+
+Measure = Callable[[Any], bytes]
+ENVELOPE = 32
+"""Bytes that an item takes beside its own, if it is sent by itself: at least what the message around it takes."""
 
 Step = Any
 """What the ``__anext__`` of an async generator returns, after its first ``send``."""
 
 
-def take(source: Iterator[Any], values: list[Any], n: int) -> bool:
-    """Append the next ``n`` items of ``source`` to ``values``. Return False if it has ended.
+def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> bool:
+    """Append up to ``n`` items of ``source`` to ``values``. Return False if it has ended.
 
-    The code of ``source`` may send something, which removes from ``values`` the items before. No further items are
-    taken then, because there may be no more room for them, and what ``source`` sends next must not overtake them.
+    No more are taken
+
+    - once the items fill ``room`` bytes, also if each is sent by itself. So all but the last one have room, and none
+      waits for credit while the source is already making the next one.
+    - after one that ``measure`` cannot encode, so that nothing says how large it is. If it cannot be sent at all, that
+      is found before the source goes on.
+    - if the code of ``source`` has sent something, which removes from ``values`` the items before. What it sends next
+      must not overtake the items after.
 
     What ``source`` raises is raised here. ``values`` then has the items before.
+
+    Args:
+        measure: encodes an item.
     """
     count = 0
     for value in islice(source, n):
-        values.append(value)
         count += 1
-        if len(values) < count:
+        values.append(value)
+        try:
+            room -= len(measure(value)) + ENVELOPE
+        except Exception:
+            return True
+        if room <= 0 or len(values) < count:
             return True
     return count == n
 
 
-def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int) -> tuple[Step, Any] | None:
-    """Append the next ``n`` items of ``source`` to ``values``, as far as they come without waiting.
-
-    Fewer if ``source`` sends something; see `take`.
+def take_async(
+    source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure
+) -> tuple[Step, Any] | None:
+    """Append up to ``n`` items of ``source`` to ``values``, as far as they come without waiting. See `take`.
 
     Returns:
         The step that waits, and what it waits for, for `finish`. None if no step waits.
@@ -48,11 +65,16 @@ def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int) -> 
         try:
             waits_for = step.send(None)
         except StopIteration as exc:  # how a coroutine returns
-            values.append(exc.value)
-            if len(values) < count:
-                return None
+            value = exc.value
         else:
             return step, waits_for
+        values.append(value)
+        try:
+            room -= len(measure(value)) + ENVELOPE
+        except Exception:
+            return None
+        if room <= 0 or len(values) < count:
+            return None
     return None
 
 

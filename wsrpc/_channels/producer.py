@@ -10,6 +10,7 @@ from functools import partial
 from types import AsyncGeneratorType
 from typing import Any, Never, cast
 
+import msgspec
 from msgspec import UNSET
 
 from .._base.names import Source
@@ -20,7 +21,7 @@ from .._protocol.rejections import of_started_call
 from .._sending.pending import RequestOptions
 from .._streams.inbox import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
-from .batch import finish, take, take_async
+from .batch import Measure, finish, take, take_async
 from .core import ChannelCore
 from .source import iterate
 
@@ -40,6 +41,7 @@ MOST_PULLS = 64
 """Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
 
 _END: Any = object()
+measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
 class ItemRefused(Exception):
@@ -279,7 +281,6 @@ class Producer:
             await self._send_one(value)
 
     async def _run_generator(self, items: AsyncGenerator[Any, None]) -> None:
-        values: list[Any] = []
         waited = True
         while True:
             while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
@@ -289,15 +290,24 @@ class Producer:
             # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
             n = 1 if waited else self._at_once()
             try:
-                step = (
-                    take_async(items, values, 1) if n == 1 else await self._send_together(partial(take_async, items), n)
-                )
-                waited = step is not None
-                if step is not None:
-                    values.append(await finish(*step))
+                if n > 1:
+                    rest = await self._send_together(partial(take_async, items), n)
+                    waited = rest is not None
+                    if rest is None:
+                        continue
+                    value = await finish(*rest)
+                else:
+                    step: Any = anext(items)
+                    try:
+                        waits_for = step.send(None)
+                    except StopIteration as exc:  # how a coroutine returns
+                        value, waited = exc.value, False
+                    else:
+                        waited = True
+                        value = await finish(step, waits_for)
             except StopAsyncIteration:
                 return
-            if values and not self._send(value := values.pop()):
+            if not self._send(value):
                 await self._send_in_turn(value)
 
     async def _run_iterator(self, items: AsyncIterator[Any]) -> None:
@@ -335,11 +345,11 @@ class Producer:
         out = self._out
         if not (out.clear and out.terms.batches and self._item_size):
             return 1
-        n = min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER)
-        size = min(self._granted_bytes - self._sent_bytes, TOGETHER)
-        return max(1, min(n, size // self._item_size))
+        if self._item_size > TOGETHER // 2:
+            return 1
+        return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
 
-    async def _send_together(self, take: Callable[[list[Any], int], Any], n: int) -> Any:
+    async def _send_together(self, take: Callable[[list[Any], int, int, Measure], Any], n: int) -> Any:
         """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
 
         The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
@@ -349,13 +359,15 @@ class Producer:
             StopAsyncIteration: the source has ended.
             Exception: whatever the source raises, after the items before.
         """
-        values: list[Any] = []
         link = self._out.link
         assert link is not None
+        room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
+        measure = measure_json if self._out.terms.text else measure_msgpack
+        values: list[Any] = []
         end = link.precede(partial(self._send_now, values))
         taken: Any = None
         try:
-            taken = take(values, n)
+            taken = take(values, n, room, measure)
             return taken
         finally:
             end()
@@ -385,7 +397,7 @@ class Producer:
             size = len(payload)
             if terms.text is None and payload[0] == BRACE:
                 return False  # an item travels as JSON, which must not make text of the bytes in the other ones
-            if size > terms.unchecked or self._sent_bytes + size > self._granted_bytes or not out.send(payload):
+            if size > terms.unchecked or not self._has_room or not out.send(payload):
                 return False
         except Exception:  # each item is sent by itself then, and the one that cannot be sent raises its error
             return False

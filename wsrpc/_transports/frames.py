@@ -79,8 +79,8 @@ class TurnEnd:
             self._schedule()
 
     def _schedule(self) -> None:
-        self._scheduled = True
         self._loop.call_soon(self._ended)
+        self._scheduled = True  # only now: in another thread asyncio's debug mode refuses the call
 
     def _ended(self) -> None:
         self._scheduled = False

@@ -292,6 +292,33 @@ async def test_items_that_grow_keep_to_the_bytes() -> None:
     d.assert_empty()
 
 
+async def test_no_item_that_has_grown_is_made_before_there_is_room_for_it() -> None:
+    made, timeouts = 0, 0
+
+    async def growing() -> AsyncIterator[str]:
+        nonlocal made, timeouts
+        for n in range(20):
+            made += 1
+            yield "x" * (1 if n < 5 else 1000)
+        try:
+            async with asyncio.timeout(0):  # cancels the task, which must be waiting here
+                await asyncio.Event().wait()
+        except TimeoutError:
+            timeouts += 1
+        yield "end"
+
+    d = await producing(growing)
+    sent = await started(d, size=3000)
+    for size in range(6000, 30_000, 3000):
+        assert made == min(len(as_single(sent)), 20)
+        sent += await d.fed(credit(5, 1000, size))
+    await turns(20)
+    sent += d.take()
+    assert timeouts == 1
+    assert [message["a"][1].get("value", "")[-3:] for message in as_single(sent)[-2:]] == ["end", ""]
+    d.assert_empty()
+
+
 async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_channel() -> None:
     closed: list[str] = []
 
