@@ -305,3 +305,15 @@ class TwoPeers(ConnectedPeers):
 
 TestTwoPeers = TwoPeers.TestCase
 TestTwoPeers.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
+
+
+def test_an_event_does_not_overtake_those_that_wait_for_a_handler() -> None:
+    """Tasks whose first step was taken at once overtook those that were to begin in the next turn (on Python 3.11)."""
+    state = TwoPeers()
+    state.begin(offline=True, opens=False, extensions=True)
+    state.wait_for_the_line_with_a_place(drops=False, side=0)
+    state.wait_for_the_line_with_a_place(drops=False, side=0)
+    state.connect()
+    state.settle()
+    state.wait_for_the_line_with_a_place(drops=False, side=0)
+    state.teardown()

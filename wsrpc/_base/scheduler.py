@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 __all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer", "Timers", "spawn_later"]
 
 EAGER = sys.version_info >= (3, 12)
-"""Whether a task's first step can run at once even while another task runs."""
+"""Whether a coroutine's first step can run at once, inside its own task."""
 
 
 def spawn_later(coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
@@ -62,7 +61,7 @@ class Scheduler(Timers, Protocol):
     ) -> asyncio.Task[None]:
         """Run ``coroutine`` in a task, within ``context`` itself. None: within a copy of the present one.
 
-        Its first step runs within this call where that is possible, else in the next turn.
+        Its first step runs within this call from Python 3.12 on, before that in the next turn.
         """
         ...
 
@@ -76,41 +75,15 @@ class Spawn(Protocol):
 
 
 def _spawn_in(loop: asyncio.AbstractEventLoop) -> Spawn:
-    """Return `Scheduler.spawn` for ``loop``. A function, because a `partial` takes longer to pass keywords on.
-
-    The task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
-    """
-    if sys.version_info >= (3, 12):
-
-        def spawn(
-            coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
-        ) -> asyncio.Task[None]:
-            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-
-        return spawn
-    return _spawn_in_python_3_11(loop)
-
-
-def _spawn_in_python_3_11(loop: asyncio.AbstractEventLoop) -> Spawn:
-    """Return `Scheduler.spawn` where asyncio has no eager tasks.
-
-    A new task puts its first step at the end of the loop's queue. It is taken from there and run, as the loop would do
-    in its next turn. (A coroutine that does not wait then takes 0.7 of the time.) It stays in the queue if another task
-    is running, because asyncio refuses a step within a step, and if the loop is another one than asyncio's.
-    """
-    ready: deque[asyncio.Handle] | None = getattr(loop, "_ready", None)
+    """Return `Scheduler.spawn` for ``loop``. A function, because a `partial` takes longer to pass keywords on."""
 
     def spawn(
         coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
     ) -> asyncio.Task[None]:
-        task = asyncio.Task(coroutine, loop=loop, context=context)
-        if ready is not None and asyncio.current_task(loop) is None:
-            step: Any = ready.pop()
-            if getattr(step._callback, "__self__", None) is task:
-                step._run()
-            else:  # another thread has put something behind it
-                ready.append(step)
-        return task
+        if sys.version_info >= (3, 12):
+            # The task takes its first step at once: a coroutine that does not wait costs no turn of the loop.
+            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+        return loop.create_task(coroutine, context=context)
 
     return spawn
 

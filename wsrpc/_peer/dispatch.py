@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
+from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
@@ -162,14 +163,13 @@ class Dispatcher:
         ctx = Invocation(self._peer, message, session.channels, view)
         layered = own.layered or shared.layered or (local is not None and local.layered)
         if handler is None or not handler.inline or layered or self._queued:
-            if handler is None or not handler.bare or layered or self._queued or self.invoker.limit is not None:
+            if handler is None or not (EAGER and handler.bare) or layered or self.invoker.limit is not None:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
                 return
-            coroutine: Any = self._run_bare(ctx, len(payload), handler, session)
-            task = self._loop.spawn(coroutine, session.context.copy())
+            task = self._loop.spawn(self._run_bare(ctx, len(payload), handler, session), session.context.copy())
             self._mark = None  # as in `_start`
             if not task.done():
-                self._goes_on(task, coroutine.cr_suspended, ctx, len(payload), handler, session)
+                self._goes_on(task, ctx, len(payload), handler, session)
             return
         time = self._loop.time
         since = self._mark
@@ -274,15 +274,11 @@ class Dispatcher:
             call.task.cancel(bounded_reason(ctx.cancel_reason))
 
     def _goes_on(
-        self, task: asyncio.Task[None], began: bool, ctx: Invocation, size: int, handler: Handler, session: Session
+        self, task: asyncio.Task[None], ctx: Invocation, size: int, handler: Handler, session: Session
     ) -> None:
-        """Make the `Call` of a coroutine function that waits after its first step, or has not begun."""
+        """Make the `Call` of a coroutine function that waits after its first step."""
         call = ctx.call or self._count(ctx, size, handler, session)
-        call.task = task
-        if not began:
-            self._queued += 1
-            return
-        call.started = True
+        call.task, call.started = task, True
         if session.end_reason is not None and ctx.inbound.i is not UNSET:
             call.orphan(session.end_reason)  # the handler itself has ended the connection
         elif call.cancelled:
@@ -298,17 +294,13 @@ class Dispatcher:
     # ------------------------------------------------------------ running
 
     async def _run_bare(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> None:
-        """Run a coroutine function within its task, and answer. It does what `_run` does, which can run any handler.
+        """Run a coroutine function within its eager task, and answer. It does what `_run` does, for any handler.
 
         Most coroutines do not wait, or only some of the time. So there is no `Call`, and the handler is not counted
         among those that run, until its first step has ended with waiting. During that step it is as a plain function
         that runs inline.
         """
         set_current(ctx)
-        late = ctx.call
-        if late is not None:  # the task has not begun at once
-            await self._run(late, None, None)
-            return
         try:
             result = await handler.call(ctx, ctx.inbound.a)
             if result.__class__ not in PLAIN and as_source(result) is not None:

@@ -307,7 +307,8 @@ async def test_a_coroutine_registered_with_once_gets_the_next_message_if_argumen
         seen.append(number)
 
     d.peer.once("handler", handler)
-    await read(d, {"a": ["handler", "one"]}, {"a": ["handler", 2]}, {"a": ["handler", 3]})
+    for number in ("one", 2, 3):
+        await read(d, {"a": ["handler", number]})
     assert seen == [2]
     assert d.ignored == {"wrong arguments": 1, "unknown event": 1}
 
