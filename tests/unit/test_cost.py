@@ -67,7 +67,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "inline request, blocks": (31, 38),
     "async request, blocks": (39, 40),
     "event, blocks": (11, 13),
-    "stream item, blocks": (3, 4),
+    "stream item, blocks": (3, 5),
     "broadcast member, blocks": (1.5, 1.5),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again.
     "drop and reconnect, both ends": (347, 347),

@@ -166,7 +166,10 @@ class Dispatcher:
             if handler is None or not (EAGER and handler.bare) or layered or self.invoker.limit is not None:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
                 return
+            running = self.running
+            outer, running.beginning = running.beginning, ctx
             task = self._loop.spawn(self._run_bare(ctx, len(payload), handler, session), session.context.copy())
+            running.beginning = outer
             self._mark = None  # as in `_start`
             if not task.done():
                 self._goes_on(task, ctx, len(payload), handler, session)

@@ -45,11 +45,23 @@ class RunningHandlers:
     waits until they end: their bytes are counted separately, and a call that would make them too many is refused.
     """
 
-    __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "on_channels", "room_for_any")
+    __slots__ = (
+        "beginning",
+        "calls",
+        "count",
+        "held",
+        "held_by_channels",
+        "limit",
+        "most_held",
+        "on_channels",
+        "room_for_any",
+    )
 
     def __init__(self, limits: Limits) -> None:
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
         self.calls: dict[Call, None] = {}
+        self.beginning: Invocation | None = None
+        """The context of a coroutine function that takes its first step, and is not counted yet."""
         self.count = 0
         """Handlers that run, besides those whose request was answered with a channel that is open."""
         self.held = 0
@@ -143,6 +155,8 @@ class RunningHandlers:
         """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
         if ctx is None or ctx.id is None:
             return False
+        if ctx is self.beginning:
+            return True
         return any(
             call.ctx is ctx
             and not (call.cancelled or call.orphaned)
