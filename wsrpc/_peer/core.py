@@ -223,7 +223,7 @@ class PeerCore:
 
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Return whether the remote peer waits for the handler that this context belongs to."""
-        return self.dispatcher.running.is_awaited(ctx)
+        return self.dispatcher.is_awaited(ctx)
 
     # ------------------------------------------------------------ state
 

@@ -114,6 +114,15 @@ class Dispatcher:
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
 
+        self._beginning: Invocation | None = None
+        """The context of a coroutine function that takes its first step, and is not counted yet."""
+
+    def is_awaited(self, ctx: Invocation | None) -> bool:
+        """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
+        if ctx is not None and ctx is self._beginning:
+            return ctx.id is not None
+        return self.running.is_awaited(ctx)
+
     def begin(self, session: Session) -> None:
         """Take the messages of ``session`` from now on."""
         self.session = session
@@ -166,10 +175,9 @@ class Dispatcher:
             if handler is None or not (EAGER and handler.bare) or layered or self.invoker.limit is not None:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
                 return
-            running = self.running
-            outer, running.beginning = running.beginning, ctx
+            outer, self._beginning = self._beginning, ctx
             task = self._loop.spawn(self._run_bare(ctx, len(payload), handler, session), session.context.copy())
-            running.beginning = outer
+            self._beginning = outer
             self._mark = None  # as in `_start`
             if not task.done():
                 self._goes_on(task, ctx, len(payload), handler, session)

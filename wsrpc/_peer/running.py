@@ -46,7 +46,6 @@ class RunningHandlers:
     """
 
     __slots__ = (
-        "beginning",
         "calls",
         "count",
         "held",
@@ -60,8 +59,6 @@ class RunningHandlers:
     def __init__(self, limits: Limits) -> None:
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
         self.calls: dict[Call, None] = {}
-        self.beginning: Invocation | None = None
-        """The context of a coroutine function that takes its first step, and is not counted yet."""
         self.count = 0
         """Handlers that run, besides those whose request was answered with a channel that is open."""
         self.held = 0
@@ -155,8 +152,6 @@ class RunningHandlers:
         """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
         if ctx is None or ctx.id is None:
             return False
-        if ctx is self.beginning:
-            return True
         return any(
             call.ctx is ctx
             and not (call.cancelled or call.orphaned)
