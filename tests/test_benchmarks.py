@@ -44,7 +44,7 @@ needs_linux = pytest.mark.skipif(
 
 
 def test_the_page_is_what_its_results_make() -> None:
-    """Whoever edits it by hand loses that: `python -m benchmarks report` writes it."""
+    """Do not edit it by hand: `python -m benchmarks report` writes it."""
     made = page.render(results.load(page.RESULTS))
     for path, expected in made.items():
         assert path.read_text("utf-8") == expected, f"{path.name}: python -m benchmarks report"

@@ -13,7 +13,7 @@ from ..results import Column, Run, SectionResult
 BOUND = 0.8
 """From this share of what its generator can do on, a row says little about the subject: it is generator-bound."""
 TIE = 0.03
-"""Ratios that differ by less than this share are not told apart."""
+"""Ratios that differ by less than this share count as equal."""
 
 
 @dataclass(frozen=True)

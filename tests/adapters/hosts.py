@@ -41,7 +41,7 @@ ABILITIES: dict[str, str] = {
     "violation": "what breaks the rules of RFC 6455 closes with 1002 or 1007, and the server is told",
     "before a violation": "messages that arrive together with what breaks the rules are handled",
     "too large": "a message that is too large is refused before it has come",
-    "half-closed": "whoever has ended its sending, and reads nothing, is dropped after `close_timeout`",
+    "half-closed": "a client that has ended its sending, and reads nothing, is dropped after `close_timeout`",
     "abort": "a dropped connection ends without a Close frame",
     "bytes": "`Peer.stats` counts bytes, not messages alone",
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` are kept",

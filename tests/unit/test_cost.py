@@ -12,7 +12,7 @@ if the function
 Calls of functions written in C do not count, nor do comprehensions, which are no calls from Python 3.12 on, nor the
 user's code, here the handler. asyncio has eager tasks from Python 3.12 on, so the figures depend on the version.
 
-Blocks are those of Python's memory allocator, whoever allocates them: about one for each object, two for a list or a
+Blocks are those of Python's memory allocator, all that are allocated: about one for each object, two for a list or a
 dict that is not empty. The number of blocks in use is read at each event of the profiler, so also before and after each
 call of a C function, and each rise is counted. A block that is freed before the next event is missed. What the event
 loop and the transport in memory allocate is included.

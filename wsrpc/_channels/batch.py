@@ -40,7 +40,7 @@ def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: M
         values.append(value)
         try:
             room -= len(measure(value)) + ENVELOPE
-        except Exception:
+        except Exception:  # the item is sent by itself then, and raises its error there if it cannot be encoded at all
             return True
         if room <= 0 or len(values) < count:
             return True
@@ -71,7 +71,7 @@ def take_async(
         values.append(value)
         try:
             room -= len(measure(value)) + ENVELOPE
-        except Exception:
+        except Exception:  # as in `take`
             return None
         if room <= 0 or len(values) < count:
             return None

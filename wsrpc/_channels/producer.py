@@ -343,9 +343,7 @@ class Producer:
         They are small, so that they take little memory, and no item waits long for those after it.
         """
         out = self._out
-        if not (out.clear and out.terms.batches and self._item_size):
-            return 1
-        if self._item_size > TOGETHER // 2:
+        if not (out.clear and out.terms.batches and 0 < self._item_size <= TOGETHER // 2):
             return 1
         return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
 

@@ -128,7 +128,7 @@ def test_a_message_that_is_too_large_is_left_to_the_library_as_soon_as_its_size_
 
 
 def told(frames: FrameReader, data: bytes) -> tuple[bytes, Messages, bytes, int]:
-    """What becomes of ``data``: what is left to the library, the messages, what is kept, how many were counted."""
+    """Read ``data``. Returns what is left to the library, the messages, what is kept, how many were counted."""
     collector = Collector()
     left = bytes(frames.feed(data, collector))
     return left, collector.messages, bytes(frames.take_rest()), frames.messages
