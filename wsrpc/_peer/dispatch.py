@@ -113,7 +113,6 @@ class Dispatcher:
         tasks, too, so that they stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
-
         self._beginning: Invocation | None = None
         """The context of a coroutine function that takes its first step, and is not counted yet."""
 
@@ -305,7 +304,7 @@ class Dispatcher:
     # ------------------------------------------------------------ running
 
     async def _run_bare(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> None:
-        """Run a coroutine function within its eager task, and answer. It does what `_run` does, for any handler.
+        """Run a coroutine function within its eager task, and answer, as `_run` does for every other handler.
 
         Most coroutines do not wait, or only some of the time. So there is no `Call`, and the handler is not counted
         among those that run, until its first step has ended with waiting. During that step it is as a plain function

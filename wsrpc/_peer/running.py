@@ -45,16 +45,7 @@ class RunningHandlers:
     waits until they end: their bytes are counted separately, and a call that would make them too many is refused.
     """
 
-    __slots__ = (
-        "calls",
-        "count",
-        "held",
-        "held_by_channels",
-        "limit",
-        "most_held",
-        "on_channels",
-        "room_for_any",
-    )
+    __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "on_channels", "room_for_any")
 
     def __init__(self, limits: Limits) -> None:
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
