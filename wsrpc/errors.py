@@ -234,6 +234,10 @@ class ConnectionLost(WsrpcError, ConnectionError):
         self.reason = reason
         self.outcome: Outcome = outcome
 
+    def for_outcome(self, outcome: Outcome) -> Self:
+        """Return the same error for another call, which had another outcome or is raised elsewhere."""
+        return type(self)(self.code, self.reason, outcome)
+
     def _text(self) -> str:
         how = f"{self.code} {self.reason}".rstrip()
         if self.outcome == "not_sent":
@@ -242,7 +246,16 @@ class ConnectionLost(WsrpcError, ConnectionError):
 
 
 class SessionLost(ConnectionLost):
-    """The session could not be resumed. (Not raised yet.)"""
+    """The connection ended before the call did, and its session could not be resumed on another one.
+
+    ``code`` says how the last connection ended, and ``reason`` why the session was not resumed.
+    """
+
+    def _text(self) -> str:
+        how = f"{self.code} {self.reason}".rstrip()
+        if self.outcome == "not_sent":
+            return f"the session is lost ({how}); nothing was sent"
+        return f"the session is lost ({how}); requests in flight may have run"
 
 
 class ConnectFailed(WsrpcError, ConnectionError):

@@ -12,7 +12,7 @@ KiB = 1024
 MiB = 1024 * KiB
 
 
-MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"})
+MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable", "replay"})
 """Bounds of queues and counters that may be 0."""
 MAY_BE_NONE = frozenset({"sent_message", "rate", "timeout", "handler", "ping_interval", "ping_timeout"})
 """Bounds that may be None."""
@@ -136,6 +136,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     offline_bytes: int = 1 * MiB
     """Size of these messages."""
+
+    replay: int = 1 * MiB
+    """Size of the messages that were sent to another wsrpc peer and are kept until it has them, so that the session can
+    go on over another connection. When it is reached, ``await``-ing senders wait; ``hard_cap`` bounds the rest. One
+    message always fits. 0: sessions are not resumed. (16 times what is acknowledged at once.)"""
+
+    replay_messages: int = 4096
+    """Number of these messages. (64 times as many as are acknowledged at once.)"""
+
+    detached: float = 60.0
+    """How long a server keeps a session that has no connection. (Socket.IO: 2 minutes, if it is turned on. SignalR: 30
+    s.)"""
 
     undecodable: int = 10
     """Malformed messages per minute, such as text that begins with ``{`` and is not JSON, or a request with an invalid

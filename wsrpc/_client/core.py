@@ -68,6 +68,8 @@ class ClientCore(PeerOwner):
         self._waiters = ConnectionWaiters()
         self._closers = Closers()
         self._warned_of_queue = False
+        self._attempts = 0
+        """Attempts that the present connection took."""
 
     def _is_connected(self) -> bool:
         return self.peer.connected
@@ -231,6 +233,7 @@ class ClientCore(PeerOwner):
                 dialed=self._dialed,
                 gave_up=self._dialing_gave_up,
                 woke=self.woke,
+                resumes=lambda: self.peer_core.detached,
             )
         self._replace_order(Order(dialing))
         self.move(happened)
@@ -267,6 +270,42 @@ class ClientCore(PeerOwner):
         self.hooks.connection_made(attempts, now)
         self.peer_core.attach(link)
 
+    def can_resume(self) -> bool:
+        return self.plan.dials and self.plan.reconnect is not None
+
+    def detached(self, info: CloseInfo) -> bool:
+        if self.state == "connected":
+            self.hooks.connection_lost(self.scheduler.time())
+        if self._order.dialing is None or self.state not in ("connected", "resuming"):
+            return False
+        return self._come_back(self._order.dialing, ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
+
+    def resumed(self) -> None:
+        self.move(Input.RESUMED)
+        if self._order.dialing is not None:
+            self._order.dialing.opened()
+        self._waiters.tell(None)
+        if unfinished := self.hooks.resumed(self._attempts, self.scheduler.time()):
+            self.peer_core.reporter.spawn(self._tell_resumed(unfinished))
+
+    async def _tell_resumed(self, unfinished: list[Unfinished]) -> None:
+        """Call the `on_reconnect` handlers of a session that goes on. Nothing waits for them."""
+        for event, name, handler in unfinished:
+            try:
+                await handler
+            except Exception as exc:
+                self.peer_core.reporter.failed(event, name, exc)
+
+    def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
+        if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
+            self.peer_core.reporter.spawn(link.transport.close(CloseCode.GOING_AWAY))
+            return
+        self.move(Input.DIALED)
+        with suppress(ConnectionLost):
+            self._attach(link, self._attempts)
+            if first is not None:
+                link.receive(*first)
+
     def reconnect_handlers(self) -> list[Unfinished]:
         return self.hooks.handlers()
 
@@ -277,9 +316,15 @@ class ClientCore(PeerOwner):
         self._waiters.tell(None)
 
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
-        self.hooks.connection_lost(self.scheduler.time())
         lost = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
+        if self.state in ("detached", "resuming"):
+            self.move(Input.LOST)
+            resumption = self.peer_core.session.resumption
+            if resumption is not None and resumption.link is not None and self._order.dialing is not None:
+                self._order.dialing.begin()  # the connection on which it asked to resume is closed
+            return msgspec.structs.replace(info, will_reconnect=True)
+        self.hooks.connection_lost(self.scheduler.time())
         if replaced or self.state not in ("opening", "connected"):
             # A `connect` that overtook the `close` of this connection may have given up since.
             comes_back = self.state not in ("idle", "closing", "closed")
@@ -293,7 +338,7 @@ class ClientCore(PeerOwner):
             comes_back = self._come_back(self._order.dialing, lost)
         return msgspec.structs.replace(info, will_reconnect=comes_back)
 
-    def _come_back(self, dialing: Dialing, lost: ConnectionLost) -> bool:
+    def _come_back(self, dialing: Dialing, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:
         """Dial again after a drop, if the user's strategies say so; returns whether they do."""
         try:
             delay = dialing.dropped(lost)
@@ -307,7 +352,7 @@ class ClientCore(PeerOwner):
                 self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
             return False
-        self.move(Input.DROPPED)
+        self.move(happened)
         self._log_retry(f"the connection ended ({lost.code} {lost.reason})", delay)
         dialing.begin(delay)
         return True
@@ -320,7 +365,7 @@ class ClientCore(PeerOwner):
         dialing.schedule.begin()
         interval, timeout = self.limits.ping_interval, self.limits.ping_timeout
         transport = self.peer.transport
-        if self.state == "waiting":
+        if self.state in ("waiting", "detached"):
             dialing.hurry()
         elif transport is None or interval is None or timeout is None or seconds < interval + timeout:
             return  # the remote peer still waits for it
@@ -340,6 +385,12 @@ class ClientCore(PeerOwner):
 
     def _dialed(self, transport: Transport, attempts: int) -> None:
         self.move(Input.DIALED)
+        self._attempts = attempts
+        if self.state == "resuming":
+            assert self._order.dialing is not None
+            self._order.dialing.schedule.opened()
+            self.peer_core.resume(self.peer_core.link_for(transport))
+            return
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
             self._attach(self.peer_core.link_for(transport), attempts)
 
@@ -347,6 +398,8 @@ class ClientCore(PeerOwner):
         opening = self.peer.transport if self.state == "opening" else None
         is_first = self._order.is_first
         self._give_up(failure)
+        if self.peer_core.detached:
+            self.peer_core.end_session(f"the client gave up: {failure}")
         if opening is not None:
             self.peer_core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
             self.peer_core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))

@@ -61,6 +61,7 @@ class Dialing:
         gave_up: called when there will be no other attempt, or the time for the first connection is over, with the
             reason.
         woke: called after this machine was asleep, with the seconds.
+        resumes: whether the next connection is to go on with a session.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class Dialing:
         dialed: Callable[[Transport, int], None],
         gave_up: Callable[[Exception], None],
         woke: Callable[[float], None],
+        resumes: Callable[[], bool],
     ) -> None:
         self._plan = plan
+        self._resumes = resumes
         self.schedule = Schedule(plan.reconnect, clock)
         self._retries = retries
         self._failed = failed
@@ -176,7 +179,7 @@ class Dialing:
                         self._retries()
                     self._attempts += 1
                     try:
-                        return await self._plan.dialer(), self._attempts
+                        return await self._plan.dialer(self._resumes()), self._attempts
                     except Exception as exc:
                         self._last = exc
                         delay = self.schedule.failed(exc)

@@ -11,6 +11,7 @@ import msgspec
 from .._handlers.introspection import name_of
 from .._handlers.lifecycle import Unfinished
 from .._handlers.registry import accepted
+from ..errors import SessionLost
 
 __all__ = ["ReconnectHooks", "ReconnectInfo"]
 
@@ -18,13 +19,15 @@ __all__ = ["ReconnectHooks", "ReconnectInfo"]
 class ReconnectInfo(msgspec.Struct, frozen=True):
     """The argument of `on_reconnect` functions.
 
-    ``downtime`` is in seconds. ``attempts`` is how many attempts it took to dial, 0 after `Client.bind`. ``resumed`` is
-    false: the server has a new peer. (No session survives a drop yet.)
+    ``resumed`` says whether the session goes on, so that nothing was lost. If not, the server has a new peer; ``lost``
+    is then the `SessionLost` that the calls in flight got, or None if the session could not be resumed in any case.
+    ``downtime`` is in seconds. ``attempts`` is how many attempts it took to dial, 0 after `Client.bind`.
     """
 
     resumed: bool
     attempts: int
     downtime: float
+    lost: SessionLost | None = None
 
 
 class ReconnectHooks:
@@ -40,6 +43,7 @@ class ReconnectHooks:
         self._functions: list[tuple[Callable[..., Any], int]] = []
         """Each with the number of arguments that it takes."""
         self._lost_at = 0.0
+        self._lost: SessionLost | None = None
         self._info: ReconnectInfo | None = None
         """The info of the present connection. None if that is the first one, or if there is no connection."""
 
@@ -52,8 +56,18 @@ class ReconnectHooks:
 
         If it replaces another one, that has just been lost, after ``now``.
         """
-        self._info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at)) if self.again else None
+        lost, self._lost = self._lost, None
+        self._info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost) if self.again else None
         self.again = True
+
+    def resumed(self, attempts: int, now: float) -> list[Unfinished]:
+        """Return the calls to make when the session goes on."""
+        self._info = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
+        return self.handlers()
+
+    def session_lost(self, lost: SessionLost) -> None:
+        """Note what the calls in flight got, for the `ReconnectInfo` of the next connection."""
+        self._lost = lost
 
     def connection_lost(self, now: float) -> None:
         """Note when the connection ended. Handlers that have not begun on it are not called any more."""

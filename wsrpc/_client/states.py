@@ -10,9 +10,12 @@ from typing import Literal, get_args
 
 __all__ = ["STATES", "TABLE", "ClientState", "Input", "after"]
 
-ClientState = Literal["idle", "connecting", "waiting", "opening", "connected", "closing", "closed"]
-"""`Client.state`: ``"waiting"`` is between two attempts, ``"opening"`` while `open` and `on_reconnect` handlers run. A
-closed client, or one that has given up, can be connected again."""
+ClientState = Literal[
+    "idle", "connecting", "waiting", "opening", "connected", "detached", "resuming", "closing", "closed"
+]
+"""`Client.state`: ``"waiting"`` is between two attempts, ``"opening"`` while `open` and `on_reconnect` handlers run.
+``"detached"`` and ``"resuming"`` are between and during attempts while the session is kept, so that calls in flight go
+on. A closed client, or one that has given up, can be connected again."""
 
 STATES: tuple[ClientState, ...] = get_args(ClientState)
 
@@ -32,6 +35,10 @@ class Input(Enum):
     GAVE_UP = "the client gives up"
     OPENED = "the `open` and `on_reconnect` handlers are done"
     DROPPED = "the connection ends, the client dials again"
+    DETACHED = "the connection ends, the session is kept"
+    RESUMED = "the server goes on with the session"
+    NOT_RESUMED = "the server does not go on with the session"
+    LOST = "the session has ended"
     LEFT = "the connection ends, the client has no URL"
     CLOSED = "everything has ended"
 
@@ -46,6 +53,7 @@ STOPS = "stops dialing, unless another caller waits, or a drop began it"
 GIVES_UP = "`connect()` raises the reason; the requests that waited fail as `not_sent`"
 FAILS = "fails the requests in flight as `unknown`"
 CLOSES = "writes what was accepted, then the Close frame"
+ENDS_SESSION = "fails the requests in flight with `SessionLost`"
 
 TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     "idle": {
@@ -83,9 +91,30 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CONNECT: ("connected", "returns"),
         Input.BIND: ("opening", REPLACES),
         Input.CLOSE: ("closing", CLOSES),
+        Input.DETACHED: ("detached", "keeps everything; what is sent waits"),
         Input.DROPPED: ("waiting", FAILS),
         Input.LEFT: ("idle", FAILS),
         Input.GAVE_UP: ("closed", FAILS),
+    },
+    "detached": {
+        Input.CONNECT: ("detached", WAITS),
+        Input.BIND: ("opening", ENDS_SESSION + ", and uses that connection"),
+        Input.CLOSE: ("closing", ENDS_SESSION),
+        Input.AGAIN: ("resuming", DIALS),
+        Input.LOST: ("waiting", ENDS_SESSION),
+        Input.GAVE_UP: ("closed", ENDS_SESSION),
+    },
+    "resuming": {
+        Input.CONNECT: ("resuming", WAITS),
+        Input.BIND: ("opening", ENDS_SESSION + ", and uses that connection"),
+        Input.CLOSE: ("closing", ENDS_SESSION),
+        Input.DIALED: ("resuming", "asks the server to go on with the session"),
+        Input.FAILED: ("detached", "logs a warning and waits; the delays grow"),
+        Input.DETACHED: ("detached", "the server has not answered: dials again"),
+        Input.RESUMED: ("connected", "sends what has not arrived, then what waited; calls `on_reconnect`"),
+        Input.NOT_RESUMED: ("opening", ENDS_SESSION + ", and begins another one"),
+        Input.LOST: ("connecting", ENDS_SESSION),
+        Input.GAVE_UP: ("closed", ENDS_SESSION),
     },
     "closing": {
         Input.CONNECT: ("connecting", DIALS_ANEW),

@@ -24,22 +24,25 @@ from .._handlers.context import Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished
 from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
-from .._protocol.control import Announced
+from .._protocol.control import Ack, Announced, Gone, Resumed, Welcome, read_control, write_control
 from .._protocol.messages import WireMessage
 from .._protocol.settings import Settings
-from .._sending.link import HoldingTransport, Link, LinkState
+from .._sending.detached import DetachedTransport
+from .._sending.ledger import Mismatch
+from .._sending.link import Link, LinkState
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._sending.slow_readers import SlowReaderQueue
-from ..errors import ChannelClosed, ConnectionLost, ProtocolError, closed_here
+from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic, Transport
 from .answers import Answers
 from .dispatch import Dispatcher
 from .inbound import Inbound
 from .payload_log import PayloadLog
-from .session import Session, SessionState
+from .resumption import Resumption
+from .session import Session, SessionInput, SessionState
 from .waiting import Hold
 
 __all__ = ["PeerCore", "PeerOptions", "PeerOwner"]
@@ -80,8 +83,33 @@ class PeerOwner:
         """A connection is open, and its handlers are done."""
 
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
-        """A connection has ended, ``replaced`` by another one or not. Return what the `close` handlers get."""
+        """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get."""
         return info
+
+    def can_resume(self) -> bool:
+        """Return whether sessions can go on over another connection: a client dials again, a server finds them."""
+        return False
+
+    def name_session(self) -> tuple[str, str, float] | None:
+        """On a server: return a name, a token and the seconds that the session lives without a connection."""
+        return None
+
+    def detached(self, info: CloseInfo) -> bool:
+        """The connection has ended, and its session may go on over another one. Return False to end the session."""
+        return False
+
+    def held(self, size: int) -> None:
+        """``size`` more bytes wait in a session without a connection."""
+
+    def resumed(self) -> None:
+        """The session goes on over another connection."""
+
+    def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
+        """On a client: ``link`` does not go on with the session, which is over, but can begin a new one.
+
+        Args:
+            first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
+        """
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""
@@ -241,8 +269,10 @@ class PeerCore:
     @property
     def state(self) -> str:
         """State of the present connection, or ``"disconnected"``."""
-        link = self.session.link
-        return "disconnected" if link is None else link.state.value
+        link, session = self.session.link, self.session
+        if link is None:
+            return session.state.value if session.detached else "disconnected"
+        return link.state.value
 
     @property
     def uptime(self) -> float:
@@ -252,6 +282,11 @@ class PeerCore:
     def traffic(self) -> Traffic | None:
         """Return the traffic of all connections, as far as their transports count it."""
         return self.history.traffic(self.session.link)
+
+    @property
+    def detached(self) -> bool:
+        """Whether there is no connection, but the session may go on over another one."""
+        return self.session.detached
 
     @property
     def limits(self) -> Limits:
@@ -289,7 +324,7 @@ class PeerCore:
         if present is not None and present.transport is transport:
             raise ValueError("this transport is bound already")
         try:
-            link = Link(transport, self._negotiation(), self._room_changed, self._lost)
+            link = Link(transport, self._negotiation(), self)
         except AttributeError as exc:
             raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
         return link
@@ -325,6 +360,8 @@ class PeerCore:
                 closed, too.
         """
         present = self.session.link
+        if self.session.detached:
+            self._end_detached(SessionInput.ENDED, self.out.ending, "another connection was bound", replaced=True)
         if present is None:
             return
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
@@ -342,7 +379,6 @@ class PeerCore:
         """Make ``link`` the present connection, and call the `open` handlers, then those of `on_reconnect`."""
         out = self.out
         out.reopen()
-        held = None if out.link is None else out.link.transport
         if self.session.state is SessionState.OVER:
             self.session = self._begin_session()
         else:
@@ -352,23 +388,25 @@ class PeerCore:
         info, dialer = link.transport.info, self.options.dialer
         self.history.begin(info, out.loop.time())
         self.log.remote = info.remote
-        self._inbound = inbound = self._receiver(link)
-        receive = inbound.receive_raw if self.options.shared.raw_only else inbound.receive
-        if (shown := self.options.settings.log_payloads) is not False:
-            receive = self._log_payloads(link, receive, None if shown is True else shown)
+        self._inbound = self._receiver(link)
+        receive = self._receive_on(link)
         out.use(link)
-        link.negotiation.begin()
+        asked = link.state is LinkState.RESUMING
+        if asked:  # that was its hello
+            link.move(LinkState.OPENING)
+        else:
+            link.negotiation.begin()
         if self.log.shows(logging.INFO):
             where = "to" if dialer else "from"
             self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, info.path)
-        if isinstance(held, HoldingTransport):
-            self._resume(link, held)
-        else:
-            # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
-            self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
-            self._open(link)
+        # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
+        self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
+        self._open(link)
         if session.link is link:  # a handler may have closed, or bound another one
-            link.start(receive, self.dispatcher.read_ended)
+            if asked:
+                link.go_on(receive, self.dispatcher.read_ended)
+            else:
+                link.start(receive, self.dispatcher.read_ended)
             if link.opening is None:
                 self._opened(link)
 
@@ -386,6 +424,14 @@ class PeerCore:
             reporter=self.reporter,
             fail=self.fail,
         )
+
+    def _receive_on(self, link: Link) -> Callable[[bytes | bytearray, bool], None]:
+        """Return what receives the messages of ``link``."""
+        assert self._inbound is not None
+        receive = self._inbound.receive_raw if self.options.shared.raw_only else self._inbound.receive
+        if (shown := self.options.settings.log_payloads) is not False:
+            receive = self._log_payloads(link, receive, None if shown is True else shown)
+        return receive
 
     def _log_payloads(
         self, link: Link, receive: Callable[[bytes | bytearray, bool], None], redact: Redact | None
@@ -495,9 +541,18 @@ class PeerCore:
         """Return the queue of the broadcasts that wait until ``link`` has room."""
         return link.hold_broadcasts(
             lambda: SlowReaderQueue(
-                link.send, lambda: link.full, self.limits.behind, self.log.warn, self.history.left_out
+                self._send_on_link, self._is_full, self.limits.behind, self.log.warn, self.history.left_out
             )
         )
+
+    # A session's queue of broadcasts goes from link to link.
+
+    def _send_on_link(self, payload: bytes, text: bool) -> None:
+        assert self.out.link is not None
+        self.out.link.send(payload, text)
+
+    def _is_full(self) -> bool:
+        return self.out.link is not None and self.out.link.full
 
     def drain(self, until: float) -> None:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
@@ -518,7 +573,7 @@ class PeerCore:
         assert self.session.link is not None
         return bool(self.session.link.contexts)
 
-    def _room_changed(self) -> None:
+    def room_changed(self) -> None:
         """Note that the connection has become full, or has room again."""
         self.dispatcher.admission.room_changed()
         self.out.turns.wake()
@@ -538,10 +593,8 @@ class PeerCore:
             out.will_end(CloseInfo(code, reason, user_closed=True))
             if link is not None and link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)
-        if self.session.state is SessionState.DETACHED:
-            self.session.end()
-            out.unlink()
-            self._end(self.session, out.ending, True)
+        if self.session.detached:
+            self._end_detached(SessionInput.CLOSED, out.ending, "closed on this side", by_user=True)
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:
@@ -552,6 +605,9 @@ class PeerCore:
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
         link = self.session.link
+        if self.session.detached:
+            self._end_detached(SessionInput.OVERFLOWED, self.out.ending, reason)
+            return
         if link is None or link.state is LinkState.CLOSING:
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
@@ -570,9 +626,13 @@ class PeerCore:
             self.dispatcher.admission.discard()
             self.reporter.spawn(link.transport.close(code, reason))
 
-    def _lost(self, link: Link, info: CloseInfo) -> None:
+    def link_lost(self, link: Link, info: CloseInfo) -> None:
+        """Handle the end of the connection of ``link``."""
+        resumption = self.session.resumption
         if self.session.link is link:
             self.lose(info)
+        elif resumption is not None and resumption.link is link:
+            self._resume_failed(link, info)
 
     def lose(self, info: CloseInfo, replaced: bool = False) -> None:
         """Handle the end of the present connection, which another one has ``replaced`` or not."""
@@ -582,14 +642,14 @@ class PeerCore:
             return
         # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
+        can_go_on = not (replaced or by_user) and info.code == CloseCode.ABNORMAL and _can_go_on(session, link)
         link.end()
         self.history.end(link)
-        out.unlink()
-        keeps_session = self.options.settings.keeps_session
-        if not replaced and not by_user and keeps_session is not None and keeps_session(info):
-            self._detach(link)
+        if can_go_on:
+            self._detach(link, info)
             return
-        session.end()
+        out.unlink()
+        session.end(SessionInput.ENDED)
         info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
         if self.log.shows(logging.INFO):
             self.log(logging.INFO, "peer %s at %s disconnected: %d %s", self.id, self.log.place, info.code, info.reason)
@@ -598,12 +658,11 @@ class PeerCore:
         link.negotiation.connection_lost()
         if link.silent:
             self.dispatcher.run_in_tasks(False)
-        self._end(session, info, by_user)
+        self._end(session, info, ConnectionLost(info.code, info.reason), by_user)
 
-    def _end(self, session: Session, info: CloseInfo, by_user: bool) -> None:
+    def _end(self, session: Session, info: CloseInfo, lost: ConnectionLost, by_user: bool) -> None:
         """End everything that belongs to ``session``, which is over, and call the `close` handlers."""
-        self.out.end_session(info)
-        lost = ConnectionLost(info.code, info.reason)
+        self.out.end_session(info, lost)
         if by_user:
             closed_here(lost)
         session.orphan_calls(lost)
@@ -616,24 +675,250 @@ class PeerCore:
             self.reporter.call("close", close_handler, info)
         session.end_reported()
 
-    def _detach(self, link: Link) -> None:
-        """Keep the session without a link. Requests, handlers, channels and streams go on when it gets another one."""
-        self.session.detach()
-        holding = Link(HoldingTransport(link.transport.info), self._negotiation(), self._room_changed, self._lost)
-        holding.move(LinkState.OPEN)
-        self.out.detach(holding)
-        self._room_changed()
+    # ------------------------------------------------------------ sessions that go on over another connection
 
-    def _resume(self, link: Link, holding: HoldingTransport) -> None:
-        """Go on with the session on ``link``. Messages that were sent meanwhile leave first."""
-        for payload, text in holding.held:
-            link.send(payload, text)
+    def can_resume(self) -> bool:
+        """Return whether sessions of this side can go on over another connection."""
+        return self.limits.replay > 0 and self.owner.can_resume()
+
+    def name_session(self, welcome: Welcome) -> bool:
+        """Put the name of the session into a welcome. Return False if it cannot resume."""
+        named = self.owner.name_session()
+        if named is None:
+            return False
+        welcome.sid, welcome.token, welcome.ttl = named
+        self._make_resumable(*named)
+        return True
+
+    def _make_resumable(self, sid: str, token: str, ttl: float) -> Resumption:
+        limits = self.options.settings.limits
+        made = Resumption(
+            sid, token, ttl, loop=self.out.loop, limits=limits, room_changed=self._kept_changed, tell=self._acknowledge
+        )
+        self.session.resumption = made
+        return made
+
+    def _kept_changed(self) -> None:
+        if self.out.link is not None:
+            self.out.link.look_for_room()
+
+    def _acknowledge(self, ack: bytes) -> None:
+        link, resumption = self.session.link, self.session.resumption
+        if link is not None and resumption is not None:
+            with suppress(ConnectionLost):  # the link reports that itself
+                resumption.sent.write(ack, True)
+
+    def count_sent(self) -> None:
+        """Count what is sent from now on in this session."""
+        link, resumption = self.session.link, self.session.resumption
+        assert link is not None and resumption is not None
+        link.keep(resumption.sent)
+
+    def _count_received(self, link: Link, resumption: Resumption) -> None:
+        resumption.complete = True
+        link.receive = resumption.received.through(link.receive)
+
+    def session_named(self, welcome: Welcome) -> None:
+        """Count in both directions from now on: the remote peer has named the session."""
+        resumption = self._make_resumable(welcome.sid, welcome.token, welcome.ttl)
+        self.say(write_control(Ack(0, 0)))
+        self.count_sent()
+        assert self.session.link is not None
+        self._count_received(self.session.link, resumption)
+
+    def acknowledged(self, ack: Ack, size: int) -> bool:
+        """Take an acknowledgement of ``size`` bytes. Return False if this side counts nothing."""
+        link, resumption = self.session.link, self.session.resumption
+        if link is None or resumption is None:
+            return False
+        if not resumption.complete:
+            if self.options.dialer or ack != Ack(0, 0):
+                return False
+            self._count_received(link, resumption)
+            return True
+        try:
+            resumption.acknowledged(ack, size)
+        except Mismatch as exc:
+            self.fail(CloseCode.ACCOUNTING, str(exc))
+        return True
+
+    def uncounted(self, size: int) -> None:
+        """Take back the counting of a control message of ``size`` bytes that is being received."""
+        resumption = self.session.resumption
+        if resumption is not None and resumption.complete:
+            resumption.received.leave_out(size)
+
+    def _detach(self, link: Link, info: CloseInfo) -> None:
+        """Keep the session without a connection, if its owner wants that."""
+        self._hold(link, info)
+        resumption = self.session.resumption
+        assert resumption is not None
+        resumption.expire_after(resumption.ttl, self._session_expired)
+        self.log(
+            logging.INFO,
+            "peer %s at %s lost its connection: %d %s; its session is kept for %g s",
+            self.id,
+            self.log.place,
+            info.code,
+            info.reason,
+            resumption.ttl,
+        )
+        if not self.owner.detached(info) and self.session.detached:
+            self._end_detached(SessionInput.ENDED, info, info.reason)
+
+    def _hold(self, link: Link, info: CloseInfo) -> None:
+        """Let the session go on without a connection: what it sends waits."""
+        out, resumption = self.out, self.session.resumption
+        assert resumption is not None
+        self.session.detach()
+        resumption.received.stop()
+        transport = DetachedTransport(
+            link.transport.info, out.offline_queue(), resumption.sent, self.limits.replay, out.loop, self.owner.held
+        )
+        holding = Link(transport, link.negotiation, self)
+        holding.move(LinkState.HOLDING)
+        holding.replace(link)
+        holding.sent = resumption.sent
+        out.will_end(info)
+        out.detach(holding)
+        holding.start(link.receive, link.read_ended)
+        if holding.slow_reader is not None:
+            holding.slow_reader.flush()
+        self.room_changed()
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another connection may go on with the session, be there one at present or not."""
+        link = self.session.link
+        return self.session.detached or (link is not None and _can_go_on(self.session, link))
+
+    def fence(self) -> None:
+        """End the present connection, if there is one: the session goes on over another one.
+
+        Whatever the old one still delivers changes nothing any more.
+        """
+        link = self.session.link
+        if link is not None:
+            info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
+            link.end()
+            self.history.end(link)
+            self._hold(link, info)
+            self.reporter.spawn(link.transport.close(info.code, info.reason))
+
+    def _session_expired(self) -> None:
+        self._end_detached(SessionInput.EXPIRED, self.out.ending, "no connection resumed it in time")
+
+    def end_session(self, why: str) -> None:
+        """End a session that has no connection: it cannot be kept any longer, or is replaced."""
+        self._end_detached(SessionInput.ENDED, self.out.ending, why)
+
+    def _end_detached(
+        self, happened: SessionInput, info: CloseInfo, why: str, *, by_user: bool = False, replaced: bool = False
+    ) -> None:
+        """End a session that has no connection, and close the one on which it was to resume."""
+        session, out = self.session, self.out
+        holding, asking = out.link, None if session.resumption is None else session.resumption.link
+        session.end(happened)
+        out.unlink()
+        if holding is not None:
+            self._let_go(holding)
+        if asking is not None and happened is not SessionInput.REFUSED:
+            asking.end()
+            self.reporter.spawn(asking.transport.close(CloseCode.GOING_AWAY))
+        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
+        self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, why)
+        self._end(session, info, SessionLost(info.code, why), by_user)
+
+    def _let_go(self, holding: Link) -> None:
+        holding.end()
+        if isinstance(holding.transport, DetachedTransport):
+            holding.transport.end()
+
+    def resume(self, link: Link) -> None:
+        """Ask the server to go on with the session on ``link``. Nothing else is sent there until it has answered."""
+        session, resumption = self.session, self.session.resumption
+        assert resumption is not None
+        session.move(SessionInput.ASKED)
+        link.move(LinkState.RESUMING)
+        resumption.ask(link, partial(self._resume_failed, link, CloseInfo(CloseCode.ABNORMAL, "no answer to a resume")))
+        received = resumption.received
+        asked = link.negotiation.resume(resumption.sid, resumption.token, resumption.gen, received.n, received.bytes)
+        link.start(partial(self._resume_answered, link), lambda: None)
+        with suppress(ConnectionLost):  # the link reports that itself
+            link.send(write_control(asked), True)
+
+    def _resume_answered(self, link: Link, payload: bytes | bytearray, text: bool, /) -> None:
+        resumption = self.session.resumption
+        if resumption is None or resumption.link is not link:
+            return
+        answer = read_control(payload) if text else None
+        if isinstance(answer, Resumed):
+            resumption.token = answer.token
+            self.go_on(link, answer.rx, answer.bytes, answer.limits)
+            return
+        resumption.link = None
+        gone = answer if isinstance(answer, Gone) else None
+        why = "the server did not resume it" if gone is None else f"the server has no such session ({gone.why})"
+        link.stop_receiving()
+        self._end_detached(SessionInput.REFUSED, self.out.ending, why)
+        self.owner.not_resumed(link, (payload, text) if gone is None else None)
+
+    def _resume_failed(self, link: Link, info: CloseInfo) -> None:
+        """Wait for another connection: ``link`` has ended before the server has answered."""
+        resumption = self.session.resumption
+        assert resumption is not None
+        resumption.link = None
+        link.end()
+        link.transport.abort()
+        self.session.move(SessionInput.CUT)
+        if not self.owner.detached(info) and self.session.detached:
+            self._end_detached(SessionInput.ENDED, info, info.reason)
+
+    def go_on(self, link: Link, rx: int, size: int, limits: Announced) -> None:
+        """Go on with the session on ``link``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
+        session, out, resumption = self.session, self.out, self.session.resumption
+        assert resumption is not None and out.link is not None
+        holding = out.link
+        try:
+            resumption.sent.acknowledge(rx, size)
+        except Mismatch as exc:
+            self.log(logging.WARNING, "closing the connection with %d: %s", CloseCode.ACCOUNTING, exc)
+            self.reporter.spawn(link.transport.close(CloseCode.ACCOUNTING, str(exc)))
+            self._end_detached(SessionInput.ENDED, out.ending, str(exc))
+            return
+        resumption.stop()
+        resumption.link = None
+        resumption.received.note_told()
+        asked = link.state is LinkState.RESUMING
+        link.replace(holding)
         link.move(LinkState.OPEN)
-        self.out.update_clear()
+        receive = resumption.received.through(self._receive_on(link))
+        for payload, text in resumption.sent.again():
+            with suppress(ConnectionLost):  # the link reports that itself, and another one gets them
+                link.send(payload, text)
+        link.keep(resumption.sent)
+        session.attach(link, SessionInput.RESUMED)
+        self._let_go(holding)
+        self.history.begin(link.transport.info, out.loop.time())
+        self.log.remote = link.transport.info.remote
+        out.go_on(link)
+        out.agree_limits(limits)
+        with suppress(ConnectionLost):
+            out.flush_offline()
+        if link.slow_reader is not None and not link.full:
+            link.slow_reader.flush()
+        out.update_clear()
+        self.room_changed()
+        self.log(logging.INFO, "peer %s at %s goes on with its session", self.id, self.log.place)
+        if asked:
+            link.go_on(receive, self.dispatcher.read_ended)
+        else:
+            link.start(receive, self.dispatcher.read_ended)
+        self.owner.resumed()
 
     async def wait_closed(self) -> None:
-        """Wait until there is no connection. Cancelling is safe."""
-        if self.session.link is not None:
+        """Wait until there is no session, and so no connection. Cancelling is safe."""
+        if self.session.link is not None or self.session.detached:
             await self.session.wait_gone(self.out.loop)
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
@@ -668,3 +953,10 @@ def _tells_of_the_end(exc: BaseException) -> bool:
         group = cast("BaseExceptionGroup[BaseException]", exc)
         return all(map(_tells_of_the_end, group.exceptions))
     return isinstance(exc, (ConnectionLost, ChannelClosed))
+
+
+def _can_go_on(session: Session, link: Link) -> bool:
+    """Return whether ``session`` can go on over another connection than that of ``link``, which has dropped."""
+    resumption = session.resumption
+    is_open = link.state is LinkState.OPEN or (link.state is LinkState.BROKEN and not link.contexts)
+    return is_open and resumption is not None and resumption.complete

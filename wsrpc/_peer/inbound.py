@@ -19,7 +19,7 @@ from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, validating_decoder
-from .._protocol.control import Credit, read_control
+from .._protocol.control import Credit, is_control, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import MAX_ID, WireMessage, channel_id, is_id, place_on
 from .._protocol.rejections import ABORTED, reason_from_wire
@@ -405,9 +405,11 @@ class Inbound:
             return False
         control = read_control(payload)
         if control is None:
-            return False
-        if not isinstance(control, Credit):
-            self._negotiation.received(control)
+            if not is_control(payload):
+                return False
+            self._ignored["unknown control message"] += 1
+        elif not isinstance(control, Credit):
+            self._negotiation.received(control, len(payload))
         elif (channel := self._channels.find(control.h)) is None:
             if not self._channels.expects_credit(control.h):
                 self._ignored["credit for no channel"] += 1

@@ -16,8 +16,9 @@ from .._handlers.context import Invocation
 from .._protocol.rejections import bounded_reason
 from .._sending.link import Link
 from ..errors import ChannelClosed
+from .resumption import Resumption
 
-__all__ = ["TRANSITIONS", "Call", "Session", "SessionState"]
+__all__ = ["TABLE", "Call", "Session", "SessionInput", "SessionState"]
 
 
 class SessionState(Enum):
@@ -26,19 +27,60 @@ class SessionState(Enum):
     __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
 
     NEW = "new"
-    """It has not had a link yet."""
-    LINKED = "linked"
+    """It has not had a connection yet."""
+    ATTACHED = "attached"
     DETACHED = "detached"
-    """Its link is lost, and it may get another one."""
+    """Its connection is lost, and it may go on over another one."""
+    RESUMING = "resuming"
+    """The client has another connection, and has asked the server to go on."""
     OVER = "over"
 
 
-TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
-    SessionState.NEW: frozenset({SessionState.LINKED}),
-    SessionState.LINKED: frozenset({SessionState.DETACHED, SessionState.OVER}),
-    SessionState.DETACHED: frozenset({SessionState.LINKED, SessionState.OVER}),
-    SessionState.OVER: frozenset(),
+class SessionInput(Enum):
+    """Input of the table of states."""
+
+    __hash__ = object.__hash__
+
+    BOUND = "a connection is bound"
+    CUT = "the connection ends without a Close frame, or another one replaces it"
+    ASKED = "another connection is there, and the client asks to resume"
+    RESUMED = "the two sides have resumed"
+    ENDED = "the connection ends otherwise, or is replaced"
+    REFUSED = "the server says that the session is gone, or it is no wsrpc server"
+    EXPIRED = "it had no connection for too long"
+    OVERFLOWED = "more waits than may"
+    CLOSED = "it is closed on this side"
+
+
+_OVER = "fails what is pending, cancels handlers of requests, ends channels"
+TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
+    SessionState.NEW: {
+        SessionInput.BOUND: (SessionState.ATTACHED, "calls the `open` handlers"),
+    },
+    SessionState.ATTACHED: {
+        SessionInput.CUT: (SessionState.DETACHED, "keeps everything; what is sent waits"),
+        SessionInput.ENDED: (SessionState.OVER, _OVER),
+    },
+    SessionState.DETACHED: {
+        SessionInput.ASKED: (SessionState.RESUMING, "sends nothing else until the server answers"),
+        SessionInput.RESUMED: (SessionState.ATTACHED, "sends again what has not arrived, then what waited"),
+        SessionInput.EXPIRED: (SessionState.OVER, _OVER),
+        SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
+        SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.CLOSED: (SessionState.OVER, _OVER),
+    },
+    SessionState.RESUMING: {
+        SessionInput.RESUMED: (SessionState.ATTACHED, "sends again what has not arrived, then what waited"),
+        SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
+        SessionInput.REFUSED: (SessionState.OVER, _OVER),
+        SessionInput.EXPIRED: (SessionState.OVER, _OVER),
+        SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
+        SessionInput.ENDED: (SessionState.OVER, _OVER),
+        SessionInput.CLOSED: (SessionState.OVER, _OVER),
+    },
+    SessionState.OVER: {},
 }
+"""The states of a session, as data. `docs/drops.md` shows this table: a test compares the two, others play each cell."""
 
 
 class Call(Struct, eq=False):
@@ -135,7 +177,7 @@ class Session:
     It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "state")
+    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "resumption", "state")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
@@ -144,6 +186,8 @@ class Session:
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.link: Link | None = None
+        self.resumption: Resumption | None = None
+        """What it needs to go on over another connection. None until both sides have said that they can."""
         self.state = SessionState.NEW
         self.end_reason: Exception | None = None
         """Why it has ended: what handlers are cancelled with, because nobody can get their answers."""
@@ -151,24 +195,31 @@ class Session:
         """Done once the session is over and its `close` handlers were called. None unless something waits for that."""
 
     @property
+    def detached(self) -> bool:
+        """Whether it has no connection, but may go on over another one."""
+        return self.state is SessionState.DETACHED or self.state is SessionState.RESUMING
+
+    @property
     def over(self) -> bool:
         """Whether the session has ended, so that nobody waits for an answer in it."""
         return self.state is SessionState.OVER
 
-    def attach(self, link: Link) -> None:
+    def attach(self, link: Link, happened: SessionInput = SessionInput.BOUND) -> None:
         """Begin, or go on, on ``link``."""
-        self._move(SessionState.LINKED)
+        self.move(happened)
         self.link = link
 
     def detach(self) -> None:
-        """Go on without a link, until there is another one."""
-        self._move(SessionState.DETACHED)
+        """Go on without a connection, until there is another one."""
+        self.move(SessionInput.CUT)
         self.link = None
 
-    def end(self) -> None:
+    def end(self, happened: SessionInput) -> None:
         """End the session with everything in it."""
-        self._move(SessionState.OVER)
+        self.move(happened)
         self.link = None
+        if self.resumption is not None:
+            self.resumption.stop()
 
     def orphan_calls(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.
@@ -191,10 +242,16 @@ class Session:
             self._gone = loop.create_future()
         await asyncio.shield(self._gone)
 
-    def _move(self, state: SessionState) -> None:
-        if state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
-        self.state = state
+    def move(self, happened: SessionInput) -> None:
+        """Enter the state that follows.
+
+        Raises:
+            AssertionError: this cannot happen in the present state.
+        """
+        cell = TABLE[self.state].get(happened)
+        if cell is None:
+            raise AssertionError(f"{happened.value}: cannot happen while a session is {self.state.value}")
+        self.state = cell[0]
 
     def __repr__(self) -> str:
         return f"<Session {self.state.value} active={len(self.active)} channels={len(self.channels)}>"

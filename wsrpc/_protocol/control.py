@@ -8,11 +8,15 @@ anything else that it sends after reading the hello; a plain peer never answers.
 limits of the other side; `Changed` announces new limits. A consumer sends `Credit` to tell a producer how many items it
 may send. A server that is about to close sends `Drain`, and its client answers with the same message once it starts
 nothing new.
+
+If both can resume, the welcome names the session. From then on each side counts its messages, and tells with `Ack` how
+many have arrived. On the next connection the client sends `Resume` in place of `Hello`, and nothing else until the
+server has answered, with `Resumed` or with `Gone`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -24,13 +28,22 @@ __all__ = [
     "CREDIT",
     "DRAIN",
     "MSGPACK",
+    "RESUME",
+    "UNCOUNTED",
+    "Ack",
     "Announced",
     "Changed",
+    "Control",
     "Credit",
     "Drain",
+    "Gone",
+    "GoneWhy",
     "Hello",
+    "Resume",
+    "Resumed",
     "Welcome",
     "announce",
+    "is_control",
     "read_control",
     "write_control",
 ]
@@ -43,6 +56,7 @@ BATCHES = "batches"
 CREDIT = "credit"
 DRAIN = "drain"
 MSGPACK = "msgpack"
+RESUME = "resume"
 
 
 class Announced(Struct, frozen=True):
@@ -64,11 +78,16 @@ class Hello(Struct, tag_field="t", tag="hello"):
     limits: Announced
 
 
-class Welcome(Struct, tag_field="t", tag="welcome"):
-    """The answer to a hello."""
+class Welcome(Struct, tag_field="t", tag="welcome", omit_defaults=True):
+    """The answer to a hello, or what follows a `Gone`. If both sides can resume, it names the session."""
 
     features: list[str]
     limits: Announced
+    sid: str = ""
+    token: str = ""
+    """The secret with which the client resumes the session."""
+    ttl: float = 0.0
+    """Seconds that the session lives without a connection."""
 
 
 class Changed(Struct, tag_field="t", tag="limits"):
@@ -91,13 +110,66 @@ class Drain(Struct, tag_field="t", tag="drain"):
     after_ms: int
 
 
+class Ack(Struct, tag_field="t", tag="ack"):
+    """In all, ``n`` counted messages of ``bytes`` bytes have arrived in this session."""
+
+    n: int
+    bytes: int
+
+
+class Resume(Struct, tag_field="t", tag="resume"):
+    """The first message of a client that goes on with a session: the fields of a hello, and those of the session."""
+
+    v: int
+    features: list[str]
+    limits: Announced
+    sid: str
+    token: str
+    gen: int
+    """Higher with each attempt to resume the session."""
+    rx: int
+    """The counted messages that have arrived, and their bytes, as in an `Ack`."""
+    bytes: int
+
+
+class Resumed(Struct, tag_field="t", tag="resumed"):
+    """The session goes on. Both sides send again what has not arrived, beginning after the other side's ``rx``."""
+
+    rx: int
+    bytes: int
+    token: str
+    """The secret for the next resume."""
+    limits: Announced
+
+
+GoneWhy = Literal["expired", "epoch", "overflow", "auth", "elsewhere"]
+"""Why a session cannot be resumed. Without the right token it is always ``"expired"``, or ``"elsewhere"``."""
+
+
+class Gone(Struct, tag_field="t", tag="gone"):
+    """The session is over. A welcome follows: a new one begins, as if the client had sent a hello."""
+
+    why: GoneWhy
+
+
+Control = Hello | Welcome | Changed | Credit | Drain | Ack | Resume | Resumed | Gone
+UNCOUNTED = (Ack, Hello, Welcome, Resume, Resumed, Gone)
+"""The control messages that are not counted in a session: they begin it, resume it, or count."""
+
+
 class _Control(Struct, forbid_unknown_fields=True):
     ours: bool = msgspec.field(name="ws-wrapper")
-    wsrpc: Hello | Welcome | Changed | Credit | Drain
+    wsrpc: Control
+
+
+class _Shape(Struct, forbid_unknown_fields=True):
+    ours: bool = msgspec.field(name="ws-wrapper")
+    wsrpc: dict[str, Any]
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Control).decode
+_decode_shape = msgspec.json.Decoder(_Shape).decode
 
 
 def announce(limits: Limits) -> Announced:
@@ -107,7 +179,7 @@ def announce(limits: Limits) -> Announced:
     )
 
 
-def write_control(message: Hello | Welcome | Changed | Credit | Drain) -> bytes:
+def write_control(message: Control) -> bytes:
     """Return the JSON text of a control message."""
     return _encode(_Control(False, message))
 
@@ -121,3 +193,13 @@ def read_control(payload: bytes | bytearray) -> Any:
     except (msgspec.DecodeError, RecursionError):  # a `ValidationError` is one: newer fields, other kinds
         return None
     return None if control.ours else control.wsrpc
+
+
+def is_control(payload: bytes | bytearray) -> bool:
+    """Return whether a text has the shape of a control message, known here or not. Such texts are never the user's."""
+    if len(payload) >= LARGEST or b'"wsrpc"' not in payload:
+        return False
+    try:
+        return not _decode_shape(payload).ours
+    except (msgspec.DecodeError, RecursionError):
+        return False

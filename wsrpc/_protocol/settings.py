@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from .._base.closing import CloseInfo
 from .._base.misuse import check_flag, check_function
 from .._base.names import Profile, Redact
 from .._conversion.convert import EncHook
@@ -71,6 +70,17 @@ class Terms(msgspec.Struct, frozen=True):
             max(0, announced.running_bytes - announced.message),
         )
 
+    def within(self, announced: Announced, most: int) -> Terms:
+        """Return these terms with other limits of the remote peer. ``most``: the bytes that this side may send."""
+        largest = min(announced.message, most)
+        return msgspec.structs.replace(
+            self,
+            largest=largest,
+            unchecked=min(largest, announced.values // SHARE),
+            announced=announced,
+            room_for_any=max(0, announced.running_bytes - announced.message),
+        )
+
 
 class Settings(msgspec.Struct, frozen=True, dict=True):
     """The settings that all peers of a server, or all connections of a client, share."""
@@ -84,8 +94,11 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """The codec to use with peers that also have it."""
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that says which arguments are shown."""
-    keeps_session: Callable[[CloseInfo], bool] | None = None
-    """Whether a session waits for another link after its connection has ended so. None: never."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether sessions with other wsrpc peers may go on over another connection."""
+        return self.extensions and self.limits.replay > 0
 
     @cached_property
     def terms(self) -> Terms:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import cast
+from typing import Protocol, cast
 
 from .._base.closing import CloseInfo
 from .._handlers.context import Invocation
 from .._handlers.lifecycle import OpenPhase
-from ..transport import ConnectionInfo, Receiver, Traffic, Transport
+from ..transport import Receiver, Traffic, Transport
+from .ledger import SentMessages
 from .negotiation import Negotiation
 from .slow_readers import SlowReaderQueue
 
-__all__ = ["TRANSITIONS", "HoldingTransport", "Link", "LinkState"]
+__all__ = ["TRANSITIONS", "Link", "LinkListener", "LinkState"]
 
 Send = Callable[[bytes, bool], None]
 """Hands a message to the transport, and says whether it is text."""
@@ -26,37 +27,51 @@ class LinkState(Enum):
 
     OPENING = "opening"
     """`open` and `on_reconnect` handlers run. Messages that arrive meanwhile wait."""
+    RESUMING = "resuming"
+    """This side, which dialed, has asked to go on with its session, and waits for the answer."""
     OPEN = "open"
     BROKEN = "broken"
     """The transport has refused a message: the connection has ended, and the transport is about to say so."""
     CLOSING = "closing"
     """A closing handshake was begun on this side, by the user or because of a protocol error."""
     LOST = "lost"
+    HOLDING = "holding"
+    """There is no connection. What the session sends waits for the next one."""
 
 
 TRANSITIONS: dict[LinkState, frozenset[LinkState]] = {
-    LinkState.OPENING: frozenset({LinkState.OPEN, LinkState.BROKEN, LinkState.CLOSING, LinkState.LOST}),
+    LinkState.OPENING: frozenset(
+        {LinkState.OPEN, LinkState.RESUMING, LinkState.BROKEN, LinkState.CLOSING, LinkState.LOST, LinkState.HOLDING}
+    ),
+    LinkState.RESUMING: frozenset({LinkState.OPENING, LinkState.OPEN, LinkState.CLOSING, LinkState.LOST}),
     LinkState.OPEN: frozenset({LinkState.BROKEN, LinkState.CLOSING, LinkState.LOST}),
     LinkState.BROKEN: frozenset({LinkState.CLOSING, LinkState.LOST}),
     LinkState.CLOSING: frozenset({LinkState.LOST}),
     LinkState.LOST: frozenset(),
+    LinkState.HOLDING: frozenset({LinkState.LOST}),
 }
+
+
+class LinkListener(Protocol):
+    """The peer that a link belongs to. Implemented by `PeerCore`."""
+
+    def room_changed(self) -> None:
+        """The link has become full, or has room again."""
+
+    def link_lost(self, link: Link, info: CloseInfo, /) -> None:
+        """The connection has ended. Called once."""
 
 
 class Link:
     """One connection: its transport, its state, what was negotiated on it, and whether it has room.
 
     It is the transport's receiver. `start` lets messages in. After `end` no message reaches the peer any more.
-
-    Args:
-        room_changed: called when the transport rises above its high-water mark, and when it has drained.
-        lost: called once with the link, when its connection has ended.
     """
 
     __slots__ = (
-        "_lost",
-        "_room_changed",
+        "_listener",
         "contexts",
+        "crowded",
         "full",
         "negotiation",
         "opening",
@@ -64,26 +79,25 @@ class Link:
         "read_ended",
         "receive",
         "send",
+        "sent",
         "silent",
         "slow_reader",
         "state",
         "transport",
     )
 
-    def __init__(
-        self,
-        transport: Transport,
-        negotiation: Negotiation,
-        room_changed: Callable[[], None],
-        lost: Callable[[Link, CloseInfo], None],
-    ) -> None:
+    def __init__(self, transport: Transport, negotiation: Negotiation, listener: LinkListener) -> None:
         self.transport = transport
         self.send: Send = transport.send
         self.receive: Callable[[bytes | bytearray, bool], None] = _ignore_message
         self.read_ended: Callable[[], None] = _ignore
         self.state = LinkState.OPENING
-        self.full = False
+        self.crowded = False
         """The transport holds more unsent bytes than its high-water mark."""
+        self.sent: SentMessages | None = None
+        """What was sent in the session, and may be sent again on another link. None if the session cannot resume."""
+        self.full = False
+        """It is crowded, or keeps as many messages for the session as it may."""
         self.overdue = False
         """A broadcast has waited for it as long as broadcasts do, and it has not drained since."""
         self.silent = False
@@ -94,14 +108,29 @@ class Link:
         """The handlers that run while it opens."""
         self.contexts: tuple[Invocation, ...] = ()
         """The contexts of those handlers: messages that are sent within them leave at once."""
-        self._room_changed = room_changed
-        self._lost = lost
+        self._listener = listener
         self.negotiation = negotiation
 
     def start(self, receive: Callable[[bytes | bytearray, bool], None], read_ended: Callable[[], None]) -> None:
         """Let messages in. Those that arrived before are delivered within this call."""
         self.receive, self.read_ended = receive, read_ended
         self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
+
+    def keep(self, sent: SentMessages) -> None:
+        """Count what is sent from now on, and keep it until it has arrived."""
+        self.sent = sent
+        self.send = sent.through(self.send)
+        self.look_for_room()
+
+    def replace(self, previous: Link) -> None:
+        """Go on with what ``previous``, the last link of the same session, has left: what was negotiated and waits."""
+        self.negotiation = previous.negotiation
+        self.slow_reader = previous.slow_reader
+        self.silent = previous.silent
+
+    def go_on(self, receive: Callable[[bytes | bytearray, bool], None], read_ended: Callable[[], None]) -> None:
+        """Let messages in on a transport that was started before, while the session resumed."""
+        self.receive, self.read_ended = receive, read_ended
 
     def stop_receiving(self) -> None:
         """Ignore all further messages. The other callbacks of the transport still work."""
@@ -162,8 +191,9 @@ class Link:
 
     @property
     def works(self) -> bool:
-        """Whether messages can still be sent."""
-        return self.state is LinkState.OPEN or self.state is LinkState.OPENING
+        """Whether messages can still be sent, or wait for the next connection of the session."""
+        state = self.state
+        return state is LinkState.OPEN or state is LinkState.OPENING or state is LinkState.HOLDING
 
     def note_overdue(self) -> None:
         """Note that a broadcast has waited for the transport to drain; see ``overdue``."""
@@ -174,17 +204,25 @@ class Link:
         """The traffic that the transport has counted. None if it does not count."""
         return getattr(self.transport, "traffic", None)
 
-    # ------------------------------------------------------------ callbacks of the transport
+    @property
+    def resumable(self) -> bool:
+        """Whether the session may go on over another connection. A dead one is then dropped without a Close frame."""
+        return self.sent is not None
 
-    def pause_sending(self) -> None:
-        """Note that the transport holds more unsent bytes than its high-water mark."""
-        if self.state is not LinkState.LOST:
-            self.full = True
-            self._room_changed()
+    @property
+    def unsent(self) -> int:
+        """Bytes that may not have arrived, as far as this side knows: unsent ones, or those that are kept."""
+        unsent = self.transport.unsent
+        return unsent if self.sent is None else max(unsent, self.sent.size)
 
-    def resume_sending(self) -> None:
-        """Go on, because the transport has drained."""
-        if self.state is LinkState.LOST:
+    def look_for_room(self) -> None:
+        """Find out whether there is room, because something that this depends on has changed."""
+        if self.crowded or (self.sent is not None and self.sent.full):
+            if not self.full:
+                self.full = True
+                self._listener.room_changed()
+            return
+        if not self.full:
             return
         self.full = False
         if self.slow_reader is not None:
@@ -192,12 +230,26 @@ class Link:
             if self.full:  # again, because of the broadcasts that waited
                 return
         self.overdue = False
-        self._room_changed()
+        self._listener.room_changed()
+
+    # ------------------------------------------------------------ callbacks of the transport
+
+    def pause_sending(self) -> None:
+        """Note that the transport holds more unsent bytes than its high-water mark."""
+        if self.state is not LinkState.LOST:
+            self.crowded = True
+            self.look_for_room()
+
+    def resume_sending(self) -> None:
+        """Go on, because the transport has drained."""
+        if self.state is not LinkState.LOST:
+            self.crowded = False
+            self.look_for_room()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         """Report that the connection has ended."""
         if self.state is not LinkState.LOST:
-            self._lost(self, info)
+            self._listener.link_lost(self, info)
 
     def end(self) -> None:
         """Pass nothing more to the peer: the connection has ended, or was replaced by another one."""
@@ -206,49 +258,6 @@ class Link:
 
     def __repr__(self) -> str:
         return f"<Link {self.state.value}{' full' if self.full else ''}{' silent' if self.silent else ''}>"
-
-
-class HoldingTransport:
-    """Transport of a session without a connection: it keeps messages, in order, for the session's next link."""
-
-    def __init__(self, info: ConnectionInfo) -> None:
-        self.info = info
-        self.largest = 0
-        self.held: list[tuple[bytes, bool]] = []
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that are held."""
-        return sum(len(payload) for payload, _ in self.held)
-
-    def start(self, receiver: Receiver, /) -> None:
-        """Nothing arrives here."""
-
-    def send(self, payload: bytes, text: bool = True, /) -> None:
-        """Keep a message."""
-        self.held.append((payload, text))
-
-    def flush(self) -> None:
-        """Nothing can be written yet."""
-
-    async def drain(self) -> None:
-        """Nothing is ever full here."""
-
-    async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """There is no connection to close."""
-
-    def abort(self) -> None:
-        """There is no connection to drop."""
-
-    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
-        """Pieces are for raw connections, which have no session."""
-        raise AssertionError("a session sends whole messages")
-
-    def pause_receiving(self) -> None:
-        """Nothing arrives here."""
-
-    def resume_receiving(self) -> None:
-        """Nothing arrives here."""
 
 
 def _ignore_message(payload: bytes | bytearray, text: bool, /) -> None:

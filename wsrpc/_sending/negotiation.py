@@ -13,10 +13,14 @@ from .._protocol.control import (
     CREDIT,
     DRAIN,
     MSGPACK,
+    RESUME,
+    UNCOUNTED,
+    Ack,
     Announced,
     Changed,
     Drain,
     Hello,
+    Resume,
     Welcome,
     announce,
     write_control,
@@ -49,6 +53,27 @@ class NegotiationListener(Protocol):
     def fall_silent(self) -> bool:
         """Begin nothing new: the remote peer is about to close. Return whether the answer has to wait for `opened`."""
         ...
+
+    def can_resume(self) -> bool:
+        """Return whether sessions of this side can go on over another connection."""
+        ...
+
+    def name_session(self, welcome: Welcome, /) -> bool:
+        """Put the name of the session into a welcome. Return False if it cannot resume."""
+        ...
+
+    def count_sent(self) -> None:
+        """Count what this side sends from now on."""
+
+    def session_named(self, welcome: Welcome, /) -> None:
+        """The remote peer, which accepted, counts what it sends from now on."""
+
+    def acknowledged(self, ack: Ack, size: int, /) -> bool:
+        """So much has arrived there. Return False if nothing was counted. ``size``: bytes of the control message."""
+        ...
+
+    def uncounted(self, size: int, /) -> None:
+        """A control message of ``size`` bytes is not one of those that are counted."""
 
 
 class Negotiation:
@@ -102,9 +127,12 @@ class Negotiation:
 
     def _features(self) -> list[str]:
         # If binary messages are MessagePack, raw ones could not be told from them.
-        if self._settings.binary is None or self._listener.takes_raw():
-            return [BATCHES, CREDIT, DRAIN]
-        return [BATCHES, CREDIT, DRAIN, MSGPACK]
+        features = [BATCHES, CREDIT, DRAIN]
+        if self._settings.binary is not None and not self._listener.takes_raw():
+            features.append(MSGPACK)
+        if self._listener.can_resume():
+            features.append(RESUME)
+        return features
 
     def begin(self) -> None:
         """Send a hello before anything else. Do not wait for an answer: a plain peer sends none."""
@@ -112,6 +140,11 @@ class Negotiation:
             features = self._features()
             self._offered = MSGPACK in features
             self._listener.say(write_control(Hello(VERSION, features, announce(self.limits))))
+
+    def resume(self, sid: str, token: str, gen: int, rx: int, size: int) -> Resume:
+        """Return what the side that dialed says first on a connection on which a session is to go on."""
+        features = self._features()
+        return Resume(VERSION, features, announce(self.limits), sid, token, gen, rx, size)
 
     def change(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
@@ -186,14 +219,22 @@ class Negotiation:
 
     # ------------------------------------------------------------ what the remote peer says
 
-    def received(self, control: Any) -> None:
-        """Receive a control message of the remote peer, other than `Credit`."""
+    def received(self, control: Any, size: int) -> None:
+        """Receive a control message of the remote peer, other than `Credit`, which had ``size`` bytes."""
         ignored = self._listener.ignored
+        if isinstance(control, Ack):
+            if not self._listener.acknowledged(control, size):
+                ignored["control message out of place"] += 1
+            return
+        if isinstance(control, UNCOUNTED):
+            self._listener.uncounted(size)
         if isinstance(control, Drain):
             self._received_drain(control)
         elif isinstance(control, Changed) and self._negotiated:
             self._listener.agree(control.limits, self._codec, self._common)
-        elif isinstance(control, Changed) or self._negotiated or isinstance(control, Hello) is self._dialer:
+        elif (
+            not isinstance(control, (Hello, Welcome)) or self._negotiated or isinstance(control, Hello) is self._dialer
+        ):
             ignored["control message out of place"] += 1
         elif isinstance(control, Hello) and control.v < VERSION:
             ignored["hello of another version"] += 1
@@ -205,12 +246,18 @@ class Negotiation:
         common = self._common = frozenset(control.features) & {*features}
         if isinstance(control, Hello):
             # Before anything else: what is sent after the welcome may use what was negotiated.
-            self._listener.say(write_control(Welcome(features, announce(self.limits))))
+            welcome = Welcome(features, announce(self.limits))
+            counts = RESUME in common and self._listener.name_session(welcome)
+            self._listener.say(write_control(welcome))
+            if counts:
+                self._listener.count_sent()
         elif self.limits is not self._settings.limits:  # they have changed since the hello
             self._listener.say(write_control(Changed(announce(self.limits))))
         self._negotiated = True
         self._codec = self._settings.binary if MSGPACK in common else None
         self._drains = DRAIN in common
         self._listener.agree(control.limits, self._codec, self._common)
+        if isinstance(control, Welcome) and control.sid and RESUME in common:
+            self._listener.session_named(control)
         if self._drains and self._closing_at is not None:  # this side drained before the hello came
             self._ask_for_quiet(self._closing_at)

@@ -30,6 +30,8 @@ class Entry(Struct, frozen=True):
     told: Told | None
     bound: bool
     """Whether it is for the present connection only."""
+    of_session: bool = False
+    """Whether it belongs to the present session, and is dropped with it. It was checked and encoded for that."""
 
 
 def _size(entry: Entry) -> int:
@@ -41,6 +43,9 @@ class OfflineQueue(BoundedQueue[Entry]):
 
     A message is encoded when it is kept, because nothing is negotiated on that connection yet. A ``bound`` message is
     sent on the present connection or not at all.
+
+    While a session has no connection, everything that it sends waits here as well, in order: answers, and messages of
+    its channels. These are dropped with the session.
 
     Args:
         queued: called when a message begins to wait.
@@ -67,8 +72,18 @@ class OfflineQueue(BoundedQueue[Entry]):
             return self._add(Entry(message.payload, True, message.text, told, bound))
         return self._add(Entry(self._codec.encode(message), False, self._codec.text, told, bound))
 
-    def keep_request(self, message: Event | Request, pending: Pending, requests: PendingRequests) -> None:
+    def keep_request(
+        self,
+        message: Event | Request,
+        pending: Pending,
+        requests: PendingRequests,
+        of_session: tuple[bytes, bool] | None = None,
+    ) -> None:
         """Keep the message of a pending request.
+
+        Args:
+            of_session: the message, encoded, and whether it is text, if it is dropped with the session. It is kept
+                however much waits already.
 
         Raises:
             QueueFull: too much is kept already.
@@ -80,9 +95,24 @@ class OfflineQueue(BoundedQueue[Entry]):
             else:
                 requests.fail(pending, error)
 
-        payload = self._codec.encode(message)
-        size = len(payload)
-        pending.ticket = self._add(Entry(payload, False, self._codec.text, told, pending.bound))
+        if of_session is None:
+            payload = self._codec.encode(message)
+            size = len(payload)
+            pending.ticket = self._add(Entry(payload, False, self._codec.text, told, pending.bound))
+        else:
+            size = len(of_session[0])
+            pending.ticket = self.hold(*of_session, told)
+
+    def hold(self, payload: bytes, text: bool, told: Told | None = None) -> int:
+        """Keep a message of the present session, which may not be dropped while that lives. Return its ticket."""
+        return self.put(Entry(payload, False, text, told, False, True))
+
+    def end_session(self, why: ConnectionLost) -> None:
+        """Drop the messages of the session, which is over."""
+        for ticket in [ticket for ticket, entry in self.items.items() if entry.of_session]:
+            entry = self.take(ticket)
+            if entry is not None and entry.told is not None:
+                entry.told(why.for_outcome("not_sent"))
 
     def _add(self, entry: Entry) -> int:
         if not self.fits(len(entry.payload)):
@@ -143,7 +173,11 @@ class OfflineQueue(BoundedQueue[Entry]):
 
     def _refuse_too_big(self, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
         for ticket, entry in list(self.items.items()):
-            if len(entry.payload) > unchecked and (error := refusal(entry.payload, entry.raw)) is not None:
+            if (
+                not entry.of_session
+                and len(entry.payload) > unchecked
+                and (error := refusal(entry.payload, entry.raw)) is not None
+            ):
                 self._refuse(ticket, error, "an event that waited for a connection was not sent: %s")
 
     def refuse_bound(self, why: ConnectionLost) -> None:

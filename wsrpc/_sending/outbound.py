@@ -22,6 +22,7 @@ from .._protocol.settings import Settings
 from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull, RemoteError
 from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
+from .detached import DetachedTransport
 from .link import Link, LinkState
 from .offline import OfflineQueue
 from .pending import Pending, PendingRequests
@@ -126,9 +127,13 @@ class Outbound:
         self.user_closed = False
 
     def use(self, link: Link) -> None:
-        """Send on ``link`` from now on."""
-        self.link = link
+        """Send on ``link``, the first one of a session, from now on."""
         self.terms = self._settings.terms
+        self.go_on(link)
+
+    def go_on(self, link: Link) -> None:
+        """Send on ``link`` from now on. What was agreed in the session holds on."""
+        self.link = link
         self.thread = get_ident()
         self.update_clear()
 
@@ -161,6 +166,11 @@ class Outbound:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
 
+    def agree_limits(self, announced: Announced) -> None:
+        """Keep to the limits that the remote peer has announced when the session resumed."""
+        if announced != self.terms.announced:
+            self.terms = self.terms.within(announced, self._settings.terms.largest)
+
     def unlink(self) -> None:
         """Send nothing more on the link, which is lost."""
         self.link = None
@@ -178,26 +188,33 @@ class Outbound:
         if self.silent:  # what is asked now would not be answered any more
             self.discard_offline_requests(info)
 
-    def end_session(self, info: CloseInfo) -> None:
-        """Fail the requests that were sent in the session, and the messages that are bound to its connection.
+    def end_session(self, info: CloseInfo, lost: ConnectionLost) -> None:
+        """Fail with ``lost`` the requests that were sent in the session, and what is bound to it or its connection.
 
         All other messages wait for the next connection, if there may be one.
         """
         self.ending = info
         if self._offline is not None:
-            self._offline.refuse_bound(ConnectionLost(info.code, info.reason, "not_sent"))
-        self.requests.end_session(info.code, info.reason)
+            self._offline.refuse_bound(lost)
+            self._offline.end_session(lost)
+        self.requests.end_session(lost)
         if self.user_closed or not self.keeps_offline:
             self.discard_offline(info)
         self.turns.connection_lost()
         if self._capacity is not None:
             self._capacity.connection_lost()
 
-    def detach(self, holding: Link) -> None:
-        """Send on ``holding`` until the session gets another connection, whose remote peer is not known yet."""
-        self.use(holding)
-        if self._capacity is not None:
-            self._capacity.connection_lost()
+    def detach(self, link: Link) -> None:
+        """Let everything wait, as ``link`` does, until the session has another connection."""
+        if self._offline is not None:
+            self._offline.refuse_bound(self.not_sent())
+        self.turns.connection_lost()
+        self.go_on(link)
+
+    @property
+    def detached(self) -> bool:
+        """Whether the session has no connection, but may get another one."""
+        return self.link is not None and self.link.state is LinkState.HOLDING
 
     @property
     def expects_connection(self) -> bool:
@@ -228,7 +245,8 @@ class Outbound:
 
     # ------------------------------------------------------------ messages that wait for a connection
 
-    def _offline_queue(self) -> OfflineQueue:
+    def offline_queue(self) -> OfflineQueue:
+        """The queue of the messages that wait for a connection."""
         if self._offline is None:
             listener, settings = self._listener, self._settings
             self._offline = OfflineQueue(settings.codec, settings.limits, listener.message_queued, listener.log.warn)
@@ -244,6 +262,13 @@ class Outbound:
         assert self.link is not None
         if self._offline is not None:
             self._offline.flush(self.link.send, self.terms.unchecked, self.refusal)
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
+        waiting = 0 if self._offline is None else self._offline.size
+        sent = None if self.link is None else self.link.sent
+        return waiting if sent is None else waiting + sent.size
 
     def take_back(self, pending: Pending) -> bool:
         """Take a request out of the offline queue. Return False if it does not wait there."""
@@ -332,14 +357,14 @@ class Outbound:
         return self.send(payload)
 
     def _another_will_come(self, link: Link) -> bool:
-        """Return whether to wait for another connection, after the transport refused a message.
+        """Return whether a message that the transport has refused may wait for another connection.
 
         The connection has just ended, and its transport is about to say so.
         """
         if link.works:
             link.move(LinkState.BROKEN)
             self.update_clear()
-        return self.keeps_offline and not self.user_closed
+        return link.sent is not None or (self.keeps_offline and not self.user_closed)
 
     def reply(self, payload: bytes, /) -> None:
         """Send an answer or a notice. It never waits, and is counted as ignored if there is no connection.
@@ -358,18 +383,32 @@ class Outbound:
             return
         text = terms.text
         send = link.send
+        if text is None:
+            text = payload[0] == BRACE
         try:
-            send(payload, payload[0] == BRACE if text is None else text)
+            send(payload, text)
         except ConnectionLost:
-            self._listener.ignored["answer without a connection"] += 1
+            if not self.hold_back(payload, text):
+                self._listener.ignored["answer without a connection"] += 1
 
     def say(self, control: bytes) -> None:
         """Send a control message, which is JSON text whatever the codec is. It is dropped if there is no connection."""
-        if self.link is not None:
+        link = self.link
+        if link is not None:
             try:
-                self.link.send(control, True)
-            except ConnectionLost:
-                return  # the link reports that itself
+                link.send(control, True)
+            except ConnectionLost:  # the link reports that itself
+                self.hold_back(control, True)
+
+    def hold_back(self, payload: bytes, text: bool) -> bool:
+        """Let a message of the session wait that the transport has refused. Return False if the session cannot resume.
+
+        The connection has just ended. If its session ends with it, the message is dropped then.
+        """
+        if self.link is None or self.link.sent is None:
+            return False
+        self.offline_queue().hold(payload, text)
+        return True
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
@@ -404,13 +443,13 @@ class Outbound:
         link = self.link
         if link is not None and link.full and self.over_cap(link, len(payload)):
             raise QueueFull(
-                f"{link.transport.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
+                f"{link.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, link: Link, size: int) -> bool:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
-        unsent = link.transport.unsent
+        unsent = link.unsent
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap
 
     def refusal(
@@ -509,16 +548,21 @@ class Outbound:
                 offline = self.must_queue(message)
                 if bound:
                     self._check_bound(link, offline)
-                if (self._is_full() and not offline) or (self.turns.awaited and not turn.held):
+                in_session = offline and self._is_of_session(message)
+                if (self._is_full() and (in_session or not offline)) or (self.turns.awaited and not turn.held):
                     await turn.wait(pending)
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return 0
+                elif in_session:
+                    return self._hold(message, pending)
                 elif offline:
                     break
                 elif (size := self._try_to_send(message)) is not None:
                     if pending is not None:
                         self.requests.was_sent(pending, size)
                     return size
+                elif self._may_hold(message):
+                    return self._hold(message, pending)
                 elif message.h is not UNSET:
                     raise self.channel_lost(message.h)
                 elif bound:
@@ -533,7 +577,7 @@ class Outbound:
 
     def _check_bound(self, link: Link | None, offline: bool) -> None:
         """Refuse a message that is bound to ``link`` if that has ended or begins nothing new."""
-        if self.broken or self.link is not link:
+        if self.broken or self.detached or self.link is not link:
             raise self.not_sent()
         if offline and self.silent:
             raise self._drained()
@@ -545,8 +589,43 @@ class Outbound:
         payload = self.terms.encode(message)
         return len(payload) if self.send(payload) else None
 
+    def _is_of_session(self, message: Event | Request | Raw) -> bool:
+        """Return whether a message waits for the session's next connection, and is dropped if there is none.
+
+        A client keeps events and requests for the next session instead, if they are not for an anonymous channel.
+        """
+        return self.detached and (message.h is not UNSET or not self.keeps_offline)
+
+    def _may_hold(self, message: Event | Request | Raw) -> bool:
+        """Return whether a message that the transport has refused may wait for the session's next connection."""
+        link = self.link
+        return link is not None and link.sent is not None and (message.h is not UNSET or not self.keeps_offline)
+
+    def _hold(self, message: Event | Request | Raw, pending: Pending | None) -> int:
+        """Let a message of the session wait for its next connection. Return its size in bytes.
+
+        Raises:
+            MessageTooBig: the remote peer would not accept it.
+        """
+        queue = self.offline_queue()
+        if isinstance(message, Raw):
+            payload, text = message.payload, message.text
+        else:
+            payload = self.terms.encode(message)
+            text = payload[0] == BRACE if self.terms.text is None else self.terms.text
+        if (refusal := self.refusal(payload, raw=isinstance(message, Raw))) is not None:
+            raise refusal
+        if pending is not None and not isinstance(message, Raw):
+            queue.keep_request(message, pending, self.requests, (payload, text))
+        else:
+            queue.hold(payload, text)
+        link = self.link
+        if link is not None and isinstance(link.transport, DetachedTransport):
+            link.transport.waits(len(payload))
+        return len(payload)
+
     async def _keep_in_turn(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
-        queue = self._offline_queue()
+        queue = self.offline_queue()
         if pending is not None and not isinstance(message, Raw):
             queue.keep_request(message, pending, self.requests)
         elif bound:
@@ -565,9 +644,11 @@ class Outbound:
         if message.h is not UNSET:  # an anonymous channel ends with its session
             if not self._listener.has_channel(message.h):
                 raise self.channel_lost(message.h)
-            return False
+            return self.detached
         if link is not None and (link.state is LinkState.OPEN or link.state is LinkState.BROKEN):
             return link.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
+        if link is not None and link.state is LinkState.HOLDING:
+            return True
         if link is not None and link.state is LinkState.OPENING:
             # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
             return self.keeps_offline and not self.in_open_handler()
@@ -588,14 +669,19 @@ class Outbound:
             ChannelClosed: it is for an anonymous channel.
             QueueFull: too much waits already.
         """
+        if self._is_of_session(message) or self._may_hold(message):
+            if self.link is not None and self.link.full:
+                self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
+            self._hold(message, None)
+            return
         if message.h is not UNSET:
             raise self.channel_lost(message.h)
         bound = self.fails(offline)
-        if bound and self.broken:
+        if bound and (self.broken or self.detached):
             raise self.not_sent()
         if bound and self.silent:
             raise self._drained()
-        self._offline_queue().keep(message, bound=bound)
+        self.offline_queue().keep(message, bound=bound)
 
     def fails(self, offline: Offline | None) -> bool:
         """Return whether a message with that option is bound to the present connection."""

@@ -271,15 +271,15 @@ class PendingRequests:
             flight.freed()
         return True
 
-    def end_session(self, code: int, reason: str) -> None:
+    def end_session(self, lost: ConnectionLost) -> None:
         """Fail the requests that were sent in the session, and those that may not wait for another connection."""
         flight, self.flight = self.flight, InFlight()
         for pending in list(self._pending.values()):
             pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
-                self.fail(pending, ConnectionLost(code, reason, "unknown"))
+                self.fail(pending, lost.for_outcome("unknown"))
             elif pending.bound:
-                self.fail(pending, ConnectionLost(code, reason, "not_sent"))
+                self.fail(pending, lost.for_outcome("not_sent"))
         if self._timer is not None and not self._pending:
             self.stop()
 

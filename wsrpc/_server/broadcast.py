@@ -163,7 +163,11 @@ class Audience:
                     at_once = len(payload) <= terms.unchecked
                 if at_once and out.clear:
                     # What `_deliver` does for a connection that has room: nearly all of them, nearly always.
-                    out.link.send(payload, text)  # type: ignore[union-attr]  # there is one while ``clear`` is true
+                    try:
+                        out.link.send(payload, text)  # type: ignore[union-attr]  # there is one while ``clear`` is true
+                    except ConnectionLost:
+                        if not out.hold_back(payload, text):
+                            raise
                     sent += 1
                 elif self._deliver(served, encoded, key):
                     sent += 1
@@ -188,6 +192,8 @@ class Audience:
         out, link = served.out, served.out.link
         payload, text = encoded[out.terms.encode]
         if link is None or not link.works:
+            if out.hold_back(payload, text):
+                return True
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
             objections = encoded.objections
@@ -200,8 +206,12 @@ class Audience:
                 link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
             if out.over_cap(link, len(payload)):
                 served.core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-                raise QueueFull(f"{link.transport.unsent} bytes were unsent: the connection was closed with 4408")
-        link.send(payload, text)
+                raise QueueFull(f"{link.unsent} bytes were unsent: the connection was closed with 4408")
+        try:
+            link.send(payload, text)
+        except ConnectionLost:
+            if not out.hold_back(payload, text):
+                raise
         return True
 
     # ------------------------------------------------------------ slow readers

@@ -18,6 +18,7 @@ from ..transport import Transport
 from .entrance import Gate
 from .listening import Ports
 from .peers import Peers, ServedPeer, refuse
+from .sessions import Sessions
 from .shutdown import CLOSING, Shutdown
 from .states import Input, ServerState, after
 
@@ -31,10 +32,13 @@ class Lifetime:
     the server is closed.
     """
 
-    def __init__(self, on_left: Callable[[ServedPeer], None], budget: LogBudget, patience: float) -> None:
+    def __init__(
+        self, on_left: Callable[[ServedPeer], None], budget: LogBudget, patience: float, detached_bytes: int
+    ) -> None:
         self.tally = Tally(time.monotonic())
         self.gate = Gate()
-        self.peers = Peers(self.tally, budget, on_left)
+        self.sessions = Sessions(detached_bytes)
+        self.peers = Peers(self.tally, budget, on_left, self.sessions)
         self.raw = RawConnections(self.tally, budget)
         self.scheduler = LoopScheduler()
         self.ports = Ports()
@@ -108,6 +112,7 @@ class Lifetime:
         if self._shutdown is None:
             self.scheduler.renew()
             self.gate.close()
+            self.peers.closing = True
             self._shutdown = Shutdown(
                 self.peers, self.raw, self.ports, drain=drain, patience=self._patience, happened=self._happened
             )

@@ -20,6 +20,7 @@ from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Transport
 from .services import OpenedServices, Service
+from .sessions import FirstMessage, Sessions
 
 if TYPE_CHECKING:
     from .rooms import Room
@@ -37,7 +38,7 @@ class ServedPeer(PeerOwner):
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("__weakref__", "_opened", "_peers", "core", "out", "peer", "services")
+    __slots__ = ("__weakref__", "_opened", "_peers", "core", "out", "peer", "services", "sid")
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class ServedPeer(PeerOwner):
         """The objects that serve this peer, in the order in which their classes were added."""
         self._opened: OpenedServices | None = None
         self._peers = peers
+        self.sid: str | None = None
+        """The name of its session, if that can go on over another connection."""
         self.peer = Peer(
             settings,
             dialer=False,
@@ -85,8 +88,27 @@ class ServedPeer(PeerOwner):
         return self._opened.begin()
 
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+        if self.sid is not None:
+            self._peers.sessions.forget(self.sid)
         self._peers.lost(self, info)
         return info
+
+    def can_resume(self) -> bool:
+        return True
+
+    def name_session(self) -> tuple[str, str, float] | None:
+        self.sid, token = self._peers.sessions.name(self)
+        return self.sid, token, self.core.limits.detached
+
+    def detached(self, info: CloseInfo) -> bool:
+        if self.sid is None or self._peers.closing:
+            return False
+        self._peers.sessions.detached(self.sid)
+        return True
+
+    def held(self, size: int) -> None:
+        if self.sid is not None:
+            self._peers.sessions.held(self.sid, size)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         opened, self._opened = self._opened, None
@@ -139,8 +161,13 @@ class Peers:
     ``on_left`` is called with each peer when its connection has ended. It may be called twice for one.
     """
 
-    def __init__(self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None]) -> None:
+    def __init__(
+        self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None], sessions: Sessions
+    ) -> None:
         self.tally = tally
+        self.sessions = sessions
+        self.closing = False
+        """Whether the server is closing, so that a session without a connection ends."""
         self.budget = budget
         self._on_left = on_left
         self._connected: dict[str, ServedPeer] = {}
@@ -166,8 +193,11 @@ class Peers:
         """All peers, with those whose connection has ended but for which something may still run."""
         return {*self._connected.values(), *self._leaving}
 
-    async def admit(self, served: ServedPeer, transport: Transport) -> None:
+    async def admit(self, served: ServedPeer, transport: Transport, first: FirstMessage | None) -> None:
         """Bind a peer to ``transport`` and keep it; return when its `open` handlers are done.
+
+        Args:
+            first: what has received the connection's messages until now, if it meant to go on with a session.
 
         Raises:
             TypeError: ``transport`` is not a transport.
@@ -175,6 +205,8 @@ class Peers:
         self._connected[served.peer.id] = served
         try:
             served.peer.bind(transport)
+            if first is not None and (link := served.core.link) is not None:
+                first.hand_over(link)
         except BaseException:
             self._forget(served)
             raise

@@ -43,6 +43,7 @@ from .origins import Origins
 from .peers import ServedPeer
 from .program import run
 from .rooms import Allow, Room, RoomFrom, Rooms
+from .sessions import FirstMessage, means_to_resume
 
 __all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
 
@@ -115,6 +116,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             ``KeepLatest(key)``, which keeps the latest message of each key. `Peer.dropped` counts what was dropped.
         room_from: a function of a connection's `ConnectionInfo` that returns the name of its peer's room,
             `Peer.home_room`.
+        detached_bytes: memory, about, for the sessions of all clients whose connections have dropped, until these come
+            back or `Limits.detached` is over. When it is exceeded, the oldest sessions end.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -138,8 +141,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         handler_context: HandlerContext | None = None,
         slow: Slow = "close",
         room_from: RoomFrom | None = None,
+        detached_bytes: int = 256 * 1024 * 1024,
     ) -> None:
         check_slow(slow)
+        check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
+        self._detached_bytes = detached_bytes
         check_flag("compression", compression)
         self._budget = LogBudget(*OF_ONE_SERVER)
         self._entrance = Entrance(origins, trusted_proxies, self._budget)
@@ -159,7 +165,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             self.handler_context = handler_context
 
     def _new_lifetime(self) -> Lifetime:
-        return Lifetime(self._rooms.leave_all, self._budget, self.limits.close_timeout)
+        return Lifetime(self._rooms.leave_all, self._budget, self.limits.close_timeout, self._detached_bytes)
 
     # ------------------------------------------------------------ registering
 
@@ -490,6 +496,13 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self)
             return lifetime.raw.begin(transport, settings.limits, loop, self._raw, make)
+        first = None
+        if handshake is not None and means_to_resume(handshake.headers) and settings.resumes:
+            first = FirstMessage(lifetime.sessions, transport, handshake)
+            resumed = await first.wait()
+            if resumed is not None:
+                return resumed.peer
+            await lifetime.check_open(transport)
         served = ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
         try:
             if self._hosting.entries:
@@ -499,7 +512,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         except ConnectionLost as exc:
             lifetime.peers.refused(served, exc.code)
             raise
-        await lifetime.peers.admit(served, transport)
+        await lifetime.peers.admit(served, transport, first)
         return served.peer
 
     async def close(self, drain: float = 0.0) -> None:

@@ -158,6 +158,10 @@ class Dial(Protocol):
     ) -> Transport: ...
 
 
+RESUME_HEADER = "Wsrpc-Resume"
+"""Header of a request for a connection on which a session is to go on."""
+
+
 class Dialer(Struct, frozen=True, kw_only=True):
     """The options with which a client dials. Calling it makes one attempt.
 
@@ -210,8 +214,11 @@ class Dialer(Struct, frozen=True, kw_only=True):
             check_header(name, str(value))
         return url, headers
 
-    async def __call__(self) -> Transport:
+    async def __call__(self, resumes: bool = False) -> Transport:
+        """Make one attempt. ``resumes``: to go on with a session, so the server waits for the first message."""
         url, headers = await self.ask()
+        if resumes:
+            headers[RESUME_HEADER] = "1"
         return await self.dial(
             url,
             limits=self.limits,

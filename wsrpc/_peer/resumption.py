@@ -1,0 +1,89 @@
+"""`Resumption`: what one session needs to go on over another connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._base.scheduler import Scheduler, Timer
+from .._protocol.control import Ack
+from .._sending.ledger import ReceivedMessages, SentMessages
+from .._sending.link import Link
+from ..limits import Limits
+
+__all__ = ["ANSWER_TIMEOUT", "Resumption"]
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds in which the server answers that the session goes on, or that it is gone."""
+
+
+class Resumption:
+    """The name and the secret of a session, what it has sent and received, and how long it lives without a connection.
+
+    Both sides have one for each session in which they said that they can resume. It is ``complete`` once both count.
+
+    Args:
+        token: on the client, what proves that the session is its own. The server keeps hashes elsewhere.
+        ttl: seconds.
+    """
+
+    __slots__ = ("_loop", "_timer", "complete", "gen", "link", "received", "sent", "sid", "token", "ttl")
+
+    def __init__(
+        self,
+        sid: str,
+        token: str,
+        ttl: float,
+        *,
+        loop: Scheduler,
+        limits: Limits,
+        room_changed: Callable[[], None],
+        tell: Callable[[bytes], None],
+    ) -> None:
+        self.sid = sid
+        self.token = token
+        self.ttl = ttl
+        self.gen = 0
+        """Number of attempts to resume, which the server compares with the last one that it has seen."""
+        self.sent = SentMessages(limits, room_changed)
+        self.received = ReceivedMessages(loop, tell)
+        self.complete = False
+        """Whether both sides count, so that the session can go on over another connection."""
+        self.link: Link | None = None
+        """The link on which the client waits for the answer to its resume."""
+        self._loop = loop
+        self._timer: Timer | None = None
+        """Ends the session if it has no connection for too long."""
+
+    def acknowledged(self, ack: Ack, size: int) -> None:
+        """Throw away what the remote peer has received.
+
+        Args:
+            size: bytes of the control message, which is not counted.
+
+        Raises:
+            Mismatch: the two sides have counted differently.
+        """
+        self.received.leave_out(size)
+        self.sent.acknowledge(ack.n, ack.bytes)
+
+    def expire_after(self, seconds: float, expired: Callable[[], None]) -> None:
+        """Call ``expired`` in that time, unless the session has a connection by then or is over."""
+        self._timer = self._loop.call_at(self._loop.time() + seconds, expired)
+
+    def ask(self, link: Link, unanswered: Callable[[], None]) -> None:
+        """Begin another attempt, on ``link``, and call ``unanswered`` if the server does not answer."""
+        self.gen += 1
+        self.link = link
+
+        def overdue() -> None:
+            if self.link is link:
+                unanswered()
+
+        self._loop.call_at(self._loop.time() + ANSWER_TIMEOUT, overdue)
+
+    def stop(self) -> None:
+        """Stop the timers: the connection has ended, or there is another one, or the session is over."""
+        self.received.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
