@@ -30,6 +30,10 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes written to the network, counted in the same way."""
     unsent: int
     """Bytes that wait because the other side does not read fast enough."""
+    kept: int
+    """Bytes of messages that wait for a connection, or are kept until the remote peer has them (`Limits.replay`)."""
+    detached: bool
+    """Whether there is no connection, but the session is kept for another one."""
     slow: bool
     """Whether ``unsent`` is above `Limits.high_water`, so that senders wait."""
     dropped: int

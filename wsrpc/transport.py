@@ -27,6 +27,11 @@ receiving is paused, unanswered pings do not end the connection, and ``close`` r
 the size in bytes of the largest inbound message, or of the largest frame of a message that is delivered frame by frame.
 A larger one closes the connection with 1009. It may be assigned.
 
+**Sessions.** Optional. ``session_survives()`` says that the peer's session goes on over another connection if this one
+drops. A transport that finds its line dead then ends without a Close frame, as with ``abort()``. ``start`` may be called
+once more, by ``receive``, if the first message has told for which peer the connection is: what follows goes to the new
+receiver, except for other messages of the same read.
+
 **Traffic.** Optional. ``traffic`` is a `Traffic`: what was carried so far, for `Peer.stats`.
 
 **End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ended. No other

@@ -113,6 +113,9 @@ class PicowsTransport(WSListener):
     def unsent(self) -> int:
         return self._output.unwritten + self._output.backlog()
 
+    def session_survives(self) -> None:
+        self._heartbeat.session_survives = True
+
     @property
     def traffic(self) -> Traffic:
         return Traffic(self.received, self._output.sent, self._tap.read, self._output.written)

@@ -18,7 +18,7 @@ from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._sending.link import Link
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, SessionLost
 from ..transport import Transport
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
 from .order import Order
@@ -315,8 +315,9 @@ class ClientCore(PeerOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
 
-    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
-        lost = ConnectionLost(info.code, info.reason, "not_sent")
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+        self.hooks.session_lost(lost)
+        dropped = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
         if self.state in ("detached", "resuming"):
             self.move(Input.LOST)
@@ -330,12 +331,12 @@ class ClientCore(PeerOwner):
             comes_back = self.state not in ("idle", "closing", "closed")
         elif info.user_closed:
             comes_back = False
-            self._give_up(lost)
+            self._give_up(dropped)
         elif self._order.dialing is None:
             comes_back = False
             self.move(Input.LEFT)
         else:
-            comes_back = self._come_back(self._order.dialing, lost)
+            comes_back = self._come_back(self._order.dialing, dropped)
         return msgspec.structs.replace(info, will_reconnect=comes_back)
 
     def _come_back(self, dialing: Dialing, lost: ConnectionLost, happened: Input = Input.DROPPED) -> bool:

@@ -65,7 +65,7 @@ class ReconnectHooks:
         self._info = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
         return self.handlers()
 
-    def session_lost(self, lost: SessionLost) -> None:
+    def session_lost(self, lost: SessionLost | None) -> None:
         """Note what the calls in flight got, for the `ReconnectInfo` of the next connection."""
         self._lost = lost
 

@@ -82,8 +82,12 @@ class PeerOwner:
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
-    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
-        """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get."""
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+        """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
+
+        Args:
+            lost: what its pending calls get, if it might have gone on over another connection.
+        """
         return info
 
     def can_resume(self) -> bool:
@@ -825,9 +829,10 @@ class PeerCore:
         if asking is not None and happened is not SessionInput.REFUSED:
             asking.end()
             self.reporter.spawn(asking.transport.close(CloseCode.GOING_AWAY))
-        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
+        lost = SessionLost(info.code, why)
+        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced, lost)
         self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, why)
-        self._end(session, info, SessionLost(info.code, why), by_user)
+        self._end(session, info, lost, by_user)
 
     def _let_go(self, holding: Link) -> None:
         holding.end()

@@ -84,6 +84,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         return link is not None and link.works
 
     @property
+    def detached(self) -> bool:
+        """Whether there is no connection, but the session is kept: it goes on when another connection resumes it."""
+        return self._core.detached
+
+    @property
     def info(self) -> ConnectionInfo:
         """Facts from the opening handshake: path, headers, remote address and so on.
 
@@ -130,6 +135,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=0 if link is None else link.transport.unsent,
+            kept=core.out.kept,
+            detached=core.detached,
             slow=link is not None and link.full,
             dropped=self.dropped,
             pending=self.pending,

@@ -120,6 +120,9 @@ class Link:
         """Count what is sent from now on, and keep it until it has arrived."""
         self.sent = sent
         self.send = sent.through(self.send)
+        tell: Callable[[], None] | None = getattr(self.transport, "session_survives", None)
+        if tell is not None:
+            tell()
         self.look_for_room()
 
     def replace(self, previous: Link) -> None:

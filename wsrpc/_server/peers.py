@@ -15,7 +15,7 @@ from .._handlers.registry import Registry
 from .._peer.core import PeerOwner
 from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Transport
@@ -87,7 +87,7 @@ class ServedPeer(PeerOwner):
         self._opened = OpenedServices(self.core, self.services)
         return self._opened.begin()
 
-    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         if self.sid is not None:
             self._peers.sessions.forget(self.sid)
         self._peers.lost(self, info)

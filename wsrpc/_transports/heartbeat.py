@@ -103,6 +103,7 @@ class Heartbeat:
         "_timeout",
         "_timer",
         "_until_next",
+        "session_survives",
     )
 
     def __init__(self, output: PingOutput, loop: Timers, limits: Limits) -> None:
@@ -117,12 +118,15 @@ class Heartbeat:
         self._payload = b""
         self._sent_at = 0.0
         self._progress: Progress | None = None
+        self.session_survives = False
+        """Whether a session goes on over another connection, so that a dead one ends without a Close frame: that would
+        end the session, if the remote peer is there after all."""
         self._until_next = False
         """Whether the timer is that of the next ping, although the last one was not answered yet."""
 
     def start(self) -> None:
-        """Send pings from now on, unless ``ping_interval`` is None."""
-        if self._interval is not None:
+        """Send pings from now on, unless ``ping_interval`` is None. Idempotent."""
+        if self._interval is not None and self._timer is None:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
 
     def stop(self) -> None:
@@ -191,7 +195,8 @@ class Heartbeat:
             self._look_again(now, now + self._timeout)
         else:
             self.stop()
-            self._output.drop(CloseCode.INTERNAL_ERROR, f"no answer to a ping within {self._timeout:g} s")
+            code = CloseCode.ABNORMAL if self.session_survives else CloseCode.INTERNAL_ERROR
+            self._output.drop(code, f"no answer to a ping within {self._timeout:g} s")
 
 
 class StallWatch:

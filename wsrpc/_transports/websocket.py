@@ -98,6 +98,9 @@ class WebSocketTransport:
     def unsent(self) -> int:
         return self._output.unwritten + self._connection.transport.get_write_buffer_size()
 
+    def session_survives(self) -> None:
+        self._heartbeat.session_survives = True
+
     @property
     def traffic(self) -> Traffic:
         return Traffic(self._reader.messages, self._output.sent, self._reader.bytes, self._output.written)
