@@ -33,7 +33,9 @@ class Handshake:
 
     The answer, which you may assign or change: ``subprotocol``, ``response_headers`` (except those of the handshake
     itself), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`) and ``principal`` (the
-    identity of the client; becomes `Peer.principal`).
+    identity of the client; becomes `Peer.principal`). ``expires`` is when the client's credentials expire, in seconds
+    since the epoch (as the ``exp`` of a JWT), or None. The connection is closed then, with 4410: a wsrpc client dials
+    again, with fresh credentials, and its session goes on.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Handshake:
         self.response_headers: dict[str, str] = {}
         self.state = PeerState()
         self.principal: object = None
+        self.expires: float | None = None
         self._subprotocol: str | None = None
 
     @property

@@ -28,9 +28,9 @@ the size in bytes of the largest inbound message, or of the largest frame of a m
 A larger one closes the connection with 1009. It may be assigned.
 
 **Sessions.** Optional. ``session_survives()`` says that the peer's session goes on over another connection if this one
-drops. A transport that finds its line dead then ends without a Close frame, as with ``abort()``. ``start`` may be called
-once more, by ``receive``, if the first message has told for which peer the connection is: what follows goes to the new
-receiver, except for other messages of the same read.
+drops. A transport that finds its line dead then ends without a Close frame, as with ``abort()``. ``start`` may be
+called once more, by ``receive``: the first message has told for which peer the connection is. What follows goes to the
+new receiver, except for other messages of the same read.
 
 **Traffic.** Optional. ``traffic`` is a `Traffic`: what was carried so far, for `Peer.stats`.
 

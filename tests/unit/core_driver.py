@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from wsrpc import CloseInfo, Codec, JsonCodec, Limits, Peer
+from wsrpc import CloseInfo, Codec, JsonCodec, Limits, Peer, SessionLost
 from wsrpc._handlers.registry import Registry
 from wsrpc._peer.core import PeerOwner
 from wsrpc._protocol.settings import Settings, make_settings
@@ -115,7 +115,7 @@ class Driven:
 class ComesBack(PeerOwner):
     """A client that dials again, unless it was closed."""
 
-    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         return msgspec.structs.replace(info, will_reconnect=not info.user_closed)
 
 

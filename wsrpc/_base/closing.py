@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["CloseCode", "CloseInfo", "check_close"]
+__all__ = ["GOES_ON", "CloseCode", "CloseInfo", "check_close"]
 
 MAX_REASON = 123
 """Bytes of UTF-8 in a close reason: a control frame holds 125, of which the code takes two."""
@@ -43,9 +43,16 @@ class CloseCode(IntEnum):
     ACCOUNTING = 4400
     SLOW_CONSUMER = 4408
     FENCED = 4409
+    """The session goes on over another connection."""
+    CREDENTIALS_EXPIRED = 4410
+    """`Handshake.expires` has come: the client dials again, with fresh credentials, and its session goes on."""
 
 
 _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+
+
+GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED})
+"""Ends of a connection after which its session may go on over another one."""
 
 
 class CloseInfo(msgspec.Struct, frozen=True):

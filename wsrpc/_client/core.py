@@ -278,6 +278,8 @@ class ClientCore(PeerOwner):
             self.hooks.connection_lost(self.scheduler.time())
         if self._order.dialing is None or self.state not in ("connected", "resuming"):
             return False
+        if info.code == CloseCode.CREDENTIALS_EXPIRED:
+            self._order.dialing.schedule.skip_delay()
         return self._come_back(self._order.dialing, ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
     def resumed(self) -> None:

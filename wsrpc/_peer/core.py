@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from .._base.closing import CloseCode, CloseInfo
+from .._base.closing import GOES_ON, CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
@@ -459,20 +459,25 @@ class PeerCore:
         stage = first if first.unfinished else self._reconnected(link)
         if stage is None:
             return
+        session = self.session
         link.open_slowly(
             OpenPhase(
                 stage,
-                partial(self._reconnected, link),
+                lambda: None if (link := self._opening_of(session)) is None else self._reconnected(link),
                 reporter=self.reporter,
                 patience=self.limits.open_handlers,
-                done=partial(self._opened, link),
+                done=lambda: None if (link := self._opening_of(session)) is None else self._opened(link),
                 overdue=self._open_overdue,
             )
         )
 
+    def _opening_of(self, session: Session) -> Link | None:
+        """Return the present link of ``session``, which opens: it may have another one than when it began to."""
+        return self.out.link if session is self.session and not session.over else None
+
     def _reconnected(self, link: Link) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        if link.state is not LinkState.OPENING or len(link.contexts) > 1:
+        if not (link.state is LinkState.OPENING or link.state is LinkState.HOLDING) or len(link.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
@@ -507,6 +512,10 @@ class PeerCore:
     def _opened(self, link: Link) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
         link.opening = None
+        if link.state is LinkState.HOLDING:
+            link.contexts = ()
+            self.dispatcher.admission.hold(Hold.NONE)
+            return
         if link.state is not LinkState.OPENING:
             return
         try:
@@ -646,7 +655,7 @@ class PeerCore:
             return
         # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
-        can_go_on = not (replaced or by_user) and info.code == CloseCode.ABNORMAL and _can_go_on(session, link)
+        can_go_on = not (replaced or by_user) and info.code in GOES_ON and self.resumable
         link.end()
         self.history.end(link)
         if can_go_on:
@@ -705,6 +714,17 @@ class PeerCore:
     def _kept_changed(self) -> None:
         if self.out.link is not None:
             self.out.link.look_for_room()
+        if self.session.link is not None and self.session.resumption is not None:
+            self.session.resumption.watch(self.limits.stall, self._not_acknowledged)
+
+    def _not_acknowledged(self) -> None:
+        self.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {self.limits.stall:g} s")
+
+    def close_for_another(self, code: int, reason: str) -> None:
+        """Close the connection, but not the session, which goes on over another one if it can."""
+        link = self.session.link
+        if link is not None and link.state is not LinkState.CLOSING:
+            self.reporter.spawn(link.transport.close(code, reason))
 
     def _acknowledge(self, ack: bytes) -> None:
         link, resumption = self.session.link, self.session.resumption
@@ -793,8 +813,14 @@ class PeerCore:
     @property
     def resumable(self) -> bool:
         """Whether another connection may go on with the session, be there one at present or not."""
-        link = self.session.link
-        return self.session.detached or (link is not None and _can_go_on(self.session, link))
+        session, link = self.session, self.session.link
+        if link is None:
+            return session.detached
+        resumption = session.resumption
+        if resumption is None or not resumption.complete or link.state is LinkState.CLOSING:
+            return False
+        # A client whose `open` handlers still run begins anew, and calls them again. On a server they run on.
+        return not (self.options.dialer and link.contexts)
 
     def fence(self) -> None:
         """End the present connection, if there is one: the session goes on over another one.
@@ -826,6 +852,8 @@ class PeerCore:
         out.unlink()
         if holding is not None:
             self._let_go(holding)
+            if holding.opening is not None:
+                holding.opening.connection_lost(user_closed=by_user)
         if asking is not None and happened is not SessionInput.REFUSED:
             asking.end()
             self.reporter.spawn(asking.transport.close(CloseCode.GOING_AWAY))
@@ -896,7 +924,8 @@ class PeerCore:
         resumption.received.note_told()
         asked = link.state is LinkState.RESUMING
         link.replace(holding)
-        link.move(LinkState.OPEN)
+        if link.opening is None:
+            link.move(LinkState.OPEN)
         receive = resumption.received.through(self._receive_on(link))
         for payload, text in resumption.sent.again():
             with suppress(ConnectionLost):  # the link reports that itself, and another one gets them
@@ -958,10 +987,3 @@ def _tells_of_the_end(exc: BaseException) -> bool:
         group = cast("BaseExceptionGroup[BaseException]", exc)
         return all(map(_tells_of_the_end, group.exceptions))
     return isinstance(exc, (ConnectionLost, ChannelClosed))
-
-
-def _can_go_on(session: Session, link: Link) -> bool:
-    """Return whether ``session`` can go on over another connection than that of ``link``, which has dropped."""
-    resumption = session.resumption
-    is_open = link.state is LinkState.OPEN or (link.state is LinkState.BROKEN and not link.contexts)
-    return is_open and resumption is not None and resumption.complete

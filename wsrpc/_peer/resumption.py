@@ -26,7 +26,19 @@ class Resumption:
         ttl: seconds.
     """
 
-    __slots__ = ("_loop", "_timer", "complete", "gen", "link", "received", "sent", "sid", "token", "ttl")
+    __slots__ = (
+        "_loop",
+        "_stall_timer",
+        "_timer",
+        "complete",
+        "gen",
+        "link",
+        "received",
+        "sent",
+        "sid",
+        "token",
+        "ttl",
+    )
 
     def __init__(
         self,
@@ -51,6 +63,8 @@ class Resumption:
         self.link: Link | None = None
         """The link on which the client waits for the answer to its resume."""
         self._loop = loop
+        self._stall_timer: Timer | None = None
+        """Looks whether anything is acknowledged, while as much is kept as may be."""
         self._timer: Timer | None = None
         """Ends the session if it has no connection for too long."""
 
@@ -81,9 +95,30 @@ class Resumption:
 
         self._loop.call_at(self._loop.time() + ANSWER_TIMEOUT, overdue)
 
+    def watch(self, seconds: float, stalled: Callable[[], None]) -> None:
+        """Call ``stalled`` if the most is kept that may be, and nothing is acknowledged for so long."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        sent = self.sent
+        if not sent.full:
+            return
+        arrived = sent.arrived
+
+        def look() -> None:
+            if sent.arrived == arrived:
+                stalled()
+            else:
+                self.watch(seconds, stalled)
+
+        self._stall_timer = self._loop.call_at(self._loop.time() + seconds, look)
+
     def stop(self) -> None:
         """Stop the timers: the connection has ended, or there is another one, or the session is over."""
         self.received.stop()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -88,6 +88,8 @@ class RawLink:
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=self.transport.unsent,
+            kept=0,
+            detached=False,
             slow=self.feed.full,
             dropped=0,
             pending=0,

@@ -14,7 +14,7 @@ from .._streams.event_values import Keep, Waits, check_keep
 from .._streams.reader import Reading
 from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, event_timeout
-from .checks import check_thread, raw_payload
+from .checks import check_thread, raw_message
 from .outbound import Outbound
 from .pending import NO_OPTIONS, RequestOptions
 from .retry import Retry
@@ -477,7 +477,7 @@ class RawCaller(Caller):
     def _check_raw(self, message: Any) -> Raw:
         check_thread(self._out.thread, "peer.send_raw(...)")
         self._out.check_raw()
-        payload, text = raw_payload(message)
+        payload, text = raw_message(message)
         if not text and not self._binary_is_free():
             raise ValueError(
                 "binary messages are MessagePack between two wsrpc peers, unless one of them has an on_raw function "

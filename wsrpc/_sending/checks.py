@@ -8,9 +8,10 @@ from threading import get_ident
 from typing import Any
 
 from .._base.names import RESERVED_EVENTS, ChannelRef, check_event
+from .._protocol.control import is_control
 from ..errors import ReservedEvent
 
-__all__ = ["Objections", "check_sending", "check_thread", "check_thread_of_plain", "raw_payload"]
+__all__ = ["Objections", "check_sending", "check_thread", "check_thread_of_plain", "raw_message", "raw_payload"]
 
 
 def check_sending(channel: ChannelRef, event: str, thread: int | None) -> None:
@@ -85,6 +86,19 @@ class Objections:
             else:
                 self._exceeds, self._why = bound, why
         return self._why if values <= self._exceeds else None
+
+
+def raw_message(message: Any) -> tuple[bytes, bool]:
+    """Return the payload of a raw message for a peer, and whether it is text.
+
+    Raises:
+        TypeError, UnicodeEncodeError: as for `raw_payload`.
+        ValueError: it is a text that only wsrpc itself may send.
+    """
+    payload, text = raw_payload(message)
+    if text and is_control(payload):
+        raise ValueError('a text of the form {"ws-wrapper": false, "wsrpc": {...}} is for wsrpc itself: add a key')
+    return payload, text
 
 
 def raw_payload(message: Any) -> tuple[bytes, bool]:

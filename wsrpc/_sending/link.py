@@ -130,6 +130,7 @@ class Link:
         self.negotiation = previous.negotiation
         self.slow_reader = previous.slow_reader
         self.silent = previous.silent
+        self.opening, self.contexts = previous.opening, previous.contexts
 
     def go_on(self, receive: Callable[[bytes | bytearray, bool], None], read_ended: Callable[[], None]) -> None:
         """Let messages in on a transport that was started before, while the session resumed."""

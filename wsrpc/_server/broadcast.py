@@ -21,7 +21,7 @@ from .._protocol.go import refuse_raw
 from .._protocol.messages import Event, event_on
 from .._protocol.settings import Terms
 from .._sending.caller import no_keywords
-from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_payload
+from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
 from .._sending.link import Link
 from .._sending.slow_readers import KeepLatest, Slow
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
@@ -81,7 +81,7 @@ class Raw(dict[Encode, tuple[bytes, bool]]):
 
     def __init__(self, data: str | bytes, codec: Codec) -> None:
         refuse_raw(codec)
-        self.made = raw_payload(data)
+        self.made = raw_message(data)
         self.objections: dict[bytes, Objections] | None = None
         self._plain = codec.encode
 

@@ -223,6 +223,9 @@ def _settle(handshake: Handshake) -> None:
     limits: Any = handshake.limits
     if not isinstance(limits, Limits):
         raise TypeError(f"handshake.limits must be a wsrpc.Limits, got {limits!r}")
+    expires: Any = handshake.expires
+    if expires is not None and (isinstance(expires, bool) or not isinstance(expires, (int, float))):
+        raise TypeError(f"handshake.expires is a time in seconds since the epoch, as time.time(), got {expires!r}")
     state: Any = handshake.state
     if not isinstance(state, PeerState):
         if not isinstance(state, Mapping):

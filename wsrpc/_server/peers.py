@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from .._base.closing import CloseInfo
+from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import LogBudget, PeerLog
-from .._base.scheduler import Scheduler
+from .._base.scheduler import Scheduler, Timer
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.core import PeerOwner
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["Peers", "ServedPeer", "refuse", "served_peer"]
 
 
+LOOK_AGAIN = 60.0
+"""Seconds after which to look at the clock again, which may have been set."""
+
+
 class ServedPeer(PeerOwner):
     """Peer of a server, with its rooms, its services and its link to the server.
 
@@ -38,7 +43,7 @@ class ServedPeer(PeerOwner):
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("__weakref__", "_opened", "_peers", "core", "out", "peer", "services", "sid")
+    __slots__ = ("__weakref__", "_expiry", "_opened", "_peers", "core", "out", "peer", "services", "sid")
 
     def __init__(
         self,
@@ -66,6 +71,8 @@ class ServedPeer(PeerOwner):
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
         )
+        self._expiry: Timer | None = None
+        """Closes the connection when the credentials of its client expire."""
         self.core = core_of(self.peer)
         self.out = self.core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
@@ -75,6 +82,22 @@ class ServedPeer(PeerOwner):
         """Make the peer a member of ``home``, its home room."""
         self.home = home
         self.rooms[home] = False
+
+    def expire_at(self, when: float | None) -> None:
+        """Close the connection at that time, in seconds since the epoch. None: never."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if when is not None:
+            loop, left = self.out.loop, when - time.time()
+
+            def look() -> None:
+                if time.time() < when:  # the clock was set back, or the time is far away
+                    self.expire_at(when)
+                else:
+                    self.core.close_for_another(CloseCode.CREDENTIALS_EXPIRED, "the credentials have expired")
+
+            self._expiry = loop.call_at(loop.time() + min(max(0.0, left), LOOK_AGAIN), look)
 
     # ------------------------------------------------------------ called by the peer
 
@@ -88,6 +111,7 @@ class ServedPeer(PeerOwner):
         return self._opened.begin()
 
     def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+        self.expire_at(None)
         if self.sid is not None:
             self._peers.sessions.forget(self.sid)
         self._peers.lost(self, info)
@@ -101,6 +125,7 @@ class ServedPeer(PeerOwner):
         return self.sid, token, self.core.limits.detached
 
     def detached(self, info: CloseInfo) -> bool:
+        self.expire_at(None)
         if self.sid is None or self._peers.closing:
             return False
         self._peers.sessions.detached(self.sid)

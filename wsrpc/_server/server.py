@@ -512,6 +512,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         except ConnectionLost as exc:
             lifetime.peers.refused(served, exc.code)
             raise
+        if handshake is not None and handshake.expires is not None:
+            served.expire_at(handshake.expires)
         await lifetime.peers.admit(served, transport, first)
         return served.peer
 

@@ -108,6 +108,7 @@ class Sessions:
         self.attached(asked.sid)
         served.peer.state.update(handshake.state)
         core.go_on(link, asked.rx, asked.bytes, asked.limits)
+        served.expire_at(handshake.expires)
         return served
 
     # ------------------------------------------------------------ the bound

@@ -13,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from msgspec.structs import replace
 from stream_driver import control, hello, welcome
 
-from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, Server, current_peer
+from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, Server, SessionLost, current_peer
 from wsrpc._peer.core import PeerOwner
 from wsrpc.testing import ScriptedTransport
 
@@ -202,7 +202,7 @@ async def test_a_drop_ends_the_wait_for_quiet() -> None:
 
 
 class DialsAgain(PeerOwner):
-    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         return replace(info, will_reconnect=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from wsrpc import CloseInfo, JsonCodec, Limits, Peer, Transport
+from wsrpc import CloseInfo, JsonCodec, Limits, Peer, SessionLost, Transport
 from wsrpc._handlers.lifecycle import Closers
 from wsrpc._peer.core import PeerOwner
 from wsrpc._protocol.settings import Settings
@@ -33,7 +33,7 @@ async def idle() -> None:
 class Stays(PeerOwner):
     """As a client: what was accepted without a connection waits for the next one."""
 
-    def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         return msgspec.structs.replace(info, will_reconnect=True)
 
 
