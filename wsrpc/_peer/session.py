@@ -80,7 +80,7 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     },
     SessionState.OVER: {},
 }
-"""The states of a session, as data. `docs/drops.md` shows this table: one test compares the two, one plays each cell."""
+"""The states of a session, as data. `docs/drops.md` shows this table. Tests compare the two, and play each cell."""
 
 
 class Call(Struct, eq=False):

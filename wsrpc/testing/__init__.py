@@ -1,15 +1,25 @@
 """Tools for testing applications and peers, without a network or with a bad one.
 
 `connect` gives you a client that is connected to a server in memory, and `pair` two peers that are connected to each
-other. Both are real: every message is encoded, carried and decoded as over a WebSocket. `ScriptedTransport` plays the
-remote peer from a script. `Clock` is time under the test's control. `FaultProxy` stands between a client and a server,
-on real sockets, and causes network trouble.
+other. Both are real: every message is encoded, carried and decoded as over a WebSocket. `Line` is such a way between
+clients and a server that tests can cut. `ScriptedTransport` plays the remote peer from a script. `Clock` is time under
+the test's control. `FaultProxy` stands between a client and a server, on real sockets, and causes network trouble.
 """
 
 from ._clock import Clock
+from ._line import Line
 from ._memory import MemoryTransport, memory_transports
 from ._pairs import connect, pair
 from ._proxy import FaultProxy
 from ._scripted import ScriptedTransport
 
-__all__ = ["Clock", "FaultProxy", "MemoryTransport", "ScriptedTransport", "connect", "memory_transports", "pair"]
+__all__ = [
+    "Clock",
+    "FaultProxy",
+    "Line",
+    "MemoryTransport",
+    "ScriptedTransport",
+    "connect",
+    "memory_transports",
+    "pair",
+]

@@ -106,6 +106,12 @@ class MemoryTransport:
             self._out.clear()
             self._over.get_loop().call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
+    def vanish(self) -> None:
+        """End this end alone, without a Close frame, as `abort` does. The other end is not told, and waits for ever."""
+        if not self._over.done():
+            self._out.clear()
+            self._over.get_loop().call_soon(self._end, CloseInfo(CloseCode.ABNORMAL, "vanished"))
+
     def pause_receiving(self) -> None:
         self._receiving = False
 
@@ -134,7 +140,7 @@ class MemoryTransport:
     def _deliver(self) -> None:
         self._scheduled = False
         receiver = self._other._receiver
-        if self._held or receiver is None or not (self._out and self._other._receiving):
+        if self._held or receiver is None or not (self._out and self._other._receiving) or self._other._over.done():
             return
         batch, self._out = self._out, deque()
         self._unsent = 0

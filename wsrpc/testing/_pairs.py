@@ -18,10 +18,10 @@ from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._server.server import Server, accept_of, settings_of
 from .._transports.dial_request import DialRequest
-from .._transports.upgrade import ClientUpgrade
 from ..handshake import Handshake
 from ..limits import Limits
 from ._clock import Clock
+from ._line import handshake_of
 from ._memory import memory_transports
 
 __all__ = ["connect", "pair"]
@@ -124,13 +124,4 @@ async def _request(
         host = urlsplit(url)
         url = f"{host.scheme}://{host.netloc}{path}"
     request = DialRequest(url, headers=sent, subprotocols=dialer.subprotocols)
-    upgrade = ClientUpgrade(request, limits=client.limits, compression=dialer.compression)
-    parts = urlsplit(request.url)
-    names = {name.lower(): value for name, value in upgrade.headers.items()}
-    return Handshake(
-        parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
-        {"host": parts.netloc, **names},
-        secure=parts.scheme == "wss",
-        limits=server.limits,
-        compression=server.compression,
-    )
+    return handshake_of(request, server, client.limits, dialer.compression)
