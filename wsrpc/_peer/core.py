@@ -41,7 +41,7 @@ from .answers import Answers
 from .dispatch import Dispatcher
 from .inbound import Inbound
 from .payload_log import PayloadLog
-from .resumption import Resumption
+from .resumption import MOST_SILENCES, Resumption
 from .session import Session, SessionInput, SessionState
 from .waiting import Hold
 
@@ -306,7 +306,7 @@ class PeerCore:
 
     def binary_is_free(self) -> bool:
         """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
-        link = self.session.link
+        link = self.out.link
         negotiation = self._negotiation() if link is None else link.negotiation
         return negotiation.binary_is_free()
 
@@ -834,6 +834,9 @@ class PeerCore:
             self.history.end(link)
             self._hold(link, info)
             self.reporter.spawn(link.transport.close(info.code, info.reason))
+            resumption = self.session.resumption
+            assert resumption is not None
+            resumption.expire_after(resumption.ttl, self._session_expired)  # the other one may drop at once
 
     def _session_expired(self) -> None:
         self._end_detached(SessionInput.EXPIRED, self.out.ending, "no connection resumed it in time")
@@ -854,7 +857,7 @@ class PeerCore:
             self._let_go(holding)
             if holding.opening is not None:
                 holding.opening.connection_lost(user_closed=by_user)
-        if asking is not None and happened is not SessionInput.REFUSED:
+        if asking is not None:
             asking.end()
             self.reporter.spawn(asking.transport.close(CloseCode.GOING_AWAY))
         lost = SessionLost(info.code, why)
@@ -900,6 +903,9 @@ class PeerCore:
         """Wait for another connection: ``link`` has ended before the server has answered."""
         resumption = self.session.resumption
         assert resumption is not None
+        if resumption.silences >= MOST_SILENCES:
+            self._end_detached(SessionInput.REFUSED, self.out.ending, "the server does not answer")
+            return
         resumption.link = None
         link.end()
         link.transport.abort()
@@ -921,6 +927,7 @@ class PeerCore:
             return
         resumption.stop()
         resumption.link = None
+        resumption.silences = 0
         resumption.received.note_told()
         asked = link.state is LinkState.RESUMING
         link.replace(holding)
@@ -951,8 +958,8 @@ class PeerCore:
         self.owner.resumed()
 
     async def wait_closed(self) -> None:
-        """Wait until there is no session, and so no connection. Cancelling is safe."""
-        if self.session.link is not None or self.session.detached:
+        """Wait until there is no connection. Cancelling is safe."""
+        if self.session.link is not None:
             await self.session.wait_gone(self.out.loop)
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:

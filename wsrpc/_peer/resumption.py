@@ -10,10 +10,12 @@ from .._sending.ledger import ReceivedMessages, SentMessages
 from .._sending.link import Link
 from ..limits import Limits
 
-__all__ = ["ANSWER_TIMEOUT", "Resumption"]
+__all__ = ["MOST_SILENCES", "Resumption"]
 
 ANSWER_TIMEOUT = 5.0
 """Seconds in which the server answers that the session goes on, or that it is gone."""
+MOST_SILENCES = 2
+"""Connections in a row without an answer after which it is no wsrpc server any more. One may have been dead."""
 
 
 class Resumption:
@@ -36,6 +38,7 @@ class Resumption:
         "received",
         "sent",
         "sid",
+        "silences",
         "token",
         "ttl",
     )
@@ -58,6 +61,8 @@ class Resumption:
         """Number of attempts to resume, which the server compares with the last one that it has seen."""
         self.sent = SentMessages(limits, room_changed)
         self.received = ReceivedMessages(loop, tell)
+        self.silences = 0
+        """Connections in a row on which a resume got no answer."""
         self.complete = False
         """Whether both sides count, so that the session can go on over another connection."""
         self.link: Link | None = None
@@ -82,6 +87,8 @@ class Resumption:
 
     def expire_after(self, seconds: float, expired: Callable[[], None]) -> None:
         """Call ``expired`` in that time, unless the session has a connection by then or is over."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_at(self._loop.time() + seconds, expired)
 
     def ask(self, link: Link, unanswered: Callable[[], None]) -> None:
@@ -91,6 +98,7 @@ class Resumption:
 
         def overdue() -> None:
             if self.link is link:
+                self.silences += 1
                 unanswered()
 
         self._loop.call_at(self._loop.time() + ANSWER_TIMEOUT, overdue)

@@ -213,6 +213,7 @@ class Session:
         """Go on without a connection, until there is another one."""
         self.move(SessionInput.CUT)
         self.link = None
+        self.end_reported()
 
     def end(self, happened: SessionInput) -> None:
         """End the session with everything in it."""
@@ -232,12 +233,16 @@ class Session:
         self.active.clear()
 
     def end_reported(self) -> None:
-        """Wake what waits in `wait_gone`: the `close` handlers were called."""
-        if self._gone is not None and not self._gone.done():
-            self._gone.set_result(None)
+        """Wake what waits in `wait_gone`."""
+        gone, self._gone = self._gone, None
+        if gone is not None and not gone.done():
+            gone.set_result(None)
 
     async def wait_gone(self, loop: Scheduler) -> None:
-        """Wait until the session is over and its `close` handlers were called. Cancelling is safe."""
+        """Wait until there is no connection, and if the session is over its `close` handlers were called.
+
+        Cancelling is safe.
+        """
         if self._gone is None:
             self._gone = loop.create_future()
         await asyncio.shield(self._gone)

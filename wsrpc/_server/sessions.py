@@ -104,7 +104,11 @@ class Sessions:
         received = resumption.received
         link = core.link_for(transport)
         answer = Resumed(received.n, received.bytes, token, announce(core.limits))
-        transport.send(write_control(answer), True)
+        try:
+            transport.send(write_control(answer), True)
+        except ConnectionLost:  # it has dropped already, so the client comes again
+            self.detached(asked.sid)
+            return served
         self.attached(asked.sid)
         served.peer.state.update(handshake.state)
         core.go_on(link, asked.rx, asked.bytes, asked.limits)
