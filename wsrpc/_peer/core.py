@@ -102,6 +102,9 @@ class PeerOwner:
         """The connection has ended, and its session may go on over another one. Return False to end the session."""
         return False
 
+    def cannot_resume(self) -> None:
+        """The session will end with its connection, although it was named."""
+
     def held(self, size: int) -> None:
         """``size`` more bytes wait in a session without a connection."""
 
@@ -706,7 +709,14 @@ class PeerCore:
     def _make_resumable(self, sid: str, token: str, ttl: float) -> Resumption:
         limits = self.options.settings.limits
         made = Resumption(
-            sid, token, ttl, loop=self.out.loop, limits=limits, room_changed=self._kept_changed, tell=self._acknowledge
+            sid,
+            token,
+            ttl,
+            loop=self.out.loop,
+            limits=limits,
+            room_changed=self._kept_changed,
+            overflowed=self._kept_too_much,
+            tell=self._acknowledge,
         )
         self.session.resumption = made
         return made
@@ -716,6 +726,18 @@ class PeerCore:
             self.out.link.look_for_room()
         if self.session.link is not None and self.session.resumption is not None:
             self.session.resumption.watch(self.limits.stall, self._not_acknowledged)
+
+    def _kept_too_much(self) -> None:
+        """Let the session end with its connection: more is sent that cannot wait than may be kept."""
+        link, resumption = self.session.link, self.session.resumption
+        if link is not None and resumption is not None:
+            self.log.warn(
+                "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection",
+                resumption.sent.size,
+            )
+            resumption.given_up = True
+            link.keep_no_more()
+            self.owner.cannot_resume()
 
     def _not_acknowledged(self) -> None:
         self.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {self.limits.stall:g} s")
@@ -761,7 +783,10 @@ class PeerCore:
             self._count_received(link, resumption)
             return True
         try:
-            resumption.acknowledged(ack, size)
+            if resumption.given_up:
+                self.uncounted(size)
+            else:
+                resumption.acknowledged(ack, size)
         except Mismatch as exc:
             self.fail(CloseCode.ACCOUNTING, str(exc))
         return True
@@ -817,7 +842,7 @@ class PeerCore:
         if link is None:
             return session.detached
         resumption = session.resumption
-        if resumption is None or not resumption.complete or link.state is LinkState.CLOSING:
+        if resumption is None or not resumption.complete or resumption.given_up or link.state is LinkState.CLOSING:
             return False
         # A client whose `open` handlers still run begins anew, and calls them again. On a server they run on.
         return not (self.options.dialer and link.contexts)

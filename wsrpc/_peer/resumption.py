@@ -34,6 +34,7 @@ class Resumption:
         "_timer",
         "complete",
         "gen",
+        "given_up",
         "link",
         "received",
         "sent",
@@ -52,6 +53,7 @@ class Resumption:
         loop: Scheduler,
         limits: Limits,
         room_changed: Callable[[], None],
+        overflowed: Callable[[], None],
         tell: Callable[[bytes], None],
     ) -> None:
         self.sid = sid
@@ -59,8 +61,10 @@ class Resumption:
         self.ttl = ttl
         self.gen = 0
         """Number of attempts to resume, which the server compares with the last one that it has seen."""
-        self.sent = SentMessages(limits, room_changed)
+        self.sent = SentMessages(limits, room_changed, overflowed)
         self.received = ReceivedMessages(loop, tell)
+        self.given_up = False
+        """Whether more was sent than may be kept, so that the session ends with its connection."""
         self.silences = 0
         """Connections in a row on which a resume got no answer."""
         self.complete = False

@@ -10,6 +10,7 @@ Both sides count the same messages: a side's own from its welcome on, or from it
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -37,16 +38,34 @@ class SentMessages:
     """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
 
     Args:
-        limits: ``replay`` and ``replay_messages`` say when it is full.
+        limits: ``replay`` and ``replay_messages`` say when it is full. What cannot wait may take ``hard_cap`` more.
         room_changed: called when it becomes full, and when there is room again.
+        overflowed: called when it holds more than that. Then nothing may be kept any more.
     """
 
-    __slots__ = ("_kept", "_limit", "_most", "_room_changed", "arrived", "arrived_bytes", "full", "size", "write")
+    __slots__ = (
+        "_cap",
+        "_kept",
+        "_limit",
+        "_most",
+        "_overflowed",
+        "_room",
+        "_room_changed",
+        "arrived",
+        "arrived_bytes",
+        "full",
+        "size",
+        "write",
+    )
 
-    def __init__(self, limits: Limits, room_changed: Callable[[], None]) -> None:
+    def __init__(self, limits: Limits, room_changed: Callable[[], None], overflowed: Callable[[], None]) -> None:
         self._limit = limits.replay
         self._most = limits.replay_messages
+        self._cap = limits.replay + limits.hard_cap
         self._room_changed = room_changed
+        self._overflowed = overflowed
+        self._room: asyncio.Future[None] | None = None
+        """Done when it is full no more. None unless something waits for that."""
         self._kept: deque[tuple[bytes, bool]] = deque()
         self.size = 0
         """Bytes of the messages that are kept."""
@@ -73,11 +92,17 @@ class SentMessages:
             send(payload, text)
             kept.append((payload, text))
             self.size = size = self.size + len(payload)
-            if (size >= self._limit or len(kept) >= self._most) and not self.full:
-                self.full = True
-                self._room_changed()
+            if size >= self._limit or len(kept) >= self._most:
+                self._is_full(size)
 
         return send_counted
+
+    def _is_full(self, size: int) -> None:
+        if size > self._cap and len(self._kept) > 1:
+            self._overflowed()
+        elif not self.full:
+            self.full = True
+            self._room_changed()
 
     def acknowledge(self, n: int, size: int) -> None:
         """Throw away the first ``n`` messages of the session, which have ``size`` bytes in all: they have arrived.
@@ -97,7 +122,17 @@ class SentMessages:
             raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.arrived_bytes}")
         if self.full and self.size < self._limit and len(kept) < self._most:
             self.full = False
+            if self._room is not None:
+                self._room.set_result(None)
+                self._room = None
             self._room_changed()
+
+    async def drain(self) -> None:
+        """Wait until it is not full. Cancelling is safe."""
+        if self.full:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
 
     @property
     def sent(self) -> int:

@@ -125,6 +125,13 @@ class Link:
             tell()
         self.look_for_room()
 
+    def keep_no_more(self) -> None:
+        """Neither count nor keep what is sent: the session cannot go on over another connection any more."""
+        if self.sent is not None:
+            self.send = self.sent.write
+            self.sent = None
+            self.look_for_room()
+
     def replace(self, previous: Link) -> None:
         """Go on with what ``previous``, the last link of the same session, has left: what was negotiated and waits."""
         self.negotiation = previous.negotiation
@@ -213,11 +220,11 @@ class Link:
         """Whether the session may go on over another connection. A dead one is then dropped without a Close frame."""
         return self.sent is not None
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that may not have arrived, as far as this side knows: unsent ones, or those that are kept."""
-        unsent = self.transport.unsent
-        return unsent if self.sent is None else max(unsent, self.sent.size)
+    async def drain(self) -> None:
+        """Wait until there is room, or the connection has ended. Cancelling is safe."""
+        await self.transport.drain()
+        if self.sent is not None:
+            await self.sent.drain()
 
     def look_for_room(self) -> None:
         """Find out whether there is room, because something that this depends on has changed."""

@@ -443,13 +443,13 @@ class Outbound:
         link = self.link
         if link is not None and link.full and self.over_cap(link, len(payload)):
             raise QueueFull(
-                f"{link.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
+                f"{link.transport.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, link: Link, size: int) -> bool:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
-        unsent = link.unsent
+        unsent = link.transport.unsent
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap
 
     def refusal(

@@ -206,7 +206,7 @@ class Audience:
                 link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
             if out.over_cap(link, len(payload)):
                 served.core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-                raise QueueFull(f"{link.unsent} bytes were unsent: the connection was closed with 4408")
+                raise QueueFull(f"{link.transport.unsent} bytes were unsent: the connection was closed with 4408")
         try:
             link.send(payload, text)
         except ConnectionLost:
@@ -260,7 +260,7 @@ class Audience:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(*(link.transport.drain() for link in late), return_exceptions=True)
+                await asyncio.gather(*(link.drain() for link in late), return_exceptions=True)
         for link in late:
             link.note_overdue()
 

@@ -131,6 +131,10 @@ class ServedPeer(PeerOwner):
         self._peers.sessions.detached(self.sid)
         return True
 
+    def cannot_resume(self) -> None:
+        if self.sid is not None:
+            self._peers.sessions.forget(self.sid)
+
     def held(self, size: int) -> None:
         if self.sid is not None:
             self._peers.sessions.held(self.sid, size)
