@@ -32,7 +32,7 @@ CALLERS = 6
 """At each end."""
 LEFT = 1024 * 1024  # bytes
 # Few handlers at once, so that some requests wait at either end for a place.
-LIMITS = Limits(running=5, close_timeout=1.0)
+LIMITS = Limits(running=5, close_timeout=1.0, replay=0)  # sessions end with their connections
 
 
 class Story:

@@ -16,7 +16,7 @@ from leftovers import turns_until
 from wsrpc import Client, CloseInfo, ConnectFailed, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.testing import FaultProxy
 
-LIMITS = Limits(close_timeout=1.0, ping_interval=None)
+LIMITS = Limits(close_timeout=1.0, ping_interval=None, replay=0)  # sessions end with their connections
 SOON = Reconnect(initial=0.005, max=0.02)
 PEM = Path(__file__).parent.parent / "adapters" / "localhost.pem"
 
@@ -126,7 +126,7 @@ async def test_half_an_answer_is_none() -> None:
 
 @pytest.mark.parametrize("direction", ["up", "down", None])
 async def test_silence_is_found_out_by_pings(direction: Any) -> None:
-    limits = Limits(close_timeout=0.1, ping_interval=0.25, ping_timeout=0.25)  # long for a request to get there
+    limits = Limits(close_timeout=0.1, ping_interval=0.25, ping_timeout=0.25, replay=0)  # long for a request to get there
     async with story(limits=limits) as s:
         async with s.proxy.silence(direction):
             request = asyncio.create_task(s.client.request("park"))
@@ -183,7 +183,7 @@ async def test_who_emits_into_a_stalled_connection_waits_and_nothing_is_lost() -
 
 
 async def test_a_stall_that_lasts_drops_the_connection() -> None:
-    limits = Limits(stall=0.1, close_timeout=0.1, ping_interval=None)
+    limits = Limits(stall=0.1, close_timeout=0.1, ping_interval=None, replay=0)
     async with story(limits=limits) as s:
         async with s.proxy.stall("up"):
 

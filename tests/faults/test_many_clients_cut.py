@@ -174,7 +174,7 @@ class Crowd:
 async def test_a_thousand_that_are_cut_at_once_come_back_spread_out(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = IdleTime(monkeypatch)
     random.seed(1)
-    server = Server()
+    server = Server(limits=Limits(replay=0))  # sessions end with their connections
     server.on("double", lambda number: 2 * number)
     async with server.listen() as listener:
         crowd = Crowd(listener.url)

@@ -100,7 +100,7 @@ class Scene:
 @asynccontextmanager
 async def scene(timeout: float) -> AsyncGenerator[Scene]:
     # The other times, such as `Limits.stall` and `Limits.close_timeout`, are long: nothing may wait for those.
-    limits = Limits(ping_interval=INTERVAL, ping_timeout=timeout)
+    limits = Limits(ping_interval=INTERVAL, ping_timeout=timeout, replay=0)
     server = Server(limits=limits)
     async with server.listen() as listener, FaultProxy(listener.url) as proxy:
         client = Client(proxy.url, limits=limits, reconnect=Reconnect(initial=0.01, max=0.05))

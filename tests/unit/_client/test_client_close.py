@@ -20,7 +20,7 @@ from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Se
 
 clean = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=2.0, replay=0)  # sessions end with their connections
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 NEVER = Reconnect(initial=100_000.0, max=100_000.0)
 

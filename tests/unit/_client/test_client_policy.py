@@ -29,7 +29,7 @@ from wsrpc import (
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=2.0, replay=0)  # sessions end with their connections
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 NEVER = Reconnect(initial=1e6, max=1e6)
 

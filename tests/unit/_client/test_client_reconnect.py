@@ -31,7 +31,7 @@ from wsrpc._client.client import core_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
+LIMITS = Limits(close_timeout=2.0, replay=0)  # sessions end with their connections
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 NEVER = Reconnect(initial=100_000.0, max=100_000.0)
 """Long enough that a test which waits for it fails (the delay is random, but not that random)."""

@@ -20,8 +20,8 @@ from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-PATIENT = Limits(close_timeout=20.0)
-HASTY = Limits(close_timeout=0.05)
+PATIENT = Limits(close_timeout=20.0, replay=0)  # sessions end with their connections
+HASTY = Limits(close_timeout=0.05, replay=0)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PLACES = ["request", "event", "open", "close"]
 

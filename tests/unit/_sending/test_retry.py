@@ -308,7 +308,7 @@ async def test_an_answer_after_what_may_have_run_is_the_answer(error: dict[str, 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("reconnect", [True, False])
 async def test_over_a_real_drop(reconnect: bool) -> None:
-    server = Server()
+    server = Server(limits=Limits(replay=0))  # the session ends with its connection
     calls = 0
     started = asyncio.Event()
 
