@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Peer, Reconnect, Server
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
 from wsrpc._client.backoff import Schedule
 from wsrpc._client.sleep import ASLEEP
 from wsrpc.testing import Clock

@@ -37,7 +37,6 @@ class Input(Enum):
     DROPPED = "the connection ends, the client dials again"
     DETACHED = "the connection ends, the session is kept"
     RESUMED = "the server goes on with the session"
-    NOT_RESUMED = "the server does not go on with the session"
     LOST = "the session has ended"
     LEFT = "the connection ends, the client has no URL"
     CLOSED = "everything has ended"
@@ -102,7 +101,6 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.AGAIN: ("resuming", DIALS),
         Input.LOST: ("waiting", ENDS_SESSION),
-        Input.GAVE_UP: ("closed", ENDS_SESSION),
     },
     "resuming": {
         Input.CONNECT: ("resuming", WAITS),
@@ -112,7 +110,6 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.FAILED: ("detached", "logs a warning and waits; the delays grow"),
         Input.DETACHED: ("detached", "the server has not answered: dials again"),
         Input.RESUMED: ("connected", "sends what has not arrived, then what waited; calls `on_reconnect`"),
-        Input.NOT_RESUMED: ("opening", ENDS_SESSION + ", and begins another one"),
         Input.LOST: ("connecting", ENDS_SESSION),
         Input.GAVE_UP: ("closed", ENDS_SESSION),
     },

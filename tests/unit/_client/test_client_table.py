@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from raw_websocket import raw_server
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
@@ -24,6 +25,7 @@ from wsrpc import (
     Limits,
     Reconnect,
     Server,
+    SessionLost,
     dial,
 )
 from wsrpc._client.client import core_of
@@ -66,6 +68,8 @@ class Scene:
         self.client.on("hold", self._hold)
         self.client.on("close", lambda peer, info: self.closings.put_nowait(info))
         self.tasks: list[asyncio.Task[None]] = []
+        self.in_flight: asyncio.Task[None]
+        """A request in the session, whose connection was dropped."""
 
     async def ask(self) -> str:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -106,7 +110,7 @@ class Scene:
     async def reach(self, state: ClientState) -> asyncio.Task[None] | None:
         """Bring the client into ``state``; returns the call of `connect` or `bind` that goes on."""
         call = None
-        if state in ("connecting", "waiting", "opening", "connected", "closing", "closed"):
+        if state != "idle":
             if not core_of(self.client).plan.dials:
                 call = await self.bind()
             else:
@@ -118,7 +122,7 @@ class Scene:
                 elif state != "connecting":
                     url.set_result(self.real_url)
                     await self.opening.wait()
-        if state in ("connected", "closing", "closed"):
+        if state not in ("idle", "connecting", "waiting", "opening"):
             self.ready.set()
             assert call is not None
             await call
@@ -132,13 +136,37 @@ class Scene:
             self.release.set()
             await closing
             self.release.clear()
+        if state in ("detached", "resuming"):
+            await turns_until(lambda: core_of(self.client).peer_core.resumable)
+            self.opening.clear()
+            self.in_flight = self.start(self.client.request("park"))
+            await self.parked.wait()
+            self.parked.clear()
+            self.drop()
+            await turns_until(lambda: self.client.state == "detached")
+        if state == "resuming":
+            self.end_the_wait()
+            self.url = await self.asked.get()
         assert self.client.state == state
         return call
 
+    async def lost(self) -> SessionLost:
+        """Return what the request that was in flight in the session gets."""
+        with pytest.raises(SessionLost) as caught:
+            await self.in_flight
+        assert caught.value.outcome == "unknown"
+        return caught.value
+
+    async def goes_on(self) -> None:
+        """Wait until the session goes on, and assert that nothing in it has ended."""
+        await turns_until(lambda: self.client.state == "connected")
+        assert not self.in_flight.done() and not self.opening.is_set() and self.closings.empty()
+        assert await self.client.request("add", 1, 2) == 3
+
 
 @asynccontextmanager
-async def scene(**options: Any) -> AsyncGenerator[Scene]:
-    server = Server(limits=LIMITS)
+async def scene(*, server_limits: Limits = LIMITS, **options: Any) -> AsyncGenerator[Scene]:
+    server = Server(limits=server_limits)
     async with asyncio.timeout(8), server.listen() as listener:
         played = Scene(listener.url, server, **options)
         try:
@@ -172,13 +200,16 @@ async def connect(state: ClientState) -> None:
         call = played.start(played.client.connect())
         await asyncio.sleep(0)
         assert played.client.state == after(state, Input.CONNECT)
-        if state == "waiting":
+        if state in ("waiting", "detached"):
             played.end_the_wait()
-        if state not in ("opening", "connected"):
+        if state in ("detached", "resuming"):
+            (played.url if state == "resuming" else await played.asked.get()).set_result(played.real_url)
+            await played.goes_on()
+        elif state not in ("opening", "connected"):
             url = played.url if state == "connecting" else await played.asked.get()
             url.set_result(played.real_url)
             await played.opening.wait()
-        if state != "connected":
+        if state not in ("connected", "detached", "resuming"):
             assert not call.done()
             played.ready.set()
         await call
@@ -211,6 +242,10 @@ async def bind(state: ClientState) -> None:
         if old is not None:
             info = await played.closings.get()
             assert (info.code, info.will_reconnect) == (1001, True)
+        if state in ("detached", "resuming"):
+            info = await played.closings.get()
+            assert (info.code, info.will_reconnect) == (1006, True)
+            assert (await played.lost()).reason == "another connection was bound"
         assert played.asked.empty()
 
 
@@ -234,6 +269,10 @@ async def close(state: ClientState) -> None:
         if state in ("opening", "connected"):
             info = await played.closings.get()
             assert (info.code, info.reason, info.user_closed, info.will_reconnect) == (4000, "enough", True, False)
+        if state in ("detached", "resuming"):
+            info = await played.closings.get()
+            assert (info.code, info.user_closed, info.will_reconnect) == (4000, True, False)
+            assert "closed on this side" in str(await played.lost())
 
 
 @plays(Input.CANCELLED)
@@ -251,6 +290,12 @@ async def cancelled(state: ClientState) -> None:
 async def dialed(state: ClientState) -> None:
     async with scene() as played:
         await played.reach(state)
+        if state == "resuming":  # it stays, until the server answers
+            async with raw_server() as silent:
+                played.url.set_result(silent.url)
+                await silent.accept_tcp()
+                assert played.client.state == after(state, Input.DIALED)
+            return
         played.url.set_result(played.real_url)
         await played.opening.wait()
         assert played.client.state == after(state, Input.DIALED)
@@ -278,7 +323,7 @@ async def gave_up(state: ClientState) -> None:
     options: dict[str, Any] = {}
     if state == "waiting":
         options = {"connect_timeout": 0.05}
-    elif state != "connecting":
+    elif state not in ("connecting", "resuming"):
         options = {"reconnect": None}
     async with scene(**options) as played:
         if state == "waiting":  # the time may be over at any moment
@@ -292,7 +337,7 @@ async def gave_up(state: ClientState) -> None:
         if state in ("connecting", "opening"):
             queued = played.start(played.client.request("add", 1, 2))
             await asyncio.sleep(0)
-        if state == "connecting":
+        if state in ("connecting", "resuming"):
             played.url.set_exception(HandshakeRejected(403))
         elif state != "waiting":
             played.drop()
@@ -301,8 +346,44 @@ async def gave_up(state: ClientState) -> None:
             with pytest.raises(ConnectionLost) as caught:
                 await queued
             assert caught.value.outcome == "not_sent"
+        if state == "resuming":
+            assert "gave up" in (await played.lost()).reason
         with pytest.raises((HandshakeRejected, ConnectionLost, ConnectFailed)):
             await played.client.wait_connected()
+
+
+@plays(Input.DETACHED)
+async def detached(state: ClientState) -> None:
+    async with scene() as played:
+        if state == "connected":
+            await played.reach("detached")  # by a drop
+            return
+        await played.reach(state)
+        async with raw_server() as drops:
+            played.url.set_result(drops.url)
+            (await drops.accept()).drop()
+            await turns_until(lambda: played.client.state == after(state, Input.DETACHED))
+        played.end_the_wait()
+        (await played.asked.get()).set_result(played.real_url)
+        await played.goes_on()
+
+
+@plays(Input.RESUMED)
+async def resumed(state: ClientState) -> None:
+    async with scene() as played:
+        await played.reach(state)
+        played.url.set_result(played.real_url)
+        await played.goes_on()
+        assert played.client.state == after(state, Input.RESUMED)
+
+
+@plays(Input.LOST)
+async def lost(state: ClientState) -> None:
+    async with scene(server_limits=LIMITS.replace(detached=0.2)) as played:
+        await played.reach(state)
+        await turns_until(lambda: played.client.state == after(state, Input.LOST))
+        assert "in time" in (await played.lost()).reason
+        assert (await played.closings.get()).will_reconnect
 
 
 @plays(Input.OPENED)
@@ -320,7 +401,7 @@ async def opened(state: ClientState) -> None:
 
 @plays(Input.DROPPED)
 async def dropped(state: ClientState) -> None:
-    async with scene() as played:
+    async with scene(server_limits=LIMITS.replace(replay=0)) as played:
         await played.reach(state)
         pending = played.start(played.client.request("park"))
         if state == "connected":
