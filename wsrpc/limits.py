@@ -17,6 +17,8 @@ MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes",
 MAY_BE_NONE = frozenset({"sent_message", "rate", "timeout", "handler", "ping_interval", "ping_timeout"})
 """Bounds that may be None."""
 AT_LEAST = {
+    "replay": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
+    "replay_messages": (128, "64 are acknowledged at once"),
     "message": (512, "the hello of another wsrpc peer has some 200 bytes and has to pass"),
     "depth": (2, "every message is an object with an array in it"),
     "rate": (1, "it counts requests and events per second; None: no limit"),
@@ -139,11 +141,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     replay: int = 1 * MiB
     """Size of the messages that were sent to another wsrpc peer and are kept until it has them, so that the session can
-    go on over another connection. When it is reached, ``await``-ing senders wait; ``hard_cap`` bounds the rest. One
-    message always fits. 0: sessions are not resumed. (16 times what is acknowledged at once.)"""
+    go on over another connection; at least 128 KiB. When it is reached, ``await``-ing senders wait. What cannot wait
+    may take ``hard_cap`` more; beyond that the session ends with its connection. 0: sessions are not resumed. (16 times
+    what is acknowledged at once.)"""
 
     replay_messages: int = 4096
-    """Number of these messages. (64 times as many as are acknowledged at once.)"""
+    """Number of these messages, at least 128. (64 times as many as are acknowledged at once.)"""
 
     detached: float = 60.0
     """How long a server keeps a session that has no connection. (Socket.IO: 2 minutes, if it is turned on. SignalR: 30
@@ -201,7 +204,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                     raise ValueError(f"Limits.{name} is a duration of more than 0 seconds, got {value!r}")
             else:
                 least, why = AT_LEAST.get(name, (0 if name in MAY_BE_ZERO else 1, ""))
-                if value < least:
+                if value < least and not (name in MAY_BE_ZERO and value == 0):
                     raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}{why and f': {why}'}")
 
     def replace(self, **changes: Any) -> Self:

@@ -126,7 +126,9 @@ async def test_half_an_answer_is_none() -> None:
 
 @pytest.mark.parametrize("direction", ["up", "down", None])
 async def test_silence_is_found_out_by_pings(direction: Any) -> None:
-    limits = Limits(close_timeout=0.1, ping_interval=0.25, ping_timeout=0.25, replay=0)  # long for a request to get there
+    limits = Limits(
+        close_timeout=0.1, ping_interval=0.25, ping_timeout=0.25, replay=0
+    )  # long for a request to get there
     async with story(limits=limits) as s:
         async with s.proxy.silence(direction):
             request = asyncio.create_task(s.client.request("park"))

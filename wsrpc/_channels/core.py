@@ -640,7 +640,7 @@ class ChannelTable:
         self.over = True
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
             channel.mailbox.take_request_ids()
-            own = ConnectionLost(error.code, error.reason)  # each channel's readers raise an object of their own
+            own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
             if is_closed_here(error):
                 closed_here(own)
             channel.end(own, own, by_other=True)

@@ -200,7 +200,7 @@ class Readers:
             for recipient in each_of([present]):
                 if not isinstance(recipient, Reading) or recipient.inbox.items:
                     self.remove_recipient(key, recipient)
-                    recipient.channel_ended(ConnectionLost(error.code, error.reason))
+                    recipient.channel_ended(error.for_outcome("unknown"))
 
     def end_late(self) -> None:
         """Drop what nobody has read on channels that are over, because the peer ends, too."""
