@@ -76,6 +76,8 @@ class Load:
         for kind, ask in kinds.items():
             for _ in range(CALLERS):
                 self._spawn(self._ask_on(kind, ask))
+        # Those above wait for the session, which may live. Who begins a call meanwhile learns at once.
+        self._spawn(self._ask_every_moment("now or never", kinds["now or never"]))
         self._spawn(self._emit_on())
         self._spawn(self._read_on())
 
@@ -103,14 +105,26 @@ class Load:
 
     async def _ask_on(self, kind: str, ask: Callable[[int], Coroutine[Any, Any, Any]]) -> None:
         while not self._over:
-            call = self._begin(kind)
-            try:
-                assert await ask(call.number) == -call.number
-                call.ended = "answered"
-            except ConnectionLost as lost:
-                call.ended = lost.outcome
-                if lost.outcome == "not_sent":
-                    await asyncio.sleep(0.02)  # or it would ask all the time that the server is away
+            if await self._ask_once(kind, ask) == "not_sent":
+                await asyncio.sleep(0.02)  # or it would ask all the time that the server is away
+
+    async def _ask_once(self, kind: str, ask: Callable[[int], Coroutine[Any, Any, Any]]) -> str:
+        call = self._begin(kind)
+        try:
+            assert await ask(call.number) == -call.number
+            call.ended = "answered"
+        except ConnectionLost as lost:
+            call.ended = lost.outcome
+        return call.ended
+
+    async def _ask_every_moment(self, kind: str, ask: Callable[[int], Coroutine[Any, Any, Any]]) -> None:
+        asking: set[asyncio.Task[str]] = set()
+        while not self._over:
+            task = asyncio.create_task(self._ask_once(kind, ask))
+            asking.add(task)
+            task.add_done_callback(asking.discard)
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*asking)
 
     async def _read_on(self) -> None:
         while not self._over:
