@@ -1,0 +1,242 @@
+"""Those who would resume somebody else's session, or count wrongly. Each gets the same answer, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
+
+from wsrpc import Handshake, Limits, Peer, Server
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+RESUMES = "Wsrpc-Resume: 1"
+
+
+async def say(raw: RawPeer, **fields: Any) -> None:
+    await raw.send(raw.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": fields})))
+
+
+async def hear(raw: RawPeer) -> Any:
+    """Return the next control message."""
+    while True:
+        said = json.loads((await raw.next_of(TEXT)).payload)
+        if "wsrpc" in said:
+            return said["wsrpc"]
+
+
+async def closes(raw: RawPeer) -> int | None:
+    """Return the code of the Close frame that comes."""
+    return (await raw.next_of(CLOSE)).code
+
+
+class World:
+    """A server, and one session on it whose connection has dropped."""
+
+    def __init__(self, server: Server, port: int) -> None:
+        self.server = server
+        self.port = port
+        self.sid = self.token = ""
+        self.peer: Peer
+
+    async def begin(self, user: str = "ada") -> None:
+        """Begin a session, count a few messages, and drop the connection."""
+        async with raw_client(self.port, f"/?user={user}") as raw:
+            await say(raw, t="hello", v=1, features=["resume"], limits={})
+            welcome = await hear(raw)
+            self.sid, self.token = welcome["sid"], welcome["token"]
+            await say(raw, t="ack", n=0, bytes=0)
+            await raw.send(raw.frame(TEXT, '{"a":["note",1]}'))
+            await turns_until(lambda: len(self.server.peers) == 1)
+            (self.peer,) = self.server.peers
+            await self.peer.emit("hello", "x")
+            await turns_until(lambda: self.peer.stats().messages_in == 3)
+            raw.drop()
+            await turns_until(lambda: self.peer.detached)
+
+    def resume(self, **changes: Any) -> dict[str, Any]:
+        """Return the fields of the resume that the session's own client would send."""
+        fields = {"v": 1, "features": ["resume"], "limits": {}, "sid": self.sid, "token": self.token, "gen": 1}
+        return {"t": "resume", **fields, "rx": 0, "bytes": 0} | changes
+
+    @asynccontextmanager
+    async def comes(self, user: str = "ada", **changes: Any) -> AsyncGenerator[tuple[RawPeer, Any]]:
+        """Resume, with some fields changed; gives the connection and the answer."""
+        async with raw_client(self.port, f"/?user={user}", RESUMES) as raw:
+            await say(raw, **self.resume(**changes))
+            yield raw, await hear(raw)
+
+    async def goes_on(self, gen: int = 1000) -> None:
+        """The session's own client resumes it, and gets what it has missed."""
+        async with self.comes(gen=gen) as (raw, answer):
+            assert (answer["t"], answer["rx"], answer["bytes"]) == ("resumed", 1, 16)
+            assert json.loads((await raw.next_of(TEXT)).payload) == {"a": ["hello", "x"]}
+            await raw.send(raw.frame(CLOSE, b"\x03\xe8"))
+            await closes(raw)
+        await turns_until(lambda: self.peer not in self.server.peers)
+
+
+@asynccontextmanager
+async def world(**options: Any) -> AsyncGenerator[World]:
+    server = Server(limits=Limits(close_timeout=1.0).replace(**options))
+    server.on("note", lambda n: None)
+
+    @server.on_handshake
+    def who(handshake: Handshake) -> None:
+        handshake.principal = handshake.query["user"]
+
+    async with asyncio.timeout(20), server.listen() as listener:
+        made = World(server, listener.port)
+        await made.begin()
+        yield made
+
+
+OTHER = "x" * 43
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": OTHER},
+        {"token": ""},
+        {"token": "é" * 100},
+        {"sid": OTHER},
+        {"sid": ""},
+        {"sid": OTHER, "token": OTHER},
+        {"gen": 0},
+        {"gen": -1},
+    ],
+    ids=str,
+)
+async def test_a_wrong_name_token_or_generation_gets_one_answer_and_changes_nothing(changes: dict[str, Any]) -> None:
+    async with world() as w:
+        async with w.comes(**changes) as (raw, answer):
+            assert answer == {"t": "gone", "why": "expired"}
+            assert (await hear(raw))["t"] == "welcome", "a new session begins"
+            assert w.peer.detached and len(w.server.peers) == 2
+        await w.goes_on()
+
+
+async def test_who_has_the_token_but_is_somebody_else_is_refused() -> None:
+    async with world() as w:
+        async with w.comes("eve") as (_, answer):
+            assert answer == {"t": "gone", "why": "auth"}
+        assert w.peer.detached and w.peer.principal == "ada"
+        await w.goes_on()
+
+
+async def test_a_token_is_good_until_a_newer_one_was_used() -> None:
+    async with world() as w:
+        first = w.token
+        async with w.comes(gen=1) as (raw, answer):
+            second = answer["token"]
+            raw.reset()
+        await turns_until(lambda: w.peer.detached)
+        async with w.comes(gen=2) as (raw, answer):  # the answer may have been lost, so the old one is good again
+            assert answer["t"] == "resumed"
+            third = answer["token"]
+            raw.reset()
+        await turns_until(lambda: w.peer.detached)
+        async with w.comes(gen=3, token=second) as (_, answer):
+            assert answer == {"t": "gone", "why": "expired"}, "it was issued, but a newer one replaced it"
+        async with w.comes(gen=4, token=third) as (raw, answer):
+            assert answer["t"] == "resumed"
+            raw.reset()
+        await turns_until(lambda: w.peer.detached)
+        async with w.comes(gen=5, token=first) as (_, answer):
+            assert answer == {"t": "gone", "why": "expired"}, "a newer one was used"
+        assert w.peer.detached
+
+
+async def test_a_generation_is_used_once() -> None:
+    async with world() as w:
+        async with w.comes(gen=7) as (raw, answer):
+            assert answer["t"] == "resumed"
+            for gen in (7, 6, 0):
+                async with w.comes(gen=gen) as (_, again):
+                    assert again == {"t": "gone", "why": "expired"}
+            assert w.peer.connected, "nothing has changed for who was first"
+            await raw.send(raw.frame(TEXT, '{"i":1,"a":["nobody"]}'))
+            await turns_until(lambda: w.peer.stats().messages_out == 5)
+
+
+async def test_two_connections_at_once_and_the_later_one_wins() -> None:
+    async with world() as w:
+        async with w.comes(gen=1) as (old, answer), w.comes(gen=2, token=answer["token"]) as (new, second):
+            assert second["t"] == "resumed"
+            assert await closes(old) == 4409
+            await new.send(new.frame(TEXT, '{"a":["note",2]}'))
+            await turns_until(lambda: w.peer.connected)
+            assert w.server.peers == (w.peer,)
+
+
+async def test_an_expired_session_is_as_one_that_never_was() -> None:
+    async with world(detached=0.05) as w:
+        await turns_until(lambda: w.server.peers == ())
+        async with w.comes() as (_, answer):
+            assert answer == {"t": "gone", "why": "expired"}
+
+
+@pytest.mark.parametrize(("rx", "size"), [(2, 100), (10**9, 10**12), (1, 15), (1, 0), (0, 1), (-1, 0)])
+async def test_who_says_that_more_or_else_has_arrived_than_was_sent_ends_its_session(rx: int, size: int) -> None:
+    async with world() as w:
+        async with w.comes(rx=rx, bytes=size) as (raw, answer):
+            assert answer["t"] == "resumed"
+            assert await closes(raw) == 4400
+        await turns_until(lambda: w.server.peers == ())
+
+
+@pytest.mark.parametrize("acks", [[(2, 32)], [(1, 999)], [(1, 19), (0, 0)], [(-1, 0)]], ids=str)
+async def test_an_acknowledgement_that_cannot_be_closes_with_4400(acks: list[tuple[int, int]]) -> None:
+    async with world() as w:
+        async with w.comes() as (raw, _):
+            size = len('{"a":["hello","x"]}')
+            assert size == 19
+            for n, total in acks:
+                await say(raw, t="ack", n=n, bytes=total)
+            assert await closes(raw) == 4400
+        await turns_until(lambda: w.server.peers == ())
+
+
+async def test_a_thousand_guesses_change_nothing() -> None:
+    async with world() as w:
+        for number in range(1000 // 50):
+            async with asyncio.TaskGroup() as guesses:
+
+                async def guess(number: int) -> None:
+                    async with w.comes(token=f"{number:043}") as (_, answer):
+                        assert answer == {"t": "gone", "why": "expired"}
+
+                for n in range(50):
+                    guesses.create_task(guess(number * 50 + n))
+        await turns_until(lambda: w.server.peers == (w.peer,))
+        await w.goes_on()
+
+
+async def test_who_means_to_resume_and_says_nothing_or_something_else_gets_a_new_session() -> None:
+    async with world() as w:
+        async with raw_client(w.port, "/?user=ada", RESUMES) as raw:
+            await raw.send(raw.frame(TEXT, '{"i":1,"a":["nobody"]}'))
+            assert json.loads((await raw.next_of(TEXT)).payload)["i"] == 1
+        async with raw_client(w.port, "/?user=ada", RESUMES) as raw:
+            await turns_until(lambda: len(w.server.peers) == 1)
+            await asyncio.sleep(0)
+            assert w.server.peers == (w.peer,), "no peer before the first message"
+        await w.goes_on()
+
+
+async def test_without_the_header_a_resume_is_out_of_place() -> None:
+    async with world() as w:
+        async with raw_client(w.port, "/?user=ada") as raw:
+            await say(raw, **w.resume())
+            await raw.send(raw.frame(TEXT, '{"i":1,"a":["nobody"]}'))
+            assert json.loads((await raw.next_of(TEXT)).payload)["i"] == 1
+            assert w.server.peers[-1].ignored == {"control message out of place": 1}
+        await w.goes_on()
