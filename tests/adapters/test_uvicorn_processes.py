@@ -46,9 +46,12 @@ class Running:
         self.process = process
         self.said = ""
 
-    async def port(self) -> int:
+    async def port(self, workers: int = 1) -> int:
+        """The port, once every worker listens: until then a client would dial again and again."""
         assert self.process.stderr is not None
-        while (found := re.search(r"running on http://127.0.0.1:(\d+)", self.said)) is None:
+        while (found := re.search(r"running on http://127.0.0.1:(\d+)", self.said)) is None or (
+            self.said.count("Application startup complete") < workers
+        ):
             line = await self.process.stderr.readline()
             assert line, f"uvicorn ended:\n{self.said}"
             self.said += line.decode()
@@ -103,7 +106,7 @@ async def test_sigterm_closes_the_connections_and_ends(tmp_path: Path) -> None:
 
 async def test_workers(tmp_path: Path) -> None:
     async with uvicorn(tmp_path, "--workers", "2") as running:
-        port = await running.port()
+        port = await running.port(workers=2)
         clients, pids = [], set[int]()
         while len(pids) < 2:  # the operating system decides who gets a connection
             clients.append(client(port))
