@@ -120,7 +120,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._upgrade, self._underlying = upgrade, underlying
         # What uvicorn would compress is not what this server compresses. A middleware may still send before the
         # connection is taken over: uvicorn does not compress that.
-        self.conn.extensions = []
+        self.conn.extensions.clear()
         headers, chosen = self.response.headers, upgrade.headers.get(EXTENSIONS)
         if EXTENSIONS in headers:
             del headers[EXTENSIONS]
