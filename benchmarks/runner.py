@@ -126,8 +126,8 @@ def texts_of(subject: Subject, workload: Requests | Broadcasts) -> Texts | None:
 
 
 def _opens(subject: Subject) -> bool:
-    """Whether the load generators can open connections to it."""
-    return subject.speaks is not None and subject.speaks.texts(ADD) is not None and subject.key != "by-hand"
+    """Whether opening connections to it is measured, and the load generators can do that."""
+    return subject.opening and subject.speaks is not None and subject.speaks.texts(ADD) is not None
 
 
 class Bench:

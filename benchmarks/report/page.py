@@ -17,6 +17,7 @@ from .analysis import (
     cell,
     ratio,
     subjects_of,
+    times_ahead,
     where_others_are_faster,
 )
 
@@ -157,9 +158,9 @@ def _summary(run: Run) -> Iterator[str]:
     if ours is None:
         return
     others = [
-        f"- {ratio(ours.ratio / theirs.ratio)} times as many as {run.subjects[key].title}"
+        f"- {ratio(times_ahead(section, column, 'wsrpc', key))} times as many as {run.subjects[key].title}"
         for key, theirs in cells.items()
-        if theirs is not None and theirs.ratio and (run.subjects[key].kind == "rpc" or key == section.base)
+        if theirs is not None and theirs.rate and (run.subjects[key].kind == "rpc" or key == section.base)
     ]
     yield (
         f"On one core of [the machine](#the-machine), wsrpc on its default transport answers "
