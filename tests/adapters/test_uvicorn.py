@@ -162,6 +162,22 @@ async def test_behind_a_proxy_the_scope_says_who_it_is() -> None:
             assert remote is not None and remote[0] == "203.0.113.7"
 
 
+async def test_the_path_has_uvicorn_s_root_path() -> None:
+    server = echo_server()
+    async with uvicorn_serving(make_app(server), OURS, root_path="/api") as port:
+        async with Client(url_of(port) + "?access_token=t1", reconnect=None, limits=LIMITS):
+            assert server.peers[0].info.path == "/api/ws"
+
+
+@implementations
+async def test_open_websockets_count_where_uvicorn_limits_concurrency(ws: str) -> None:
+    """It then refuses HTTP requests, the request itself included in the count, and no WebSockets."""
+    async with uvicorn_serving(make_app(echo_server()), ws, limit_concurrency=2) as port:
+        assert (await get(port, "/hello")).startswith(b"HTTP/1.1 200")
+        async with raw_client(port, "/ws?access_token=t1"), raw_client(port, "/ws?access_token=t1"):
+            assert (await get(port, "/hello")).startswith(b"HTTP/1.1 503")
+
+
 @pytest.mark.parametrize("compression", [False, True])
 async def test_the_server_decides_about_compression_of_its_own_connections(compression: bool) -> None:
     server = echo_server(compression=compression)
