@@ -239,8 +239,8 @@ def _async(run: Run) -> Iterator[str]:
     yield "## `async def` handlers\n"
     yield (
         "The rate with an `async def` handler that does not wait, to the rate with a `def` handler of the same system. "
-        "From Python 3.12 on, wsrpc's tasks start eagerly. Go, gRPC and fastapi-websocket-rpc have one kind of handler. "
-        "There both rates are of the same one: how far they are from 1 shows how much two measurements differ.\n"
+        "From Python 3.12 on, wsrpc's tasks start eagerly. Go, gRPC and fastapi-websocket-rpc have one kind of "
+        "handler: both rates are of the same one. How far they are from 1 shows how much two measurements differ.\n"
     )
     yield _table(["", "ratio"], [[run.subjects[key].title, ratio(share)] for key, share in shares.items()])
 
