@@ -225,6 +225,15 @@ class Rooms:
                 raise await refuse(transport, CloseCode.INTERNAL_ERROR, "internal error") from exc
             served.settle(home)
             _members_of(home).members[served.peer] = served
+        self.enter(served)
+
+    @property
+    def homes(self) -> bool:
+        """Whether peers have home rooms, which `admit` finds."""
+        return self._room_from is not None
+
+    def enter(self, served: ServedPeer) -> None:
+        """Add a new peer that has no home room."""
         self.everybody.members[served.peer] = served
 
     # ------------------------------------------------------------ members
