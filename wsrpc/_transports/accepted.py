@@ -33,6 +33,7 @@ from ..limits import Limits
 from ..transport import ConnectionInfo
 from .fairness import Turns
 from .health import Health
+from .plain_answer import plain_answer
 from .websocket import WebSocketConnection, WebSocketTransport, forget_parser
 
 __all__ = ["HANDSHAKE", "AcceptedConnection", "Reception"]
@@ -296,7 +297,7 @@ class Reception:
             protocol.available_extensions = enable_server_permessage_deflate(None)
         if handshake.subprotocol is not None:
             protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
-        response = protocol.accept(request)
+        response = (None if handshake.response_headers else plain_answer(protocol, request)) or protocol.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._answer(connection, response)
             return None
