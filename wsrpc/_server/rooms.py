@@ -225,7 +225,7 @@ class Rooms:
                 raise await refuse(transport, CloseCode.INTERNAL_ERROR, "internal error") from exc
             served.settle(home)
             _members_of(home).members[served.peer] = served
-        self.enter(served)
+        self.everybody.members[served.peer] = served
 
     @property
     def homes(self) -> bool:

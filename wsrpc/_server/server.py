@@ -495,7 +495,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             lifetime.peers.refused(made, exc.code)
             raise
         lifetime.peers.admit(made, transport)
-        await made.peer.wait_opened()
+        await made.core.wait_opened()
         return made.peer
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> bool:

@@ -322,7 +322,7 @@ class Reception:
         connection.send_data()
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             connection.wsrpc.expect_end()
-        return True
+        return not connection.transport.is_closing()  # as it is if the client has dropped the connection
 
 
 def _refusal(rejected: HandshakeRejected) -> Response:
