@@ -31,6 +31,7 @@ from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo
+from .deadlines import deadlines_of
 from .fairness import Turns
 from .health import Health
 from .plain_answer import plain_answer
@@ -48,7 +49,7 @@ END_OF_REQUEST = b"\r\n\r\n"
 class AcceptedConnection(WebSocketConnection):
     """Connection that a server has accepted. Until `opened`, it reads the request and nothing more."""
 
-    __slots__ = ("_early", "_line_end", "_opening", "_patience", "_reception", "is_head")
+    __slots__ = ("_early", "_line_end", "_opening", "_reception", "is_head")
 
     protocol: ServerProtocol
 
@@ -62,17 +63,10 @@ class AcceptedConnection(WebSocketConnection):
         """The last bytes that were read, which may be the beginning of `END_OF_REQUEST`."""
         self._early: bytes | None = None
         """What came behind the request; None until the end of the request."""
-        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._patience = self.loop.call_later(self._limits.open_timeout, self.transport.abort)
         self._reception.add(self)
-
-    def _stop_timer(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
 
     def opened(self, limits: Limits, info: ConnectionInfo) -> None:
         """Handle what came behind the request. Reading is resumed when the transport is started."""
@@ -83,7 +77,6 @@ class AcceptedConnection(WebSocketConnection):
             self.data_received(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
         super().connection_lost(exc)
         self._reception.discard(self)
         # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
@@ -101,7 +94,6 @@ class AcceptedConnection(WebSocketConnection):
             return
         super().data_received(data)
         if self.request is not None:
-            self._stop_timer()  # the client does not decide how long the answer takes
             self._reception.receive(self, self.request)
 
     def process_event(self, event: Event) -> None:
@@ -165,7 +157,9 @@ class Reception:
         self._compression = compression
         self.health = health
         self._secure = secure
-        self._turns = Turns(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._turns = Turns(loop)
+        self._deadlines = deadlines_of(loop, limits.open_timeout)
         self._stopped = False
         self._expected: WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any]] = WeakKeyDictionary()
         """Connections whose TLS handshake goes on, each with the event loop's task that does it."""
@@ -185,6 +179,7 @@ class Reception:
     def add(self, connection: AcceptedConnection) -> None:
         """Keep a connection, from now to its end."""
         self._all.add(connection)
+        self._deadlines.add(connection.transport)
         if self._secure:
             self._expected.pop(connection, None)
         if self._stopped:  # asyncio makes the transport of a socket in a turn after it has accepted it
@@ -193,6 +188,7 @@ class Reception:
     def discard(self, connection: AcceptedConnection) -> None:
         """Forget a connection that is over. Idempotent."""
         self._all.discard(connection)
+        self._deadlines.discard(connection.transport)
         self._look()
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
@@ -224,6 +220,7 @@ class Reception:
 
     def receive(self, connection: AcceptedConnection, request: Request) -> None:
         """Answer a request, now or when there is a turn for it."""
+        self._deadlines.discard(connection.transport)  # the client does not decide how long the answer takes
         if self.health is not None and self.health.asks(request):
             self._answer(connection, self.health.answer(head=connection.is_head))
         elif self._turns.take(HANDSHAKE):
