@@ -43,6 +43,7 @@ OPEN_TO_ALL = {
     "wsrpc/_server/entrance.py: handshake": HANDSHAKE,
     "wsrpc/_transports/accepted.py: protocol": LIBRARY,
     "wsrpc/_transports/dial.py: exc": "an OSError, as open() fills it in",
+    "wsrpc/_transports/plain_handshake.py: protocol": LIBRARY,
     "wsrpc/errors.py: error": "made by a function of the class itself",
     "wsrpc/testing/_pairs.py: asked": HANDSHAKE,
 }

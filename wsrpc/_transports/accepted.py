@@ -34,7 +34,7 @@ from ..transport import ConnectionInfo
 from .deadlines import deadlines_of
 from .fairness import Turns
 from .health import Health
-from .plain_answer import plain_answer
+from .plain_handshake import plain_answer, plain_request, skip_request
 from .websocket import WebSocketConnection, WebSocketTransport, forget_parser
 
 __all__ = ["HANDSHAKE", "AcceptedConnection", "Reception"]
@@ -49,7 +49,7 @@ END_OF_REQUEST = b"\r\n\r\n"
 class AcceptedConnection(WebSocketConnection):
     """Connection that a server has accepted. Until `opened`, it reads the request and nothing more."""
 
-    __slots__ = ("_early", "_line_end", "_opening", "_reception", "is_head")
+    __slots__ = ("_begun", "_early", "_line_end", "_opening", "_plain", "_reception", "is_head")
 
     protocol: ServerProtocol
 
@@ -59,6 +59,10 @@ class AcceptedConnection(WebSocketConnection):
         self.is_head = False
         """Whether the request is a HEAD, which asks for the server's health."""
         self._opening = True
+        self._begun = False
+        """Whether anything was read."""
+        self._plain = False
+        """Whether the request was read without the library."""
         self._line_end = b""
         """The last bytes that were read, which may be the beginning of `END_OF_REQUEST`."""
         self._early: bytes | None = None
@@ -71,6 +75,8 @@ class AcceptedConnection(WebSocketConnection):
     def opened(self, limits: Limits, info: ConnectionInfo) -> None:
         """Handle what came behind the request. Reading is resumed when the transport is started."""
         super().opened(limits, info)
+        if self._plain:
+            skip_request(self.protocol)
         self._opening = False
         early, self._early = self._early, None
         if early:
@@ -92,7 +98,14 @@ class AcceptedConnection(WebSocketConnection):
         data = self._take_request(data)
         if not data:
             return
-        super().data_received(data)
+        if not self._begun:
+            self._begun = True
+            self.request = plain_request(data)
+            self._plain = self.request is not None
+        if self._plain:
+            self.wsrpc.count_read(len(data))
+        else:
+            super().data_received(data)
         if self.request is not None:
             self._reception.receive(self, self.request)
 

@@ -47,16 +47,11 @@ class Deadlines:
     def _due(self) -> None:
         self._timer = None
         now = self._loop.time()
-        over: list[Abortable] = []
-        for limited, until in self._until.items():
-            if until > now:
-                self._timer = self._loop.call_at(until, self._due)
-                break
-            over.append(limited)
-        for limited in over:
-            del self._until[limited]
-        for limited in over:
-            limited.abort()
+        for limited in [limited for limited, until in self._until.items() if until <= now]:
+            if self._until.pop(limited, None) is not None:  # else another one's end has discarded it
+                limited.abort()
+        if self._until and self._timer is None:
+            self._timer = self._loop.call_at(next(iter(self._until.values())), self._due)
 
 
 _of_loops: WeakKeyDictionary[Any, dict[float, Deadlines]] = WeakKeyDictionary()

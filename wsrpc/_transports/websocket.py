@@ -391,7 +391,9 @@ class WebSocketCallbacks(WebSocketTransport):
         """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
         other = WebSocketCallbacks(self._connection, limits)
         other._reader.bytes, other._output.written = self._reader.bytes, self._output.written
-        other._deadlines = self._deadlines
+        if self._deadlines is not None:
+            self._deadlines.discard(self._connection.transport)
+            other.expect_end()
         return other
 
     def describe(self, info: ConnectionInfo) -> None:
@@ -438,6 +440,10 @@ class WebSocketCallbacks(WebSocketTransport):
                 if room != self._room:
                     self._make_room(room)
                 self._much_came(connection.loop.time() - began)
+
+    def count_read(self, size: int) -> None:
+        """Count ``size`` bytes that were read and do not come here."""
+        self._reader.count(size)
 
     def _much_came(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
