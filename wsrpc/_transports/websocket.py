@@ -511,9 +511,9 @@ class WebSocketCallbacks(WebSocketTransport):
         self._heartbeat.stop()
         self._output.has_room()
         protocol = self._connection.protocol
-        self._output.broke(exc or protocol.close_exc.__cause__)
-        code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
+        self._output.broke(None if clean else exc or protocol.close_exc.__cause__)
+        code, reason = self._close_code()
         info = self._ended = CloseInfo(code, reason, was_clean=clean)
         if self._deadlines is not None:
             self._deadlines.discard(self._connection.transport)
@@ -578,6 +578,11 @@ class WebSocketConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.wsrpc = WebSocketCallbacks(self, self._limits)
+
+    def made(self, transport: asyncio.Transport) -> None:
+        """Do what `connection_made` does, without the library's queue of messages, which `opened` would drop again."""
+        self.transport, self.recv_messages = transport, NO_MESSAGES
         self.wsrpc = WebSocketCallbacks(self, self._limits)
 
     def data_received(self, data: bytes) -> None:
