@@ -16,7 +16,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.utils import accept_key
 
-from wsrpc import Client, Handshake, Limits, Peer, Server, Service, WebSocketTransport
+from wsrpc import Client, ConnectionInfo, Handshake, Limits, Peer, Server, Service, WebSocketTransport
 from wsrpc._transports.listener import listen
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -31,6 +31,14 @@ MESSAGE = b'{"a":["echo",7],"i":1}'
 FRAME = bytes((0x81, 0x80 | len(MESSAGE))) + bytes(4) + MESSAGE
 """A request, masked with zeros."""
 CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"
+
+
+def echo(value: int) -> int:
+    return value
+
+
+def lobby(info: ConnectionInfo) -> str:
+    return "lobby"
 
 
 def in_pieces(data: bytes, size: int) -> list[bytes]:
@@ -70,7 +78,7 @@ async def answers(port: int, pieces: list[bytes], *, until: bytes) -> bytes:
 @pytest.mark.parametrize("path", ["at-once", "awaited"])
 async def test_however_a_request_comes_it_is_answered_in_the_same_way(pieces: list[bytes], path: str) -> None:
     server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
+    server.on("echo", echo)
     if path == "awaited":
 
         @server.on_handshake
@@ -94,7 +102,7 @@ class Nothing(Service):
         """So that it does something."""
 
 
-ROOMS: dict[str, Any] = {"room_from": lambda info: "lobby"}
+ROOMS: dict[str, Any] = {"room_from": lobby}
 
 
 @pytest.mark.parametrize(("options", "service"), [({}, False), (ROOMS, False), ({}, True)])

@@ -47,7 +47,7 @@ def by_the_library(data: bytes) -> Request | None:
 
 
 def same(ours: Request, theirs: Request | None) -> bool:
-    return theirs == ours and list(theirs.headers.raw_items()) == list(ours.headers.raw_items())
+    return theirs is not None and theirs == ours and list(theirs.headers.raw_items()) == list(ours.headers.raw_items())
 
 
 @pytest.mark.parametrize("fields", [PLAIN, BROWSER, {"a": "b"}], ids=["plain", "browser", "one"])
