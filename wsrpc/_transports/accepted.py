@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from websockets.datastructures import Headers
@@ -69,7 +68,8 @@ class AcceptedConnection(WebSocketConnection):
         """What came behind the request; None until the end of the request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.made(cast("asyncio.Transport", transport))
+        tcp: Any = transport  # asyncio's annotation says less than it passes
+        self.made(tcp)
         self._reception.add(self)
 
     def opened(self, limits: Limits, info: ConnectionInfo) -> None:
@@ -87,7 +87,7 @@ class AcceptedConnection(WebSocketConnection):
         self._reception.discard(self)
         # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
         del self.wsrpc
-        with suppress(AttributeError):  # it never was open
+        if not self._opening:
             del self.data_received
         forget_parser(self.protocol)
 
