@@ -166,8 +166,8 @@ class Peers:
         """All peers, with those whose connection has ended but for which something may still run."""
         return {*self._connected.values(), *self._leaving}
 
-    async def admit(self, served: ServedPeer, transport: Transport) -> None:
-        """Bind a peer to ``transport`` and keep it; return when its `open` handlers are done.
+    def admit(self, served: ServedPeer, transport: Transport) -> None:
+        """Bind a peer to ``transport`` and keep it. Its `open` handlers may go on.
 
         Raises:
             TypeError: ``transport`` is not a transport.
@@ -179,7 +179,6 @@ class Peers:
             self._forget(served)
             raise
         self.tally.came()
-        await served.peer.wait_opened()
 
     def refused(self, served: ServedPeer, code: int) -> None:
         """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""

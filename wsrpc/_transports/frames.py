@@ -260,6 +260,10 @@ class FrameReader:
         self.between_frames = False
         """Whether the library has parsed all that it was given, so that frames need not pass through it."""
 
+    def count(self, size: int) -> None:
+        """Count ``size`` bytes that the connection has received and that are no frames."""
+        self.bytes += size
+
     def feed(self, data: bytes, receiver: Receiver) -> bytes | bytearray:
         """Pass the messages in ``data`` to ``receiver``. Returns everything from the first frame on that is not plain.
 

@@ -31,6 +31,7 @@ from .._base.scheduler import spawn_later
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver, Traffic
+from .deadlines import Deadlines, deadlines_of
 from .delivery import Delivery
 from .fairness import MUCH, READ, next_read, turns_of
 from .frames import TEXT as TEXT_FRAME
@@ -81,7 +82,8 @@ class WebSocketTransport:
         self._room = READ
         """Bytes that the next read takes at most."""
         self._closing: asyncio.Task[None] | None = None
-        self._close_timer: asyncio.TimerHandle | None = None
+        self._deadlines: Deadlines | None = None
+        """Those of ends, once this connection is to end."""
         self._ended: CloseInfo | None = None
         self._info: ConnectionInfo | None = None
         self.largest = limits.message
@@ -389,7 +391,9 @@ class WebSocketCallbacks(WebSocketTransport):
         """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
         other = WebSocketCallbacks(self._connection, limits)
         other._reader.bytes, other._output.written = self._reader.bytes, self._output.written
-        other._close_timer = self._close_timer
+        if self._deadlines is not None:
+            self._deadlines.discard(self._connection.transport)
+            other.expect_end()
         return other
 
     def describe(self, info: ConnectionInfo) -> None:
@@ -436,6 +440,10 @@ class WebSocketCallbacks(WebSocketTransport):
                 if room != self._room:
                     self._make_room(room)
                 self._much_came(connection.loop.time() - began)
+
+    def count_read(self, size: int) -> None:
+        """Count ``size`` bytes that were read and do not come here."""
+        self._reader.count(size)
 
     def _much_came(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
@@ -494,20 +502,21 @@ class WebSocketCallbacks(WebSocketTransport):
         connection. The library waits for that only in its own calls.
         """
         self._heartbeat.stop()
-        if self._close_timer is None:
+        if self._deadlines is None:
             connection = self._connection
-            self._close_timer = connection.loop.call_later(connection.close_timeout or 0.0, self.abort)
+            self._deadlines = deadlines_of(connection.loop, connection.close_timeout or 0.0)
+            self._deadlines.add(connection.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._heartbeat.stop()
         self._output.has_room()
         protocol = self._connection.protocol
-        self._output.broke(exc or protocol.close_exc.__cause__)
-        code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
+        self._output.broke(None if clean else exc or protocol.close_exc.__cause__)
+        code, reason = self._close_code()
         info = self._ended = CloseInfo(code, reason, was_clean=clean)
-        if self._close_timer is not None:
-            self._close_timer.cancel()
+        if self._deadlines is not None:
+            self._deadlines.discard(self._connection.transport)
         self._output.take()
         receiver = self._delivery.receiver
         if receiver is not None:
@@ -569,6 +578,11 @@ class WebSocketConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.wsrpc = WebSocketCallbacks(self, self._limits)
+
+    def made(self, transport: asyncio.Transport) -> None:
+        """Do what `connection_made` does, without the library's queue of messages, which `opened` would drop again."""
+        self.transport, self.recv_messages = transport, NO_MESSAGES
         self.wsrpc = WebSocketCallbacks(self, self._limits)
 
     def data_received(self, data: bytes) -> None:
