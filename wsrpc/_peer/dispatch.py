@@ -116,6 +116,12 @@ class Dispatcher:
         self._beginning: Invocation | None = None
         """The context of a coroutine function that takes its first step, and is not counted yet."""
 
+    @property
+    def active(self) -> int:
+        """Number of handlers that run in tasks, with one that takes its first step."""
+        begins = self._beginning is not None and self._beginning.call is None
+        return len(self.running.calls) + begins
+
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
         if ctx is not None and ctx is self._beginning:

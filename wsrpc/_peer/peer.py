@@ -111,7 +111,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def active(self) -> int:
         """Number of handlers that run for the remote peer, with those of streams and conversations."""
-        return len(self._core.dispatcher.running.calls)
+        return self._core.dispatcher.active
 
     @property
     def channels(self) -> int:
