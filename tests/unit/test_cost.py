@@ -72,7 +72,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "inline request, blocks": (29.18, 36.16),
     "async request, blocks": (37.18, 38.16),
     "event, blocks": (9.36, 11.38),
-    "stream item, blocks": (2.7, 4.73),
+    "stream item, blocks": (2.7, 4.74),
     "broadcast member, blocks": (1.19, 1.19),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again.
     "drop and reconnect, both ends": (347, 347),
