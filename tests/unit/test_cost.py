@@ -15,9 +15,11 @@ user's code, here the handler. asyncio has eager tasks from Python 3.12 on, so t
 Blocks are those of Python's memory allocator, all that are allocated: about one for each object, two for a list or a
 dict that is not empty. The number of blocks in use is read at each event of the profiler, so also before and after each
 call of a C function, and each rise is counted. A block that is freed before the next event is missed. What the event
-loop and the transport in memory allocate is included.
+loop and the transport in memory allocate is included. They are counted in a process of their own, because some objects
+come from lists of free ones, which other tests fill or empty.
 
-Run as a script, this prints the figures and the calls behind them: ``python tests/unit/test_cost.py [figure]``.
+Run as a script, this prints the figures and the calls behind them: ``python tests/unit/test_cost.py [figure]``. With
+``--json`` it prints them as an object, from figure to both.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import gc
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
@@ -38,9 +41,11 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass
+from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
+import msgspec
 import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
@@ -69,13 +74,13 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "lone stream item, both ends": (26.34375, 26.34375),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
     "broadcast member, both ends": (0.75, 0.75),
-    # The same operations in blocks of memory, both ends together. One more than was counted, because versions of Python
-    # differ a little, and some blocks come from lists of free ones that other tests have filled or emptied.
-    "inline request, blocks": (31, 38),
-    "async request, blocks": (39, 40),
-    "event, blocks": (11, 13),
-    "stream item, blocks": (3, 5),
-    "broadcast member, blocks": (1.5, 1.5),
+    # The same operations in blocks of memory, both ends together, rounded up to hundredths, as a batch may need a block
+    # more. From 3.12 on: the larger figure of 3.12 and 3.13.
+    "inline request, blocks": (29.18, 36.16),
+    "async request, blocks": (37.18, 38.16),
+    "event, blocks": (9.36, 11.38),
+    "stream item, blocks": (2.7, 4.74),
+    "broadcast member, blocks": (1.19, 1.19),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again.
     "drop and reconnect, both ends": (347, 347),
     # A client that connects to a port, and closes: from its first byte to the end of its peer, with the calls of
@@ -87,13 +92,14 @@ AT_MOST: dict[str, tuple[float, float]] = {
 }
 
 NEW = sys.version_info >= (3, 12)
+BLOCKS = [figure for figure in AT_MOST if figure.endswith(", blocks")]
 
 Found = Counter[tuple[str, str]]
 """Numbers of calls by file and function, or of objects by module and class."""
 
 WARM_UP = 2
 """Batches before those that count."""
-ROUNDS = 8
+ROUNDS = 3
 REQUESTS = 64
 ITEMS = 1024
 """A multiple of the number of items for which credit is granted at once."""
@@ -350,7 +356,7 @@ async def count(what: str, which: str) -> tuple[Found, int]:
                 await operation.batch()
             operation.tidy()
             return calls.found(which), operation.units
-        # The least of several, because another thread of the test runner can allocate at any time.
+        # The least of several, because what the first has freed is there for the next ones.
         rounds: list[Found] = []
         for _ in range(ROUNDS):
             blocks = Blocks()
@@ -494,10 +500,34 @@ def listed(found: Found, units: int) -> str:
     )
 
 
+@cache
+def blocks_in_another_process(attempt: int) -> dict[str, tuple[float, str]]:
+    """Measure all figures of blocks in a new process. ``attempt`` numbers the processes."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    ran = subprocess.run(
+        [sys.executable, __file__, "--json", *BLOCKS],
+        env={**plain, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=80,
+    )
+    return msgspec.json.decode(ran.stdout, type=dict[str, tuple[float, str]])
+
+
+def least_blocks(figure: str, at_most: float) -> tuple[float, str]:
+    """Return a figure of blocks, and what is behind it.
+
+    In about one process of fifty, a list of free objects runs empty in each round, for one more block. So if the figure
+    is too high, it is measured in a second process.
+    """
+    first = blocks_in_another_process(1)[figure]
+    return first if first[0] <= at_most else min(first, blocks_in_another_process(2)[figure])
+
+
 @pytest.mark.parametrize("figure", AT_MOST)
 def test_it_costs_no_more_than_before(figure: str) -> None:
     at_most = AT_MOST[figure][NEW]
-    measured, behind = measure(figure)
+    measured, behind = least_blocks(figure, at_most) if figure in BLOCKS else measure(figure)
     assert measured <= at_most, f"{figure}: {measured:.9g}, which should be at most {at_most:.9g}\n{behind}"
     assert measured > at_most / 2, (
         f"{figure}: {measured:.9g}, far below {at_most:.9g}: update AT_MOST, or it counts too little"
@@ -505,6 +535,9 @@ def test_it_costs_no_more_than_before(figure: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or AT_MOST:
-        value, calls_behind = measure(name)
-        print(f"{name}: {value:.9g}, at most {AT_MOST[name][NEW]:.9g}\n{calls_behind}\n")
+    if sys.argv[1:2] == ["--json"]:
+        print(json.dumps({name: measure(name) for name in sys.argv[2:]}))
+    else:
+        for name in sys.argv[1:] or AT_MOST:
+            value, calls_behind = measure(name)
+            print(f"{name}: {value:.9g}, at most {AT_MOST[name][NEW]:.9g}\n{calls_behind}\n")

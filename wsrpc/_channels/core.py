@@ -381,6 +381,8 @@ class ChannelCore:
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""
+        if (link := self.table.out.link) is not None:
+            link.send_kept_back()
         reading = self.mailbox.reading("next")
         if reading is not None and reading.is_awaited:
             self._send_end(reason)

@@ -329,6 +329,7 @@ class PeerCore:
             return
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         ending = self.out.ending if present.state is LinkState.CLOSING else replaced
+        present.send_kept_back()
         self.out.reopen()
         self.lose(ending, replaced=True)
         self.reporter.spawn(present.transport.close(ending.code, ending.reason))
@@ -495,7 +496,11 @@ class PeerCore:
         """Return the queue of the broadcasts that wait until ``link`` has room."""
         return link.hold_broadcasts(
             lambda: SlowReaderQueue(
-                link.send, lambda: link.full, self.limits.behind, self.log.warn, self.history.left_out
+                lambda payload, text: link.send(payload, text),  # not as it is now: see `Link.precede`
+                lambda: link.full,
+                self.limits.behind,
+                self.log.warn,
+                self.history.left_out,
             )
         )
 
@@ -529,6 +534,8 @@ class PeerCore:
     def begin_close(self, code: int, reason: str) -> Link | None:
         """Accept nothing more, and return the link whose transport the caller closes now."""
         out, link = self.out, self.session.link
+        if link is not None:
+            link.send_kept_back()
         out.close(CloseInfo(code, reason))
         if link is not None and (link.state is LinkState.OPENING or link.silent):
             with suppress(ConnectionLost):

@@ -113,12 +113,12 @@ class Dispatcher:
         tasks, too, so that they stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
-        self._beginning: Invocation | None = None
+        self.beginning: Invocation | None = None
         """The context of a coroutine function that takes its first step, and is not counted yet."""
 
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
-        if ctx is not None and ctx is self._beginning:
+        if ctx is not None and ctx is self.beginning:
             return ctx.id is not None
         return self.running.is_awaited(ctx)
 
@@ -174,9 +174,9 @@ class Dispatcher:
             if handler is None or not (EAGER and handler.bare) or layered or self.invoker.limit is not None:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
                 return
-            outer, self._beginning = self._beginning, ctx
+            outer, self.beginning = self.beginning, ctx
             task = self._loop.spawn(self._run_bare(ctx, len(payload), handler, session), session.context.copy())
-            self._beginning = outer
+            self.beginning = outer
             self._mark = None  # as in `_start`
             if not task.done():
                 self._goes_on(task, ctx, len(payload), handler, session)

@@ -301,8 +301,9 @@ class NegotiatedCodec(MsgpackCodec):
                 # Searching for two bytes takes far less time than checking each value.
                 return encode(_finite(message)) if _EXTREME.search(payload) else payload
             except (OverflowError, TypeError):
-                # An integer of more than 64 bits, or keys that are bytes. If nothing can encode it, this fails again.
-                return encode_json(message)
+                pass  # an integer of more than 64 bits, or keys that are bytes
+            # If nothing can encode it, this fails, too. That is outside of `except`, so that a log shows one error.
+            return encode_json(message)
 
         self.encode = encode_either
 

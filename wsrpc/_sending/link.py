@@ -64,6 +64,7 @@ class Link:
         "read_ended",
         "receive",
         "send",
+        "send_kept_back",
         "silent",
         "slow_reader",
         "state",
@@ -79,6 +80,8 @@ class Link:
     ) -> None:
         self.transport = transport
         self.send: Send = transport.send
+        self.send_kept_back: Callable[[], None] = _ignore
+        """Sends what is kept back, see `precede`."""
         self.receive: Callable[[bytes | bytearray, bool], None] = _ignore_message
         self.read_ended: Callable[[], None] = _ignore
         self.state = LinkState.OPENING
@@ -114,10 +117,19 @@ class Link:
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
 
-        For code that runs while something is kept back that has to leave before what that code sends. That code may use
-        it, too, and ends it first.
+        For code that runs while something is kept back that has to leave before what that code sends, and before that
+        code ends a channel or the connection, where `send_kept_back` is called. That code may use it, too, and ends it
+        first.
         """
-        send = self.send
+        send, send_kept_back = self.send, self.send_kept_back
+
+        def send_first() -> None:
+            send_kept_back()
+            self.send = send
+            try:
+                first()
+            finally:
+                self.send = send_after
 
         def send_after(payload: bytes, text: bool = True, /) -> None:
             self.send = send
@@ -129,9 +141,9 @@ class Link:
 
         def end() -> None:
             if self.send is send_after:
-                self.send = send
+                self.send, self.send_kept_back = send, send_kept_back
 
-        self.send = send_after
+        self.send, self.send_kept_back = send_after, send_first
         return end
 
     def enter(self, context: Invocation) -> None:
