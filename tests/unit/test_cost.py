@@ -47,13 +47,13 @@ AT_MOST: dict[str, tuple[float, float]] = {
     #
     # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 17 if
     # the handler (1), the transport in memory (6) and its `call_soon` (1) are included.
-    "inline request, requesting end": (14, 14),
+    "inline request, requesting end": (12, 12),
     "inline request, serving end": (9, 9),
-    "inline request, both ends": (23, 23),
+    "inline request, both ends": (21, 21),
     # The same, answered by an `async def` handler that does not wait.
-    "async request, requesting end": (14, 14),
+    "async request, requesting end": (12, 12),
     "async request, serving end": (18, 11),
-    "async request, both ends": (32, 25),
+    "async request, both ends": (30, 23),
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
