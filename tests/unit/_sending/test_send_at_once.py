@@ -127,8 +127,12 @@ async def test_a_value_is_encoded_alike_in_a_negotiated_message(value: Any, monk
         out.agree(UNLIMITED, NegotiatedCodec(JsonCodec()), frozenset())
         out.requests._next = FIRST
         sent: list[Any] = []
+
+        def send(payload: bytes, text: bool = True) -> None:
+            sent.append((payload, text))
+
         assert out.link is not None
-        out.link.send = lambda payload, text=True: sent.append((payload, text))
+        out.link.send = send
         tasks = [start(d.peer.request("add", *args)) for args in ([value], [1, value], [value, 1])]
         await turns()
         refused = [repr(task.exception()) for task in tasks if task.done()]
