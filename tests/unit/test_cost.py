@@ -59,19 +59,19 @@ AT_MOST: dict[str, tuple[float, float]] = {
     #
     # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 17 if
     # the handler (1), the transport in memory (6) and its `call_soon` (1) are included.
-    "inline request, requesting end": (14, 14),
+    "inline request, requesting end": (12, 12),
     "inline request, serving end": (9, 9),
-    "inline request, both ends": (23, 23),
+    "inline request, both ends": (21, 21),
     # The same, answered by an `async def` handler that does not wait.
-    "async request, requesting end": (14, 14),
+    "async request, requesting end": (12, 12),
     "async request, serving end": (18, 11),
-    "async request, both ends": (32, 25),
+    "async request, both ends": (30, 23),
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
-    "stream item, both ends": (2.6328125, 2.6328125),
+    "stream item, both ends": (2.56640625, 2.56640625),
     # The producer waits before each item, so each arrives alone.
-    "lone stream item, both ends": (26.34375, 26.34375),
+    "lone stream item, both ends": (25.26953125, 25.26953125),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
     "broadcast member, both ends": (0.75, 0.75),
     # The same operations in blocks of memory, both ends together, rounded up to hundredths, as a batch may need a block

@@ -139,9 +139,10 @@ class Inbound:
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """Receive one message from the transport.
 
-        Plain events and requests, items of streams, and messages without ``a`` (most are answers) are recognised here,
-        because a call in Python costs more than all these comparisons. `_examine` takes every other event or request.
-        It knows all the rules, so it would do the same with the messages that are recognised here.
+        Plain events and requests, items of streams, and answers with a value or an error are recognised here, because a
+        call in Python costs more than all these comparisons. `_examine` takes every other event or request, and
+        `_receive_answer` every other message without ``a``. They know all the rules, so they would do the same with the
+        messages that are recognised here.
         """
         try:
             codec, decode = self._codec, self._decode
@@ -165,7 +166,14 @@ class Inbound:
                 view = self._observe(payload, text, decode)
             a = message.a
             if a is UNSET:
-                self._receive_answer(message, payload, view)
+                if (
+                    message.h is not None
+                    or message.x is not UNSET
+                    or message.i.__class__ is not int
+                    or view is not None
+                    or self._out.requests.settle(message) is None
+                ):
+                    self._receive_answer(message, payload, view)
             elif a.__class__ is not list or not a:
                 self._not_ours(payload)
                 finish(view)

@@ -34,6 +34,9 @@ class Terms(msgspec.Struct, frozen=True):
     """How messages are encoded on one connection, and what the remote peer accepts, as far as it has said so."""
 
     encode: Callable[[Any], bytes]
+    encode_same: Callable[[Any], bytes]
+    """Encodes a message as ``encode`` does, if all its values are of the types in `SAME`. It may raise OverflowError
+    for an integer that ``encode`` can encode."""
     text: bool | None
     """Whether messages are text. None: a negotiated codec chooses for each message, and its own ones are binary."""
     largest: int
@@ -61,6 +64,7 @@ class Terms(msgspec.Struct, frozen=True):
         largest = min(announced.message, self.largest)
         return Terms(
             self.encode if codec is None else codec.encode,
+            self.encode_same if codec is None else codec.encode_same,
             self.text if codec is None else None,
             largest,
             min(largest, announced.values // SHARE),
@@ -91,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
         largest = largest_sent(self.limits, self.codec)
-        return Terms(self.codec.encode, self.codec.text, largest, largest)
+        return Terms(self.codec.encode, self.codec.encode, self.codec.text, largest, largest)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -83,6 +84,59 @@ async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any], 
     assert fast_ran == general_ran
     assert fast.ignored == general.ignored
     assert fast.close_code == general.close_code
+
+
+ASKED = 2**30 + 1
+
+ANSWERS: list[dict[str, Any]] = [
+    {"i": ASKED, "d": 3},
+    {"i": ASKED},
+    {"i": ASKED, "e": "no"},
+    {"i": ASKED, "e": {"message": "no"}, "_": 1},
+    {"i": ASKED, "h": 1},
+    {"i": ASKED, "h": 0, "d": 3},
+    {"i": ASKED, "h": None, "d": 3},
+    {"i": ASKED, "h": 1, "e": "no"},
+    {"i": ASKED, "x": "no"},
+    {"i": ASKED, "d": 3, "x": None},
+    {"i": ASKED + 2, "d": 3},
+    {"i": ASKED + 2, "h": 1},
+    {"i": float(ASKED), "d": 3},
+    {"i": str(ASKED), "d": 3},
+    {"i": [ASKED], "d": 3},
+    {"i": None, "d": 3},
+    {"i": -1, "d": None},
+    {"d": 3},
+    {"h": ASKED, "x": "no"},
+]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("message", ANSWERS, ids=str)
+async def test_an_answer_is_received_alike(message: dict[str, Any], cancelled: bool) -> None:
+    async def effect(general: bool) -> list[Any]:
+        d = Driven(dialer=True)
+        requests = d.peer._core.out.requests
+        requests._next = ASKED
+        task = start(d.peer.request("add", 1, 2))
+        await turns()
+        if cancelled:
+            task.cancel()
+            await turns()
+        if general:
+            inbound = d.peer._core._inbound
+            assert inbound is not None
+            payload = json.dumps(message).encode()
+            inbound._receive_answer(inbound._decode(payload), payload, None)
+        else:
+            d.feed(message)
+        await turns()
+        flight = requests.flight
+        settled = [repr(each) for each in (await asyncio.gather(task, return_exceptions=True))] if task.done() else []
+        task.cancel()
+        return [settled, d.take(), d.ignored, d.close_code, len(requests), flight.requests, flight.bytes]
+
+    assert await effect(general=False) == await effect(general=True)
 
 
 async def test_items_of_a_stream_are_received_alike() -> None:
