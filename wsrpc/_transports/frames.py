@@ -125,6 +125,7 @@ class FrameWriter(ABC):
         "_scheduled",
         "_sent",
         "_turn_end",
+        "diverts",
         "held",
         "unwritten",
     )
@@ -138,6 +139,8 @@ class FrameWriter(ABC):
         """Number of entries that a frame has in ``_frames``."""
         self.held = False
         """Whether frames are kept back until `release`. (An attribute because a call for each read costs 1 %.)"""
+        self.diverts = False
+        """Whether `add` passes messages to `divert`, which the subclass then has to implement."""
         self._scheduled = False
         self._first_piece = self._piece = FIRST_OF_CLIENT if masked else FIRST_PIECE
         self._sent = 0
@@ -154,9 +157,12 @@ class FrameWriter(ABC):
         """Messages that were added since the connection began."""
         return self._sent + len(self._frames) // self._parts
 
-    def add(self, payload: bytes, text: bool) -> None:
-        """Add a message; writes a piece if that is full."""
+    def add(self, payload: bytes, text: bool = True, /) -> None:
+        """Add a message; writes a piece if that is full. Raises what `divert` raises."""
         # The hot path of every message: it costs no further Python call while a read is handled.
+        if self.diverts:
+            self.divert(payload, text)
+            return
         size = len(payload)
         frames = self._frames
         if self._masked:
@@ -181,6 +187,10 @@ class FrameWriter(ABC):
             self.write()
         elif not (self.held or self._scheduled):
             self._schedule()
+
+    def divert(self, payload: bytes, text: bool) -> None:
+        """Deal with a message for which no frame may be built here: the connection is over, for instance."""
+        raise NotImplementedError
 
     def added(self, size: int, messages: int = 1) -> None:
         """Count a frame of ``size`` bytes that the library has built, and that `write` will write."""
@@ -274,10 +284,18 @@ class FrameReader:
             first = buffer[position]
             size = buffer[position + 1] ^ masked
             start = position + head
-            if (first != TEXT and first != BINARY) or size >= MASKED:
+            # Not ``text = first == TEXT``: Python 3.11 specializes a comparison only where it decides about a branch.
+            if first == TEXT:
+                text = True
+            elif first == BINARY:
+                text = False
+            else:
                 plain = False
                 break
             if size >= 126:
+                if size >= MASKED:
+                    plain = False
+                    break
                 start += 2 if size == 126 else 8
                 if end < start:
                     break
@@ -302,7 +320,7 @@ class FrameReader:
                 payload = bytes(memoryview(buffer)[start:after])
             count += 1
             receive = receiver.receive  # looked up each time: the receiver may have changed meanwhile
-            receive(payload, first == TEXT)
+            receive(payload, text)
             position = after
         self.messages += count
         if not plain:
