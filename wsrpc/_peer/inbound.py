@@ -111,7 +111,6 @@ class Inbound:
         fail: Callable[[int, str], None],
     ) -> None:
         self._codec: Codec = codec
-        self._decode: Decode = codec.decode
         self._text = codec.text
         self._other: Codec | None = None
         """Codec of messages of the other kind (binary or text), once one is agreed on."""
@@ -132,7 +131,7 @@ class Inbound:
         if codec is not None and codec is not self._codec:
             # Most will be of that kind from now on.
             self._other, self._codec = self._codec, codec
-            self._decode, self._text = codec.decode, codec.text
+            self._text = codec.text
 
     # ------------------------------------------------------------ one message
 
@@ -144,13 +143,11 @@ class Inbound:
         It knows all the rules, so it would do the same with the messages that are recognised here.
         """
         try:
-            codec, decode = self._codec, self._decode
-            if text is not self._text:
-                if self._other is None:
-                    self._receive_other_kind(payload, text)
-                    return
-                codec, decode = self._other, self._other.decode
-            bounds = self._bounds
+            codec = self._codec if text is self._text else self._other
+            if codec is None:
+                self._receive_other_kind(payload, text)
+                return
+            decode, bounds = codec.decode, self._bounds
             size = len(payload)
             try:
                 if size <= bounds.small and (not text or payload.isascii()):
@@ -160,7 +157,9 @@ class Inbound:
             except Exception as exc:  # a codec may be a user's, and raise anything
                 self._not_decoded(bytes(payload), text, codec, exc)
                 return
-            deep = size > bounds.depth and codec.nests_deeper(payload, message, bounds.depth)
+            deep = False
+            if size > bounds.depth:
+                deep = codec.nests_deeper(payload, message, bounds.depth)
             if deep or message.ours is False:
                 self._set_aside(payload, text, codec, message, deep)
                 return
@@ -183,8 +182,10 @@ class Inbound:
             ):
                 if self._admission.needs_checks:
                     self._admission.arrived(message, payload, view, decode)
-                else:
+                elif self._own.used or (handler := self._shared.take_main(name)) is None:
                     self._dispatcher.dispatch(message, payload, view)
+                else:
+                    self._dispatcher.run(message, payload, view, handler)
             elif (
                 type(h) is int
                 and message.i is UNSET

@@ -280,11 +280,14 @@ class FrameReader:
         buffer = data if self._rest is None else self._with_rest(data)
         position, end = 0, len(buffer)
         count, plain = 0, True
-        while end - position >= head:
+        while True:
+            # Python 3.11 specializes only comparisons that decide about a jump forward. So there is no
+            # ``text = first == TEXT`` here, and no condition of the loop.
+            start = position + head
+            if start > end:
+                break
             first = buffer[position]
             size = buffer[position + 1] ^ masked
-            start = position + head
-            # Not ``text = first == TEXT``: Python 3.11 specializes a comparison only where it decides about a branch.
             if first == TEXT:
                 text = True
             elif first == BINARY:
