@@ -159,9 +159,10 @@ class Dispatcher:
             layered = own.layered or shared.layered or local.layered
         else:
             local = None
-            handler = own.take(message.c, name) if own.used else None
-            if handler is None:
-                handler = shared.take(message.c, name)
+            if message.c is None:
+                handler = own.take_main(name) or shared.take_main(name)
+            else:
+                handler = own.take(message.c, name) or shared.take(message.c, name)
             layered = own.layered or shared.layered
         if handler is None or layered:
             ctx = Invocation(self._peer, message, self.session.channels, view)

@@ -150,16 +150,15 @@ class Inbound:
             decode, bounds = codec.decode, self._bounds
             size = len(payload)
             try:
-                if size <= bounds.small and (not text or payload.isascii()):
-                    message = decode(payload)
-                else:
-                    message = self._decode_checked(codec, decode, payload, text)
+                message = (
+                    decode(payload)
+                    if size <= bounds.small and (not text or payload.isascii())
+                    else self._decode_checked(codec, decode, payload, text)
+                )
             except Exception as exc:  # a codec may be a user's, and raise anything
                 self._not_decoded(bytes(payload), text, codec, exc)
                 return
-            deep = False
-            if size > bounds.depth:
-                deep = codec.nests_deeper(payload, message, bounds.depth)
+            deep = codec.nests_deeper(payload, message, bounds.depth) if size > bounds.depth else False
             if deep or message.ours is False:
                 self._set_aside(payload, text, codec, message, deep)
                 return
@@ -175,14 +174,14 @@ class Inbound:
             elif (
                 (h := message.h) is None
                 and message.c is None
-                and ((i := message.i) is UNSET or (i.__class__ is int and 0 < i <= ONE_DIGIT))
+                and ((i := message.i) is UNSET or (i.__class__ is int and i > 0 and (i <= ONE_DIGIT or i <= MAX_ID)))
                 and (name := a[0]).__class__ is str
                 and len(name) <= bounds.short_name
                 and len(a) <= bounds.arguments
             ):
                 if self._admission.needs_checks:
                     self._admission.arrived(message, payload, view, decode)
-                elif self._own.used or (handler := self._shared.take_main(name)) is None:
+                elif self._own.used or (shared := self._shared).layered or (handler := shared.take_main(name)) is None:
                     self._dispatcher.dispatch(message, payload, view)
                 else:
                     self._dispatcher.run(message, payload, view, handler)

@@ -281,24 +281,16 @@ class FrameReader:
         position, end = 0, len(buffer)
         count, plain = 0, True
         while True:
-            # Python 3.11 specializes only comparisons that decide about a jump forward. So there is no
-            # ``text = first == TEXT`` here, and no condition of the loop.
+            # Not the condition of the loop: Python 3.11 specializes only comparisons that decide about a jump forward.
             start = position + head
             if start > end:
                 break
-            first = buffer[position]
+            text = _IS_TEXT[buffer[position]]
             size = buffer[position + 1] ^ masked
-            if first == TEXT:
-                text = True
-            elif first == BINARY:
-                text = False
-            else:
+            if text is None or size >= MASKED:
                 plain = False
                 break
             if size >= 126:
-                if size >= MASKED:
-                    plain = False
-                    break
                 start += 2 if size == 126 else 8
                 if end < start:
                     break
@@ -317,10 +309,9 @@ class FrameReader:
                 payload = buffer[start:after]
                 if masked:
                     payload = apply_mask(payload, buffer[start - 4 : start])
-            elif masked:
-                payload = apply_mask(memoryview(buffer)[start:after], buffer[start - 4 : start])
             else:
-                payload = bytes(memoryview(buffer)[start:after])
+                view = memoryview(buffer)[start:after]
+                payload = apply_mask(view, buffer[start - 4 : start]) if masked else bytes(view)
             count += 1
             receive = receiver.receive  # looked up each time: the receiver may have changed meanwhile
             receive(payload, text)
@@ -385,6 +376,10 @@ def _long_header(first: int, size: int, masked: int) -> bytes:
 
 _MIDDLE, _LARGE = Struct("!BBH").pack, Struct("!BBQ").pack
 
+
+_IS_TEXT: list[bool | None] = [None] * 256
+"""By the first byte of a frame: whether the message is text; None if it is no plain message."""
+_IS_TEXT[TEXT], _IS_TEXT[BINARY] = True, False
 
 _SHORT_TEXT = [bytes((TEXT, size)) for size in range(126)]
 _SHORT_BINARY = [bytes((BINARY, size)) for size in range(126)]

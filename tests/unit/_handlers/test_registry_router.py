@@ -89,7 +89,7 @@ def test_the_handlers_of_the_main_channel_are_found_alike_by_both_ways(first: st
         for change in (first, *others):
             CHANGES[change](registry)
             for event in ("e", "other", "nobody"):
-                found = None if registry.layered else registry.take(None, event)
+                found = registry.take(None, event)
                 if found is not None:
                     found.put_back()
                 assert registry.take_main(event) is found, (first, others)
