@@ -80,6 +80,8 @@ class WebSocketTransport:
         self._delivery = Delivery(tcp.pause_reading)
         self._reader = FrameReader(masked=not client, largest=0)
         self._output = output = _Output(connection, limits, masked=client)
+        self.send: Send = output.add
+        """Not a method, which would be one more call for each message."""
         self._heartbeat = Heartbeat(output, loop, limits)
         # A client shares the loop with the rest of its program, not with other connections.
         self._turns = None if client else turns_of(loop)
@@ -123,11 +125,6 @@ class WebSocketTransport:
             return
         if self._receiving:
             self._continue_receiving()
-
-    @property
-    def send(self) -> Send:
-        # A property, so that a peer that keeps the function saves a call for each message.
-        return self._output.add
 
     def flush(self) -> None:
         self._output.flush()
