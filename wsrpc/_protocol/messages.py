@@ -41,8 +41,8 @@ MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
 
 ONE_DIGIT = 2**30 - 1
-"""Largest integer that CPython stores as one digit. A comparison with a larger one takes twice as long, because it is not
-specialized. So bounds that are asked for with each message are no larger."""
+"""Largest integer that CPython stores as one digit. A comparison with a larger one takes twice as long, because it is
+not specialized. So bounds that are asked for with each message are no larger."""
 
 
 class WireMessage(Struct):
