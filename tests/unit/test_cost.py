@@ -57,9 +57,9 @@ AT_MOST: dict[str, tuple[float, float]] = {
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
-    "stream item, both ends": (2.6328125, 2.6328125),
+    "stream item, both ends": (2.56640625, 2.56640625),
     # The producer waits before each item, so each arrives alone.
-    "lone stream item, both ends": (25.3359375, 25.3359375),
+    "lone stream item, both ends": (25.26953125, 25.26953125),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
     "broadcast member, both ends": (0.75, 0.75),
     # The same operations in blocks of memory, both ends together. One more than was counted, because versions of Python
