@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -82,6 +83,9 @@ class PeerOwner:
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         """A connection has ended, ``replaced`` by another one or not. Return what the `close` handlers get."""
         return info
+
+    def ended(self) -> None:
+        """A connection has ended, and the `close` handlers were called."""
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""
@@ -622,6 +626,7 @@ class PeerCore:
         if close_handler is not None:
             self.reporter.call("close", close_handler, info)
         session.end_reported()
+        self.owner.ended()
 
     def _detach(self, link: Link) -> None:
         """Keep the session without a link. Requests, handlers, channels and streams go on when it gets another one."""
@@ -642,6 +647,12 @@ class PeerCore:
         """Wait until there is no connection. Cancelling is safe."""
         if self.session.link is not None:
             await self.session.wait_gone(self.out.loop)
+
+    def any_task(self) -> asyncio.Task[None] | None:
+        """Return a task of this peer that runs; None if there is none."""
+        return next((call.task for call in self.dispatcher.running.calls if call.task is not None), None) or next(
+            iter(self.reporter.running), None
+        )
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
         """Wait for the handlers and other tasks of this peer, except for ``closers``, which wait for this themselves.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from .._base.closing import CloseInfo
 from .._base.logs import LogBudget, PeerLog
@@ -37,7 +36,7 @@ class ServedPeer(PeerOwner):
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("__weakref__", "_opened", "_peers", "core", "out", "peer", "services")
+    __slots__ = ("_opened", "_peers", "core", "out", "peer", "services")
 
     def __init__(
         self,
@@ -87,6 +86,9 @@ class ServedPeer(PeerOwner):
     def lost(self, info: CloseInfo, replaced: bool) -> CloseInfo:
         self._peers.lost(self, info)
         return info
+
+    def ended(self) -> None:
+        self._peers.watch(self)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         opened, self._opened = self._opened, None
@@ -144,8 +146,8 @@ class Peers:
         self.budget = budget
         self._on_left = on_left
         self._connected: dict[str, ServedPeer] = {}
-        self._leaving: WeakSet[ServedPeer] = WeakSet()
-        """Peers without a connection. They live as long as something runs for them."""
+        self._leaving: set[ServedPeer] = set()
+        """Peers without a connection for which something still runs."""
 
     def __len__(self) -> int:
         return len(self._connected)
@@ -190,8 +192,18 @@ class Peers:
         if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
             self.tally.left(served.peer.stats(), info.code)
         self._forget(served)
-        # The server waits for its handlers before it is closed. They also keep the peer in this set.
-        self._leaving.add(served)
+
+    def watch(self, served: ServedPeer) -> None:
+        """Keep a peer whose connection has ended while something runs for it: `Server.close` waits for that.
+
+        Nobody else need hold it: a handler that waits for what nobody holds either would be collected as garbage.
+        """
+        task = served.core.any_task()
+        if task is None:
+            self._leaving.discard(served)
+        else:
+            self._leaving.add(served)
+            task.add_done_callback(lambda _: self.watch(served))
 
     def clear(self) -> None:
         """Forget every peer, whatever its transport says."""
