@@ -88,7 +88,8 @@ class ServedPeer(PeerOwner):
         return info
 
     def ended(self) -> None:
-        self._peers.watch(self)
+        if self.core.dispatcher.running.calls or self.core.reporter.running:
+            self._peers.watch(self)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         opened, self._opened = self._opened, None

@@ -7,10 +7,15 @@ length end in the order in which they began, so one timer serves all of them.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, proxy
 
 __all__ = ["Deadlines", "deadlines_of"]
+
+
+NOBODY = contextvars.Context()
+"""Context of the timer, which belongs to nobody: that of whoever happens to begin it would keep his objects alive."""
 
 
 class Abortable(Protocol):
@@ -24,34 +29,37 @@ class Abortable(Protocol):
 class Deadlines:
     """Aborts what is not discarded within ``seconds`` after it was added."""
 
-    __slots__ = ("_loop", "_seconds", "_timer", "_until")
+    __slots__ = ("_has_timer", "_loop", "_seconds", "_until")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._seconds = seconds
         self._until: dict[Abortable, float] = {}
         """When the time of each is over, the first one first."""
-        self._timer: asyncio.TimerHandle | None = None
-        """Runs until the first deadline, or until one that was discarded meanwhile."""
+        self._has_timer = False
+        """Whether a timer runs: until the first deadline, or until one that was discarded meanwhile. The timer is not
+        kept here, because it refers to the loop."""
 
     def add(self, limited: Abortable) -> None:
         """Begin the time of ``limited``. It must have none yet."""
         until = self._until[limited] = self._loop.time() + self._seconds
-        if self._timer is None:
-            self._timer = self._loop.call_at(until, self._due)
+        if not self._has_timer:
+            self._has_timer = True
+            self._loop.call_at(until, self._due, context=NOBODY)
 
     def discard(self, limited: Abortable) -> None:
         """End the time of ``limited``. Idempotent."""
         self._until.pop(limited, None)
 
     def _due(self) -> None:
-        self._timer = None
+        self._has_timer = False
         now = self._loop.time()
         for limited in [limited for limited, until in self._until.items() if until <= now]:
             if self._until.pop(limited, None) is not None:  # else another one's end has discarded it
                 limited.abort()
-        if self._until and self._timer is None:
-            self._timer = self._loop.call_at(next(iter(self._until.values())), self._due)
+        if self._until and not self._has_timer:
+            self._has_timer = True
+            self._loop.call_at(next(iter(self._until.values())), self._due, context=NOBODY)
 
 
 _of_loops: WeakKeyDictionary[Any, dict[float, Deadlines]] = WeakKeyDictionary()
