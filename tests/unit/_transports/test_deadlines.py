@@ -19,7 +19,7 @@ class Clock:
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> object:
+    def call_at(self, when: float, callback: Callable[[], object], *, context: object) -> object:
         self.timers.append((when, callback))
         return object()
 
