@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -126,8 +126,8 @@ def texts_of(subject: Subject, workload: Requests | Broadcasts) -> Texts | None:
 
 
 def _opens(subject: Subject) -> bool:
-    """Whether the load generators can open connections to it."""
-    return subject.speaks is not None and subject.speaks.texts(ADD) is not None and subject.key != "by-hand"
+    """Whether opening connections to it is measured, and the load generators can do that."""
+    return subject.opening and subject.speaks is not None and subject.speaks.texts(ADD) is not None
 
 
 class Bench:
@@ -158,32 +158,25 @@ class Bench:
         return {"warm": self._plan.warm, "seconds": seconds}
 
     def _requests(self, server: Child, port: int, subject: Subject, workload: Requests, seconds: float) -> Sample:
-        texts = texts_of(subject, workload)
-        assert texts is not None
-        return run_load(
-            server,
-            port,
-            texts,
-            self._cores.load,
-            connections=workload.connections,
-            pending=workload.pending,
-            separate=workload.separate,
-            **self._timing(seconds),
-        )
+        options = {"connections": workload.connections, "pending": workload.pending, "separate": workload.separate}
+        return self._load(server, port, subject, workload, seconds, options)
 
     def _broadcasts(self, server: Child, port: int, subject: Subject, workload: Broadcasts, seconds: float) -> Sample:
+        options = {"mode": "broadcast", "connections": workload.connections, "receivers": workload.receivers}
+        return self._load(server, port, subject, workload, seconds, options)
+
+    def _load(
+        self,
+        server: Child,
+        port: int,
+        subject: Subject,
+        workload: Requests | Broadcasts,
+        seconds: float,
+        options: Mapping[str, object],
+    ) -> Sample:
         texts = texts_of(subject, workload)
         assert texts is not None
-        return run_load(
-            server,
-            port,
-            texts,
-            self._cores.load,
-            mode="broadcast",
-            connections=workload.connections,
-            receivers=workload.receivers,
-            **self._timing(seconds),
-        )
+        return run_load(server, port, texts, self._cores.load, **options, **self._timing(seconds))
 
     def _grpc(self, server: Child, port: int, workload: Requests, seconds: float, speaks: Grpc) -> Sample:
         return run_go(

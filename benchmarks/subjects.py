@@ -70,8 +70,8 @@ class Subject:
     """Its client in `benchmarks.clients`."""
     tls: bool = True
     """Whether its server takes ``--tls``."""
-    idle: bool = True
-    """Whether the generator can open connections to it that say nothing."""
+    opening: bool = True
+    """Whether opening connections to it, and what they take, is measured: not where another has the same server."""
 
     @property
     def is_wsrpc(self) -> bool:
@@ -97,6 +97,7 @@ SUBJECTS = (
         python_server("by-hand"),
         WsWrapper(only=("add", "echo")),
         client="by-hand",
+        opening=False,
     ),
     Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, own="websockets", client="wsrpc"),
     Subject("picows", "bare `picows` echo", python_server("picows"), Echo(), ("picows",)),

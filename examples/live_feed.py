@@ -53,7 +53,7 @@ async def watch() -> AsyncIterator[int]:
 async def main() -> None:
     ticking = asyncio.create_task(feed.run())
     async with server.listen("127.0.0.1", 0) as listener:
-        # By default 256 items may be in flight. Few are better here, because ticks that wait get old.
+        # By default 512 items may be in flight. Few are better here, because ticks that wait get old.
         async with Client(listener.url, limits=Limits(stream_window=1)) as client:
             last = read = 0
             async with client.stream("watch", returns=int) as ticks:

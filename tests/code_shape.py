@@ -41,8 +41,9 @@ OPEN_TO_ALL = {
     "wsrpc/_client/backoff.py: state": LIBRARY,
     "wsrpc/_schema/loading.py: Server": "replaced while a user's module is imported, which may end in run()",
     "wsrpc/_server/entrance.py: handshake": HANDSHAKE,
+    "wsrpc/_transports/accepted.py: protocol": LIBRARY,
     "wsrpc/_transports/dial.py: exc": "an OSError, as open() fills it in",
-    "wsrpc/_transports/listener.py: connection.protocol": LIBRARY,
+    "wsrpc/_transports/plain_handshake.py: protocol": LIBRARY,
     "wsrpc/errors.py: error": "made by a function of the class itself",
     "wsrpc/testing/_pairs.py: asked": HANDSHAKE,
 }

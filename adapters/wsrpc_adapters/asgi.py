@@ -28,11 +28,15 @@ removes it from the scope.
 """
 
 TakeOver = Callable[[Callable[[], None]], Transport | None]
-"""``take_over(lost)`` returns the transport of the connection, or None if the client has left.
+"""``take_over(lost)`` returns the transport of the connection, or None if the connection is closed already.
 
-It is called once, when the application has sent ``websocket.accept``. From then on the ASGI server calls neither the
-application's ``receive()`` nor its ``send()`` with messages. ``lost()`` is called when the connection has ended; the
-application returns then. If it returns earlier, the server ends the connection.
+It is closed when the client has left, and when a middleware has refused or closed it. The application calls
+``take_over`` once, when it has sent ``websocket.accept``. From then on no message passes through ``receive()`` and
+``send()``. ``lost()`` is called when the connection has ended; the application returns then. If it returns earlier, the
+server ends the connection.
+
+Raises:
+    RuntimeError: the ASGI server has not got ``websocket.accept``, because a middleware keeps it back.
 """
 Reserve = Callable[[Handshake, object], TakeOver | None]
 """``reserve(handshake, underlying)`` reserves the connection for `TakeOver`.
@@ -206,7 +210,7 @@ async def serve_taken_over(server: Server, handshake: Handshake, take_over: Take
 
     transport = take_over(lost)
     if transport is None:
-        # The client has left, which the server is about to notice. It would log an application that returns before.
+        # It is closed, which the server is about to notice. It would log an application that returns before.
         while (await receive())["type"] != "websocket.disconnect":
             pass
         return
@@ -257,7 +261,8 @@ async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Se
     body = rejected.body.encode()
     given = {"content-type": "text/plain; charset=utf-8"}
     given |= {name.lower(): value for name, value in rejected.headers.items()}
-    given["content-length"] = str(len(body))
+    # The ASGI server adds it. uvicorn before 0.53 would send ours, too, and clients take two for a broken answer.
+    given.pop("content-length", None)
     start: Event = {"type": "websocket.http.response.start", "status": rejected.status, "headers": encoded(given)}
     await send(start)
     await send({"type": "websocket.http.response.body", "body": body})

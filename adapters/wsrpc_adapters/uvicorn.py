@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketProtocol"]
 
 EXTENSIONS = "Sec-WebSocket-Extensions"
+NOT_ACCEPTED = (
+    "the connection is taken over before uvicorn has got websocket.accept: a middleware that keeps this message back "
+    "has to remove the offer from the scope, by scope['extensions'].pop('wsrpc', None)"
+)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -88,7 +92,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._taken is not None:
             raise ClientDisconnected
         await super().send(message)
-        if self.handshake_complete and self._upgrade is None:
+        # A middleware may close right after it has accepted, to say why with a code. uvicorn waits for the answer.
+        if self.handshake_complete and (self._upgrade is None or self.close_sent):
             self._go_on()
 
     def _go_on(self) -> None:
@@ -113,7 +118,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if upgrade.status != 101:
             return None  # a middleware has changed the request
         self._upgrade, self._underlying = upgrade, underlying
-        # What uvicorn would compress is not what this server compresses.
+        # What uvicorn would compress is not what this server compresses. A middleware may still send before the
+        # connection is taken over: uvicorn does not compress that.
+        self.conn.extensions.clear()
         headers, chosen = self.response.headers, upgrade.headers.get(EXTENSIONS)
         if EXTENSIONS in headers:
             del headers[EXTENSIONS]
@@ -124,12 +131,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _take_over(self, lost: Callable[[], None]) -> WebSocketTransport | None:
         """Make the transport of the connection, as `wsrpc_adapters.asgi.TakeOver` says."""
         assert self._upgrade is not None and self._taken is None, "a reserved connection is taken over once"
-        if not self.handshake_complete or self.transport.is_closing():
+        answered = self.handshake_complete or self.initial_response is not None
+        if not (answered or self.transport.is_closing()):
+            raise RuntimeError(NOT_ACCEPTED)
+        if self._held is None or not self.handshake_complete or self.transport.is_closing():
             return None
         self.stop_keepalive()
         self._send_at_once()
         self._lost = lost
-        held, self._held = self._held or b"", b""
+        held, self._held = self._held, b""
         transport = self._upgrade.take_over(self.transport, held, self._ended, underlying=self._underlying)
         self._taken = transport
         # uvicorn does not use these any more. Where the client has offered compression, as browsers do, it is 50 KiB.

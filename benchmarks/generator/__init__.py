@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -37,9 +38,12 @@ def compile_load() -> None:
     if PROGRAM.exists() and PROGRAM.stat().st_mtime >= max(source.stat().st_mtime for source in read):
         return
     PROGRAM.parent.mkdir(exist_ok=True)
-    outcome = subprocess.run([find_compiler(), "-O2", "-o", PROGRAM, *SOURCES], capture_output=True, text=True)
+    # Another process may run the program, or compile it, too: it appears complete, or not at all.
+    made = PROGRAM.with_name(f"load-{os.getpid()}")
+    outcome = subprocess.run([find_compiler(), "-O2", "-o", made, *SOURCES], capture_output=True, text=True)
     if outcome.returncode != 0:
         raise BenchmarkError(f"cc could not compile the load generator:\n{outcome.stderr.strip()}")
+    made.replace(PROGRAM)
 
 
 def run_load(server: Child, port: int, texts: Texts, core: int, **options: object) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,8 @@ def build() -> Path:
     program = BUILT / f"load-go-{digest.hexdigest()[:16]}"
     if not program.exists():
         BUILT.mkdir(exist_ok=True)
-        command: list[str | Path] = [go, "build", "-buildvcs=false", "-o", program, "."]
+        made = program.with_name(f"{program.name}-{os.getpid()}")  # complete when it gets its name
+        command: list[str | Path] = [go, "build", "-buildvcs=false", "-o", made, "."]
         done = subprocess.run(
             command, cwd=HERE, env=environment(), capture_output=True, text=True, check=False, timeout=BUILD_TIMEOUT
         )
@@ -43,6 +45,7 @@ def build() -> Path:
                 "The modules of its go.mod come from the Go module proxy: `go env GOPROXY` says from where. "
                 "Or leave out what needs it: --without go"
             )
+        made.replace(program)
     return program
 
 

@@ -1,4 +1,6 @@
-"""``python -m benchmarks.idle.clients PORT COUNT``: opens so many connections, says how many pings came for each line.
+"""``python -m benchmarks.idle.clients PORT COUNT WITH``: opens so many connections, says how many pings came.
+
+It answers each line with that. WITH is what the connections have: see the server.
 
 On bare sockets, so that the clients of ten thousand connections cost little. Each says hello as wsrpc clients do, and
 answers pings.
@@ -8,8 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
+import zlib
 from typing import Any
+
+from ..servers.handlers import CERTIFICATES
 
 PING = 0x9
 AT_ONCE = 50
@@ -19,6 +25,15 @@ HELLO = json.dumps(
         "wsrpc": {"t": "hello", "v": 1, "features": ["credit", "drain"], "limits": {"message": 2**22}},
     }
 ).encode()
+
+
+COMPRESSED = 0x40
+"""The bit of a frame that says so."""
+
+
+def deflated(payload: bytes) -> bytes:
+    compress = zlib.compressobj(wbits=-12)
+    return (compress.compress(payload) + compress.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -32,8 +47,9 @@ class Idle(asyncio.Protocol):
 
     pings = lost = 0
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, compressed: bool) -> None:
         self._port = port
+        self._compressed = compressed
         self._head = b""
         self._rest = b""
         self.open = asyncio.get_running_loop().create_future()
@@ -48,6 +64,8 @@ class Idle(asyncio.Protocol):
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
             "Sec-WebSocket-Version: 13",
         ]
+        if self._compressed:
+            lines.append("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
         transport.write("\r\n".join([*lines, "", ""]).encode())
 
     def data_received(self, data: bytes) -> None:
@@ -58,7 +76,11 @@ class Idle(asyncio.Protocol):
                 self._rest = head
                 return
             assert head.startswith(b"HTTP/1.1 101"), head
-            self._transport.write(frame(0x1, HELLO))
+            if self._compressed:
+                assert b"permessage-deflate" in head, head
+                self._transport.write(frame(COMPRESSED | 0x1, deflated(HELLO)))
+            else:
+                self._transport.write(frame(0x1, HELLO))
             self.open.set_result(None)
         while len(data) >= 2:
             size, start = data[1], 2
@@ -78,13 +100,19 @@ class Idle(asyncio.Protocol):
             self.open.set_exception(exc or ConnectionError("refused"))
 
 
-async def main(port: int, count: int) -> None:
+async def main(port: int, count: int, having: str) -> None:
+    context = None
+    if having == "tls":
+        context = ssl.create_default_context(cafile=CERTIFICATES / "ca.pem")
+        context.check_hostname = False
     loop = asyncio.get_running_loop()
     turn = asyncio.Semaphore(AT_ONCE)
 
     async def one() -> Any:
         async with turn:
-            transport, protocol = await loop.create_connection(lambda: Idle(port), "127.0.0.1", port)
+            transport, protocol = await loop.create_connection(
+                lambda: Idle(port, having == "compression"), "127.0.0.1", port, ssl=context
+            )
             await protocol.open
             return transport
 
@@ -97,4 +125,4 @@ async def main(port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

@@ -198,8 +198,7 @@ int main(int count, char **arguments) {
     dial(atoi(arguments[1]));
 
     double began = seconds_now(), end = began + warm + seconds, time = began, heard = began, server = 0;
-    uint64_t number = 0;
-    bool counting = false;
+    bool counting = false, counted = false;
     load.counts_from = began + warm;
     while (time < end || load.pending > 0) {
         bool answered = take_frames();
@@ -209,16 +208,15 @@ int main(int count, char **arguments) {
             counting = true;
             server = clock_seconds(server_clock);
         }
-        if (counting && time >= end && number > 0) { /* once: nothing is sent from here on */
+        if (counting && !counted && time >= end) {
+            counted = true;
             server = clock_seconds(server_clock) - server;
-            number = 0;
         }
         if (rate == 0) {
-            while (time < end && load.pending < PENDING && send_request(time)) number++;
+            while (time < end && load.pending < PENDING && send_request(time)) continue;
         } else {
             for (double due; (due = began + (double)(load.sent + 1) / rate) <= time && due < end;) {
                 if (!send_request(due)) break;
-                number++;
                 double sent = seconds_now();
                 if (due >= load.counts_from && load.late_count < load.room) load.late[load.late_count++] = sent - due;
             }

@@ -103,24 +103,24 @@ def where_others_are_faster(run: Run, kind: str) -> Iterator[Faster]:
     """For each workload the subjects of that kind ("rpc" or "bare") that are ahead of every way of using wsrpc."""
     for section in run.sections:
         for column in section.columns:
-            cells = {key: cell(run, section, column, key) for key in subjects_of(run, section)}
-            speeds = {
-                key: (1 / found.ratio if column.lower_is_better else found.ratio)
-                for key, found in cells.items()
-                if found is not None
-            }
+            found = {key: one for key in subjects_of(run, section) if (one := cell(run, section, column, key))}
             # In the short slots of a quick run, on a busy machine, one can have done nothing at all.
-            ours = {key: speed for key, speed in speeds.items() if run.subjects[key].kind == "wsrpc" and speed > 0}
+            ours = [key for key, one in found.items() if run.subjects[key].kind == "wsrpc" and one.rate > 0]
             if not ours:
                 continue
-            best = max(ours, key=lambda key: ours[key])
-            ahead = [
-                (key, speed / ours[best])
-                for key, speed in speeds.items()
-                if run.subjects[key].kind == kind and speed > ours[best] * (1 + TIE)
-            ]
+            ours.sort(key=lambda key: found[key].ratio, reverse=not column.lower_is_better)
+            best = ours[0]
+            others = [(key, times_ahead(section, column, key, best)) for key in found if run.subjects[key].kind == kind]
+            ahead = [(key, times) for key, times in others if times > 1 + TIE]
             if ahead:
                 yield Faster(section, column, best, sorted(ahead, key=lambda one: -one[1]))
+
+
+def times_ahead(section: SectionResult, column: Column, one: str, other: str) -> float:
+    """How many times better one subject is than another: the median over the rounds, as all ratios."""
+    measured = section.samples[column.key]
+    first, second = (other, one) if column.lower_is_better else (one, other)
+    return median(ratios(measured[first], measured[second]))
 
 
 def number(value: float) -> str:

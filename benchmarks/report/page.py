@@ -17,6 +17,7 @@ from .analysis import (
     cell,
     ratio,
     subjects_of,
+    times_ahead,
     where_others_are_faster,
 )
 
@@ -157,9 +158,9 @@ def _summary(run: Run) -> Iterator[str]:
     if ours is None:
         return
     others = [
-        f"- {ratio(ours.ratio / theirs.ratio)} times as many as {run.subjects[key].title}"
+        f"- {ratio(times_ahead(section, column, 'wsrpc', key))} times as many as {run.subjects[key].title}"
         for key, theirs in cells.items()
-        if theirs is not None and theirs.ratio and (run.subjects[key].kind == "rpc" or key == section.base)
+        if theirs is not None and theirs.rate and (run.subjects[key].kind == "rpc" or key == section.base)
     ]
     yield (
         f"On one core of [the machine](#the-machine), wsrpc on its default transport answers "
@@ -238,7 +239,8 @@ def _async(run: Run) -> Iterator[str]:
     yield "## `async def` handlers\n"
     yield (
         "The rate with an `async def` handler that does not wait, to the rate with a `def` handler of the same system. "
-        "From Python 3.12 on, wsrpc's tasks start eagerly.\n"
+        "From Python 3.12 on, wsrpc's tasks start eagerly. Go, gRPC and fastapi-websocket-rpc have one kind of "
+        "handler: both rates are of the same one. How far they are from 1 shows how much two measurements differ.\n"
     )
     yield _table(["", "ratio"], [[run.subjects[key].title, ratio(share)] for key, share in shares.items()])
 

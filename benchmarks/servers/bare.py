@@ -87,6 +87,8 @@ async def picows(options: Options) -> None:
 async def aiohttp(options: Options) -> None:
     from aiohttp import WSMsgType, web
 
+    from .with_aiohttp import serve as serve_with_aiohttp
+
     listening: set[web.WebSocketResponse] = set()
 
     async def opened(request: web.Request) -> web.WebSocketResponse:
@@ -115,12 +117,7 @@ async def aiohttp(options: Options) -> None:
     app = web.Application()
     app.router.add_get("/", echo)
     app.router.add_get("/broadcast", broadcasting)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, 0, shutdown_timeout=1.0, ssl_context=options.ssl, backlog=BACKLOG).start()
-    say_port(runner.addresses[0][1])
-    await parent_left()
-    await runner.cleanup()
+    await serve_with_aiohttp(app, options)
 
 
 async def uvicorn(options: Options) -> None:

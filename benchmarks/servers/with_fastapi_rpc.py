@@ -12,8 +12,6 @@ from .with_uvicorn import serve as serve_with_uvicorn
 class Methods(RpcMethodsBase):
     """It takes `async def` only, and one object for each connection."""
 
-    notes = 0
-
     async def add(self, a: int, b: int) -> int:
         return a + b
 

@@ -9,7 +9,7 @@ from typing import Any
 from wsrpc import Peer, Server
 
 from . import handlers
-from .handlers import BACKLOG, HOST, ROOM_CONNECTIONS, ROOM_MEMBERS, TICK, Options, parent_left, say_port
+from .handlers import HOST, ROOM_CONNECTIONS, ROOM_MEMBERS, TICK, Options, parent_left, say_port
 
 
 def make_server(options: Options) -> Server:
@@ -81,16 +81,13 @@ async def on_aiohttp(options: Options) -> None:
 
     from wsrpc_adapters.aiohttp import aiohttp_handler
 
+    from .with_aiohttp import serve as serve_with_aiohttp
+
     app = web.Application()
     app.router.add_get("/", aiohttp_handler(make_server(options)))
     # aiohttp logs connections that nobody closed when the run ends.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, 0, shutdown_timeout=1.0, ssl_context=options.ssl, backlog=BACKLOG).start()
-    say_port(runner.addresses[0][1])
-    await parent_left()
-    await runner.cleanup()
+    await serve_with_aiohttp(app, options)
 
 
 async def on_asgi(options: Options) -> None:

@@ -163,6 +163,21 @@ async def test_a_server_that_cannot_refuse_with_a_response_closes() -> None:
     assert await played.next() == {"type": "websocket.close"}
 
 
+async def test_a_refusal_leaves_its_length_to_the_asgi_server() -> None:
+    """uvicorn before 0.53 adds Content-Length to one that is there, and clients take two for a broken answer."""
+    server = Server()
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        given.reject(404, "no such room", {"Content-Length": "1", "X-Why": "closed"})
+
+    played = Played(asgi(server), extensions={"websocket.http.response": {}})
+    await played.running
+    start, body = await played.next(), await played.next()
+    assert start["status"] == 404 and body["body"] == b"no such room"
+    assert start["headers"] == [(b"content-type", b"text/plain; charset=utf-8"), (b"x-why", b"closed")]
+
+
 async def test_headers_that_come_in_parts_are_joined() -> None:
     server = Server()
     seen: list[Handshake] = []

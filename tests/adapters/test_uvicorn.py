@@ -162,6 +162,22 @@ async def test_behind_a_proxy_the_scope_says_who_it_is() -> None:
             assert remote is not None and remote[0] == "203.0.113.7"
 
 
+async def test_the_path_has_uvicorn_s_root_path() -> None:
+    server = echo_server()
+    async with uvicorn_serving(make_app(server), OURS, root_path="/api") as port:
+        async with Client(url_of(port) + "?access_token=t1", reconnect=None, limits=LIMITS):
+            assert server.peers[0].info.path == "/api/ws"
+
+
+@implementations
+async def test_open_websockets_count_where_uvicorn_limits_concurrency(ws: str) -> None:
+    """It then refuses HTTP requests, the request itself included in the count, and no WebSockets."""
+    async with uvicorn_serving(make_app(echo_server()), ws, limit_concurrency=2) as port:
+        assert (await get(port, "/hello")).startswith(b"HTTP/1.1 200")
+        async with raw_client(port, "/ws?access_token=t1"), raw_client(port, "/ws?access_token=t1"):
+            assert (await get(port, "/hello")).startswith(b"HTTP/1.1 503")
+
+
 @pytest.mark.parametrize("compression", [False, True])
 async def test_the_server_decides_about_compression_of_its_own_connections(compression: bool) -> None:
     server = echo_server(compression=compression)
@@ -497,6 +513,98 @@ async def test_a_client_that_leaves_while_it_is_accepted_is_not_logged(caplog: p
         await over.wait()
     assert server.stats().accepted == 0
     assert "ASGI callable" not in caplog.text
+
+
+class AroundAccept:
+    """A middleware that does something of its own around ``websocket.accept``."""
+
+    def __init__(self, app: Any, accept: Callable[[Any, Send], Awaitable[None]]) -> None:
+        self.app = app
+        self.accept = accept
+        self.over = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "websocket.accept":
+                await self.accept(message, send)
+            else:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        finally:
+            self.over.set()
+
+
+async def accepts_and_greets(accept: Any, send: Send) -> None:
+    await send(accept)
+    await send({"type": "websocket.send", "text": "x" * 100})
+
+
+async def accepts_and_closes(accept: Any, send: Send) -> None:
+    await send(accept)
+    await send({"type": "websocket.close", "code": 4003, "reason": "not you"})
+
+
+async def closes_instead(accept: Any, send: Send) -> None:
+    await send({"type": "websocket.close"})
+
+
+async def denies_instead(accept: Any, send: Send) -> None:
+    await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
+    await send({"type": "websocket.http.response.body", "body": b"short and stout"})
+
+
+async def keeps_back(accept: Any, send: Send) -> None:
+    pass
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_what_a_middleware_sends_before_the_connection_is_taken_over_can_be_read(compression: bool) -> None:
+    """uvicorn would compress it, and the answer no longer says so."""
+    server = echo_server(compression=compression)
+    async with uvicorn_serving(AroundAccept(asgi(server), accepts_and_greets), OURS, lifespan="off") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake("/", "Sec-WebSocket-Extensions: permessage-deflate"))
+        assert (b"permessage-deflate" in await reader.readuntil(b"\r\n\r\n")) is compression
+        assert await reader.readexactly(102) == build_frame(TEXT, b"x" * 100, masked=False)
+        writer.write(build_frame(TEXT, b'{"i":1,"a":["echo",1]}', masked=True))
+        async with asyncio.timeout(8):
+            while not server.stats().messages_in:
+                await reader.read(1)
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_middleware_that_accepts_and_closes_is_obeyed() -> None:
+    """It is how a browser gets to know why; of a refused handshake it learns nothing."""
+    server = echo_server()
+    app = AroundAccept(asgi(server), accepts_and_closes)
+    async with uvicorn_serving(app, OURS, lifespan="off") as port:
+        async with raw_client(port) as raw:
+            close = await raw.next_of(CLOSE)
+            assert (close.code, close.payload[2:]) == (4003, b"not you")
+            await raw.send(raw.close_frame(4003))
+            assert await raw.read_to_end() == b""  # soon: uvicorn has seen the answer
+        await app.over.wait()
+    assert server.stats().accepted == 0
+
+
+@pytest.mark.parametrize(("instead", "status"), [(closes_instead, b"403"), (denies_instead, b"418")])
+async def test_a_middleware_that_refuses_what_the_server_has_let_in(instead: Any, status: bytes) -> None:
+    server = echo_server()
+    app = AroundAccept(asgi(server), instead)
+    async with uvicorn_serving(app, OURS, lifespan="off") as port:
+        assert (await answer_to(port, handshake("/"))).startswith(b"HTTP/1.1 " + status)
+        await app.over.wait()
+    assert server.stats().accepted == 0
+
+
+async def test_a_middleware_that_keeps_the_answer_back_is_told_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    app = AroundAccept(asgi(echo_server()), keeps_back)
+    async with uvicorn_serving(app, OURS, lifespan="off") as port:
+        assert (await answer_to(port, handshake("/"))).startswith(b"HTTP/1.1 500")
+    assert "scope['extensions'].pop('wsrpc', None)" in caplog.text
 
 
 async def refuses(case: str, scope: Scope, receive: Receive, send: Send) -> bool:

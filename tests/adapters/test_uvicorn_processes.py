@@ -12,7 +12,7 @@ from pathlib import Path
 
 from served import AT_ONCE, LIMITS
 
-from wsrpc import Client, CloseInfo, Peer
+from wsrpc import Client, CloseInfo, Peer, Reconnect
 
 PATIENCE = 40.0
 
@@ -47,12 +47,20 @@ class Running:
         self.said = ""
 
     async def port(self) -> int:
+        """The port, once it is known."""
+        return int((await self._wait_for(r"running on http://127.0.0.1:(\d+)", 1))[0])
+
+    async def started(self, workers: int) -> None:
+        """Wait until so many workers accept connections."""
+        await self._wait_for("Application startup complete", workers)
+
+    async def _wait_for(self, pattern: str, times: int) -> list[str]:
         assert self.process.stderr is not None
-        while (found := re.search(r"running on http://127.0.0.1:(\d+)", self.said)) is None:
+        while len(found := re.findall(pattern, self.said)) < times:
             line = await self.process.stderr.readline()
             assert line, f"uvicorn ended:\n{self.said}"
             self.said += line.decode()
-        return int(found[1])
+        return found
 
     async def end(self, sign: signal.Signals) -> int:
         assert self.process.stderr is not None
@@ -76,9 +84,9 @@ async def uvicorn(folder: Path, *options: str) -> AsyncGenerator[Running]:
             await process.communicate()
 
 
-def client(port: int) -> tuple[Client, asyncio.Future[CloseInfo]]:
+def client(port: int, reconnect: Reconnect | None = AT_ONCE) -> tuple[Client, asyncio.Future[CloseInfo]]:
     """A client, and how its first connection ended."""
-    made = Client(f"ws://127.0.0.1:{port}/ws", limits=LIMITS, reconnect=AT_ONCE)
+    made = Client(f"ws://127.0.0.1:{port}/ws", limits=LIMITS, reconnect=reconnect)
     ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
 
     @made.on("close")
@@ -104,9 +112,10 @@ async def test_sigterm_closes_the_connections_and_ends(tmp_path: Path) -> None:
 async def test_workers(tmp_path: Path) -> None:
     async with uvicorn(tmp_path, "--workers", "2") as running:
         port = await running.port()
+        await running.started(2)
         clients, pids = [], set[int]()
         while len(pids) < 2:  # the operating system decides who gets a connection
-            clients.append(client(port))
+            clients.append(client(port, reconnect=None))
             one, _ = clients[-1]
             await one.connect()
             pids.add(await one.request("pid"))

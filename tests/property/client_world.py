@@ -53,6 +53,16 @@ class World:
         log.addHandler(self.errors)
         log.propagate = False  # pytest would keep what is logged, and the clients that are in tracebacks there
 
+    def drop_cancelled_timers(self) -> None:
+        """asyncio keeps cancelled timers, with their contexts, until there are many."""
+
+        async def cancel_many() -> None:
+            for timer in [self.loop.call_later(3600, print) for _ in range(500)]:
+                timer.cancel()
+            await asyncio.sleep(0)
+
+        self.run(cancel_many())
+
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(coroutine)
 

@@ -612,6 +612,7 @@ class ClientLife(RuleBasedStateMachine):
             known.clear()
         self.cancelled.clear()
         del self.client, self.places
+        self.world.drop_cancelled_timers()
         gc.collect()
         assert gone() is None, gc.get_referrers(gone())
 

@@ -332,7 +332,7 @@ async def test_nothing_is_left_of_very_many_that_were_left_in_any_way(caplog: py
 
 
 async def test_a_thousand_streams_are_open_on_one_connection_at_once_and_all_are_read_to_the_end() -> None:
-    at_once, each = 1000, 300  # more than a window has
+    at_once, each = 1000, 600  # more than a window has
     server = Server()
     serving: set[Peer] = set()
 

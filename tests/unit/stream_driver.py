@@ -13,7 +13,7 @@ from core_driver import Driven, turns
 from wsrpc import Peer
 from wsrpc.testing import pair
 
-WINDOW = 256
+WINDOW = 512
 """`Limits.stream_window`."""
 
 CLOSED = {"message": "closed", "code": "wsrpc.closed"}

@@ -15,9 +15,11 @@ user's code, here the handler. asyncio has eager tasks from Python 3.12 on, so t
 Blocks are those of Python's memory allocator, all that are allocated: about one for each object, two for a list or a
 dict that is not empty. The number of blocks in use is read at each event of the profiler, so also before and after each
 call of a C function, and each rise is counted. A block that is freed before the next event is missed. What the event
-loop and the transport in memory allocate is included.
+loop and the transport in memory allocate is included. They are counted in a process of their own, because some objects
+come from lists of free ones, which other tests fill or empty.
 
-Run as a script, this prints the figures and the calls behind them: ``python tests/unit/test_cost.py [figure]``.
+Run as a script, this prints the figures and the calls behind them: ``python tests/unit/test_cost.py [figure]``. With
+``--json`` it prints them as an object, from figure to both.
 """
 
 from __future__ import annotations
@@ -27,15 +29,25 @@ import gc
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
+from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
+import msgspec
 import pytest
+import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 import wsrpc
@@ -47,52 +59,62 @@ AT_MOST: dict[str, tuple[float, float]] = {
     #
     # A request with two integers as parameters, answered by a `def` handler. The serving end's figure becomes 17 if
     # the handler (1), the transport in memory (6) and its `call_soon` (1) are included.
-    "inline request, requesting end": (14, 14),
+    "inline request, requesting end": (12, 12),
     "inline request, serving end": (9, 9),
-    "inline request, both ends": (23, 23),
+    "inline request, both ends": (21, 21),
     # The same, answered by an `async def` handler that does not wait.
-    "async request, requesting end": (14, 14),
+    "async request, requesting end": (12, 12),
     "async request, serving end": (18, 11),
-    "async request, both ends": (32, 25),
+    "async request, both ends": (30, 23),
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
-    "stream item, both ends": (2.6328125, 2.6328125),
+    "stream item, both ends": (2.56640625, 2.56640625),
     # The producer waits before each item, so each arrives alone.
-    "lone stream item, both ends": (26.34375, 26.34375),
+    "lone stream item, both ends": (25.26953125, 25.26953125),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
     "broadcast member, both ends": (0.75, 0.75),
-    # The same operations in blocks of memory, both ends together. One more than was counted, because versions of Python
-    # differ a little, and some blocks come from lists of free ones that other tests have filled or emptied.
-    "inline request, blocks": (31, 38),
-    "async request, blocks": (39, 40),
-    "event, blocks": (11, 13),
-    "stream item, blocks": (3, 5),
-    "broadcast member, blocks": (1.5, 1.5),
+    # The same operations in blocks of memory, both ends together, rounded up to hundredths, as a batch may need a block
+    # more. From 3.12 on: the larger figure of 3.12 and 3.13.
+    "inline request, blocks": (30.18, 37.16),
+    "async request, blocks": (37.18, 39.16),
+    "event, blocks": (10.36, 12.36),
+    "stream item, blocks": (2.7, 4.74),
+    "broadcast member, blocks": (1.19, 1.19),
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again.
     "drop and reconnect, both ends": (347, 347),
+    # A client that connects to a port, and closes: from its first byte to the end of its peer, with the calls of
+    # the `websockets` library. One more than was counted, because the text of the present second may have to be made.
+    "accept and close, server": (417, 412),
     # Instances of wsrpc's classes, of those that the garbage collector knows, that one more connection adds to a server
     # that listens: its transport, the default one, is included. The target is 25.
     "objects of an idle server peer": (33, 33),
 }
 
 NEW = sys.version_info >= (3, 12)
+BLOCKS = [figure for figure in AT_MOST if figure.endswith(", blocks")]
 
 Found = Counter[tuple[str, str]]
 """Numbers of calls by file and function, or of objects by module and class."""
 
 WARM_UP = 2
 """Batches before those that count."""
-ROUNDS = 8
+ROUNDS = 3
 REQUESTS = 64
 ITEMS = 1024
 """A multiple of the number of items for which credit is granted at once."""
 RECONNECTS = 4
 PEERS = 16
+OPENING = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+CLOSING = b"\x88\x82\0\0\0\0\x03\xe8"
 TURNS = 40
 """Turns of the event loop, more than an operation takes until both ends are idle."""
 
 PACKAGE = os.path.join(os.path.dirname(wsrpc.__file__), "")
+LIBRARY = os.path.join(os.path.dirname(websockets.__file__), "")
 TESTING = os.path.join(PACKAGE, "testing", "")
 COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")
 
@@ -136,6 +158,11 @@ def counts(frame: FrameType) -> bool:
     return caller is not None and is_ours(caller.f_code)
 
 
+def counts_with_library(frame: FrameType) -> bool:
+    """Whether the call counts, or is one of the `websockets` library."""
+    return frame.f_code.co_filename.startswith(LIBRARY) or counts(frame)
+
+
 def named(code: CodeType) -> tuple[str, str]:
     name = code.co_filename
     return (f"wsrpc/{name.removeprefix(PACKAGE)}" if name.startswith(PACKAGE) else name), code.co_qualname
@@ -165,8 +192,9 @@ class Calls:
 
     REQUESTING, SERVING = range(2)
 
-    def __init__(self, requesting: MemoryTransport | None = None) -> None:
+    def __init__(self, requesting: MemoryTransport | None = None, counts: Callable[[FrameType], bool] = counts) -> None:
         self._requesting = requesting
+        self._counts = counts
         self._end = self.REQUESTING
         self._found: tuple[Found, Found] = (Counter(), Counter())
 
@@ -179,7 +207,7 @@ class Calls:
         if self._requesting is not None and frame.f_code is MemoryTransport._deliver.__code__:
             sent_by = frame.f_locals["self"]
             self._end = self.SERVING if sent_by is self._requesting else self.REQUESTING
-        if counts(frame):
+        if self._counts(frame):
             self._found[self._end][named(frame.f_code)] += 1
 
     def found(self, end: str) -> Found:
@@ -328,7 +356,7 @@ async def count(what: str, which: str) -> tuple[Found, int]:
                 await operation.batch()
             operation.tidy()
             return calls.found(which), operation.units
-        # The least of several, because another thread of the test runner can allocate at any time.
+        # The least of several, because what the first has freed is there for the next ones.
         rounds: list[Found] = []
         for _ in range(ROUNDS):
             blocks = Blocks()
@@ -363,6 +391,24 @@ async def reconnect() -> tuple[Found, int]:
             assert len(dialed) == number + 4 and client.state == "connected" and len(server.peers) == 1
     await server.close()
     await asyncio.gather(*accepting)
+    return calls.found("both ends"), RECONNECTS
+
+
+async def accept() -> tuple[Found, int]:
+    server = Server()
+    server.on("add", add)
+    calls = Calls(counts=counts_with_library)
+    async with server.listen() as listener:
+        for number in range(WARM_UP + RECONNECTS):
+            with calls.counting() if number >= WARM_UP else nullcontext():
+                reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+                writer.write(OPENING)
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(CLOSING)
+                assert await reader.read() == b"\x88\x02\x03\xe8"
+                writer.close()
+                await turns()
+            assert not server.peers
     return calls.found("both ends"), RECONNECTS
 
 
@@ -423,6 +469,8 @@ def measure(figure: str) -> tuple[float, str]:
         match what:
             case "drop and reconnect":
                 found, units = run(reconnect())
+            case "accept and close":
+                found, units = run(accept())
             case "objects of an idle server peer":
                 found, units = run(idle())
             case _:
@@ -452,10 +500,34 @@ def listed(found: Found, units: int) -> str:
     )
 
 
+@cache
+def blocks_in_another_process(attempt: int) -> dict[str, tuple[float, str]]:
+    """Measure all figures of blocks in a new process. ``attempt`` numbers the processes."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    ran = subprocess.run(
+        [sys.executable, __file__, "--json", *BLOCKS],
+        env={**plain, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=80,
+    )
+    return msgspec.json.decode(ran.stdout, type=dict[str, tuple[float, str]])
+
+
+def least_blocks(figure: str, at_most: float) -> tuple[float, str]:
+    """Return a figure of blocks, and what is behind it.
+
+    Now and then a process counts one block more in each round than the others do. So if the figure is too high, it is
+    measured in a second process.
+    """
+    first = blocks_in_another_process(1)[figure]
+    return first if first[0] <= at_most else min(first, blocks_in_another_process(2)[figure])
+
+
 @pytest.mark.parametrize("figure", AT_MOST)
 def test_it_costs_no_more_than_before(figure: str) -> None:
     at_most = AT_MOST[figure][NEW]
-    measured, behind = measure(figure)
+    measured, behind = least_blocks(figure, at_most) if figure in BLOCKS else measure(figure)
     assert measured <= at_most, f"{figure}: {measured:.9g}, which should be at most {at_most:.9g}\n{behind}"
     assert measured > at_most / 2, (
         f"{figure}: {measured:.9g}, far below {at_most:.9g}: update AT_MOST, or it counts too little"
@@ -463,6 +535,9 @@ def test_it_costs_no_more_than_before(figure: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or AT_MOST:
-        value, calls_behind = measure(name)
-        print(f"{name}: {value:.9g}, at most {AT_MOST[name][NEW]:.9g}\n{calls_behind}\n")
+    if sys.argv[1:2] == ["--json"]:
+        print(json.dumps({name: measure(name) for name in sys.argv[2:]}))
+    else:
+        for name in sys.argv[1:] or AT_MOST:
+            value, calls_behind = measure(name)
+            print(f"{name}: {value:.9g}, at most {AT_MOST[name][NEW]:.9g}\n{calls_behind}\n")

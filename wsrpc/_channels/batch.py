@@ -26,15 +26,15 @@ def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: M
       waits for credit while the source is already making the next one.
     - after one that ``measure`` cannot encode, so that nothing says how large it is. If it cannot be sent at all, that
       is found before the source goes on.
-    - if the code of ``source`` has sent something, which removes from ``values`` the items before. What it sends next
-      must not overtake the items after.
+    - if the code of ``source`` has sent something. That has removed from ``values`` what was in it, so there must be
+      something from the start. What the code sends next must not overtake the items after.
 
     What ``source`` raises is raised here. ``values`` then has the items before.
 
     Args:
         measure: encodes an item.
     """
-    count = 0
+    count = before = len(values)
     for value in islice(source, n):
         count += 1
         values.append(value)
@@ -44,38 +44,38 @@ def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: M
             return True
         if room <= 0 or len(values) < count:
             return True
-    return count == n
+    return count - before == n
 
 
 def take_async(
     source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure
-) -> tuple[Step, Any] | None:
+) -> bool | tuple[Step, Any]:
     """Append up to ``n`` items of ``source`` to ``values``, as far as they come without waiting. See `take`.
 
     Returns:
-        The step that waits, and what it waits for, for `finish`. None if no step waits.
+        False if it has ended. If a step waits: the step and what it waits for, for `finish`. Else True.
 
-    Raises:
-        StopAsyncIteration: it has ended.
-        Exception: whatever ``source`` raises. ``values`` then has the items before.
+    What ``source`` raises is raised here. ``values`` then has the items before.
     """
     advance = source.__anext__
-    for count in range(1, n + 1):
+    for count in range(len(values) + 1, len(values) + n + 1):
         step: Any = advance()
         try:
             waits_for = step.send(None)
         except StopIteration as exc:  # how a coroutine returns
             value = exc.value
+        except StopAsyncIteration:
+            return False
         else:
             return step, waits_for
         values.append(value)
         try:
             room -= len(measure(value)) + ENVELOPE
         except Exception:  # as in `take`
-            return None
+            return True
         if room <= 0 or len(values) < count:
-            return None
-    return None
+            return True
+    return True
 
 
 @types.coroutine

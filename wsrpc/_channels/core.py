@@ -20,7 +20,7 @@ from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
 from .._sending.pending import MAX_REMEMBERED
 from .._streams.event_values import Waits, value_of
-from .._streams.inbox import Decode, Inbox
+from .._streams.inbox import SMALLEST_SHARE, Decode, Inbox
 from .._streams.mailbox import Mailbox, UnreadMessages
 from .._streams.reader import Reading, Upload
 from .._streams.recipients import Recipient
@@ -75,9 +75,6 @@ TRANSITIONS = {
 
 TOO_MANY = "wsrpc.too_many_channels"
 """The code of a request whose handler ran, and whose answer would have been one channel too many."""
-
-SMALLEST_SHARE = 32 * 1024
-"""Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.)"""
 
 
 class _Finished:
@@ -381,6 +378,8 @@ class ChannelCore:
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""
+        if (link := self.table.out.link) is not None:
+            link.send_kept_back()
         reading = self.mailbox.reading("next")
         if reading is not None and reading.is_awaited:
             self._send_end(reason)

@@ -21,7 +21,7 @@ from .._protocol.rejections import of_started_call
 from .._sending.pending import RequestOptions
 from .._streams.inbox import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
-from .batch import Measure, finish, take, take_async
+from .batch import Measure, Step, finish, take, take_async
 from .core import ChannelCore
 from .source import iterate
 
@@ -41,6 +41,8 @@ MOST_PULLS = 64
 """Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
 
 _END: Any = object()
+_MARK: Any = object()
+"""Stands before the items that are made, until something is sent. See `take`."""
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -292,9 +294,11 @@ class Producer:
             try:
                 if n > 1:
                     rest = await self._send_together(partial(take_async, items), n)
-                    waited = rest is not None
-                    if rest is None:
+                    waited = rest is not True
+                    if rest is True:
                         continue
+                    if rest is False:
+                        return
                     value = await finish(*rest)
                 else:
                     step: Any = anext(items)
@@ -347,23 +351,24 @@ class Producer:
             return 1
         return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
 
-    async def _send_together(self, take: Callable[[list[Any], int, int, Measure], Any], n: int) -> Any:
+    async def _send_together(
+        self, take: Callable[[list[Any], int, int, Measure], bool | tuple[Step, Any]], n: int
+    ) -> bool | tuple[Step, Any]:
         """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
 
         The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
         before it, because `Link.precede` then sends those first.
 
         Raises:
-            StopAsyncIteration: the source has ended.
             Exception: whatever the source raises, after the items before.
         """
         link = self._out.link
         assert link is not None
         room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
         measure = measure_json if self._out.terms.text else measure_msgpack
-        values: list[Any] = []
+        values: list[Any] = [_MARK]
         end = link.precede(partial(self._send_now, values))
-        taken: Any = None
+        taken: bool | tuple[Step, Any] = False
         try:
             taken = take(values, n, room, measure)
             return taken
@@ -378,6 +383,8 @@ class Producer:
 
         What is left has to wait, or cannot be sent. `_send_rest` waits, or raises the error.
         """
+        if values and values[0] is _MARK:
+            del values[0]
         if len(values) > 1 and self._send_batch(values):
             values.clear()
         with suppress(Exception):
@@ -406,7 +413,7 @@ class Producer:
         self._item_size = size // count
         return True
 
-    async def _send_rest(self, values: list[Any], taken: Any) -> None:
+    async def _send_rest(self, values: list[Any], taken: bool | tuple[Step, Any]) -> None:
         """Send items one by one, each in its turn. ``taken`` is what was returned for the items after them."""
         try:
             for value in values:
@@ -415,9 +422,8 @@ class Producer:
                 await self._send_one(value)
         except BaseException:
             if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
-                step, waits_for = cast("tuple[Any, Any]", taken)
                 with suppress(GeneratorExit, StopAsyncIteration):
-                    await finish(step, waits_for, GeneratorExit())
+                    await finish(*taken, GeneratorExit())
             raise
 
     # ------------------------------------------------------------ one item

@@ -90,12 +90,17 @@ def _take(once: dict[str, Handler], handlers: dict[str, Handler], event: str) ->
     return handler
 
 
+_NO_HANDLERS: dict[str, Handler] = {}
+"""The handlers of a channel on which nothing was registered."""
+
+
 class Registry:
     """The handlers and the middleware of one peer, or those that a server or client has for all its peers.
 
-    The fast path reads flags in place of tables: ``used`` is true once there has been a handler, ``observed`` while
-    there is a `message` handler, ``layered`` while anything runs around handlers, ``takes_raw`` once there is a handler
-    for messages that are not protocol.
+    The fast path reads flags in place of tables: ``used`` is true once there has been a handler or something around
+    handlers, ``observed`` while there is a `message` handler, ``layered`` while anything runs around handlers,
+    ``takes_raw`` once there is a handler for messages that are not protocol. ``take_main`` does what `take` does for
+    the main channel, with one call less.
     """
 
     __slots__ = (
@@ -109,6 +114,7 @@ class Registry:
         "raw_only",
         "reserved",
         "scopes",
+        "take_main",
         "takes_raw",
         "used",
     )
@@ -123,6 +129,7 @@ class Registry:
         self.reserved: Set[ChannelRef] = frozenset()
         """Channels that wsrpc itself uses."""
         self.used = False
+        self.take_main: Callable[[str], Handler | None] = _NO_HANDLERS.get
         self.layered = False
         self.observed = False
         self.takes_raw = False
@@ -187,6 +194,7 @@ class Registry:
     def _look_for_layers(self) -> None:
         has_middleware = any(scope.middleware for scope in self.scopes.values())
         self.layered = has_middleware or self.handler_context is not None
+        self.used = self.used or self.layered
 
     def has(self, channel: ChannelRef, event: str) -> bool:
         """Whether ``event`` has a handler on ``channel``."""
@@ -259,6 +267,8 @@ class Registry:
         else:
             table[event] = handler
         self.used = True
+        if channel is None:
+            self.take_main = scope.take
 
     def add_raw(self, function: Callable[..., Any], only: RawOnly = None) -> None:
         """Register ``function(peer, message)`` for messages that are not protocol. Async calls do not overlap.
@@ -295,7 +305,7 @@ class Registry:
         if accepted("use", ("ctx", "call_next"), middleware) < 2:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self.scope(channel).middleware.append(middleware)
-        self.layered = True
+        self.layered = self.used = True
 
     def set_handler_context(self, handler_context: HandlerContext | None) -> None:
         """Run each handler within ``handler_context(ctx)``, inside of all middleware."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -117,6 +118,9 @@ class PeerOwner:
         Args:
             first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
         """
+
+    def ended(self) -> None:
+        """A connection has ended, and the `close` handlers were called."""
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""
@@ -373,6 +377,7 @@ class PeerCore:
             return
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         ending = self.out.ending if present.state is LinkState.CLOSING else replaced
+        present.send_kept_back()
         self.out.reopen()
         self.lose(ending, replaced=True)
         self.reporter.spawn(present.transport.close(ending.code, ending.reason))
@@ -600,6 +605,8 @@ class PeerCore:
     def begin_close(self, code: int, reason: str) -> Link | None:
         """Accept nothing more, and return the link whose transport the caller closes now."""
         out, link = self.out, self.session.link
+        if link is not None:
+            link.send_kept_back()
         out.close(CloseInfo(code, reason))
         if link is not None and (link.state is LinkState.OPENING or link.silent):
             with suppress(ConnectionLost):
@@ -690,6 +697,7 @@ class PeerCore:
         if close_handler is not None:
             self.reporter.call("close", close_handler, info)
         session.end_reported()
+        self.owner.ended()
 
     # ------------------------------------------------------------ sessions that go on over another connection
 
@@ -986,6 +994,12 @@ class PeerCore:
         """Wait until there is no connection. Cancelling is safe."""
         if self.session.link is not None:
             await self.session.wait_gone(self.out.loop)
+
+    def any_task(self) -> asyncio.Task[None] | None:
+        """Return a task of this peer that runs; None if there is none."""
+        return next((call.task for call in self.dispatcher.running.calls if call.task is not None), None) or next(
+            iter(self.reporter.running), None
+        )
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
         """Wait for the handlers and other tasks of this peer, except for ``closers``, which wait for this themselves.

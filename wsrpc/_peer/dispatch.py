@@ -113,12 +113,12 @@ class Dispatcher:
         tasks, too, so that they stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
-        self._beginning: Invocation | None = None
+        self.beginning: Invocation | None = None
         """The context of a coroutine function that takes its first step, and is not counted yet."""
 
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
-        if ctx is not None and ctx is self._beginning:
+        if ctx is not None and ctx is self.beginning:
             return ctx.id is not None
         return self.running.is_awaited(ctx)
 
@@ -149,34 +149,52 @@ class Dispatcher:
     ) -> None:
         """Run the handler of a message now. ``payload`` is the message, encoded.
 
-        A plain function without middleware runs here, inline: no task, no `Call`, nothing to cancel. A coroutine
-        function without middleware and time limit is started here; see `_run_bare`. Every other handler goes through
-        `_dispatch_slowly`, which can run these two kinds, too.
-
         ``channel`` is the anonymous channel on which the message came. It may have ended since then.
         """
-        a = message.a
-        own = self._own
-        shared = self._shared
-        session = self.session
-        local = None
+        own, shared = self._own, self._shared
+        name = message.a[0]
         if channel is not None:
             local = channel.registry
-            handler = local.take(message.h, a[0])
+            handler = local.take(message.h, name)
+            layered = own.layered or shared.layered or local.layered
         else:
-            handler = own.take(message.c, a[0]) if own.used else None
-            if handler is None and (scope := shared.scopes.get(message.c)) is not None:
-                take = scope.take  # what `Registry.take` does, with one call less
-                handler = take(a[0])
+            local = None
+            if message.c is None:
+                handler = own.take_main(name) or shared.take_main(name)
+            else:
+                handler = own.take(message.c, name) or shared.take(message.c, name)
+            layered = own.layered or shared.layered
+        if handler is None or layered:
+            ctx = Invocation(self._peer, message, self.session.channels, view)
+            self._dispatch_slowly(ctx, len(payload), handler, local)
+        else:
+            self.run(message, payload, view, handler, local)
+
+    def run(
+        self,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        view: Message | None,
+        handler: Handler,
+        local: Registry | None = None,
+    ) -> None:
+        """Run the handler of a message now, if there is no middleware.
+
+        A plain function runs here, inline: no task, no `Call`, nothing to cancel. A coroutine function without time
+        limit is started here; see `_run_bare`. Every other handler goes through `_dispatch_slowly`, which can run these
+        two kinds, too.
+
+        ``local`` has the handlers of the anonymous channel on which the message came.
+        """
+        session = self.session
         ctx = Invocation(self._peer, message, session.channels, view)
-        layered = own.layered or shared.layered or (local is not None and local.layered)
-        if handler is None or not handler.inline or layered or self._queued:
-            if handler is None or not (EAGER and handler.bare) or layered or self.invoker.limit is not None:
+        if not handler.inline or self._queued:
+            if not (EAGER and handler.bare) or self.invoker.limit is not None:
                 self._dispatch_slowly(ctx, len(payload), handler, local)
                 return
-            outer, self._beginning = self._beginning, ctx
+            outer, self.beginning = self.beginning, ctx
             task = self._loop.spawn(self._run_bare(ctx, len(payload), handler, session), session.context.copy())
-            self._beginning = outer
+            self.beginning = outer
             self._mark = None  # as in `_start`
             if not task.done():
                 self._goes_on(task, ctx, len(payload), handler, session)
@@ -188,7 +206,7 @@ class Dispatcher:
         context = session.context.copy()
         context.run(set_current, ctx)
         try:
-            result = context.run(handler.call, ctx, a)
+            result = context.run(handler.call, ctx, message.a)
             if result.__class__ not in PLAIN and self.invoker.goes_on(result):
                 self._start(ctx, len(payload), handler, result)
                 return
@@ -211,7 +229,7 @@ class Dispatcher:
         if now - since > SLOW_HANDLER:
             self.invoker.warn_slow(handler, now - since)
         # A channel may also deliver messages that it has kept, in a turn of the event loop in which nothing is read.
-        self._mark = now if channel is None else None
+        self._mark = now if local is None else None
 
     def _dispatch_slowly(self, ctx: Invocation, size: int, handler: Handler | None, local: Registry | None) -> None:
         """Run a handler in a task, or refuse the message if there is no handler or no room for its channel."""

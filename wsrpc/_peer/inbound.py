@@ -21,7 +21,7 @@ from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, validating_decoder
 from .._protocol.control import Credit, is_control, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
-from .._protocol.messages import MAX_ID, WireMessage, channel_id, is_id, place_on
+from .._protocol.messages import MAX_ID, ONE_DIGIT, WireMessage, channel_id, is_id, place_on
 from .._protocol.rejections import ABORTED, reason_from_wire
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
@@ -111,7 +111,6 @@ class Inbound:
         fail: Callable[[int, str], None],
     ) -> None:
         self._codec: Codec = codec
-        self._decode: Decode = codec.decode
         self._text = codec.text
         self._other: Codec | None = None
         """Codec of messages of the other kind (binary or text), once one is agreed on."""
@@ -132,55 +131,68 @@ class Inbound:
         if codec is not None and codec is not self._codec:
             # Most will be of that kind from now on.
             self._other, self._codec = self._codec, codec
-            self._decode, self._text = codec.decode, codec.text
+            self._text = codec.text
 
     # ------------------------------------------------------------ one message
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         """Receive one message from the transport.
 
-        Plain events and requests, items of streams, and messages without ``a`` (most are answers) are recognised here,
-        because a call in Python costs more than all these comparisons. `_examine` takes every other event or request.
-        It knows all the rules, so it would do the same with the messages that are recognised here.
+        Plain events and requests, items of streams, and answers with a value or an error are recognised here, because a
+        call in Python costs more than all these comparisons. `_examine` takes every other event or request, and
+        `_receive_answer` every other message without ``a``. They know all the rules, so they would do the same with the
+        messages that are recognised here.
         """
         try:
-            codec, decode = self._codec, self._decode
-            if text is not self._text:
-                if self._other is None:
-                    self._receive_other_kind(payload, text)
-                    return
-                codec, decode = self._other, self._other.decode
-            bounds = self._bounds
+            codec = self._codec if text is self._text else self._other
+            if codec is None:
+                self._receive_other_kind(payload, text)
+                return
+            decode, bounds = codec.decode, self._bounds
             size = len(payload)
             try:
-                plain = size <= bounds.small and (not text or payload.isascii())
-                message = decode(payload) if plain else self._decode_checked(codec, decode, payload, text)
+                message = (
+                    decode(payload)
+                    if size <= bounds.small and (not text or payload.isascii())
+                    else self._decode_checked(codec, decode, payload, text)
+                )
             except Exception as exc:  # a codec may be a user's, and raise anything
                 self._not_decoded(bytes(payload), text, codec, exc)
                 return
-            if (size > bounds.depth or message.ours is False) and self._set_aside(payload, text, codec, message):
+            deep = codec.nests_deeper(payload, message, bounds.depth) if size > bounds.depth else False
+            if deep or message.ours is False:
+                self._set_aside(payload, text, codec, message, deep)
                 return
             view = None
             if self._own.observed or self._shared.observed:
                 view = self._observe(payload, text, decode)
             a = message.a
             if a is UNSET:
-                self._receive_answer(message, payload, view)
+                if (
+                    message.h is not None
+                    or message.x is not UNSET
+                    or message.i.__class__ is not int
+                    or view is not None
+                    or self._out.requests.settle(message) is None
+                ):
+                    self._receive_answer(message, payload, view)
             elif a.__class__ is not list or not a:
                 self._not_ours(payload)
                 finish(view)
             elif (
                 (h := message.h) is None
                 and message.c is None
-                and ((i := message.i) is UNSET or (i.__class__ is int and 0 < i <= MAX_ID))
+                and ((i := message.i) is UNSET or (i.__class__ is int and i > 0 and (i <= ONE_DIGIT or i <= MAX_ID)))
                 and (name := a[0]).__class__ is str
                 and len(name) <= bounds.short_name
                 and len(a) <= bounds.arguments
             ):
                 if self._admission.needs_checks:
                     self._admission.arrived(message, payload, view, decode)
-                else:
+                elif self._own.used or (shared := self._shared).layered or (handler := shared.take_main(name)) is None:
                     self._dispatcher.dispatch(message, payload, view)
+                else:
+                    self._dispatcher.run(message, payload, view, handler)
             elif (
                 type(h) is int
                 and message.i is UNSET
@@ -246,22 +258,18 @@ class Inbound:
         else:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {_short(exc)}")
 
-    def _set_aside(self, payload: bytes | bytearray, text: bool, codec: Codec, message: WireMessage) -> bool:
-        """Deal with a decoded message that is a control message, not ws-wrapper's, or nested too deep.
-
-        Return False if it is none of these.
-        """
-        bound = self._bounds.depth
-        deep = len(payload) > bound and codec.nests_deeper(payload, message, bound)
+    def _set_aside(
+        self, payload: bytes | bytearray, text: bool, codec: Codec, message: WireMessage, deep: bool
+    ) -> None:
+        """Deal with a decoded message that is a control message, not ws-wrapper's, or nested too ``deep``."""
         if message.ours is False and self._control(payload, text):
-            return True  # what two wsrpc peers say has a depth of its own
+            return  # what two wsrpc peers say has a depth of its own
         if deep:
             if message.a is not UNSET and message.a.__class__ is not list:
                 message.a = None  # as in an outline
             self._drop_too_deep(payload, text, codec, message)
-        elif message.ours is False:
+        else:
             self._foreign(payload, text)
-        return deep or message.ours is False
 
     @property
     def _too_deep(self) -> str:

@@ -116,7 +116,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def active(self) -> int:
         """Number of handlers that run for the remote peer, with those of streams and conversations."""
-        return len(self._core.dispatcher.running.calls)
+        dispatcher = self._core.dispatcher
+        first = dispatcher.beginning  # it gets a `Call` only if it waits
+        return len(dispatcher.running.calls) + (first is not None and first.call is None)
 
     @property
     def channels(self) -> int:

@@ -18,7 +18,7 @@ from .._conversion.convert import EncHook, make_enc_hook
 from .counting import json_nests_deeper, json_objection, msgpack_objection
 from .messages import CONTAINERS, FLAT_LEVELS, Event, Item, NoMoreItems, Request, Resolution, WireMessage, is_flat
 
-__all__ = ["BRACE", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec", "validating_decoder"]
+__all__ = ["BRACE", "SAME", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec", "validating_decoder"]
 
 BRACE = ord("{")
 """The first byte of a message in JSON. No message in MessagePack begins with it."""
@@ -253,7 +253,7 @@ class MsgpackCodec:
         return bool(level)
 
 
-_SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
+SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})
 """Types whose values arrive equal by both formats. Floats do, too, except NaN and the infinities."""
 AT_A_GLANCE = 8
 """Items of the largest container that is checked item by item, which up to this size is faster than converting it."""
@@ -274,6 +274,8 @@ class NegotiatedCodec(MsgpackCodec):
     def __init__(self, json: JsonCodec) -> None:
         super().__init__(enc_hook=json.enc_hook)
         encode, encode_json = self.encode, json.encode
+        self.encode_same = encode
+        """Encodes a message whose values are all of the types in `SAME`, without a look at them."""
         hook = make_enc_hook(json.enc_hook)
 
         def encode_either(message: Any) -> bytes:
@@ -286,13 +288,13 @@ class NegotiatedCodec(MsgpackCodec):
                     if (last := parts[-1]).__class__ is Item:  # the only argument of "next"
                         parts = (last.value,)
                 elif cls is Resolution:
-                    if message.d.__class__ in _SAME:
+                    if message.d.__class__ in SAME:
                         return encode(message)
                     parts = (message.d,)
                 else:
                     parts = _UNKNOWN
                 for part in parts:
-                    if part.__class__ not in _SAME and not _is_alike(part):
+                    if part.__class__ not in SAME and not _is_alike(part):
                         break
                 else:
                     return encode(message)
@@ -301,8 +303,9 @@ class NegotiatedCodec(MsgpackCodec):
                 # Searching for two bytes takes far less time than checking each value.
                 return encode(_finite(message)) if _EXTREME.search(payload) else payload
             except (OverflowError, TypeError):
-                # An integer of more than 64 bits, or keys that are bytes. If nothing can encode it, this fails again.
-                return encode_json(message)
+                pass  # an integer of more than 64 bits, or keys that are bytes
+            # If nothing can encode it, this fails, too. That is outside of `except`, so that a log shows one error.
+            return encode_json(message)
 
         self.encode = encode_either
 
@@ -335,12 +338,12 @@ def _is_alike(value: Any) -> bool:
             if key.__class__ is not str:
                 return False
             item = value[key]
-            if item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item)):
+            if item.__class__ not in SAME and not (item.__class__ is float and isfinite(item)):
                 return False
         return True
     if value.__class__ is list and len(value) <= AT_A_GLANCE:
         for item in value:
-            if item.__class__ not in _SAME and not (item.__class__ is float and isfinite(item)):
+            if item.__class__ not in SAME and not (item.__class__ is float and isfinite(item)):
                 return False
         return True
     return value.__class__ is float and isfinite(value)

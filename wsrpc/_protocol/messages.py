@@ -16,6 +16,7 @@ __all__ = [
     "CONTAINERS",
     "FLAT_LEVELS",
     "MAX_ID",
+    "ONE_DIGIT",
     "Cancellation",
     "ChannelAbort",
     "ChannelCreated",
@@ -38,6 +39,10 @@ __all__ = [
 
 MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
+
+ONE_DIGIT = 2**30 - 1
+"""Largest integer that CPython stores as one digit. A comparison with a larger one takes twice as long, because it is
+not specialized. So bounds that are asked for with each message are no larger."""
 
 
 class WireMessage(Struct):

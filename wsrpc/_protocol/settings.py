@@ -18,6 +18,7 @@ from .codecs import Codec, JsonCodec, NegotiatedCodec
 from .control import BATCHES, CREDIT, Announced
 from .counting import SHARE
 from .go import GoCodec, largest_sent
+from .messages import ONE_DIGIT
 
 __all__ = ["Settings", "Terms", "make_settings"]
 
@@ -33,12 +34,15 @@ class Terms(msgspec.Struct, frozen=True):
     """How messages are encoded on one connection, and what the remote peer accepts, as far as it has said so."""
 
     encode: Callable[[Any], bytes]
+    encode_same: Callable[[Any], bytes]
+    """Encodes a message as ``encode`` does, if all its values are of the types in `SAME`. It may raise OverflowError
+    for an integer that ``encode`` can encode."""
     text: bool | None
     """Whether messages are text. None: a negotiated codec chooses for each message, and its own ones are binary."""
     largest: int
     """The bytes that a message may have."""
     unchecked: int
-    """The bytes of the largest message that is sent without a call of `Outbound.refusal`."""
+    """The bytes of the largest message that is sent without a call of `Outbound.refusal`; at most `ONE_DIGIT`."""
     plain: bool = True
     """Whether the remote peer is not wsrpc, as far as is known."""
     credit: bool = False
@@ -60,9 +64,10 @@ class Terms(msgspec.Struct, frozen=True):
         largest = min(announced.message, self.largest)
         return Terms(
             self.encode if codec is None else codec.encode,
+            self.encode_same if codec is None else codec.encode_same,
             self.text if codec is None else None,
             largest,
-            min(largest, announced.values // SHARE),
+            min(largest, announced.values // SHARE, ONE_DIGIT),
             False,
             CREDIT in common,
             BATCHES in common,
@@ -104,7 +109,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
         largest = largest_sent(self.limits, self.codec)
-        return Terms(self.codec.encode, self.codec.text, largest, largest)
+        return Terms(self.codec.encode, self.codec.encode, self.codec.text, largest, min(largest, ONE_DIGIT))
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.

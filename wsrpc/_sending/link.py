@@ -79,8 +79,8 @@ class Link:
         "read_ended",
         "receive",
         "send",
+        "send_kept_back",
         "sent",
-        "silent",
         "slow_reader",
         "state",
         "transport",
@@ -89,6 +89,8 @@ class Link:
     def __init__(self, transport: Transport, negotiation: Negotiation, listener: LinkListener) -> None:
         self.transport = transport
         self.send: Send = transport.send
+        self.send_kept_back: Callable[[], None] = _ignore
+        """Sends what is kept back, see `precede`."""
         self.receive: Callable[[bytes | bytearray, bool], None] = _ignore_message
         self.read_ended: Callable[[], None] = _ignore
         self.state = LinkState.OPENING
@@ -100,8 +102,6 @@ class Link:
         """It is crowded, or keeps as many messages for the session as it may."""
         self.overdue = False
         """A broadcast has waited for it as long as broadcasts do, and it has not drained since."""
-        self.silent = False
-        """The remote peer is about to close: new requests and events wait for another connection."""
         self.slow_reader: SlowReaderQueue | None = None
         """Broadcasts that wait while it is full. Most connections never need one."""
         self.opening: OpenPhase | None = None
@@ -136,7 +136,6 @@ class Link:
         """Go on with what ``previous``, the last link of the same session, has left: what was negotiated and waits."""
         self.negotiation = previous.negotiation
         self.slow_reader = previous.slow_reader
-        self.silent = previous.silent
         self.opening, self.contexts = previous.opening, previous.contexts
 
     def go_on(self, receive: Callable[[bytes | bytearray, bool], None], read_ended: Callable[[], None]) -> None:
@@ -154,10 +153,19 @@ class Link:
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
 
-        For code that runs while something is kept back that has to leave before what that code sends. That code may use
-        it, too, and ends it first.
+        For code that runs while something is kept back that has to leave before what that code sends, and before that
+        code ends a channel or the connection, where `send_kept_back` is called. That code may use it, too, and ends it
+        first.
         """
-        send = self.send
+        send, send_kept_back = self.send, self.send_kept_back
+
+        def send_first() -> None:
+            send_kept_back()
+            self.send = send
+            try:
+                first()
+            finally:
+                self.send = send_after
 
         def send_after(payload: bytes, text: bool = True, /) -> None:
             self.send = send
@@ -169,9 +177,9 @@ class Link:
 
         def end() -> None:
             if self.send is send_after:
-                self.send = send
+                self.send, self.send_kept_back = send, send_kept_back
 
-        self.send = send_after
+        self.send, self.send_kept_back = send_after, send_first
         return end
 
     def enter(self, context: Invocation) -> None:
@@ -214,6 +222,11 @@ class Link:
     def traffic(self) -> Traffic | None:
         """The traffic that the transport has counted. None if it does not count."""
         return getattr(self.transport, "traffic", None)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the remote peer is about to close: new requests and events wait for another connection."""
+        return self.negotiation.silent
 
     @property
     def resumable(self) -> bool:

@@ -183,6 +183,11 @@ class Negotiation:
         self._listener.say(write_control(Drain(max(0, round((until - self._loop.time()) * 1000)))))
 
     @property
+    def silent(self) -> bool:
+        """Whether this side, which dialed, begins nothing new: the remote peer is about to close."""
+        return self._quiet and self._dialer
+
+    @property
     def quiet(self) -> bool:
         """Whether the remote peer begins nothing new any more. A plain peer, which cannot say so, counts as quiet."""
         return self._quiet or not self._drains

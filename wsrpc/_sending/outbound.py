@@ -156,8 +156,6 @@ class Outbound:
 
     def fall_silent(self) -> None:
         """Begin nothing new on this connection."""
-        assert self.link is not None
-        self.link.silent = True
         self.update_clear()
         if self._offline is not None:
             self._offline.refuse_bound(self._drained())
@@ -464,7 +462,7 @@ class Outbound:
         terms = self.terms
         if len(payload) > terms.largest:
             return self._too_big(payload)
-        if raw or len(payload) <= terms.unchecked:
+        if raw or terms.plain or len(payload) <= terms.unchecked:
             return None
         is_negotiated = terms.text is None and payload[0] != BRACE
         objection = MsgpackCodec.objection if is_negotiated else self._settings.codec.objection

@@ -50,8 +50,12 @@ class Gate:
         try:
             yield
         except HandshakeRejected as exc:
-            self.refused[exc.status] += 1
+            self.count(exc)
             raise
+
+    def count(self, refusal: HandshakeRejected) -> None:
+        """Count a refusal, where `counting` would cost too much: it makes a generator for each handshake."""
+        self.refused[refusal.status] += 1
 
     def close(self) -> None:
         """Accept no further connections."""
@@ -98,8 +102,11 @@ class Entrance:
                 ``gate`` is closed.
         """
         seconds = handshake.limits.open_timeout
-        with gate.counting():
+        try:
             result = self._ask(handshake, gate)
+        except HandshakeRejected as exc:
+            gate.count(exc)
+            raise
         return None if result is None else self._finish(handshake, gate, result, seconds)
 
     def check_nowait(self, handshake: Handshake, gate: Gate) -> None:

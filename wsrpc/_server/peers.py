@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import LogBudget, PeerLog
@@ -43,7 +42,7 @@ class ServedPeer(PeerOwner):
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("__weakref__", "_expiry", "_opened", "_peers", "core", "out", "peer", "services", "sid")
+    __slots__ = ("_expiry", "_opened", "_peers", "core", "out", "peer", "services", "sid")
 
     def __init__(
         self,
@@ -139,6 +138,10 @@ class ServedPeer(PeerOwner):
         if self.sid is not None:
             self._peers.sessions.held(self.sid, size)
 
+    def ended(self) -> None:
+        if self.core.dispatcher.running.calls or self.core.reporter.running:
+            self._peers.watch(self)
+
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         opened, self._opened = self._opened, None
         return None if opened is None else opened.end
@@ -200,8 +203,8 @@ class Peers:
         self.budget = budget
         self._on_left = on_left
         self._connected: dict[str, ServedPeer] = {}
-        self._leaving: WeakSet[ServedPeer] = WeakSet()
-        """Peers without a connection. They live as long as something runs for them."""
+        self._leaving: set[ServedPeer] = set()
+        """Peers without a connection for which something still runs."""
 
     def __len__(self) -> int:
         return len(self._connected)
@@ -222,8 +225,8 @@ class Peers:
         """All peers, with those whose connection has ended but for which something may still run."""
         return {*self._connected.values(), *self._leaving}
 
-    async def admit(self, served: ServedPeer, transport: Transport, first: FirstMessage | None) -> None:
-        """Bind a peer to ``transport`` and keep it; return when its `open` handlers are done.
+    def admit(self, served: ServedPeer, transport: Transport, first: FirstMessage | None = None) -> None:
+        """Bind a peer to ``transport`` and keep it. Its `open` handlers may go on.
 
         Args:
             first: what has received the connection's messages until now, if it meant to go on with a session.
@@ -240,7 +243,6 @@ class Peers:
             self._forget(served)
             raise
         self.tally.came()
-        await served.peer.wait_opened()
 
     def refused(self, served: ServedPeer, code: int) -> None:
         """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""
@@ -252,8 +254,18 @@ class Peers:
         if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
             self.tally.left(served.peer.stats(), info.code)
         self._forget(served)
-        # The server waits for its handlers before it is closed. They also keep the peer in this set.
-        self._leaving.add(served)
+
+    def watch(self, served: ServedPeer) -> None:
+        """Keep a peer whose connection has ended while something runs for it: `Server.close` waits for that.
+
+        Nobody else need hold it: a handler that waits for what nobody holds either would be collected as garbage.
+        """
+        task = served.core.any_task()
+        if task is None:
+            self._leaving.discard(served)
+        else:
+            self._leaving.add(served)
+            task.add_done_callback(lambda _: self.watch(served))
 
     def clear(self) -> None:
         """Forget every peer, whatever its transport says."""

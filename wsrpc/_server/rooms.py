@@ -227,6 +227,15 @@ class Rooms:
             _members_of(home).members[served.peer] = served
         self.everybody.members[served.peer] = served
 
+    @property
+    def homes(self) -> bool:
+        """Whether peers have home rooms, which `admit` finds."""
+        return self._room_from is not None
+
+    def enter(self, served: ServedPeer) -> None:
+        """Add a new peer that has no home room."""
+        self.everybody.members[served.peer] = served
+
     # ------------------------------------------------------------ members
 
     def add(self, room: Room, peer: Peer, *, by_itself: bool) -> None:

@@ -252,9 +252,12 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
                 "worker, and a client that reconnects may reach another one"
             )
 
-        async def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
+        async def accept_later(transport: WebSocketTransport, handshake: Handshake) -> None:
             with suppress(ConnectionLost):  # it was refused, and is closed
                 await self.accept(transport, handshake)
+
+        def accept(transport: WebSocketTransport, handshake: Handshake) -> Awaitable[None] | None:
+            return None if self._accept_at_once(transport, handshake) else accept_later(transport, handshake)
 
         async def begin() -> Listener:
             return await listen(
@@ -486,6 +489,51 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
     ) -> Peer | RawConnection:
         lifetime = self._lifetime
         await lifetime.check_open(transport)
+        first = None
+        if handshake is not None and self._may_resume(handshake):
+            first = FirstMessage(lifetime.sessions, transport, handshake)
+            resumed = await first.wait()
+            if resumed is not None:
+                return resumed.peer
+            await lifetime.check_open(transport)
+        made = self._begin(lifetime, transport, handshake, clock)
+        if isinstance(made, RawConnection):
+            return made
+        try:
+            if self._hosting.entries:
+                await self._hosting.attach(made, transport, lifetime.gate)
+                await lifetime.check_open(transport)
+            await self._rooms.admit(made, transport)
+        except ConnectionLost as exc:
+            lifetime.peers.refused(made, exc.code)
+            raise
+        lifetime.peers.admit(made, transport, first)
+        await made.core.wait_opened()
+        return made.peer
+
+    def _may_resume(self, handshake: Handshake) -> bool:
+        """Return whether a session may go on with a connection, so that its first message decides."""
+        return means_to_resume(handshake.headers) and self._settings.resumes and self._raw.function is None
+
+    def _accept_at_once(self, transport: Transport, handshake: Handshake) -> bool:
+        """Do what `accept` does, within this call. Returns False, and does nothing, if something has to be awaited.
+
+        Nothing has to be where there are no services and no ``room_from``, as for most servers. Coroutines and the task
+        to run them would cost as much as a third of a peer. Open handlers go on after this call.
+        """
+        lifetime = self._lifetime
+        if self._hosting.entries or self._rooms.homes or not lifetime.healthy or self._may_resume(handshake):
+            return False
+        made = self._begin(lifetime, transport, handshake)
+        if not isinstance(made, RawConnection):
+            self._rooms.enter(made)
+            lifetime.peers.admit(made, transport)
+        return True
+
+    def _begin(
+        self, lifetime: Lifetime, transport: Transport, handshake: Handshake | None, clock: Scheduler | None = None
+    ) -> ServedPeer | RawConnection:
+        """Make the peer of a connection, or begin to serve it without the protocol."""
         lifetime.check_thread("server.accept(...)")
         lifetime.enter_loop()
         loop = clock or lifetime.scheduler
@@ -496,26 +544,10 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self)
             return lifetime.raw.begin(transport, settings.limits, loop, self._raw, make)
-        first = None
-        if handshake is not None and means_to_resume(handshake.headers) and settings.resumes:
-            first = FirstMessage(lifetime.sessions, transport, handshake)
-            resumed = await first.wait()
-            if resumed is not None:
-                return resumed.peer
-            await lifetime.check_open(transport)
         served = ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
-        try:
-            if self._hosting.entries:
-                await self._hosting.attach(served, transport, lifetime.gate)
-                await lifetime.check_open(transport)
-            await self._rooms.admit(served, transport)
-        except ConnectionLost as exc:
-            lifetime.peers.refused(served, exc.code)
-            raise
         if handshake is not None and handshake.expires is not None:
             served.expire_at(handshake.expires)
-        await lifetime.peers.admit(served, transport, first)
-        return served.peer
+        return served
 
     async def close(self, drain: float = 0.0) -> None:
         """Close every connection with 1012 and wait for handlers to end. Idempotent.

@@ -16,7 +16,12 @@ from ..errors import StreamOverflow
 from ..limits import Limits
 from .memory import DECODED, ENTRY, UnreadMemory
 
-__all__ = ["Decode", "Inbox"]
+__all__ = ["SMALLEST_SHARE", "Decode", "Inbox"]
+
+SMALLEST_SHARE = 32 * 1024
+"""Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.) Each
+stream begins with these: how many others begin at the same time shows only later, and granted credit is never taken
+back."""
 
 LEAST_RESERVED = 4096
 """Bytes of messages for which memory is reserved at once."""
@@ -60,7 +65,7 @@ class Window:
     def renew(self, taken: int, taken_bytes: int, limits: Limits) -> None:
         """Extend the credit to a full window beyond the totals that the reader has taken."""
         items = limits.stream_window
-        size = self.bytes = self._share()
+        size = self.bytes = self._share() if self.granted else min(self._share(), SMALLEST_SHARE)
         self.granted = taken + items
         self.granted_bytes = max(self.granted_bytes, taken_bytes + size)
         self.renew_at = taken + (items + 1) // 2

@@ -125,6 +125,7 @@ class FrameWriter(ABC):
         "_scheduled",
         "_sent",
         "_turn_end",
+        "diverts",
         "held",
         "unwritten",
     )
@@ -138,6 +139,8 @@ class FrameWriter(ABC):
         """Number of entries that a frame has in ``_frames``."""
         self.held = False
         """Whether frames are kept back until `release`. (An attribute because a call for each read costs 1 %.)"""
+        self.diverts = False
+        """Whether `add` passes messages to `divert`, which the subclass then has to implement."""
         self._scheduled = False
         self._first_piece = self._piece = FIRST_OF_CLIENT if masked else FIRST_PIECE
         self._sent = 0
@@ -154,9 +157,12 @@ class FrameWriter(ABC):
         """Messages that were added since the connection began."""
         return self._sent + len(self._frames) // self._parts
 
-    def add(self, payload: bytes, text: bool) -> None:
-        """Add a message; writes a piece if that is full."""
+    def add(self, payload: bytes, text: bool = True, /) -> None:
+        """Add a message; writes a piece if that is full. Raises what `divert` raises."""
         # The hot path of every message: it costs no further Python call while a read is handled.
+        if self.diverts:
+            self.divert(payload, text)
+            return
         size = len(payload)
         frames = self._frames
         if self._masked:
@@ -181,6 +187,10 @@ class FrameWriter(ABC):
             self.write()
         elif not (self.held or self._scheduled):
             self._schedule()
+
+    def divert(self, payload: bytes, text: bool) -> None:
+        """Deal with a message for which no frame may be built here: the connection is over, for instance."""
+        raise NotImplementedError
 
     def added(self, size: int, messages: int = 1) -> None:
         """Count a frame of ``size`` bytes that the library has built, and that `write` will write."""
@@ -260,6 +270,10 @@ class FrameReader:
         self.between_frames = False
         """Whether the library has parsed all that it was given, so that frames need not pass through it."""
 
+    def count(self, size: int) -> None:
+        """Count ``size`` bytes that the connection has received and that are no frames."""
+        self.bytes += size
+
     def feed(self, data: bytes, receiver: Receiver) -> bytes | bytearray:
         """Pass the messages in ``data`` to ``receiver``. Returns everything from the first frame on that is not plain.
 
@@ -270,11 +284,14 @@ class FrameReader:
         buffer = data if self._rest is None else self._with_rest(data)
         position, end = 0, len(buffer)
         count, plain = 0, True
-        while end - position >= head:
-            first = buffer[position]
-            size = buffer[position + 1] ^ masked
+        while True:
+            # Not the condition of the loop: Python 3.11 specializes only comparisons that decide about a jump forward.
             start = position + head
-            if (first != TEXT and first != BINARY) or size >= MASKED:
+            if start > end:
+                break
+            text = _IS_TEXT[buffer[position]]
+            size = buffer[position + 1] ^ masked
+            if text is None or size >= MASKED:
                 plain = False
                 break
             if size >= 126:
@@ -296,13 +313,12 @@ class FrameReader:
                 payload = buffer[start:after]
                 if masked:
                     payload = apply_mask(payload, buffer[start - 4 : start])
-            elif masked:
-                payload = apply_mask(memoryview(buffer)[start:after], buffer[start - 4 : start])
             else:
-                payload = bytes(memoryview(buffer)[start:after])
+                view = memoryview(buffer)[start:after]
+                payload = apply_mask(view, buffer[start - 4 : start]) if masked else bytes(view)
             count += 1
             receive = receiver.receive  # looked up each time: the receiver may have changed meanwhile
-            receive(payload, first == TEXT)
+            receive(payload, text)
             position = after
         self.messages += count
         if not plain:
@@ -364,6 +380,10 @@ def _long_header(first: int, size: int, masked: int) -> bytes:
 
 _MIDDLE, _LARGE = Struct("!BBH").pack, Struct("!BBQ").pack
 
+
+_IS_TEXT: list[bool | None] = [None] * 256
+"""By the first byte of a frame: whether the message is text; None if it is no plain message."""
+_IS_TEXT[TEXT], _IS_TEXT[BINARY] = True, False
 
 _SHORT_TEXT = [bytes((TEXT, size)) for size in range(126)]
 _SHORT_BINARY = [bytes((BINARY, size)) for size in range(126)]

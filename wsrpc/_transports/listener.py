@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket as socket_module
 import ssl as ssl_module
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
-from http import HTTPStatus
 from os import PathLike
-from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
-from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
-from websockets.http11 import Request, Response
-from websockets.protocol import State
-from websockets.typing import Subprotocol
+from websockets.server import ServerProtocol
 
-from .._base.headers import JoinedHeaders, address
 from .._base.misuse import check_flag
-from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
-from ..transport import ConnectionInfo
-from .fairness import Turns
+from .accepted import AcceptedConnection, Reception
 from .health import Health
-from .websocket import WebSocketConnection, WebSocketTransport, forget_parser, library_options
+from .websocket import WebSocketTransport, library_options
 
 __all__ = ["Listener", "check_place", "listen"]
 
@@ -45,149 +33,13 @@ ACCEPTED = 4 if sys.platform != "win32" else BACKLOG
 """Connections that asyncio accepts in one turn: as many as its ``backlog``. (The loop of Windows accepts one at a time,
 and Windows cannot change the backlog of a listening port.)"""
 
-HANDSHAKE = 0.00025
-"""Approximate seconds that a handshake costs, from the request to the answer and the peer. (Without TLS, 0.15 ms on a
-machine of 2026. A place that is larger than the work lets most of a crowd wait for another turn, which costs again.)"""
-
-END_OF_REQUEST = b"\r\n\r\n"
-
-
-class AcceptedConnection(WebSocketConnection, ServerConnection):
-    """Connection that a server has accepted. Until `opened`, it reads the request and nothing more."""
-
-    __slots__ = ("_early", "_health", "_line_end", "_open", "_opening", "_patience", "asked", "is_head")
-
-    asked: Handshake
-    """What the client asked for, and what it is to get; there is none after the handshake."""
-
-    def __init__(
-        self, *args: Any, limits: Limits, open: OpenConnections, health: Health | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, limits=limits, **kwargs)
-        self._open = open
-        self._health = health
-        self.is_head = False
-        """Whether the request is a HEAD, which asks for the server's health."""
-        self._opening = True
-        self._line_end = b""
-        """The last bytes that were read, which may be the beginning of `END_OF_REQUEST`."""
-        self._early: bytes | None = None
-        """What came behind the request; None until the end of the request."""
-        self._patience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._patience = self.loop.call_later(self._limits.open_timeout, self.transport.abort)
-
-    def requested(self) -> None:
-        """Stop the timer of the request: the client does not decide how long the answer takes."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def opened(self, limits: Limits, info: ConnectionInfo) -> None:
-        """Handle what came behind the request. Reading is resumed when the transport is started."""
-        super().opened(limits, info)
-        self._opening = False
-        early, self._early = self._early, None
-        if early:
-            self.data_received(early)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.requested()
-        super().connection_lost(exc)
-        self._open.discard(self)
-        # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
-        del self.wsrpc
-        with suppress(AttributeError):  # it never was open
-            del self.data_received
-        forget_parser(self.protocol)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # The library closes the connection when its handler is done. Ours is done when the connection has its peer,
-        # because a task that only waits for the end takes more memory than a peer.
-        if kind is not None:
-            await super().__aexit__(kind, error, traceback)
-
-    async def close(self, code: Any = 1000, reason: str = "") -> None:
-        # The library closes each connection once more when its handler is done, by an exception that nobody sees.
-        if hasattr(self, "wsrpc"):  # the connection is not lost
-            await super().close(code, reason)
-
-    def data_received(self, data: bytes) -> None:
-        if self._opening:
-            data = self._take_request(data)
-            if not data:
-                return
-        super().data_received(data)
-
-    def _take_request(self, data: bytes) -> bytes:
-        """Return the part of ``data`` that belongs to the request."""
-        if self._early is not None:
-            self._keep(data)
-            return b""
-        if self._health is not None and not self._line_end:
-            as_get = self._health.as_get(data)
-            self.is_head = as_get is not None
-            data = data if as_get is None else as_get
-        before = self._line_end
-        end = (before + data).find(END_OF_REQUEST)
-        if end < 0:
-            self._line_end = (before + data)[1 - len(END_OF_REQUEST) :]
-            return data
-        size = end + len(END_OF_REQUEST) - len(before)
-        self._line_end = self._early = b""
-        if size < len(data):
-            self._keep(data[size:])
-        return data[:size]
-
-    def _keep(self, data: bytes) -> None:
-        """Keep what came too early, and pause reading, so that it is one read at most."""
-        assert self._early is not None
-        self._early += data
-        self.transport.pause_reading()
-
-
-class OpenConnections:
-    """The connections of one port that are open, until each is over."""
-
-    def __init__(self) -> None:
-        self._all: set[AcceptedConnection] = set()
-        self._waiting: asyncio.Future[None] | None = None
-
-    def add(self, connection: AcceptedConnection) -> None:
-        """Keep a connection that is open."""
-        self._all.add(connection)
-
-    def discard(self, connection: AcceptedConnection) -> None:
-        """Forget a connection that is over. Idempotent."""
-        self._all.discard(connection)
-        if not self._all and self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    async def wait_over(self) -> None:
-        """Wait until no connection is left. Cancelling is safe."""
-        while self._all:
-            if self._waiting is None or self._waiting.done():
-                self._waiting = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiting)
-
-
-Opening = WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any] | None]
-"""Connections that are not open yet, each with the event loop's task that accepts it and does its TLS handshake."""
-
 
 class Listener:
     """A port that accepts connections. ``url`` and ``port`` say where; they stay after the end."""
 
-    def __init__(
-        self, server: Server, opening: Opening, open: OpenConnections, path: str | None, *, secure: bool
-    ) -> None:
+    def __init__(self, server: Server, reception: Reception, path: str | None, *, secure: bool) -> None:
         self._server = server
-        self._opening = opening
-        self._open = open
+        self._reception = reception
         scheme = "wss" if secure else "ws"
         listening = next(iter(server.sockets))
         if listening.family in (socket_module.AF_INET, socket_module.AF_INET6):
@@ -206,9 +58,7 @@ class Listener:
         """Accept no further connections, and end the handshakes that go on; open connections stay. Idempotent."""
         self._stop_accepting()
         self._server.close(close_connections=False)
-        self._end_handshakes()
-        # asyncio makes the transport of a socket in the turn after it has accepted it.
-        self._server.get_loop().call_soon(self._end_handshakes)
+        self._reception.stop()
 
     def _stop_accepting(self) -> None:
         """Accept nothing in this turn; the library's task closes the port in the next one.
@@ -219,20 +69,10 @@ class Listener:
             for listening in self._server.sockets:
                 self._server.get_loop().remove_reader(listening)
 
-    def _end_handshakes(self) -> None:
-        for connection, accepting in list(self._opening.items()):
-            # A client that sends nothing would delay the end until the timeout of the handshake.
-            if not hasattr(connection, "transport"):
-                # Still in its TLS handshake, for which Python 3.12 and later wait.
-                if accepting is not None:
-                    accepting.cancel()
-            elif connection.state is State.CONNECTING:
-                connection.wsrpc.abort()
-
     async def wait_closed(self) -> None:
         """Drop what is left and wait until every connection is over. Cancelling is safe."""
         await self._server.wait_closed()
-        await self._open.wait_over()
+        await self._reception.wait_over()
 
 
 def _admit(handshake: Handshake) -> None:
@@ -273,7 +113,7 @@ def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any,
 
 
 async def listen(
-    accept: Callable[[WebSocketTransport, Handshake], Awaitable[None]],
+    accept: Callable[[WebSocketTransport, Handshake], Awaitable[None] | None],
     host: str | None,
     port: int | None,
     *,
@@ -290,80 +130,23 @@ async def listen(
     """Listen, and call ``accept`` with each connection once it is open.
 
     With ``path``, requests for other paths are answered with 404. ``admit`` is called with each handshake, which it may
-    change; it raises `HandshakeRejected` to refuse the connection. ``health`` answers requests for a path of its own.
+    change; it raises `HandshakeRejected` to refuse the connection. Both return an awaitable if they have to wait.
+    ``health`` answers requests for a path of its own.
     """
+    secure = ssl is not None
+    reception = Reception(
+        admit, accept, limits=limits, path=path, compression=compression, health=health, secure=secure
+    )
 
-    loop = asyncio.get_running_loop()
-    opening_turns = Turns(loop)
-
-    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
-        assert isinstance(connection, AcceptedConnection)
-        connection.requested()
-        if health is not None and health.asks(request):
-            return health.answer(head=connection.is_head)
-        if not opening_turns.take(HANDSHAKE):
-            turn = loop.create_future()
-            opening_turns.wait(HANDSHAKE, partial(_let_go_on, turn))
-            await turn
-        if path is not None and request.path.partition("?")[0] != path:
-            return connection.respond(404, f"nothing here, the WebSocket is at {path}\n")
-        handshake = connection.asked = Handshake(
-            request.path,
-            JoinedHeaders(request.headers),
-            remote=address(connection.remote_address),
-            local=address(connection.local_address),
-            secure=ssl is not None,
-            limits=limits,
-            compression=compression,
-        )
-        try:
-            waiting = admit(handshake)
-            if waiting is not None:
-                await waiting
-        except HandshakeRejected as exc:
-            return _refusal(exc)
-        if handshake.compression:
-            connection.protocol.available_extensions = enable_server_permessage_deflate(None)
-        if handshake.subprotocol is not None:
-            connection.protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
-        return None
-
-    def process_response(connection: ServerConnection, request: Request, response: Response) -> Awaitable[None] | None:
-        if connection.protocol.eof_sent:
-            return _drop(connection)
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            assert isinstance(connection, AcceptedConnection)
-            for name, value in connection.asked.response_headers.items():
-                if name in response.headers:
-                    del response.headers[name]
-                response.headers[name] = value
-        return None
-
-    async def handle(connection: ServerConnection) -> None:
-        assert isinstance(connection, AcceptedConnection)
-        opening.pop(connection, None)
-        connection.opened(connection.asked.limits, connection.asked.connection_info(connection))
-        await accept(connection.wsrpc, connection.asked)
-        del connection.asked  # the peer has got what it needs of it
-        connection.response = None  # it is not used again, and takes a kilobyte
-        if hasattr(connection, "wsrpc"):  # it is not lost
-            open_connections.add(connection)
-
-    opening, open_connections = Opening(), OpenConnections()
-
-    def create(*args: Any, **kwargs: Any) -> AcceptedConnection:
-        connection = AcceptedConnection(*args, limits=limits, open=open_connections, health=health, **kwargs)
-        # A loop that accepts without a task (uvloop, Windows) has none to cancel.
-        opening[connection] = asyncio.current_task()
+    def create(protocol: ServerProtocol, server: Server, **kwargs: Any) -> AcceptedConnection:
+        connection = AcceptedConnection(protocol, limits=limits, reception=reception, **kwargs)
+        if secure:
+            reception.expect(connection)
         return connection
 
     options: dict[str, Any] = {
         **library_options(limits),
         "create_connection": create,
-        "process_request": process_request,
-        "process_response": process_response,
-        "server_header": None,
-        "open_timeout": None,  # `on_handshake` has a timeout of its own
         "ssl": ssl,
         "backlog": ACCEPTED,
     }
@@ -376,16 +159,15 @@ async def listen(
         options["sock"] = sock
     else:
         options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
-    server = await serve(handle, **options)
+    server = await serve(_no_handler, **options)
     if ACCEPTED < BACKLOG:
         for listening in server.sockets:
             _lengthen_backlog(listening)
-    return Listener(server, opening, open_connections, path, secure=ssl is not None)
+    return Listener(server, reception, path, secure=secure)
 
 
-def _let_go_on(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
+async def _no_handler(connection: ServerConnection) -> None:
+    """The library would call it within a task of its own; ours makes none, see `Reception`."""
 
 
 def _send_at_once(given: socket_module.socket) -> None:
@@ -402,24 +184,3 @@ def _lengthen_backlog(listening: socket_module.socket) -> None:
     """Let the operating system accept more connections ahead of us than asyncio is to accept in one turn."""
     with socket_module.fromfd(listening.fileno(), listening.family, listening.type) as same:
         same.listen(BACKLOG)
-
-
-async def _drop(connection: ServerConnection) -> None:
-    """Drop a connection whose client has left. The library would fail to answer, with a traceback in the log."""
-    connection.transport.abort()
-    await connection.wait_closed()
-
-
-def _refusal(rejected: HandshakeRejected) -> Response:
-    body = rejected.body.encode()
-    headers = Headers()
-    given = {"content-type": "text/plain; charset=utf-8"}
-    given |= {name.lower(): value for name, value in rejected.headers.items()}
-    given |= {"content-length": str(len(body)), "connection": "close"}
-    for name, value in given.items():
-        headers[name] = value
-    try:
-        phrase = HTTPStatus(rejected.status).phrase
-    except ValueError:
-        phrase = "Refused"
-    return Response(rejected.status, phrase, headers, body)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import typing
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -31,6 +32,7 @@ from .._base.scheduler import spawn_later
 from ..errors import ConnectionLost
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver, Traffic
+from .deadlines import Deadlines, deadlines_of
 from .delivery import Delivery
 from .fairness import MUCH, READ, next_read, turns_of
 from .frames import TEXT as TEXT_FRAME
@@ -61,6 +63,12 @@ def library_options(limits: Limits) -> dict[str, Any]:
     }
 
 
+class Send(typing.Protocol):
+    """`Transport.send`."""
+
+    def __call__(self, payload: bytes, text: bool = True, /) -> None: ...
+
+
 class WebSocketTransport:
     """One WebSocket connection of the `websockets` library as a `Transport`."""
 
@@ -73,6 +81,8 @@ class WebSocketTransport:
         self._delivery = Delivery(tcp.pause_reading)
         self._reader = FrameReader(masked=not client, largest=0)
         self._output = output = _Output(connection, limits, masked=client)
+        self.send: Send = output.add
+        """Not a method, which would be one more call for each message."""
         self._heartbeat = Heartbeat(output, loop, limits)
         # A client shares the loop with the rest of its program, not with other connections.
         self._turns = None if client else turns_of(loop)
@@ -81,7 +91,8 @@ class WebSocketTransport:
         self._room = READ
         """Bytes that the next read takes at most."""
         self._closing: asyncio.Task[None] | None = None
-        self._close_timer: asyncio.TimerHandle | None = None
+        self._deadlines: Deadlines | None = None
+        """Those of ends, once this connection is to end."""
         self._ended: CloseInfo | None = None
         self._info: ConnectionInfo | None = None
         self.largest = limits.message
@@ -119,21 +130,6 @@ class WebSocketTransport:
             return
         if self._receiving:
             self._continue_receiving()
-
-    def send(self, payload: bytes, text: bool = True, /) -> None:
-        output = self._output
-        if not output.open:
-            raise self._not_sent()
-        if not output.extended:
-            output.add(payload, text)
-            return
-        # Compression and the like belong to the library, which builds the frame.
-        protocol = self._connection.protocol
-        if text:
-            protocol.send_text(payload)
-        else:
-            protocol.send_binary(payload)
-        output.library_added(len(payload))
 
     def flush(self) -> None:
         self._output.flush()
@@ -178,7 +174,7 @@ class WebSocketTransport:
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
         if not self._output.open:
-            raise self._not_sent()
+            raise self._output.not_sent()
         self._output.send_fragment(payload, text, last)
 
     def __repr__(self) -> str:
@@ -200,17 +196,6 @@ class WebSocketTransport:
         except TimeoutError:
             self.abort()
         await connection.wait_closed()
-
-    def _close_code(self) -> tuple[int, str]:
-        protocol = self._connection.protocol
-        rcvd, sent = protocol.close_rcvd, protocol.close_sent
-        first = sent if sent is not None and (rcvd is None or not protocol.close_rcvd_then_sent) else rcvd
-        if first is not None:
-            return int(first.code), first.reason
-        return self._output.cause
-
-    def _not_sent(self) -> ConnectionLost:
-        return ConnectionLost(*self._close_code(), "not_sent")
 
     # ------------------------------------------------------------ reading
 
@@ -248,7 +233,6 @@ class _Output(FrameWriter):
         "_stall_watch",
         "_tcp",
         "cause",
-        "extended",
         "open",
         "written",
     )
@@ -276,8 +260,37 @@ class _Output(FrameWriter):
         # Attributes, because the library's state is a property, and each message would call it.
         self.open = self._protocol.state is OPEN and not self._tcp.is_closing()
         """Whether messages can be sent."""
-        self.extended = bool(self._protocol.extensions)
-        """Whether the library has to build each frame."""
+        self.diverts = not self.open or bool(self._protocol.extensions)
+
+    def _shut(self) -> None:
+        """Note that no message can be sent any more."""
+        self.open = False
+        self.diverts = True
+
+    def divert(self, payload: bytes, text: bool) -> None:
+        """Let the library build the frame of a message, as it does where there is compression."""
+        if not self.open:
+            raise self.not_sent()
+        protocol = self._protocol
+        if text:
+            protocol.send_text(payload)
+        else:
+            protocol.send_binary(payload)
+        self._asks_library = True
+        self.added(len(payload))
+
+    def not_sent(self) -> ConnectionLost:
+        """Return the error for a message that cannot be sent any more."""
+        return ConnectionLost(*self.close_code(), "not_sent")
+
+    def close_code(self) -> tuple[int, str]:
+        """Return the code and the reason with which the connection ends."""
+        protocol = self._protocol
+        rcvd, sent = protocol.close_rcvd, protocol.close_sent
+        first = sent if sent is not None and (rcvd is None or not protocol.close_rcvd_then_sent) else rcvd
+        if first is not None:
+            return int(first.code), first.reason
+        return self.cause
 
     def write(self) -> None:
         if self._asks_library:
@@ -290,12 +303,7 @@ class _Output(FrameWriter):
         # asyncio drops what is written on a broken socket, and reports that in a later turn of the loop, which a
         # caller that sends without a pause never lets come.
         if tcp.is_closing():
-            self.open = False
-
-    def library_added(self, size: int) -> None:
-        """Count a message of ``size`` bytes that the library has encoded, and that it will have to write."""
-        self._asks_library = True
-        self.added(size)
+            self._shut()
 
     def write_all(self) -> None:
         """Write what was added, and what the library has to write."""
@@ -349,7 +357,7 @@ class _Output(FrameWriter):
 
     def broke(self, error: BaseException | None) -> None:
         """Take ``error`` as the reason of the end if there is no Close frame, and `drop` gave no other reason."""
-        self.open = False
+        self._shut()
         if error is not None and not self.cause[1]:
             self.cause = (CloseCode.ABNORMAL, str(error))
 
@@ -392,7 +400,9 @@ class WebSocketCallbacks(WebSocketTransport):
         """Return a transport with other limits that continues this one, which has carried nothing but the handshake."""
         other = WebSocketCallbacks(self._connection, limits)
         other._reader.bytes, other._output.written = self._reader.bytes, self._output.written
-        other._close_timer = self._close_timer
+        if self._deadlines is not None:
+            self._deadlines.discard(self._connection.transport)
+            other.expect_end()
         return other
 
     def describe(self, info: ConnectionInfo) -> None:
@@ -439,6 +449,10 @@ class WebSocketCallbacks(WebSocketTransport):
                 if room != self._room:
                     self._make_room(room)
                 self._much_came(connection.loop.time() - began)
+
+    def count_read(self, size: int) -> None:
+        """Count ``size`` bytes that were read and do not come here."""
+        self._reader.count(size)
 
     def _much_came(self, seconds: float) -> None:
         """Stop reading until there is a turn for it, after a read that took ``seconds`` to handle."""
@@ -497,20 +511,21 @@ class WebSocketCallbacks(WebSocketTransport):
         connection. The library waits for that only in its own calls.
         """
         self._heartbeat.stop()
-        if self._close_timer is None:
+        if self._deadlines is None:
             connection = self._connection
-            self._close_timer = connection.loop.call_later(connection.close_timeout or 0.0, self.abort)
+            self._deadlines = deadlines_of(connection.loop, connection.close_timeout or 0.0)
+            self._deadlines.add(connection.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._heartbeat.stop()
         self._output.has_room()
         protocol = self._connection.protocol
-        self._output.broke(exc or protocol.close_exc.__cause__)
-        code, reason = self._close_code()
         clean = protocol.close_rcvd is not None and protocol.close_sent is not None
+        self._output.broke(None if clean else exc or protocol.close_exc.__cause__)
+        code, reason = self._output.close_code()
         info = self._ended = CloseInfo(code, reason, was_clean=clean)
-        if self._close_timer is not None:
-            self._close_timer.cancel()
+        if self._deadlines is not None:
+            self._deadlines.discard(self._connection.transport)
         self._output.take()
         receiver = self._delivery.receiver
         if receiver is not None:
@@ -572,6 +587,11 @@ class WebSocketConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.wsrpc = WebSocketCallbacks(self, self._limits)
+
+    def made(self, transport: asyncio.Transport) -> None:
+        """Do what `connection_made` does, without the library's queue of messages, which `opened` would drop again."""
+        self.transport, self.recv_messages = transport, NO_MESSAGES
         self.wsrpc = WebSocketCallbacks(self, self._limits)
 
     def data_received(self, data: bytes) -> None:

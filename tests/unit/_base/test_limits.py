@@ -25,7 +25,7 @@ DEFAULTS = {
     "pending": 10_000,
     "channels": 1024,
     "unread": 30.0,
-    "stream_window": 256,
+    "stream_window": 512,
     "stream_window_bytes": 256 * 1024,
     "stream_queue": 1024 * 1024,
     "high_water": 64 * 1024,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import permutations
 from typing import Any
 
 import pytest
 from core_driver import Driven, rejection
 
-from wsrpc import Client, Context, Router, Server
+from wsrpc import CallNext, Client, Context, Router, Server
 from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
 
@@ -53,6 +56,45 @@ def test_a_refused_registration_leaves_the_old_one() -> None:
         registry.add(None, "e", bad)
     handler = registry.take(None, "e")
     assert handler is not None and handler.call(NO_CALL, ["e"]) == 1
+
+
+async def pass_on(ctx: Context, call_next: CallNext) -> Any:
+    return await call_next(ctx)
+
+
+@asynccontextmanager
+async def around(ctx: Context) -> AsyncIterator[None]:
+    yield
+
+
+CHANGES: dict[str, Callable[[Registry], object]] = {
+    "handler": lambda registry: registry.add(None, "e", lambda: 1),
+    "handler of a channel": lambda registry: registry.add("room", "e", lambda: 2),
+    "handler of another event": lambda registry: registry.add(None, "other", lambda: 3),
+    "once": lambda registry: registry.add(None, "e", lambda: 4, once=True),
+    "handler removed": lambda registry: registry.add(None, "e", None),
+    "once removed": lambda registry: registry.add(None, "e", None, once=True),
+    "middleware": lambda registry: registry.use(None, pass_on),
+    "middleware of a channel": lambda registry: registry.use("room", pass_on),
+    "channel removed": lambda registry: registry.remove_scope("room"),
+    "context": lambda registry: registry.set_handler_context(around),
+    "no context": lambda registry: registry.set_handler_context(None),
+}
+
+
+@pytest.mark.parametrize("first", CHANGES)
+def test_the_handlers_of_the_main_channel_are_found_alike_by_both_ways(first: str) -> None:
+    for others in permutations(CHANGES, 2):
+        registry = Registry()
+        for change in (first, *others):
+            CHANGES[change](registry)
+            for event in ("e", "other", "nobody"):
+                found = registry.take(None, event)
+                if found is not None:
+                    found.put_back()
+                assert registry.take_main(event) is found, (first, others)
+                if found is not None:
+                    found.put_back()
 
 
 def test_taking_once_goes_first_and_only_once() -> None:

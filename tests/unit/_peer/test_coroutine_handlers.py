@@ -219,6 +219,31 @@ async def test_a_handler_counts_as_running_once_it_waits() -> None:
     assert d.peer._core.dispatcher.running.count == 0
 
 
+@pytest.mark.parametrize("within_task", [False, True])
+async def test_a_handler_is_active_from_its_first_step_to_its_last(within_task: bool) -> None:
+    d = Driven()
+    active: list[int] = []
+
+    async def handler() -> None:
+        active.append(d.peer.active)
+        await asyncio.sleep(0)
+        active.append(d.peer.active)
+
+    async def gives_items() -> AsyncIterator[int]:
+        active.append(d.peer.active)
+        yield 1
+        active.append(d.peer.active)
+
+    d.peer.on("handler", handler)
+    d.peer.on("gives items", gives_items)
+    await read(d, {"i": 1, "a": ["handler"]}, within_task=within_task)
+    await read(d, {"i": 2, "a": ["gives items"]}, within_task=within_task)
+    await read(d, {"h": 2, "a": ["start"]}, within_task=within_task)
+    await read(d, {"h": 2, "x": None}, within_task=within_task)
+    assert active[:3] == [1, 1, 1] and set(active) == {1}
+    assert d.peer.active == 0
+
+
 async def test_a_handler_that_waits_can_be_cancelled_with_a_reason() -> None:
     d = Driven()
     reasons: list[Any] = []

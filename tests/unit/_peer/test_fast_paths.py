@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,12 +10,16 @@ import pytest
 from core_driver import Driven, start, turns
 
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError
+from wsrpc._handlers.registry import Registry
+from wsrpc._protocol.messages import ONE_DIGIT
 
 LARGEST = 2**53 - 1
 
 MESSAGES: list[dict[str, Any]] = [
     {"a": ["say", 1]},
     {"i": 1, "a": ["say", 1]},
+    {"i": ONE_DIGIT, "a": ["say", 1]},
+    {"i": ONE_DIGIT + 1, "a": ["say", 1]},
     {"i": LARGEST, "a": ["say", 1]},
     {"i": LARGEST + 1, "a": ["say", 1]},
     {"i": 0, "a": ["say", 1]},
@@ -50,16 +55,20 @@ UNREACHED = 10**9
 """A rate that no test reaches: all messages take another way, to the same effect."""
 
 
-def receiving(rate: int | None = None) -> tuple[Driven, list[Any]]:
-    d = Driven(limits=Limits(name=16, arguments=3, rate=rate))
+def receiving(rate: int | None = None, *, handlers: str = "peer") -> tuple[Driven, list[Any]]:
+    """Return a peer and what its handlers got. The handlers are those of the ``"peer"`` or of its ``"server"``."""
+    shared = Registry()
+    d = Driven(limits=Limits(name=16, arguments=3, rate=rate), shared=shared)
     ran: list[Any] = []
 
     def say(number: int) -> int:
         ran.append(number)
         return number
 
-    d.peer.on("say", say)
-    d.peer.of("named").on("say", lambda *arguments: ran.append(arguments))
+    assert d.peer._core._inbound is not None
+    registry = shared if handlers == "server" else d.peer._core._inbound._own
+    registry.add(None, "say", say)
+    registry.add("named", "say", lambda *arguments: ran.append(arguments))
     return d, ran
 
 
@@ -68,13 +77,17 @@ def examine(d: Driven, message: dict[str, Any]) -> None:
     inbound = d.peer._core._inbound
     assert inbound is not None
     payload = json.dumps(message).encode()
-    inbound._examine(inbound._decode(payload), payload, None, inbound._decode)
+    decode = inbound._codec.decode
+    inbound._examine(decode(payload), payload, None, decode)
 
 
+@pytest.mark.parametrize("handlers", ["server", "peer"])
 @pytest.mark.parametrize("rate", [None, UNREACHED])
 @pytest.mark.parametrize("message", MESSAGES, ids=str)
-async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any], rate: int | None) -> None:
-    fast, fast_ran = receiving()
+async def test_an_event_or_a_request_is_received_alike(
+    message: dict[str, Any], rate: int | None, handlers: str
+) -> None:
+    fast, fast_ran = receiving(handlers=handlers)
     general, general_ran = receiving(rate)
     fast.feed(message)
     examine(general, message)
@@ -83,6 +96,59 @@ async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any], 
     assert fast_ran == general_ran
     assert fast.ignored == general.ignored
     assert fast.close_code == general.close_code
+
+
+ASKED = 2**30 + 1
+
+ANSWERS: list[dict[str, Any]] = [
+    {"i": ASKED, "d": 3},
+    {"i": ASKED},
+    {"i": ASKED, "e": "no"},
+    {"i": ASKED, "e": {"message": "no"}, "_": 1},
+    {"i": ASKED, "h": 1},
+    {"i": ASKED, "h": 0, "d": 3},
+    {"i": ASKED, "h": None, "d": 3},
+    {"i": ASKED, "h": 1, "e": "no"},
+    {"i": ASKED, "x": "no"},
+    {"i": ASKED, "d": 3, "x": None},
+    {"i": ASKED + 2, "d": 3},
+    {"i": ASKED + 2, "h": 1},
+    {"i": float(ASKED), "d": 3},
+    {"i": str(ASKED), "d": 3},
+    {"i": [ASKED], "d": 3},
+    {"i": None, "d": 3},
+    {"i": -1, "d": None},
+    {"d": 3},
+    {"h": ASKED, "x": "no"},
+]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("message", ANSWERS, ids=str)
+async def test_an_answer_is_received_alike(message: dict[str, Any], cancelled: bool) -> None:
+    async def effect(general: bool) -> list[Any]:
+        d = Driven(dialer=True)
+        requests = d.peer._core.out.requests
+        requests._next = ASKED
+        task = start(d.peer.request("add", 1, 2))
+        await turns()
+        if cancelled:
+            task.cancel()
+            await turns()
+        if general:
+            inbound = d.peer._core._inbound
+            assert inbound is not None
+            payload = json.dumps(message).encode()
+            inbound._receive_answer(inbound._codec.decode(payload), payload, None)
+        else:
+            d.feed(message)
+        await turns()
+        flight = requests.flight
+        settled = [repr(each) for each in (await asyncio.gather(task, return_exceptions=True))] if task.done() else []
+        task.cancel()
+        return [settled, d.take(), d.ignored, d.close_code, len(requests), flight.requests, flight.bytes]
+
+    assert await effect(general=False) == await effect(general=True)
 
 
 async def test_items_of_a_stream_are_received_alike() -> None:

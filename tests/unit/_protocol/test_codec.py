@@ -219,9 +219,8 @@ def test_the_decoder_that_validates_and_a_check_of_the_whole_text_agree() -> Non
     for key, other, text, after in itertools.product(keys, keys, texts, (b"", b" ", "ü".encode())):
         payload = b'{"d":1,' + key + b":" + text + b"," + other + b":" + text + b"}" + after
         expected: WireMessage | None = None
-        with suppress(ValueError):  # of msgspec and of UTF-8
+        with suppress(ValueError):
             expected = codec.decode(payload)
-            payload.decode()
         valid = True
         try:
             payload.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from peers_inside import link_of
 from stream_driver import agreed, collect, credit, done, emptied, item, welcome
 
-from wsrpc import BadResult, Context, Limits, StreamOverflow
+from wsrpc import BadResult, Context, Limits, RemoteError, StreamOverflow
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -223,6 +224,118 @@ async def test_what_a_source_sends_does_not_overtake_items_that_wait_for_credit(
     d.assert_empty()
 
 
+@pytest.mark.parametrize("source", [numbers, numbers_async])
+@pytest.mark.parametrize("features", [BOTH, ("credit",)], ids=["batches", "single"])
+async def test_what_a_source_yields_when_it_has_filled_the_connection_is_not_overtaken(
+    source: Make, features: tuple[str, ...]
+) -> None:
+    d: Driven
+
+    def talks(ctx: Context) -> Iterator[int]:
+        for n in range(8):
+            if n == 4:
+                ctx.peer.emit_nowait("ends the batch with the next item")
+            if n == 5:
+                ctx.peer.emit_nowait("fills it")
+                d.transport.pause()
+            if n == 7:
+                ctx.peer.emit_nowait("after")
+            yield n
+
+    async def talks_async(ctx: Context) -> AsyncIterator[int]:
+        for n in talks(ctx):
+            yield n
+
+    d = await producing(talks if source is numbers else talks_async, *features)
+    sent = await started(d)
+    d.transport.resume()
+    await turns(20)
+    assert as_single(sent + d.take()) == [
+        *(item(5, n) for n in range(4)),
+        {"a": ["ends the batch with the next item"]},
+        item(5, 4),
+        {"a": ["fills it"]},
+        *(item(5, n) for n in range(5, 7)),
+        {"a": ["after"]},
+        item(5, 7),
+        done(5),
+    ]
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("features", [BOTH, ("credit",)], ids=["batches", "single"])
+@pytest.mark.parametrize("end", ["abort", "close", "close the connection"])
+async def test_items_before_an_end_that_the_source_itself_makes_are_sent(end: str, features: tuple[str, ...]) -> None:
+    async def ends(ctx: Context) -> AsyncIterator[int]:
+        for n in range(20):
+            yield n
+            if n == 7 and end == "abort":
+                await ctx.channel().abort("enough")
+            elif n == 7 and end == "close":
+                ctx.channel().close("enough")
+            elif n == 7:
+                await ctx.peer.close()
+
+    d = await producing(ends, *features)
+    sent = as_single(await started(d))
+    assert sent[:8] == [item(5, n) for n in range(8)]
+    assert sent[8:] == ([{"h": 5, "x": "enough"}] if end == "abort" else [])
+    assert d.close_code == (1000 if end == "close the connection" else None)
+    d.transport.lose()
+    await turns()
+    d.assert_empty()
+
+
+async def test_items_before_the_source_closes_its_channel_are_sent_by_a_plain_generator_too() -> None:
+    def ends(ctx: Context) -> Iterator[int]:
+        for n in range(20):
+            yield n
+            if n == 7:
+                ctx.channel().close("enough")
+
+    d = await producing(ends)
+    assert as_single(await started(d)) == [item(5, n) for n in range(8)]
+    d.assert_empty()
+
+
+async def test_items_before_the_source_binds_another_connection_are_sent_on_this_one() -> None:
+    before: Any = None
+
+    async def binds(ctx: Context) -> AsyncIterator[int]:
+        nonlocal before
+        for n in range(20):
+            yield n
+            if n == 7:
+                before = d.transport
+                d.rebind()
+
+    d = await producing(binds)
+    await started(d)
+    assert as_single(before.take()) == [item(5, n) for n in range(8)]
+    assert [message for message in d.take() if "h" in message] == []
+    d.assert_empty()
+
+
+async def test_a_slow_readers_broadcasts_that_a_stream_causes_leave_later_as_any_others() -> None:
+    d: Driven
+
+    async def causes(ctx: Context) -> AsyncIterator[int]:
+        yield 0
+        yield 1
+        yield 2
+        ctx.peer.emit_nowait("fills it")
+        d.transport.pause()
+        d.peer._core.slow_reader(link_of(d.peer)).add(b'{"a":["broadcast"]}', True, "drop_newest", None)
+
+    d = await producing(causes)
+    assert as_single(await started(d)) == [*(item(5, n) for n in range(3)), {"a": ["fills it"]}]
+    d.transport.resume()
+    await turns()
+    assert d.take() == [{"a": ["broadcast"]}, done(5)]
+    assert link_of(d.peer).send == d.transport.send
+    d.assert_empty()
+
+
 @pytest.mark.parametrize("kind", ["def", "async"])
 async def test_an_error_comes_after_the_items_before_it(kind: str) -> None:
     def fails() -> Iterator[int]:
@@ -252,6 +365,27 @@ async def test_an_item_that_cannot_be_encoded_comes_after_those_before_it(featur
     assert as_single(items) == [item(5, n) for n in range(4)]
     assert abort.keys() >= {"h", "x"}
     d.assert_empty()
+
+
+@pytest.mark.parametrize("kind", ["def", "async"])
+async def test_an_item_that_cannot_be_encoded_logs_one_error(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    def mixed() -> Iterator[Any]:
+        yield from range(4)
+        yield {None: "the size of this is known, although it cannot be sent"}
+
+    async def mixed_async() -> AsyncIterator[Any]:
+        for value in mixed():
+            yield value
+
+    async with pair() as (left, right):
+        right.on("s", mixed if kind == "def" else mixed_async)
+        got: list[Any] = []
+        with pytest.raises(RemoteError):
+            await collect(left.stream("s"), got)
+    assert got == [0, 1, 2, 3]
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None and isinstance(record.exc_info[1], TypeError)
+    assert record.exc_info[1].__context__ is None
 
 
 async def test_an_item_that_travels_as_json_changes_no_other_one() -> None:

@@ -13,6 +13,7 @@ from stream_driver import both as both
 from stream_sides import WINDOW_BYTES, consuming, granted
 
 from wsrpc import Limits, MsgpackCodec, Peer
+from wsrpc._streams.inbox import SMALLEST_SHARE
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 async def test_the_consumer_grants_a_window_before_it_starts() -> None:
     d, _, h = await consuming()
-    d.expect(credit(h, WINDOW, WINDOW_BYTES), {"h": h, "a": ["start"]})
+    d.expect(credit(h, WINDOW, SMALLEST_SHARE), {"h": h, "a": ["start"]})
     d.transport.lose()
 
 
@@ -89,7 +90,7 @@ async def test_a_handler_that_reads_what_is_sent_grants_as_well() -> None:
     assert await d.fed({"i": 5, "a": ["up"]}) == [{"i": 5, "h": 1}]
     go.set()
     await turns()
-    d.expect(credit(5, WINDOW, WINDOW_BYTES), {"h": 5, "a": ["start"]})
+    d.expect(credit(5, WINDOW, SMALLEST_SHARE), {"h": 5, "a": ["start"]})
     assert await d.fed(item(5, 1), item(5, 2), done(5, 7)) == [{"i": 7, "d": 3}]
     d.assert_empty()
 

@@ -16,8 +16,8 @@ from leftovers import turns_until
 
 from benchmarks.floods.attacks import opening
 from wsrpc import Client, Handshake, Limits, Server
+from wsrpc._transports.accepted import HANDSHAKE
 from wsrpc._transports.fairness import AT_ONCE
-from wsrpc._transports.listener import HANDSHAKE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -59,6 +59,25 @@ def test_plain(size: int, text: bool) -> None:
     assert frame == bytes([0x81 if text else 0x82]) + header(size) + payload
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_is_diverted_gets_no_frame(masked: bool) -> None:
+    class Diverting(Writer):
+        def divert(self, payload: bytes, text: bool) -> None:
+            diverted.append((payload, text))
+
+    diverted: list[tuple[bytes, bool]] = []
+    writer = Diverting(masked=masked)
+    writer.diverts = True
+    writer.add(b"one", True)
+    writer.add(b"two", False)
+    writer.flush()
+    writer.loop.turn()
+    assert diverted == [(b"one", True), (b"two", False)]
+    assert writer.written == [] and writer.sent == writer.unwritten == 0
+    writer.diverts = False
+    assert build(writer, b"three", True).endswith(b"three") is not masked
+
+
 @pytest.mark.parametrize("text", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_masked(size: int, text: bool) -> None:

@@ -1,0 +1,213 @@
+"""Accepting: the same for a request in one piece and in many, at once where nothing has to be awaited, and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from websockets.utils import accept_key
+
+from wsrpc import Client, ConnectionInfo, Handshake, Limits, Peer, Server, Service, WebSocketTransport
+from wsrpc._transports.listener import listen
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+LIMITS = Limits(close_timeout=2.0, ping_interval=None)
+
+REQUEST = (
+    b"GET /chat?room=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+MESSAGE = b'{"a":["echo",7],"i":1}'
+FRAME = bytes((0x81, 0x80 | len(MESSAGE))) + bytes(4) + MESSAGE
+"""A request, masked with zeros."""
+CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"
+
+
+def echo(value: int) -> int:
+    return value
+
+
+def lobby(info: ConnectionInfo) -> str:
+    return "lobby"
+
+
+def in_pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+async def answers(port: int, pieces: list[bytes], *, until: bytes) -> bytes:
+    """Send ``pieces``, each by itself, and a Close frame when ``until`` has come; return all that was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            for _ in range(3):
+                await asyncio.sleep(0)
+        answer = await reader.readuntil(until)
+        writer.write(CLOSE)
+        return answer + await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [REQUEST, FRAME],
+        [REQUEST + FRAME],
+        [REQUEST + FRAME[:3], FRAME[3:]],
+        [REQUEST[:-1], REQUEST[-1:] + FRAME],
+        in_pieces(REQUEST + FRAME, 1),
+        in_pieces(REQUEST + FRAME, 50),
+        [REQUEST.replace(b"Host: ", b"Host:  "), FRAME],
+        [REQUEST.replace(b"Connection: Upgrade", b"Connection: Upgrade, keep-alive"), FRAME],
+    ],
+    ids=["two", "one", "early", "late", "bytes", "fifties", "not-plain", "not-plain-answer"],
+)
+@pytest.mark.parametrize("path", ["at-once", "awaited"])
+async def test_however_a_request_comes_it_is_answered_in_the_same_way(pieces: list[bytes], path: str) -> None:
+    server = Server(limits=LIMITS)
+    server.on("echo", echo)
+    if path == "awaited":
+
+        @server.on_handshake
+        async def gate(handshake: Handshake) -> None:
+            await asyncio.sleep(0)
+
+    async with server.listen() as listener:
+        answer = await answers(listener.port, pieces, until=b"}")
+        await turns_until(lambda: not server.peers)
+        assert server.stats().bytes_in == len(b"".join(pieces)) + len(CLOSE)
+    dated = re.sub(rb"Date: [^\r]*", b"Date: now", answer)
+    assert dated == (
+        b"HTTP/1.1 101 Switching Protocols\r\nDate: now\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept_key("AAECAwQFBgcICQoLDA0ODw==").encode() + b"\r\n\r\n"
+        b'\x81\x0d{"i":1,"d":7}\x88\x02\x03\xe8'
+    )
+
+
+class Nothing(Service):
+    def on_open(self) -> None:
+        """So that it does something."""
+
+
+ROOMS: dict[str, Any] = {"room_from": lobby}
+
+
+@pytest.mark.parametrize(("options", "service"), [({}, False), (ROOMS, False), ({}, True)])
+async def test_a_peer_is_the_same_whether_or_not_something_is_awaited(options: Any, service: bool) -> None:
+    """The fast path, and what has to be awaited: services, and ``room_from``."""
+    server = Server(limits=LIMITS, **options)
+    if service:
+        server.add_service(Nothing)
+    tasks: list[object] = []
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        tasks.append(asyncio.current_task())
+        handshake.state["user"] = "ann"
+        handshake.principal = "ann"
+        handshake.limits = LIMITS.replace(message=5000)
+
+    @server.on("open")
+    def opened(peer: Peer) -> None:
+        tasks.append(asyncio.current_task())
+
+    @server.on("who")
+    def who(peer: Peer) -> list[Any]:
+        rooms = [room.name for room in server.rooms if peer in room]
+        return [peer.state["user"], peer.principal, peer.limits.message, peer.info.path, rooms]
+
+    async with server.listen() as listener:
+        async with Client(listener.url + "here", limits=LIMITS, proxy=None) as client:
+            assert await client.request("who") == ["ann", "ann", 5000, "/here", ["lobby"] if options else []]
+            assert server.stats().accepted == len(server.peers) == 1
+            await server.emit("all")
+        await turns_until(lambda: not server.peers)
+        assert server.stats().closed == {1000: 1}
+    at_once = not options and not service
+    assert [task is None for task in tasks] == [True, at_once]
+
+
+async def test_what_on_handshake_sets_is_seen_by_the_handlers_of_that_connection_alone() -> None:
+    """Of a crowd that asks at once, too: most of it is answered in one callback of a later turn."""
+    server = Server(limits=LIMITS)
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
+    before: set[str | None] = set()
+    seen: dict[str, str | None] = {}
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        before.add(user.get(None))
+        user.set(handshake.query["user"])
+
+    @server.on("open")
+    def opened(peer: Peer) -> None:
+        seen[peer.info.query["user"]] = user.get(None)
+
+    names = [str(number) for number in range(60)]
+    requests = [REQUEST.replace(b"room=1", b"user=" + name.encode()) for name in names]
+    async with server.listen() as listener:
+        pairs = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in names]
+        for (_, writer), request in zip(pairs, requests, strict=True):
+            writer.write(request)
+        await turns_until(lambda: len(seen) == len(names))
+        for _, writer in pairs:
+            writer.close()
+    assert before == {None}
+    assert seen == {name: name for name in names}
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
+    awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail_later() -> None:
+        raise ValueError("no")
+
+    def accept(transport: WebSocketTransport, handshake: Handshake) -> Awaitable[None] | None:
+        if awaited:
+            return fail_later()
+        raise ValueError("no")
+
+    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(REQUEST)
+    with suppress(ConnectionError):  # a reset
+        await reader.read()
+    writer.close()
+    listener.stop()
+    await listener.wait_closed()
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.getMessage() == "accepting a connection failed"
+
+
+async def test_what_comes_as_a_port_stops_is_dropped() -> None:
+    """asyncio makes the transport of a socket in a turn after it has accepted it."""
+    accepted: list[Callable[[], object]] = []
+
+    def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
+        accepted.append(transport.abort)
+
+    for turns in range(6):
+        listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS.replace(open_timeout=1000.0))
+        with socket.create_connection(("127.0.0.1", listener.port)) as sock:  # before the event loop has another turn
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            listener.stop()
+            await listener.wait_closed()
+            sock.setblocking(False)
+            with suppress(ConnectionError):  # a reset
+                assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+    assert not accepted

@@ -1,0 +1,171 @@
+"""Plain opening handshakes give what the library gives, and whatever is not plain is left to the library."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from wsrpc._transports.plain_handshake import LARGEST, plain_answer, plain_request, skip_request
+
+KEY = "AAECAwQFBgcICQoLDA0ODw=="
+PLAIN = {
+    "Host": "127.0.0.1:8080",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": KEY,
+    "Sec-WebSocket-Version": "13",
+}
+BROWSER = {
+    **PLAIN,
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept-Language": "en-US,en;q=0.5",
+    "Origin": "https://example.com",
+    "Cookie": "a=b; c=d",
+    "Connection": "keep-alive, Upgrade",
+    "Sec-WebSocket-Extensions": "permessage-deflate",
+}
+
+
+def text_of(fields: dict[str, str], line: str = "GET /chat?room=1 HTTP/1.1") -> bytes:
+    return "\r\n".join([line, *(f"{name}: {value}" for name, value in fields.items()), "", ""]).encode("latin-1")
+
+
+def by_the_library(data: bytes) -> Request | None:
+    protocol = ServerProtocol()
+    protocol.receive_data(data)
+    events = protocol.events_received()
+    assert len(events) <= 1
+    return next((event for event in events if isinstance(event, Request)), None)
+
+
+def same(ours: Request, theirs: Request | None) -> bool:
+    return theirs is not None and theirs == ours and list(theirs.headers.raw_items()) == list(ours.headers.raw_items())
+
+
+@pytest.mark.parametrize("fields", [PLAIN, BROWSER, {"a": "b"}], ids=["plain", "browser", "one"])
+def test_a_plain_request_is_what_the_library_reads(fields: dict[str, str]) -> None:
+    data = text_of(fields)
+    ours = plain_request(data)
+    assert ours is not None and same(ours, by_the_library(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\r\n\r\n",
+        text_of(PLAIN)[:-1],
+        text_of(PLAIN) + b"\x81",
+        text_of(PLAIN).replace(b"\r\n", b"\n"),
+        text_of(PLAIN, "POST / HTTP/1.1"),
+        text_of(PLAIN, "GET / HTTP/1.0"),
+        text_of(PLAIN, "GET /\xe4 HTTP/1.1"),
+        text_of(PLAIN, "GET / x HTTP/1.1"),
+        text_of({}),
+        text_of({**PLAIN, "Content-Length": "0"}),
+        text_of({**PLAIN, "transfer-encoding": "chunked"}),
+        text_of({**PLAIN, "Cookie": "\xe4"}),
+        text_of({**PLAIN, "Cookie": "a\tb"}),
+        text_of({**PLAIN, "Cookie": " a"}),
+        text_of({**PLAIN, "Cookie": "a "}),
+        text_of({**PLAIN, "Cookie": ""}),
+        text_of({**PLAIN, "Coo kie": "a"}),
+        text_of({**PLAIN, "Cookie": "a" * LARGEST}),
+        text_of({**PLAIN, **{f"x{number}": "y" for number in range(64)}}),
+        text_of(PLAIN).replace(b"Host: 127", b"Host: 127\r\n 0"),
+        text_of(PLAIN).replace(b"Host: 127", b"Host:127"),
+    ],
+)
+def test_any_other_request_is_left_to_the_library(data: bytes) -> None:
+    assert plain_request(data) is None
+
+
+NAMES = st.sampled_from(["Host", "Origin", "cookie", "Content-Length", "X", "", "a b", "a:", "\xe4"])
+VALUES = st.text(st.sampled_from("ab \t:,\r\n\x00\x7f\xe4=;"), max_size=6) | st.sampled_from(list(PLAIN.values()))
+FIELD = st.tuples(NAMES, st.sampled_from([": ", ":", " : ", ":  "]), VALUES, st.sampled_from(["\r\n", "\r\n", "\n"]))
+
+
+@given(
+    st.sampled_from(["GET / HTTP/1.1", "GET /?a=b HTTP/1.1", "GET  / HTTP/1.1", "get / HTTP/1.1", "GET x HTTP/1.1"]),
+    st.lists(FIELD, max_size=6),
+)
+@example("GET / HTTP/1.1", [("X", ": ", "a", "\r\n"), ("X", ": ", "b", "\r\n")])
+def test_a_request_is_plain_only_if_the_library_reads_the_same(
+    line: str, fields: list[tuple[str, str, str, str]]
+) -> None:
+    data = "".join([line, "\r\n", *("".join(field) for field in fields), "\r\n"]).encode("latin-1")
+    ours = plain_request(data)
+    assert ours is None or same(ours, by_the_library(data))
+
+
+def answers(fields: dict[str, str], protocol: ServerProtocol | None = None) -> tuple[bytes | None, bytes]:
+    """What is answered without the library, and what by the library."""
+    request = by_the_library(text_of(fields))
+    assert request is not None
+    ours = plain_answer(protocol or ServerProtocol(), request)
+    theirs = ServerProtocol().accept(request).serialize()
+    return None if ours is None else ours.serialize(), theirs
+
+
+def undated(answer: bytes) -> bytes:
+    found, count = re.subn(rb"Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", b"Date: now", answer)
+    assert count == 1
+    return found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [PLAIN, BROWSER, {**PLAIN, "Connection": "upgrade"}, {**PLAIN, "Sec-WebSocket-Key": "/+" * 11 + "=="}],
+    ids=["plain", "browser", "proxy", "key"],
+)
+def test_the_plain_answer_is_that_of_the_library(fields: dict[str, str]) -> None:
+    ours, theirs = answers(fields)
+    assert ours is not None and undated(ours) == undated(theirs)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**PLAIN, "Upgrade": "h2c"},
+        {**PLAIN, "Upgrade": "websocket, h2c"},
+        {**PLAIN, "Connection": "close"},
+        {**PLAIN, "Sec-WebSocket-Version": "8"},
+        {**PLAIN, "Sec-WebSocket-Key": "short=="},
+        {**PLAIN, "Sec-WebSocket-Key": KEY, "sec-websocket-key": KEY},
+        {**PLAIN, "Origin": "http://a", "origin": "http://b"},
+        {**PLAIN, "Sec-WebSocket-Protocol": "chat"},
+        {name: value for name, value in PLAIN.items() if name != "Sec-WebSocket-Key"},
+    ],
+)
+def test_what_has_to_be_judged_is_answered_by_the_library(fields: dict[str, str]) -> None:
+    assert answers(fields)[0] is None
+
+
+def test_what_has_to_be_negotiated_is_answered_by_the_library() -> None:
+    with_extensions = ServerProtocol(extensions=enable_server_permessage_deflate(None))
+    assert answers(BROWSER, with_extensions)[0] is None
+    with_subprotocols = ServerProtocol(subprotocols=["chat"])  # type: ignore[list-item]
+    assert answers(PLAIN, with_subprotocols)[0] is None
+    with_origins = ServerProtocol(origins=["http://a"])  # type: ignore[list-item]
+    assert answers(PLAIN, with_origins)[0] is None
+
+
+def test_the_library_goes_on_with_frames() -> None:
+    protocol = ServerProtocol()
+    request = plain_request(text_of(PLAIN))
+    assert request is not None
+    answer = plain_answer(protocol, request)
+    assert answer is not None
+    protocol.send_response(answer)
+    skip_request(protocol)
+    assert protocol.state is OPEN
+    protocol.receive_data(b"\x81\x82\0\0\0\0hi")
+    assert protocol.events_received() == [Frame(Opcode.TEXT, b"hi")]

@@ -1,0 +1,77 @@
+"""Time limits that nearly always end before they are over: those of opening and of closing handshakes.
+
+A timer of the event loop for each costs 4 µs, most of which is spent on those that were cancelled. Limits of the same
+length end in the order in which they began, so one timer serves all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, proxy
+
+__all__ = ["Deadlines", "deadlines_of"]
+
+
+NOBODY = contextvars.Context()
+"""Context of the timer, which belongs to nobody: that of whoever happens to begin it would keep his objects alive."""
+
+
+class Abortable(Protocol):
+    """What has a time limit."""
+
+    def abort(self) -> None:
+        """Called when the time is over."""
+        ...
+
+
+class Deadlines:
+    """Aborts what is not discarded within ``seconds`` after it was added."""
+
+    __slots__ = ("_has_timer", "_loop", "_seconds", "_until")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._until: dict[Abortable, float] = {}
+        """When the time of each is over, the first one first."""
+        self._has_timer = False
+        """Whether a timer runs: until the first deadline, or until one that was discarded meanwhile. The timer is not
+        kept here, because it refers to the loop."""
+
+    def add(self, limited: Abortable) -> None:
+        """Begin the time of ``limited``. It must have none yet."""
+        until = self._until[limited] = self._loop.time() + self._seconds
+        if not self._has_timer:
+            self._has_timer = True
+            self._loop.call_at(until, self._due, context=NOBODY)
+
+    def discard(self, limited: Abortable) -> None:
+        """End the time of ``limited``. Idempotent."""
+        self._until.pop(limited, None)
+
+    def _due(self) -> None:
+        self._has_timer = False
+        now = self._loop.time()
+        for limited in [limited for limited, until in self._until.items() if until <= now]:
+            if self._until.pop(limited, None) is not None:  # else another one's end has discarded it
+                limited.abort()
+        if self._until and not self._has_timer:
+            self._has_timer = True
+            self._loop.call_at(next(iter(self._until.values())), self._due, context=NOBODY)
+
+
+_of_loops: WeakKeyDictionary[Any, dict[float, Deadlines]] = WeakKeyDictionary()
+
+
+def deadlines_of(loop: Any, seconds: float) -> Deadlines:
+    """Return the `Deadlines` of that length in ``loop``, which all its connections share."""
+    all_of_loop = _of_loops.get(loop)
+    if all_of_loop is None:
+        all_of_loop = _of_loops[loop] = {}
+    found = all_of_loop.get(seconds)
+    if found is None:
+        weak: Any = proxy(loop)  # a reference would keep the loop alive
+        found = all_of_loop[seconds] = Deadlines(weak, seconds)
+    return found
