@@ -178,6 +178,33 @@ async def calls() -> None:
             show(f"client ⇉ server  total(1, 2, …, 100), sent one by one = {summed}", summed, 5050)
 
 
+# ---------------------------------------------------------------- the connection is cut
+
+
+async def drop() -> None:
+    # Each drop is a warning in the log.
+    logging.getLogger("wsrpc").setLevel(logging.ERROR)
+    async with server.listen("127.0.0.1", 0) as listener:
+        client = Client(listener.url, reconnect=Reconnect(initial=0.05, max=0.1))
+        back: asyncio.Queue[bool] = asyncio.Queue()
+
+        @client.on_reconnect
+        def returned(info: ReconnectInfo) -> None:
+            back.put_nowait(info.resumed)
+
+        async with client, client.stream("squares", returns=int) as items:
+            read = [await anext(items) for _ in range(3)]
+            [peer] = server.peers
+            assert peer.transport is not None
+            peer.transport.abort()  # as a network does: neither side is told
+            read += [await anext(items) for _ in range(3)]
+            show(
+                f"client ↻ server  the connection was cut in the middle of squares(): {read}, the session goes on",
+                (read, await back.get()),
+                ([0, 1, 4, 9, 16, 25], True),
+            )
+
+
 # ---------------------------------------------------------------- the server is restarted
 
 
@@ -269,6 +296,7 @@ async def restart() -> None:
 
 async def main() -> None:
     await calls()
+    await drop()
     await restart()
 
 

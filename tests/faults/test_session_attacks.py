@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
 
-from wsrpc import Handshake, Limits, Peer, Server
+from wsrpc import Client, Handshake, Limits, Peer, Reconnect, ReconnectInfo, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -240,3 +241,30 @@ async def test_without_the_header_a_resume_is_out_of_place() -> None:
             assert json.loads((await raw.next_of(TEXT)).payload)["i"] == 1
             assert w.server.peers[-1].ignored == {"control message out of place": 1}
         await w.goes_on()
+
+
+async def test_credentials_that_expire_are_replaced_and_the_session_goes_on() -> None:
+    server = Server(limits=Limits(close_timeout=1.0))
+    tokens = iter(f"token {number}" for number in range(100))
+    seen: list[str | None] = []
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        seen.append(handshake.bearer_token)
+        handshake.principal = "ada"
+        handshake.expires = time.time() + (0.3 if len(seen) == 1 else 3600)
+
+    server.on("park", asyncio.Event().wait)
+    back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+    closed: list[object] = []
+    never = Reconnect(initial=1000.0, max=1000.0)  # it dials at once all the same
+    async with asyncio.timeout(20), server.listen() as listener:
+        client = Client(listener.url, auth=lambda: next(tokens), reconnect=never)
+        client.on_reconnect(back.put_nowait)
+        client.on("close", lambda peer, info: closed.append(info))
+        async with client:
+            parked = asyncio.create_task(client.request("park"))
+            assert (await back.get()).resumed
+            assert seen == ["token 0", "token 1"] and closed == [] and not parked.done()
+            assert server.peers[0].active == 1
+            parked.cancel()
