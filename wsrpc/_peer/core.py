@@ -972,6 +972,7 @@ class PeerCore:
                 link.send(payload, text)
         link.keep(resumption.sent)
         session.attach(link, SessionInput.RESUMED)
+        link.transport.largest = link.negotiation.limits.message  # `Peer.limits` may have changed
         self._let_go(holding)
         self.history.begin(link.transport.info, out.loop.time())
         self.log.remote = link.transport.info.remote
