@@ -26,6 +26,8 @@ BRANCHY: dict[str, str] = {}
 # Classes whose instances have more attributes than `MOST_ATTRIBUTES`, each with its reason.
 LARGE = {
     "wsrpc/limits.py: Limits": "a value: one field for each limit that users set",
+    "wsrpc/handshake.py: Handshake": "a value: one field for each thing that users read or decide",
+    "wsrpc/stats.py: PeerStats": "a value: one field for each number that users read",
     "wsrpc/stats.py: ServerStats": "a value: one field for each number that users read",
 }
 
@@ -40,7 +42,7 @@ OPEN_TO_ALL = {
     "wsrpc/_client/backoff.py: self._state": LIBRARY,
     "wsrpc/_client/backoff.py: state": LIBRARY,
     "wsrpc/_schema/loading.py: Server": "replaced while a user's module is imported, which may end in run()",
-    "wsrpc/_server/entrance.py: handshake": HANDSHAKE,
+    "wsrpc/_entrance/entrance.py: handshake": HANDSHAKE,
     "wsrpc/_transports/accepted.py: protocol": LIBRARY,
     "wsrpc/_transports/dial.py: exc": "an OSError, as open() fills it in",
     "wsrpc/_transports/plain_handshake.py: protocol": LIBRARY,

@@ -11,6 +11,7 @@ from ._client.backoff import Reconnect, is_transient
 from ._client.client import Client, ReconnectInfo
 from ._client.states import ClientState
 from ._conversion.convert import DecHook, EncHook
+from ._entrance.origins import ANY_ORIGIN
 from ._handlers.context import Context, current_context
 from ._handlers.observation import Message
 from ._handlers.registration import Router, RouterChannel
@@ -24,7 +25,6 @@ from ._sending.retry import Retry
 from ._sending.slow_readers import KeepLatest
 from ._server.broadcast import EmitReport
 from ._server.listening import Listening
-from ._server.origins import ANY_ORIGIN
 from ._server.rooms import Room, RoomChannel
 from ._server.server import Server, ServerChannel
 from ._server.services import Service, method

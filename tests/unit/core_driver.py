@@ -12,7 +12,7 @@ import pytest
 
 from wsrpc import CloseInfo, Codec, JsonCodec, Limits, Peer, SessionLost
 from wsrpc._handlers.registry import Registry
-from wsrpc._peer.core import PeerOwner
+from wsrpc._peer.owner import PeerOwner
 from wsrpc._protocol.settings import Settings, make_settings
 from wsrpc.testing import Clock, ScriptedTransport
 

@@ -13,7 +13,7 @@ from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
-from .._peer.core import PeerOwner
+from .._peer.owner import PeerOwner
 from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
@@ -56,6 +56,7 @@ class ClientCore(PeerOwner):
             loop=self.scheduler,
             keeps_offline=True,
             fails_offline=fails_offline,
+            resumes=plan.dials and plan.reconnect is not None,
             owner=self,
         )
         self.peer_core = core_of(self.peer)
@@ -270,9 +271,6 @@ class ClientCore(PeerOwner):
         self.hooks.connection_made(attempts, now)
         self.peer_core.attach(link)
 
-    def can_resume(self) -> bool:
-        return self.plan.dials and self.plan.reconnect is not None
-
     def detached(self, info: CloseInfo) -> bool:
         if self.state == "connected":
             self.hooks.connection_lost(self.scheduler.time())
@@ -323,8 +321,8 @@ class ClientCore(PeerOwner):
         comes_back = True
         if self.state in ("detached", "resuming"):
             self.move(Input.LOST)
-            resumption = self.peer_core.session.resumption
-            if resumption is not None and resumption.link is not None and self._order.dialing is not None:
+            resumption = self.peer_core.resumption
+            if resumption is not None and resumption.asking is not None and self._order.dialing is not None:
                 self._order.dialing.begin()  # the connection on which it asked to resume is closed
             return msgspec.structs.replace(info, will_reconnect=True)
         self.hooks.connection_lost(self.scheduler.time())

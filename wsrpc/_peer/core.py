@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -14,7 +14,6 @@ from typing import Any, cast
 import msgspec
 
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
-from .._base.logs import PeerLog
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
 from .._channels.anonymous import AnonymousChannel
@@ -22,14 +21,12 @@ from .._channels.channel_requests import ChannelRequests
 from .._channels.core import ChannelTable
 from .._channels.readers import Readers
 from .._handlers.context import Invocation
-from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage, Unfinished
+from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
-from .._protocol.control import Ack, Announced, Gone, Resumed, Welcome, read_control, write_control
+from .._protocol.control import Ack, Announced, Welcome, write_control
 from .._protocol.messages import WireMessage
 from .._protocol.settings import Settings
-from .._sending.detached import DetachedTransport
-from .._sending.ledger import Mismatch
 from .._sending.link import Link, LinkState
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
@@ -41,90 +38,13 @@ from ..transport import ConnectionInfo, Traffic, Transport
 from .answers import Answers
 from .dispatch import Dispatcher
 from .inbound import Inbound
+from .owner import PeerOwner
 from .payload_log import PayloadLog
-from .resumption import MOST_SILENCES, Resumption
+from .resumption import Resumption, SessionName
 from .session import Session, SessionInput, SessionState
 from .waiting import Hold
 
-__all__ = ["PeerCore", "PeerOptions", "PeerOwner"]
-
-
-class PeerOwner:
-    """The client, or the entry of a server's table, that a peer belongs to. The peer reports to it.
-
-    Subclasses override the methods that they need.
-    """
-
-    __slots__ = ("home", "rooms", "server")
-
-    def __init__(self, server: Any = None) -> None:
-        self.server = server
-        """The `Server` that the peer belongs to. Its class, and that of rooms, lie in a higher layer."""
-        self.rooms: dict[Any, bool] = {}
-        """The rooms that the peer is in, and whether it joined each by its own request."""
-        self.home: Any = None
-        """The room that ``room_from`` gave to it."""
-
-    def log_for(self, id: str) -> PeerLog:
-        """Make the log of the peer with that id."""
-        return PeerLog(id)
-
-    def queued(self) -> None:
-        """A message begins to wait for a connection."""
-
-    def open_handlers(self) -> list[Unfinished]:
-        """Call the owner's own handlers of `open`, and return those that are not finished."""
-        return []
-
-    def reconnect_handlers(self) -> list[Unfinished]:
-        """Call the `on_reconnect` handlers, after the `open` handlers, and return those that are not finished."""
-        return []
-
-    def opened(self) -> None:
-        """A connection is open, and its handlers are done."""
-
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
-
-        Args:
-            lost: what its pending calls get, if it might have gone on over another connection.
-        """
-        return info
-
-    def can_resume(self) -> bool:
-        """Return whether sessions can go on over another connection: a client dials again, a server finds them."""
-        return False
-
-    def name_session(self) -> tuple[str, str, float] | None:
-        """On a server: return a name, a token and the seconds that the session lives without a connection."""
-        return None
-
-    def detached(self, info: CloseInfo) -> bool:
-        """The connection has ended, and its session may go on over another one. Return False to end the session."""
-        return False
-
-    def cannot_resume(self) -> None:
-        """The session will end with its connection, although it was named."""
-
-    def held(self, size: int) -> None:
-        """``size`` more bytes wait in a session without a connection."""
-
-    def resumed(self) -> None:
-        """The session goes on over another connection."""
-
-    def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
-        """On a client: ``link`` does not go on with the session, which is over, but can begin a new one.
-
-        Args:
-            first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
-        """
-
-    def ended(self) -> None:
-        """A connection has ended, and the `close` handlers were called."""
-
-    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
-        """Return the owner's own handler of `close`."""
-        return None
+__all__ = ["PeerCore", "PeerOptions"]
 
 
 class PeerOptions(msgspec.Struct, frozen=True):
@@ -141,6 +61,8 @@ class PeerOptions(msgspec.Struct, frozen=True):
     """Whether messages that are sent without a connection wait for the next one."""
     fails_offline: bool = False
     """Whether a message without ``offline=`` fails instead of waiting for the next connection."""
+    resumes: bool = False
+    """Whether sessions can go on over another connection: a client dials again, a server finds them."""
 
 
 class ConnectionHistory:
@@ -243,6 +165,8 @@ class PeerCore:
         )
         self.session = self._begin_session()
         """The present session, or the last one."""
+        self.resumption: Resumption | None = None
+        """How that session goes on over another connection. None until both sides have said that it can."""
         self._inbound: Inbound | None = None
         """Receives the messages of the present connection."""
 
@@ -372,7 +296,7 @@ class PeerCore:
         """
         present = self.session.link
         if self.session.detached:
-            self._end_detached(SessionInput.ENDED, self.out.ending, "another connection was bound", replaced=True)
+            self.session_lost(SessionInput.ENDED, self.out.ending, "another connection was bound", replaced=True)
         if present is None:
             return
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
@@ -392,7 +316,7 @@ class PeerCore:
         out = self.out
         out.reopen()
         if self.session.state is SessionState.OVER:
-            self.session = self._begin_session()
+            self.session, self.resumption = self._begin_session(), None
         else:
             self.readers.reopen()
         session = self.session
@@ -401,7 +325,7 @@ class PeerCore:
         self.history.begin(info, out.loop.time())
         self.log.remote = info.remote
         self._inbound = self._receiver(link)
-        receive = self._receive_on(link)
+        receive = self.receiver_of(link)
         out.use(link)
         asked = link.state is LinkState.RESUMING
         if asked:  # that was its hello
@@ -436,14 +360,6 @@ class PeerCore:
             reporter=self.reporter,
             fail=self.fail,
         )
-
-    def _receive_on(self, link: Link) -> Callable[[bytes | bytearray, bool], None]:
-        """Return what receives the messages of ``link``."""
-        assert self._inbound is not None
-        receive = self._inbound.receive_raw if self.options.shared.raw_only else self._inbound.receive
-        if (shown := self.options.settings.log_payloads) is not False:
-            receive = self._log_payloads(link, receive, None if shown is True else shown)
-        return receive
 
     def _log_payloads(
         self, link: Link, receive: Callable[[bytes | bytearray, bool], None], redact: Redact | None
@@ -485,7 +401,7 @@ class PeerCore:
 
     def _reconnected(self, link: Link) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        if not (link.state is LinkState.OPENING or link.state is LinkState.HOLDING) or len(link.contexts) > 1:
+        if not (link.state is LinkState.OPENING or link.state is LinkState.DETACHED) or len(link.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
@@ -520,8 +436,8 @@ class PeerCore:
     def _opened(self, link: Link) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
         link.opening = None
-        if link.state is LinkState.HOLDING:
-            link.contexts = ()
+        if link.state is LinkState.DETACHED:
+            link.opened()
             self.dispatcher.admission.hold(Hold.NONE)
             return
         if link.state is not LinkState.OPENING:
@@ -617,7 +533,7 @@ class PeerCore:
             if link is not None and link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)
         if self.session.detached:
-            self._end_detached(SessionInput.CLOSED, out.ending, "closed on this side", by_user=True)
+            self.session_lost(SessionInput.CLOSED, out.ending, "closed on this side", by_user=True)
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:
@@ -629,7 +545,7 @@ class PeerCore:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
         link = self.session.link
         if self.session.detached:
-            self._end_detached(SessionInput.OVERFLOWED, self.out.ending, reason)
+            self.session_lost(SessionInput.OVERFLOWED, self.out.ending, reason)
             return
         if link is None or link.state is LinkState.CLOSING:
             return
@@ -651,11 +567,10 @@ class PeerCore:
 
     def link_lost(self, link: Link, info: CloseInfo) -> None:
         """Handle the end of the connection of ``link``."""
-        resumption = self.session.resumption
         if self.session.link is link:
             self.lose(info)
-        elif resumption is not None and resumption.link is link:
-            self._resume_failed(link, info)
+        elif self.resumption is not None and self.resumption.asking is link:
+            self.resumption.failed(link, info)
 
     def lose(self, info: CloseInfo, replaced: bool = False) -> None:
         """Handle the end of the present connection, which another one has ``replaced`` or not."""
@@ -666,13 +581,14 @@ class PeerCore:
         # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
         can_go_on = not (replaced or by_user) and info.code in GOES_ON and self.resumable
-        link.end()
-        self.history.end(link)
+        self.disconnected(link)
         if can_go_on:
             self._detach(link, info)
             return
         out.unlink()
         session.end(SessionInput.ENDED)
+        if self.resumption is not None:
+            self.resumption.stop()
         info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
         if self.log.shows(logging.INFO):
             self.log(logging.INFO, "peer %s at %s disconnected: %d %s", self.id, self.log.place, info.code, info.reason)
@@ -682,6 +598,32 @@ class PeerCore:
         if link.silent:
             self.dispatcher.run_in_tasks(False)
         self._end(session, info, ConnectionLost(info.code, info.reason), by_user)
+
+    def _detach(self, link: Link, info: CloseInfo) -> None:
+        """Let the session go on without a connection."""
+        resumption = self.resumption
+        assert resumption is not None
+        resumption.detach(link, info)
+        self.log(
+            logging.INFO,
+            "peer %s at %s lost its connection: %d %s; its session is kept for %g s",
+            self.id,
+            self.log.place,
+            info.code,
+            info.reason,
+            resumption.name.ttl,
+        )
+        self.session_detached(info)
+
+    def end_session(self, why: str) -> None:
+        """End a session that has no connection: it cannot be kept any longer."""
+        self.session_lost(SessionInput.ENDED, self.out.ending, why)
+
+    def close_for_another(self, code: int, reason: str) -> None:
+        """Close the connection, but not the session, which goes on over another one if it can."""
+        link = self.session.link
+        if link is not None and link.state is not LinkState.CLOSING:
+            self.close_transport(link, code, reason)
 
     def _end(self, session: Session, info: CloseInfo, lost: ConnectionLost, by_user: bool) -> None:
         """End everything that belongs to ``session``, which is over, and call the `close` handlers."""
@@ -703,293 +645,126 @@ class PeerCore:
 
     def can_resume(self) -> bool:
         """Return whether sessions of this side can go on over another connection."""
-        return self.limits.replay > 0 and self.owner.can_resume()
-
-    def name_session(self, welcome: Welcome) -> bool:
-        """Put the name of the session into a welcome. Return False if it cannot resume."""
-        named = self.owner.name_session()
-        if named is None:
-            return False
-        welcome.sid, welcome.token, welcome.ttl = named
-        self._make_resumable(*named)
-        return True
-
-    def _make_resumable(self, sid: str, token: str, ttl: float) -> Resumption:
-        limits = self.options.settings.limits
-        made = Resumption(
-            sid,
-            token,
-            ttl,
-            loop=self.out.loop,
-            limits=limits,
-            room_changed=self._kept_changed,
-            overflowed=self._kept_too_much,
-            tell=self._acknowledge,
-        )
-        self.session.resumption = made
-        return made
-
-    def _kept_changed(self) -> None:
-        if self.out.link is not None:
-            self.out.link.look_for_room()
-        if self.session.link is not None and self.session.resumption is not None:
-            self.session.resumption.watch(self.limits.stall, self._not_acknowledged)
-
-    def _kept_too_much(self) -> None:
-        """Let the session end with its connection: more is sent that cannot wait than may be kept."""
-        link, resumption = self.session.link, self.session.resumption
-        if link is not None and resumption is not None:
-            self.log.warn(
-                "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection",
-                resumption.sent.size,
-            )
-            resumption.given_up = True
-            link.keep_no_more()
-            self.owner.cannot_resume()
-
-    def _not_acknowledged(self) -> None:
-        self.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {self.limits.stall:g} s")
-
-    def close_for_another(self, code: int, reason: str) -> None:
-        """Close the connection, but not the session, which goes on over another one if it can."""
-        link = self.session.link
-        if link is not None and link.state is not LinkState.CLOSING:
-            self.reporter.spawn(link.transport.close(code, reason))
-
-    def _acknowledge(self, ack: bytes) -> None:
-        link, resumption = self.session.link, self.session.resumption
-        if link is not None and resumption is not None:
-            with suppress(ConnectionLost):  # the link reports that itself
-                resumption.sent.write(ack, True)
-
-    def count_sent(self) -> None:
-        """Count what is sent from now on in this session."""
-        link, resumption = self.session.link, self.session.resumption
-        assert link is not None and resumption is not None
-        link.keep(resumption.sent)
-
-    def _count_received(self, link: Link, resumption: Resumption) -> None:
-        resumption.complete = True
-        link.receive = resumption.received.through(link.receive)
-
-    def session_named(self, welcome: Welcome) -> None:
-        """Count in both directions from now on: the remote peer has named the session."""
-        resumption = self._make_resumable(welcome.sid, welcome.token, welcome.ttl)
-        self.say(write_control(Ack(0, 0)))
-        self.count_sent()
-        assert self.session.link is not None
-        self._count_received(self.session.link, resumption)
-
-    def acknowledged(self, ack: Ack, size: int) -> bool:
-        """Take an acknowledgement of ``size`` bytes. Return False if this side counts nothing."""
-        link, resumption = self.session.link, self.session.resumption
-        if link is None or resumption is None:
-            return False
-        if not resumption.complete:
-            if self.options.dialer or ack != Ack(0, 0):
-                return False
-            self._count_received(link, resumption)
-            return True
-        try:
-            if resumption.given_up:
-                self.uncounted(size)
-            else:
-                resumption.acknowledged(ack, size)
-        except Mismatch as exc:
-            self.fail(CloseCode.ACCOUNTING, str(exc))
-        return True
-
-    def uncounted(self, size: int) -> None:
-        """Take back the counting of a control message of ``size`` bytes that is being received."""
-        resumption = self.session.resumption
-        if resumption is not None and resumption.complete:
-            resumption.received.leave_out(size)
-
-    def _detach(self, link: Link, info: CloseInfo) -> None:
-        """Keep the session without a connection, if its owner wants that."""
-        self._hold(link, info)
-        resumption = self.session.resumption
-        assert resumption is not None
-        resumption.expire_after(resumption.ttl, self._session_expired)
-        self.log(
-            logging.INFO,
-            "peer %s at %s lost its connection: %d %s; its session is kept for %g s",
-            self.id,
-            self.log.place,
-            info.code,
-            info.reason,
-            resumption.ttl,
-        )
-        if not self.owner.detached(info) and self.session.detached:
-            self._end_detached(SessionInput.ENDED, info, info.reason)
-
-    def _hold(self, link: Link, info: CloseInfo) -> None:
-        """Let the session go on without a connection: what it sends waits."""
-        out, resumption = self.out, self.session.resumption
-        assert resumption is not None
-        self.session.detach()
-        resumption.received.stop()
-        transport = DetachedTransport(
-            link.transport.info, out.offline_queue(), resumption.sent, self.limits.replay, out.loop, self.owner.held
-        )
-        holding = Link(transport, link.negotiation, self)
-        holding.move(LinkState.HOLDING)
-        holding.replace(link)
-        holding.sent = resumption.sent
-        out.will_end(info)
-        out.detach(holding)
-        holding.start(link.receive, link.read_ended)
-        if holding.slow_reader is not None:
-            holding.slow_reader.flush()
-        self.room_changed()
+        return self.options.resumes and self.limits.replay > 0
 
     @property
     def resumable(self) -> bool:
         """Whether another connection may go on with the session, be there one at present or not."""
-        session, link = self.session, self.session.link
+        session, link, resumption = self.session, self.session.link, self.resumption
         if link is None:
             return session.detached
-        resumption = session.resumption
-        if resumption is None or not resumption.complete or resumption.given_up or link.state is LinkState.CLOSING:
+        if resumption is None or not resumption.possible or link.state is LinkState.CLOSING:
             return False
         # A client whose `open` handlers still run begins anew, and calls them again. On a server they run on.
         return not (self.options.dialer and link.contexts)
 
-    def fence(self) -> None:
-        """End the present connection, if there is one: the session goes on over another one.
+    def name_session(self, welcome: Welcome) -> bool:
+        """Put the name of the session into a welcome. Return False if it cannot resume."""
+        name = self.owner.name_session()
+        if name is None:
+            return False
+        welcome.sid, welcome.token, welcome.ttl = name
+        self._make_resumption(name)
+        return True
 
-        Whatever the old one still delivers changes nothing any more.
-        """
-        link = self.session.link
-        if link is not None:
-            info = CloseInfo(CloseCode.FENCED, "the session goes on over another connection")
-            link.end()
-            self.history.end(link)
-            self._hold(link, info)
-            self.reporter.spawn(link.transport.close(info.code, info.reason))
-            resumption = self.session.resumption
-            assert resumption is not None
-            resumption.expire_after(resumption.ttl, self._session_expired)  # the other one may drop at once
+    def session_named(self, welcome: Welcome) -> None:
+        """Count in both directions from now on: the remote peer has named the session."""
+        resumption = self._make_resumption(SessionName(welcome.sid, welcome.token, welcome.ttl))
+        self.say(write_control(Ack(0, 0)))
+        resumption.count_sent()
+        resumption.count_received()
 
-    def _session_expired(self) -> None:
-        self._end_detached(SessionInput.EXPIRED, self.out.ending, "no connection resumed it in time")
+    def _make_resumption(self, name: SessionName) -> Resumption:
+        self.resumption = Resumption(name, self.session, self.out, self.options.settings.limits, self)
+        return self.resumption
 
-    def end_session(self, why: str) -> None:
-        """End a session that has no connection: it cannot be kept any longer, or is replaced."""
-        self._end_detached(SessionInput.ENDED, self.out.ending, why)
+    def count_sent(self) -> None:
+        """Count what is sent from now on in this session."""
+        assert self.resumption is not None
+        self.resumption.count_sent()
 
-    def _end_detached(
-        self, happened: SessionInput, info: CloseInfo, why: str, *, by_user: bool = False, replaced: bool = False
-    ) -> None:
-        """End a session that has no connection, and close the one on which it was to resume."""
-        session, out = self.session, self.out
-        holding, asking = out.link, None if session.resumption is None else session.resumption.link
-        session.end(happened)
-        out.unlink()
-        if holding is not None:
-            self._let_go(holding)
-            if holding.opening is not None:
-                holding.opening.connection_lost(user_closed=by_user)
-        if asking is not None:
-            asking.end()
-            self.reporter.spawn(asking.transport.close(CloseCode.GOING_AWAY))
-        lost = SessionLost(info.code, why)
-        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced, lost)
-        self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, why)
-        self._end(session, info, lost, by_user)
+    def acknowledged(self, ack: Ack, size: int) -> bool:
+        """Take an acknowledgement of ``size`` bytes. Return False if this side counts nothing."""
+        return self.resumption is not None and self.resumption.acknowledged(ack, size)
 
-    def _let_go(self, holding: Link) -> None:
-        holding.end()
-        if isinstance(holding.transport, DetachedTransport):
-            holding.transport.end()
+    def uncounted(self, size: int) -> None:
+        """Take back the counting of a control message of ``size`` bytes that is being received."""
+        if self.resumption is not None:
+            self.resumption.uncounted(size)
 
     def resume(self, link: Link) -> None:
-        """Ask the server to go on with the session on ``link``. Nothing else is sent there until it has answered."""
-        session, resumption = self.session, self.session.resumption
-        assert resumption is not None
-        session.move(SessionInput.ASKED)
-        link.move(LinkState.RESUMING)
-        resumption.ask(link, partial(self._resume_failed, link, CloseInfo(CloseCode.ABNORMAL, "no answer to a resume")))
-        received = resumption.received
-        asked = link.negotiation.resume(resumption.sid, resumption.token, resumption.gen, received.n, received.bytes)
-        link.start(partial(self._resume_answered, link), lambda: None)
-        with suppress(ConnectionLost):  # the link reports that itself
-            link.send(write_control(asked), True)
+        """Ask the server to go on with the session on ``link``."""
+        assert self.resumption is not None
+        self.resumption.ask(link)
 
-    def _resume_answered(self, link: Link, payload: bytes | bytearray, text: bool, /) -> None:
-        resumption = self.session.resumption
-        if resumption is None or resumption.link is not link:
-            return
-        answer = read_control(payload) if text else None
-        if isinstance(answer, Resumed):
-            resumption.token = answer.token
-            self.go_on(link, answer.rx, answer.bytes, answer.limits)
-            return
-        resumption.link = None
-        gone = answer if isinstance(answer, Gone) else None
-        why = "the server did not resume it" if gone is None else f"the server has no such session ({gone.why})"
-        link.stop_receiving()
-        self._end_detached(SessionInput.REFUSED, self.out.ending, why)
-        self.owner.not_resumed(link, (payload, text) if gone is None else None)
+    # ------------------------------------------------------------ what the resumption reports
 
-    def _resume_failed(self, link: Link, info: CloseInfo) -> None:
-        """Wait for another connection: ``link`` has ended before the server has answered."""
-        resumption = self.session.resumption
-        assert resumption is not None
-        if resumption.silences >= MOST_SILENCES:
-            self._end_detached(SessionInput.REFUSED, self.out.ending, "the server does not answer")
-            return
-        resumption.link = None
+    def grew(self, size: int) -> None:
+        """Tell the owner that more waits in a session without a connection."""
+        self.owner.grew(size)
+
+    def receiver_of(self, link: Link) -> Callable[[bytes | bytearray, bool], None]:
+        """Return what receives the messages of ``link``."""
+        assert self._inbound is not None
+        receive = self._inbound.receive_raw if self.options.shared.raw_only else self._inbound.receive
+        if (shown := self.options.settings.log_payloads) is not False:
+            receive = self._log_payloads(link, receive, None if shown is True else shown)
+        return receive
+
+    def connected(self, link: Link) -> None:
+        """Begin the statistics of ``link``, which is the present connection."""
+        transport = link.transport
+        transport.largest = link.negotiation.limits.message  # `Peer.limits` may have changed
+        self.history.begin(transport.info, self.out.loop.time())
+        self.log.remote = transport.info.remote
+
+    def disconnected(self, link: Link) -> None:
+        """Let nothing through that ``link`` still delivers, and end its statistics."""
         link.end()
-        link.transport.abort()
-        self.session.move(SessionInput.CUT)
-        if not self.owner.detached(info) and self.session.detached:
-            self._end_detached(SessionInput.ENDED, info, info.reason)
+        self.history.end(link)
 
-    def go_on(self, link: Link, rx: int, size: int, limits: Announced) -> None:
-        """Go on with the session on ``link``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
-        session, out, resumption = self.session, self.out, self.session.resumption
-        assert resumption is not None and out.link is not None
-        holding = out.link
-        try:
-            resumption.sent.acknowledge(rx, size)
-        except Mismatch as exc:
-            self.log(logging.WARNING, "closing the connection with %d: %s", CloseCode.ACCOUNTING, exc)
-            self.reporter.spawn(link.transport.close(CloseCode.ACCOUNTING, str(exc)))
-            self._end_detached(SessionInput.ENDED, out.ending, str(exc))
-            return
-        resumption.stop()
-        resumption.link = None
-        resumption.silences = 0
-        resumption.received.note_told()
-        asked = link.state is LinkState.RESUMING
-        link.replace(holding)
-        if link.opening is None:
-            link.move(LinkState.OPEN)
-        receive = resumption.received.through(self._receive_on(link))
-        for payload, text in resumption.sent.again():
-            with suppress(ConnectionLost):  # the link reports that itself, and another one gets them
-                link.send(payload, text)
-        link.keep(resumption.sent)
-        session.attach(link, SessionInput.RESUMED)
-        link.transport.largest = link.negotiation.limits.message  # `Peer.limits` may have changed
-        self._let_go(holding)
-        self.history.begin(link.transport.info, out.loop.time())
-        self.log.remote = link.transport.info.remote
-        out.go_on(link)
-        out.agree_limits(limits)
-        with suppress(ConnectionLost):
-            out.flush_offline()
-        if link.slow_reader is not None and not link.full:
-            link.slow_reader.flush()
-        out.update_clear()
-        self.room_changed()
+    def close_transport(self, link: Link, code: int, reason: str = "") -> None:
+        """Begin to close the transport of ``link``."""
+        self.reporter.spawn(link.transport.close(code, reason))
+
+    def session_resumed(self, link: Link, receive: Callable[[bytes | bytearray, bool], None], asked: bool) -> None:
+        """Let the messages of ``link`` in: the session goes on over it."""
         self.log(logging.INFO, "peer %s at %s goes on with its session", self.id, self.log.place)
         if asked:
             link.go_on(receive, self.dispatcher.read_ended)
         else:
             link.start(receive, self.dispatcher.read_ended)
         self.owner.resumed()
+
+    def session_detached(self, info: CloseInfo) -> None:
+        """Keep the session without a connection, if its owner wants that."""
+        if not self.owner.detached(info) and self.session.detached:
+            self.session_lost(SessionInput.ENDED, info, info.reason)
+
+    def session_refused(self, link: Link, why: str, first: tuple[bytes | bytearray, bool] | None) -> None:
+        """End the session, and tell the client that ``link`` can begin a new one."""
+        self.session_lost(SessionInput.REFUSED, self.out.ending, why)
+        self.owner.not_resumed(link, first)
+
+    def session_lost(
+        self, happened: SessionInput, info: CloseInfo, why: str, *, by_user: bool = False, replaced: bool = False
+    ) -> None:
+        """End a session that has no connection."""
+        session, out, resumption = self.session, self.out, self.resumption
+        assert resumption is not None
+        stand_in = out.link
+        assert stand_in is not None
+        session.end(happened)
+        out.unlink()
+        resumption.end(stand_in)
+        if stand_in.opening is not None:
+            stand_in.opening.connection_lost(user_closed=by_user)
+        lost = SessionLost(info.code, why)
+        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced, lost)
+        self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, why)
+        self._end(session, info, lost, by_user)
+
+    # ------------------------------------------------------------ its tasks
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""

@@ -24,7 +24,8 @@ from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo, Transport
-from .core import PeerCore, PeerOptions, PeerOwner
+from .core import PeerCore, PeerOptions
+from .owner import PeerOwner
 
 if TYPE_CHECKING:
     from .._server.rooms import Room
@@ -57,13 +58,14 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         loop: Scheduler,
         keeps_offline: bool = False,
         fails_offline: bool = False,
+        resumes: bool = False,
         owner: PeerOwner | None = None,
         state: PeerState | None = None,
         principal: object = None,
     ) -> None:
         self._registry = own = Registry() if registry is None else registry
         options = PeerOptions(
-            settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline
+            settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline, resumes
         )
         self._core = core = PeerCore(self, options, loop, PeerOwner() if owner is None else owner)
         self.id = core.id

@@ -16,7 +16,6 @@ from .._handlers.context import Invocation
 from .._protocol.rejections import bounded_reason
 from .._sending.link import Link
 from ..errors import ChannelClosed
-from .resumption import Resumption
 
 __all__ = ["TABLE", "Call", "Session", "SessionInput", "SessionState"]
 
@@ -177,7 +176,7 @@ class Session:
     It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "resumption", "state")
+    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "state")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
@@ -186,8 +185,6 @@ class Session:
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.link: Link | None = None
-        self.resumption: Resumption | None = None
-        """What it needs to go on over another connection. None until both sides have said that they can."""
         self.state = SessionState.NEW
         self.end_reason: Exception | None = None
         """Why it has ended: what handlers are cancelled with, because nobody can get their answers."""
@@ -219,8 +216,6 @@ class Session:
         """End the session with everything in it."""
         self.move(happened)
         self.link = None
-        if self.resumption is not None:
-            self.resumption.stop()
 
     def orphan_calls(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.

@@ -471,8 +471,8 @@ class RawCaller(Caller):
             check_offline(offline)
         out, raw = self._out, self._check_raw(message)
         out.check_cap(raw.payload)
-        if out.must_queue(raw) or not out.hand_over(raw):
-            out.keep(raw, offline)
+        if out.must_wait(raw) or not out.hand_over(raw):
+            out.let_wait(raw, offline)
 
     def _check_raw(self, message: Any) -> Raw:
         check_thread(self._out.thread, "peer.send_raw(...)")

@@ -9,8 +9,8 @@ from typing import Protocol, cast
 from .._base.closing import CloseInfo
 from .._handlers.context import Invocation
 from .._handlers.lifecycle import OpenPhase
+from .._resuming.ledger import ReplayBuffer
 from ..transport import Receiver, Traffic, Transport
-from .ledger import SentMessages
 from .negotiation import Negotiation
 from .slow_readers import SlowReaderQueue
 
@@ -18,6 +18,7 @@ __all__ = ["TRANSITIONS", "Link", "LinkListener", "LinkState"]
 
 Send = Callable[[bytes, bool], None]
 """Hands a message to the transport, and says whether it is text."""
+Receive = Callable[[bytes | bytearray, bool], None]
 
 
 class LinkState(Enum):
@@ -35,20 +36,20 @@ class LinkState(Enum):
     CLOSING = "closing"
     """A closing handshake was begun on this side, by the user or because of a protocol error."""
     LOST = "lost"
-    HOLDING = "holding"
+    DETACHED = "detached"
     """There is no connection. What the session sends waits for the next one."""
 
 
 TRANSITIONS: dict[LinkState, frozenset[LinkState]] = {
     LinkState.OPENING: frozenset(
-        {LinkState.OPEN, LinkState.RESUMING, LinkState.BROKEN, LinkState.CLOSING, LinkState.LOST, LinkState.HOLDING}
+        {LinkState.OPEN, LinkState.RESUMING, LinkState.BROKEN, LinkState.CLOSING, LinkState.LOST, LinkState.DETACHED}
     ),
     LinkState.RESUMING: frozenset({LinkState.OPENING, LinkState.OPEN, LinkState.CLOSING, LinkState.LOST}),
     LinkState.OPEN: frozenset({LinkState.BROKEN, LinkState.CLOSING, LinkState.LOST}),
     LinkState.BROKEN: frozenset({LinkState.CLOSING, LinkState.LOST}),
     LinkState.CLOSING: frozenset({LinkState.LOST}),
     LinkState.LOST: frozenset(),
-    LinkState.HOLDING: frozenset({LinkState.LOST}),
+    LinkState.DETACHED: frozenset({LinkState.LOST}),
 }
 
 
@@ -91,12 +92,12 @@ class Link:
         self.send: Send = transport.send
         self.send_kept_back: Callable[[], None] = _ignore
         """Sends what is kept back, see `precede`."""
-        self.receive: Callable[[bytes | bytearray, bool], None] = _ignore_message
+        self.receive: Receive = _ignore_message
         self.read_ended: Callable[[], None] = _ignore
         self.state = LinkState.OPENING
         self.crowded = False
         """The transport holds more unsent bytes than its high-water mark."""
-        self.sent: SentMessages | None = None
+        self.sent: ReplayBuffer | None = None
         """What was sent in the session, and may be sent again on another link. None if the session cannot resume."""
         self.full = False
         """It is crowded, or keeps as many messages for the session as it may."""
@@ -111,12 +112,12 @@ class Link:
         self._listener = listener
         self.negotiation = negotiation
 
-    def start(self, receive: Callable[[bytes | bytearray, bool], None], read_ended: Callable[[], None]) -> None:
+    def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Let messages in. Those that arrived before are delivered within this call."""
         self.receive, self.read_ended = receive, read_ended
         self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
-    def keep(self, sent: SentMessages) -> None:
+    def keep(self, sent: ReplayBuffer) -> None:
         """Count what is sent from now on, and keep it until it has arrived."""
         self.sent = sent
         self.send = sent.through(self.send)
@@ -124,6 +125,10 @@ class Link:
         if tell is not None:
             tell()
         self.look_for_room()
+
+    def wrap_receiving(self, wrap: Callable[[Receive], Receive]) -> None:
+        """Receive through ``wrap(receive)`` from now on."""
+        self.receive = wrap(self.receive)
 
     def keep_no_more(self) -> None:
         """Neither count nor keep what is sent: the session cannot go on over another connection any more."""
@@ -135,10 +140,11 @@ class Link:
     def replace(self, previous: Link) -> None:
         """Go on with what ``previous``, the last link of the same session, has left: what was negotiated and waits."""
         self.negotiation = previous.negotiation
+        self.sent = previous.sent
         self.slow_reader = previous.slow_reader
         self.opening, self.contexts = previous.opening, previous.contexts
 
-    def go_on(self, receive: Callable[[bytes | bytearray, bool], None], read_ended: Callable[[], None]) -> None:
+    def go_on(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Let messages in on a transport that was started before, while the session resumed."""
         self.receive, self.read_ended = receive, read_ended
 
@@ -192,9 +198,10 @@ class Link:
         phase.start()
 
     def opened(self) -> None:
-        """End the opening: all messages may be sent now."""
+        """End the opening: all messages may be sent now, or wait for the next connection of the session."""
         self.contexts = ()
-        self.move(LinkState.OPEN)
+        if self.state is not LinkState.DETACHED:
+            self.move(LinkState.OPEN)
 
     def hold_broadcasts(self, queue: Callable[[], SlowReaderQueue]) -> SlowReaderQueue:
         """Return the queue of the broadcasts that wait until there is room; ``queue()`` makes it for the first one."""
@@ -212,7 +219,7 @@ class Link:
     def works(self) -> bool:
         """Whether messages can still be sent, or wait for the next connection of the session."""
         state = self.state
-        return state is LinkState.OPEN or state is LinkState.OPENING or state is LinkState.HOLDING
+        return state is LinkState.OPEN or state is LinkState.OPENING or state is LinkState.DETACHED
 
     def note_overdue(self) -> None:
         """Note that a broadcast has waited for the transport to drain; see ``overdue``."""

@@ -31,7 +31,7 @@ class Entry(Struct, frozen=True):
     bound: bool
     """Whether it is for the present connection only."""
     of_session: bool = False
-    """Whether it belongs to the present session, and is dropped with it. It was checked and encoded for that."""
+    """Whether it belongs to the present session, and ends with it. It was checked and encoded for that."""
 
 
 def _size(entry: Entry) -> int:
@@ -44,8 +44,8 @@ class OfflineQueue(BoundedQueue[Entry]):
     A message is encoded when it is kept, because nothing is negotiated on that connection yet. A ``bound`` message is
     sent on the present connection or not at all.
 
-    While a session has no connection, everything that it sends waits here as well, in order: answers, and messages of
-    its channels. These are dropped with the session.
+    What belongs to a session that has no connection waits here as well, so that the order of all messages stays. It
+    ends with the session. `Outbound` says which messages these are.
 
     Args:
         queued: called when a message begins to wait.
@@ -82,7 +82,7 @@ class OfflineQueue(BoundedQueue[Entry]):
         """Keep the message of a pending request.
 
         Args:
-            of_session: the message, encoded, and whether it is text, if it is dropped with the session. It is kept
+            of_session: the message, encoded, and whether it is text, if it belongs to the session. It is kept
                 however much waits already.
 
         Raises:
@@ -101,10 +101,10 @@ class OfflineQueue(BoundedQueue[Entry]):
             pending.ticket = self._add(Entry(payload, False, self._codec.text, told, pending.bound))
         else:
             size = len(of_session[0])
-            pending.ticket = self.hold(*of_session, told)
+            pending.ticket = self.keep_for_session(*of_session, told)
 
-    def hold(self, payload: bytes, text: bool, told: Told | None = None) -> int:
-        """Keep a message of the present session, which may not be dropped while that lives. Return its ticket."""
+    def keep_for_session(self, payload: bytes, text: bool, told: Told | None = None) -> int:
+        """Keep a message that belongs to the present session, however much waits already. Return its ticket."""
         return self.put(Entry(payload, False, text, told, False, True))
 
     def end_session(self, why: ConnectionLost) -> None:

@@ -19,10 +19,10 @@ from .._protocol.control import Announced, Credit, write_control
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
 from .._protocol.settings import Settings
+from .._resuming.detached import DetachedTransport
 from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull, RemoteError
 from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
-from .detached import DetachedTransport
 from .link import Link, LinkState
 from .offline import OfflineQueue
 from .pending import Pending, PendingRequests
@@ -63,6 +63,16 @@ class Outbound:
 
     ``link`` is the present connection, and ``terms`` say what was negotiated on it. While ``clear`` is true a message
     may go straight to the transport: the fast path checks nothing else.
+
+    A message that cannot be sent because there is no connection waits, or it fails as ``"not_sent"``:
+
+    - It waits *with its session* if it belongs to that, and the session may go on over another connection. It is sent
+      when the session goes on, and ends with the session. Answers, control messages and what is said on an anonymous
+      channel belong to their session. On a server, whose peers do not come back without it, everything does.
+    - It waits *for the next connection* if it does not: events and requests of a client, but for those that are bound
+      to the present connection by ``offline="fail"``. It is sent on whichever connection comes next.
+
+    All wait in one `OfflineQueue`, so that they leave in the order in which they were sent.
 
     Args:
         odd: whether the ids of requests are odd: the side that dialed uses those.
@@ -203,7 +213,7 @@ class Outbound:
             self._capacity.connection_lost()
 
     def detach(self, link: Link) -> None:
-        """Let everything wait, as ``link`` does, until the session has another connection."""
+        """Let everything wait until the session has another connection. ``link`` stands for that one until then."""
         if self._offline is not None:
             self._offline.refuse_bound(self.not_sent())
         self.turns.connection_lost()
@@ -212,7 +222,7 @@ class Outbound:
     @property
     def detached(self) -> bool:
         """Whether the session has no connection, but may get another one."""
-        return self.link is not None and self.link.state is LinkState.HOLDING
+        return self.link is not None and self.link.state is LinkState.DETACHED
 
     @property
     def expects_connection(self) -> bool:
@@ -386,7 +396,7 @@ class Outbound:
         try:
             send(payload, text)
         except ConnectionLost:
-            if not self.hold_back(payload, text):
+            if not self.wait_with_session(payload, text):
                 self._listener.ignored["answer without a connection"] += 1
 
     def say(self, control: bytes) -> None:
@@ -396,17 +406,7 @@ class Outbound:
             try:
                 link.send(control, True)
             except ConnectionLost:  # the link reports that itself
-                self.hold_back(control, True)
-
-    def hold_back(self, payload: bytes, text: bool) -> bool:
-        """Let a message of the session wait that the transport has refused. Return False if the session cannot resume.
-
-        The connection has just ended. If its session ends with it, the message is dropped then.
-        """
-        if self.link is None or self.link.sent is None:
-            return False
-        self.offline_queue().hold(payload, text)
-        return True
+                self.wait_with_session(control, True)
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
@@ -513,8 +513,8 @@ class Outbound:
         """See `Caller.emit_nowait`."""
         check_sending(channel, event, self.thread)
         message = event_on(channel, (event, *args))
-        if self.must_queue(message) or not self.send_nowait(self.terms.encode(message)):
-            self.keep(message, offline)
+        if self.must_wait(message) or not self.send_nowait(self.terms.encode(message)):
+            self.let_wait(message, offline)
 
     # ------------------------------------------------------------ messages that cannot be sent at once
 
@@ -527,7 +527,7 @@ class Outbound:
             bound: the message is for the present connection: it fails instead of waiting for another one.
 
         Returns:
-            The size of the message in bytes. 0 if it was put into the offline queue, or not sent.
+            The size of the message in bytes. 0 if it waits for the next connection, or is not sent.
 
         Raises:
             ChannelClosed: it was for an anonymous channel that has ended meanwhile.
@@ -543,41 +543,37 @@ class Outbound:
             while True:
                 if message.h is not UNSET and self.requests.flight is not flight:
                     raise self.channel_lost(message.h)  # in the next session the id may be another channel's
-                offline = self.must_queue(message)
+                must_wait = self.must_wait(message)
                 if bound:
-                    self._check_bound(link, offline)
-                in_session = offline and self._is_of_session(message)
-                if (self._is_full() and (in_session or not offline)) or (self.turns.awaited and not turn.held):
+                    self._check_bound(link, must_wait)
+                needs_room = not must_wait or self._belongs_to_session(message)
+                if (needs_room and self._is_full()) or (self.turns.awaited and not turn.held):
                     await turn.wait(pending)
                     if pending is not None and pending.future.done():  # it timed out in the queue
                         return 0
-                elif in_session:
-                    return self._hold(message, pending)
-                elif offline:
-                    break
-                elif (size := self._try_to_send(message)) is not None:
+                    continue
+                if not must_wait and (size := self._try_to_send(message)) is not None:
                     if pending is not None:
                         self.requests.was_sent(pending, size)
                     return size
-                elif self._may_hold(message):
-                    return self._hold(message, pending)
-                elif message.h is not UNSET:
+                if self._belongs_to_session(message):
+                    return self._wait_encoded(message, pending)
+                if not must_wait and message.h is not UNSET:
                     raise self.channel_lost(message.h)
-                elif bound:
+                if not must_wait and bound:
                     raise self.not_sent()
-                else:
-                    break
+                break
         finally:
             turn.end()
             self.update_clear()
-        await self._keep_in_turn(message, pending, bound)
+        await self._wait_for_next(message, pending, bound)
         return 0
 
-    def _check_bound(self, link: Link | None, offline: bool) -> None:
+    def _check_bound(self, link: Link | None, must_wait: bool) -> None:
         """Refuse a message that is bound to ``link`` if that has ended or begins nothing new."""
         if self.broken or self.detached or self.link is not link:
             raise self.not_sent()
-        if offline and self.silent:
+        if must_wait and self.silent:
             raise self._drained()
 
     def _try_to_send(self, message: Event | Request | Raw) -> int | None:
@@ -587,20 +583,75 @@ class Outbound:
         payload = self.terms.encode(message)
         return len(payload) if self.send(payload) else None
 
-    def _is_of_session(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message waits for the session's next connection, and is dropped if there is none.
+    def must_wait(self, message: Event | Request | Raw) -> bool:
+        """Return whether a message has to wait for a connection.
 
-        A client keeps events and requests for the next session instead, if they are not for an anonymous channel.
+        Raises:
+            ConnectionLost: ``"not_sent"``, no connection will come.
+            ChannelClosed: it is for an anonymous channel that has ended.
         """
-        return self.detached and (message.h is not UNSET or not self.keeps_offline)
+        link = self.link
+        if message.h is not UNSET:  # an anonymous channel ends with its session
+            if not self._listener.has_channel(message.h):
+                raise self.channel_lost(message.h)
+            return self.detached
+        if link is not None and (link.state is LinkState.OPEN or link.state is LinkState.BROKEN):
+            return link.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
+        if link is not None and link.state is LinkState.DETACHED:
+            return True
+        if link is not None and link.state is LinkState.OPENING:
+            # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
+            return self.keeps_offline and not self.in_open_handler()
+        if self.keeps_offline and not self.user_closed:
+            return True
+        raise self.not_sent()
 
-    def _may_hold(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message that the transport has refused may wait for the session's next connection."""
+    def _must_wait_for_another(self) -> bool:
+        if not self.keeps_offline:
+            raise self._drained()
+        return True
+
+    def let_wait(self, message: Event | Raw, offline: Offline | None) -> None:
+        """Let a message wait with its session, for another connection, or for the `open` handlers.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, it may not wait.
+            ChannelClosed: it is for an anonymous channel.
+            QueueFull: too much waits already.
+        """
+        if self._belongs_to_session(message):
+            if self.link is not None and self.link.full:
+                self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
+            self._wait_encoded(message, None)
+            return
+        if message.h is not UNSET:
+            raise self.channel_lost(message.h)
+        bound = self.fails(offline)
+        if bound and (self.broken or self.detached):
+            raise self.not_sent()
+        if bound and self.silent:
+            raise self._drained()
+        self.offline_queue().keep(message, bound=bound)
+
+    # ------------------------------------------------------------ waiting with the session
+
+    def _belongs_to_session(self, message: Event | Request | Raw) -> bool:
+        """Return whether a message waits with its session, if it cannot be sent. The class says which messages do."""
         link = self.link
         return link is not None and link.sent is not None and (message.h is not UNSET or not self.keeps_offline)
 
-    def _hold(self, message: Event | Request | Raw, pending: Pending | None) -> int:
-        """Let a message of the session wait for its next connection. Return its size in bytes.
+    def wait_with_session(self, payload: bytes, text: bool) -> bool:
+        """Let a message wait with the session. The transport has refused it, as the connection has just ended.
+
+        Return False if the session cannot go on without a connection.
+        """
+        if self.link is None or self.link.sent is None:
+            return False
+        self.offline_queue().keep_for_session(payload, text)
+        return True
+
+    def _wait_encoded(self, message: Event | Request | Raw, pending: Pending | None) -> int:
+        """Let a message wait with the session, encoded as was agreed in it. Return its size in bytes.
 
         Raises:
             MessageTooBig: the remote peer would not accept it.
@@ -616,13 +667,15 @@ class Outbound:
         if pending is not None and not isinstance(message, Raw):
             queue.keep_request(message, pending, self.requests, (payload, text))
         else:
-            queue.hold(payload, text)
+            queue.keep_for_session(payload, text)
         link = self.link
         if link is not None and isinstance(link.transport, DetachedTransport):
-            link.transport.waits(len(payload))
+            link.transport.note_waiting(len(payload))
         return len(payload)
 
-    async def _keep_in_turn(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
+    # ------------------------------------------------------------ waiting for the next connection
+
+    async def _wait_for_next(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
         queue = self.offline_queue()
         if pending is not None and not isinstance(message, Raw):
             queue.keep_request(message, pending, self.requests)
@@ -630,56 +683,6 @@ class Outbound:
             await queue.keep_and_wait(message, self.loop)
         else:
             queue.keep(message)
-
-    def must_queue(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message has to wait for a connection.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, no connection will come.
-            ChannelClosed: it is for an anonymous channel that has ended.
-        """
-        link = self.link
-        if message.h is not UNSET:  # an anonymous channel ends with its session
-            if not self._listener.has_channel(message.h):
-                raise self.channel_lost(message.h)
-            return self.detached
-        if link is not None and (link.state is LinkState.OPEN or link.state is LinkState.BROKEN):
-            return link.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
-        if link is not None and link.state is LinkState.HOLDING:
-            return True
-        if link is not None and link.state is LinkState.OPENING:
-            # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
-            return self.keeps_offline and not self.in_open_handler()
-        if self.keeps_offline and not self.user_closed:
-            return True
-        raise self.not_sent()
-
-    def _must_wait_for_another(self) -> bool:
-        if not self.keeps_offline:
-            raise self._drained()
-        return True
-
-    def keep(self, message: Event | Raw, offline: Offline | None) -> None:
-        """Let a message wait for another connection, or for the `open` handlers.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, it may not wait.
-            ChannelClosed: it is for an anonymous channel.
-            QueueFull: too much waits already.
-        """
-        if self._is_of_session(message) or self._may_hold(message):
-            if self.link is not None and self.link.full:
-                self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
-            self._hold(message, None)
-            return
-        if message.h is not UNSET:
-            raise self.channel_lost(message.h)
-        bound = self.fails(offline)
-        if bound and (self.broken or self.detached):
-            raise self.not_sent()
-        if bound and self.silent:
-            raise self._drained()
-        self.offline_queue().keep(message, bound=bound)
 
     def fails(self, offline: Offline | None) -> bool:
         """Return whether a message with that option is bound to the present connection."""

@@ -166,7 +166,7 @@ class Audience:
                     try:
                         out.link.send(payload, text)  # type: ignore[union-attr]  # there is one while ``clear`` is true
                     except ConnectionLost:
-                        if not out.hold_back(payload, text):
+                        if not out.wait_with_session(payload, text):
                             raise
                     sent += 1
                 elif self._deliver(served, encoded, key):
@@ -192,7 +192,7 @@ class Audience:
         out, link = served.out, served.out.link
         payload, text = encoded[out.terms.encode]
         if link is None or not link.works:
-            if out.hold_back(payload, text):
+            if out.wait_with_session(payload, text):
                 return True
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
@@ -210,7 +210,7 @@ class Audience:
         try:
             link.send(payload, text)
         except ConnectionLost:
-            if not out.hold_back(payload, text):
+            if not out.wait_with_session(payload, text):
                 raise
         return True
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .._base.closing import CloseCode
 from .._base.logs import PeerLog
 from .._base.names import RESERVED_EVENTS, check_name
+from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
 from .._handlers.introspection import Injection
 from .._handlers.lifecycle import ends_the_task
@@ -22,7 +23,6 @@ from .._raw.connection import RawConnection
 from .._raw.serving import RawServing, refusal_of
 from ..errors import RpcError
 from ..transport import Transport
-from .entrance import Gate
 from .peers import ServedPeer, refuse, served_peer
 from .services import STYLES, Service, attach, exposed, finished, style_of
 from .shutdown import CLOSING

@@ -11,14 +11,14 @@ from threading import get_ident
 from .._base.closing import CloseCode
 from .._base.logs import LogBudget
 from .._base.scheduler import LoopScheduler
+from .._entrance.entrance import Gate
 from .._raw.serving import RawConnections
 from .._sending.checks import check_thread
 from ..stats import ServerStats, Tally
 from ..transport import Transport
-from .entrance import Gate
 from .listening import Ports
 from .peers import Peers, ServedPeer, refuse
-from .sessions import Sessions
+from .sessions import ResumableSessions
 from .shutdown import CLOSING, Shutdown
 from .states import Input, ServerState, after
 
@@ -37,7 +37,7 @@ class Lifetime:
     ) -> None:
         self.tally = Tally(time.monotonic())
         self.gate = Gate()
-        self.sessions = Sessions(detached_bytes)
+        self.sessions = ResumableSessions(detached_bytes)
         self.peers = Peers(self.tally, budget, on_left, self.sessions)
         self.raw = RawConnections(self.tally, budget)
         self.scheduler = LoopScheduler()
@@ -112,7 +112,7 @@ class Lifetime:
         if self._shutdown is None:
             self.scheduler.renew()
             self.gate.close()
-            self.peers.closing = True
+            self.peers.begin_closing()
             self._shutdown = Shutdown(
                 self.peers, self.raw, self.ports, drain=drain, patience=self._patience, happened=self._happened
             )

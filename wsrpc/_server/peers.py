@@ -12,15 +12,16 @@ from .._base.logs import LogBudget, PeerLog
 from .._base.scheduler import Scheduler, Timer
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
-from .._peer.core import PeerOwner
+from .._peer.owner import PeerOwner
 from .._peer.peer import Peer, core_of
+from .._peer.resumption import SessionName
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Transport
 from .services import OpenedServices, Service
-from .sessions import FirstMessage, Sessions
+from .sessions import FirstMessage, ResumableSessions
 
 if TYPE_CHECKING:
     from .rooms import Room
@@ -66,6 +67,7 @@ class ServedPeer(PeerOwner):
             registry=registry.empty_copy(),
             shared=registry,
             loop=loop,
+            resumes=True,
             owner=self,
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
@@ -116,12 +118,14 @@ class ServedPeer(PeerOwner):
         self._peers.lost(self, info)
         return info
 
-    def can_resume(self) -> bool:
-        return True
+    def name_session(self) -> SessionName | None:
+        self.sid, token = self._peers.sessions.name(self.core, self._goes_on)
+        return SessionName(self.sid, token, self.core.limits.detached)
 
-    def name_session(self) -> tuple[str, str, float] | None:
-        self.sid, token = self._peers.sessions.name(self)
-        return self.sid, token, self.core.limits.detached
+    def _goes_on(self, handshake: Handshake) -> None:
+        """Use what `on_handshake` has said of another connection, over which the session goes on."""
+        self.peer.state.update(handshake.state)
+        self.expire_at(handshake.expires)
 
     def detached(self, info: CloseInfo) -> bool:
         self.expire_at(None)
@@ -130,13 +134,9 @@ class ServedPeer(PeerOwner):
         self._peers.sessions.detached(self.sid)
         return True
 
-    def cannot_resume(self) -> None:
+    def grew(self, size: int) -> None:
         if self.sid is not None:
-            self._peers.sessions.forget(self.sid)
-
-    def held(self, size: int) -> None:
-        if self.sid is not None:
-            self._peers.sessions.held(self.sid, size)
+            self._peers.sessions.grew(self.sid, size)
 
     def ended(self) -> None:
         if self.core.dispatcher.running.calls or self.core.reporter.running:
@@ -194,12 +194,12 @@ class Peers:
     """
 
     def __init__(
-        self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None], sessions: Sessions
+        self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None], sessions: ResumableSessions
     ) -> None:
         self.tally = tally
         self.sessions = sessions
         self.closing = False
-        """Whether the server is closing, so that a session without a connection ends."""
+        """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
         self._on_left = on_left
         self._connected: dict[str, ServedPeer] = {}
@@ -266,6 +266,10 @@ class Peers:
         else:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))
+
+    def begin_closing(self) -> None:
+        """Let each session end with its connection from now on."""
+        self.closing = True
 
     def clear(self) -> None:
         """Forget every peer, whatever its transport says."""

@@ -18,6 +18,8 @@ from .._base.names import Profile, Redact, check_name
 from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._conversion.convert import DecHook, EncHook
+from .._entrance.entrance import Entrance
+from .._entrance.origins import Origins
 from .._handlers.registration import RawRegistrar, Registrar, Router, include
 from .._handlers.registry import HandlerContext, Registry, accepted
 from .._peer.peer import Peer
@@ -35,11 +37,9 @@ from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import Audience, Broadcaster, RawBroadcaster
-from .entrance import Entrance
 from .hosting import Hosting
 from .lifetime import Lifetime
 from .listening import Listening, Opened, Port
-from .origins import Origins
 from .peers import ServedPeer
 from .program import run
 from .rooms import Allow, Room, RoomFrom, Rooms
@@ -494,7 +494,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             first = FirstMessage(lifetime.sessions, transport, handshake)
             resumed = await first.wait()
             if resumed is not None:
-                return resumed.peer
+                peer: Peer = resumed.peer
+                return peer
             await lifetime.check_open(transport)
         made = self._begin(lifetime, transport, handshake, clock)
         if isinstance(made, RawConnection):

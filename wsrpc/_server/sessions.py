@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hmac import compare_digest
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from .._base.closing import CloseInfo
+from .._peer.core import PeerCore
 from .._protocol.control import Gone, GoneWhy, Hello, Resume, Resumed, announce, read_control, write_control
 from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Receiver, Transport
 
-if TYPE_CHECKING:
-    from .peers import ServedPeer
-
-__all__ = ["FIRST_MESSAGE", "FirstMessage", "Sessions", "means_to_resume"]
+__all__ = ["FIRST_MESSAGE", "FirstMessage", "ResumableSessions", "means_to_resume"]
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
@@ -34,21 +31,23 @@ def means_to_resume(headers: Mapping[str, str]) -> bool:
     return headers.get("wsrpc-resume") == "1"
 
 
-class Entry(Struct, eq=False):
+class ResumableSession(Struct, eq=False):
     """One session. Its tokens are kept as hashes, so that nobody who reads the memory can resume it."""
 
-    served: ServedPeer
+    core: PeerCore
+    goes_on: Callable[[Handshake], None]
+    """Called with the handshake of each connection over which the session goes on."""
     presented: bytes
     """The token that the client has last presented, which it may present again if the answer was lost."""
     issued: bytes
     """The newest one."""
     gen: int = 0
     """The highest that the client has said."""
-    held: int | None = None
-    """Bytes that count for it while it has no connection."""
+    kept: int | None = None
+    """Bytes that count for it while it has no connection. None while it has one."""
 
 
-class Sessions:
+class ResumableSessions:
     """The sessions of a server that can go on over another connection.
 
     Those without a connection take at most ``limit`` bytes together. When they take more, the oldest end.
@@ -56,19 +55,20 @@ class Sessions:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._entries: dict[str, Entry] = {}
-        self._detached: dict[str, Entry] = {}
+        self._entries: dict[str, ResumableSession] = {}
+        self._detached: dict[str, ResumableSession] = {}
         """Those without a connection, the oldest first."""
-        self._held = 0
+        self._kept = 0
+        """Bytes that those take together."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def name(self, served: ServedPeer) -> tuple[str, str]:
-        """Return the name and the token of a new session, that of ``served``."""
+    def name(self, core: PeerCore, goes_on: Callable[[Handshake], None]) -> tuple[str, str]:
+        """Return the name and the token of a new session, the present one of ``core``."""
         sid, token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)
         hashed = _hash(token)
-        self._entries[sid] = Entry(served, hashed, hashed)
+        self._entries[sid] = ResumableSession(core, goes_on, hashed, hashed)
         return sid, token
 
     def forget(self, sid: str) -> None:
@@ -76,7 +76,7 @@ class Sessions:
         self._entries.pop(sid, None)
         self.attached(sid)
 
-    def resume(self, asked: Resume, transport: Transport, handshake: Handshake) -> ServedPeer | GoneWhy:
+    def resume(self, asked: Resume, transport: Transport, handshake: Handshake) -> PeerCore | GoneWhy:
         """Go on with a session over ``transport``. Return its peer, or why that is not possible.
 
         A request that is refused changes nothing in the session.
@@ -88,19 +88,16 @@ class Sessions:
         before = compare_digest(hashed, NO_TOKEN if entry is None else entry.presented)
         if entry is None or not (newest or before) or asked.gen <= entry.gen:
             return "expired"
-        served = entry.served
-        if not _same(handshake.principal, served.peer.principal):
+        core, resumption = entry.core, entry.core.resumption
+        if not _same(handshake.principal, core.peer.principal):
             return "auth"
-        if not served.core.resumable:
+        if resumption is None or not core.resumable:
             return "expired"
         entry.gen = asked.gen
         entry.presented = hashed
         token = secrets.token_urlsafe(32)
         entry.issued = _hash(token)
-        core = served.core
-        core.fence()  # before anything is counted: what the old connection still delivers must not count
-        resumption = core.session.resumption
-        assert resumption is not None
+        resumption.fence()  # before anything is counted: what the old connection still delivers must not count
         received = resumption.received
         link = core.link_for(transport)
         answer = Resumed(received.n, received.bytes, token, announce(core.limits))
@@ -108,43 +105,42 @@ class Sessions:
             transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client comes again
             self.detached(asked.sid)
-            return served
+            return core
         self.attached(asked.sid)
-        served.peer.state.update(handshake.state)
-        core.go_on(link, asked.rx, asked.bytes, asked.limits)
-        served.expire_at(handshake.expires)
-        return served
+        entry.goes_on(handshake)
+        resumption.go_on(link, asked.rx, asked.bytes, asked.limits)
+        return core
 
     # ------------------------------------------------------------ the bound
 
     def detached(self, sid: str) -> None:
         """Count a session that has no connection any more."""
         entry = self._entries.get(sid)
-        if entry is not None and entry.held is None:
+        if entry is not None and entry.kept is None:
             self._detached[sid] = entry
-            entry.held = OVERHEAD + entry.served.out.kept
-            self._held += entry.held
+            entry.kept = OVERHEAD + entry.core.out.kept
+            self._kept += entry.kept
             self._keep_bound()
 
-    def held(self, sid: str, size: int) -> None:
+    def grew(self, sid: str, size: int) -> None:
         """Count ``size`` more bytes that wait in a session without a connection."""
         entry = self._detached.get(sid)
-        if entry is not None and entry.held is not None:
-            entry.held += size
-            self._held += size
+        if entry is not None and entry.kept is not None:
+            entry.kept += size
+            self._kept += size
             self._keep_bound()
 
     def attached(self, sid: str) -> None:
         """Stop counting a session: it has a connection, or is over. Idempotent."""
         entry = self._detached.pop(sid, None)
-        if entry is not None and entry.held is not None:
-            self._held -= entry.held
-            entry.held = None
+        if entry is not None and entry.kept is not None:
+            self._kept -= entry.kept
+            entry.kept = None
 
     def _keep_bound(self) -> None:
-        while self._held > self._limit:
+        while self._kept > self._limit:
             oldest = next(iter(self._detached.values()))
-            oldest.served.core.end_session("too many sessions without a connection")
+            oldest.core.end_session("too many sessions without a connection")
 
 
 class FirstMessage:
@@ -153,16 +149,16 @@ class FirstMessage:
     If none does, what arrives is kept for `hand_over`.
     """
 
-    def __init__(self, sessions: Sessions, transport: Transport, handshake: Handshake) -> None:
+    def __init__(self, sessions: ResumableSessions, transport: Transport, handshake: Handshake) -> None:
         self._sessions = sessions
         self._transport = transport
         self._handshake = handshake
         self._early: list[tuple[bytes | bytearray, bool]] = []
         self._next: Receiver | None = None
         self._ended: CloseInfo | None = None
-        self._decided: asyncio.Future[ServedPeer | None] = asyncio.get_running_loop().create_future()
+        self._decided: asyncio.Future[PeerCore | None] = asyncio.get_running_loop().create_future()
 
-    async def wait(self) -> ServedPeer | None:
+    async def wait(self) -> PeerCore | None:
         """Return the peer whose session goes on, or None for a new one.
 
         Raises:
@@ -171,12 +167,12 @@ class FirstMessage:
         self._transport.start(self)
         try:
             async with asyncio.timeout(FIRST_MESSAGE):
-                served = await asyncio.shield(self._decided)
+                core = await asyncio.shield(self._decided)
         except TimeoutError:
-            served = None
-        if served is None and self._ended is not None:
+            core = None
+        if core is None and self._ended is not None:
             raise ConnectionLost(self._ended.code, self._ended.reason, "not_sent")
-        return served
+        return core
 
     def hand_over(self, receiver: Receiver) -> None:
         """Give what has arrived, and what arrives from now on, to ``receiver``."""
@@ -204,7 +200,7 @@ class FirstMessage:
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self._transport, self._handshake)
         if not isinstance(found, str):
-            link = found.core.link
+            link = found.link
             self._decided.set_result(found)
             if link is not None:
                 self._next = link

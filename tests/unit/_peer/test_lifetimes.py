@@ -34,7 +34,7 @@ async def test_a_link_goes_only_where_its_table_allows(before: LinkState, after:
         with pytest.raises(AssertionError, match=f"from {before.value} to {after.value}"):
             link.move(after)
         assert link.state is before
-    assert link.works is (link.state in (LinkState.OPENING, LinkState.OPEN, LinkState.HOLDING))
+    assert link.works is (link.state in (LinkState.OPENING, LinkState.OPEN, LinkState.DETACHED))
 
 
 @pytest.mark.parametrize("state", SessionState)

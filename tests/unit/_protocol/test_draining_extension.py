@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from stream_driver import control, hello, welcome
 
 from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, Server, SessionLost, current_peer
-from wsrpc._peer.core import PeerOwner
+from wsrpc._peer.owner import PeerOwner
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -10,7 +10,7 @@ import msgspec
 
 from wsrpc import CloseInfo, JsonCodec, Limits, Peer, SessionLost, Transport
 from wsrpc._handlers.lifecycle import Closers
-from wsrpc._peer.core import PeerOwner
+from wsrpc._peer.owner import PeerOwner
 from wsrpc._protocol.settings import Settings
 from wsrpc.testing import Clock
 

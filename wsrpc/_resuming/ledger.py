@@ -1,7 +1,7 @@
 """The messages of a session that can resume: those sent, which are kept until they have arrived, and those received.
 
-This is the only place where messages are counted. What leaves passes through `SentMessages.through` just before the
-transport gets it, and what arrives through `ReceivedMessages.through` just before it is decoded. So whatever sends
+This is the only place where messages are counted. What leaves passes through `ReplayBuffer.through` just before the
+transport gets it, and what arrives through `Acknowledger.through` just before it is decoded. So whatever sends
 (replies, broadcasts, raw messages, credit) is counted and kept without knowing of it.
 
 Both sides count the same messages: a side's own from its welcome on, or from its ``ack n: 0``. The control messages in
@@ -18,7 +18,7 @@ from .._base.scheduler import Timer, Timers
 from .._protocol.control import Ack, write_control
 from ..limits import Limits
 
-__all__ = ["Mismatch", "ReceivedMessages", "SentMessages"]
+__all__ = ["Acknowledger", "Mismatch", "ReplayBuffer"]
 
 ACK_MESSAGES = 64
 ACK_BYTES = 64 * 1024
@@ -34,7 +34,7 @@ class Mismatch(Exception):
     """The two sides have counted differently, so messages would be lost or doubled. The text says how."""
 
 
-class SentMessages:
+class ReplayBuffer:
     """The messages that this side has sent in one session, of which it keeps those that may not have arrived.
 
     Args:
@@ -144,7 +144,7 @@ class SentMessages:
         return tuple(self._kept)
 
 
-class ReceivedMessages:
+class Acknowledger:
     """Counts the messages that have arrived in one session, and acknowledges them.
 
     Args:

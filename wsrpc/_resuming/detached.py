@@ -7,36 +7,37 @@ from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
 from ..transport import ConnectionInfo, Receiver
-from .ledger import SentMessages
-from .offline import OfflineQueue
 
 __all__ = ["DetachedTransport"]
 
 
 class DetachedTransport:
-    """Lets what a session sends wait in ``queue`` until the session has another connection.
+    """Lets what a session sends wait until the session has another connection.
 
     It is full when that, and what was sent and has not arrived, reaches ``limit`` bytes. Nothing arrives here.
 
     Args:
         info: of the last connection.
+        keep: keeps a message for the session.
+        kept: returns the bytes of what waits, and of what was sent and has not arrived.
         grew: called with the number of bytes that begin to wait.
     """
 
     def __init__(
         self,
         info: ConnectionInfo,
-        queue: OfflineQueue,
-        sent: SentMessages,
         limit: int,
         loop: Scheduler,
+        *,
+        keep: Callable[[bytes, bool], object],
+        kept: Callable[[], int],
         grew: Callable[[int], None],
     ) -> None:
         self.info = info
         self.largest = 0
-        self._queue = queue
-        self._sent = sent
         self._limit = limit
+        self._keep = keep
+        self._kept = kept
         self._grew = grew
         self._receiver: Receiver | None = None
         self._over: asyncio.Future[None] = loop.create_future()
@@ -44,7 +45,7 @@ class DetachedTransport:
     @property
     def unsent(self) -> int:
         """Bytes of what waits, and of what was sent and has not arrived."""
-        return self._queue.size + self._sent.size
+        return self._kept()
 
     def start(self, receiver: Receiver, /) -> None:
         """Tell ``receiver`` when there is no room."""
@@ -53,11 +54,11 @@ class DetachedTransport:
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         """Let a message wait."""
-        self._queue.hold(payload, text)
-        self.waits(len(payload))
+        self._keep(payload, text)
+        self.note_waiting(len(payload))
 
-    def waits(self, size: int) -> None:
-        """Note that a message of ``size`` bytes waits in the queue."""
+    def note_waiting(self, size: int) -> None:
+        """Note that a message of ``size`` bytes begins to wait."""
         self._grew(size)
         self._look_for_room()
 

@@ -1,0 +1,86 @@
+"""`PeerOwner`: what a peer reports to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .._base.closing import CloseInfo
+from .._base.logs import PeerLog
+from .._handlers.lifecycle import Unfinished
+from .._sending.link import Link
+from ..errors import SessionLost
+from .resumption import SessionName
+
+__all__ = ["PeerOwner"]
+
+
+class PeerOwner:
+    """The client, or the entry of a server's table, that a peer belongs to. The peer reports to it.
+
+    Subclasses override the methods that they need.
+    """
+
+    __slots__ = ("home", "rooms", "server")
+
+    def __init__(self, server: Any = None) -> None:
+        self.server = server
+        """The `Server` that the peer belongs to. Its class, and that of rooms, lie in a higher layer."""
+        self.rooms: dict[Any, bool] = {}
+        """The rooms that the peer is in, and whether it joined each by its own request."""
+        self.home: Any = None
+        """The room that ``room_from`` gave to it."""
+
+    def log_for(self, id: str) -> PeerLog:
+        """Make the log of the peer with that id."""
+        return PeerLog(id)
+
+    def queued(self) -> None:
+        """A message begins to wait for a connection."""
+
+    def open_handlers(self) -> list[Unfinished]:
+        """Call the owner's own handlers of `open`, and return those that are not finished."""
+        return []
+
+    def reconnect_handlers(self) -> list[Unfinished]:
+        """Call the `on_reconnect` handlers, after the `open` handlers, and return those that are not finished."""
+        return []
+
+    def opened(self) -> None:
+        """A connection is open, and its handlers are done."""
+
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+        """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
+
+        Args:
+            lost: what its pending calls get, if it might have gone on over another connection.
+        """
+        return info
+
+    def name_session(self) -> SessionName | None:
+        """On a server: name a session that can go on over another connection. None if it cannot."""
+        return None
+
+    def detached(self, info: CloseInfo) -> bool:
+        """The connection has ended, and its session may go on over another one. Return False to end the session."""
+        return False
+
+    def grew(self, size: int) -> None:
+        """``size`` more bytes wait in a session without a connection."""
+
+    def resumed(self) -> None:
+        """The session goes on over another connection."""
+
+    def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
+        """On a client: ``link`` does not go on with the session, which is over, but can begin a new one.
+
+        Args:
+            first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
+        """
+
+    def ended(self) -> None:
+        """A connection has ended, and the `close` handlers were called."""
+
+    def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
+        """Return the owner's own handler of `close`."""
+        return None
