@@ -136,8 +136,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
     @property
     def state(self) -> ClientState:
         """``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
-        `on_reconnect` handlers run), ``"connected"``, ``"detached"`` and ``"resuming"`` (between two attempts and during
-        one, while the session is kept), ``"closing"``, or ``"closed"`` (by `close`, or it gave up)."""
+        `on_reconnect` handlers run), ``"connected"``, ``"detached"`` and ``"resuming"`` (between two attempts and
+        during one, while the session is kept), ``"closing"``, or ``"closed"`` (by `close`, or it gave up)."""
         return self._core.state
 
     @property
