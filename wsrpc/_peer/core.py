@@ -221,7 +221,7 @@ class PeerCore:
     @property
     def detached(self) -> bool:
         """Whether there is no connection, but the session may go on over another one."""
-        return self.session.detached
+        return self.resumption is not None and self.session.detached
 
     @property
     def limits(self) -> Limits:
@@ -295,7 +295,7 @@ class PeerCore:
                 closed, too.
         """
         present = self.session.link
-        if self.session.detached:
+        if self.detached:
             self.session_lost(SessionInput.ENDED, self.out.ending, "another connection was bound", replaced=True)
         if present is None:
             return

@@ -112,7 +112,8 @@ class ServedPeer(PeerOwner):
         return self._opened.begin()
 
     def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        self.expire_at(None)
+        if self._expiry is not None:
+            self.expire_at(None)
         if self.sid is not None:
             self._peers.sessions.forget(self.sid)
         self._peers.lost(self, info)

@@ -224,6 +224,10 @@ def memory_transports(
         headers=MappingProxyType(lower),
         origin=lower.get("origin"),
     )
-    limits = limits or Limits()
+    return transports_for(info, limits or Limits(), other or limits or Limits())
+
+
+def transports_for(info: ConnectionInfo, limits: Limits, other: Limits) -> tuple[MemoryTransport, MemoryTransport]:
+    """Make both ends of a connection with that information, the dialing one first."""
     left = MemoryTransport(info, limits)
-    return left, MemoryTransport(info, other or limits, left)
+    return left, MemoryTransport(info, other, left)
