@@ -229,7 +229,7 @@ class Negotiation:
             if not self._listener.acknowledged(control, size):
                 ignored["control message out of place"] += 1
             return
-        if isinstance(control, UNCOUNTED):
+        if self._negotiated and isinstance(control, UNCOUNTED):  # before, nothing is counted
             self._listener.uncounted(size)
         if isinstance(control, Drain):
             self._received_drain(control)

@@ -67,7 +67,7 @@ class Line:
             DialRequest(url, headers=headers, subprotocols=subprotocols), self._server, limits or Limits(), compression
         )
         await self._server.handshake(asked)
-        ours, theirs = transports_for(asked.connection_info(), limits or Limits(), asked.limits or limits or Limits())
+        ours, theirs = transports_for(asked.connection_info(), limits or Limits(), asked.limits)
         self.connections.append((ours, theirs))
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(self._accept(theirs, asked))
         self._accepting.add(task)

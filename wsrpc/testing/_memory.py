@@ -224,7 +224,8 @@ def memory_transports(
         headers=MappingProxyType(lower),
         origin=lower.get("origin"),
     )
-    return transports_for(info, limits or Limits(), other or limits or Limits())
+    limits = limits or Limits()
+    return transports_for(info, limits, other or limits)
 
 
 def transports_for(info: ConnectionInfo, limits: Limits, other: Limits) -> tuple[MemoryTransport, MemoryTransport]:

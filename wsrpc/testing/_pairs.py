@@ -90,7 +90,7 @@ async def connect(
     asked.state.update(state or {})
     asked.principal = principal
     await server.handshake(asked)
-    ours, theirs = transports_for(asked.connection_info(), core.limits, asked.limits or core.limits)
+    ours, theirs = transports_for(asked.connection_info(), core.limits, asked.limits)
     core.scheduler.use(clock)
     accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, asked, clock))
     try:
