@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from hmac import compare_digest
+from typing import cast
 
 from msgspec import Struct
 
@@ -200,7 +201,7 @@ class FirstMessage:
             link = found.link
             self._decided.set_result(found)
             if link is not None:
-                self._next = link
+                self._next = cast("Receiver", link)  # pyright takes its bound callables for methods
             return
         self._transport.send(write_control(Gone(found)), True)
         self._transport.pause_receiving()
