@@ -39,6 +39,7 @@ async def test_the_demo_shows_each_thing_once() -> None:
     printed = (await run("demo.py")).splitlines()
     shown = ["add(", "middle(", "double(", "greet(", "nap(", "withdraw(", "never ran", "event say("]
     shown += ["stream squares(", "total("]
+    shown += ["was cut in the middle"]
     shown += ["went away (1012 ", "'unknown'", "waited = ", "subscribed again", "could end = "]
     assert len(printed) == len(shown)
     assert [part for part, line in zip(shown, printed, strict=True) if part not in line] == []

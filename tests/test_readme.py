@@ -25,6 +25,7 @@ from programs import listening, printed_by
 
 from interop.installed import install
 from interop.node import available_libraries, find_node
+from wsrpc._peer.session import TABLE, SessionInput, SessionState
 from wsrpc._sending.link import TRANSITIONS, LinkState
 
 ROOT = Path(__file__).parent.parent
@@ -270,5 +271,17 @@ def test_the_table_of_states_is_true() -> None:
     # A link that is lost leaves its peer without a connection, until the next one opens.
     names = {state: "disconnected" if state is LinkState.LOST else state.value for state in LinkState}
     del names[LinkState.BROKEN]  # lasts only until the transport reports the end, so the page leaves it out
+    del names[LinkState.RESUMING], names[LinkState.HOLDING]  # states of the session: see below
     true = {name: {names[new] for new in TRANSITIONS[state] if new in names} for state, name in names.items()}
-    assert shown == {**true, "disconnected": {"opening"}}
+    true["disconnected"] = {"opening"}
+    after = {
+        SessionState.ATTACHED: {"opening", "open"},
+        SessionState.DETACHED: {"detached"},
+        SessionState.RESUMING: {"resuming"},
+        SessionState.OVER: {"disconnected"},
+    }
+    for state in (SessionState.DETACHED, SessionState.RESUMING):
+        true[state.value] = set[str]().union(*(after[new] for new, _ in TABLE[state].values()))
+    for attached in after[SessionState.ATTACHED]:
+        true[attached] |= after[TABLE[SessionState.ATTACHED][SessionInput.CUT][0]]
+    assert shown == true

@@ -81,6 +81,10 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes written to the network, in all, on transports that count."""
     unsent: int
     """Bytes that wait because other sides do not read fast enough."""
+    kept: int
+    """Bytes of messages that wait for connections, or are kept until remote peers have them (`Limits.replay`)."""
+    detached: int
+    """Peers without a connection, whose sessions are kept for another one. They count in ``peers``, too."""
     slow: int
     """Connections with more unsent bytes than `Limits.high_water`."""
     dropped: int
@@ -143,7 +147,7 @@ class Tally:
         """Return the totals together with the open ``peers``. Plain sums, since there may be ten thousand of them."""
         messages_in, messages_out = self._messages_in, self._messages_out
         bytes_in, bytes_out, dropped = self._bytes_in, self._bytes_out, self._dropped
-        count = unsent = slow = pending = active = waiting = channels = 0
+        count = unsent = kept = detached = slow = pending = active = waiting = channels = 0
         ignored = Counter(self._ignored)
         for peer in peers:
             count += 1
@@ -152,6 +156,8 @@ class Tally:
             bytes_in += peer.bytes_in or 0
             bytes_out += peer.bytes_out or 0
             unsent += peer.unsent
+            kept += peer.kept
+            detached += peer.detached
             slow += peer.slow
             pending += peer.pending
             active += peer.active
@@ -172,6 +178,8 @@ class Tally:
             bytes_in=bytes_in,
             bytes_out=bytes_out,
             unsent=unsent,
+            kept=kept,
+            detached=detached,
             slow=slow,
             dropped=dropped,
             pending=pending,

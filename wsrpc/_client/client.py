@@ -136,7 +136,8 @@ class Client(Registrar, RawRegistrar, RawCaller):
     @property
     def state(self) -> ClientState:
         """``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
-        `on_reconnect` handlers run), ``"connected"``, ``"closing"``, or ``"closed"`` (by `close`, or it gave up)."""
+        `on_reconnect` handlers run), ``"connected"``, ``"detached"`` and ``"resuming"`` (between two attempts and
+        during one, while the session is kept), ``"closing"``, or ``"closed"`` (by `close`, or it gave up)."""
         return self._core.state
 
     @property
@@ -161,12 +162,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
     def on_reconnect(self, function: F, /) -> F:
         """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
 
-        Subscribe again here. The functions run one after another, after the `open` handlers, and what they send leaves
-        before messages that waited for the connection. Those messages wait until the functions return, at most
-        `Limits.open_handlers` seconds, so start long work in a task. The functions are cancelled if the connection
-        ends. Exceptions go to the log.
-
-        ``info`` is a `ReconnectInfo`. A function may also take no argument.
+        ``info`` is a `ReconnectInfo`. A function may also take no argument. If ``info.resumed``, the session goes on,
+        and nothing waits for the functions. If not, subscribe again here: the functions run one after another, after
+        the `open` handlers, and what they send leaves before messages that waited for the connection. Those messages
+        wait until the functions return, at most `Limits.open_handlers` seconds, so start long work in a task. The
+        functions are cancelled if the connection ends. Exceptions go to the log.
 
         Raises:
             TypeError: it is not a function, or needs more arguments.
