@@ -271,7 +271,7 @@ def test_the_table_of_states_is_true() -> None:
     # A link that is lost leaves its peer without a connection, until the next one opens.
     names = {state: "disconnected" if state is LinkState.LOST else state.value for state in LinkState}
     del names[LinkState.BROKEN]  # lasts only until the transport reports the end, so the page leaves it out
-    del names[LinkState.RESUMING], names[LinkState.HOLDING]  # states of the session: see below
+    del names[LinkState.RESUMING], names[LinkState.DETACHED]  # states of the session: see below
     true = {name: {names[new] for new in TRANSITIONS[state] if new in names} for state, name in names.items()}
     true["disconnected"] = {"opening"}
     after = {

@@ -125,16 +125,23 @@ class Tally:
         """Count one more connection."""
         self.accepted += 1
 
-    def left(self, last: PeerStats, code: int) -> None:
-        """Add the ``last`` snapshot of a connection that ended with ``code``."""
+    def left(
+        self, code: int, messages: tuple[int, int], size: tuple[int, int], dropped: int, ignored: dict[str, int]
+    ) -> None:
+        """Add what a connection has carried that ended with ``code``.
+
+        Args:
+            messages: received and sent.
+            size: their bytes.
+        """
         self._closed[code] += 1
-        self._messages_in += last.messages_in or 0
-        self._messages_out += last.messages_out or 0
-        self._bytes_in += last.bytes_in or 0
-        self._bytes_out += last.bytes_out or 0
-        self._dropped += last.dropped
-        if last.ignored:
-            self._ignored.update(last.ignored)
+        self._messages_in += messages[0]
+        self._messages_out += messages[1]
+        self._bytes_in += size[0]
+        self._bytes_out += size[1]
+        self._dropped += dropped
+        if ignored:
+            self._ignored.update(ignored)
 
     def sum(self, now: float, peers: Iterable[PeerStats], *, healthy: bool, refused: dict[int, int]) -> ServerStats:
         """Return the totals together with the open ``peers``. Plain sums, since there may be ten thousand of them."""

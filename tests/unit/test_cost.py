@@ -51,8 +51,8 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 import wsrpc
-from wsrpc import Client, Reconnect, Server
-from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports, pair
+from wsrpc import Client, Limits, Reconnect, Server
+from wsrpc.testing import Line, MemoryTransport, ScriptedTransport, memory_transports, pair
 
 AT_MOST: dict[str, tuple[float, float]] = {
     # Each figure on Python 3.11, and from 3.12 on.
@@ -81,8 +81,10 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "event, blocks": (10.36, 12.36),
     "stream item, blocks": (2.7, 4.74),
     "broadcast member, blocks": (1.19, 1.19),
-    # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again.
+    # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again. The
+    # session ends, or goes on, for which the client asks the server.
     "drop and reconnect, both ends": (347, 347),
+    "drop and resume, both ends": (396, 396),
     # A client that connects to a port, and closes: from its first byte to the end of its peer, with the calls of
     # the `websockets` library. One more than was counted, because the text of the present second may have to be made.
     "accept and close, server": (417, 412),
@@ -368,7 +370,7 @@ async def count(what: str, which: str) -> tuple[Found, int]:
 
 
 async def reconnect() -> tuple[Found, int]:
-    server = Server()
+    server = Server(limits=Limits(replay=0))
     dialed: list[MemoryTransport] = []
     accepting: list[asyncio.Task[Any]] = []
 
@@ -379,7 +381,8 @@ async def reconnect() -> tuple[Found, int]:
         return ours
 
     calls = Calls()
-    async with Client("ws://test/", dial=dial, reconnect=Reconnect(initial=0, max=0)) as client:
+    once = Reconnect(initial=0, max=0)
+    async with Client("ws://test/", dial=dial, reconnect=once, limits=Limits(replay=0)) as client:
         await turns()
         for _ in range(2):  # to warm up
             dialed[-1].abort()
@@ -391,6 +394,23 @@ async def reconnect() -> tuple[Found, int]:
             assert len(dialed) == number + 4 and client.state == "connected" and len(server.peers) == 1
     await server.close()
     await asyncio.gather(*accepting)
+    return calls.found("both ends"), RECONNECTS
+
+
+async def resume() -> tuple[Found, int]:
+    server = Server()
+    line = Line(server)
+    calls = Calls()
+    reconnect = Reconnect(initial=0, max=0)
+    async with Client("ws://test/", dial=line.dial, reconnect=reconnect) as client:
+        await turns()
+        for number in range(WARM_UP + RECONNECTS):
+            with calls.counting() if number >= WARM_UP else nullcontext():
+                line.cut()
+                await turns()
+            assert len(line.connections) == number + 2 and client.state == "connected" and len(server.peers) == 1
+    assert len(server.peers) == 0
+    await server.close()
     return calls.found("both ends"), RECONNECTS
 
 
@@ -469,6 +489,8 @@ def measure(figure: str) -> tuple[float, str]:
         match what:
             case "drop and reconnect":
                 found, units = run(reconnect())
+            case "drop and resume":
+                found, units = run(resume())
             case "accept and close":
                 found, units = run(accept())
             case "objects of an idle server peer":

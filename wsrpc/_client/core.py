@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from functools import partial
 
 import msgspec
 
@@ -225,17 +224,7 @@ class ClientCore(PeerOwner):
         """Replace the present order by one for `connect` or `bind`."""
         dialing = None
         if self.plan.dials:
-            dialing = Dialing(
-                self.plan,
-                self.scheduler,
-                first=happened is Input.CONNECT,
-                retries=partial(self.move, Input.AGAIN),
-                failed=self._attempt_failed,
-                dialed=self._dialed,
-                gave_up=self._dialing_gave_up,
-                woke=self.woke,
-                resumes=lambda: self.peer_core.detached,
-            )
+            dialing = Dialing(self.plan, self.scheduler, self, first=happened is Input.CONNECT)
         self._replace_order(Order(dialing))
         self.move(happened)
         self._waiters.expect()
@@ -377,14 +366,25 @@ class ClientCore(PeerOwner):
 
     # ------------------------------------------------------------ dialing
 
-    def _attempt_failed(self, text: str, delay: float) -> None:
+    @property
+    def resumes(self) -> bool:
+        """Whether the next connection is to go on with the session."""
+        return self.peer_core.detached
+
+    def attempt_begins(self) -> None:
+        """Dial again: the delay is over."""
+        self.move(Input.AGAIN)
+
+    def attempt_failed(self, text: str, delay: float) -> None:
+        """Wait for the next attempt."""
         self.move(Input.FAILED)
         self._log_retry(text, delay)
 
     def _log_retry(self, text: str, delay: float) -> None:
         self.peer_core.log(logging.WARNING, "%s; next attempt in %.1f s", text, delay)
 
-    def _dialed(self, transport: Transport, attempts: int) -> None:
+    def dialed(self, transport: Transport, attempts: int) -> None:
+        """Use a new connection: ask the server to go on with the session, or begin one."""
         self.move(Input.DIALED)
         self._attempts = attempts
         if self.state == "resuming":
@@ -395,7 +395,8 @@ class ClientCore(PeerOwner):
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
             self._attach(self.peer_core.link_for(transport), attempts)
 
-    def _dialing_gave_up(self, failure: Exception) -> None:
+    def dialing_gave_up(self, failure: Exception) -> None:
+        """End what waits for a connection: none will come."""
         opening = self.peer.transport if self.state == "opening" else None
         is_first = self._order.is_first
         self._give_up(failure)

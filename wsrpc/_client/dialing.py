@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -45,6 +44,30 @@ class DialPlan(Struct, frozen=True):
         return self.dialer.url is not None
 
 
+class DialingListener(Protocol):
+    """The client that dials. Implemented by `ClientCore`."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the next connection is to go on with a session."""
+        ...
+
+    def attempt_begins(self) -> None:
+        """The delay is over, and the next attempt begins."""
+
+    def attempt_failed(self, text: str, delay: float, /) -> None:
+        """An attempt has failed: a text for the log, and the seconds until the next one."""
+
+    def dialed(self, transport: Transport, attempts: int, /) -> None:
+        """There is a connection, and it took so many attempts."""
+
+    def dialing_gave_up(self, failure: Exception, /) -> None:
+        """There will be no other attempt, or the time for the first connection is over."""
+
+    def woke(self, seconds: float, /) -> None:
+        """This machine was asleep for so long."""
+
+
 class Dialing:
     """Dials for one order of the user: until there is a connection, and again after each drop.
 
@@ -55,35 +78,19 @@ class Dialing:
     Args:
         clock: of the `Schedule` and the `WakeWatch`.
         first: it dials for a `connect`, not after a `bind`.
-        retries: called when the delay is over and the next attempt begins.
-        failed: called after a failed attempt, with a text for the log and the delay until the next one, in seconds.
-        dialed: called with the transport, and with the number of attempts that it took.
-        gave_up: called when there will be no other attempt, or the time for the first connection is over, with the
-            reason.
-        woke: called after this machine was asleep, with the seconds.
-        resumes: whether the next connection is to go on with a session.
     """
 
     def __init__(
         self,
         plan: DialPlan,
         clock: Timers,
+        listener: DialingListener,
         *,
         first: bool,
-        retries: Callable[[], None],
-        failed: Callable[[str, float], None],
-        dialed: Callable[[Transport, int], None],
-        gave_up: Callable[[Exception], None],
-        woke: Callable[[float], None],
-        resumes: Callable[[], bool],
     ) -> None:
         self._plan = plan
-        self._resumes = resumes
+        self._listener = listener
         self.schedule = Schedule(plan.reconnect, clock)
-        self._retries = retries
-        self._failed = failed
-        self._dialed = dialed
-        self._gave_up = gave_up
         self.first = first
         """Whether the first connection has not been open yet."""
         self.deadline: float | None = None
@@ -92,7 +99,7 @@ class Dialing:
             self.deadline = asyncio.get_running_loop().time() + plan.timeout
         self._patience: asyncio.TimerHandle | None = None
         """Ends a first connection whose `open` handlers are not done at the deadline."""
-        self._watch = None if plan.reconnect is None else WakeWatch(clock, woke)
+        self._watch = None if plan.reconnect is None else WakeWatch(clock, listener.woke)
         self._context = contextvars.copy_context()
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
@@ -157,17 +164,17 @@ class Dialing:
 
     def _overdue(self) -> None:
         """Give up: the time for the first connection is over, while its `open` handlers run."""
-        self._gave_up(self.failure(OPENING))
+        self._listener.dialing_gave_up(self.failure(OPENING))
 
     async def _run(self, delay: float | None) -> None:
         try:
             transport, attempts = await self._dial(delay)
         except Exception as exc:
-            self._gave_up(exc)
+            self._listener.dialing_gave_up(exc)
             return
         if self.deadline is not None:
             self._patience = asyncio.get_running_loop().call_at(self.deadline, self._overdue)
-        self._dialed(transport, attempts)
+        self._listener.dialed(transport, attempts)
 
     async def _dial(self, delay: float | None) -> tuple[Transport, int]:
         limit = asyncio.timeout_at(self.deadline)
@@ -176,10 +183,10 @@ class Dialing:
                 while True:
                     if delay is not None:
                         await self._wait(delay)
-                        self._retries()
+                        self._listener.attempt_begins()
                     self._attempts += 1
                     try:
-                        return await self._plan.dialer(self._resumes()), self._attempts
+                        return await self._plan.dialer(self._listener.resumes), self._attempts
                     except Exception as exc:
                         self._last = exc
                         delay = self.schedule.failed(exc)
@@ -188,7 +195,7 @@ class Dialing:
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
                         text = f"could not connect: {named(exc)}"
-                    self._failed(text, delay)
+                    self._listener.attempt_failed(text, delay)
         except TimeoutError:
             if not limit.expired():
                 raise  # it is that of an attempt, and the user's strategy makes no other one

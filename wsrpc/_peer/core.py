@@ -221,7 +221,7 @@ class PeerCore:
     @property
     def detached(self) -> bool:
         """Whether there is no connection, but the session may go on over another one."""
-        return self.session.detached
+        return self.resumption is not None and self.session.detached
 
     @property
     def limits(self) -> Limits:
@@ -295,7 +295,7 @@ class PeerCore:
                 closed, too.
         """
         present = self.session.link
-        if self.session.detached:
+        if self.resumption is not None and self.session.detached:
             self.session_lost(SessionInput.ENDED, self.out.ending, "another connection was bound", replaced=True)
         if present is None:
             return
@@ -443,7 +443,7 @@ class PeerCore:
         if link.state is not LinkState.OPENING:
             return
         try:
-            if not link.silent:
+            if not link.negotiation.silent:
                 self.out.flush_offline()
         except ConnectionLost:
             return  # the connection broke; its end is reported later, and unsent messages stay in the queue
@@ -524,7 +524,7 @@ class PeerCore:
         if link is not None:
             link.send_kept_back()
         out.close(CloseInfo(code, reason))
-        if link is not None and (link.state is LinkState.OPENING or link.silent):
+        if link is not None and (link.state is LinkState.OPENING or link.negotiation.silent):
             with suppress(ConnectionLost):
                 out.flush_offline()
         closing = link is not None and link.state is LinkState.CLOSING
@@ -580,7 +580,9 @@ class PeerCore:
             return
         # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
-        can_go_on = not (replaced or by_user) and info.code in GOES_ON and self.resumable
+        can_go_on = (
+            not (replaced or by_user) and info.code in GOES_ON and self.resumption is not None and self.resumable
+        )
         self.disconnected(link)
         if can_go_on:
             self._detach(link, info)
@@ -595,7 +597,7 @@ class PeerCore:
         if link.opening is not None:
             link.opening.connection_lost(user_closed=info.user_closed)
         link.negotiation.connection_lost()
-        if link.silent:
+        if link.negotiation.silent:
             self.dispatcher.run_in_tasks(False)
         self._end(session, info, ConnectionLost(info.code, info.reason), by_user)
 
@@ -645,7 +647,7 @@ class PeerCore:
 
     def can_resume(self) -> bool:
         """Return whether sessions of this side can go on over another connection."""
-        return self.options.resumes and self.limits.replay > 0
+        return self.options.resumes and self.options.settings.limits.replay > 0
 
     @property
     def resumable(self) -> bool:

@@ -365,7 +365,7 @@ class Resumption:
         session.attach(link, SessionInput.RESUMED)
         self._let_go(stand_in)
         self._listener.connected(link)
-        out.go_on(link)
+        out.use(link)
         out.agree_limits(limits)
         with suppress(ConnectionLost):
             out.flush_offline()

@@ -120,7 +120,10 @@ class RawConnections:
             finally:
                 self._running.pop(connection, None)
                 ended, log = link.ended, link.log
-                self._tally.left(link.stats(), CloseCode.ABNORMAL if ended is None else ended.code)
+                last = link.stats()
+                messages = (last.messages_in or 0, last.messages_out or 0)
+                size = (last.bytes_in or 0, last.bytes_out or 0)
+                self._tally.left(CloseCode.ABNORMAL if ended is None else ended.code, messages, size, 0, {})
                 if ended is not None:
                     said = "raw peer %s at %s disconnected: %d %s"
                     log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)

@@ -99,6 +99,7 @@ class Negotiation:
         "_quiet",
         "_settings",
         "limits",
+        "silent",
     )
 
     def __init__(self, settings: Settings, loop: Scheduler, listener: NegotiationListener, *, dialer: bool) -> None:
@@ -121,6 +122,8 @@ class Negotiation:
         """When this side is going to close, if it has said so."""
         self._quiet = False
         """Whether the remote peer has said that it begins nothing new."""
+        self.silent = False
+        """Whether this side, which dialed, begins nothing new: the remote peer is about to close."""
         self._on_quiet: asyncio.Future[None] | None = None
         self._owes_quiet = False
         """Whether this side has still to say that."""
@@ -183,11 +186,6 @@ class Negotiation:
         self._listener.say(write_control(Drain(max(0, round((until - self._loop.time()) * 1000)))))
 
     @property
-    def silent(self) -> bool:
-        """Whether this side, which dialed, begins nothing new: the remote peer is about to close."""
-        return self._quiet and self._dialer
-
-    @property
     def quiet(self) -> bool:
         """Whether the remote peer begins nothing new any more. A plain peer, which cannot say so, counts as quiet."""
         return self._quiet or not self._drains
@@ -206,7 +204,7 @@ class Negotiation:
         if not 0 <= drain.after_ms <= MAX_ID:
             self._listener.ignored["drain that makes no sense"] += 1
         elif self._drains and self._dialer and not self._quiet:
-            self._quiet = True
+            self._quiet = self.silent = True
             # Requests of `open` handlers are still served, so they are sent before the answer.
             if self._listener.fall_silent():
                 self._owes_quiet = True
@@ -231,7 +229,7 @@ class Negotiation:
             if not self._listener.acknowledged(control, size):
                 ignored["control message out of place"] += 1
             return
-        if isinstance(control, UNCOUNTED):
+        if self._negotiated and isinstance(control, UNCOUNTED):  # before, nothing is counted
             self._listener.uncounted(size)
         if isinstance(control, Drain):
             self._received_drain(control)

@@ -137,12 +137,7 @@ class Outbound:
         self.user_closed = False
 
     def use(self, link: Link) -> None:
-        """Send on ``link``, the first one of a session, from now on."""
-        self.terms = self._settings.terms
-        self.go_on(link)
-
-    def go_on(self, link: Link) -> None:
-        """Send on ``link`` from now on. What was agreed in the session holds on."""
+        """Send on ``link`` from now on. What was agreed in the session before holds on."""
         self.link = link
         self.thread = get_ident()
         self.update_clear()
@@ -151,7 +146,9 @@ class Outbound:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
         link = self.link
         self.clear = (
-            link is not None and link.state is LinkState.OPEN and not (link.silent or link.full or self.turns.awaited)
+            link is not None
+            and link.state is LinkState.OPEN
+            and not (link.negotiation.silent or link.full or self.turns.awaited)
         )
 
     @property
@@ -217,7 +214,7 @@ class Outbound:
         if self._offline is not None:
             self._offline.refuse_bound(self.not_sent())
         self.turns.connection_lost()
-        self.go_on(link)
+        self.use(link)
 
     @property
     def detached(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import LogBudget, PeerLog
@@ -19,7 +19,7 @@ from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
-from ..transport import Transport
+from ..transport import Receiver, Traffic, Transport
 from .services import OpenedServices, Service
 from .sessions import FirstMessage, ResumableSessions
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Peers", "ServedPeer", "refuse", "served_peer"]
 
 
+NO_TRAFFIC = Traffic()
 LOOK_AGAIN = 60.0
 """Seconds after which to look at the clock again, which may have been set."""
 
@@ -112,7 +113,8 @@ class ServedPeer(PeerOwner):
         return self._opened.begin()
 
     def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        self.expire_at(None)
+        if self._expiry is not None:
+            self.expire_at(None)
         if self.sid is not None:
             self._peers.sessions.forget(self.sid)
         self._peers.lost(self, info)
@@ -238,7 +240,7 @@ class Peers:
         try:
             served.peer.bind(transport)
             if first is not None and (link := served.core.link) is not None:
-                first.hand_over(link)
+                first.hand_over(cast("Receiver", link))  # pyright takes its bound callables for methods
         except BaseException:
             self._forget(served)
             raise
@@ -247,13 +249,19 @@ class Peers:
     def refused(self, served: ServedPeer, code: int) -> None:
         """Count a peer that was refused after its handshake, and whose connection was closed with ``code``."""
         self.tally.came()
-        self.tally.left(served.peer.stats(), code)
+        self._left(served, code)
 
     def lost(self, served: ServedPeer, info: CloseInfo) -> None:
         """Forget a peer whose connection has ended."""
         if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
-            self.tally.left(served.peer.stats(), info.code)
+            self._left(served, info.code)
         self._forget(served)
+
+    def _left(self, served: ServedPeer, code: int) -> None:
+        core = served.core
+        passed = core.history.traffic(None) or NO_TRAFFIC
+        size = (passed.bytes_in or 0, passed.bytes_out or 0)
+        self.tally.left(code, (passed.messages_in, passed.messages_out), size, core.history.dropped, core.ignored)
 
     def watch(self, served: ServedPeer) -> None:
         """Keep a peer whose connection has ended while something runs for it: `Server.close` waits for that.

@@ -43,7 +43,7 @@ from .listening import Listening, Opened, Port
 from .peers import ServedPeer
 from .program import run
 from .rooms import Allow, Room, RoomFrom, Rooms
-from .sessions import FirstMessage, means_to_resume
+from .sessions import RESUME_HEADER, FirstMessage
 
 __all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
 
@@ -145,10 +145,9 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
     ) -> None:
         check_slow(slow)
         check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
-        self._detached_bytes = detached_bytes
         check_flag("compression", compression)
-        self._budget = LogBudget(*OF_ONE_SERVER)
-        self._entrance = Entrance(origins, trusted_proxies, self._budget)
+        budget = LogBudget(*OF_ONE_SERVER)
+        self._entrance = Entrance(origins, trusted_proxies, budget)
         self._compression = compression
         self._settings = make_settings(limits, codec, enc_hook, expose_errors, extensions, log_payloads, profile)
         self._registry = Registry(dec_hook=dec_hook, lax=lax)
@@ -159,13 +158,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._hosting = Hosting(self._registry, self._raw)
         self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
+        self._new_lifetime = partial(Lifetime, self._rooms.leave_all, budget, self.limits.close_timeout, detached_bytes)
         self._lifetime = self._new_lifetime()
         self._warned_of_port = False
         if handler_context is not None:
             self.handler_context = handler_context
-
-    def _new_lifetime(self) -> Lifetime:
-        return Lifetime(self._rooms.leave_all, self._budget, self.limits.close_timeout, self._detached_bytes)
 
     # ------------------------------------------------------------ registering
 
@@ -514,7 +511,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""
-        return means_to_resume(handshake.headers) and self._settings.resumes and self._raw.function is None
+        return handshake.headers.get(RESUME_HEADER) == "1" and self._settings.resumes and self._raw.function is None
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> bool:
         """Do what `accept` does, within this call. Returns False, and does nothing, if something has to be awaited.

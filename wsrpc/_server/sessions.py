@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hmac import compare_digest
+from typing import cast
 
 from msgspec import Struct
 
@@ -17,18 +18,15 @@ from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Receiver, Transport
 
-__all__ = ["FIRST_MESSAGE", "FirstMessage", "ResumableSessions", "means_to_resume"]
+__all__ = ["FIRST_MESSAGE", "RESUME_HEADER", "FirstMessage", "ResumableSessions"]
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
+RESUME_HEADER = "wsrpc-resume"
+"""Header of a request whose connection is to go on with a session: it is ``1``."""
 OVERHEAD = 8 * 1024
 """Bytes that a session without a connection takes besides its messages, about. So their number is bounded, too."""
 NO_TOKEN = hashlib.sha256(b"").digest()
-
-
-def means_to_resume(headers: Mapping[str, str]) -> bool:
-    """Return whether a request announces that its connection is to go on with a session."""
-    return headers.get("wsrpc-resume") == "1"
 
 
 class ResumableSession(Struct, eq=False):
@@ -203,7 +201,7 @@ class FirstMessage:
             link = found.link
             self._decided.set_result(found)
             if link is not None:
-                self._next = link
+                self._next = cast("Receiver", link)  # pyright takes its bound callables for methods
             return
         self._transport.send(write_control(Gone(found)), True)
         self._transport.pause_receiving()

@@ -100,10 +100,10 @@ class Heartbeat:
         "_payload",
         "_progress",
         "_sent_at",
+        "_survives",
         "_timeout",
         "_timer",
         "_until_next",
-        "session_survives",
     )
 
     def __init__(self, output: PingOutput, loop: Timers, limits: Limits) -> None:
@@ -118,7 +118,7 @@ class Heartbeat:
         self._payload = b""
         self._sent_at = 0.0
         self._progress: Progress | None = None
-        self.session_survives = False
+        self._survives = False
         """Whether a session goes on over another connection, so that a dead one ends without a Close frame: that would
         end the session, if the remote peer is there after all."""
         self._until_next = False
@@ -128,6 +128,10 @@ class Heartbeat:
         """Send pings from now on, unless ``ping_interval`` is None. Idempotent."""
         if self._interval is not None and self._timer is None:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
+
+    def session_survives(self) -> None:
+        """Note that the session goes on over another connection if this one is dead."""
+        self._survives = True
 
     def stop(self) -> None:
         """Send no more pings, and ignore whether the last one is answered. Idempotent."""
@@ -195,7 +199,7 @@ class Heartbeat:
             self._look_again(now, now + self._timeout)
         else:
             self.stop()
-            code = CloseCode.ABNORMAL if self.session_survives else CloseCode.INTERNAL_ERROR
+            code = CloseCode.ABNORMAL if self._survives else CloseCode.INTERNAL_ERROR
             self._output.drop(code, f"no answer to a ping within {self._timeout:g} s")
 
 

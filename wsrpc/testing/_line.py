@@ -15,7 +15,7 @@ from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..limits import Limits
 from ._clock import Clock
-from ._memory import MemoryTransport, memory_transports
+from ._memory import MemoryTransport, transports_for
 
 __all__ = ["Line", "handshake_of"]
 
@@ -67,8 +67,7 @@ class Line:
             DialRequest(url, headers=headers, subprotocols=subprotocols), self._server, limits or Limits(), compression
         )
         await self._server.handshake(asked)
-        ours, theirs = memory_transports(limits=limits, other=asked.limits)
-        ours.info = theirs.info = asked.connection_info()
+        ours, theirs = transports_for(asked.connection_info(), limits or Limits(), asked.limits)
         self.connections.append((ours, theirs))
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(self._accept(theirs, asked))
         self._accepting.add(task)

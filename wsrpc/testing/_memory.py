@@ -225,5 +225,10 @@ def memory_transports(
         origin=lower.get("origin"),
     )
     limits = limits or Limits()
+    return transports_for(info, limits, other or limits)
+
+
+def transports_for(info: ConnectionInfo, limits: Limits, other: Limits) -> tuple[MemoryTransport, MemoryTransport]:
+    """Make both ends of a connection with that information, the dialing one first."""
     left = MemoryTransport(info, limits)
-    return left, MemoryTransport(info, other or limits, left)
+    return left, MemoryTransport(info, other, left)

@@ -22,7 +22,7 @@ from ..handshake import Handshake
 from ..limits import Limits
 from ._clock import Clock
 from ._line import handshake_of
-from ._memory import memory_transports
+from ._memory import memory_transports, transports_for
 
 __all__ = ["connect", "pair"]
 
@@ -90,8 +90,7 @@ async def connect(
     asked.state.update(state or {})
     asked.principal = principal
     await server.handshake(asked)
-    ours, theirs = memory_transports(limits=core.limits, other=asked.limits)
-    ours.info = theirs.info = asked.connection_info()
+    ours, theirs = transports_for(asked.connection_info(), core.limits, asked.limits)
     core.scheduler.use(clock)
     accepting = asyncio.get_running_loop().create_task(accept_of(server)(theirs, asked, clock))
     try:
