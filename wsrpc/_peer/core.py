@@ -745,6 +745,7 @@ class PeerCore:
             )
             resumption.given_up = True
             link.keep_no_more()
+            resumption.sent.forget()
             self.owner.cannot_resume()
 
     def _not_acknowledged(self) -> None:

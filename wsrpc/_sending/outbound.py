@@ -206,7 +206,7 @@ class Outbound:
         """Let everything wait, as ``link`` does, until the session has another connection."""
         if self._offline is not None:
             self._offline.refuse_bound(self.not_sent())
-        self.turns.connection_lost()
+        self.turns.connection_lost(session_goes_on=True)
         self.go_on(link)
 
     @property
@@ -534,11 +534,12 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, it may not wait for another connection, or none will come.
         """
         link, flight = self.link, self.requests.flight
-        turn = Turn(self.turns, bound=bound or message.h is not UNSET)
-        if message.h is not UNSET:
+        of_session = message.h is not UNSET
+        if of_session:
             bound = False  # the channel belongs to the session, and ends with it
         elif pending is not None:
             pending.bound = bound
+        turn = Turn(self.turns, bound=bound, of_session=of_session)
         try:
             while True:
                 if message.h is not UNSET and self.requests.flight is not flight:
