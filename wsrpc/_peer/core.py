@@ -570,7 +570,11 @@ class PeerCore:
 
     def _send_on_link(self, payload: bytes, text: bool) -> None:
         assert self.out.link is not None
-        self.out.link.send(payload, text)
+        try:
+            self.out.link.send(payload, text)
+        except ConnectionLost:
+            if not self.out.hold_back(payload, text):
+                raise
 
     def _is_full(self) -> bool:
         return self.out.link is not None and self.out.link.full

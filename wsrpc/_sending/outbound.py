@@ -362,7 +362,11 @@ class Outbound:
         if link.works:
             link.move(LinkState.BROKEN)
             self.update_clear()
-        return link.sent is not None or (self.keeps_offline and not self.user_closed)
+        return self._may_go_on(link) or (self.keeps_offline and not self.user_closed)
+
+    def _may_go_on(self, link: Link | None) -> bool:
+        """Return whether the session of ``link``, whose transport has refused a message, may get another connection."""
+        return link is not None and link.sent is not None and link.state is not LinkState.CLOSING
 
     def reply(self, payload: bytes, /) -> None:
         """Send an answer or a notice. It never waits, and is counted as ignored if there is no connection.
@@ -401,12 +405,28 @@ class Outbound:
     def hold_back(self, payload: bytes, text: bool) -> bool:
         """Let a message of the session wait that the transport has refused. Return False if the session cannot resume.
 
-        The connection has just ended. If its session ends with it, the message is dropped then.
+        The connection has just ended. If its session ends with it, the message is dropped then. At the hard cap, both
+        end at once.
         """
-        if self.link is None or self.link.sent is None:
+        link = self.link
+        if link is None or not self._may_go_on(link):
+            return False
+        if link.works:
+            link.move(LinkState.BROKEN)
+            self.update_clear()
+        if link.full and self.over_cap(link, len(payload)):
+            self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return False
         self.offline_queue().hold(payload, text)
+        self._waits(link, len(payload))
         return True
+
+    def _waits(self, link: Link, size: int) -> None:
+        """Note that a message of ``size`` bytes waits for the next connection of the session."""
+        if isinstance(link.transport, DetachedTransport):
+            link.transport.waits(size)
+        elif self.kept >= self._settings.limits.replay:
+            link.pause_sending()  # else who sends without a pause would never let the transport tell of its end
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
@@ -441,14 +461,18 @@ class Outbound:
         link = self.link
         if link is not None and link.full and self.over_cap(link, len(payload)):
             raise QueueFull(
-                f"{link.transport.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
+                f"{self._unsent(link)} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, link: Link, size: int) -> bool:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
-        unsent = link.transport.unsent
+        unsent = self._unsent(link)
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap
+
+    def _unsent(self, link: Link) -> int:
+        # What a transport refuses waits here until it has told of its end, as in a `DetachedTransport` afterwards.
+        return self.kept if link.state is LinkState.BROKEN else link.transport.unsent
 
     def refusal(
         self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None
@@ -597,8 +621,7 @@ class Outbound:
 
     def _may_hold(self, message: Event | Request | Raw) -> bool:
         """Return whether a message that the transport has refused may wait for the session's next connection."""
-        link = self.link
-        return link is not None and link.sent is not None and (message.h is not UNSET or not self.keeps_offline)
+        return self._may_go_on(self.link) and (message.h is not UNSET or not self.keeps_offline)
 
     def _hold(self, message: Event | Request | Raw, pending: Pending | None) -> int:
         """Let a message of the session wait for its next connection. Return its size in bytes.
@@ -618,9 +641,8 @@ class Outbound:
             queue.keep_request(message, pending, self.requests, (payload, text))
         else:
             queue.hold(payload, text)
-        link = self.link
-        if link is not None and isinstance(link.transport, DetachedTransport):
-            link.transport.waits(len(payload))
+        if self.link is not None:
+            self._waits(self.link, len(payload))
         return len(payload)
 
     async def _keep_in_turn(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
