@@ -728,7 +728,7 @@ class PeerCore:
             limits=limits,
             room_changed=self._kept_changed,
             overflowed=self._kept_too_much,
-            tell=self._acknowledge,
+            tell=partial(self._acknowledge, self.session),
         )
         self.session.resumption = made
         return made
@@ -761,8 +761,8 @@ class PeerCore:
         if link is not None and link.state is not LinkState.CLOSING:
             self.reporter.spawn(link.transport.close(code, reason))
 
-    def _acknowledge(self, ack: bytes) -> None:
-        link, resumption = self.session.link, self.session.resumption
+    def _acknowledge(self, session: Session, ack: bytes) -> None:
+        link, resumption = session.link, session.resumption  # it may be over, and another one have begun
         if link is not None and resumption is not None:
             with suppress(ConnectionLost):  # the link reports that itself
                 resumption.sent.write(ack, True)

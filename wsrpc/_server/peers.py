@@ -136,7 +136,7 @@ class ServedPeer(PeerOwner):
 
     def held(self, size: int) -> None:
         if self.sid is not None:
-            self._peers.sessions.held(self.sid, size)
+            self._peers.sessions.held(self.sid)
 
     def ended(self) -> None:
         if self.core.dispatcher.running.calls or self.core.reporter.running:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,8 @@ class Sessions:
         self.attached(asked.sid)
         served.peer.state.update(handshake.state)
         core.go_on(link, asked.rx, asked.bytes, asked.limits)
-        served.expire_at(handshake.expires)
+        if core.link is link:  # else the session has just ended
+            served.expire_at(handshake.expires)
         return served
 
     # ------------------------------------------------------------ the bound
@@ -126,12 +128,12 @@ class Sessions:
             self._held += entry.held
             self._keep_bound()
 
-    def held(self, sid: str, size: int) -> None:
-        """Count ``size`` more bytes that wait in a session without a connection."""
+    def held(self, sid: str) -> None:
+        """Count what waits in a session without a connection, because more waits."""
         entry = self._detached.get(sid)
         if entry is not None and entry.held is not None:
-            entry.held += size
-            self._held += size
+            before, entry.held = entry.held, OVERHEAD + entry.served.out.kept  # requests may have been taken back
+            self._held += entry.held - before
             self._keep_bound()
 
     def attached(self, sid: str) -> None:
@@ -173,7 +175,9 @@ class FirstMessage:
             async with asyncio.timeout(FIRST_MESSAGE):
                 served = await asyncio.shield(self._decided)
         except TimeoutError:
-            served = None
+            if not self._decided.done():
+                self._decided.set_result(None)  # a resume that comes later is out of place
+            served = self._decided.result()
         if served is None and self._ended is not None:
             raise ConnectionLost(self._ended.code, self._ended.reason, "not_sent")
         return served
@@ -197,19 +201,18 @@ class FirstMessage:
             if isinstance(asked, Resume):
                 self._decide(asked)
                 return
-            self._transport.pause_receiving()
             self._decided.set_result(None)
+        self._transport.pause_receiving()
         self._early.append((bytes(payload), text))
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self._transport, self._handshake)
         if not isinstance(found, str):
-            link = found.core.link
+            self._next = found.core.link or _Nobody()  # nobody: its session has just ended, and the connection, too
             self._decided.set_result(found)
-            if link is not None:
-                self._next = link
             return
-        self._transport.send(write_control(Gone(found)), True)
+        with suppress(ConnectionLost):  # it has just ended, and its end comes here
+            self._transport.send(write_control(Gone(found)), True)
         self._transport.pause_receiving()
         self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
         self._decided.set_result(None)
@@ -233,6 +236,25 @@ class FirstMessage:
         self._ended = info
         if not self._decided.done():
             self._decided.set_result(None)
+
+
+class _Nobody:
+    """Receiver of a connection that is being closed: ignores everything."""
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        pass
+
+    def read_ended(self) -> None:
+        pass
+
+    def pause_sending(self) -> None:
+        pass
+
+    def resume_sending(self) -> None:
+        pass
+
+    def connection_lost(self, info: CloseInfo, /) -> None:
+        pass
 
 
 def _hash(token: str) -> bytes:
