@@ -57,9 +57,7 @@ class SendTurns:
         if not self._waiting:
             return
         lost = [
-            woken
-            for woken, turn in self._waiting.items()
-            if turn.bound or (turn.of_session and not session_goes_on)
+            woken for woken, turn in self._waiting.items() if turn.bound or (turn.of_session and not session_goes_on)
         ]
         for woken in lost:
             del self._waiting[woken]
