@@ -269,6 +269,24 @@ async def test_requests_that_are_taken_back_do_not_count_for_a_session_without_a
     await server.close()
 
 
+async def test_a_close_handler_binds_while_another_connection_replaces_a_session_without_one() -> None:
+    first, second = memory_transports()[0], memory_transports()[0]
+    async with story() as s:
+
+        @s.client.on("close")
+        async def bind_first(peer: Peer, info: CloseInfo) -> None:
+            if len(s.closed) == 1:
+                await s.client.bind(first)
+
+        await s.cut()
+        with pytest.raises(ConnectionLost):
+            await s.client.bind(second)
+        await turns(5)
+        assert s.client.peer.transport is first and s.client.connected
+        with pytest.raises(ConnectionLost):
+            second.send(b"")
+
+
 # ---------------------------------------------------------------- the first message
 
 
