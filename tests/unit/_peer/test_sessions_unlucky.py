@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -269,6 +270,7 @@ async def test_requests_that_are_taken_back_do_not_count_for_a_session_without_a
     await server.close()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="handlers begin within the call that reports the end")
 async def test_a_close_handler_binds_while_another_connection_replaces_a_session_without_one() -> None:
     first, second = memory_transports()[0], memory_transports()[0]
     async with story() as s:
