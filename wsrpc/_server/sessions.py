@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
@@ -208,7 +208,8 @@ class FirstMessage:
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self._transport, self._handshake)
         if not isinstance(found, str):
-            self._next = found.core.link or _Nobody()  # nobody: its session has just ended, and the connection, too
+            # Nobody: the session has just ended, and its connection is being closed.
+            self._next = cast("Receiver", found.core.link or _Nobody())
             self._decided.set_result(found)
             return
         with suppress(ConnectionLost):  # it has just ended, and its end comes here

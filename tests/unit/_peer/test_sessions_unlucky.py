@@ -12,7 +12,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from test_sessions import SMALL, SOON, Story, story
+from session_story import SMALL, SOON, Story, story
 
 import wsrpc._peer.resumption
 import wsrpc._sending.ledger
@@ -273,11 +273,13 @@ async def test_requests_that_are_taken_back_do_not_count_for_a_session_without_a
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="handlers begin within the call that reports the end")
 async def test_a_close_handler_binds_while_another_connection_replaces_a_session_without_one() -> None:
     first, second = memory_transports()[0], memory_transports()[0]
+    closed: list[CloseInfo] = []
     async with story() as s:
 
         @s.client.on("close")
         async def bind_first(peer: Peer, info: CloseInfo) -> None:
-            if len(s.closed) == 1:
+            closed.append(info)
+            if len(closed) == 1:
                 await s.client.bind(first)
 
         await s.cut()
