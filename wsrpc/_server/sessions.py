@@ -19,6 +19,7 @@ from ..handshake import Handshake
 from ..transport import Receiver, Transport
 
 if TYPE_CHECKING:
+    from .entrance import Gate
     from .peers import ServedPeer
 
 __all__ = ["FIRST_MESSAGE", "FirstMessage", "Sessions", "means_to_resume"]
@@ -164,16 +165,18 @@ class FirstMessage:
         self._ended: CloseInfo | None = None
         self._decided: asyncio.Future[ServedPeer | None] = asyncio.get_running_loop().create_future()
 
-    async def wait(self) -> ServedPeer | None:
-        """Return the peer whose session goes on, or None for a new one.
+    async def wait(self, gate: Gate) -> ServedPeer | None:
+        """Return the peer whose session goes on, or None for a new one, and for none if ``gate`` closes meanwhile.
 
         Raises:
             ConnectionLost: the connection has ended.
         """
         self._transport.start(self)
+        patience = asyncio.timeout(FIRST_MESSAGE)
         try:
-            async with asyncio.timeout(FIRST_MESSAGE):
-                served = await asyncio.shield(self._decided)
+            with gate.deciding(patience):
+                async with patience:
+                    served = await asyncio.shield(self._decided)
         except TimeoutError:
             if not self._decided.done():
                 self._decided.set_result(None)  # a resume that comes later is out of place

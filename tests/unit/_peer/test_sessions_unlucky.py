@@ -330,6 +330,17 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
         await server.close()
 
 
+async def test_a_server_that_closes_does_not_wait_for_a_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._server.sessions, "FIRST_MESSAGE", 1000.0)
+    server = Server()
+    line = Line(server)
+    async with asyncio.timeout(20):
+        silent = Listening(await line.dial("ws://server/", headers={"Wsrpc-Resume": "1"}))
+        await turns(5)
+        await server.close()
+        await turns_until(lambda: "closed" in repr(silent.transport))
+
+
 class Listening:
     """A client that says and hears control messages."""
 
