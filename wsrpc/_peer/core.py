@@ -295,16 +295,18 @@ class PeerCore:
                 closed, too.
         """
         present = self.session.link
-        if self.resumption is not None and self.session.detached:
-            self.session_lost(SessionInput.ENDED, self.out.ending, "another connection was bound", replaced=True)
-        if present is None:
-            return
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
-        ending = self.out.ending if present.state is LinkState.CLOSING else replaced
-        present.send_kept_back()
-        self.out.reopen()
-        self.lose(ending, replaced=True)
-        self.reporter.spawn(present.transport.close(ending.code, ending.reason))
+        if self.resumption is not None and self.session.detached:
+            self.out.reopen()
+            self.session_lost(SessionInput.ENDED, self.out.ending, replaced.reason, replaced=True)
+        elif present is None:
+            return
+        else:
+            ending = self.out.ending if present.state is LinkState.CLOSING else replaced
+            present.send_kept_back()
+            self.out.reopen()
+            self.lose(ending, replaced=True)
+            self.reporter.spawn(present.transport.close(ending.code, ending.reason))
         # A `close` handler may have said what is to be: with eager tasks the first step of a coroutine runs at once.
         if self.session.link is not None or self.out.user_closed:
             last = replaced if self.session.link is not None else self.out.ending
@@ -486,7 +488,11 @@ class PeerCore:
 
     def _send_on_link(self, payload: bytes, text: bool) -> None:
         assert self.out.link is not None
-        self.out.link.send(payload, text)
+        try:
+            self.out.link.send(payload, text)
+        except ConnectionLost:
+            if not self.out.wait_with_session(payload, text):
+                raise
 
     def _is_full(self) -> bool:
         return self.out.link is not None and self.out.link.full

@@ -224,6 +224,7 @@ class Resumption:
             )
             self.given_up = True
             link.keep_no_more()
+            self.sent.forget()
 
     # ------------------------------------------------------------ without a connection
 

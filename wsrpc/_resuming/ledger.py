@@ -53,6 +53,7 @@ class ReplayBuffer:
         "_room_changed",
         "arrived",
         "arrived_bytes",
+        "forgets",
         "full",
         "size",
         "write",
@@ -76,6 +77,8 @@ class ReplayBuffer:
         """Sends on the present connection without counting."""
         self.full = False
         """Whether as much is kept as may be. Then senders wait that can."""
+        self.forgets = False
+        """Whether nothing is kept any more, see `forget`."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -98,7 +101,10 @@ class ReplayBuffer:
         return send_counted
 
     def _is_full(self, size: int) -> None:
-        if size > self._cap and len(self._kept) > 1:
+        if self.forgets:  # what was being sent at the time of `forget` still comes here
+            self._kept.clear()
+            self.size = 0
+        elif size > self._cap and len(self._kept) > 1:
             self._overflowed()
         elif not self.full:
             self.full = True
@@ -120,7 +126,18 @@ class ReplayBuffer:
         self.size -= arrived
         if size != self.arrived_bytes:
             raise Mismatch(f"{size} bytes acknowledged in {n} messages, which had {self.arrived_bytes}")
-        if self.full and self.size < self._limit and len(kept) < self._most:
+        if self.size < self._limit and len(kept) < self._most:
+            self._has_room()
+
+    def forget(self) -> None:
+        """Keep nothing any more: the session ends with its connection."""
+        self.forgets = True
+        self._kept.clear()
+        self.size = 0
+        self._has_room()
+
+    def _has_room(self) -> None:
+        if self.full:
             self.full = False
             if self._room is not None:
                 self._room.set_result(None)

@@ -213,7 +213,7 @@ class Outbound:
         """Let everything wait until the session has another connection. ``link`` stands for that one until then."""
         if self._offline is not None:
             self._offline.refuse_bound(self.not_sent())
-        self.turns.connection_lost()
+        self.turns.connection_lost(session_goes_on=True)
         self.use(link)
 
     @property
@@ -369,7 +369,11 @@ class Outbound:
         if link.works:
             link.move(LinkState.BROKEN)
             self.update_clear()
-        return link.sent is not None or (self.keeps_offline and not self.user_closed)
+        return self._may_go_on(link) or (self.keeps_offline and not self.user_closed)
+
+    def _may_go_on(self, link: Link | None) -> bool:
+        """Return whether the session of ``link``, whose transport has refused a message, may get another connection."""
+        return link is not None and link.sent is not None and link.state is not LinkState.CLOSING
 
     def reply(self, payload: bytes, /) -> None:
         """Send an answer or a notice. It never waits, and is counted as ignored if there is no connection.
@@ -405,6 +409,13 @@ class Outbound:
             except ConnectionLost:  # the link reports that itself
                 self.wait_with_session(control, True)
 
+    def _waits(self, link: Link, size: int) -> None:
+        """Note that a message of ``size`` bytes waits for the next connection of the session."""
+        if isinstance(link.transport, DetachedTransport):
+            link.transport.note_waiting(size)
+        elif self.kept >= self._settings.limits.replay:
+            link.pause_sending()  # else who sends without a pause would never let the transport tell of its end
+
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
         self.say(write_control(Credit(h, n, size)))
@@ -438,14 +449,18 @@ class Outbound:
         link = self.link
         if link is not None and link.full and self.over_cap(link, len(payload)):
             raise QueueFull(
-                f"{link.transport.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
+                f"{self._unsent(link)} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, link: Link, size: int) -> bool:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
-        unsent = link.transport.unsent
+        unsent = self._unsent(link)
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap
+
+    def _unsent(self, link: Link) -> int:
+        # What a transport refuses waits here until it has told of its end, as in a `DetachedTransport` afterwards.
+        return self.kept if link.state is LinkState.BROKEN else link.transport.unsent
 
     def refusal(
         self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None
@@ -531,11 +546,12 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, it may not wait for another connection, or none will come.
         """
         link, flight = self.link, self.requests.flight
-        turn = Turn(self.turns, bound=bound or message.h is not UNSET)
-        if message.h is not UNSET:
+        of_session = message.h is not UNSET
+        if of_session:
             bound = False  # the channel belongs to the session, and ends with it
         elif pending is not None:
             pending.bound = bound
+        turn = Turn(self.turns, bound=bound, of_session=of_session)
         try:
             while True:
                 if message.h is not UNSET and self.requests.flight is not flight:
@@ -634,17 +650,24 @@ class Outbound:
 
     def _belongs_to_session(self, message: Event | Request | Raw) -> bool:
         """Return whether a message waits with its session, if it cannot be sent. The class says which messages do."""
-        link = self.link
-        return link is not None and link.sent is not None and (message.h is not UNSET or not self.keeps_offline)
+        return self._may_go_on(self.link) and (message.h is not UNSET or not self.keeps_offline)
 
     def wait_with_session(self, payload: bytes, text: bool) -> bool:
         """Let a message wait with the session. The transport has refused it, as the connection has just ended.
 
-        Return False if the session cannot go on without a connection.
+        Return False if the session cannot go on without a connection. At the hard cap, both end at once.
         """
-        if self.link is None or self.link.sent is None:
+        link = self.link
+        if link is None or not self._may_go_on(link):
+            return False
+        if link.works:
+            link.move(LinkState.BROKEN)
+            self.update_clear()
+        if link.full and self.over_cap(link, len(payload)):
+            self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return False
         self.offline_queue().keep_for_session(payload, text)
+        self._waits(link, len(payload))
         return True
 
     def _wait_encoded(self, message: Event | Request | Raw, pending: Pending | None) -> int:
@@ -665,9 +688,8 @@ class Outbound:
             queue.keep_request(message, pending, self.requests, (payload, text))
         else:
             queue.keep_for_session(payload, text)
-        link = self.link
-        if link is not None and isinstance(link.transport, DetachedTransport):
-            link.transport.note_waiting(len(payload))
+        if self.link is not None:
+            self._waits(self.link, len(payload))
         return len(payload)
 
     # ------------------------------------------------------------ waiting for the next connection

@@ -48,14 +48,18 @@ class SendTurns:
                 self._holder = turn
                 woken.set_result(True)
 
-    def connection_lost(self) -> None:
-        """End the turns that are bound to the connection. The other senders go on, to the next one or its queue.
+    def connection_lost(self, session_goes_on: bool = False) -> None:
+        """End the turns that are bound to the connection, and those of the session unless that goes on.
 
-        They still go one by one: else a message that is sent right after the drop would overtake them.
+        The other senders go on, to the next connection or its queue. They still go one by one: else a message that is
+        sent right after the drop would overtake them.
         """
         if not self._waiting:
             return
-        for woken in [woken for woken, turn in self._waiting.items() if turn.bound]:
+        lost = [
+            woken for woken, turn in self._waiting.items() if turn.bound or (turn.of_session and not session_goes_on)
+        ]
+        for woken in lost:
             del self._waiting[woken]
             if not woken.done():
                 woken.set_result(False)
@@ -102,13 +106,15 @@ class Turn:
 
     Args:
         bound: the message belongs to the present connection.
+        of_session: the message belongs to the present session.
     """
 
-    __slots__ = ("_turns", "bound")
+    __slots__ = ("_turns", "bound", "of_session")
 
-    def __init__(self, turns: SendTurns, *, bound: bool = False) -> None:
+    def __init__(self, turns: SendTurns, *, bound: bool = False, of_session: bool = False) -> None:
         self._turns = turns
         self.bound = bound
+        self.of_session = of_session
 
     @property
     def held(self) -> bool:
@@ -123,7 +129,7 @@ class Turn:
         """Wait at the end of the queue, or at its head if it is this sender's turn already.
 
         Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, or the turn
-        is ``bound`` and its connection ended. Cancelling is safe.
+        is ``bound`` and its connection ended, or ``of_session`` and that ended. Cancelling is safe.
         """
         woken = self._turns.enter(self)
         if pending is not None:

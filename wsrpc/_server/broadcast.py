@@ -22,7 +22,7 @@ from .._protocol.messages import Event, event_on
 from .._protocol.settings import Terms
 from .._sending.caller import no_keywords
 from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
-from .._sending.link import Link
+from .._sending.link import Link, LinkState
 from .._sending.slow_readers import KeepLatest, Slow
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .peers import ServedPeer
@@ -191,9 +191,7 @@ class Audience:
         """
         out, link = served.out, served.out.link
         payload, text = encoded[out.terms.encode]
-        if link is None or not link.works:
-            if out.wait_with_session(payload, text):
-                return True
+        if link is None or not (link.works or link.state is LinkState.BROKEN):
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
             objections = encoded.objections

@@ -138,7 +138,7 @@ class ServedPeer(PeerOwner):
 
     def grew(self, size: int) -> None:
         if self.sid is not None:
-            self._peers.sessions.grew(self.sid, size)
+            self._peers.sessions.grew(self.sid)
 
     def ended(self) -> None:
         if self.core.dispatcher.running.calls or self.core.reporter.running:

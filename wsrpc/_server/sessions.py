@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from hmac import compare_digest
 from typing import cast
 
 from msgspec import Struct
 
 from .._base.closing import CloseInfo
+from .._entrance.entrance import Gate
 from .._peer.core import PeerCore
 from .._protocol.control import Gone, GoneWhy, Hello, Resume, Resumed, announce, read_control, write_control
 from ..errors import ConnectionLost
@@ -105,8 +107,9 @@ class ResumableSessions:
             self.detached(asked.sid)
             return core
         self.attached(asked.sid)
-        entry.goes_on(handshake)
         resumption.go_on(link, asked.rx, asked.bytes, asked.limits)
+        if core.link is link:  # else the session has just ended
+            entry.goes_on(handshake)
         return core
 
     # ------------------------------------------------------------ the bound
@@ -120,12 +123,12 @@ class ResumableSessions:
             self._kept += entry.kept
             self._keep_bound()
 
-    def grew(self, sid: str, size: int) -> None:
-        """Count ``size`` more bytes that wait in a session without a connection."""
+    def grew(self, sid: str) -> None:
+        """Count what waits in a session without a connection, because more waits."""
         entry = self._detached.get(sid)
         if entry is not None and entry.kept is not None:
-            entry.kept += size
-            self._kept += size
+            before, entry.kept = entry.kept, OVERHEAD + entry.core.out.kept  # requests may have been taken back
+            self._kept += entry.kept - before
             self._keep_bound()
 
     def attached(self, sid: str) -> None:
@@ -156,18 +159,22 @@ class FirstMessage:
         self._ended: CloseInfo | None = None
         self._decided: asyncio.Future[PeerCore | None] = asyncio.get_running_loop().create_future()
 
-    async def wait(self) -> PeerCore | None:
-        """Return the peer whose session goes on, or None for a new one.
+    async def wait(self, gate: Gate) -> PeerCore | None:
+        """Return the peer whose session goes on, or None for a new one, and for none if ``gate`` closes meanwhile.
 
         Raises:
             ConnectionLost: the connection has ended.
         """
         self._transport.start(self)
+        patience = asyncio.timeout(FIRST_MESSAGE)
         try:
-            async with asyncio.timeout(FIRST_MESSAGE):
-                core = await asyncio.shield(self._decided)
+            with gate.deciding(patience):
+                async with patience:
+                    core = await asyncio.shield(self._decided)
         except TimeoutError:
-            core = None
+            if not self._decided.done():
+                self._decided.set_result(None)  # a resume that comes later is out of place
+            core = self._decided.result()
         if core is None and self._ended is not None:
             raise ConnectionLost(self._ended.code, self._ended.reason, "not_sent")
         return core
@@ -191,19 +198,19 @@ class FirstMessage:
             if isinstance(asked, Resume):
                 self._decide(asked)
                 return
-            self._transport.pause_receiving()
             self._decided.set_result(None)
+        self._transport.pause_receiving()
         self._early.append((bytes(payload), text))
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self._transport, self._handshake)
         if not isinstance(found, str):
-            link = found.link
+            # Nobody: the session has just ended, and its connection is being closed.
+            self._next = cast("Receiver", found.link or _Nobody())
             self._decided.set_result(found)
-            if link is not None:
-                self._next = cast("Receiver", link)  # pyright takes its bound callables for methods
             return
-        self._transport.send(write_control(Gone(found)), True)
+        with suppress(ConnectionLost):  # it has just ended, and its end comes here
+            self._transport.send(write_control(Gone(found)), True)
         self._transport.pause_receiving()
         self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
         self._decided.set_result(None)
@@ -227,6 +234,25 @@ class FirstMessage:
         self._ended = info
         if not self._decided.done():
             self._decided.set_result(None)
+
+
+class _Nobody:
+    """Receiver of a connection that is being closed: ignores everything."""
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        pass
+
+    def read_ended(self) -> None:
+        pass
+
+    def pause_sending(self) -> None:
+        pass
+
+    def resume_sending(self) -> None:
+        pass
+
+    def connection_lost(self, info: CloseInfo, /) -> None:
+        pass
 
 
 def _hash(token: str) -> bytes:

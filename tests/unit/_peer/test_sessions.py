@@ -3,90 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from session_story import SMALL, SOON, story
 
 from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
     Client,
-    CloseInfo,
     ConnectionLost,
     Limits,
     Peer,
     QueueFull,
-    Reconnect,
-    ReconnectInfo,
     RequestTimeout,
     Server,
     SessionLost,
 )
-from wsrpc.testing import Clock, Line, MemoryTransport
+from wsrpc.testing import Clock, Line
 
-SMALL = 128 * 1024
-"""The smallest `Limits.replay`."""
-SOON = Reconnect(initial=0.001, max=0.001)
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-class Story:
-    """A client and a server, the line between them, and what their lifecycle handlers were told."""
-
-    def __init__(self, *, server: Limits | None = None, client: Limits | None = None, **options: Any) -> None:
-        self.server = Server(limits=server)
-        self.line = Line(self.server)
-        given = {"reconnect": SOON, "limits": client} | options
-        self.client = Client("ws://server/", dial=self.line.dial, **given)
-        self.told: list[str] = []
-        self.back: list[ReconnectInfo] = []
-        self.closed: list[CloseInfo] = []
-        self.client.on("open", lambda: self.told.append("client opened"))
-        self.client.on("close", lambda peer, info: self.closed.append(info))
-        self.server.on("open", lambda: self.told.append("server opened"))
-        self.server.on("close", lambda: self.told.append("server closed"))
-        self.client.on_reconnect(self.back.append)
-
-    @property
-    def peer(self) -> Peer:
-        (peer,) = self.server.peers
-        return peer
-
-    @property
-    def ends(self) -> tuple[MemoryTransport, MemoryTransport]:
-        """The transports of the latest connection, the client's first."""
-        return self.line.connections[-1]
-
-    async def settled(self) -> None:
-        """Wait until everything that is on its way has arrived, and the session can go on."""
-        await turns(20)
-
-    async def cut(self, *, half_open: bool = False) -> None:
-        """Cut the line, and keep the client from coming back."""
-        self.line.down = True
-        self.line.cut(half_open=half_open)
-        await turns_until(lambda: self.client.peer.detached)
-
-    async def repair(self) -> None:
-        self.line.down = False
-        before = len(self.back)
-        await self.client.wait_connected()
-        await turns_until(lambda: len(self.back) > before)
-
-
-@asynccontextmanager
-async def story(**options: Any) -> AsyncGenerator[Story]:
-    async with asyncio.timeout(20):
-        told = Story(**options)
-        async with told.client:
-            await told.settled()
-            yield told
-        await told.server.close()
 
 
 # ---------------------------------------------------------------- what rides through

@@ -1,0 +1,364 @@
+"""Sessions that go on, in unlucky moments: a refusal, an end or a timer that comes between two steps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from session_story import SMALL, SOON, Story, story
+
+import wsrpc._peer.resumption
+import wsrpc._sending.ledger
+import wsrpc._server.sessions
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    KeepLatest,
+    Limits,
+    Peer,
+    QueueFull,
+    RequestTimeout,
+    Server,
+    Service,
+)
+from wsrpc.testing import Line, MemoryTransport, memory_transports
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def refuse(transport: MemoryTransport) -> None:
+    """Refuse whatever is sent, as a transport does whose connection has ended, until it tells of the end."""
+
+    def broken() -> None:
+        raise ConnectionLost(1006, "broken", "not_sent")
+
+    vars(transport)["_check_open"] = broken
+
+
+# ---------------------------------------------------------------- a transport that refuses before it tells of its end
+
+
+async def channel_of(s: Story) -> tuple[AnonymousChannel, AnonymousChannel]:
+    """Open a channel; returns the client's end and the server's."""
+    opened: list[AnonymousChannel] = []
+
+    @s.server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        opened.append(channel)
+        await channel.wait_closed()
+
+    return await s.client.open_channel("talk"), opened[0]
+
+
+async def test_messages_of_a_channel_that_wait_for_room_are_not_overtaken_at_the_drop() -> None:
+    async with story() as s:
+        heard: list[int] = []
+        ours, theirs = await channel_of(s)
+        ours.on("word", lambda n, filling: heard.append(n))
+        s.ends[1].hold()
+        sent = 0
+        while not s.peer.stats().slow:
+            theirs.emit_nowait("word", sent, "x" * 16_000)
+            sent += 1
+        waiting = [asyncio.create_task(theirs.emit("word", sent + n, "")) for n in range(2)]
+        await turns(5)
+        assert not any(task.done() for task in waiting)
+        s.line.down = True
+        s.ends[1].abort()
+        late = asyncio.create_task(theirs.emit("word", sent + 2, ""))  # its first step comes right after the drop
+        await turns_until(lambda: s.client.peer.detached)
+        await s.repair()
+        await asyncio.gather(*waiting, late)
+        await turns_until(lambda: len(heard) == sent + 3)
+        assert heard == list(range(sent + 3))
+
+
+async def emit(s: Story, theirs: AnonymousChannel, filling: str) -> None:
+    await s.peer.emit("word", filling)
+
+
+async def emit_on_channel(s: Story, theirs: AnonymousChannel, filling: str) -> None:
+    await theirs.emit("word", filling)
+
+
+async def send_raw(s: Story, theirs: AnonymousChannel, filling: str) -> None:
+    await s.peer.send_raw(filling)
+
+
+@pytest.mark.parametrize("send", [emit, emit_on_channel, send_raw])
+async def test_who_sends_without_a_pause_waits_when_the_transport_refuses(
+    send: Callable[[Story, AnonymousChannel, str], Awaitable[None]],
+) -> None:
+    async with story(server=Limits(replay=SMALL)) as s:
+        _, theirs = await channel_of(s)
+        s.line.down = True
+        refuse(s.ends[1])
+        sent = 0
+
+        async def send_all() -> None:
+            nonlocal sent
+            for _ in range(1000):  # none of them leaves the event loop a turn, while there is room
+                await send(s, theirs, "x" * 1000)
+                sent += 1
+
+        sending = asyncio.create_task(send_all())
+        await turns(5)
+        assert 100 < sent < 140 and s.peer.stats().kept < SMALL + 2000, "as much as may be kept"
+        await s.cut()
+        await turns(5)
+        assert 100 < sent < 140 and s.peer.detached
+        await s.repair()
+        await sending
+
+
+async def test_what_cannot_wait_is_refused_at_the_hard_cap_when_the_transport_refuses() -> None:
+    async with story(server=Limits(replay=SMALL, hard_cap=200_000)) as s:
+        s.line.down = True
+        refuse(s.ends[1])
+        peer = s.peer
+
+        def emit_on() -> None:
+            for _ in range(1000):
+                peer.emit_nowait("n", "x" * 1000)
+
+        with pytest.raises(QueueFull, match=r"^\d{6} bytes are unsent"):
+            emit_on()
+        assert peer.stats().kept <= 200_000
+        for _ in range(20):
+            report = s.server.emit_nowait("n", "x" * 1000)
+        assert report.sent == 0, "a broadcast that does not fit ends the connection"
+        await turns_until(lambda: s.server.peers == ())
+        s.line.down = False
+
+
+@pytest.mark.parametrize("when", ["it has room", "another one comes"])
+@pytest.mark.parametrize("latest", [False, True])
+async def test_broadcasts_for_a_slow_reader_wait_in_order_when_the_transport_refuses(latest: bool, when: str) -> None:
+    async with story() as s:
+        heard: list[int] = []
+        s.client.on("n", lambda n, filling: heard.append(n))
+        room = s.server.room("all", slow=KeepLatest(lambda n, filling: n // 100) if latest else "drop_oldest")
+        room.add(s.peer)
+        s.ends[1].hold()
+        sent = 0
+        while not s.peer.stats().slow:
+            room.emit_nowait("n", sent, "x" * 16_000)
+            sent += 1
+        room.emit_nowait("n", 100, "old")
+        s.line.down = True
+        refuse(s.ends[1])
+        if when == "it has room":
+            s.ends[1].release()
+            await turns(5)
+            assert not s.peer.stats().slow
+        else:
+            s.peer.emit_nowait("n", 200, "refused")
+        room.emit_nowait("n", 101, "new")
+        await s.cut()
+        assert room.emit_nowait("n", 201, "later").sent == 1
+        await s.repair()
+        await turns_until(lambda: heard[-1:] == [201])
+        broadcasts = [n for n in heard if n in (100, 101, 201)]
+        assert broadcasts == ([101, 201] if latest and when == "another one comes" else [100, 101, 201])
+
+
+async def test_a_message_that_is_too_large_does_not_wait() -> None:
+    async with story(client=Limits(message=100_000)) as s:
+        s.line.down = True
+        refuse(s.ends[1])
+        s.peer.emit_nowait("n", "refused")
+        report = s.server.emit_nowait("n", "x" * 200_000)
+        assert report.sent == 0 and len(report.errors) == 1
+        await s.cut()
+        await s.repair()
+        assert s.back[0].resumed and s.client.connected
+
+
+# ---------------------------------------------------------------- timers and counts of what is over
+
+
+@pytest.mark.parametrize("how", ["closed", "another is bound", "expired"])
+async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._peer.resumption, "ANSWER_TIMEOUT", 0.05)
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    server = Server(limits=Limits(detached=0.02 if how == "expired" else 60.0))
+    line = Line(server)
+    silent: list[tuple[MemoryTransport, MemoryTransport]] = []
+    answers = True
+
+    async def dial(url: str, **options: Any) -> MemoryTransport:
+        if answers:
+            return await line.dial(url, **options)
+        silent.append(memory_transports())
+        return silent[-1][0]
+
+    client = Client("ws://server/", dial=dial, reconnect=SOON)
+    async with asyncio.timeout(20), client:
+        await turns(20)
+        answers = False
+        line.cut()
+        await turns_until(lambda: silent)
+        if how == "closed":
+            await client.close()
+        elif how == "another is bound":
+            await client.bind(memory_transports()[0])
+        else:
+            await turns_until(lambda: client.state != "resuming")
+        await asyncio.sleep(0.1)
+        assert errors == []
+    await server.close()
+
+
+async def test_a_session_that_keeps_too_much_ends_with_its_connection_and_not_before() -> None:
+    async with story(server=Limits(replay=SMALL, hard_cap=SMALL, stall=0.1)) as s:
+        peer, heard = s.peer, list[int]()
+        s.client.on("n", lambda filling: heard.append(len(filling)))
+        s.ends[0].hold()  # the acknowledgements do not come
+        for _ in range(40):
+            peer.emit_nowait("n", "x" * 10_000)
+            await turns(3)
+        assert peer.stats().kept == 0, "nothing is kept any more"
+        s.ends[0].release()
+        await asyncio.sleep(0.2)
+        await peer.emit("n", "")
+        await turns_until(lambda: heard[-1:] == [0])
+        assert peer.connected and s.closed == [] and len(heard) == 41
+        s.line.cut()
+        await turns_until(lambda: s.back)
+        assert not s.back[0].resumed
+
+
+async def test_acknowledgements_of_a_session_that_is_over_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._sending.ledger, "ACK_SECONDS", 0.01)
+    ours, theirs = memory_transports()
+    async with story() as s:
+
+        @s.server.on("move")
+        def move(peer: Peer) -> None:
+            peer.bind(theirs)  # within the call that counts the message
+
+        await s.client.emit("move")
+        await s.client.bind(ours)
+        await asyncio.sleep(0.05)
+        assert [info.code for info in s.closed] == [1001] and s.client.connected
+
+
+async def test_requests_that_are_taken_back_do_not_count_for_a_session_without_a_connection() -> None:
+    server = Server(detached_bytes=60_000)
+    line = Line(server)
+    async with asyncio.timeout(20), Client("ws://server/", dial=line.dial, reconnect=SOON):
+        await turns(20)
+        (peer,) = server.peers
+        line.down = True
+        line.cut()
+        await turns_until(lambda: peer.detached)
+        for _ in range(40):
+            with pytest.raises(RequestTimeout):
+                await peer.request("n", "x" * 4000, timeout=0.001)
+        assert peer.detached and peer.stats().kept == 0
+        line.down = False
+    await server.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="handlers begin within the call that reports the end")
+async def test_a_close_handler_binds_while_another_connection_replaces_a_session_without_one() -> None:
+    first, second = memory_transports()[0], memory_transports()[0]
+    closed: list[CloseInfo] = []
+    async with story() as s:
+
+        @s.client.on("close")
+        async def bind_first(peer: Peer, info: CloseInfo) -> None:
+            closed.append(info)
+            if len(closed) == 1:
+                await s.client.bind(first)
+
+        await s.cut()
+        with pytest.raises(ConnectionLost):
+            await s.client.bind(second)
+        await turns(5)
+        assert s.client.peer.transport is first and s.client.connected
+        with pytest.raises(ConnectionLost):
+            second.send(b"")
+
+
+# ---------------------------------------------------------------- the first message
+
+
+async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._server.sessions, "FIRST_MESSAGE", 0.01)
+    made = asyncio.Event()
+
+    class Greeter(Service):
+        def on_open(self) -> None:
+            pass
+
+    async def make(peer: Peer) -> Greeter:
+        if peer.info.headers.get("wsrpc-resume"):
+            await made.wait()
+        return Greeter()
+
+    server = Server()
+    server.add_service(Greeter, make)
+    line = Line(server)
+    async with asyncio.timeout(20):
+        first = Listening(await line.dial("ws://server/"))
+        first.say(t="hello", v=1, features=["resume"], limits={})
+        await turns_until(lambda: first.heard)
+        first.say(t="ack", n=0, bytes=0)
+        await turns(5)
+        (peer,) = server.peers
+        first.transport.abort()
+        await turns_until(lambda: peer.detached)
+        late = Listening(await line.dial("ws://server/", headers={"Wsrpc-Resume": "1"}))
+        await asyncio.sleep(0.05)
+        named = {name: first.heard[0]["wsrpc"][name] for name in ("sid", "token")}
+        late.say(t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
+        await turns(5)
+        made.set()
+        await turns_until(lambda: len(server.peers) == 2)
+        assert peer.detached and late.heard == []
+        await server.close()
+
+
+async def test_a_server_that_closes_does_not_wait_for_a_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsrpc._server.sessions, "FIRST_MESSAGE", 1000.0)
+    server = Server()
+    line = Line(server)
+    async with asyncio.timeout(20):
+        silent = Listening(await line.dial("ws://server/", headers={"Wsrpc-Resume": "1"}))
+        await turns(5)
+        await server.close()
+        await turns_until(lambda: "closed" in repr(silent.transport))
+
+
+class Listening:
+    """A client that says and hears control messages."""
+
+    def __init__(self, transport: MemoryTransport) -> None:
+        self.transport = transport
+        self.heard: list[Any] = []
+        transport.start(self)
+
+    def say(self, **fields: Any) -> None:
+        self.transport.send(json.dumps({"ws-wrapper": False, "wsrpc": fields}).encode())
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        self.heard.append(json.loads(payload))
+
+    def read_ended(self) -> None: ...
+
+    def pause_sending(self) -> None: ...
+
+    def resume_sending(self) -> None: ...
+
+    def connection_lost(self, info: CloseInfo, /) -> None: ...
