@@ -621,6 +621,7 @@ class PeerCore:
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:
+            self._say_closed()
             link.move(LinkState.CLOSING)
             out.update_clear()
         return link
@@ -635,6 +636,7 @@ class PeerCore:
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self.out.will_end(CloseInfo(code, reason))
+        self._say_closed()
         link.move(LinkState.CLOSING)
         self.out.update_clear()
         link.stop_receiving()
@@ -743,9 +745,7 @@ class PeerCore:
                 "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection",
                 resumption.sent.size,
             )
-            resumption.given_up = True
-            link.keep_no_more()
-            self.owner.cannot_resume()
+            self.end_with_connection()
 
     def _not_acknowledged(self) -> None:
         self.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {self.limits.stall:g} s")
@@ -798,6 +798,24 @@ class PeerCore:
         except Mismatch as exc:
             self.fail(CloseCode.ACCOUNTING, str(exc))
         return True
+
+    def _say_closed(self) -> None:
+        """Tell the server that the session ends with the connection, before the Close frame.
+
+        Some ASGI servers do not tell it of Close frames, and it would keep the session for a client that has left.
+        """
+        resumption = self.session.resumption
+        if self.options.dialer and resumption is not None and not resumption.given_up:
+            with suppress(ConnectionLost):  # the link reports that itself
+                resumption.sent.write(write_control(Gone("closed")), True)
+
+    def end_with_connection(self) -> None:
+        """Let the session end with its connection: the client is about to close it."""
+        link, resumption = self.session.link, self.session.resumption
+        if link is not None and resumption is not None and not resumption.given_up:
+            resumption.given_up = True
+            link.keep_no_more()
+            self.owner.cannot_resume()
 
     def uncounted(self, size: int) -> None:
         """Take back the counting of a control message of ``size`` bytes that is being received."""

@@ -492,7 +492,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         first = None
         if handshake is not None and self._may_resume(handshake):
             first = FirstMessage(lifetime.sessions, transport, handshake)
-            resumed = await first.wait()
+            resumed = await first.wait(lifetime.gate)
             if resumed is not None:
                 return resumed.peer
             await lifetime.check_open(transport)

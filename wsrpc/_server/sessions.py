@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ..handshake import Handshake
 from ..transport import Receiver, Transport
 
 if TYPE_CHECKING:
+    from .entrance import Gate
     from .peers import ServedPeer
 
 __all__ = ["FIRST_MESSAGE", "FirstMessage", "Sessions", "means_to_resume"]
@@ -162,18 +164,22 @@ class FirstMessage:
         self._ended: CloseInfo | None = None
         self._decided: asyncio.Future[ServedPeer | None] = asyncio.get_running_loop().create_future()
 
-    async def wait(self) -> ServedPeer | None:
-        """Return the peer whose session goes on, or None for a new one.
+    async def wait(self, gate: Gate) -> ServedPeer | None:
+        """Return the peer whose session goes on, or None for a new one. That is at once when ``gate`` is closed.
 
         Raises:
             ConnectionLost: the connection has ended.
         """
         self._transport.start(self)
+        patience = asyncio.timeout(FIRST_MESSAGE)
         try:
-            async with asyncio.timeout(FIRST_MESSAGE):
-                served = await asyncio.shield(self._decided)
+            with gate.deciding(patience):
+                async with patience:
+                    served = await asyncio.shield(self._decided)
         except TimeoutError:
-            served = None
+            if not self._decided.done():
+                self._new_session()  # even if it asks for another one from now on
+            served = self._decided.result()
         if served is None and self._ended is not None:
             raise ConnectionLost(self._ended.code, self._ended.reason, "not_sent")
         return served
@@ -197,9 +203,13 @@ class FirstMessage:
             if isinstance(asked, Resume):
                 self._decide(asked)
                 return
-            self._transport.pause_receiving()
-            self._decided.set_result(None)
+            self._new_session()
         self._early.append((bytes(payload), text))
+
+    def _new_session(self) -> None:
+        """Keep what has arrived for a new session. Little more arrives until there is one."""
+        self._transport.pause_receiving()
+        self._decided.set_result(None)
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self._transport, self._handshake)
@@ -209,10 +219,10 @@ class FirstMessage:
             if link is not None:
                 self._next = link
             return
-        self._transport.send(write_control(Gone(found)), True)
-        self._transport.pause_receiving()
+        with suppress(ConnectionLost):  # it has dropped already, which is about to be reported
+            self._transport.send(write_control(Gone(found)), True)
         self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
-        self._decided.set_result(None)
+        self._new_session()
 
     def read_ended(self) -> None:
         if self._next is not None:
