@@ -11,14 +11,16 @@ import ssl
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager as Context
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from asgi_servers import SERVERS
 from dialings import DIALINGS, Dialing
 from hosts import HOSTS, Default, Host
 from leftovers import turns_until
@@ -26,8 +28,10 @@ from raw_websocket import CLOSE, TEXT, RawPeer
 from served import hosts, raw
 
 from wsrpc import AnonymousChannel, Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo, Server, SessionLost
-from wsrpc.testing import FaultProxy, Line
 from wsrpc._server import sessions
+from wsrpc.testing import FaultProxy, Line
+from wsrpc_adapters.aiohttp import serve
+from wsrpc_adapters.asgi import asgi
 
 PEM = Path(__file__).parent / "localhost.pem"
 LIMITS = Limits(close_timeout=1.0)
@@ -333,3 +337,376 @@ async def test_a_server_that_closes_ends_the_sessions_without_a_connection(way: 
                 await client.close()
                 with pytest.raises(SessionLost):
                     await asked
+
+
+# ---------------------------------------------------------------- what a raw client sees of it
+
+
+async def say(peer: RawPeer, *said: dict[str, Any]) -> None:
+    """Send control messages in one write."""
+    await peer.send(*(peer.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": fields})) for fields in said))
+
+
+async def hear(peer: RawPeer) -> Any:
+    """Return the next control message but acknowledgements."""
+    while True:
+        said = json.loads((await peer.next_of(TEXT)).payload)
+        if "wsrpc" in said and said["wsrpc"]["t"] != "ack":
+            return said["wsrpc"]
+
+
+async def ends_with(peer: RawPeer) -> int | None:
+    """Return the code of the Close frame that comes, and let the connection end."""
+    code = (await peer.next_of(CLOSE)).code
+    await peer.send(peer.close_frame(code))
+    return code
+
+
+HELLO = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
+NOTE = {"a": ["note", 1]}
+"""The one counted message of `begin`."""
+
+
+async def begin(peer: RawPeer) -> dict[str, Any]:
+    """Begin a session in which one message is counted, and return the fields of the resume that goes on with it."""
+    await say(peer, HELLO)
+    welcome = await hear(peer)
+    await say(peer, {"t": "ack", "n": 0, "bytes": 0})
+    await peer.send(peer.frame(TEXT, json.dumps(NOTE)))
+    named = {"sid": welcome["sid"], "token": welcome["token"]}
+    return HELLO | {"t": "resume", "gen": 1, "rx": 0, "bytes": 0} | named
+
+
+def noting() -> tuple[Server, list[int], list[str]]:
+    """A server, its notes, and what it was told of its peers."""
+    server, notes, told = Server(limits=LIMITS), list[int](), list[str]()
+    server.on("note", notes.append)
+    server.on("echo", lambda value: value)
+    server.on("open", lambda: told.append("open"))
+    server.on("close", lambda: told.append("close"))
+    return server, notes, told
+
+
+@hosts
+async def test_a_half_open_connection_is_fenced(host: Host) -> None:
+    """Its last messages count for nothing, and what comes of its end touches nothing."""
+    server, notes, told = noting()
+    async with asyncio.timeout(30), host.serving(server) as url, raw(url) as old:
+        resume = await begin(old)
+        await turns_until(lambda: notes == [1])
+        (peer,) = server.peers
+        async with raw(url, RESUMES) as new:
+            await say(new, resume)
+            answer = await hear(new)
+            assert (answer["t"], answer["rx"], answer["bytes"]) == ("resumed", 1, len(json.dumps(NOTE)))
+            await old.send(old.frame(TEXT, json.dumps({"a": ["note", 2]})))
+            assert await ends_with(old) == 4409
+            old.drop()
+            await new.send(new.frame(TEXT, json.dumps({"a": ["note", 3]})))
+            await turns_until(lambda: len(notes) == 2)
+            assert notes == [1, 3] and server.peers == (peer,) and peer.connected and told == ["open"]
+            await new.send(new.close_frame(1000))
+            if "close code" in host.cannot:  # and raw clients do not say that they close
+                new.drop()
+                await turns_until(lambda: peer.detached)
+            else:
+                await turns_until(lambda: server.peers == ())
+
+
+@hosts
+async def test_ten_resumes_in_a_row_while_each_old_connection_is_open(host: Host) -> None:
+    server, notes, told = noting()
+    async with asyncio.timeout(30), host.serving(server) as url, AsyncExitStack() as sockets:
+        old = await sockets.enter_async_context(raw(url))
+        resume = await begin(old)
+        (peer,) = server.peers
+        await turns_until(lambda: notes == [1])
+        for gen in range(1, 11):
+            new = await sockets.enter_async_context(raw(url, RESUMES))
+            await say(new, resume | {"gen": gen})
+            answer = await hear(new)
+            assert answer["t"] == "resumed"
+            resume["token"] = answer["token"]
+            assert await ends_with(old) == 4409
+            old.drop()
+            old = new
+        assert server.peers == (peer,) and peer.connected and told == ["open"]
+
+
+@hosts
+async def test_a_client_that_means_to_resume_gets_a_peer_with_its_first_message(host: Host) -> None:
+    server, _, told = noting()
+    async with asyncio.timeout(30), host.serving(server) as url, raw(url, RESUMES) as peer:
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        assert server.peers == () and told == []
+        # Two messages in one write, of which the first begins a session like any other.
+        await peer.send(
+            *(peer.frame(TEXT, text) for text in ('{"i":1,"a":["echo","one"]}', '{"i":2,"a":["echo","two"]}'))
+        )
+        answers = [json.loads((await peer.next_of(TEXT)).payload) for _ in range(2)]
+        assert answers == [{"i": 1, "d": "one"}, {"i": 2, "d": "two"}]
+        assert len(server.peers) == 1 and told == ["open"]
+
+
+@hosts
+async def test_a_client_that_says_nothing_gets_a_peer_after_a_while(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "FIRST_MESSAGE", 0.01)
+    server, _, told = noting()
+    async with asyncio.timeout(30), host.serving(server) as url, raw(url, RESUMES) as peer:
+        await turns_until(lambda: len(server.peers) == 1)
+        await peer.send(peer.frame(TEXT, '{"i":1,"a":["echo","one"]}'))
+        assert json.loads((await peer.next_of(TEXT)).payload) == {"i": 1, "d": "one"}
+        assert told == ["open"]
+
+
+@hosts
+async def test_a_client_that_has_not_said_what_it_resumes_does_not_delay_the_end(host: Host) -> None:
+    server, _, told = noting()
+    async with asyncio.timeout(30):
+        async with host.serving(server) as url, raw(url, RESUMES) as peer:
+            began = asyncio.get_running_loop().time()
+            closing = asyncio.create_task(server.close())
+            assert await ends_with(peer) == 1012
+            peer.drop()
+            await closing
+        assert asyncio.get_running_loop().time() - began < sessions.FIRST_MESSAGE - 1.0
+        assert told == []
+
+
+@hosts
+async def test_messages_in_the_same_read_as_the_resume(host: Host) -> None:
+    """An impatient client. Some of them wait for the first read to be handled, and none is lost."""
+    server, notes, _ = noting()
+    async with asyncio.timeout(30), host.serving(server) as url:
+        async with raw(url) as old:
+            resume = await begin(old)
+            await turns_until(lambda: notes == [1])
+        async with raw(url, RESUMES) as new:
+            control = new.frame(TEXT, json.dumps({"ws-wrapper": False, "wsrpc": resume}))
+            some = [new.frame(TEXT, json.dumps({"a": ["note", n]})) for n in range(2, 12)]
+            in_parts = json.dumps({"a": ["note", 12]}).encode()
+            parts = [new.frame(TEXT, in_parts[:5], fin=False), new.frame(0, in_parts[5:])]
+            await new.send(control, *some, *parts)
+            assert (await hear(new))["t"] == "resumed"
+            await turns_until(lambda: len(notes) == 12)
+            assert notes == list(range(1, 13))
+            await new.send(new.frame(TEXT, '{"i":1,"a":["echo","x"]}'))
+            assert json.loads((await new.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
+
+
+@hosts
+async def test_gone_and_then_a_new_session(host: Host) -> None:
+    server, notes, _ = noting()
+    async with asyncio.timeout(30), host.serving(server) as url:
+        async with raw(url) as old:
+            resume = await begin(old)
+            await turns_until(lambda: notes == [1])
+        (peer,) = server.peers
+        async with raw(url, RESUMES) as new:
+            echo = new.frame(TEXT, '{"i":1,"a":["echo","x"]}')
+            wrong = {"ws-wrapper": False, "wsrpc": resume | {"token": "x" * 43}}
+            await new.send(new.frame(TEXT, json.dumps(wrong)), echo)
+            assert await hear(new) == {"t": "gone", "why": "expired"}
+            assert (await hear(new))["t"] == "welcome"
+            assert json.loads((await new.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
+            await turns_until(lambda: peer.detached)
+            assert len(server.peers) == 2
+
+
+# ---------------------------------------------------------------- ends of connections
+
+
+@ways
+async def test_credentials_that_expire_make_the_client_dial_at_once(way: Way) -> None:
+    server = Server(limits=LIMITS)
+    expires: list[float] = []
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.principal = "ada"
+        if len(expires) < 3:
+            expires.append(time.time() + 0.1)
+            handshake.expires = expires[-1]
+
+    async with asyncio.timeout(30), way.reach(server) as reached:
+        client = reached.client(reconnect=Reconnect(initial=60.0, max=60.0))
+        both = Both(server, client, reached)
+        async with client:
+            await both.complete()
+            peer = both.peer
+            await turns_until(lambda: len(both.back) == 3)
+            await both.exchange()
+            await both.went_on(3)
+            assert both.peer is peer and len(expires) == 3
+
+
+@pytest.mark.parametrize("resumes", [True, False], ids=["a session", "plain"])
+@pytest.mark.parametrize("host", [host for host in HOSTS if "heartbeat" not in host.cannot], ids=repr)
+async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host: Host, resumes: bool) -> None:
+    server, notes, _ = noting()
+    server = Server(limits=LIMITS.replace(ping_interval=0.05, ping_timeout=0.05))
+    server.on("note", notes.append)
+    infos: list[CloseInfo] = []
+    server.on("close", lambda peer, info: infos.append(info))
+    async with asyncio.timeout(30), host.serving(server) as url, raw(url) as silent:
+        if resumes:
+            resume = await begin(silent)
+        else:
+            await silent.send(silent.frame(TEXT, json.dumps(NOTE)))
+        await turns_until(lambda: notes == [1])
+        (peer,) = server.peers
+        await turns_until(lambda: not peer.connected)
+        if resumes:
+            assert peer.detached and infos == []
+            with pytest.raises((EOFError, ConnectionError)):
+                await silent.next_of(CLOSE)
+            async with raw(url, RESUMES) as new:
+                await say(new, resume)
+                assert (await hear(new))["t"] == "resumed"
+                assert peer.connected
+        else:
+            assert [info.code for info in infos] == [1011] and server.peers == ()
+
+
+@pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
+async def test_a_client_finds_a_dead_line_and_its_session_goes_on(dialing: Dialing) -> None:
+    limits = LIMITS.replace(ping_interval=0.1, ping_timeout=0.1)
+    async with session(Through(Default(), dialing), limits) as s:
+        peer = s.peer
+        assert s.reached.proxy is not None
+        async with s.reached.proxy.silence():
+            running = asyncio.create_task(s.exchange())
+            await turns_until(lambda: s.client.peer.detached)
+            await turns_until(lambda: peer.detached)
+        await running
+        assert s.peer is peer
+        await turns_until(lambda: len(s.back) > 0)
+        await s.went_on(len(s.back))
+
+
+class Calls:
+    """How many calls of an application run, or of an HTTP handler."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.failed: list[BaseException] = []
+
+    async def run(self, call: Awaitable[Any]) -> Any:
+        self.running += 1
+        try:
+            return await call
+        except BaseException as exc:
+            self.failed.append(exc)
+            raise
+        finally:
+            self.running -= 1
+
+
+@asynccontextmanager
+async def serving_calls(server: Server, by: str) -> AsyncGenerator[tuple[str, Calls]]:
+    """Serve by the aiohttp handler, or by the ASGI application under the server ``by``."""
+    calls = Calls()
+    if by != "aiohttp":
+        application = asgi(server)
+
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                await calls.run(application(scope, receive, send))
+            else:
+                await application(scope, receive, send)
+
+        async with SERVERS[by](counted) as port:
+            yield f"ws://127.0.0.1:{port}/", calls
+        return
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await calls.run(serve(server, request))
+
+    async def close(app: web.Application) -> None:
+        await server.close()
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    app.on_shutdown.append(close)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/", calls
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("by", ["aiohttp", "uvicorn", "uvicorn-wsrpc", "hypercorn"])
+async def test_the_call_of_a_connection_returns_with_it_although_its_session_goes_on(by: str) -> None:
+    server, notes, told = noting()
+    began = 0.0
+    async with asyncio.timeout(30):
+        async with serving_calls(server, by) as (url, calls):
+            async with raw(url) as first:
+                resume = await begin(first)
+                await turns_until(lambda: notes == [1])
+                assert calls.running == 1
+                first.reset()
+            await turns_until(lambda: calls.running == 0)
+            (peer,) = server.peers
+            assert peer.detached
+            async with raw(url, RESUMES) as second:
+                await say(second, resume)
+                resume |= {"gen": 2, "token": (await hear(second))["token"]}
+                await turns_until(lambda: peer.connected and calls.running == 1)
+                async with raw(url, RESUMES) as third:
+                    await say(third, resume)
+                    assert (await hear(third))["t"] == "resumed"
+                    assert await ends_with(second) == 4409
+                    second.drop()
+                    await turns_until(lambda: calls.running == 1)
+                    assert peer.connected
+                    third.reset()
+                await turns_until(lambda: calls.running == 0)
+            assert server.peers == (peer,) and peer.detached and told == ["open"]
+            began = asyncio.get_running_loop().time()
+        # The host has ended, with a session that had no connection.
+        assert asyncio.get_running_loop().time() - began < 10.0
+    assert calls.failed == [] and server.peers == () and told == ["open", "close"]
+
+
+@pytest.mark.parametrize("by", ["aiohttp", "uvicorn", "uvicorn-wsrpc", "hypercorn"])
+async def test_it_returns_also_while_the_open_handlers_of_the_session_run(by: str) -> None:
+    server, notes, _ = noting()
+    go_on = asyncio.Event()
+    server.on("open", lambda: go_on.wait())
+    async with asyncio.timeout(30), serving_calls(server, by) as (url, calls):
+        async with raw(url) as first:
+            resume = await begin(first)
+            await turns_until(lambda: len(server.peers) == 1)
+            (peer,) = server.peers
+            await turns_until(lambda: peer.stats().messages_in == 3)
+            first.reset()
+        await turns_until(lambda: peer.detached)
+        await turns_until(lambda: calls.running == 0)
+        async with raw(url, RESUMES) as second:
+            await say(second, resume)
+            assert (await hear(second))["t"] == "resumed"
+            go_on.set()
+            await turns_until(lambda: notes == [1])
+        await turns_until(lambda: calls.running == 0)
+
+
+@hosts
+async def test_a_host_ends_with_sessions_that_have_no_connection(host: Host) -> None:
+    server, notes, told = noting()
+    began = 0.0
+    async with asyncio.timeout(30):
+        async with host.serving(server) as url:
+            for _ in range(3):
+                async with raw(url) as one:
+                    await begin(one)
+                    one.drop()
+            await turns_until(lambda: len(server.peers) == 3 and all(peer.detached for peer in server.peers))
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 10.0
+    assert server.peers == () and told == ["open"] * 3 + ["close"] * 3 and notes == [1, 1, 1]

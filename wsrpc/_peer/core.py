@@ -512,7 +512,8 @@ class PeerCore:
         """
         link = self.session.link
         if link is not None and link.opening is not None:
-            await link.opening.wait()
+            # On a server they may run on without a connection.
+            await link.opening.wait(self.session.gone(self.out.loop))
             link = self.session.link
         if link is not None and link.state is LinkState.OPENING and link.opening is None:
             await self.wait_closed()  # the connection broke before the queue was sent; the end is reported later
