@@ -27,7 +27,19 @@ from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer
 from served import hosts, raw
 
-from wsrpc import AnonymousChannel, Client, CloseInfo, Handshake, Limits, Peer, Reconnect, ReconnectInfo, Server, SessionLost
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Handshake,
+    Limits,
+    Peer,
+    Reconnect,
+    ReconnectInfo,
+    Server,
+    SessionLost,
+)
 from wsrpc._server import sessions
 from wsrpc.testing import FaultProxy, Line
 from wsrpc_adapters.aiohttp import serve
@@ -567,6 +579,8 @@ async def test_a_dead_line_ends_without_a_close_frame_if_a_session_goes_on(host:
                 await say(new, resume)
                 assert (await hear(new))["t"] == "resumed"
                 assert peer.connected
+                await turns_until(lambda: not peer.connected)  # this one answers no ping, either
+                assert peer.detached
         else:
             assert [info.code for info in infos] == [1011] and server.peers == ()
 
@@ -710,3 +724,47 @@ async def test_a_host_ends_with_sessions_that_have_no_connection(host: Host) -> 
             began = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - began < 10.0
     assert server.peers == () and told == ["open"] * 3 + ["close"] * 3 and notes == [1, 1, 1]
+
+
+@hosts
+async def test_compressed_messages_go_on(host: Host) -> None:
+    server = Server(limits=LIMITS, compression=True)
+    async with asyncio.timeout(60), Through(host).reach(server) as reached:
+        client = reached.client(compression=True)
+        both = Both(server, client, reached)
+        async with client:
+            await both.complete()
+            for drops in range(1, 4):
+                running = asyncio.create_task(both.exchange())
+                for _ in range(4 * drops):
+                    await asyncio.sleep(0)
+                reached.drop()
+                await turns_until(lambda drops=drops: len(both.back) >= drops)  # type: ignore[misc]
+                await running
+            await both.went_on(3)
+
+
+@ways
+@pytest.mark.parametrize("plain", ["client", "server"])
+async def test_a_plain_peer_begins_anew(way: Way, plain: str) -> None:
+    """As before: what is pending fails, the peer of the server is another one, and nothing in the request is new."""
+    server = Server(limits=LIMITS, extensions=plain != "server")
+    told: list[Any] = []
+    server.on_handshake(lambda handshake: told.append(handshake.headers.get("wsrpc-resume")))
+    server.on("open", lambda: told.append("open"))
+    server.on("close", lambda: told.append("close"))
+    server.on("wait", asyncio.Event().wait)
+    async with asyncio.timeout(30), way.reach(server) as reached:
+        client = reached.client(extensions=plain != "client")
+        back: list[ReconnectInfo] = []
+        client.on_reconnect(back.append)
+        async with client:
+            asked = asyncio.create_task(client.request("wait"))
+            await turns_until(lambda: len(server.peers) == 1 and server.peers[0].active == 1)
+            peer = server.peers[0]
+            reached.drop()
+            with pytest.raises(ConnectionLost) as caught:
+                await asked
+            assert type(caught.value) is ConnectionLost and caught.value.outcome == "unknown"
+            await turns_until(lambda: len(back) == 1 and peer not in server.peers and len(server.peers) == 1)
+            assert not back[0].resumed and sorted(map(str, told)) == ["None", "None", "close", "open", "open"]
