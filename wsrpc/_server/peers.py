@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.logs import LogBudget, PeerLog
@@ -18,7 +18,7 @@ from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
-from ..transport import Transport
+from ..transport import Receiver, Transport
 from .services import OpenedServices, Service
 from .sessions import FirstMessage, Sessions
 
@@ -238,7 +238,7 @@ class Peers:
         try:
             served.peer.bind(transport)
             if first is not None and (link := served.core.link) is not None:
-                first.hand_over(link)
+                first.hand_over(cast("Receiver", link))  # pyright takes the bound callables for methods
         except BaseException:
             self._forget(served)
             raise

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
@@ -217,7 +217,7 @@ class FirstMessage:
             link = found.core.link
             self._decided.set_result(found)
             if link is not None:
-                self._next = link
+                self._next = cast("Receiver", link)  # pyright takes the bound callables for methods
             return
         with suppress(ConnectionLost):  # it has dropped already, which is about to be reported
             self._transport.send(write_control(Gone(found)), True)
