@@ -114,7 +114,7 @@ class PicowsTransport(WSListener):
         return self._output.unwritten + self._output.backlog()
 
     def session_survives(self) -> None:
-        self._heartbeat.session_survives = True
+        self._heartbeat.session_survives()
 
     @property
     def traffic(self) -> Traffic:

@@ -100,10 +100,10 @@ class Heartbeat:
         "_payload",
         "_progress",
         "_sent_at",
+        "_session_survives",
         "_timeout",
         "_timer",
         "_until_next",
-        "session_survives",
     )
 
     def __init__(self, output: PingOutput, loop: Timers, limits: Limits) -> None:
@@ -118,9 +118,7 @@ class Heartbeat:
         self._payload = b""
         self._sent_at = 0.0
         self._progress: Progress | None = None
-        self.session_survives = False
-        """Whether a session goes on over another connection, so that a dead one ends without a Close frame: that would
-        end the session, if the remote peer is there after all."""
+        self._session_survives = False
         self._until_next = False
         """Whether the timer is that of the next ping, although the last one was not answered yet."""
 
@@ -128,6 +126,13 @@ class Heartbeat:
         """Send pings from now on, unless ``ping_interval`` is None. Idempotent."""
         if self._interval is not None and self._timer is None:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
+
+    def session_survives(self) -> None:
+        """Let a dead connection end without a Close frame from now on.
+
+        A session goes on over another connection, and the frame would end it, if the remote peer is there after all.
+        """
+        self._session_survives = True
 
     def stop(self) -> None:
         """Send no more pings, and ignore whether the last one is answered. Idempotent."""
@@ -195,7 +200,7 @@ class Heartbeat:
             self._look_again(now, now + self._timeout)
         else:
             self.stop()
-            code = CloseCode.ABNORMAL if self.session_survives else CloseCode.INTERNAL_ERROR
+            code = CloseCode.ABNORMAL if self._session_survives else CloseCode.INTERNAL_ERROR
             self._output.drop(code, f"no answer to a ping within {self._timeout:g} s")
 
 

@@ -110,7 +110,7 @@ class WebSocketTransport:
         return self._output.unwritten + self._connection.transport.get_write_buffer_size()
 
     def session_survives(self) -> None:
-        self._heartbeat.session_survives = True
+        self._heartbeat.session_survives()
 
     @property
     def traffic(self) -> Traffic:
