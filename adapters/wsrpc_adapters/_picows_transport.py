@@ -132,7 +132,7 @@ class PicowsTransport(WSListener):
             asyncio.get_running_loop().call_soon(receiver.connection_lost, self._end.info)
             return
         if not self._end.deaf and not self._delivery.in_message:
-            self._plain = receiver
+            self._plain = self._delivery.receiver  # another one, if a message that was kept has started that
         if self._receiving:
             self._continue_receiving()
 

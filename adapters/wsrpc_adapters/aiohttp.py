@@ -71,13 +71,14 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
         refusal = web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
         refusal.force_close()  # aiohttp would parse data that follows the request as another request
         return refusal
-    transport, response = await _take_over(request, handshake, early)
+    over = asyncio.Event()
+    transport, response = await _take_over(request, handshake, early, over.set)
     if transport is None:
         return response
     try:
         with suppress(ConnectionLost):  # the server is closing, and has closed the connection
-            peer = await server.accept(transport, handshake)
-            await peer.wait_closed()
+            await server.accept(transport, handshake)
+        await over.wait()  # not for the end of the peer, whose session may go on over another connection
     finally:
         transport.abort()
     return response

@@ -275,9 +275,9 @@ class OpenPhase:
         for task in self._tasks:
             task.cancel("the connection ended")
 
-    async def wait(self) -> None:
-        """Wait until the phase is over. Cancelling is safe."""
-        await asyncio.shield(self._over)
+    async def wait(self, *or_until: asyncio.Future[None]) -> None:
+        """Wait until the phase is over, or one of ``or_until`` is done. Cancelling is safe."""
+        await asyncio.wait((self._over, *or_until), return_when=asyncio.FIRST_COMPLETED)
 
     def _finished(self, stage: Stage, task: asyncio.Task[None]) -> None:
         stage.abandon()  # if the task was cancelled before its first step

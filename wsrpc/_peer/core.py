@@ -430,7 +430,8 @@ class PeerCore:
         """
         link = self.session.link
         if link is not None and link.opening is not None:
-            await link.opening.wait()
+            # On a server they may run on without a connection.
+            await link.opening.wait(self.session.gone(self.out.loop))
             link = self.session.link
         if link is not None and link.state is LinkState.OPENING and link.opening is None:
             await self.wait_closed()  # the connection broke before the queue was sent; the end is reported later
@@ -543,6 +544,7 @@ class PeerCore:
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:
+            self._say_closed()
             link.move(LinkState.CLOSING)
             out.update_clear()
         return link
@@ -557,6 +559,7 @@ class PeerCore:
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self.out.will_end(CloseInfo(code, reason))
+        self._say_closed()
         link.move(LinkState.CLOSING)
         self.out.update_clear()
         link.stop_receiving()
@@ -650,6 +653,19 @@ class PeerCore:
         self.owner.ended()
 
     # ------------------------------------------------------------ sessions that go on over another connection
+
+    def _say_closed(self) -> None:
+        """Tell the server that the session ends with the connection, before the Close frame.
+
+        Some ASGI servers do not tell it of Close frames, and it would keep the session for a client that has left.
+        """
+        if self.options.dialer and self.resumption is not None:
+            self.resumption.say_closed()
+
+    def end_with_connection(self) -> None:
+        """Let the session end with its connection: the client is about to close it."""
+        if self.resumption is not None:
+            self.resumption.give_up()
 
     def can_resume(self) -> bool:
         """Return whether sessions of this side can go on over another connection."""

@@ -222,9 +222,21 @@ class Resumption:
                 "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection",
                 self.sent.size,
             )
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Let the session end with its connection: from now on what is sent is neither counted nor kept."""
+        link = self._session.link
+        if link is not None and not self.given_up:
             self.given_up = True
             link.keep_no_more()
             self.sent.forget()
+
+    def say_closed(self) -> None:
+        """Tell the server that the session ends with its connection."""
+        if self._session.link is not None and not self.given_up:
+            with suppress(ConnectionLost):  # the link reports that itself
+                self.sent.write(write_control(Gone("closed")), True)
 
     # ------------------------------------------------------------ without a connection
 

@@ -238,9 +238,13 @@ class Session:
 
         Cancelling is safe.
         """
+        await asyncio.shield(self.gone(loop))
+
+    def gone(self, loop: Scheduler) -> asyncio.Future[None]:
+        """Return the future that is done when `wait_gone` returns. Do not cancel it."""
         if self._gone is None:
             self._gone = loop.create_future()
-        await asyncio.shield(self._gone)
+        return self._gone
 
     def move(self, happened: SessionInput) -> None:
         """Enter the state that follows.

@@ -142,12 +142,17 @@ class Resumed(Struct, tag_field="t", tag="resumed"):
     limits: Announced
 
 
-GoneWhy = Literal["expired", "epoch", "overflow", "auth", "elsewhere"]
-"""Why a session cannot be resumed. Without the right token it is always ``"expired"``, or ``"elsewhere"``."""
+GoneWhy = Literal["expired", "epoch", "overflow", "auth", "elsewhere", "closed"]
+"""Why a session cannot be resumed. Without the right token it is always ``"expired"``, or ``"elsewhere"``. ``"closed"``
+is from the client."""
 
 
 class Gone(Struct, tag_field="t", tag="gone"):
-    """The session is over. A welcome follows: a new one begins, as if the client had sent a hello."""
+    """The session is over. A welcome follows: a new one begins, as if the client had sent a hello.
+
+    From a client: it closes the connection, and the session ends with that. Some ASGI servers tell a Close frame as if
+    the connection had dropped.
+    """
 
     why: GoneWhy
 

@@ -19,6 +19,7 @@ from .._protocol.control import (
     Announced,
     Changed,
     Drain,
+    Gone,
     Hello,
     Resume,
     Welcome,
@@ -74,6 +75,9 @@ class NegotiationListener(Protocol):
 
     def uncounted(self, size: int, /) -> None:
         """A control message of ``size`` bytes is not one of those that are counted."""
+
+    def end_with_connection(self) -> None:
+        """The remote peer, which dialed, is about to close: the session ends with this connection."""
 
 
 class Negotiation:
@@ -233,6 +237,8 @@ class Negotiation:
             self._listener.uncounted(size)
         if isinstance(control, Drain):
             self._received_drain(control)
+        elif isinstance(control, Gone) and RESUME in self._common and not self._dialer:
+            self._listener.end_with_connection()
         elif isinstance(control, Changed) and self._negotiated:
             self._listener.agree(control.limits, self._codec, self._common)
         elif (

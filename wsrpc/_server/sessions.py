@@ -173,7 +173,7 @@ class FirstMessage:
                     core = await asyncio.shield(self._decided)
         except TimeoutError:
             if not self._decided.done():
-                self._decided.set_result(None)  # a resume that comes later is out of place
+                self._new_session()  # a resume that comes later is out of place
             core = self._decided.result()
         if core is None and self._ended is not None:
             raise ConnectionLost(self._ended.code, self._ended.reason, "not_sent")
@@ -198,9 +198,13 @@ class FirstMessage:
             if isinstance(asked, Resume):
                 self._decide(asked)
                 return
-            self._decided.set_result(None)
-        self._transport.pause_receiving()
+            self._new_session()
         self._early.append((bytes(payload), text))
+
+    def _new_session(self) -> None:
+        """Keep what has arrived for a new session. Little more arrives until there is one."""
+        self._transport.pause_receiving()
+        self._decided.set_result(None)
 
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self._transport, self._handshake)
@@ -211,9 +215,8 @@ class FirstMessage:
             return
         with suppress(ConnectionLost):  # it has just ended, and its end comes here
             self._transport.send(write_control(Gone(found)), True)
-        self._transport.pause_receiving()
         self._early.append((write_control(Hello(asked.v, asked.features, asked.limits)), True))
-        self._decided.set_result(None)
+        self._new_session()
 
     def read_ended(self) -> None:
         if self._next is not None:

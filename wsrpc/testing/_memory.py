@@ -119,6 +119,11 @@ class MemoryTransport:
         self._receiving = True
         self._other._schedule()
 
+    @property
+    def _dropped(self) -> bool:
+        """Whether the connection has ended here without a Close frame, so that nothing more arrives."""
+        return self._over.done() and not self._over.result().was_clean
+
     def hold(self) -> None:
         """Let nothing that this end sends arrive until `release`, as if the remote peer had stopped reading."""
         self._held = True
@@ -140,7 +145,7 @@ class MemoryTransport:
     def _deliver(self) -> None:
         self._scheduled = False
         receiver = self._other._receiver
-        if self._held or receiver is None or not (self._out and self._other._receiving) or self._other._over.done():
+        if self._held or receiver is None or not (self._out and self._other._receiving) or self._other._dropped:
             return
         batch, self._out = self._out, deque()
         self._unsent = 0

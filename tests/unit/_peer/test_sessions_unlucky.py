@@ -15,7 +15,7 @@ from leftovers import turns_until
 from session_story import SMALL, SOON, Story, story
 
 import wsrpc._peer.resumption
-import wsrpc._sending.ledger
+import wsrpc._resuming.ledger
 import wsrpc._server.sessions
 from wsrpc import (
     AnonymousChannel,
@@ -239,7 +239,7 @@ async def test_a_session_that_keeps_too_much_ends_with_its_connection_and_not_be
 
 
 async def test_acknowledgements_of_a_session_that_is_over_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._sending.ledger, "ACK_SECONDS", 0.01)
+    monkeypatch.setattr(wsrpc._resuming.ledger, "ACK_SECONDS", 0.01)
     ours, theirs = memory_transports()
     async with story() as s:
 
