@@ -725,6 +725,7 @@ class PeerCore:
             room_changed=self._kept_changed,
             overflowed=self._kept_too_much,
             tell=self._acknowledge,
+            writes_soon=self._writes_soon,
         )
         self.session.resumption = made
         return made
@@ -761,6 +762,10 @@ class PeerCore:
         if link is not None and resumption is not None:
             with suppress(ConnectionLost):  # the link reports that itself
                 resumption.sent.write(ack, True)
+
+    def _writes_soon(self) -> bool:
+        link = self.session.link
+        return link is not None and link.transport.unsent > 0
 
     def count_sent(self) -> None:
         """Count what is sent from now on in this session."""

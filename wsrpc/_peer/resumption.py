@@ -55,6 +55,7 @@ class Resumption:
         room_changed: Callable[[], None],
         overflowed: Callable[[], None],
         tell: Callable[[bytes], None],
+        writes_soon: Callable[[], bool],
     ) -> None:
         self.sid = sid
         self.token = token
@@ -62,7 +63,7 @@ class Resumption:
         self.gen = 0
         """Number of attempts to resume, which the server compares with the last one that it has seen."""
         self.sent = SentMessages(limits, room_changed, overflowed)
-        self.received = ReceivedMessages(loop, tell)
+        self.received = ReceivedMessages(loop, tell, writes_soon)
         self.given_up = False
         """Whether more was sent than may be kept, so that the session ends with its connection."""
         self.silences = 0
