@@ -711,7 +711,7 @@ class PeerCore:
         if named is None:
             return False
         welcome.sid, welcome.token, welcome.ttl = named
-        self._make_resumable(*named)
+        self._make_resumable(welcome.sid, "", welcome.ttl)  # only the client needs the token
         return True
 
     def _make_resumable(self, sid: str, token: str, ttl: float) -> Resumption:

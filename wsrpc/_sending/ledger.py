@@ -19,7 +19,7 @@ from ..limits import Limits
 
 __all__ = ["Mismatch", "ReceivedMessages", "SentMessages"]
 
-ACK_MESSAGES = 64
+ACK_MESSAGES = 256
 ACK_BYTES = 64 * 1024
 """So much is acknowledged within a turn of the event loop. It is little compared with what the remote peer may keep."""
 ACK_SECONDS = 1.0
