@@ -40,7 +40,6 @@ class WithWsrpc:
                 client.on("tick", hear)
                 await stack.enter_async_context(client)
             yield lambda: heard
-        self._client.off("tick", hear)
 
     @asynccontextmanager
     async def items(self, variant: str) -> AsyncIterator[AsyncIterator[int]]:
