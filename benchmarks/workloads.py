@@ -208,8 +208,7 @@ SECTIONS = (
                 "`async def`",
                 "the same, `async def` handler",
                 only=ON_AND_OFF,
-                task="workers",
-                variant="async",
+                task="workers_async",
             ),
             PythonClient(
                 "sessions-items",

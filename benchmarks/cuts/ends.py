@@ -7,6 +7,7 @@ import json
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,7 +39,7 @@ class Seen(msgspec.Struct):
         self.sent += sent
         self.lost += len(set(range(sent)) - set(got))
         self.doubled += len(got) - len(set(got))
-        self.out_of_order += sum(after < before for before, after in zip(got, got[1:], strict=False))
+        self.out_of_order += sum(after < before for before, after in pairwise(got))
 
 
 class Ends(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -126,6 +127,7 @@ async def compare(cuts: int) -> dict[str, Outcome]:
 
 def run_cuts(cuts: int = CUTS, json: Path | None = None) -> bool:
     """Print what has become of each system; whether wsrpc resumed each session, and lost and doubled nothing."""
+    logging.disable()  # of the drops
     outcomes = asyncio.run(compare(cuts))
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(outcomes)) + b"\n")
