@@ -24,8 +24,8 @@ SEED = 1
 CUTS, QUICK_CUTS = 1000, 50
 FRESH = HALF_OPEN = 0.1
 """Shares of the cuts before any event of a session, and of those after which the server still has the old socket."""
-CONNECTED = 0.01
-"""Seconds that a new session has before it is cut without an event."""
+CONNECTED = 0.05
+"""Seconds that a new session has before it is cut without an event: both ends have agreed on it by then."""
 LONGEST_FLOW = 0.04
 """Seconds of events between two cuts, at most."""
 BACK = 30.0
