@@ -50,7 +50,7 @@ python -m benchmarks report run.json             # writes this page and its plot
 
 It needs Linux, two cores, a C compiler, Node and Go; `make bench` installs the Python packages. `--plan` says what
 would be measured and how long that takes, `--only requests` measures one section or workload, `--without go` leaves out
-what needs Go, and `--cuts` measures sessions under cuts, beside Socket.IO's. `benchmarks/subjects.py` lists the systems, `benchmarks/workloads.py` what is measured.
+what needs Go. `benchmarks/subjects.py` lists the systems, `benchmarks/workloads.py` what is measured.
 """
 
 HOW_TO_READ = """\
