@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import results
 from .broadcast.run import run_broadcast
+from .cuts.run import CUTS, QUICK_CUTS, run_cuts
 from .floods.run import run_floods
 from .generator import compile_load
 from .go import build as build_go
@@ -31,34 +32,47 @@ from .streams.run import print_streams
 from .subjects import SUBJECTS, Subject
 from .workloads import CURVES, SECTIONS, Curve, Section
 
-SPECIAL: dict[str, tuple[str, Callable[[bool, Cores], bool]]] = {
+SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
     "streams": (
         "only small requests beside three streams, about 40 s",
-        lambda quick, cores: print_streams(QUICK if quick else DEFAULT, server_core=cores.server, load_core=cores.load),
+        lambda options, cores: print_streams(
+            QUICK if options.quick else DEFAULT, server_core=cores.server, load_core=cores.load
+        ),
     ),
     "latency": (
         "only percentiles at fixed rates, about 4 min",
-        lambda quick, cores: (
-            not any(row.bad for row in print_latency(quick, server_core=cores.server, load_core=cores.load))
+        lambda options, cores: (
+            not any(row.bad for row in print_latency(options.quick, server_core=cores.server, load_core=cores.load))
         ),
     ),
     "herd": (
         "only a thousand clients that are cut at once, about 30 s",
-        lambda quick, cores: run_herd(1 if quick else 5, server_core=cores.server, load_core=cores.load),
+        lambda options, cores: run_herd(1 if options.quick else 5, server_core=cores.server, load_core=cores.load),
     ),
     "idle": (
         "only 10,000 connections that say nothing but pings, and 1,000 with TLS and compression, about 3 min",
-        lambda quick, cores: run_idle(
-            1000 if quick else 10_000, 10.0 if quick else 30.0, server_core=cores.server, load_core=cores.load
+        lambda options, cores: run_idle(
+            1000 if options.quick else 10_000,
+            10.0 if options.quick else 30.0,
+            server_core=cores.server,
+            load_core=cores.load,
         ),
     ),
     "floods": (
         "only a client beside floods, about 4 min",
-        lambda quick, cores: run_floods(2.0 if quick else 10.0, server_core=cores.server, load_core=cores.load),
+        lambda options, cores: run_floods(
+            2.0 if options.quick else 10.0, server_core=cores.server, load_core=cores.load
+        ),
     ),
     "broadcast": (
         "only a broadcast with one that never reads, about 30 s",
-        lambda quick, cores: run_broadcast(200 if quick else 1000, server_core=cores.server, load_core=cores.load),
+        lambda options, cores: run_broadcast(
+            200 if options.quick else 1000, server_core=cores.server, load_core=cores.load
+        ),
+    ),
+    "cuts": (
+        "only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 2 min; --json FILE works here, too",
+        lambda options, cores: run_cuts(QUICK_CUTS if options.quick else CUTS, options.json),
     ),
 }
 """Measurements with an answer of their own, yes or no. Each is an option."""
@@ -239,7 +253,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         cores = Cores(*pick_cores())
         if options.special is not None:
-            return 0 if SPECIAL[options.special][1](options.quick, cores) else 1
+            return 0 if SPECIAL[options.special][1](options, cores) else 1
         return run_all(options, cores)
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)

@@ -101,7 +101,7 @@ def start_server(subject: Subject, core: int, setup: tuple[str, ...] = ()) -> Ab
 
 def able(subject: Subject, workload: Workload) -> bool:
     """Whether a subject can do that, and our load can say it to it."""
-    if workload.only and subject.key not in workload.only:
+    if (workload.only or subject.aside) and subject.key not in workload.only:
         return False
     match workload:
         case Requests():

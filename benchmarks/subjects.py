@@ -72,6 +72,8 @@ class Subject:
     """Whether its server takes ``--tls``."""
     opening: bool = True
     """Whether opening connections to it, and what they take, is measured: not where another has the same server."""
+    aside: bool = False
+    """Whether it is measured only under workloads that name it (`Workload.only`)."""
 
     @property
     def is_wsrpc(self) -> bool:
@@ -100,6 +102,15 @@ SUBJECTS = (
         opening=False,
     ),
     Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, own="websockets", client="wsrpc"),
+    Subject(
+        "wsrpc-off",
+        "wsrpc, `Limits(replay=0)`",
+        python_server("wsrpc-off"),
+        WSRPC,
+        own="websockets",
+        client="wsrpc-off",
+        aside=True,
+    ),
     Subject("picows", "bare `picows` echo", python_server("picows"), Echo(), ("picows",)),
     Subject(
         "wsrpc-picows",

@@ -131,6 +131,9 @@ class Curve:
         return made
 
 
+ON_AND_OFF = ("wsrpc", "wsrpc-off")
+"""wsrpc with sessions that go on after a drop, and without."""
+
 SECTIONS = (
     Section(
         "requests",
@@ -187,6 +190,45 @@ SECTIONS = (
             PythonClient("download", "download", "the other way round", "bytes/s", task="download", size=100 * MiB),
         ),
         about="Python on both ends. By hand it is `send()` in a loop, without flow control of its own.",
+    ),
+    Section(
+        "sessions",
+        "Sessions that go on after a drop",
+        "wsrpc-off",
+        (
+            PythonClient(
+                "sessions-workers",
+                "64 at once",
+                "64 coroutines await request('add', 1, 2) in a loop, `def` handler",
+                only=ON_AND_OFF,
+                task="workers",
+            ),
+            PythonClient(
+                "sessions-async",
+                "`async def`",
+                "the same, `async def` handler",
+                only=ON_AND_OFF,
+                task="workers_async",
+            ),
+            PythonClient(
+                "sessions-items",
+                "small items",
+                "items of an async generator",
+                "items/s",
+                only=ON_AND_OFF,
+                task="items",
+                variant="async",
+            ),
+            PythonClient(
+                "sessions-broadcast",
+                "broadcast",
+                "deliveries of a broadcast to 100 connections",
+                "deliveries/s",
+                only=ON_AND_OFF,
+                task="broadcast",
+            ),
+        ),
+        about="What it costs to count and keep messages: wsrpc by default, and with both ends turned off.",
     ),
     Section(
         "connections",

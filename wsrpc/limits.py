@@ -18,7 +18,7 @@ MAY_BE_NONE = frozenset({"sent_message", "rate", "timeout", "handler", "ping_int
 """Bounds that may be None."""
 AT_LEAST = {
     "replay": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
-    "replay_messages": (128, "64 are acknowledged at once"),
+    "replay_messages": (512, "256 are acknowledged at once"),
     "message": (512, "the hello of another wsrpc peer has some 200 bytes and has to pass"),
     "depth": (2, "every message is an object with an array in it"),
     "rate": (1, "it counts requests and events per second; None: no limit"),
@@ -147,7 +147,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     what is acknowledged at once.)"""
 
     replay_messages: int = 4096
-    """Number of these messages, at least 128. (64 times as many as are acknowledged at once.)"""
+    """Number of these messages, at least 512. (16 times as many as are acknowledged at once.)"""
 
     detached: float = 60.0
     """How long a server keeps a session that has no connection. (Socket.IO: 2 minutes, if it is turned on. SignalR: 30

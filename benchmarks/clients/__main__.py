@@ -16,6 +16,7 @@ from .tasks import TASKS, Task
 KINDS = {
     "by-hand": "by_hand:opened",
     "wsrpc": "with_wsrpc:on_default",
+    "wsrpc-off": "with_wsrpc:on_default_without_sessions",
     "wsrpc-picows": "with_wsrpc:on_picows",
     "socketio": "with_socketio:opened",
     "fastapi-rpc": "with_fastapi_rpc:opened",
@@ -24,6 +25,7 @@ KINDS = {
 """Module and function of each. Imported late, so that a library that is missing takes no other client with it."""
 
 CAN = {
+    "by-hand": {"workers", "one", "emit", "items", "upload", "download"},
     "socketio": {"workers", "one", "emit"},
     "fastapi-rpc": {"workers", "one"},
     "grpc": {"workers", "one", "items", "upload", "download"},

@@ -13,6 +13,8 @@ import msgspec
 from ..measure import Sample, cpu_seconds
 
 WORKERS = 64
+HEARERS = 100
+"""Connections that a broadcast reaches."""
 LOOK_EVERY = 256
 """Events and items between two looks at the clock."""
 
@@ -33,10 +35,18 @@ class Connected(Protocol):
 
     add: Callable[[], Awaitable[int]]
     """add(1, 2). The library's own call where it can be, with nothing of ours around it."""
+    add_async: Callable[[], Awaitable[int]]
+    """The same, of an `async def` handler."""
+    broadcast: Callable[[], Awaitable[int]]
+    """Let the server emit to everybody."""
     emit: Callable[[int], Awaitable[object]]
 
     async def notes(self) -> int:
         """How many events the server has had of this connection."""
+        ...
+
+    def hearers(self, count: int) -> AbstractAsyncContextManager[Callable[[], int]]:
+        """So many connections that broadcasts reach; how many events they have had."""
         ...
 
     def items(self, variant: str) -> AbstractAsyncContextManager[AsyncIterator[int]]:
@@ -73,8 +83,8 @@ class Clock:
 class Workers:
     """Coroutines that each keep one request under way until they are told to stop."""
 
-    def __init__(self, client: Connected) -> None:
-        self._add = client.add
+    def __init__(self, add: Callable[[], Awaitable[int]]) -> None:
+        self._add = add
         self.answers = self.wrong = 0
         self.stopping = False
 
@@ -86,8 +96,8 @@ class Workers:
             self.answers += 1
 
 
-async def requests(client: Connected, task: Task, server_pid: int, count: int) -> Sample:
-    workers = Workers(client)
+async def requests(add: Callable[[], Awaitable[int]], task: Task, server_pid: int, count: int) -> Sample:
+    workers = Workers(add)
     async with asyncio.TaskGroup() as tasks:
         for _ in range(count):
             tasks.create_task(workers.work())
@@ -101,11 +111,34 @@ async def requests(client: Connected, task: Task, server_pid: int, count: int) -
 
 
 async def workers(client: Connected, task: Task, server_pid: int) -> Sample:
-    return await requests(client, task, server_pid, WORKERS)
+    return await requests(client.add, task, server_pid, WORKERS)
+
+
+async def workers_async(client: Connected, task: Task, server_pid: int) -> Sample:
+    return await requests(client.add_async, task, server_pid, WORKERS)
 
 
 async def one(client: Connected, task: Task, server_pid: int) -> Sample:
-    return await requests(client, task, server_pid, 1)
+    return await requests(client.add, task, server_pid, 1)
+
+
+async def broadcast(client: Connected, task: Task, server_pid: int) -> Sample:
+    """Two broadcasts at a time; deliveries count."""
+    async with client.hearers(HEARERS) as heard:
+        asked, until = 0, time.perf_counter() + task.warm
+        clock, before = None, 0
+        while True:
+            await asyncio.gather(client.broadcast(), client.broadcast())
+            asked += 2
+            if time.perf_counter() >= until:
+                if clock is not None:
+                    break
+                clock, before = Clock(server_pid), heard()
+                until = clock.began + task.seconds
+        sample = clock.sample(heard() - before)
+        while heard() < asked * HEARERS:  # noqa: ASYNC110 - nobody sets an event
+            await asyncio.sleep(0)
+        return sample
 
 
 async def emit(client: Connected, task: Task, server_pid: int) -> Sample:
@@ -156,4 +189,13 @@ async def download(client: Connected, task: Task, server_pid: int) -> Sample:
     return clock.sample(task.size, wrong=abs(task.size - got))
 
 
-TASKS = {"workers": workers, "one": one, "emit": emit, "items": items, "upload": upload, "download": download}
+TASKS = {
+    "workers": workers,
+    "workers_async": workers_async,
+    "one": one,
+    "broadcast": broadcast,
+    "emit": emit,
+    "items": items,
+    "upload": upload,
+    "download": download,
+}

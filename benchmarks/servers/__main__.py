@@ -16,6 +16,7 @@ KINDS = {
     "uvicorn": "bare:uvicorn",
     "by-hand": "by_hand:serve",
     "wsrpc": "with_wsrpc:default",
+    "wsrpc-off": "with_wsrpc:without_sessions",
     "wsrpc-picows": "with_wsrpc:on_picows",
     "wsrpc-aiohttp": "with_wsrpc:on_aiohttp",
     "wsrpc-asgi": "with_wsrpc:on_asgi",

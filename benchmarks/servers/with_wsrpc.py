@@ -6,15 +6,15 @@ import itertools
 import logging
 from typing import Any
 
-from wsrpc import Peer, Server
+from wsrpc import Limits, Peer, Server
 
 from . import handlers
 from .handlers import HOST, ROOM_CONNECTIONS, ROOM_MEMBERS, TICK, Options, parent_left, say_port
 
 
-def make_server(options: Options) -> Server:
-    """A server in its default setting, with the handlers that the workloads call."""
-    server = Server()
+def make_server(options: Options, limits: Limits | None = None) -> Server:
+    """A server in its default setting but for ``limits``, with the handlers that the workloads call."""
+    server = Server(limits=limits)
     server.on("add", handlers.add)
     server.on("add_async", handlers.add_async)
     server.on("echo", handlers.echo)
@@ -64,6 +64,12 @@ def _add_rooms(server: Server, count: int) -> None:
 
 async def default(options: Options) -> None:
     async with make_server(options).listen(HOST, 0, ssl=options.ssl) as listener:
+        say_port(listener.port)
+        await parent_left()
+
+
+async def without_sessions(options: Options) -> None:
+    async with make_server(options, Limits(replay=0)).listen(HOST, 0, ssl=options.ssl) as listener:
         say_port(listener.port)
         await parent_left()
 

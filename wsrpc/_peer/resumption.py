@@ -122,7 +122,7 @@ class Resumption:
         self._limits = limits
         self._listener = listener
         self.sent = ReplayBuffer(limits, self._room_changed, self._overflowed)
-        self.received = Acknowledger(out.loop, self._tell)
+        self.received = Acknowledger(out.loop, self._tell, self._writes_soon)
         self.complete = False
         """Whether both sides count, so that the session can go on over another connection."""
         self.given_up = False
@@ -191,6 +191,10 @@ class Resumption:
         if self._session.link is not None:
             with suppress(ConnectionLost):  # the link reports that itself
                 self.sent.write(ack, True)
+
+    def _writes_soon(self) -> bool:
+        link = self._session.link
+        return link is not None and link.transport.unsent > 0
 
     def _room_changed(self) -> None:
         if self._out.link is not None:

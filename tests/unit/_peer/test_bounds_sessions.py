@@ -48,7 +48,7 @@ async def begin(raw: RawPeer) -> Any:
     ("limits", "most"),
     [
         (AMPLE.replace(replay=SMALLEST), SMALLEST // len(PIECE) + 1),
-        (AMPLE.replace(replay_messages=128, replay=4 * 1024 * 1024), 128),
+        (AMPLE.replace(replay_messages=512, replay=16 * 1024 * 1024), 512),
     ],
     ids=["replay", "replay_messages"],
 )
@@ -62,7 +62,7 @@ async def test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_
 
         async def send() -> None:
             nonlocal sent
-            for _ in range(300):
+            for _ in range(3 * most):
                 await peer.emit("n", PIECE)
                 sent += 1
 

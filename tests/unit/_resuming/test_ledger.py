@@ -1,0 +1,73 @@
+"""`ReplayBuffer` and `Acknowledger`: what is kept, and when acknowledgements leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from wsrpc import Limits
+from wsrpc._protocol.control import Ack, read_control
+from wsrpc._resuming.ledger import ACK_BYTES, ACK_MESSAGES, ACK_SECONDS, Acknowledger, Mismatch, ReplayBuffer
+from wsrpc.testing import Clock
+
+
+class Received:
+    """Messages that arrive, and the acknowledgements that leave."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.acks: list[Ack] = []
+        self.writes_soon = False
+        self.messages = Acknowledger(
+            self.clock, lambda ack: self.acks.append(read_control(ack)), lambda: self.writes_soon
+        )
+        self.receive: Callable[[bytes, bool], None] = self.messages.through(lambda payload, text: None)
+
+
+async def test_an_acknowledgement_leaves_with_what_is_about_to_be_written() -> None:
+    received = Received()
+    received.writes_soon = True
+    for _ in range(ACK_MESSAGES):
+        assert received.acks == []
+        received.receive(b"ab", True)
+    assert received.acks == [Ack(ACK_MESSAGES, 2 * ACK_MESSAGES)]
+
+
+@pytest.mark.parametrize(("count", "size"), [(ACK_MESSAGES, 1), (3 * ACK_MESSAGES, 1), (1, ACK_BYTES)])
+async def test_otherwise_one_leaves_in_the_next_turn_for_all_that_has_come(count: int, size: int) -> None:
+    received = Received()
+    for _ in range(count):
+        received.receive(b"x" * size, True)
+    assert received.acks == []
+    await asyncio.sleep(0)
+    assert received.acks == [Ack(count, count * size)]
+    received.clock.advance(ACK_SECONDS)
+    assert len(received.acks) == 1
+
+
+async def test_the_rest_is_acknowledged_in_time_and_nothing_after_the_end() -> None:
+    received = Received()
+    received.receive(b"x", True)
+    received.clock.advance(ACK_SECONDS)
+    assert received.acks == [Ack(1, 1)]
+    for _ in range(ACK_MESSAGES):
+        received.receive(b"x", True)
+    received.messages.stop()
+    await asyncio.sleep(0)
+    received.clock.advance(ACK_SECONDS)
+    assert len(received.acks) == 1
+
+
+def test_what_has_arrived_is_thrown_away_and_the_rest_is_sent_again_as_it_was() -> None:
+    sent = ReplayBuffer(Limits(), lambda: None, lambda: None)
+    send = sent.through(lambda payload, text: None)
+    for number in range(5):
+        send(bytes([number]) * number, number % 2 == 0)
+    sent.acknowledge(3, 3)
+    assert list(sent.again()) == [(b"\3\3\3", False), (b"\4\4\4\4", True)]
+    assert (len(sent), sent.size, sent.sent) == (2, 7, 5)
+    for n, size in ((2, 1), (6, 10), (5, 9)):
+        with pytest.raises(Mismatch):
+            sent.acknowledge(n, size)
