@@ -16,7 +16,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from client_world import World
+from client_world import TURN, World
 from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -72,7 +72,8 @@ class SessionsMachine(RuleBasedStateMachine):
         self.losses = 0
         self.lost: SessionLost | None = None
         self.detached_at = 0.0
-        self.resumes = self.told_resumed = 0
+        self.untold: float | None = None
+        """When the session has gone on, until `on_reconnect` is told of it."""
         self.first = True
         self.leapt = 0.0
         self.gate = asyncio.Event()
@@ -184,8 +185,10 @@ class SessionsMachine(RuleBasedStateMachine):
         if happened in (Input.OPENED, Input.RESUMED):
             for lane in self.up:
                 lane.open()
+        self.check_told()
         if happened is Input.RESUMED:
-            self.resumes += 1
+            self.untold = self.world.loop.now
+            self.detached_at = 0.0
         elif happened is Input.CLOSE:
             self.losses += 1
             self.first = True
@@ -193,6 +196,12 @@ class SessionsMachine(RuleBasedStateMachine):
                 lane.lose(waiting=True)
         elif happened is Input.DETACHED and self.client.state == "detached" and not self.detached_at:
             self.detached_at = self.world.loop.now
+
+    def check_told(self) -> None:
+        """See that `on_reconnect` is told in the turn after, unless something else has happened by then."""
+        told_late = self.untold is not None and self.world.loop.now > self.untold + 3 * TURN
+        assert not told_late, "on_reconnect is for each resume"
+        self.untold = None
 
     def session(self, label: str) -> SessionRecord:
         return self.sessions.setdefault(label, SessionRecord(label))
@@ -210,6 +219,7 @@ class SessionsMachine(RuleBasedStateMachine):
         session.opened_there += 1
         session.peer = peer
         peer.set("session", session)
+        self.server.room(f"session {session.label}").add(peer)
 
     def check_reason(self, info: CloseInfo, replaced: bool, why: SessionLost | None) -> None:
         """See that the client's session may end."""
@@ -256,8 +266,9 @@ class SessionsMachine(RuleBasedStateMachine):
     def back(self, info: ReconnectInfo) -> None:
         assert self.here is not None
         if info.resumed:
-            self.told_resumed += 1
+            assert self.untold is not None, "on_reconnect is for each resume, once"
             assert info.lost is None
+            self.untold = None
         else:
             self.told_new += 1
             assert self.returns and self.told_new == 1, "on_reconnect is for each new session but the first, once"
@@ -342,7 +353,6 @@ class SessionsMachine(RuleBasedStateMachine):
                 session = peer.get("session")
                 if session is not None:
                     number = self.new(session.down[2], True)
-                    self.server.room(f"session {session.label}").add(peer)
                     report = self.server.room(f"session {session.label}").emit_nowait(
                         "note2", session.label, number, "x" * size
                     )
@@ -599,7 +609,6 @@ class SessionsMachine(RuleBasedStateMachine):
         for task in [*self.sends, *self.orders]:
             if task.done():
                 task.result()
-        assert self.told_resumed <= self.resumes
 
     # ------------------------------------------------------------ the end
 
@@ -622,8 +631,16 @@ class SessionsMachine(RuleBasedStateMachine):
                 end.release()
         await self.world.turns(40)
 
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something that takes only turns of the loop."""
+        for _ in range(2000):
+            if condition():
+                return
+            await self.world.turns(1)
+        raise AssertionError(f"this does not come about: {what}; tasks: {other_tasks()}")
+
     async def finish(self) -> None:
-        until, client = self.world.turns_until, self.client
+        until, client = self.until, self.client
         self.on_close = self.on_back = "nothing"
         await self.release()
         for _ in range(8):  # half-open connections, and what waits for time
@@ -671,7 +688,7 @@ class SessionsMachine(RuleBasedStateMachine):
             if not session.over:
                 for lane in session.down:
                     lane.check_complete()
-        assert self.told_resumed == self.resumes, "on_reconnect is for each resume, once"
+        self.check_told()
         assert self.here is not None
         for peer in (self.client.peer, self.here.peer):
             stats = peer.stats()
