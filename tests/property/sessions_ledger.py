@@ -71,26 +71,28 @@ class Work:
     Args:
         session: of a server's peer; None for the client.
         losses: how many sessions the client had lost when it began.
+        deadline: when its time is over.
     """
 
     def __init__(
-        self, number: int, task: asyncio.Task[Any], session: SessionRecord | None, losses: int, timeout: float | None
+        self, number: int, task: asyncio.Task[Any], session: SessionRecord | None, losses: int, deadline: float
     ) -> None:
         self.number = number
         self.task = task
         self.session = session
         self.losses = losses
-        self.timeout = timeout
+        self.deadline = deadline
         self.cancelled = False
         self.counted = False
         """Whether its handler counts how often it runs."""
 
-    def check(self, runs: int, losses: int, idle: bool) -> None:
+    def check(self, runs: int, losses: int, now: float, idle: bool) -> None:
         """See that it ended as docs/drops.md says.
 
         Args:
             runs: how often its handler has begun up to now.
             losses: how many sessions the client has lost.
+            now: the time.
             idle: whether streams may have ended because nobody read them for long.
         """
         assert runs <= 1, f"{self.number} ran {runs} times"
@@ -111,6 +113,6 @@ class Work:
         elif isinstance(error, QueueFull):
             assert runs == 0
         elif isinstance(error, RequestTimeout):
-            assert self.timeout is not None, error
+            assert now >= self.deadline, error
         else:
             assert isinstance(error, RemoteError) and idle and "within 30 s" in str(error), repr(error)

@@ -46,6 +46,8 @@ from wsrpc.testing import Line, memory_transports
 
 KEPT = 30.0
 """`Limits.detached`."""
+TIMEOUT = 60.0
+"""Of calls that do not say otherwise."""
 SMALL = 128 * 1024
 """The smallest `Limits.replay`."""
 
@@ -65,7 +67,7 @@ class SessionsMachine(RuleBasedStateMachine):
         self.works: list[Work] = []
         self.sends: list[asyncio.Task[None]] = []
         self.orders: list[asyncio.Task[None]] = []
-        self.up = [Lane("up, emitted"), Lane("up, awaited")]
+        self.up = [Lane("up, emitted"), Lane("up, awaited"), Lane("up, in on_reconnect")]
         self.sessions: dict[str, SessionRecord] = {}
         self.here: SessionRecord | None = None
         """The session that the client has."""
@@ -81,6 +83,7 @@ class SessionsMachine(RuleBasedStateMachine):
         self.reads_all = False
         self.sources = 0
         self.on_close = self.on_back = "nothing"
+        self.failed = False
         self.client: Client
 
     # ------------------------------------------------------------ the scene
@@ -93,14 +96,18 @@ class SessionsMachine(RuleBasedStateMachine):
     )
     def begin(self, replay: int, window: int, offline: int, cap: int | None) -> None:
         limits = Limits(
-            replay=replay, stream_window=window, offline=offline, detached=KEPT, ping_interval=None, close_timeout=2.0
+            replay=replay, stream_window=window, offline=offline, detached=KEPT, timeout=TIMEOUT, ping_interval=None, close_timeout=2.0
         )
         self.limits = limits if cap is None else limits.replace(hard_cap=cap)
 
         async def main() -> None:
             self.start_server()
             self.client = client = Client(
-                self.url, dial=self.dial, limits=self.limits, reconnect=Reconnect(wait=wait_fixed(0.003))
+                self.url,
+                dial=self.dial,
+                limits=self.limits,
+                reconnect=Reconnect(wait=wait_fixed(0.003)),
+                connect_timeout=10**6,
             )
             core = core_of(client)
             move, lost = core.move, core.lost
@@ -274,7 +281,7 @@ class SessionsMachine(RuleBasedStateMachine):
             assert self.returns and self.told_new == 1, "on_reconnect is for each new session but the first, once"
             assert info.lost is None or info.lost is self.lost
         action, self.on_back = self.on_back, "nothing"
-        self.act(action)
+        self.act(action, before_the_queue=not info.resumed)
 
     def arrived_here(self, index: int, label: str, number: int, filling: str = "") -> None:
         session = self.sessions[label]
@@ -310,7 +317,7 @@ class SessionsMachine(RuleBasedStateMachine):
 
         self.world.run(main())
 
-    def emit_now(self, side: int, which: int, size: int, count: int, raw: bool = False, *, handed: bool = False) -> None:
+    def emit_now(self, side: int, which: int, size: int, count: int, raw: bool = False) -> None:
         at = self.side(side, which)
         if at is None:
             return
@@ -318,7 +325,7 @@ class SessionsMachine(RuleBasedStateMachine):
         lane = self.up[0] if session is None else session.down[0]
         label = "" if session is None else session.label
         for _ in range(count):
-            number = self.new(lane, handed or session is not None or self.client.state == "connected")
+            number = self.new(lane, session is not None or self.client.state == "connected")
             try:
                 if raw:
                     sender = self.client.peer if session is None else sender
@@ -353,11 +360,15 @@ class SessionsMachine(RuleBasedStateMachine):
                 session = peer.get("session")
                 if session is not None:
                     number = self.new(session.down[2], True)
-                    report = self.server.room(f"session {session.label}").emit_nowait(
-                        "note2", session.label, number, "x" * size
-                    )
-                    if not report.sent:
-                        session.down[2].may_be_lost.add(number)
+                    lane = session.down[2]
+                    room = self.server.room(f"session {session.label}")
+                    try:
+                        report = room.emit_nowait("note2", session.label, number, "x" * size)
+                    except QueueFull:
+                        lane.refused.add(number)
+                    else:
+                        if not report.sent:
+                            lane.may_be_lost.add(number)
 
         self.world.run(main())
 
@@ -377,7 +388,7 @@ class SessionsMachine(RuleBasedStateMachine):
         self.number += 1
         task = self.world.loop.create_task(doing(sender, self.number))
         losses = self.losses - (self.client.state in ("closing", "closed"))
-        work = Work(self.number, task, session, losses, timeout)
+        work = Work(self.number, task, session, losses, self.world.loop.now + (timeout or TIMEOUT))
         work.counted = counted
         self.works.append(work)
 
@@ -474,10 +485,13 @@ class SessionsMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ the life of the two ends
 
-    def act(self, action: str) -> None:
+    def act(self, action: str, *, before_the_queue: bool = False) -> None:
         """Do what a `close` or `on_reconnect` handler does."""
-        if action == "emit":
-            self.emit_now(0, 0, 0, 2, handed=True)
+        if action == "emit" and before_the_queue:
+            number = self.new(self.up[2], True)
+            self.client.emit_nowait("note2", "", number, "")
+        elif action == "emit":
+            self.emit_now(0, 0, 0, 2)
         elif action == "request":
             self.ask(0, 0, "now", None)
         elif action != "nothing":
@@ -598,6 +612,7 @@ class SessionsMachine(RuleBasedStateMachine):
     @invariant()
     @precondition(lambda self: hasattr(self, "client"))
     def holds(self) -> None:
+        self.failed = True  # until the end of this function: then there is nothing to find out by going on
         assert not self.world.errors.texts, self.world.errors.texts
         assert not self.world.complaints, self.world.complaints
         for lane in self.up:
@@ -605,16 +620,17 @@ class SessionsMachine(RuleBasedStateMachine):
         for session in self.sessions.values():
             session.check()
         for work in self.works:
-            work.check(self.runs[work.number], self.losses, self.leapt >= KEPT)
+            work.check(self.runs[work.number], self.losses, self.world.loop.now, self.leapt >= KEPT)
         for task in [*self.sends, *self.orders]:
             if task.done():
                 task.result()
+        self.failed = False
 
     # ------------------------------------------------------------ the end
 
     def teardown(self) -> None:
         try:
-            if hasattr(self, "client"):
+            if hasattr(self, "client") and not self.failed:
                 self.world.run(self.finish())
         finally:
             self.world.close()
