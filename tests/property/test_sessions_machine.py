@@ -53,7 +53,9 @@ SMALL = 128 * 1024
 
 some = st.integers(0, 20)
 sides = st.sampled_from([0, 0, 1])
-sizes = st.sampled_from([0, 0, 0, 100, 20_000, 70_000])
+SIZES = [0, 0, 0, 100, 20_000, 70_000]
+sizes = st.sampled_from(SIZES)
+seldom = st.integers(0, 5).map(lambda number: number == 0)
 actions = st.sampled_from(["nothing", "emit", "request", "close", "connect", "bind"])
 
 
@@ -130,6 +132,7 @@ class SessionsMachine(RuleBasedStateMachine):
             client.on_raw(lambda peer, text: self.arrived_here(0, *self.raw(text)))
             self.register(client)
             await client.connect()
+            await self.world.turns(10)
 
         self.world.run(main())
 
@@ -249,6 +252,15 @@ class SessionsMachine(RuleBasedStateMachine):
         elif "does not answer" in reason:
             assert self.leapt >= 5.0, reason
 
+    def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
+        """See that the server's session may end with its connection, or without one."""
+        resumption = peer_core(peer).session.resumption
+        if resumption is None or not resumption.complete or resumption.given_up:
+            return
+        waits = resumption.sent.size + max(size for size in SIZES) > self.limits.replay
+        late = session.detached_at is not None and self.world.loop.now - session.detached_at > KEPT - 1
+        assert late or waits, f"the server's session has ended without a reason: {peer}, {info}"
+
     def closed_here(self, peer: Peer, info: CloseInfo) -> None:
         session = self.here
         assert session is not None, "closed, and it was not open"
@@ -264,6 +276,8 @@ class SessionsMachine(RuleBasedStateMachine):
     def closed_there(self, peer: Peer, info: CloseInfo) -> None:
         session = peer.get("session")
         session.closed_there += 1
+        if info.code in GOES_ON and not (info.user_closed or session.killed):
+            self.check_reason_there(peer, session, info)
         for lane in session.down:
             lane.lose()
         if session is self.here:
@@ -285,7 +299,7 @@ class SessionsMachine(RuleBasedStateMachine):
 
     def arrived_here(self, index: int, label: str, number: int, filling: str = "") -> None:
         session = self.sessions[label]
-        assert session is self.here, f"{number} of session {label} has come to another one"
+        assert session.opened_here, f"{number} has come before its session was open"
         session.down[index].got.append(number)
 
     def arrived_there(self, lane: Lane, label: str, number: int, filling: str) -> None:
@@ -529,9 +543,10 @@ class SessionsMachine(RuleBasedStateMachine):
             return
 
     @precondition(lambda self: hasattr(self, "client"))
-    @rule(what=st.sampled_from(["close", "connect", "connect", "bind"]))
-    def say(self, what: str) -> None:
-        self.order(what)
+    @rule(what=st.sampled_from(["close", "connect", "bind"]), really=seldom)
+    def say(self, what: str, really: bool) -> None:
+        if really:
+            self.order(what)
 
     @rule(action=actions)
     def act_in_the_next_close_handler(self, action: str) -> None:
@@ -541,15 +556,17 @@ class SessionsMachine(RuleBasedStateMachine):
     def act_in_the_next_reconnect_handler(self, action: str) -> None:
         self.on_back = action
 
-    @rule(which=some)
-    def close_from_there(self, which: int) -> None:
+    @rule(which=some, really=seldom)
+    def close_from_there(self, which: int, really: bool) -> None:
         at = self.peer(which)
-        if at is not None:
+        if really and at is not None:
             self.orders.append(self.world.loop.create_task(at[0].close(1012, "restart")))
 
-    @rule()
-    def kill(self) -> None:
+    @rule(really=seldom)
+    def kill(self, really: bool) -> None:
         """The server's process is gone with all that it knew, and another one takes its place."""
+        if not really:
+            return
 
         async def main() -> None:
             for peer in self.server.peers:
@@ -576,6 +593,22 @@ class SessionsMachine(RuleBasedStateMachine):
         async def main() -> None:
             self.line.cut(half_open=half_open)
             await self.world.turns(count)
+
+        self.world.run(main())
+
+    @rule(half_open=st.booleans(), held=st.sampled_from([None, 0, 1]), count=st.integers(0, 8), turns=st.integers(0, 8))
+    def cut_when_some_has_arrived(self, half_open: bool, held: int | None, count: int, turns: int) -> None:
+        """Both sides send, what one of them sends may be held, and the connection is cut a few turns later."""
+
+        async def main() -> None:
+            if held is not None and self.line.connections:
+                self.line.connections[-1][held].hold()
+            self.emit_now(0, 0, 0, count)
+            self.emit_now(1, -1, 0, count)
+            self.line.down = False
+            await self.world.turns(turns)
+            self.line.cut(half_open=half_open)
+            await self.world.turns(2 * turns)
 
         self.world.run(main())
 
@@ -619,6 +652,10 @@ class SessionsMachine(RuleBasedStateMachine):
             lane.check()
         for session in self.sessions.values():
             session.check()
+            if session.peer is None or not session.peer.detached:
+                session.detached_at = None
+            elif session.detached_at is None:
+                session.detached_at = self.world.loop.now
         for work in self.works:
             work.check(self.runs[work.number], self.losses, self.world.loop.now, self.leapt >= KEPT)
         for task in [*self.sends, *self.orders]:

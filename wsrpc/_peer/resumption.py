@@ -29,6 +29,7 @@ class Resumption:
     """
 
     __slots__ = (
+        "_answer_timer",
         "_loop",
         "_stall_timer",
         "_timer",
@@ -72,6 +73,8 @@ class Resumption:
         self.link: Link | None = None
         """The link on which the client waits for the answer to its resume."""
         self._loop = loop
+        self._answer_timer: Timer | None = None
+        """Ends the wait for the answer to the resume."""
         self._stall_timer: Timer | None = None
         """Looks whether anything is acknowledged, while as much is kept as may be."""
         self._timer: Timer | None = None
@@ -105,7 +108,9 @@ class Resumption:
                 self.silences += 1
                 unanswered()
 
-        self._loop.call_at(self._loop.time() + ANSWER_TIMEOUT, overdue)
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+        self._answer_timer = self._loop.call_at(self._loop.time() + ANSWER_TIMEOUT, overdue)
 
     def watch(self, seconds: float, stalled: Callable[[], None]) -> None:
         """Call ``stalled`` if the most is kept that may be, and nothing is acknowledged for so long."""
@@ -128,6 +133,9 @@ class Resumption:
     def stop(self) -> None:
         """Stop the timers: the connection has ended, or there is another one, or the session is over."""
         self.received.stop()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
