@@ -1,4 +1,4 @@
-"""What the model of `test_sessions_machine` writes down of messages, calls and sessions, and what must be true of it."""
+"""Records of messages, calls and sessions for the model of `test_sessions_machine`, and what must be true of them."""
 
 from __future__ import annotations
 

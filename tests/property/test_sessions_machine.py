@@ -1,9 +1,9 @@
 """A client, a server that may be killed, and a lossy line between them, in memory: sessions go on over cuts.
 
 Whatever happens: an event arrives at most once and in order, and nothing is lost in a session that goes on; a session
-ends only for a reason that docs/drops.md names; every call ends once, and its handler runs as often as its outcome says;
-the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; and in the end nothing is
-left. Time passes only where a rule says so.
+ends only for a reason that docs/drops.md names; every call ends once, and its handler runs as often as its outcome
+says; the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; and in the end
+nothing is left. Time passes only where a rule says so.
 """
 
 from __future__ import annotations
@@ -98,7 +98,13 @@ class SessionsMachine(RuleBasedStateMachine):
     )
     def begin(self, replay: int, window: int, offline: int, cap: int | None) -> None:
         limits = Limits(
-            replay=replay, stream_window=window, offline=offline, detached=KEPT, timeout=TIMEOUT, ping_interval=None, close_timeout=2.0
+            replay=replay,
+            stream_window=window,
+            offline=offline,
+            detached=KEPT,
+            timeout=TIMEOUT,
+            ping_interval=None,
+            close_timeout=2.0,
         )
         self.limits = limits if cap is None else limits.replace(hard_cap=cap)
 
@@ -112,7 +118,7 @@ class SessionsMachine(RuleBasedStateMachine):
                 connect_timeout=10**6,
             )
             core = core_of(client)
-            move, lost = core.move, core.lost
+            move, end = core.move, core.lost
 
             def moved(happened: Input) -> None:
                 move(happened)
@@ -121,9 +127,9 @@ class SessionsMachine(RuleBasedStateMachine):
             def session_lost(info: CloseInfo, replaced: bool, why: SessionLost | None = None) -> CloseInfo:
                 self.lost = why
                 self.check_reason(info, replaced, why)
-                return lost(info, replaced, why)
+                return end(info, replaced, why)
 
-            core.move, core.lost = moved, session_lost  # type: ignore[method-assign]
+            core.move, core.lost = moved, session_lost  # type: ignore[method-assign,assignment]
             client.on("open", self.opened_here)
             client.on("close", self.closed_here)
             client.on_reconnect(self.back)
