@@ -756,4 +756,4 @@ class SessionsMachine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(7200 if SOAK else 120)
 class TestSessionsMachine(SessionsMachine.TestCase):  # type: ignore[misc,valid-type]
-    settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=examples(250), stateful_step_count=40, deadline=None)
