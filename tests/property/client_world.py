@@ -12,7 +12,7 @@ from typing import Any
 from wsrpc import Limits, Server
 from wsrpc.testing import FaultProxy
 
-__all__ = ["Errors", "Place", "TurningLoop", "World"]
+__all__ = ["TURN", "Errors", "Place", "TurningLoop", "World"]
 
 TURN = 0.001
 """Seconds that a turn of the loop takes, whatever it does: so short timers run out by themselves, and on every machine

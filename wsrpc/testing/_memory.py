@@ -103,14 +103,19 @@ class MemoryTransport:
 
     def abort(self) -> None:
         if not self._over.done():
-            self._out.clear()
+            self._drop_unsent()
             self._over.get_loop().call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
     def vanish(self) -> None:
         """End this end alone, without a Close frame, as `abort` does. The other end is not told, and waits for ever."""
         if not self._over.done():
-            self._out.clear()
+            self._drop_unsent()
             self._over.get_loop().call_soon(self._end, CloseInfo(CloseCode.ABNORMAL, "vanished"))
+
+    def _drop_unsent(self) -> None:
+        """Drop what is on its way, and accept nothing more: what is sent after a gap must not arrive."""
+        self._closing = True
+        self._out.clear()
 
     def pause_receiving(self) -> None:
         self._receiving = False

@@ -24,7 +24,8 @@ from wsrpc import (
     Server,
     SessionLost,
 )
-from wsrpc.testing import Clock, Line
+from wsrpc._client.client import core_of
+from wsrpc.testing import Clock, Line, MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -373,6 +374,43 @@ async def test_closing_without_a_connection(who: str) -> None:
         await turns_until(lambda: peer.active == 0)
         assert s.told.count("server closed") == 1
         await asyncio.gather(asked, return_exceptions=True)
+
+
+@pytest.mark.parametrize("how", ["close", "bind"])
+async def test_a_session_that_ends_while_it_resumes_waits_for_no_answer(how: str) -> None:
+    clock, server, heard = Clock(), Server(), list[int]()
+    line = Line(server)
+    server.on("n", heard.append)
+
+    async def dial(url: str, **options: Any) -> MemoryTransport:
+        transport = await line.dial(url, **options)
+        if len(line.connections) == 2:
+            line.connections[-1][1].hold()  # the answer to the resume does not come
+        return transport
+
+    client = Client("ws://server/", dial=dial, reconnect=SOON)
+    core_of(client).scheduler.use(clock)
+    async with asyncio.timeout(20), client:
+        await turns(20)
+        line.cut()
+        await turns_until(lambda: client.state == "detached")
+        while len(line.connections) < 2:  # it dials again after a delay
+            clock.advance(0.001)
+            await turns(5)
+        await turns_until(lambda: client.state == "resuming")
+        if how == "close":
+            await client.close()
+            clock.advance(6.0)
+            assert client.state == "closed"
+            await client.connect()
+        else:
+            ours, theirs = memory_transports()
+            await asyncio.gather(server.accept(theirs), client.bind(ours))
+            clock.advance(6.0)
+        assert client.state == "connected"
+        await client.emit("n", 1)
+        await turns_until(lambda: heard == [1])
+    await server.close()
 
 
 async def test_a_close_frame_ends_the_session() -> None:

@@ -478,6 +478,26 @@ async def test_a_script_refuses_what_may_not_be_sent() -> None:
     assert transport.closed is None
 
 
+@pytest.mark.parametrize("how", ["abort", "vanish"])
+async def test_nothing_arrives_in_memory_after_what_an_abort_has_dropped(how: str) -> None:
+    ours, theirs = memory_transports()
+    heard: list[Any] = []
+    peer = Peer(Settings(JsonCodec(), Limits()), dialer=False, loop=LoopScheduler())
+    peer.on("n", heard.append)
+    peer.bind(theirs)
+    ours.send(b'{"a":["n",1]}')
+    await asyncio.sleep(0)
+    ours.send(b'{"a":["n",2]}')
+    getattr(ours, how)()
+    with pytest.raises(ConnectionLost):
+        ours.send(b'{"a":["n",3]}')
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert heard == [1]
+    theirs.abort()
+    await peer.wait_closed()
+
+
 # ---------------------------------------------------------------- time
 
 

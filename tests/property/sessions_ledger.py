@@ -1,0 +1,122 @@
+"""Records of messages, calls and sessions for the model of `test_sessions_machine`, and what must be true of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from wsrpc import ChannelClosed, ConnectionLost, QueueFull, RemoteError, RequestTimeout
+from wsrpc._base.closing import CloseCode
+
+__all__ = ["Lane", "SessionRecord", "Work"]
+
+
+class Lane:
+    """Events that are sent in one direction in one way, so that they have an order. Their numbers rise."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sent: list[int] = []
+        self.got: list[int] = []
+        self.handed: set[int] = set()
+        """Those that were given to a connection, and may be lost with its session."""
+        self.may_be_lost: set[int] = set()
+        self.refused: set[int] = set()
+        """Those whose senders were told that they are not sent."""
+
+    def open(self) -> None:
+        """There is a connection: all that waited is given to it."""
+        self.handed.update(self.sent)
+
+    def lose(self, *, waiting: bool = False) -> None:
+        """A session is lost, with what it was given, and with what waits if the user has closed."""
+        self.may_be_lost.update(self.sent if waiting else self.handed)
+
+    def check(self) -> None:
+        assert self.got == sorted(set(self.got)), f"{self.name}: twice, or out of order: {self.got}"
+        assert set(self.got) <= set(self.sent), f"{self.name}: {self.got} of {self.sent}"
+        assert not self.refused & set(self.got), f"{self.name}: {self.got} arrived, not sent: {self.refused}"
+
+    def check_complete(self) -> None:
+        missing = set(self.sent) - set(self.got) - self.may_be_lost - self.refused
+        assert not missing, f"{self.name}: lost {sorted(missing)} of {self.sent}"
+
+
+class SessionRecord:
+    """One session, as both sides were told of it."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.peer: Any = None
+        """The server's."""
+        self.opened_here = self.opened_there = 0
+        self.closed_here = self.closed_there = 0
+        self.killed = False
+        self.detached_at: float | None = None
+        """When the server's side was first seen without a connection, if it has none."""
+        self.down = [Lane(f"down, emitted, {label}"), Lane(f"down, awaited, {label}"), Lane(f"down, broadcast {label}")]
+
+    @property
+    def over(self) -> bool:
+        return bool(self.closed_here or self.closed_there or self.killed)
+
+    def check(self) -> None:
+        assert self.opened_here <= 1 and self.opened_there <= 1, f"{self.label} is opened twice"
+        assert self.closed_here <= self.opened_here, f"{self.label} is closed on the client"
+        assert self.closed_there <= self.opened_there, f"{self.label} is closed on the server"
+        for lane in self.down:
+            lane.check()
+
+
+class Work:
+    """Something that one side does in a task: a call, a stream, an upload or a conversation.
+
+    Args:
+        session: of a server's peer; None for the client.
+        losses: how many sessions the client had lost when it began.
+        deadline: when its time is over.
+    """
+
+    def __init__(
+        self, number: int, task: asyncio.Task[Any], session: SessionRecord | None, losses: int, deadline: float
+    ) -> None:
+        self.number = number
+        self.task = task
+        self.session = session
+        self.losses = losses
+        self.deadline = deadline
+        self.cancelled = False
+        self.counted = False
+        """Whether its handler counts how often it runs."""
+
+    def check(self, runs: int, losses: int, now: float, idle: bool) -> None:
+        """See that it ended as docs/drops.md says.
+
+        Args:
+            runs: how often its handler has begun up to now.
+            losses: how many sessions the client has lost.
+            now: the time.
+            idle: whether streams may have ended because nobody read them for long.
+        """
+        assert runs <= 1, f"{self.number} ran {runs} times"
+        task = self.task
+        if not task.done():
+            return
+        if task.cancelled():
+            assert self.cancelled, f"{self.number}: only who cancelled it sees it cancelled"
+            return
+        error = task.exception()
+        if error is None:
+            assert runs == 1 or not self.counted, f"{self.number} is answered and ran {runs} times"
+        elif isinstance(error, ConnectionLost | ChannelClosed):
+            lost = losses > self.losses if self.session is None else self.session.over
+            closing = isinstance(error, ConnectionLost) and error.code == CloseCode.SLOW_CONSUMER  # told before the end
+            assert lost or closing, f"{self.number} has failed, and no session was lost: {error!r}"
+            if isinstance(error, ConnectionLost):
+                assert error.outcome != "not_sent" or runs == 0, f"{self.number} ran, and is called not sent"
+        elif isinstance(error, QueueFull):
+            assert runs == 0
+        elif isinstance(error, RequestTimeout):
+            assert now >= self.deadline, error
+        else:
+            assert isinstance(error, RemoteError) and idle and "within 30 s" in str(error), repr(error)

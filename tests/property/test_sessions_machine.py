@@ -1,0 +1,761 @@
+"""A client, a server that may be killed, and a lossy line between them, in memory: sessions go on over cuts.
+
+Whatever happens: an event arrives at most once and in order, and nothing is lost in a session that goes on; a session
+ends only for a reason that docs/drops.md names; every call ends once, and its handler runs as often as its outcome
+says; the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; and in the end
+nothing is left. Time passes only where a rule says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from client_world import TURN, World
+from effort import SOAK, examples
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from leftovers import other_tasks
+from sessions_ledger import Lane, SessionRecord, Work
+from tenacity import wait_fixed
+
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Limits,
+    Peer,
+    QueueFull,
+    Reconnect,
+    ReconnectInfo,
+    Server,
+    SessionLost,
+)
+from wsrpc._base.closing import GOES_ON
+from wsrpc._client.client import core_of
+from wsrpc._client.states import Input
+from wsrpc._handlers.registration import Registrar
+from wsrpc._peer.peer import core_of as peer_core
+from wsrpc.testing import Line, memory_transports
+
+KEPT = 30.0
+"""`Limits.detached`."""
+TIMEOUT = 60.0
+"""Of calls that do not say otherwise."""
+SMALL = 128 * 1024
+"""The smallest `Limits.replay`."""
+
+some = st.integers(0, 20)
+sides = st.sampled_from([0, 0, 1])
+SIZES = [0, 0, 0, 100, 20_000, 70_000]
+sizes = st.sampled_from(SIZES)
+seldom = st.integers(0, 5).map(lambda number: number == 0)
+actions = st.sampled_from(["nothing", "emit", "request", "close", "connect", "bind"])
+
+
+class SessionsMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.number = 0
+        self.labels = 0
+        self.runs: Counter[int] = Counter()
+        self.works: list[Work] = []
+        self.sends: list[asyncio.Task[None]] = []
+        self.orders: list[asyncio.Task[None]] = []
+        self.up = [Lane("up, emitted"), Lane("up, awaited"), Lane("up, in on_reconnect")]
+        self.sessions: dict[str, SessionRecord] = {}
+        self.here: SessionRecord | None = None
+        """The session that the client has."""
+        self.losses = 0
+        self.lost: SessionLost | None = None
+        self.detached_at = 0.0
+        self.untold: float | None = None
+        """When the session has gone on, until `on_reconnect` is told of it."""
+        self.first = True
+        self.leapt = 0.0
+        self.gate = asyncio.Event()
+        self.reads = asyncio.Semaphore(0)
+        self.reads_all = False
+        self.sources = 0
+        self.on_close = self.on_back = "nothing"
+        self.failed = False
+        self.client: Client
+
+    # ------------------------------------------------------------ the scene
+
+    @initialize(
+        replay=st.sampled_from([1024 * 1024, SMALL]),
+        window=st.sampled_from([256, 2]),
+        offline=st.sampled_from([256, 3]),
+        cap=st.sampled_from([None, 60_000]),
+    )
+    def begin(self, replay: int, window: int, offline: int, cap: int | None) -> None:
+        limits = Limits(
+            replay=replay,
+            stream_window=window,
+            offline=offline,
+            detached=KEPT,
+            timeout=TIMEOUT,
+            ping_interval=None,
+            close_timeout=2.0,
+        )
+        self.may_overflow = cap is not None  # then a side may close with 4408, and be cut before it is closed
+        self.limits = limits if cap is None else limits.replace(hard_cap=cap)
+
+        async def main() -> None:
+            self.start_server()
+            self.client = client = Client(
+                self.url,
+                dial=self.dial,
+                limits=self.limits,
+                reconnect=Reconnect(wait=wait_fixed(0.003)),
+                connect_timeout=10**6,
+            )
+            core = core_of(client)
+            move, end = core.move, core.lost
+
+            def moved(happened: Input) -> None:
+                move(happened)
+                self.moved(happened)
+
+            def session_lost(info: CloseInfo, replaced: bool, why: SessionLost | None = None) -> CloseInfo:
+                self.lost = why
+                self.check_reason(info, replaced, why)
+                return end(info, replaced, why)
+
+            core.move, core.lost = moved, session_lost  # type: ignore[method-assign,assignment]
+            client.on("open", self.opened_here)
+            client.on("close", self.closed_here)
+            client.on_reconnect(self.back)
+            for index in range(3):
+                client.on(f"note{index}", partial(self.arrived_here, index))
+            client.on_raw(lambda peer, text: self.arrived_here(0, *self.raw(text)))
+            self.register(client)
+            await client.connect()
+            await self.world.turns(10)
+
+        self.world.run(main())
+
+    def start_server(self) -> None:
+        self.server = server = Server(limits=self.limits)
+        self.line = Line(server)
+        server.on("open", self.opened_there)
+        server.on("close", self.closed_there)
+        for index, lane in enumerate(self.up):
+            server.on(f"note{index}", partial(self.arrived_there, lane))
+        server.on_raw(lambda peer, text: self.up[0].got.append(self.raw(text)[1]))
+        self.register(server)
+
+    async def dial(self, url: str, **options: Any) -> Any:
+        return await self.line.dial(url, **options)
+
+    def url(self) -> str:
+        self.labels += 1
+        return f"ws://server/?n={self.labels}"
+
+    @staticmethod
+    def raw(text: Any) -> tuple[str, int]:
+        _, label, number, _ = text.split(",")
+        return label, int(number)
+
+    def register(self, side: Registrar) -> None:
+        def now(number: int) -> int:
+            self.runs[number] += 1
+            return number
+
+        async def park(number: int) -> int:
+            self.runs[number] += 1
+            await self.gate.wait()
+            return number
+
+        async def items(count: int, size: int) -> AsyncIterator[list[Any]]:
+            self.sources += 1
+            try:
+                for number in range(count):
+                    if number % 4 == 3:
+                        await self.gate.wait()
+                    yield [number, "x" * size]
+            finally:
+                self.sources -= 1
+
+        async def take(number: int, items: AsyncIterator[list[Any]]) -> list[int]:
+            self.runs[number] += 1
+            return [item[0] async for item in items]
+
+        async def talk(channel: AnonymousChannel) -> None:
+            async for word in channel.events("word"):
+                await channel.emit("echo", word)
+
+        for handler in (now, park, items, take, talk):
+            side.on(handler.__name__, handler)
+
+    # ------------------------------------------------------------ what the sides are told
+
+    def moved(self, happened: Input) -> None:
+        if happened in (Input.OPENED, Input.RESUMED):
+            for lane in self.up:
+                lane.open()
+        self.check_told()
+        if happened is Input.RESUMED:
+            self.untold = self.world.loop.now
+            self.detached_at = 0.0
+        elif happened is Input.CLOSE:
+            self.losses += 1
+            self.first = True
+            for lane in self.up:
+                lane.lose(waiting=True)
+        elif happened is Input.DETACHED and self.client.state == "detached" and not self.detached_at:
+            self.detached_at = self.world.loop.now
+
+    def check_told(self) -> None:
+        """See that `on_reconnect` is told in the turn after, unless something else has happened by then."""
+        told_late = self.untold is not None and self.world.loop.now > self.untold + 3 * TURN
+        assert not told_late, "on_reconnect is for each resume"
+        self.untold = None
+
+    def session(self, label: str) -> SessionRecord:
+        return self.sessions.setdefault(label, SessionRecord(label))
+
+    def opened_here(self, peer: Peer) -> None:
+        assert self.here is None, "open, and the session before is not closed"
+        self.here = self.session(peer.info.query["n"])
+        self.here.opened_here += 1
+        self.detached_at = 0.0
+        self.told_new = 0
+        self.returns, self.first = not self.first, False
+
+    def opened_there(self, peer: Peer) -> None:
+        session = self.session(peer.info.query["n"])
+        session.opened_there += 1
+        session.peer = peer
+        peer.set("session", session)
+        self.server.room(f"session {session.label}").add(peer)
+
+    def check_reason(self, info: CloseInfo, replaced: bool, why: SessionLost | None) -> None:
+        """See that the client's session may end."""
+        session, core = self.here, core_of(self.client).peer_core
+        if session is None or replaced or info.user_closed or session.killed or session.closed_there:
+            return
+        resumption = core.resumption
+        reason = "" if why is None else why.reason
+        if why is None:
+            if info.code in GOES_ON:
+                opening = self.client.state == "opening"
+                whole = resumption is not None and resumption.complete and not resumption.given_up
+                bad = whole and not opening and not self.may_overflow
+                assert not bad, f"a session that can resume has ended: {info}"
+        elif "in time" in reason:
+            assert self.world.loop.now - self.detached_at >= KEPT, reason
+        elif "no such session" in reason:
+            there = peer_core(session.peer).resumption
+            given_up = there is None or not there.complete or there.given_up
+            assert given_up, f"the server has the session, and does not resume it: {session.peer}, {reason}"
+        elif "does not answer" in reason:
+            assert self.leapt >= 5.0, reason
+
+    def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
+        """See that the server's session may end with its connection, or without one."""
+        resumption = peer_core(peer).resumption
+        if resumption is None or not resumption.complete or resumption.given_up or self.may_overflow:
+            return
+        waits = resumption.sent.size + max(size for size in SIZES) > self.limits.replay
+        late = session.detached_at is not None and self.world.loop.now - session.detached_at > KEPT - 1
+        assert late or waits, f"the server's session has ended without a reason: {peer}, {info}"
+
+    def closed_here(self, peer: Peer, info: CloseInfo) -> None:
+        session = self.here
+        assert session is not None, "closed, and it was not open"
+        session.closed_here += 1
+        self.here = None
+        self.losses += 1
+        self.detached_at = 0.0
+        for lane in [*self.up, *session.down]:
+            lane.lose()
+        action, self.on_close = self.on_close, "nothing"
+        self.act(action)
+
+    def closed_there(self, peer: Peer, info: CloseInfo) -> None:
+        session = peer.get("session")
+        session.closed_there += 1
+        if info.code in GOES_ON and not (info.user_closed or session.killed):
+            self.check_reason_there(peer, session, info)
+        for lane in session.down:
+            lane.lose()
+        if session is self.here:
+            for lane in self.up:
+                lane.lose()
+
+    def back(self, info: ReconnectInfo) -> None:
+        assert self.here is not None
+        if info.resumed:
+            assert self.untold is not None, "on_reconnect is for each resume, once"
+            assert info.lost is None
+            self.untold = None
+        else:
+            self.told_new += 1
+            assert self.returns and self.told_new == 1, "on_reconnect is for each new session but the first, once"
+            assert info.lost is None or info.lost is self.lost
+        action, self.on_back = self.on_back, "nothing"
+        self.act(action, before_the_queue=not info.resumed)
+
+    def arrived_here(self, index: int, label: str, number: int, filling: str = "") -> None:
+        session = self.sessions[label]
+        assert session.opened_here, f"{number} has come before its session was open"
+        session.down[index].got.append(number)
+
+    def arrived_there(self, lane: Lane, label: str, number: int, filling: str) -> None:
+        lane.got.append(number)
+
+    # ------------------------------------------------------------ what the applications do
+
+    def peer(self, which: int) -> tuple[Peer, SessionRecord] | None:
+        peers = [peer for peer in self.server.peers if peer.get("session") is not None]
+        if not peers:
+            return None
+        peer = peers[which % len(peers)]
+        return peer, peer.get("session")
+
+    def side(self, side: int, which: int = 0) -> tuple[Any, SessionRecord | None] | None:
+        return (self.client, None) if side == 0 else self.peer(which)
+
+    def new(self, lane: Lane, handed: bool) -> int:
+        self.number += 1
+        lane.sent.append(self.number)
+        if handed:
+            lane.handed.add(self.number)
+        return self.number
+
+    @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4), raw=st.booleans())
+    def emit(self, side: int, which: int, size: int, count: int, raw: bool) -> None:
+        async def main() -> None:
+            self.emit_now(side, which, size, count, raw)
+
+        self.world.run(main())
+
+    def emit_now(self, side: int, which: int, size: int, count: int, raw: bool = False) -> None:
+        at = self.side(side, which)
+        if at is None:
+            return
+        sender, session = at
+        lane = self.up[0] if session is None else session.down[0]
+        label = "" if session is None else session.label
+        for _ in range(count):
+            number = self.new(lane, session is not None or self.client.state == "connected")
+            try:
+                if raw:
+                    sender = self.client.peer if session is None else sender
+                    sender.send_raw_nowait(f"raw,{label},{number},{'x' * size}")
+                else:
+                    sender.emit_nowait("note0", label, number, "x" * size)
+            except (ConnectionLost, QueueFull):
+                lane.refused.add(number)
+
+    @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4))
+    def emit_and_wait(self, side: int, which: int, size: int, count: int) -> None:
+        at = self.side(side, which)
+        if at is None:
+            return
+        sender, session = at
+        lane = self.up[1] if session is None else session.down[1]
+
+        async def main() -> None:
+            number = self.new(lane, session is not None or self.client.state == "connected")
+            try:
+                await sender.emit("note1", "" if session is None else session.label, number, "x" * size)
+            except (ConnectionLost, QueueFull):
+                lane.refused.add(number)
+
+        for _ in range(count):
+            self.sends.append(self.world.loop.create_task(main()))
+
+    @rule(size=sizes)
+    def broadcast(self, size: int) -> None:
+        async def main() -> None:
+            for peer in self.server.peers:
+                session = peer.get("session")
+                if session is not None:
+                    number = self.new(session.down[2], True)
+                    lane = session.down[2]
+                    room = self.server.room(f"session {session.label}")
+                    try:
+                        report = room.emit_nowait("note2", session.label, number, "x" * size)
+                    except QueueFull:
+                        lane.refused.add(number)
+                    else:
+                        if not report.sent:
+                            lane.may_be_lost.add(number)
+
+        self.world.run(main())
+
+    def work(
+        self,
+        side: int,
+        which: int,
+        doing: Callable[[Any, int], Coroutine[Any, Any, Any]],
+        timeout: float | None = None,
+        *,
+        counted: bool = True,
+    ) -> None:
+        at = self.side(side, which)
+        if at is None:
+            return
+        sender, session = at
+        self.number += 1
+        task = self.world.loop.create_task(doing(sender, self.number))
+        losses = self.losses - (self.client.state in ("closing", "closed"))
+        work = Work(self.number, task, session, losses, self.world.loop.now + (timeout or TIMEOUT))
+        work.counted = counted
+        self.works.append(work)
+
+    @rule(side=sides, which=some, kind=st.sampled_from(["now", "park"]), timeout=st.sampled_from([None, None, 2.0]))
+    def request(self, side: int, which: int, kind: str, timeout: float | None) -> None:
+        self.ask(side, which, kind, timeout)
+
+    def ask(self, side: int, which: int, kind: str, timeout: float | None) -> None:
+        async def doing(sender: Any, number: int) -> None:
+            assert await sender.request(kind, number, timeout=timeout) == number
+
+        self.work(side, which, doing, timeout)
+
+    @rule(side=sides, which=some, count=st.integers(0, 9), most=st.integers(0, 12), size=sizes)
+    def stream(self, side: int, which: int, count: int, most: int, size: int) -> None:
+        async def doing(sender: Any, number: int) -> None:
+            got: list[int] = []
+            try:
+                async with sender.stream("items", count, size) as stream:
+                    while len(got) < most:
+                        if not self.reads_all:
+                            await self.reads.acquire()
+                        try:
+                            got.append((await anext(stream))[0])
+                        except StopAsyncIteration:
+                            assert len(got) == count, f"{got}, and not {count} items"
+                            return
+            finally:
+                assert got == list(range(len(got))), got
+
+        self.work(side, which, doing, counted=False)
+
+    @rule(side=sides, which=some, count=st.integers(0, 9), size=sizes)
+    def upload(self, side: int, which: int, count: int, size: int) -> None:
+        async def source() -> AsyncIterator[list[Any]]:
+            self.sources += 1
+            try:
+                for number in range(count):
+                    if number % 4 == 3:
+                        await self.gate.wait()
+                    yield [number, "x" * size]
+            finally:
+                self.sources -= 1
+
+        async def doing(sender: Any, number: int) -> None:
+            assert await sender.request("take", number, send=source()) == list(range(count))
+
+        self.work(side, which, doing)
+
+    @rule(side=sides, which=some, count=st.integers(0, 6))
+    def converse(self, side: int, which: int, count: int) -> None:
+        async def doing(sender: Any, number: int) -> None:
+            async with await sender.open_channel("talk") as channel:
+                echoes = channel.events("echo")
+                for word in range(count):
+                    await channel.emit("word", word)
+                    if word % 3 == 2:
+                        await self.gate.wait()
+                for word in range(count):
+                    assert await anext(echoes) == word
+
+        self.work(side, which, doing, counted=False)
+
+    @rule(which=some)
+    def cancel(self, which: int) -> None:
+        running = [work for work in self.works if not work.task.done()]
+        if running:
+            work = running[which % len(running)]
+            work.cancelled = True
+            work.task.cancel()
+
+    @rule(count=st.integers(1, 12))
+    def read(self, count: int) -> None:
+        for _ in range(count):
+            self.reads.release()
+
+    @rule()
+    def open_gate(self) -> None:
+        async def main() -> None:
+            gate, self.gate = self.gate, asyncio.Event()
+            gate.set()
+
+        self.world.run(main())
+
+    @rule(side=sides, message=st.sampled_from([2 * 1024 * 1024, 4 * 1024 * 1024]))
+    def change_limits(self, side: int, message: int) -> None:
+        async def main() -> None:
+            at = self.side(side)
+            peer: Peer | None = None if at is None else at[0].peer if side == 0 else at[0]
+            if peer is not None and peer.connected:
+                peer.limits = peer.limits.replace(message=message)
+
+        self.world.run(main())
+
+    # ------------------------------------------------------------ the life of the two ends
+
+    def act(self, action: str, *, before_the_queue: bool = False) -> None:
+        """Do what a `close` or `on_reconnect` handler does."""
+        if action == "emit" and before_the_queue:
+            number = self.new(self.up[2], True)
+            self.client.emit_nowait("note2", "", number, "")
+        elif action == "emit":
+            self.emit_now(0, 0, 0, 2)
+        elif action == "request":
+            self.ask(0, 0, "now", None)
+        elif action != "nothing":
+            self.order(action)
+
+    def order(self, what: str) -> None:
+        doing = {"close": self.close, "connect": self.connect, "bind": self.bind}[what]
+        self.orders.append(self.world.loop.create_task(doing()))
+
+    async def close(self) -> None:
+        await self.client.close()
+
+    async def connect(self) -> None:
+        try:
+            await self.client.connect()
+        except ConnectionLost:
+            return
+
+    async def bind(self) -> None:
+        self.labels += 1
+        ours, theirs = memory_transports(path=f"/?n={self.labels}", limits=self.limits)
+        self.line.connections.append((ours, theirs))
+        accepting = asyncio.create_task(self.accept(theirs))
+        try:
+            await self.client.bind(ours)
+        except ConnectionLost:
+            return
+        finally:
+            await accepting
+
+    async def accept(self, transport: Any) -> None:
+        try:
+            await self.server.accept(transport)
+        except ConnectionLost:
+            return
+
+    @precondition(lambda self: hasattr(self, "client"))
+    @rule(what=st.sampled_from(["close", "connect", "bind"]), really=seldom)
+    def say(self, what: str, really: bool) -> None:
+        if really:
+            self.order(what)
+
+    @rule(action=actions)
+    def act_in_the_next_close_handler(self, action: str) -> None:
+        self.on_close = action
+
+    @rule(action=actions)
+    def act_in_the_next_reconnect_handler(self, action: str) -> None:
+        self.on_back = action
+
+    @rule(which=some, really=seldom)
+    def close_from_there(self, which: int, really: bool) -> None:
+        at = self.peer(which)
+        if really and at is not None:
+            self.orders.append(self.world.loop.create_task(at[0].close(1012, "restart")))
+
+    @rule(really=seldom)
+    def kill(self, really: bool) -> None:
+        """The server's process is gone with all that it knew, and another one takes its place."""
+        if not really:
+            return
+
+        async def main() -> None:
+            for peer in self.server.peers:
+                session = peer.get("session")
+                session.killed = True
+                for lane in session.down:
+                    lane.lose()
+                if session is self.here:
+                    for lane in self.up:
+                        lane.lose()
+            for _, theirs in self.line.connections:
+                theirs.abort()
+            down = self.line.down
+            self.orders.append(asyncio.create_task(self.server.close(0)))
+            self.start_server()
+            self.line.down = down
+
+        self.world.run(main())
+
+    # ------------------------------------------------------------ the line, and time
+
+    @rule(half_open=st.booleans(), count=st.integers(0, 12))
+    def cut(self, half_open: bool, count: int) -> None:
+        async def main() -> None:
+            self.line.cut(half_open=half_open)
+            await self.world.turns(count)
+
+        self.world.run(main())
+
+    @rule(half_open=st.booleans(), held=st.sampled_from([None, 0, 1]), count=st.integers(0, 8), turns=st.integers(0, 8))
+    def cut_when_some_has_arrived(self, half_open: bool, held: int | None, count: int, turns: int) -> None:
+        """Both sides send, what one of them sends may be held, and the connection is cut a few turns later."""
+
+        async def main() -> None:
+            if held is not None and self.line.connections:
+                self.line.connections[-1][held].hold()
+            self.emit_now(0, 0, 0, count)
+            self.emit_now(1, -1, 0, count)
+            self.line.down = False
+            await self.world.turns(turns)
+            self.line.cut(half_open=half_open)
+            await self.world.turns(2 * turns)
+
+        self.world.run(main())
+
+    @rule(down=st.booleans())
+    def line_down(self, down: bool) -> None:
+        self.line.down = down
+
+    @rule(end=st.sampled_from([0, 1]), hold=st.booleans())
+    def hold(self, end: int, hold: bool) -> None:
+        """What this end sends does not arrive for a while."""
+
+        async def main() -> None:
+            if self.line.connections:
+                transport = self.line.connections[-1][end]
+                transport.hold() if hold else transport.release()
+
+        self.world.run(main())
+
+    @rule(count=st.integers(1, 8))
+    def turn(self, count: int) -> None:
+        self.world.run(self.world.turns(count))
+
+    @rule()
+    def settle(self) -> None:
+        self.world.run(self.world.turns(40))
+
+    @rule(seconds=st.sampled_from([0.5, 1.1, 5.1, KEPT + 1]))
+    def time_passes(self, seconds: float) -> None:
+        self.leapt += seconds
+        self.world.run(self.world.time_passes(seconds))
+
+    # ------------------------------------------------------------ what must hold
+
+    @invariant()
+    @precondition(lambda self: hasattr(self, "client"))
+    def holds(self) -> None:
+        self.failed = True  # until the end of this function: then there is nothing to find out by going on
+        assert not self.world.errors.texts, self.world.errors.texts
+        assert not self.world.complaints, self.world.complaints
+        for lane in self.up:
+            lane.check()
+        for session in self.sessions.values():
+            session.check()
+            if session.peer is None or not session.peer.detached:
+                session.detached_at = None
+            elif session.detached_at is None:
+                session.detached_at = self.world.loop.now
+        for work in self.works:
+            work.check(self.runs[work.number], self.losses, self.world.loop.now, self.leapt >= KEPT)
+        for task in [*self.sends, *self.orders]:
+            if task.done():
+                task.result()
+        self.failed = False
+
+    # ------------------------------------------------------------ the end
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "client") and not self.failed:
+                self.world.run(self.finish())
+        finally:
+            self.world.close()
+
+    async def release(self) -> None:
+        """Nothing holds anything back any more."""
+        self.line.down = False
+        self.gate.set()
+        self.reads_all = True
+        for _ in range(100):
+            self.reads.release()
+        for ends in self.line.connections:
+            for end in ends:
+                end.release()
+        await self.world.turns(40)
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something that takes only turns of the loop."""
+        for _ in range(2000):
+            if condition():
+                return
+            await self.world.turns(1)
+        raise AssertionError(f"this does not come about: {what}; tasks: {other_tasks()}")
+
+    async def finish(self) -> None:
+        until, client = self.until, self.client
+        self.on_close = self.on_back = "nothing"
+        await self.release()
+        for _ in range(8):  # half-open connections, and what waits for time
+            await self.world.time_passes(1.1)
+            await self.release()
+        await until(lambda: all(task.done() for task in self.orders), "connect, bind and close end")
+        if client.state != "connected":
+            connecting = asyncio.create_task(client.connect())
+            for _ in range(10):
+                await self.world.time_passes(1.1)
+                await self.release()
+            await until(connecting.done, "the client connects")
+            connecting.result()
+        assert self.here is not None and client.state == "connected", client
+        for session in self.sessions.values():
+            if session is not self.here and not session.closed_there and session.peer is not None:
+                # The client has left, and this connection was half open.
+                self.orders.append(asyncio.create_task(session.peer.close()))
+        await until(lambda: all(work.task.done() for work in self.works), "everything that was begun ends")
+        await until(lambda: all(task.done() for task in self.sends), "those who wait to send have sent")
+        for _ in range(3):
+            await self.world.turns(40)
+            await self.world.time_passes(1.1)
+        self.holds()
+        await self.check_whole()
+        closing = asyncio.create_task(client.close())
+        await until(closing.done, "the client closes")
+        shutting = asyncio.create_task(self.server.close())
+        await until(shutting.done, "the server closes")
+        await until(lambda: all(task.done() for task in self.orders), "everything closes")
+        await self.world.turns(10)
+        self.holds()
+        for session in self.sessions.values():
+            assert session.opened_here == session.closed_here, session.label
+            assert session.opened_there == session.closed_there, session.label
+        assert (client.peer.pending, client.peer.active, client.peer.channels) == (0, 0, 0), client
+        await until(lambda: not other_tasks(), "no task is left")
+        assert self.sources == 0, "a source was not closed"
+
+    async def check_whole(self) -> None:
+        """Nothing is lost in the session that there is, and nothing is left of what is over."""
+        for lane in self.up:
+            lane.check_complete()
+        for session in self.sessions.values():
+            if not session.over:
+                for lane in session.down:
+                    lane.check_complete()
+        self.check_told()
+        assert self.here is not None
+        for peer in (self.client.peer, self.here.peer):
+            stats = peer.stats()
+            assert (peer.pending, peer.active, peer.channels, stats.kept) == (0, 0, 0, 0), (peer, stats)
+
+
+@pytest.mark.timeout(7200 if SOAK else 120)
+class TestSessionsMachine(SessionsMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=examples(250), stateful_step_count=40, deadline=None)
