@@ -203,7 +203,9 @@ async def test_each_path_is_a_room() -> None:
 
 
 async def test_a_slow_reader_of_a_price_feed_gets_the_latest() -> None:
-    assert (await run("price_feed.py")).splitlines() == [
+    printed = (await run("price_feed.py")).splitlines()
+    # On a busy machine a handler may take long, of which the log also tells.
+    assert [line for line in printed if "held the event loop" not in line] == [
         "without the plan: not allowed",
         "the log says: reads too slowly: until its connection has drained, broadcasts are dropped (keep_latest)",
         "quick: none missed, the last of each symbol: [8998, 8999, 9000]",
