@@ -51,7 +51,7 @@ SOON = Reconnect(initial=0.001, max=0.005)
 RESUMES = "Wsrpc-Resume: 1"
 
 UP = (0, 1, 7, 40, 300, 1500)
-DOWN = (0, 1, 7, 40, 300, 2500)
+DOWN = (0, 1, 7, 40, 300, 1200)
 """Where a connection is cut, in bytes from the moment at which the cut is asked for."""
 
 
