@@ -225,8 +225,8 @@ class PeerCore:
 
     @property
     def limits(self) -> Limits:
-        """Limits of the present connection; without one, those that the next one begins with."""
-        link = self.session.link
+        """Limits of the session; without one, those that the next one begins with."""
+        link = self.out.link
         return self.options.settings.limits if link is None else link.negotiation.limits
 
     def change_limits(self, transport: Transport, limits: Limits) -> None:

@@ -388,6 +388,8 @@ class Resumption:
             out.flush_offline()
         if link.slow_reader is not None and not link.full:
             link.slow_reader.flush()
+        if asked:
+            link.negotiation.resumed()
         out.update_clear()
         self._listener.room_changed()
         self._listener.session_resumed(link, receive, asked)

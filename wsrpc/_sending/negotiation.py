@@ -153,6 +153,11 @@ class Negotiation:
         features = self._features()
         return Resume(VERSION, features, announce(self.limits), sid, token, gen, rx, size)
 
+    def resumed(self) -> None:
+        """Announce the limits of this side, which dialed, if they have changed: its `Resume` had those of a hello."""
+        if self.limits is not self._settings.limits:
+            self._listener.say(write_control(Changed(announce(self.limits))))
+
     def change(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
         self.limits = limits

@@ -18,6 +18,7 @@ from wsrpc import (
     Client,
     ConnectionLost,
     Limits,
+    MessageTooBig,
     Peer,
     QueueFull,
     RequestTimeout,
@@ -226,6 +227,24 @@ async def test_resuming_with_nothing_sent_and_many_times_in_a_row() -> None:
         assert [info.resumed for info in s.back] == [True] * 10
         s.server.on("add", lambda a, b: a + b)
         assert await s.client.request("add", 1, 2) == 3
+
+
+async def test_limits_that_were_changed_hold_on() -> None:
+    async with story() as s:
+        s.client.peer.limits = s.client.peer.limits.replace(message=4096)
+        s.peer.limits = s.peer.limits.replace(message=8192)
+        await s.settled()
+        for _ in range(2):
+            for side, most in ((s.peer, 4096), (s.client, 8192)):
+                await side.emit("fits", "x" * (most - 100))
+                with pytest.raises(MessageTooBig):
+                    await side.emit("does not fit", "x" * most)
+            assert (s.client.peer.limits.message, s.peer.limits.message) == (4096, 8192)
+            await s.cut()
+            assert (s.client.peer.limits.message, s.peer.limits.message) == (4096, 8192)
+            await s.repair()
+            await s.settled()
+            assert [end.largest for end in s.ends] == [4096, 8192]
 
 
 async def test_half_open_connections_are_fenced() -> None:
