@@ -47,7 +47,8 @@ from wsrpc._client.states import Input
 from wsrpc._handlers.registration import Registrar
 from wsrpc.testing import memory_transports
 
-LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None)
+# Sessions end with their connections here. Those that go on have a machine of their own.
+LIMITS = Limits(close_timeout=2.0, open_timeout=5.0, open_handlers=10.0, offline=6, ping_interval=None, replay=0)
 CONNECT_TIMEOUT = 30.0
 LONGEST_LEAP = 30.0
 """Seconds of `time_passes`. Whoever waits notices the end of its time in the turns that follow, a leap or two later."""
