@@ -84,7 +84,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     # A connection is aborted, the client dials and the server accepts: everything until both ends are idle again. The
     # session ends, or goes on, for which the client asks the server.
     "drop and reconnect, both ends": (347, 347),
-    "drop and resume, both ends": (406, 406),
+    "drop and resume, both ends": (407, 407),
     # A client that connects to a port, and closes: from its first byte to the end of its peer, with the calls of
     # the `websockets` library. One more than was counted, because the text of the present second may have to be made.
     "accept and close, server": (417, 412),

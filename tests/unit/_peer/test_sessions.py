@@ -279,7 +279,7 @@ async def test_open_handlers_of_the_server_run_on() -> None:
         asked = asyncio.create_task(client.request("add", 1, 2))
         await turns(20)
         line.cut()
-        await turns_until(lambda: client.peer.detached)
+        await client.peer.wait_closed()
         await client.wait_connected()
         ready.set()
         assert await asked == 3
@@ -412,7 +412,7 @@ async def test_a_session_that_ends_while_it_resumes_waits_for_no_answer(how: str
     async with asyncio.timeout(20), client:
         await turns(20)
         line.cut()
-        await turns_until(lambda: client.state == "detached")
+        await client.peer.wait_closed()
         while len(line.connections) < 2:  # it dials again after a delay
             clock.advance(0.001)
             await turns(5)
