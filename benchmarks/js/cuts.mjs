@@ -12,7 +12,7 @@ const say = (message) => console.log(JSON.stringify(message))
 const commands = (run) => {
   const lines = createInterface({ input: process.stdin })
   lines.on("line", (line) => run(JSON.parse(line)))
-  // The end of stdin means that whoever started this has gone.
+  // The end of stdin means that the process which started this one is over.
   lines.on("close", () => process.exit(0))
 }
 

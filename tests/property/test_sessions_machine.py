@@ -165,6 +165,17 @@ class SessionsMachine(RuleBasedStateMachine):
         _, label, number, _ = text.split(",")
         return label, int(number)
 
+    async def items(self, count: int, size: int) -> AsyncIterator[list[Any]]:
+        """Items with pauses until the gate is opened: a stream of either side, or an upload."""
+        self.sources += 1
+        try:
+            for number in range(count):
+                if number % 4 == 3:
+                    await self.gate.wait()
+                yield [number, "x" * size]
+        finally:
+            self.sources -= 1
+
     def register(self, side: Registrar) -> None:
         def now(number: int) -> int:
             self.runs[number] += 1
@@ -175,16 +186,6 @@ class SessionsMachine(RuleBasedStateMachine):
             await self.gate.wait()
             return number
 
-        async def items(count: int, size: int) -> AsyncIterator[list[Any]]:
-            self.sources += 1
-            try:
-                for number in range(count):
-                    if number % 4 == 3:
-                        await self.gate.wait()
-                    yield [number, "x" * size]
-            finally:
-                self.sources -= 1
-
         async def take(number: int, items: AsyncIterator[list[Any]]) -> list[int]:
             self.runs[number] += 1
             return [item[0] async for item in items]
@@ -193,7 +194,7 @@ class SessionsMachine(RuleBasedStateMachine):
             async for word in channel.events("word"):
                 await channel.emit("echo", word)
 
-        for handler in (now, park, items, take, talk):
+        for handler in (now, park, self.items, take, talk):
             side.on(handler.__name__, handler)
 
     # ------------------------------------------------------------ what the sides are told
@@ -445,18 +446,8 @@ class SessionsMachine(RuleBasedStateMachine):
 
     @rule(side=sides, which=some, count=st.integers(0, 9), size=sizes)
     def upload(self, side: int, which: int, count: int, size: int) -> None:
-        async def source() -> AsyncIterator[list[Any]]:
-            self.sources += 1
-            try:
-                for number in range(count):
-                    if number % 4 == 3:
-                        await self.gate.wait()
-                    yield [number, "x" * size]
-            finally:
-                self.sources -= 1
-
         async def doing(sender: Any, number: int) -> None:
-            assert await sender.request("take", number, send=source()) == list(range(count))
+            assert await sender.request("take", number, send=self.items(count, size)) == list(range(count))
 
         self.work(side, which, doing)
 

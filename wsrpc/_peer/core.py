@@ -589,9 +589,7 @@ class PeerCore:
             return
         # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
-        can_go_on = (
-            not (replaced or by_user) and info.code in GOES_ON and self.resumption is not None and self.resumable
-        )
+        can_go_on = not (replaced or by_user) and info.code in GOES_ON and self.resumable
         self.disconnected(link)
         if can_go_on:
             self._detach(link, info)
@@ -723,9 +721,9 @@ class PeerCore:
 
     # ------------------------------------------------------------ what the resumption reports
 
-    def grew(self, size: int) -> None:
+    def grew(self) -> None:
         """Tell the owner that more waits in a session without a connection."""
-        self.owner.grew(size)
+        self.owner.grew()
 
     def receiver_of(self, link: Link) -> Callable[[bytes | bytearray, bool], None]:
         """Return what receives the messages of ``link``."""
@@ -796,7 +794,7 @@ class PeerCore:
             await self.session.wait_gone(self.out.loop)
 
     def any_task(self) -> asyncio.Task[None] | None:
-        """Return a task of this peer that runs; None if there is none."""
+        """Return a task of this peer that is not done yet, or None."""
         return next((call.task for call in self.dispatcher.running.calls if call.task is not None), None) or next(
             iter(self.reporter.running), None
         )

@@ -65,8 +65,8 @@ class PeerOwner:
         """The connection has ended, and its session may go on over another one. Return False to end the session."""
         return False
 
-    def grew(self, size: int) -> None:
-        """``size`` more bytes wait in a session without a connection."""
+    def grew(self) -> None:
+        """More waits in a session without a connection."""
 
     def resumed(self) -> None:
         """The session goes on over another connection."""

@@ -46,8 +46,8 @@ class ResumptionListener(LinkListener, Protocol):
     def fail(self, code: int, reason: str, /) -> None:
         """End the connection because of the remote peer."""
 
-    def grew(self, size: int, /) -> None:
-        """``size`` more bytes wait in the session, which has no connection."""
+    def grew(self) -> None:
+        """More waits in the session, which has no connection."""
 
     def receiver_of(self, link: Link, /) -> Callable[[bytes | bytearray, bool], None]:
         """Return what receives the messages of ``link``, the next connection of the session."""
@@ -126,7 +126,7 @@ class Resumption:
         self.complete = False
         """Whether both sides count, so that the session can go on over another connection."""
         self.given_up = False
-        """Whether more was sent than may be kept, so that the session ends with its connection."""
+        """Whether the session ends with its connection: too much was sent to keep, or the client is about to close."""
         self.gen = 0
         """Number of attempts to resume, which the server compares with the last one that it has seen."""
         self.asking: Link | None = None

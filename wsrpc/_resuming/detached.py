@@ -20,7 +20,7 @@ class DetachedTransport:
         info: of the last connection.
         keep: keeps a message for the session.
         kept: returns the bytes of what waits, and of what was sent and has not arrived.
-        grew: called with the number of bytes that begin to wait.
+        grew: called when more begins to wait.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class DetachedTransport:
         *,
         keep: Callable[[bytes, bool], object],
         kept: Callable[[], int],
-        grew: Callable[[int], None],
+        grew: Callable[[], None],
     ) -> None:
         self.info = info
         self.largest = 0
@@ -55,11 +55,11 @@ class DetachedTransport:
     def send(self, payload: bytes, text: bool = True, /) -> None:
         """Let a message wait."""
         self._keep(payload, text)
-        self.note_waiting(len(payload))
+        self.note_waiting()
 
-    def note_waiting(self, size: int) -> None:
-        """Note that a message of ``size`` bytes begins to wait."""
-        self._grew(size)
+    def note_waiting(self) -> None:
+        """Note that a message begins to wait."""
+        self._grew()
         self._look_for_room()
 
     def _look_for_room(self) -> None:

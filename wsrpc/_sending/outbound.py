@@ -409,10 +409,10 @@ class Outbound:
             except ConnectionLost:  # the link reports that itself
                 self.wait_with_session(control, True)
 
-    def _waits(self, link: Link, size: int) -> None:
-        """Note that a message of ``size`` bytes waits for the next connection of the session."""
+    def _waits(self, link: Link) -> None:
+        """Note that a message waits for the next connection of the session."""
         if isinstance(link.transport, DetachedTransport):
-            link.transport.note_waiting(size)
+            link.transport.note_waiting()
         elif self.kept >= self._settings.limits.replay:
             link.pause_sending()  # else who sends without a pause would never let the transport tell of its end
 
@@ -667,7 +667,7 @@ class Outbound:
             self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return False
         self.offline_queue().keep_for_session(payload, text)
-        self._waits(link, len(payload))
+        self._waits(link)
         return True
 
     def _wait_encoded(self, message: Event | Request | Raw, pending: Pending | None) -> int:
@@ -689,7 +689,7 @@ class Outbound:
         else:
             queue.keep_for_session(payload, text)
         if self.link is not None:
-            self._waits(self.link, len(payload))
+            self._waits(self.link)
         return len(payload)
 
     # ------------------------------------------------------------ waiting for the next connection

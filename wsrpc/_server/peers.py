@@ -136,7 +136,7 @@ class ServedPeer(PeerOwner):
         self._peers.sessions.detached(self.sid)
         return True
 
-    def grew(self, size: int) -> None:
+    def grew(self) -> None:
         if self.sid is not None:
             self._peers.sessions.grew(self.sid)
 

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary, proxy
 __all__ = ["Deadlines", "deadlines_of"]
 
 
-NOBODY = contextvars.Context()
-"""Context of the timer, which belongs to nobody: that of whoever happens to begin it would keep his objects alive."""
+EMPTY_CONTEXT = contextvars.Context()
+"""Context of the timer. That of the connection that starts it would keep the objects of its variables alive."""
 
 
 class Abortable(Protocol):
@@ -45,7 +45,7 @@ class Deadlines:
         until = self._until[limited] = self._loop.time() + self._seconds
         if not self._has_timer:
             self._has_timer = True
-            self._loop.call_at(until, self._due, context=NOBODY)
+            self._loop.call_at(until, self._due, context=EMPTY_CONTEXT)
 
     def discard(self, limited: Abortable) -> None:
         """End the time of ``limited``. Idempotent."""
@@ -59,7 +59,7 @@ class Deadlines:
                 limited.abort()
         if self._until and not self._has_timer:
             self._has_timer = True
-            self._loop.call_at(next(iter(self._until.values())), self._due, context=NOBODY)
+            self._loop.call_at(next(iter(self._until.values())), self._due, context=EMPTY_CONTEXT)
 
 
 _of_loops: WeakKeyDictionary[Any, dict[float, Deadlines]] = WeakKeyDictionary()

@@ -107,7 +107,7 @@ class MemoryTransport:
             self._over.get_loop().call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
     def vanish(self) -> None:
-        """End this end alone, without a Close frame, as `abort` does. The other end is not told, and waits for ever."""
+        """End this end alone, without a Close frame, as `abort` does. The other end is not told."""
         if not self._over.done():
             self._drop_unsent()
             self._over.get_loop().call_soon(self._end, CloseInfo(CloseCode.ABNORMAL, "vanished"))
