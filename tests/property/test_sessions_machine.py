@@ -69,7 +69,7 @@ class SessionsMachine(RuleBasedStateMachine):
         self.works: list[Work] = []
         self.sends: list[asyncio.Task[None]] = []
         self.orders: list[asyncio.Task[None]] = []
-        self.up = [Lane("up, emitted"), Lane("up, awaited"), Lane("up, in on_reconnect")]
+        self.up = [Lane("up, emitted"), Lane("up, awaited"), Lane("up, in handlers that open")]
         self.sessions: dict[str, SessionRecord] = {}
         self.here: SessionRecord | None = None
         """The session that the client has."""
@@ -77,7 +77,10 @@ class SessionsMachine(RuleBasedStateMachine):
         self.lost: SessionLost | None = None
         self.detached_at = 0.0
         self.untold: float | None = None
-        """When the session has gone on, until `on_reconnect` is told of it."""
+        """When the session has gone on and its handlers were done, until `on_reconnect` is told of it."""
+        self.reopened = False
+        """Whether the session has gone on while its handlers still run: `on_reconnect` is told when they are done."""
+        self.opens_slowly = False
         self.first = True
         self.leapt = 0.0
         self.gate = asyncio.Event()
@@ -94,7 +97,7 @@ class SessionsMachine(RuleBasedStateMachine):
         replay=st.sampled_from([1024 * 1024, SMALL]),
         window=st.sampled_from([256, 2]),
         offline=st.sampled_from([256, 3]),
-        cap=st.sampled_from([None, 60_000]),
+        cap=st.sampled_from([None, 150_000]),
     )
     def begin(self, replay: int, window: int, offline: int, cap: int | None) -> None:
         limits = Limits(
@@ -132,6 +135,7 @@ class SessionsMachine(RuleBasedStateMachine):
 
             core.move, core.lost = moved, session_lost  # type: ignore[method-assign,assignment]
             client.on("open", self.opened_here)
+            client.on("connect", self.opening)
             client.on("close", self.closed_here)
             client.on_reconnect(self.back)
             for index in range(3):
@@ -150,7 +154,7 @@ class SessionsMachine(RuleBasedStateMachine):
         server.on("close", self.closed_there)
         for index, lane in enumerate(self.up):
             server.on(f"note{index}", partial(self.arrived_there, lane))
-        server.on_raw(lambda peer, text: self.up[0].got.append(self.raw(text)[1]))
+        server.on_raw(lambda peer, text: self.arrived_there(self.up[0], peer, *self.raw(text), ""))
         self.register(server)
 
     async def dial(self, url: str, **options: Any) -> Any:
@@ -203,11 +207,15 @@ class SessionsMachine(RuleBasedStateMachine):
         if happened in (Input.OPENED, Input.RESUMED):
             for lane in self.up:
                 lane.open()
+            assert self.told_new == self.returns, "on_reconnect is for each new session but the first"
         self.check_told()
-        if happened is Input.RESUMED:
+        if happened is Input.RESUMED or (happened is Input.OPENED and self.reopened):
             self.untold = self.world.loop.now
+        if happened in (Input.RESUMED, Input.REOPENED):
             self.detached_at = 0.0
-        elif happened is Input.CLOSE:
+        if happened is not Input.CONNECT:
+            self.reopened = happened is Input.REOPENED
+        if happened is Input.CLOSE:
             self.losses += 1
             self.first = True
             for lane in self.up:
@@ -232,6 +240,22 @@ class SessionsMachine(RuleBasedStateMachine):
         self.told_new = 0
         self.returns, self.first = not self.first, False
 
+    async def opening(self) -> None:
+        if self.opens_slowly:
+            self.opens_slowly = False
+            began, session = self.world.loop.now, self.here
+            self.emit_before_the_queue()
+            await self.gate.wait()
+            if self.world.loop.now < began + self.limits.open_handlers and self.here is session:
+                self.emit_before_the_queue()  # later, others no longer wait for it
+
+    def emit_before_the_queue(self) -> None:
+        number = self.new(self.up[2], True)
+        try:
+            self.client.emit_nowait("note2", "", number, "", offline="fail")  # else it may wait behind others
+        except (ConnectionLost, QueueFull):
+            self.up[2].refused.add(number)
+
     def opened_there(self, peer: Peer) -> None:
         session = self.session(peer.info.query["n"])
         session.opened_there += 1
@@ -248,10 +272,8 @@ class SessionsMachine(RuleBasedStateMachine):
         reason = "" if why is None else why.reason
         if why is None:
             if info.code in GOES_ON:
-                opening = self.client.state == "opening"
                 whole = resumption is not None and resumption.complete and not resumption.given_up
-                bad = whole and not opening and not self.may_overflow
-                assert not bad, f"a session that can resume has ended: {info}"
+                assert self.may_overflow or not whole, f"a session that can resume has ended: {info}"
         elif "in time" in reason:
             assert self.world.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:
@@ -309,10 +331,10 @@ class SessionsMachine(RuleBasedStateMachine):
     def arrived_here(self, index: int, label: str, number: int, filling: str = "") -> None:
         session = self.sessions[label]
         assert session.opened_here, f"{number} has come before its session was open"
-        session.down[index].got.append(number)
+        session.down[index].got[0].append(number)
 
-    def arrived_there(self, lane: Lane, label: str, number: int, filling: str) -> None:
-        lane.got.append(number)
+    def arrived_there(self, lane: Lane, peer: Peer, label: str, number: int, filling: str) -> None:
+        lane.got[int(peer.get("session").label)].append(number)
 
     # ------------------------------------------------------------ what the applications do
 
@@ -465,6 +487,10 @@ class SessionsMachine(RuleBasedStateMachine):
 
         self.work(side, which, doing, counted=False)
 
+    @rule()
+    def open_slowly_next(self) -> None:
+        self.opens_slowly = True
+
     @rule(which=some)
     def cancel(self, which: int) -> None:
         running = [work for work in self.works if not work.task.done()]
@@ -501,8 +527,7 @@ class SessionsMachine(RuleBasedStateMachine):
     def act(self, action: str, *, before_the_queue: bool = False) -> None:
         """Do what a `close` or `on_reconnect` handler does."""
         if action == "emit" and before_the_queue:
-            number = self.new(self.up[2], True)
-            self.client.emit_nowait("note2", "", number, "")
+            self.emit_before_the_queue()
         elif action == "emit":
             self.emit_now(0, 0, 0, 2)
         elif action == "request":
@@ -656,7 +681,8 @@ class SessionsMachine(RuleBasedStateMachine):
             elif session.detached_at is None:
                 session.detached_at = self.world.loop.now
         for work in self.works:
-            work.check(self.runs[work.number], self.losses, self.world.loop.now, self.leapt >= KEPT)
+            idle = self.leapt >= KEPT
+            work.check(self.runs[work.number], self.losses, self.world.loop.now, idle=idle, overflows=self.may_overflow)
         for task in [*self.sends, *self.orders]:
             if task.done():
                 task.result()

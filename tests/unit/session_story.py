@@ -10,7 +10,7 @@ from typing import Any
 from core_driver import turns
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.testing import Line, MemoryTransport
 
 SMALL = 128 * 1024
@@ -60,6 +60,15 @@ class Story:
         before = len(self.back)
         await self.client.wait_connected()
         await turns_until(lambda: len(self.back) > before)
+
+
+def refuse(transport: MemoryTransport) -> None:
+    """Refuse whatever is sent, as a transport does whose connection has ended, until it tells of the end."""
+
+    def broken() -> None:
+        raise ConnectionLost(1006, "broken", "not_sent")
+
+    vars(transport)["_check_open"] = broken
 
 
 @asynccontextmanager

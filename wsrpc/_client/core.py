@@ -60,7 +60,7 @@ class ClientCore(PeerOwner):
         )
         self.peer_core = core_of(self.peer)
         self.state: ClientState = "idle"
-        self.hooks = ReconnectHooks(self._is_connected)
+        self.hooks = ReconnectHooks()
         self._transport = transport
         self._order = Order()
         self._stopping: set[asyncio.Task[None]] = set()
@@ -70,9 +70,6 @@ class ClientCore(PeerOwner):
         self._warned_of_queue = False
         self._attempts = 0
         """Attempts that the present connection took."""
-
-    def _is_connected(self) -> bool:
-        return self.peer.connected
 
     @property
     def begins_by_itself(self) -> bool:
@@ -261,20 +258,28 @@ class ClientCore(PeerOwner):
         self.peer_core.attach(link)
 
     def detached(self, info: CloseInfo) -> bool:
-        if self.state == "connected":
+        if self.state in ("opening", "connected"):
             self.hooks.connection_lost(self.scheduler.time())
-        if self._order.dialing is None or self.state not in ("connected", "resuming"):
+        if self._order.dialing is None or self.state not in ("opening", "connected", "resuming"):
             return False
         if info.code == CloseCode.CREDENTIALS_EXPIRED:
             self._order.dialing.schedule.skip_delay()
         return self._come_back(self._order.dialing, ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
     def resumed(self) -> None:
-        self.move(Input.RESUMED)
+        self.hooks.resumed(self._attempts, self.scheduler.time())
+        link = self.peer_core.out.link
+        if link is not None and link.opening is not None:
+            self.move(Input.REOPENED)
+        else:
+            self.opened(Input.RESUMED)
+
+    def opened(self, happened: Input = Input.OPENED) -> None:
+        self.move(happened)
         if self._order.dialing is not None:
             self._order.dialing.opened()
         self._waiters.tell(None)
-        if unfinished := self.hooks.resumed(self._attempts, self.scheduler.time()):
+        if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
             self.peer_core.reporter.spawn(self._tell_resumed(unfinished))
 
     async def _tell_resumed(self, unfinished: list[Unfinished]) -> None:
@@ -296,13 +301,7 @@ class ClientCore(PeerOwner):
                 link.receive(*first)
 
     def reconnect_handlers(self) -> list[Unfinished]:
-        return self.hooks.handlers()
-
-    def opened(self) -> None:
-        self.move(Input.OPENED)
-        if self._order.dialing is not None:
-            self._order.dialing.opened()
-        self._waiters.tell(None)
+        return [] if self.hooks.began is None else self.hooks.handlers(self.hooks.began)
 
     def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         self.hooks.session_lost(lost)

@@ -31,67 +31,68 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
 
 
 class ReconnectHooks:
-    """The `on_reconnect` handlers of a client, which run on each connection but the first one.
+    """The `on_reconnect` handlers of a client, which are called for each connection but the first one.
 
-    ``connected`` is `Peer.connected`.
+    Those of a new session are part of its opening, as the `open` handlers are. Where a session goes on, nothing waits
+    for them.
     """
 
-    def __init__(self, connected: Callable[[], bool]) -> None:
-        self._connected = connected
+    def __init__(self) -> None:
         self.again = False
         """Whether there has been a connection since the client was made, or since `Client.close`."""
         self._functions: list[tuple[Callable[..., Any], int]] = []
         """Each with the number of arguments that it takes."""
         self._lost_at = 0.0
         self._lost: SessionLost | None = None
-        self._info: ReconnectInfo | None = None
-        """The info of the present connection. None if that is the first one, or if there is no connection."""
+        self.began: ReconnectInfo | None = None
+        """The info of the present session. None if it has the first connection, or if there is no session."""
+        self.went_on: ReconnectInfo | None = None
+        """The info of the present connection. None if the session did not go on with it, or if there is none."""
 
     def add(self, function: Callable[..., Any]) -> None:
         """Call ``function`` from the next connection on; see `Client.on_reconnect`."""
         self._functions.append((function, accepted("on_reconnect", ("info",), function)))
 
     def connection_made(self, attempts: int, now: float) -> None:
-        """Prepare the `ReconnectInfo` of a connection that is about to open.
+        """Note that a session begins.
 
-        If it replaces another one, that has just been lost, after ``now``.
+        If its connection replaces another one, that has just been lost, after ``now``.
         """
         lost, self._lost = self._lost, None
-        self._info = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost) if self.again else None
+        self.began = ReconnectInfo(False, attempts, max(0.0, now - self._lost_at), lost) if self.again else None
         self.again = True
 
-    def resumed(self, attempts: int, now: float) -> list[Unfinished]:
-        """Return the calls to make when the session goes on."""
-        self._info = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
-        return self.handlers()
-
-    def session_lost(self, lost: SessionLost | None) -> None:
-        """Note what the calls in flight got, for the `ReconnectInfo` of the next connection."""
-        self._lost = lost
+    def resumed(self, attempts: int, now: float) -> None:
+        """Note that the session goes on over another connection."""
+        self.went_on = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
 
     def connection_lost(self, now: float) -> None:
-        """Note when the connection ended. Handlers that have not begun on it are not called any more."""
+        """Note when the connection ended. What was not told yet of its coming is not told any more."""
         self._lost_at = now
-        self._info = None
+        self.went_on = None
+
+    def session_lost(self, lost: SessionLost | None) -> None:
+        """Note what the calls in flight got. Handlers that have not begun in the session are not called any more."""
+        self._lost = lost
+        self.began = None
 
     def closed(self) -> None:
         """Treat the next connection as the first one: the user has closed the client."""
         self.again = False
+        self.began = self.went_on = None
 
-    def handlers(self) -> list[Unfinished]:
-        """Return the calls to make on the present connection; none on the first one.
+    def handlers(self, info: ReconnectInfo) -> list[Unfinished]:
+        """Return the calls to make with ``info``, which is `began` or `went_on`. Await them one after another.
 
-        The caller awaits them one after another. A call does nothing if the connection has ended by then.
+        A call does nothing if that has ended by then.
         """
-        if self._info is None:
-            return []
         return [
-            ("on_reconnect", name_of(function), self._call(function, count, self._info))
+            ("on_reconnect", name_of(function), self._call(function, count, info))
             for function, count in self._functions
         ]
 
     async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
-        if self._info is info and self._connected():
+        if self.began is info or self.went_on is info:
             result = function(*(info,)[:count])
             if inspect.isawaitable(result):
                 await result

@@ -37,6 +37,7 @@ class Input(Enum):
     DROPPED = "the connection ends, the client dials again"
     DETACHED = "the connection ends, the session is kept"
     RESUMED = "the server goes on with the session"
+    REOPENED = "the server goes on with the session, whose handlers still run"
     LOST = "the session has ended"
     LEFT = "the connection ends, the client has no URL"
     CLOSED = "everything has ended"
@@ -82,6 +83,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.BIND: ("opening", REPLACES),
         Input.CLOSE: ("closing", "writes what was accepted, with the queue, then the Close frame"),
         Input.OPENED: ("connected", "sends the queue"),
+        Input.DETACHED: ("detached", "keeps everything; the handlers run on, and what they send waits"),
         Input.DROPPED: ("waiting", "cancels the handlers, keeps the queue"),
         Input.LEFT: ("idle", "cancels the handlers, keeps the queue for the next `bind()`"),
         Input.GAVE_UP: ("closed", "cancels the handlers; the requests that waited fail as `not_sent`"),
@@ -101,6 +103,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.AGAIN: ("resuming", DIALS),
         Input.LOST: ("waiting", ENDS_SESSION),
+        Input.GAVE_UP: ("closed", ENDS_SESSION),
     },
     "resuming": {
         Input.CONNECT: ("resuming", WAITS),
@@ -110,6 +113,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.FAILED: ("detached", "logs a warning and waits; the delays grow"),
         Input.DETACHED: ("detached", "the server has not answered: dials again"),
         Input.RESUMED: ("connected", "sends what has not arrived, then what waited; calls `on_reconnect`"),
+        Input.REOPENED: ("opening", "sends what has not arrived, then what the handlers sent"),
         Input.LOST: ("connecting", ENDS_SESSION),
         Input.GAVE_UP: ("closed", ENDS_SESSION),
     },

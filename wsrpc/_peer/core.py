@@ -376,16 +376,16 @@ class PeerCore:
         """Call the `open` handlers. Those that take time run on in ``link.opening``."""
         opening = Invocation(self.peer, WireMessage(a=["open"]))
         link.enter(opening)
-        first = Stage(opening, partial(self._handler_failed, link))
+        session = self.session
+        first = Stage(opening, partial(self._handler_failed, session))
         first.fire(self.reporter.registries, "open", (self.peer,))
-        if self.session.link is not link:  # a handler has bound another one, whose opening goes on by itself
+        if session.link is not link:  # a handler has bound another one, whose opening goes on by itself
             first.abandon()
             return
         first.unfinished.extend(self.owner.open_handlers())
         stage = first if first.unfinished else self._reconnected(link)
         if stage is None:
             return
-        session = self.session
         link.open_slowly(
             OpenPhase(
                 stage,
@@ -410,11 +410,12 @@ class PeerCore:
             return None
         invocation = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
         link.enter(invocation)
-        return Stage(invocation, partial(self._handler_failed, link), unfinished)
+        return Stage(invocation, partial(self._handler_failed, self.session), unfinished)
 
-    def _handler_failed(self, link: Link, event: str, name: str, exc: BaseException) -> None:
+    def _handler_failed(self, session: Session, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
-        if not link.works and _tells_of_the_end(exc):
+        link = session.link
+        if (link is None or not link.works) and _tells_of_the_end(exc):
             # It has not failed. A request of the handler raised because the connection has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
             self.log(
@@ -430,31 +431,28 @@ class PeerCore:
         """
         link = self.session.link
         if link is not None and link.opening is not None:
-            # On a server they may run on without a connection.
+            # They may run on without a connection.
             await link.opening.wait(self.session.gone(self.out.loop))
             link = self.session.link
-        if link is not None and link.state is LinkState.OPENING and link.opening is None:
-            await self.wait_closed()  # the connection broke before the queue was sent; the end is reported later
+        if link is not None and link.state is LinkState.BROKEN:
+            await self.wait_closed()  # that is reported later
 
     def _opened(self, link: Link) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
         link.opening = None
-        if link.state is LinkState.DETACHED:
-            link.opened()
-            self.dispatcher.admission.hold(Hold.NONE)
-            return
-        if link.state is not LinkState.OPENING:
-            return
-        try:
-            if not link.negotiation.silent:
+        if link.state is LinkState.OPENING and not link.negotiation.silent:
+            try:
                 self.out.flush_offline()
-        except ConnectionLost:
-            return  # the connection broke; its end is reported later, and unsent messages stay in the queue
+            except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
+                link.move(LinkState.BROKEN)
+        if link.state is LinkState.CLOSING:
+            return
         link.opened()
-        self.out.update_clear()
         self.dispatcher.admission.hold(Hold.NONE)
-        link.negotiation.opened()
-        self.owner.opened()
+        if link.state is LinkState.OPEN:
+            self.out.update_clear()
+            link.negotiation.opened()
+            self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
         self.log(
@@ -589,7 +587,9 @@ class PeerCore:
             return
         # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
         by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
-        can_go_on = not (replaced or by_user) and info.code in GOES_ON and self.resumable
+        can_go_on = (
+            self.resumption is not None and not (replaced or by_user) and info.code in GOES_ON and self.resumable
+        )
         self.disconnected(link)
         if can_go_on:
             self._detach(link, info)
@@ -675,10 +675,9 @@ class PeerCore:
         session, link, resumption = self.session, self.session.link, self.resumption
         if link is None:
             return session.detached
-        if resumption is None or not resumption.possible or link.state is LinkState.CLOSING:
+        if resumption is None or resumption.given_up:
             return False
-        # A client whose `open` handlers still run begins anew, and calls them again. On a server they run on.
-        return not (self.options.dialer and link.contexts)
+        return resumption.complete and link.state is not LinkState.CLOSING
 
     def name_session(self, welcome: Welcome) -> bool:
         """Put the name of the session into a welcome. Return False if it cannot resume."""

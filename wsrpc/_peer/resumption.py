@@ -140,11 +140,6 @@ class Resumption:
         self._expiry_timer: Timer | None = None
         """Ends the session if it has no connection for too long."""
 
-    @property
-    def possible(self) -> bool:
-        """Whether the session can go on, if its present connection drops now."""
-        return self.complete and not self.given_up
-
     # ------------------------------------------------------------ counting
 
     def count_sent(self) -> None:
@@ -374,6 +369,8 @@ class Resumption:
         link.replace(stand_in)
         if link.opening is None:
             link.move(LinkState.OPEN)
+        elif asked:
+            link.move(LinkState.OPENING)
         receive = self.received.through(self._listener.receiver_of(link))
         for payload, text in self.sent.again():
             with suppress(ConnectionLost):  # the link reports that itself, and another one gets them
@@ -385,7 +382,7 @@ class Resumption:
         out.use(link)
         out.agree_limits(limits)
         with suppress(ConnectionLost):
-            out.flush_offline()
+            out.flush_offline(of_session_only=link.opening is not None)
         if link.slow_reader is not None and not link.full:
             link.slow_reader.flush()
         if asked:

@@ -198,9 +198,9 @@ class Link:
         phase.start()
 
     def opened(self) -> None:
-        """End the opening: all messages may be sent now, or wait for the next connection of the session."""
+        """End the opening: all messages may be sent now, or on the next connection of the session."""
         self.contexts = ()
-        if self.state is not LinkState.DETACHED:
+        if self.state is LinkState.OPENING:
             self.move(LinkState.OPEN)
 
     def hold_broadcasts(self, queue: Callable[[], SlowReaderQueue]) -> SlowReaderQueue:

@@ -171,6 +171,18 @@ class OfflineQueue(BoundedQueue[Entry]):
             if entry.told is not None:
                 entry.told(None)
 
+    def flush_session(self, send: Callable[[bytes, bool], None]) -> None:
+        """Send what belongs to the present session, oldest first. The rest still waits for the `open` handlers.
+
+        If ``send`` raises, the error goes on to the caller. That message and those behind it stay.
+        """
+        for ticket, entry in list(self.items.items()):
+            if entry.of_session:
+                send(entry.payload, entry.text)
+                self.take(ticket)
+                if entry.told is not None:
+                    entry.told(None)
+
     def _refuse_too_big(self, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
         for ticket, entry in list(self.items.items()):
             if (

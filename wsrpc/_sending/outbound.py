@@ -67,8 +67,9 @@ class Outbound:
     A message that cannot be sent because there is no connection waits, or it fails as ``"not_sent"``:
 
     - It waits *with its session* if it belongs to that, and the session may go on over another connection. It is sent
-      when the session goes on, and ends with the session. Answers, control messages and what is said on an anonymous
-      channel belong to their session. On a server, whose peers do not come back without it, everything does.
+      when the session goes on, and ends with the session. Answers, control messages, what is said on an anonymous
+      channel and what `open` and `on_reconnect` handlers send belong to their session. On a server, whose peers do not
+      come back without it, everything does.
     - It waits *for the next connection* if it does not: events and requests of a client, but for those that are bound
       to the present connection by ``offline="fail"``. It is sent on whichever connection comes next.
 
@@ -262,10 +263,14 @@ class Outbound:
         """How many messages wait for a connection."""
         return 0 if self._offline is None else len(self._offline)
 
-    def flush_offline(self) -> None:
-        """Send the messages that waited for a connection, in order."""
+    def flush_offline(self, *, of_session_only: bool = False) -> None:
+        """Send the messages that waited for a connection, in order: all, or those of the session."""
         assert self.link is not None
-        if self._offline is not None:
+        if self._offline is None:
+            return
+        if of_session_only:
+            self._offline.flush_session(self.link.send)
+        else:
             self._offline.flush(self.link.send, self.terms.unchecked, self.refusal)
 
     @property
@@ -632,6 +637,9 @@ class Outbound:
             ChannelClosed: it is for an anonymous channel.
             QueueFull: too much waits already.
         """
+        bound = message.h is UNSET and self.fails(offline)
+        if bound and (self.broken or self.detached):
+            raise self.not_sent()
         if self._belongs_to_session(message):
             if self.link is not None and self.link.full:
                 self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
@@ -639,9 +647,6 @@ class Outbound:
             return
         if message.h is not UNSET:
             raise self.channel_lost(message.h)
-        bound = self.fails(offline)
-        if bound and (self.broken or self.detached):
-            raise self.not_sent()
         if bound and self.silent:
             raise self._drained()
         self.offline_queue().keep(message, bound=bound)
@@ -650,7 +655,9 @@ class Outbound:
 
     def _belongs_to_session(self, message: Event | Request | Raw) -> bool:
         """Return whether a message waits with its session, if it cannot be sent. The class says which messages do."""
-        return self._may_go_on(self.link) and (message.h is not UNSET or not self.keeps_offline)
+        return self._may_go_on(self.link) and (
+            message.h is not UNSET or not self.keeps_offline or self.in_open_handler()
+        )
 
     def wait_with_session(self, payload: bytes, text: bool) -> bool:
         """Let a message wait with the session. The transport has refused it, as the connection has just ended.

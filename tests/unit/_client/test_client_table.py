@@ -137,7 +137,7 @@ class Scene:
             await closing
             self.release.clear()
         if state in ("detached", "resuming"):
-            await turns_until(lambda: core_of(self.client).peer_core.resumable)
+            await self.is_resumable()
             self.opening.clear()
             self.in_flight = self.start(self.client.request("park"))
             await self.parked.wait()
@@ -148,6 +148,20 @@ class Scene:
             self.end_the_wait()
             self.url = await self.asked.get()
         assert self.client.state == state
+        return call
+
+    async def is_resumable(self) -> None:
+        """Wait until the session would survive a drop."""
+        await turns_until(lambda: core_of(self.client).peer_core.resumable)
+
+    async def drop_while_opening(self) -> asyncio.Task[None]:
+        """Connect, and drop the connection while the `open` handlers run. Return the call of `connect`."""
+        call = await self.reach("opening")
+        assert call is not None
+        await self.is_resumable()
+        self.opening.clear()
+        self.drop()
+        await turns_until(lambda: self.client.state == "detached")
         return call
 
     async def lost(self) -> SessionLost:
@@ -323,12 +337,18 @@ async def gave_up(state: ClientState) -> None:
     options: dict[str, Any] = {}
     if state == "waiting":
         options = {"connect_timeout": 0.05}
+    elif state == "detached":
+        options = {"connect_timeout": 2.0}  # enough for the first connection, and not for its `open` handlers
     elif state not in ("connecting", "resuming"):
         options = {"reconnect": None}
     async with scene(**options) as played:
         if state == "waiting":  # the time may be over at any moment
             call = played.start(played.client.connect())
             (await played.asked.get()).set_exception(OSError("nobody there"))
+            with pytest.raises(ConnectFailed):
+                await call
+        elif state == "detached":
+            call = await played.drop_while_opening()
             with pytest.raises(ConnectFailed):
                 await call
         else:
@@ -339,7 +359,7 @@ async def gave_up(state: ClientState) -> None:
             await asyncio.sleep(0)
         if state in ("connecting", "resuming"):
             played.url.set_exception(HandshakeRejected(403))
-        elif state != "waiting":
+        elif state not in ("waiting", "detached"):
             played.drop()
         await turns_until(lambda: played.client.state == after(state, Input.GAVE_UP))
         if queued is not None:
@@ -358,6 +378,9 @@ async def detached(state: ClientState) -> None:
         if state == "connected":
             await played.reach("detached")  # by a drop
             return
+        if state == "opening":
+            await played.drop_while_opening()
+            return
         await played.reach(state)
         async with raw_server() as drops:
             played.url.set_result(drops.url)
@@ -375,6 +398,23 @@ async def resumed(state: ClientState) -> None:
         played.url.set_result(played.real_url)
         await played.goes_on()
         assert played.client.state == after(state, Input.RESUMED)
+
+
+@plays(Input.REOPENED)
+async def reopened(state: ClientState) -> None:
+    async with scene() as played:
+        call = await played.drop_while_opening()
+        queued = asyncio.ensure_future(played.client.request("add", 1, 2))
+        played.end_the_wait()
+        url = await played.asked.get()
+        assert played.client.state == state
+        url.set_result(played.real_url)
+        await turns_until(lambda: played.client.state == after(state, Input.REOPENED))
+        assert not call.done() and not queued.done()
+        played.ready.set()
+        await call
+        assert await queued == 3
+        assert played.client.state == "connected" and not played.opening.is_set(), "they were called once"
 
 
 @plays(Input.LOST)

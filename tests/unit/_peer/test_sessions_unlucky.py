@@ -12,7 +12,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SMALL, SOON, Story, story
+from session_story import SMALL, SOON, Story, refuse, story
 
 import wsrpc._peer.resumption
 import wsrpc._resuming.ledger
@@ -33,15 +33,6 @@ from wsrpc import (
 from wsrpc.testing import Line, MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-def refuse(transport: MemoryTransport) -> None:
-    """Refuse whatever is sent, as a transport does whose connection has ended, until it tells of the end."""
-
-    def broken() -> None:
-        raise ConnectionLost(1006, "broken", "not_sent")
-
-    vars(transport)["_check_open"] = broken
 
 
 # ---------------------------------------------------------------- a transport that refuses before it tells of its end

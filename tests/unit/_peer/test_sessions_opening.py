@@ -1,0 +1,224 @@
+"""Sessions that go on while `open` and `on_reconnect` handlers still run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from session_story import SOON, refuse
+
+from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server
+from wsrpc._peer.peer import core_of
+from wsrpc.testing import Clock, Line
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Opening:
+    """A client whose `open` handler waits until a test releases it, and what arrives at its server."""
+
+    def __init__(self, *, limits: Limits | None = None, clock: Clock | None = None) -> None:
+        self.server = Server(limits=limits)
+        self.line = Line(self.server, clock=clock)
+        self.arrived: list[Any] = []
+        self.server.on("note", self.arrived.append)
+        self.server.on("ask", self.ask)
+        self.client = Client("ws://server/", dial=self.line.dial, reconnect=SOON)
+        self.began = 0
+        self.release = asyncio.Event()
+        self.back: list[bool] = []
+        self.client.on("open", self.opened)
+        self.client.on_reconnect(self.returned)
+
+    def ask(self, what: Any) -> Any:
+        self.arrived.append(what)
+        return what
+
+    async def opened(self) -> None:
+        self.began += 1
+        await self.client.emit("note", "begins")
+        await self.release.wait()
+        assert await self.client.request("ask", "asks") == "asks"
+        await self.client.emit("note", "ends")
+
+    def returned(self, info: ReconnectInfo) -> None:
+        self.back.append(info.resumed)
+
+    async def is_resumable(self) -> None:
+        await turns_until(lambda: core_of(self.client.peer).resumable and not self.line.connections[-1][0].unsent)
+        await turns(20)
+
+    async def cut(self) -> None:
+        """Cut the line, and keep the client from coming back."""
+        self.line.down = True
+        self.line.cut()
+        await turns_until(lambda: self.client.peer.detached)
+
+    async def repair(self, state: str = "opening") -> None:
+        self.line.down = False
+        await turns_until(lambda: self.client.state == state)
+
+    async def close(self) -> None:
+        await self.client.close()
+        await self.server.close()
+
+
+@pytest.mark.parametrize("ends", ["while the connection is lost", "when the session has gone on"])
+async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) -> None:
+    scene = Opening()
+    client = scene.client
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: scene.began)
+        waiting = asyncio.create_task(client.emit("note", "waits"))
+        await scene.is_resumable()
+        await scene.cut()
+        client.emit_nowait("note", "waits, too")
+        if ends == "while the connection is lost":
+            scene.release.set()
+            await turns(10)
+            assert client.state in ("detached", "resuming") and scene.arrived == ["begins"]
+            scene.line.down = False
+        else:
+            await scene.repair()
+            await turns(20)
+            assert scene.arrived == ["begins"] and not connecting.done() and client.state == "opening"
+            assert scene.back == [], "what `open` prepares is not ready yet"
+            scene.release.set()
+        await connecting
+        await waiting
+        await turns_until(lambda: len(scene.arrived) == 5)
+        assert scene.arrived == ["begins", "asks", "ends", "waits", "waits, too"]
+        await turns_until(lambda: scene.back)
+        assert (scene.began, scene.back) == (1, [True])
+        await scene.close()
+
+
+async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out() -> None:
+    scene = Opening()
+    client = scene.client
+    scene.release.set()
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    told: list[tuple[str, bool]] = []
+
+    @client.on_reconnect
+    async def slow(info: ReconnectInfo) -> None:
+        told.append(("slow", info.resumed))
+        entered.set()
+        await go_on.wait()
+        await client.emit("note", f"slow, {info.resumed}")
+
+    @client.on_reconnect
+    def last(info: ReconnectInfo) -> None:
+        told.append(("last", info.resumed))
+
+    async with asyncio.timeout(20):
+        await client.connect()
+        await scene.server.peers[0].close(1012, "restart")
+        await entered.wait()
+        scene.arrived.clear()
+        await scene.is_resumable()
+        for _ in range(3):
+            await scene.cut()
+            await scene.repair()
+        assert told == [("slow", False)]
+        go_on.set()
+        await turns_until(lambda: len(told) == 4)
+        assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
+        assert scene.back == [False, True] and scene.began == 2
+        await turns_until(lambda: len(scene.arrived) == 2)
+        assert scene.arrived == ["slow, False", "slow, True"]
+        await scene.close()
+
+
+async def test_open_handlers_are_cancelled_with_their_session_and_called_again_for_the_next() -> None:
+    clock = Clock()
+    scene = Opening(limits=Limits(detached=5), clock=clock)
+    client = scene.client
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: scene.began)
+        await scene.is_resumable()
+        await scene.cut()
+        clock.advance(6)
+        await turns(5)
+        scene.line.down = False
+        await turns_until(lambda: scene.began == 2)
+        scene.release.set()
+        await connecting
+        await turns_until(lambda: len(scene.arrived) == 4)
+        assert scene.arrived == ["begins", "begins", "asks", "ends"]
+        assert (scene.began, scene.back) == (2, [False])
+        await scene.close()
+
+
+async def test_who_sends_in_an_open_handler_may_fail_instead_of_waiting() -> None:
+    scene = Opening()
+    client, errors, tried = scene.client, [], asyncio.Event()
+
+    async def opened() -> None:
+        await tried.wait()
+        for send in (client.emit, client.request):
+            try:
+                await send("note", "now or never", offline="fail")
+            except ConnectionLost as exc:
+                errors.append(exc.outcome)
+        try:
+            client.emit_nowait("note", "now or never", offline="fail")
+        except ConnectionLost as exc:
+            errors.append(exc.outcome)
+
+    client.on("connect", opened)
+    scene.release.set()
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: len(scene.arrived) == 3)
+        await scene.is_resumable()
+        await scene.cut()
+        tried.set()
+        await turns_until(lambda: len(errors) == 3)
+        scene.line.down = False
+        await connecting
+        assert errors == ["not_sent"] * 3 and "now or never" not in scene.arrived
+        await scene.close()
+
+
+@pytest.mark.parametrize("who", ["the handler", "what waits"])
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_handlers_that_are_done_when_the_transport_refuses_hold_nothing_back(side: str, who: str) -> None:
+    server = Server()
+    line = Line(server)
+    gate = asyncio.Event()
+    told: list[int] = []
+    client = Client("ws://server/", dial=line.dial, reconnect=SOON)
+
+    async def opened(peer: Peer) -> None:
+        await gate.wait()
+        refuse(line.connections[-1][0 if side == "client" else 1])
+        if who == "the handler":
+            await peer.emit("tell", 0)
+
+    (client if side == "client" else server).on("open", opened)
+    server.on("add", lambda a, b: a + b)
+    for end in (client, server):
+        end.on("tell", told.append)
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: core_of(client.peer).resumable)
+        await turns(20)
+        asked = asyncio.create_task(client.request("add", 1, 2))
+        await turns(5)
+        gate.set()
+        await turns(5)
+        line.cut()
+        await connecting
+        assert await asked == 3
+        await server.peers[0].emit("tell", 1)
+        await turns_until(lambda: 1 in told)
+        assert told == ([0, 1] if who == "the handler" else [1]) and len(line.connections) == 2
+        await client.close()
+        await server.close()
