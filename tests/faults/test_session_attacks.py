@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
+from raw_websocket import CLOSE, TEXT, RawPeer, raw_client, raw_server
 
-from wsrpc import Client, Handshake, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc import Client, Handshake, Limits, Peer, Reconnect, ReconnectInfo, Server, SessionLost
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -123,6 +123,17 @@ async def test_a_wrong_name_token_or_generation_gets_one_answer_and_changes_noth
             assert (await hear(raw))["t"] == "welcome", "a new session begins"
             assert w.peer.detached and len(w.server.peers) == 2
         await w.goes_on()
+
+
+async def test_the_session_of_another_server_is_elsewhere_whatever_else_is_wrong() -> None:
+    async with world() as w, world() as other:
+        for token in (other.token, OTHER):
+            async with w.comes(sid=other.sid, token=token) as (raw, answer):
+                assert answer == {"t": "gone", "why": "elsewhere"}
+                assert (await hear(raw))["t"] == "welcome", "a new session begins"
+        assert w.peer.detached and other.peer.detached
+        await w.goes_on()
+        await other.goes_on()
 
 
 async def test_who_has_the_token_but_is_somebody_else_is_refused() -> None:
@@ -268,3 +279,28 @@ async def test_credentials_that_expire_are_replaced_and_the_session_goes_on() ->
             assert seen == ["token 0", "token 1"] and closed == [] and not parked.done()
             assert server.peers[0].active == 1
             parked.cancel()
+
+
+# ---------------------------------------------------------------- a server that is no good
+
+
+@pytest.mark.parametrize(("why", "shown"), [("overloaded", "'overloaded'"), ("x\n" * 1000, "x\\nx")])
+async def test_a_reason_that_a_client_does_not_know_is_shown_in_short(why: str, shown: str) -> None:
+    async with asyncio.timeout(20), raw_server() as server:
+        client = Client(server.url, reconnect=Reconnect(initial=0.001, max=0.001))
+        connecting = asyncio.create_task(client.connect())
+        raw = await server.accept()
+        assert (await hear(raw))["t"] == "hello"
+        await say(raw, t="welcome", features=["resume"], limits={}, sid="s", token="t", ttl=60)
+        await connecting
+        assert await hear(raw) == {"t": "ack", "n": 0, "bytes": 0}
+        asked = asyncio.create_task(client.request("add"))
+        await raw.next_of(TEXT)
+        raw.drop()
+        raw = await server.accept()
+        assert (await hear(raw))["sid"] == "s"
+        await say(raw, t="gone", why=why)
+        with pytest.raises(SessionLost) as caught:
+            await asked
+        assert shown in caught.value.reason and len(caught.value.reason) < 300 and "\n" not in caught.value.reason
+        await client.close()

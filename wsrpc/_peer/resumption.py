@@ -16,7 +16,7 @@ from .._resuming.detached import DetachedTransport
 from .._resuming.ledger import Acknowledger, Mismatch, ReplayBuffer
 from .._sending.link import Link, LinkListener, LinkState
 from .._sending.outbound import Outbound
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, short
 from ..limits import Limits
 from .session import Session, SessionInput
 
@@ -26,6 +26,12 @@ ANSWER_TIMEOUT = 5.0
 """Seconds in which the server answers that the session goes on, or that it is gone."""
 MOST_SILENCES = 2
 """Connections in a row without an answer after which it is no wsrpc server any more. One may have been dead."""
+GONE = {
+    "expired": "the server has no such session any more",
+    "auth": "the connection has another principal than the session",
+    "elsewhere": "it is a session of another server process",
+}
+"""What a client's `SessionLost` says for each reason of a `Gone`."""
 
 
 class SessionName(NamedTuple):
@@ -335,7 +341,8 @@ class Resumption:
         self.asking = None
         link.stop_receiving()
         if isinstance(answer, Gone):
-            self._listener.session_refused(link, f"the server has no such session ({answer.why})", None)
+            why = GONE.get(answer.why, f"the server refuses it: {short(answer.why)}")
+            self._listener.session_refused(link, why, None)
         else:
             self._listener.session_refused(link, "the server did not resume it", (payload, text))
 

@@ -142,9 +142,14 @@ class Resumed(Struct, tag_field="t", tag="resumed"):
     limits: Announced
 
 
-GoneWhy = Literal["expired", "epoch", "overflow", "auth", "elsewhere", "closed"]
-"""Why a session cannot be resumed. Without the right token it is always ``"expired"``, or ``"elsewhere"``. ``"closed"``
-is from the client."""
+GoneWhy = Literal["expired", "auth", "elsewhere", "closed"]
+"""Why a session cannot be resumed.
+
+- ``"expired"``: there is no such session any more, or the token is wrong.
+- ``"auth"``: the token is right, and the connection is somebody else's.
+- ``"elsewhere"``: it is a session of another server, or of another process. Its name alone says so.
+- ``"closed"``: from the client, which is about to close.
+"""
 
 
 class Gone(Struct, tag_field="t", tag="gone"):
@@ -154,7 +159,8 @@ class Gone(Struct, tag_field="t", tag="gone"):
     the connection had dropped.
     """
 
-    why: GoneWhy
+    why: str
+    """A `GoneWhy`, or one that a later version has."""
 
 
 Control = Hello | Welcome | Changed | Credit | Drain | Ack | Resume | Resumed | Gone

@@ -55,6 +55,8 @@ class ResumableSessions:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._here = secrets.token_urlsafe(6)
+        """Begins the names of these sessions, so that those of other processes can be told apart."""
         self._entries: dict[str, ResumableSession] = {}
         self._detached: dict[str, ResumableSession] = {}
         """Those without a connection, the oldest first."""
@@ -66,7 +68,7 @@ class ResumableSessions:
 
     def name(self, core: PeerCore, goes_on: Callable[[Handshake], None]) -> tuple[str, str]:
         """Return the name and the token of a new session, the present one of ``core``."""
-        sid, token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)
+        sid, token = f"{self._here}.{secrets.token_urlsafe(16)}", secrets.token_urlsafe(32)
         hashed = _hash(token)
         self._entries[sid] = ResumableSession(core, goes_on, hashed, hashed)
         return sid, token
@@ -81,6 +83,9 @@ class ResumableSessions:
 
         A request that is refused changes nothing in the session.
         """
+        here, dot, _ = asked.sid.partition(".")
+        if dot and here != self._here:
+            return "elsewhere"
         entry = self._entries.get(asked.sid)
         hashed = _hash(asked.token)
         # As much work without such a session as with one.

@@ -21,6 +21,7 @@ from wsrpc import (
     MessageTooBig,
     Peer,
     QueueFull,
+    ReconnectInfo,
     RequestTimeout,
     Server,
     SessionLost,
@@ -307,7 +308,7 @@ async def test_a_session_that_the_server_has_lost() -> None:
         with pytest.raises(SessionLost) as caught:
             await sent
         assert (caught.value.code, caught.value.outcome) == (1006, "unknown")
-        assert "expired" in caught.value.reason
+        assert "no such session any more" in caught.value.reason
         with pytest.raises(ConnectionLost) as not_sent:
             await bound
         assert not_sent.value.outcome == "not_sent"
@@ -316,6 +317,33 @@ async def test_a_session_that_the_server_has_lost() -> None:
         (back,) = s.back
         assert not back.resumed and isinstance(back.lost, SessionLost)
         assert [info.will_reconnect for info in s.closed] == [True]
+
+
+async def test_another_process_of_the_same_service_does_not_have_the_session() -> None:
+    servers = [Server(), Server()]
+    for server in servers:
+        server.on("park", asyncio.Event().wait)
+        server.on("add", lambda a, b: a + b)
+    lines = [Line(server) for server in servers]
+    there = lines[0]
+
+    async def dial(url: str, **options: Any) -> MemoryTransport:
+        return await there.dial(url, **options)  # a balancer that does not know of sessions
+
+    back: list[ReconnectInfo] = []
+    async with asyncio.timeout(20), Client("ws://server/", dial=dial, reconnect=SOON) as client:
+        client.on_reconnect(back.append)
+        sent = asyncio.create_task(client.request("park"))
+        await turns(20)
+        there = lines[1]
+        lines[0].cut()
+        with pytest.raises(SessionLost, match="a session of another server process") as caught:
+            await sent
+        assert caught.value.outcome == "unknown"
+        assert await client.request("add", 1, 2) == 3
+        assert [info.resumed for info in back] == [False] and back[0].lost is not None
+    for server in servers:
+        await server.close()
 
 
 async def test_a_channel_ends_with_its_session() -> None:
