@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncGenerator
@@ -165,6 +166,19 @@ async def test_a_token_is_good_until_a_newer_one_was_used() -> None:
         async with w.comes(gen=5, token=first) as (_, answer):
             assert answer == {"t": "gone", "why": "expired"}, "a newer one was used"
         assert w.peer.detached
+
+
+async def test_the_server_does_not_keep_the_token_itself() -> None:
+    async with world() as w:
+        gc.collect()
+        kept = [
+            holder
+            for holder in gc.get_objects()
+            for held in gc.get_referents(holder)
+            if isinstance(held, str) and held == w.token and held is not w.token
+        ]
+        assert not kept
+        await w.goes_on()
 
 
 async def test_a_generation_is_used_once() -> None:

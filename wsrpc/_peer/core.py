@@ -685,7 +685,7 @@ class PeerCore:
         if name is None:
             return False
         welcome.sid, welcome.token, welcome.ttl = name
-        self._make_resumption(name)
+        self._make_resumption(name._replace(token=""))  # this side keeps a hash of it, for all its sessions
         return True
 
     def session_named(self, welcome: Welcome) -> None:

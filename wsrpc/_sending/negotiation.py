@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import cache
 from typing import Any, Protocol
 
 from .._base.scheduler import Scheduler
@@ -257,7 +258,7 @@ class Negotiation:
 
     def _settle(self, control: Hello | Welcome) -> None:
         features = self._features()
-        common = self._common = frozenset(control.features) & {*features}
+        common = self._common = _shared(frozenset(control.features) & {*features})
         if isinstance(control, Hello):
             # Before anything else: what is sent after the welcome may use what was negotiated.
             welcome = Welcome(features, announce(self.limits))
@@ -275,3 +276,9 @@ class Negotiation:
             self._listener.session_named(control)
         if self._drains and self._closing_at is not None:  # this side drained before the hello came
             self._ask_for_quiet(self._closing_at)
+
+
+@cache
+def _shared(features: frozenset[str]) -> frozenset[str]:
+    """Return the same object for the same set: each connection keeps one, and there are few different ones."""
+    return features
