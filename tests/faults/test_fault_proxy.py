@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -29,6 +30,23 @@ async def test_bytes_pass_both_ways_as_they_are() -> None:
         assert [*await asyncio.gather(server.receive(len(up)), client.receive(len(down)))] == [up, down]
         await sending
         assert (b.proxy.bytes_up, b.proxy.bytes_down) == (len(up), len(down))
+
+
+async def test_small_pieces_do_not_wait_for_the_ones_before() -> None:
+    async with bench() as b:
+        client, server = await b.line()
+        await check_passes(client, server)
+        sockets = [sock for sock in gc.get_objects() if type(sock) is socket.socket and sock.fileno() >= 0]
+        tcp = [sock for sock in sockets if sock.family == socket.AF_INET and sock is not client.sock]
+        [accepted] = [sock for sock in tcp if peer_of(sock) == client.sock.getsockname()]
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "Nagle's algorithm holds them back"
+
+
+def peer_of(sock: socket.socket) -> object:
+    try:
+        return sock.getpeername()
+    except OSError:  # it listens
+        return None
 
 
 async def test_each_side_may_end_before_the_other() -> None:
