@@ -24,8 +24,10 @@ from wsrpc import (
     Reconnect,
     ReconnectInfo,
     Server,
+    SessionLost,
     is_transient,
 )
+from wsrpc.testing import Clock, Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -331,6 +333,47 @@ async def test_on_wake_a_connection_of_before_is_not_waited_for(monkeypatch: pyt
             assert [(info.code, info.will_reconnect) for info in endings] == [(1006, True)]
             assert "asleep for 36" in endings[0].reason
             assert await client.request("echo", 1) == 1
+
+
+@pytest.mark.parametrize("server_slept", [True, False])
+async def test_on_wake_the_session_goes_on_if_the_server_still_has_it(
+    monkeypatch: pytest.MonkeyPatch, server_slept: bool
+) -> None:
+    sleep, clock = Sleep(monkeypatch), Clock()
+    server, back, endings = Server(), asyncio.Queue[ReconnectInfo](), list[CloseInfo]()
+    release = asyncio.Event()
+
+    server.on("echo", lambda what: what)
+
+    @server.on("wait")
+    async def wait() -> str:
+        await release.wait()
+        return "done"
+
+    line = Line(server, clock=clock)
+    async with asyncio.timeout(20), Client("ws://server/", dial=line.dial, reconnect=NEVER) as client:
+        client.on_reconnect(back.put_nowait)
+        client.on("close", lambda peer, info: endings.append(info))
+        assert await client.request("echo", 1) == 1
+        waiting = asyncio.create_task(client.request("wait", timeout=None))
+        await turns_until(lambda: len(server.peers) == 1 and server.peers[0].active == 1)
+        if not server_slept:
+            line.connections[-1][1].vanish()  # nobody answered its pings
+            await turns_until(lambda: server.peers[0].detached)
+            clock.advance(61.0)
+        sleep.asleep += 3600.0
+        info = await back.get()
+        assert info.resumed == server_slept
+        if server_slept:
+            assert endings == []
+            release.set()
+            assert await waiting == "done"
+        else:
+            assert [ending.will_reconnect for ending in endings] == [True]
+            with pytest.raises(SessionLost, match="no such session any more"):
+                await waiting
+        assert await client.request("echo", 2) == 2
+    await server.close()
 
 
 async def test_a_short_sleep_drops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
