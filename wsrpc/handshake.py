@@ -34,7 +34,7 @@ class Handshake:
     The answer, which you may assign or change: ``subprotocol``, ``response_headers`` (except those of the handshake
     itself), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`) and ``principal`` (the
     identity of the client; becomes `Peer.principal`). ``expires`` is when the client's credentials expire, in seconds
-    since the epoch (as the ``exp`` of a JWT), or None. The connection is closed then, with 4410: a wsrpc client dials
+    since the epoch (as the ``exp`` of a JWT), or None. The connection is closed then, with 4411: a wsrpc client dials
     again, with fresh credentials, and its session goes on.
     """
 

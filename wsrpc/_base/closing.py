@@ -44,7 +44,7 @@ class CloseCode(IntEnum):
     SLOW_CONSUMER = 4408
     FENCED = 4409
     """The session goes on over another connection."""
-    CREDENTIALS_EXPIRED = 4410
+    CREDENTIALS_EXPIRED = 4411
     """`Handshake.expires` has come: the client dials again, with fresh credentials, and its session goes on."""
 
 
