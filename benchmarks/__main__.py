@@ -71,7 +71,7 @@ SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
         ),
     ),
     "cuts": (
-        "only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 2 min; --json FILE works here, too",
+        "only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 3 min; --json FILE works here, too",
         lambda options, cores: run_cuts(QUICK_CUTS if options.quick else CUTS, options.json),
     ),
 }

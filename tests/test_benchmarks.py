@@ -19,7 +19,8 @@ from benchmarks.__main__ import anything_wrong, choose, parse, plan_text
 from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
 from benchmarks.clients.__main__ import can
 from benchmarks.clients.tasks import TASKS, Task
-from benchmarks.cuts.ends import Seen, on_wsrpc
+from benchmarks.cuts.ends import on_wsrpc
+from benchmarks.cuts.outcome import Seen
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, held, run_load
 from benchmarks.machine import require
