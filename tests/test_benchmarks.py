@@ -19,13 +19,13 @@ from benchmarks.__main__ import anything_wrong, choose, parse, plan_text
 from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
 from benchmarks.clients.__main__ import can
 from benchmarks.clients.tasks import TASKS, Task
-from benchmarks.cuts.ends import on_wsrpc
+from benchmarks.cuts.ends import on_socketio, on_wsrpc
 from benchmarks.cuts.outcome import Seen
 from benchmarks.cuts.outcome import load as load_cuts
 from benchmarks.cuts.outcome import save as save_cuts
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, held, run_load
-from benchmarks.machine import require
+from benchmarks.machine import NODE_MODULES, require
 from benchmarks.measure import Sample
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
@@ -43,6 +43,10 @@ BY_KEY = {subject.key: subject for subject in SUBJECTS}
 
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="the load generator needs Linux and a C compiler"
+)
+needs_socketio = pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE_MODULES / "socket.io-client").is_dir(),
+    reason="the cuts of Socket.IO need Node, and `npm install` in interop/js",
 )
 
 
@@ -343,6 +347,17 @@ async def test_wsrpc_goes_on_after_each_kind_of_cut() -> None:
         outcome = await cut(ends, 20)
     assert outcome.cuts == {"before any event": 2, "half open": 2, "in a flow": 16} and outcome.faultless
     assert outcome.up.sent and outcome.down.sent
+
+
+@needs_socketio
+@pytest.mark.parametrize("advised", [False, True])
+async def test_socketio_is_cut_in_the_same_ways(advised: bool) -> None:
+    async with on_socketio(advised=advised) as ends:
+        outcome = await cut(ends, 20)
+    assert outcome.cuts == {"before any event": 2, "half open": 2, "in a flow": 16}
+    assert outcome.recovered["before any event"] == (2 if advised else 0), "it needs an event first"
+    assert outcome.up.sent > outcome.up.lost and outcome.down.sent > outcome.down.lost
+    assert not (advised and outcome.up.lost), "the client has `retries`"
 
 
 @needs_linux

@@ -38,8 +38,8 @@ Why Socket.IO {EXPLAINED} loses events, from its source and from traces of such 
 - **Before any event** no session goes on. A client comes back with the offset of the last event that it received, and
   the server restores nothing without an offset (`Namespace._createSocket` in socket.io). Socket.IO's documentation says
   so, and [issue 5538](https://github.com/socketio/socket.io/issues/5538) is about it. The client then has a new socket,
-  which misses what is emitted to its rooms until it has joined them. An event to each new socket, as in the last row,
-  avoids this.
+  which misses what is emitted to its rooms until it has joined them. A few cuts in a flow come before the first event,
+  too. An event to each new socket, as in the last row, avoids this.
 - **Half open**, a session does not go on if the server has never noticed a drop of it. The server stores a session when
   it notices the end of a connection (`Socket._onclose`), so there is nothing to restore as long as it has the first
   one. In the last row, each session has had an ordinary drop before.
