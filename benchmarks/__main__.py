@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import results
 from .broadcast.run import run_broadcast
+from .cuts import outcome
 from .cuts.run import CUTS, QUICK_CUTS, run_cuts
 from .floods.run import run_floods
 from .generator import compile_load
@@ -71,7 +72,7 @@ SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
         ),
     ),
     "cuts": (
-        "only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 2 min; --json FILE works here, too",
+        "only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 3 min; --json FILE works here, too",
         lambda options, cores: run_cuts(QUICK_CUTS if options.quick else CUTS, options.json),
     ),
 }
@@ -231,6 +232,7 @@ def report(arguments: Sequence[str]) -> int:
     """``report FILE``: write the page and its plots."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=report.__doc__)
     parser.add_argument("file", type=Path, nargs="?", default=page.RESULTS, help="what --json wrote")
+    parser.add_argument("--cuts", type=Path, metavar="FILE", default=page.CUTS, help="what --cuts --json wrote")
     parser.add_argument("--text", action="store_true", help="print the tables instead")
     options = parser.parse_args(arguments)
     run = results.load(options.file)
@@ -239,7 +241,9 @@ def report(arguments: Sequence[str]) -> int:
         return 0
     if options.file.resolve() != page.RESULTS:
         results.save(run, page.RESULTS)
-    for path in page.write(results.load(page.RESULTS)):
+    if options.cuts.resolve() != page.CUTS:
+        outcome.save(outcome.load(options.cuts), page.CUTS)
+    for path in page.write(results.load(page.RESULTS), outcome.load(page.CUTS)):
         print(path)
     return 0
 

@@ -116,9 +116,7 @@ def describe(server_core: int, load_core: int, subjects: Sequence[Subject]) -> d
     needs = {need for subject in subjects for need in subject.needs}
     facts |= {name: _version(name) for module, name in PACKAGES.items() if module in needs}
     if "node" in needs:
-        facts["Node"] = subprocess.check_output([find_node(), "--version"], text=True).strip()
-        for package in ("ws", "ws-wrapper"):
-            facts[package] = str(json.loads((NODE_MODULES / package / "package.json").read_text())["version"])
+        facts |= node_facts("ws", "ws-wrapper")
     if "go" in needs:
         facts["Go"] = subprocess.check_output([find_go(), "env", "GOVERSION"], text=True).strip()
         facts["ws-wrapper in Go"] = (
@@ -126,6 +124,14 @@ def describe(server_core: int, load_core: int, subjects: Sequence[Subject]) -> d
             if os.environ.get("WS_WRAPPER_GO")
             else "NOT the real library: the stand-in of interop/go/played, because WS_WRAPPER_GO is not set"
         )
+    return facts
+
+
+def node_facts(*packages: str) -> dict[str, str]:
+    """The versions of Node and of packages in interop/js. Raises BenchmarkError if Node is missing."""
+    facts = {"Node": subprocess.check_output([find_node(), "--version"], text=True).strip()}
+    for package in packages:
+        facts[package] = str(json.loads((NODE_MODULES / package / "package.json").read_text())["version"])
     return facts
 
 

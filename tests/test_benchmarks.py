@@ -19,14 +19,18 @@ from benchmarks.__main__ import anything_wrong, choose, parse, plan_text
 from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
 from benchmarks.clients.__main__ import can
 from benchmarks.clients.tasks import TASKS, Task
-from benchmarks.cuts.ends import Seen, on_wsrpc
+from benchmarks.cuts.ends import on_socketio, on_wsrpc
+from benchmarks.cuts.outcome import Seen
+from benchmarks.cuts.outcome import load as load_cuts
+from benchmarks.cuts.outcome import save as save_cuts
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, held, run_load
-from benchmarks.machine import require
+from benchmarks.machine import NODE_MODULES, require
 from benchmarks.measure import Sample
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
 from benchmarks.report import analysis, page, plots, text
+from benchmarks.report.cuts import EXPLAINED
 from benchmarks.runner import DEFAULT, QUICK, able
 from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject, python_server
@@ -40,6 +44,10 @@ BY_KEY = {subject.key: subject for subject in SUBJECTS}
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="the load generator needs Linux and a C compiler"
 )
+needs_socketio = pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE_MODULES / "socket.io-client").is_dir(),
+    reason="the cuts of Socket.IO need Node, and `npm install` in interop/js",
+)
 
 
 # ---------------------------------------------------------------- the page
@@ -47,7 +55,7 @@ needs_linux = pytest.mark.skipif(
 
 def test_the_page_is_what_its_results_make() -> None:
     """Do not edit it by hand: `python -m benchmarks report` writes it."""
-    made = page.render(results.load(page.RESULTS))
+    made = page.render(results.load(page.RESULTS), load_cuts(page.CUTS))
     for path, expected in made.items():
         assert path.read_text("utf-8") == expected, f"{path.name}: python -m benchmarks report"
     plots_there = {path for path in page.FOLDER.iterdir() if path.suffix == ".svg"}
@@ -58,6 +66,14 @@ def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:
     run = results.load(page.RESULTS)
     results.save(run, tmp_path / "run.json")
     assert results.load(tmp_path / "run.json") == run
+    cuts = load_cuts(page.CUTS)
+    save_cuts(cuts, tmp_path / "cuts.json")
+    assert load_cuts(tmp_path / "cuts.json") == cuts
+
+
+def test_the_page_explains_the_version_that_was_cut() -> None:
+    machine = load_cuts(page.CUTS).machine
+    assert {machine["socket.io"], machine["socket.io-client"]} == {EXPLAINED}
 
 
 def test_the_text_has_a_row_for_each_system() -> None:
@@ -141,7 +157,7 @@ def test_a_slot_in_which_nothing_happened_is_no_accident() -> None:
         run = _run({key: (kind, 0 if key == idle else 100) for key, kind in kinds.items()})
         assert run.subjects["wsrpc"].title in text.render(run)
         assert "∞" in text.render(run) or idle != "bare"
-        page.render(run)
+        page.render(run, load_cuts(page.CUTS))
 
 
 def test_wrong_answers_fail_the_run_and_do_not_count() -> None:
@@ -331,6 +347,17 @@ async def test_wsrpc_goes_on_after_each_kind_of_cut() -> None:
         outcome = await cut(ends, 20)
     assert outcome.cuts == {"before any event": 2, "half open": 2, "in a flow": 16} and outcome.faultless
     assert outcome.up.sent and outcome.down.sent
+
+
+@needs_socketio
+@pytest.mark.parametrize("advised", [False, True])
+async def test_socketio_is_cut_in_the_same_ways(advised: bool) -> None:
+    async with on_socketio(advised=advised) as ends:
+        outcome = await cut(ends, 20)
+    assert outcome.cuts == {"before any event": 2, "half open": 2, "in a flow": 16}
+    assert outcome.recovered["before any event"] == (2 if advised else 0), "it needs an event first"
+    assert outcome.up.sent > outcome.up.lost and outcome.down.sent > outcome.down.lost
+    assert not (advised and outcome.up.lost), "the client has `retries`"
 
 
 @needs_linux

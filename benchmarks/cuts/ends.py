@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any, Protocol, TypeAlias
 
 from wsrpc import Client, ConnectionLost, Peer, QueueFull, Reconnect, ReconnectInfo, Server
 
 from ..machine import find_node
 from ..processes import BenchmarkError
 
-__all__ = ["Ends", "Seen", "on_socketio", "on_wsrpc"]
+__all__ = ["Ends", "on_socketio", "on_wsrpc"]
 
 PROGRAM = Path(__file__).parent.parent / "js" / "cuts.mjs"
 EVERY = 0.002
@@ -26,20 +23,8 @@ EVERY = 0.002
 SETTLED = 0.1
 """Seconds without another event after which those that have not come are lost."""
 
-
-class Seen(msgspec.Struct):
-    """Events of one direction that were sent, and what has come of them."""
-
-    sent: int = 0
-    lost: int = 0
-    doubled: int = 0
-    out_of_order: int = 0
-
-    def add(self, sent: int, got: list[int]) -> None:
-        self.sent += sent
-        self.lost += len(set(range(sent)) - set(got))
-        self.doubled += len(got) - len(set(got))
-        self.out_of_order += sum(after < before for before, after in pairwise(got))
+Events: TypeAlias = tuple[tuple[int, list[int]], tuple[int, list[int]]]
+"""How many were sent, and the numbers of those that came: to the server, and to the client."""
 
 
 class Ends(Protocol):
@@ -62,19 +47,19 @@ class Ends(Protocol):
         """Wait for the next connection of the client; whether the session goes on."""
         ...
 
-    async def result(self) -> tuple[tuple[int, list[int]], tuple[int, list[int]]]:
-        """Stop the events. Return how many were sent, and which came: to the server, and to the client."""
+    async def result(self) -> Events:
+        """Stop the events, and wait until those that can still come have come."""
         ...
 
 
-async def settled(look: Callable[[], Any]) -> None:
-    """Wait until ``look()`` answers the same for `SETTLED` seconds."""
-    before = look()
+async def settled(look: Callable[[], Awaitable[Events]]) -> Events:
+    """Return what ``look()`` answers once that has been the same for `SETTLED` seconds."""
+    before = await look()
     while True:
         await asyncio.sleep(SETTLED)
-        now = look()
+        now = await look()
         if now == before:
-            return
+            return now
         before = now
 
 
@@ -139,13 +124,15 @@ class _Wsrpc:
     async def back(self) -> bool:
         return await self._came.get()
 
-    async def result(self) -> tuple[tuple[int, list[int]], tuple[int, list[int]]]:
+    async def result(self) -> Events:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        await settled(lambda: (len(self._got_up), len(self._got_down)))
-        return (self._sent["up"], self._got_up), (self._sent["down"], self._got_down)
+        return await settled(self._look)
+
+    async def _look(self) -> Events:
+        return (self._sent["up"], self._got_up.copy()), (self._sent["down"], self._got_down.copy())
 
     async def end(self) -> None:
         if self._client is not None:
@@ -172,10 +159,10 @@ class _SocketIO:
 
     async def _ask(self, program: Process, command: str, **options: Any) -> Any:
         self._tell(program, command, **options)
-        while True:
-            answer = await _line(program)
-            if "sent" in answer:
-                return answer
+        answer = await _line(program)
+        if "sent" not in answer:
+            raise BenchmarkError(f"the client of Socket.IO came back, although nothing had cut it: {answer}")
+        return answer
 
     def _tell(self, program: Process, command: str, **options: Any) -> None:
         assert program.stdin is not None
@@ -196,15 +183,15 @@ class _SocketIO:
         self._tell(self._client, "abandon", url=url)
 
     async def back(self) -> bool:
-        while True:
-            answer = await _line(self._client)
-            if "connected" in answer:
-                return bool(answer["recovered"])
+        answer = await _line(self._client)
+        return bool(answer["recovered"])
 
-    async def result(self) -> tuple[tuple[int, list[int]], tuple[int, list[int]]]:
+    async def result(self) -> Events:
         await self._ask(self._client, "stop")
         await self._ask(self._server, "stop")
-        await asyncio.sleep(2 * SETTLED)
+        return await settled(self._look)
+
+    async def _look(self) -> Events:
         client, server = await self._ask(self._client, "result"), await self._ask(self._server, "result")
         return (client["sent"], server["got"]), (server["sent"], client["got"])
 
@@ -218,13 +205,20 @@ async def _line(program: Process) -> Any:
 
 
 @asynccontextmanager
-async def on_socketio() -> AsyncIterator[Ends]:
-    """Socket.IO with connection state recovery, but for short delays between attempts."""
+async def on_socketio(*, advised: bool = False) -> AsyncIterator[Ends]:
+    """Socket.IO with connection state recovery in its default setting, but for short delays between attempts.
+
+    Args:
+        advised: do all that its documentation advises against losses: the client has ``retries``, and the server sends
+            an event to each new socket, without which there is no recovery.
+    """
     programs: list[Process] = []
     try:
         for role in ("server", "client"):
             programs.append(
-                await asyncio.create_subprocess_exec(find_node(), PROGRAM, role, stdin=PIPE, stdout=PIPE, limit=2**24)
+                await asyncio.create_subprocess_exec(
+                    find_node(), PROGRAM, role, *(["advised"] if advised else []), stdin=PIPE, stdout=PIPE, limit=2**24
+                )
             )
         server, client = programs
         port = await _line(server)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
-
-import msgspec
 
 from wsrpc.testing import FaultProxy
 
+from ..machine import node_facts
 from ..processes import BenchmarkError
 from ..report.text import table
-from .ends import Ends, Seen, on_socketio, on_wsrpc
+from .ends import Ends, on_socketio, on_wsrpc
+from .outcome import COLUMNS, Cuts, Kind, Outcome, rows, save
 
 __all__ = ["run_cuts"]
 
@@ -33,36 +35,22 @@ BACK = 30.0
 
 SYSTEMS: dict[str, Callable[[], AbstractAsyncContextManager[Ends]]] = {
     "wsrpc": on_wsrpc,
-    "Socket.IO 4, connection state recovery": on_socketio,
+    "Socket.IO 4, recovery": on_socketio,
+    "Socket.IO 4, recovery, retries, first event": partial(on_socketio, advised=True),
 }
 
 INTRODUCTION = f"""\
 cuts under a flow of events both ways, the same seeded ones for each system; {FRESH:.0%} of them before any event of a
 session, {HALF_OPEN:.0%} half open: the client dials again while the server still holds the old socket
-  "lost", "doubled" and "out of order" are events, as the applications saw them; "up" is to the server."""
+  by kind: after how many of them the session went on; the rest are events, as the applications saw them"""
 
 
-class Outcome(msgspec.Struct):
-    """What has become of one system."""
-
-    cuts: dict[str, int] = msgspec.field(default_factory=dict)
-    """How many of each kind there were."""
-    recovered: dict[str, int] = msgspec.field(default_factory=dict)
-    """After how many of them the session went on."""
-    up: Seen = msgspec.field(default_factory=Seen)
-    down: Seen = msgspec.field(default_factory=Seen)
-    seconds: float = 0.0
-
-    @property
-    def faultless(self) -> bool:
-        events = (self.up, self.down)
-        return self.cuts == self.recovered and not any(e.lost or e.doubled or e.out_of_order for e in events)
-
-
-def kinds(cuts: int, dice: random.Random) -> list[str]:
+def kinds(cuts: int, dice: random.Random) -> list[Kind]:
     """Return so many kinds of cuts in a random order. The first begins a session."""
     fresh, half_open = round(cuts * FRESH), round(cuts * HALF_OPEN)
-    rest = ["half open"] * half_open + ["in a flow"] * (cuts - fresh - half_open) + ["before any event"] * (fresh - 1)
+    rest: list[Kind] = ["half open"] * half_open
+    rest += ["in a flow"] * (cuts - fresh - half_open)
+    rest += ["before any event"] * (fresh - 1)
     dice.shuffle(rest)
     return ["before any event", *rest]
 
@@ -129,16 +117,10 @@ def run_cuts(cuts: int = CUTS, json: Path | None = None) -> bool:
     """Print what has become of each system; whether wsrpc resumed each session, and lost and doubled nothing."""
     logging.disable()  # of the drops
     outcomes = asyncio.run(compare(cuts))
+    machine = {"Python": platform.python_version(), **node_facts("socket.io", "socket.io-client")}
+    run = Cuts(date=time.strftime("%Y-%m-%d"), machine=machine, systems=outcomes)
     if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(outcomes)) + b"\n")
-    rows: list[list[str]] = []
-    for name, outcome in outcomes.items():
-        for kind, count in outcome.cuts.items():
-            rows.append([name, kind, f"{outcome.recovered[kind]} of {count}", "", "", "", ""])
-        for way, seen in (("up", outcome.up), ("down", outcome.down)):
-            numbers = (seen.sent, seen.lost, seen.doubled, seen.out_of_order)
-            rows.append([name, way, "", *map(str, numbers)])
-    columns = ["", "", "went on", "events", "lost", "doubled", "out of order"]
-    print(table(INTRODUCTION, columns, rows))
+        save(run, json)
+    print(table(INTRODUCTION, COLUMNS, rows(run)))
     print(", ".join(f"{name}: {outcome.seconds:.0f} s" for name, outcome in outcomes.items()))
     return outcomes["wsrpc"].faultless

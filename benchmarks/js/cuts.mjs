@@ -1,12 +1,14 @@
 // Socket.IO under cuts: `node cuts.mjs server` prints its port, `node cuts.mjs client` waits for commands.
 // Commands are lines of JSON on stdin, answers are lines of JSON on stdout.
 // Each end sends numbered events to the other while the flow is on, and says what it has received.
+// With `advised` after that, both do what Socket.IO's documentation advises against losses.
 import { createServer } from "node:http"
 import { createRequire } from "node:module"
 import { createInterface } from "node:readline"
 
 const require = createRequire(new URL("../../interop/js/package.json", import.meta.url))
 const EVERY_MS = 2
+const advised = process.argv[3] === "advised"
 
 const say = (message) => console.log(JSON.stringify(message))
 const commands = (run) => {
@@ -19,7 +21,7 @@ const commands = (run) => {
 function server() {
   const http = createServer()
   const io = new (require("socket.io").Server)(http, {
-    connectionStateRecovery: { maxDisconnectionDuration: 60_000, skipMiddlewares: true },
+    connectionStateRecovery: {},
   })
   let name = ""
   let sent = 0
@@ -27,8 +29,14 @@ function server() {
   let timer
   io.on("connection", (socket) => {
     const mine = socket.handshake.auth.name
-    if (!socket.recovered) socket.join(mine)
-    socket.on("up", (number) => mine === name && got.push(number))
+    // Also when the socket has recovered: after a half-open cut Socket.IO 4.8 restores it without its rooms.
+    socket.join(mine)
+    // "For the recovery to succeed, the server must send at least one event" (its page on connection state recovery).
+    if (advised && !socket.recovered) socket.emit("hello")
+    socket.on("up", (number, acknowledge) => {
+      if (mine === name) got.push(number)
+      acknowledge?.() // a client with `retries` waits for it
+    })
   })
   commands(({ command, ...options }) => {
     clearInterval(timer)
@@ -37,7 +45,7 @@ function server() {
       sent = 0
       got = []
     } else if (command === "flow") {
-      // To a room, because there is no socket to send to while the client is away.
+      // To a room, because a client that does not recover has another socket afterwards.
       timer = setInterval(() => io.to(name).emit("down", sent++), EVERY_MS)
     }
     say({ sent, got: command === "result" ? got : [] })
@@ -66,6 +74,8 @@ function client() {
         reconnectionDelay: 1,
         reconnectionDelayMax: 10,
         randomizationFactor: 0,
+        // At least once (its page on delivery guarantees). Without these options an event is sent at most once.
+        ...(advised ? { retries: 3, ackTimeout: 10_000 } : {}),
       })
       socket.on("connect", () => say({ connected: true, recovered: socket.recovered }))
       socket.on("down", (number) => got.push(number))

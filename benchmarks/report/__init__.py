@@ -1,4 +1,5 @@
 """What a run says: `analysis` computes, `text` is for the terminal, `page` makes docs/performance.md, `plots` draws.
 
-All of it is made of a `benchmarks.results.Run` alone, so that a page can be made again from its JSON at any time.
+All of it is made of a `benchmarks.results.Run` and a `benchmarks.cuts.outcome.Cuts` alone, so that a page can be made
+again from their JSON at any time.
 """

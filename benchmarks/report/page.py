@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..cuts.outcome import Cuts
 from ..measure import rate
 from ..results import Column, CurveResult, Run, SectionResult
 from . import plots
@@ -20,11 +21,14 @@ from .analysis import (
     times_ahead,
     where_others_are_faster,
 )
+from .cuts import sessions_that_are_cut
+from .markdown import table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "performance.md"
 FOLDER = DOCS / "performance"
 RESULTS = FOLDER / "results.json"
+CUTS = FOLDER / "cuts.json"
 
 OVERVIEW = "64 small requests pending on one connection: ratio to a bare websockets echo"
 
@@ -35,7 +39,8 @@ INTRODUCTION = """\
 # Performance
 
 How fast wsrpc is beside the systems that people would pick instead, how its cost grows, how to choose a transport, and
-where wsrpc is not the fastest. A program makes this page of one run of `make bench`; do not edit it by hand.
+where wsrpc is not the fastest. A program makes this page of one run of `make bench` and one of its `--cuts`; do not
+edit it by hand.
 """
 
 HOW_TO_REPEAT = """\
@@ -45,7 +50,8 @@ HOW_TO_REPEAT = """\
 make bench                                       # about 15 minutes
 make bench ARGS=--quick                          # about 2 minutes: a smoke test, too short to quote
 make bench ARGS="--json run.json"                # the default run, with every sample in a file
-python -m benchmarks report run.json             # writes this page and its plots
+make bench ARGS="--cuts --json cuts.json"        # about 3 minutes: sessions that are cut
+python -m benchmarks report run.json --cuts cuts.json   # writes this page and its plots
 ```
 
 It needs Linux, two cores, a C compiler, Node and Go; `make bench` installs the Python packages. `--plan` says what
@@ -100,9 +106,9 @@ Both axes are logarithmic: a flat line means that the cost of one request or del
 """
 
 
-def render(run: Run) -> dict[Path, str]:
+def render(run: Run, cuts: Cuts) -> dict[Path, str]:
     """The page and its plots, by path."""
-    files = {PAGE: "\n".join(_page(run))}
+    files = {PAGE: "\n".join(_page(run, cuts))}
     if chart := _overview(run):
         files[FOLDER / "overview.svg"] = chart
     for curve in run.curves:
@@ -110,16 +116,16 @@ def render(run: Run) -> dict[Path, str]:
     return files
 
 
-def write(run: Run) -> list[Path]:
+def write(run: Run, cuts: Cuts) -> list[Path]:
     """Write the page and its plots; their paths."""
     FOLDER.mkdir(exist_ok=True)
-    files = render(run)
+    files = render(run, cuts)
     for path, text in files.items():
         path.write_text(text, "utf-8")
     return list(files)
 
 
-def _page(run: Run) -> Iterator[str]:
+def _page(run: Run, cuts: Cuts) -> Iterator[str]:
     yield INTRODUCTION
     if run.quick:
         yield "> **This is a quick run**, one short round for everything: do not quote it.\n"
@@ -131,7 +137,8 @@ def _page(run: Run) -> Iterator[str]:
     for one in run.tables:
         yield f"## {one.title}\n"
         yield f"{one.about}\n"
-        yield _table(one.columns, one.rows)
+        yield table(one.columns, one.rows)
+    yield from sessions_that_are_cut(cuts)
     yield from _not_fastest(run)
     yield from _choosing(run)
     if run.curves:
@@ -206,11 +213,11 @@ def _section(run: Run, section: SectionResult) -> Iterator[str]:
         [run.subjects[key].title, *(_ratio(cell(run, section, column, key)) for column in section.columns)]
         for key in keys
     ]
-    yield _table(["", *(column.title for column in section.columns)], rows)
+    yield table(["", *(column.title for column in section.columns)], rows)
     own = _own_rows(run, section, keys)
     if own:
         yield "The same to the bare echo of the library that wsrpc runs on there:\n"
-        yield _table(["", *(column.title for column in section.columns)], own)
+        yield table(["", *(column.title for column in section.columns)], own)
 
 
 def _own_rows(run: Run, section: SectionResult, keys: Sequence[str]) -> list[list[str]]:
@@ -242,7 +249,7 @@ def _async(run: Run) -> Iterator[str]:
         "From Python 3.12 on, wsrpc's tasks start eagerly. Go, gRPC and fastapi-websocket-rpc have one kind of "
         "handler: both rates are of the same one. How far they are from 1 shows how much two measurements differ.\n"
     )
-    yield _table(["", "ratio"], [[run.subjects[key].title, ratio(share)] for key, share in shares.items()])
+    yield table(["", "ratio"], [[run.subjects[key].title, ratio(share)] for key, share in shares.items()])
 
 
 def _not_fastest(run: Run) -> Iterator[str]:
@@ -291,7 +298,7 @@ def _choosing(run: Run) -> Iterator[str]:
         cells = [cell(run, section, column, key) for section, column in places]
         if sum(found is not None for found in cells) > 2:
             rows.append([run.subjects[key].title, *(_ratio(found) for found in cells)])
-    yield _table(["", *(column.title for _, column in places)], rows)
+    yield table(["", *(column.title for _, column in places)], rows)
 
 
 def _rates(run: Run) -> Iterator[str]:
@@ -309,7 +316,7 @@ def _rates(run: Run) -> Iterator[str]:
                 if found is not None:
                     rows.append([column.title, run.subjects[key].title, *_rate_cells(found, column)])
         yield f"<details><summary>{section.title}</summary>\n"
-        yield _table(["workload", "system", "rate", "ratio", "lowest–highest", "by CPU", "of the ceiling"], rows)
+        yield table(["workload", "system", "rate", "ratio", "lowest–highest", "by CPU", "of the ceiling"], rows)
         yield "</details>\n"
     for curve in run.curves:
         yield f"<details><summary>Curve: {curve.title}</summary>\n"
@@ -321,7 +328,7 @@ def _rates(run: Run) -> Iterator[str]:
             ]
             for key, line in curve.lines.items()
         ]
-        yield _table([curve.y, *(f"{point:,}" for point in points)], rows)
+        yield table([curve.y, *(f"{point:,}" for point in points)], rows)
         yield "</details>\n"
 
 
@@ -338,7 +345,7 @@ def _rate_cells(found: Cell, column: Column) -> list[str]:
 
 def _machine(run: Run) -> Iterator[str]:
     yield "## The machine\n"
-    yield _table(["", ""], [[name, fact] for name, fact in run.machine.items()])
+    yield table(["", ""], [[name, fact] for name, fact in run.machine.items()])
     yield (
         f"The run took {run.took / 60:.1f} minutes on {run.date}: {_rounds(run)}, {run.seconds:g} s for each system "
         f"under each workload, after {run.warm:g} s to warm up.\n"
@@ -359,10 +366,3 @@ def _plot(run: Run, curve: CurveResult) -> str:
         for key, line in curve.lines.items()
     ]
     return plots.curve(curve.title, curve.x, curve.y, lines, bytes_on_x=curve.x == "bytes")
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown: the first column to the left, numbers to the right."""
-    head = f"| {' | '.join(columns)} |"
-    rule = f"|{'|'.join(['---'] + ['--:'] * (len(columns) - 1))}|"
-    return "\n".join([head, rule, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
