@@ -25,7 +25,7 @@ from benchmarks.cuts.outcome import load as load_cuts
 from benchmarks.cuts.outcome import save as save_cuts
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, held, run_load
-from benchmarks.machine import NODE_MODULES, require
+from benchmarks.machine import require
 from benchmarks.measure import Sample
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
@@ -43,10 +43,6 @@ BY_KEY = {subject.key: subject for subject in SUBJECTS}
 
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="the load generator needs Linux and a C compiler"
-)
-needs_socketio = pytest.mark.skipif(
-    shutil.which("node") is None or not (NODE_MODULES / "socket.io-client").is_dir(),
-    reason="the cuts of Socket.IO need Node, and `npm install` in interop/js",
 )
 
 
@@ -349,7 +345,6 @@ async def test_wsrpc_goes_on_after_each_kind_of_cut() -> None:
     assert outcome.up.sent and outcome.down.sent
 
 
-@needs_socketio
 @pytest.mark.parametrize("advised", [False, True])
 async def test_socketio_is_cut_in_the_same_ways(advised: bool) -> None:
     async with on_socketio(advised=advised) as ends:
