@@ -449,10 +449,13 @@ class PeerCore:
             return
         link.opened()
         self.dispatcher.admission.hold(Hold.NONE)
-        if link.state is LinkState.OPEN:
-            self.out.update_clear()
-            link.negotiation.opened()
-            self.owner.opened()
+        if link.state is not LinkState.OPEN:  # what the handlers have sent waits, too, and leaves first
+            if self.out.queued:
+                self.out.offline_queue().put_session_first()
+            return
+        self.out.update_clear()
+        link.negotiation.opened()
+        self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
         self.log(

@@ -98,6 +98,52 @@ async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) 
         await scene.close()
 
 
+@pytest.mark.parametrize("how", ["emit", "emit_nowait", "request in a task"])
+@pytest.mark.parametrize("refused", [False, True])
+async def test_what_open_handlers_send_without_a_connection_leaves_before_what_waited_for_them(
+    refused: bool, how: str
+) -> None:
+    scene = Opening()
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    entered, gate = asyncio.Event(), asyncio.Event()
+    asked: list[asyncio.Task[Any]] = []
+
+    @client.on("open")
+    async def opened() -> None:
+        entered.set()
+        await gate.wait()
+        if refused:
+            refuse(scene.line.connections[-1][0])
+        if how == "emit":
+            await client.emit("note", "handler")
+        elif how == "emit_nowait":
+            client.emit_nowait("note", "handler")
+        else:
+            asked.append(asyncio.create_task(client.request("ask", "handler")))
+            await turns(5)
+
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await entered.wait()
+        await client.emit("note", "waited")
+        await scene.is_resumable()
+        if not refused:
+            await scene.cut()
+        gate.set()
+        await turns(20)
+        if refused:
+            await scene.cut()
+        core = core_of(client.peer)
+        await turns_until(lambda: core.out.queued == 2 and core.out.link is not None and core.out.link.opening is None)
+        await client.emit("note", "later")
+        await scene.repair("connected")
+        await connecting
+        await turns_until(lambda: len(scene.arrived) == 3)
+        assert scene.arrived == ["handler", "waited", "later"]
+        assert await asyncio.gather(*asked) == ["handler"] * len(asked)
+        await scene.close()
+
+
 async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out() -> None:
     scene = Opening()
     client = scene.client
