@@ -403,7 +403,8 @@ class PeerCore:
 
     def _reconnected(self, link: Link) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        if not (link.state is LinkState.OPENING or link.state is LinkState.DETACHED) or len(link.contexts) > 1:
+        goes_on = link.works or (link.state is LinkState.BROKEN and self.resumable)
+        if not goes_on or len(link.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:

@@ -181,6 +181,40 @@ async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_ou
         await scene.close()
 
 
+async def test_on_reconnect_handlers_are_not_left_out_where_the_transport_refuses_what_open_handlers_send() -> None:
+    scene = Opening()
+    client = scene.client
+    gate = asyncio.Event()
+
+    @client.on("connect")
+    async def opened() -> None:
+        if scene.began == 2:
+            await gate.wait()
+            refuse(scene.line.connections[-1][0])
+            await client.emit("note", "opened")
+
+    @client.on_reconnect
+    async def subscribe(info: ReconnectInfo) -> None:
+        if not info.resumed:
+            await client.emit("note", "subscribe")
+
+    scene.release.set()
+    async with asyncio.timeout(20):
+        await client.connect()
+        await scene.server.peers[0].close(1012, "restart")
+        await turns_until(lambda: scene.began == 2 and client.peer.connected)
+        await scene.is_resumable()
+        await client.emit("note", "waited")
+        scene.arrived.clear()
+        gate.set()
+        await turns(20)
+        scene.line.cut()
+        await turns_until(lambda: len(scene.arrived) == 3)
+        assert scene.arrived == ["opened", "subscribe", "waited"]
+        assert scene.back == [False, True]
+        await scene.close()
+
+
 async def test_open_handlers_are_cancelled_with_their_session_and_called_again_for_the_next() -> None:
     clock = Clock()
     scene = Opening(limits=Limits(detached=5), clock=clock)
