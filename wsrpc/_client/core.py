@@ -271,6 +271,7 @@ class ClientCore(PeerOwner):
         link = self.peer_core.out.link
         if link is not None and link.opening is not None:
             self.move(Input.REOPENED)
+            self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
         else:
             self.opened(Input.RESUMED)
 

@@ -215,6 +215,38 @@ async def test_on_reconnect_handlers_are_not_left_out_where_the_transport_refuse
         await scene.close()
 
 
+@pytest.mark.parametrize("call", ["wait_connected", "connect"])
+async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself(call: str) -> None:
+    scene = Opening()
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    began, waits, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        began.set()
+        await scene.release.wait()
+        waits.set()
+        await getattr(client, call)()
+        assert client.state == "opening"
+        done.set()
+
+    async with asyncio.timeout(5):  # less than Limits.open_handlers
+        connecting = asyncio.create_task(client.connect())
+        other = asyncio.create_task(client.wait_connected())
+        await began.wait()
+        await scene.is_resumable()
+        await scene.cut()
+        scene.release.set()
+        await waits.wait()
+        await turns(5)
+        scene.line.down = False
+        await done.wait()
+        assert not connecting.done() and not other.done()
+        await asyncio.gather(connecting, other)
+        assert client.state == "connected"
+        await scene.close()
+
+
 async def test_open_handlers_are_cancelled_with_their_session_and_called_again_for_the_next() -> None:
     clock = Clock()
     scene = Opening(limits=Limits(detached=5), clock=clock)
