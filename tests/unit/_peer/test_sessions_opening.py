@@ -299,6 +299,55 @@ async def test_who_sends_in_an_open_handler_may_fail_instead_of_waiting() -> Non
         await scene.close()
 
 
+@pytest.mark.parametrize("send", ["emit", "request", "emit_nowait"])
+@pytest.mark.parametrize("who", ["an open handler", "anybody"])
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_what_may_not_wait_fails_where_the_transport_refuses_it(side: str, who: str, send: str) -> None:
+    server = Server()
+    line = Line(server)
+    client = Client("ws://server/", dial=line.dial, reconnect=SOON)
+    gate, tried = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+    outcomes: list[str] = []
+
+    async def try_it(peer: Peer) -> None:
+        refuse(line.connections[-1][0 if side == "client" else 1])
+        try:
+            result = getattr(peer, send)("tell", "now or never", offline="fail")
+            if result is not None:
+                await result
+        except ConnectionLost as exc:
+            outcomes.append(exc.outcome)
+        tried.set()
+
+    async def opened(peer: Peer) -> None:
+        await gate.wait()
+        if who == "an open handler":
+            await try_it(peer)
+
+    (client if side == "client" else server).on("open", opened)
+    for end in (client, server):
+        end.on("tell", told.append)
+    async with asyncio.timeout(5):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: core_of(client.peer).resumable)
+        await turns(20)
+        gate.set()
+        if who == "anybody":
+            await connecting
+            await turns(20)
+            await try_it(client.peer if side == "client" else server.peers[0])
+        await turns(20)
+        line.cut()
+        await tried.wait()
+        await connecting
+        await turns_until(lambda: len(line.connections) == 2 and client.connected)
+        assert await client.request("tell", "it goes on") is None
+        assert (outcomes, told) == (["not_sent"], ["it goes on"])
+        await client.close()
+        await server.close()
+
+
 @pytest.mark.parametrize("who", ["the handler", "what waits"])
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_handlers_that_are_done_when_the_transport_refuses_hold_nothing_back(side: str, who: str) -> None:
