@@ -416,8 +416,9 @@ class PeerCore:
     def _handler_failed(self, session: Session, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
         link = session.link
-        if (link is None or not link.works) and _tells_of_the_end(exc):
-            # It has not failed. A request of the handler raised because the connection has ended, either before the
+        has_ended = session.over if link is None else not (link.works or self.resumable)
+        if has_ended and _tells_of_the_end(exc):
+            # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
             self.log(
                 logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc

@@ -11,7 +11,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import SOON, refuse
 
-from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server
+from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server, Service
 from wsrpc._peer.peer import core_of
 from wsrpc.testing import Clock, Line
 
@@ -244,6 +244,66 @@ async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_i
         assert not connecting.done() and not other.done()
         await asyncio.gather(connecting, other)
         assert client.state == "connected"
+        await scene.close()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_in_the_log(
+    refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing calls it again, so it must not look as if its connection had ended."""
+    scene = Opening()
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    began = asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        began.set()
+        await scene.release.wait()
+        if refused:
+            refuse(scene.line.connections[-1][0])
+        await client.request("ask", "now or never", offline="fail")
+
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await began.wait()
+        await scene.is_resumable()
+        if not refused:
+            await scene.cut()
+        scene.release.set()
+        await turns(20)
+        if refused:
+            await scene.cut()
+        await scene.repair("connected")
+        await connecting
+        failed = [each for each in caplog.records if opened.__qualname__ in each.getMessage()]
+        assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
+        await scene.close()
+
+
+async def test_a_service_that_fails_while_the_connection_is_lost_is_an_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Opening()
+    began = asyncio.Event()
+
+    class Failing(Service):
+        async def on_open(self) -> None:
+            began.set()
+            await scene.release.wait()
+            raise ValueError("on_open has failed")
+
+    scene.server.add_service(Failing)
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    async with asyncio.timeout(20):
+        await client.connect()
+        await began.wait()
+        await scene.is_resumable()
+        await scene.cut()
+        scene.release.set()
+        await turns_until(lambda: not scene.server.peers)
+        failed = [each for each in caplog.records if "on_open" in each.getMessage()]
+        assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
         await scene.close()
 
 
