@@ -281,15 +281,7 @@ class ClientCore(PeerOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
-            self.peer_core.reporter.spawn(self._tell_resumed(unfinished))
-
-    async def _tell_resumed(self, unfinished: list[Unfinished]) -> None:
-        """Call the `on_reconnect` handlers of a session that goes on. Nothing waits for them."""
-        for event, name, handler in unfinished:
-            try:
-                await handler
-            except Exception as exc:
-                self.peer_core.reporter.failed(event, name, exc)
+            self.peer_core.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
 
     def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
         if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON, refuse
+from session_story import SOON, refuse, story
 
 from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server, Service
 from wsrpc._peer.peer import core_of
@@ -179,6 +180,59 @@ async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_ou
         await turns_until(lambda: len(scene.arrived) == 2)
         assert scene.arrived == ["slow, False", "slow, True"]
         await scene.close()
+
+
+@pytest.mark.filterwarnings("error")
+async def test_on_reconnect_handlers_that_are_cancelled_leave_nothing() -> None:
+    async with story(client=Limits(close_timeout=0.01)) as s:
+        began = asyncio.Event()
+        told: list[str] = []
+
+        @s.client.on_reconnect
+        async def slow() -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        @s.client.on_reconnect
+        def never() -> None:
+            told.append("never")
+
+        await s.cut()
+        await s.repair()
+        await began.wait()
+        await s.client.close()
+        gc.collect()  # where a coroutine was never awaited, Python says so now
+        assert told == []
+
+
+async def test_an_on_reconnect_handler_of_a_session_that_goes_on_may_close() -> None:
+    async with story(client=Limits(close_timeout=60)) as s, asyncio.timeout(5):
+        closed = asyncio.Event()
+
+        @s.client.on_reconnect
+        async def close() -> None:
+            await asyncio.create_task(s.client.close())
+            closed.set()
+
+        await s.cut()
+        s.line.down = False
+        await closed.wait()  # the close does not wait for the handler that waits for it
+
+
+async def test_on_reconnect_handlers_are_called_after_one_that_is_cancelled_elsewhere() -> None:
+    async with story() as s:
+
+        @s.client.on_reconnect
+        async def cancelled() -> None:
+            waiting = asyncio.get_running_loop().create_future()
+            waiting.cancel()
+            await waiting
+
+        told: list[bool] = []
+        s.client.on_reconnect(lambda info: told.append(info.resumed))
+        await s.cut()
+        await s.repair()
+        await turns_until(lambda: told)
 
 
 async def test_on_reconnect_handlers_are_not_left_out_where_the_transport_refuses_what_open_handlers_send() -> None:
