@@ -301,6 +301,10 @@ class ClientCore(PeerOwner):
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
         if self.state in ("detached", "resuming"):
+            if info.user_closed:  # by `Peer.close`
+                self._give_up(dropped)
+                self._replace_order(Order())
+                return msgspec.structs.replace(info, will_reconnect=False)
             self.move(Input.LOST)
             resumption = self.peer_core.resumption
             if resumption is not None and resumption.asking is not None and self._order.dialing is not None:

@@ -353,3 +353,31 @@ class Listening:
     def resume_sending(self) -> None: ...
 
     def connection_lost(self, info: CloseInfo, /) -> None: ...
+
+
+@pytest.mark.parametrize("where", ["connected", "detached", "resuming"])
+async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_connection(where: str) -> None:
+    async with story() as s:
+        client, peer = s.client, s.client.peer
+        s.server.on("wait", asyncio.Event().wait)
+        parked = asyncio.create_task(client.request("wait"))
+        await s.settled()
+        if where != "connected":
+            await s.cut()
+        if where == "resuming":
+            s.line.down = False
+            while client.state != "resuming":  # noqa: ASYNC110 - for some turns of the loop
+                await asyncio.sleep(0)
+        dialed = len(s.line.connections)
+        await peer.close(4000, "bye")
+        assert client.state == "closed"
+        assert [(info.code, info.user_closed, info.will_reconnect) for info in s.closed] == [(4000, True, False)]
+        with pytest.raises(ConnectionLost):
+            await parked
+        with pytest.raises(ConnectionLost, match="bye"):
+            await client.wait_connected()
+        s.line.down = False
+        await turns(50)
+        assert client.state == "closed" and len(s.line.connections) == dialed
+        await client.connect()
+        assert client.connected
