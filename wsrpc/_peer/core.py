@@ -403,8 +403,9 @@ class PeerCore:
 
     def _reconnected(self, link: Link) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        goes_on = link.works or (link.state is LinkState.BROKEN and self.resumable)
-        if not goes_on or len(link.contexts) > 1:
+        state = link.state
+        works = state is LinkState.OPENING or state is LinkState.DETACHED
+        if not (works or (state is LinkState.BROKEN and self.resumable)) or len(link.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
