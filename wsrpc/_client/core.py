@@ -399,6 +399,7 @@ class ClientCore(PeerOwner):
         if self.peer_core.detached:
             self.peer_core.end_session(f"the client gave up: {failure}")
         if opening is not None:
+            self.peer_core.say_closed()
             self.peer_core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
             self.peer_core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
         self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))

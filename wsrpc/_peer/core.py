@@ -302,8 +302,12 @@ class PeerCore:
         elif present is None:
             return
         else:
-            ending = self.out.ending if present.state is LinkState.CLOSING else replaced
+            ending = replaced
             present.send_kept_back()
+            if present.state is LinkState.CLOSING:
+                ending = self.out.ending
+            else:
+                self.say_closed()
             self.out.reopen()
             self.lose(ending, replaced=True)
             self.reporter.spawn(present.transport.close(ending.code, ending.reason))
@@ -548,7 +552,7 @@ class PeerCore:
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:
-            self._say_closed()
+            self.say_closed()
             link.move(LinkState.CLOSING)
             out.update_clear()
         return link
@@ -563,7 +567,7 @@ class PeerCore:
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self.out.will_end(CloseInfo(code, reason))
-        self._say_closed()
+        self.say_closed()
         link.move(LinkState.CLOSING)
         self.out.update_clear()
         link.stop_receiving()
@@ -658,7 +662,7 @@ class PeerCore:
 
     # ------------------------------------------------------------ sessions that go on over another connection
 
-    def _say_closed(self) -> None:
+    def say_closed(self) -> None:
         """Tell the server that the session ends with the connection, before the Close frame.
 
         Some ASGI servers do not tell it of Close frames, and it would keep the session for a client that has left.

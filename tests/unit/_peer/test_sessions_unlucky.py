@@ -21,6 +21,7 @@ from wsrpc import (
     AnonymousChannel,
     Client,
     CloseInfo,
+    ConnectFailed,
     ConnectionLost,
     KeepLatest,
     Limits,
@@ -30,6 +31,7 @@ from wsrpc import (
     Server,
     Service,
 )
+from wsrpc._peer.peer import core_of
 from wsrpc.testing import Line, MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -381,3 +383,36 @@ async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_conne
         assert len(s.line.connections) == dialed
         await client.connect()
         assert client.connected
+
+
+@pytest.mark.parametrize("why", ["another connection is bound", "the client gives up"])
+async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_frame(why: str) -> None:
+    """As those of some ASGI servers. They would keep the session for a client that does not come back."""
+    server = Server()
+    line = Line(server)
+    gone = why == "the client gives up"
+    client = Client("ws://server/", dial=line.dial, reconnect=SOON, connect_timeout=1 if gone else 30)
+    if gone:
+        client.on("open", asyncio.Event().wait)
+    async with asyncio.timeout(10):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: core_of(client.peer).resumable and core_of(server.peers[0]).resumable)
+        ours, _ = line.connections[-1]
+
+        async def close(code: int | None = None, reason: str = "") -> None:
+            await turns(10)
+            ours.abort()
+
+        vars(ours)["close"] = close
+        if gone:
+            with pytest.raises(ConnectFailed):
+                await connecting
+            await turns_until(lambda: not server.peers)
+        else:
+            await connecting
+            dialed, accepted = memory_transports()
+            await asyncio.gather(client.bind(dialed), server.accept(accepted))
+            await turns_until(lambda: len(server.peers) == 1)
+        assert server.stats().detached == 0
+        await client.close()
+        await server.close()
