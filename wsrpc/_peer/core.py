@@ -229,11 +229,12 @@ class PeerCore:
         link = self.out.link
         return self.options.settings.limits if link is None else link.negotiation.limits
 
-    def change_limits(self, transport: Transport, limits: Limits) -> None:
-        """Accept inbound messages of another size from now on. See `Peer.limits`."""
-        assert self.session.link is not None
-        transport.largest = limits.message
-        self.session.link.negotiation.change(limits)
+    def change_limits(self, limits: Limits) -> None:
+        """Accept inbound messages of another size from now on, in this session. See `Peer.limits`."""
+        link = self.out.link
+        assert link is not None
+        link.transport.largest = limits.message
+        link.negotiation.change(limits)
 
     def binary_is_free(self) -> bool:
         """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""

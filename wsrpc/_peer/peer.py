@@ -161,7 +161,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         settles all other limits; see `Handshake.limits`.
 
         Raises:
-            ConnectionLost: on assignment, there is no connection.
+            ConnectionLost: on assignment, there is no connection, and no session that waits for another one.
             RuntimeError: on assignment, called in another thread than the event loop's.
             TypeError, ValueError: on assignment, the value is not a `Limits`, or differs in more than ``message``.
         """
@@ -174,11 +174,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             raise TypeError(f"peer.limits is a wsrpc.Limits, got {given!r}")
         if given.replace(message=self.limits.message) != self.limits:
             raise ValueError("of peer.limits only message= may change while connected; on_handshake sets the others")
-        transport = self.transport
-        if transport is None:
+        if self._out.link is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         check_thread_of_plain(self._out.thread, "setattr, peer, 'limits'")
-        self._core.change_limits(transport, given)
+        self._core.change_limits(given)
 
     @property
     def dropped(self) -> int:
