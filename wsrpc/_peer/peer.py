@@ -269,7 +269,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             RuntimeError: called in another thread than the event loop's.
         """
         core = self._core
-        if core.session.link is not None:
+        if self._out.link is not None:
             check_thread_of_plain(self._out.thread, "peer.bind")
         link = core.link_for(transport)
         core.make_way(link)
@@ -305,8 +305,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         await self._core.wait_closed()
 
     def _check_thread(self, call: str) -> None:
-        """Refuse a call from another thread than that of the connection."""
-        if self._core.link is not None:
+        """Refuse a call from another thread than that of the connection, or of the session that waits for one."""
+        if self._out.link is not None:
             check_thread(self._out.thread, call)
 
     def __repr__(self) -> str:

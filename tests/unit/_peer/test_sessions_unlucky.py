@@ -416,3 +416,15 @@ async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_fra
         assert server.stats().detached == 0
         await client.close()
         await server.close()
+
+
+async def test_without_a_connection_a_session_belongs_to_its_thread_too() -> None:
+    async with story() as s:
+        peer = s.peer
+        await s.cut()
+        transport, _ = memory_transports()
+        for refused in (lambda: asyncio.run(peer.close()), lambda: peer.bind(transport)):
+            with pytest.raises(RuntimeError, match="an event loop in another thread"):
+                await asyncio.to_thread(refused)
+        assert peer.detached
+        await s.repair()
