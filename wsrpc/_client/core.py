@@ -310,7 +310,8 @@ class ClientCore(PeerOwner):
             if resumption is not None and resumption.asking is not None and self._order.dialing is not None:
                 self._order.dialing.begin()  # the connection on which it asked to resume is closed
             return msgspec.structs.replace(info, will_reconnect=True)
-        self.hooks.connection_lost(self.scheduler.time())
+        if lost is None:  # else it was lost before
+            self.hooks.connection_lost(self.scheduler.time())
         if replaced or self.state not in ("opening", "connected"):
             # A `connect` that overtook the `close` of this connection may have given up since.
             comes_back = self.state not in ("idle", "closing", "closed")

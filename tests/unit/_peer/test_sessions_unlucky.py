@@ -418,6 +418,19 @@ async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_fra
         await server.close()
 
 
+async def test_the_downtime_of_a_bound_connection_begins_with_the_drop() -> None:
+    async with story() as s:
+        loop = asyncio.get_running_loop()
+        await s.cut()
+        cut_at = loop.time()
+        await turns(100)
+        away = loop.time() - cut_at
+        dialed, accepted = memory_transports()
+        await asyncio.gather(s.client.bind(dialed), s.server.accept(accepted))
+        (info,) = s.back
+        assert info.downtime >= away > 0
+
+
 async def test_without_a_connection_a_session_belongs_to_its_thread_too() -> None:
     async with story() as s:
         peer = s.peer
