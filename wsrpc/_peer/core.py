@@ -233,7 +233,8 @@ class PeerCore:
         """Accept inbound messages of another size from now on, in this session. See `Peer.limits`."""
         link = self.out.link
         assert link is not None
-        link.transport.largest = limits.message
+        transport = link.transport
+        transport.largest = limits.message
         link.negotiation.change(limits)
 
     def binary_is_free(self) -> bool:
